@@ -1,0 +1,230 @@
+"""An operation of the API: declared once, and from that routed, checked, answered and documented.
+
+    @operations.post("/v1/things/{id}", id="create", summary="Create a thing")
+    async def create(call: Call, body: CreateThing) -> Thing: ...
+
+The types of `body`, `query` and of the answer are read from the function's annotations.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import typing
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.api.services import Services
+from gateway.domain.access import Principal
+from gateway.domain.identifiers import not_found, parse_id
+from gateway.errors import PayloadTooLarge, RequestInvalid, UnsupportedMediaType
+from gateway.store.scope import Scope
+
+_SHOWN_VALUE = 100
+_SECRET_FIELDS = {"apiKey"}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A checked request: who asks, for which path."""
+
+    principal: Principal
+    services: Services
+    request: Request
+
+    @property
+    def scope(self) -> Scope:
+        return self.principal.scope
+
+    def path_id(self, parameter: str, noun: str) -> UUID:
+        return parse_id(self.request.path_params[parameter], noun)
+
+    async def owner(self, subaccount_id: str | None) -> Scope:
+        """Whose a new thing is: the caller's, or a subaccount's that an organization's key names."""
+        if subaccount_id is None:
+            return self.scope
+        parsed = parse_id(subaccount_id, "subaccount")
+        if self.principal.is_organization:
+            return await self.services.access.scope_of_subaccount(self.scope, parsed)
+        if parsed != self.scope.subaccount_id:
+            raise not_found("subaccount", subaccount_id)
+        return self.scope
+
+
+Handler = Callable[..., Awaitable[BaseModel]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    method: str
+    path: str
+    operation_id: str
+    summary: str
+    description: str
+    tag: str
+    handler: Handler
+    body: type[BaseModel] | None
+    query: type[BaseModel] | None
+    answer: type[BaseModel]
+    errors: tuple[int, ...]
+
+    async def respond(self, request: Request) -> Response:
+        services: Services = request.app.state.services
+        principal = await services.access.authenticate(request.headers.get("authorization"))
+        arguments: dict[str, Any] = {}
+        if self.query is not None:
+            arguments["query"] = _validated(self.query.model_validate, dict(request.query_params), self.query)
+        if self.body is not None:
+            raw = await read_json(request, services.settings.max_body_bytes)
+            arguments["body"] = _validated(self.body.model_validate_json, raw, self.body)
+        answer = await self.handler(Call(principal, services, request), **arguments)
+        return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
+
+
+class Operations:
+    """The operations of one resource; `tag` groups them in the documentation."""
+
+    def __init__(self, tag: str) -> None:
+        self._tag = tag
+        self.listed: list[Operation] = []
+
+    def get(self, path: str, **about: Any) -> Callable[[Handler], Handler]:
+        return self._declare("GET", path, **about)
+
+    def post(self, path: str, **about: Any) -> Callable[[Handler], Handler]:
+        return self._declare("POST", path, **about)
+
+    def patch(self, path: str, **about: Any) -> Callable[[Handler], Handler]:
+        return self._declare("PATCH", path, **about)
+
+    def delete(self, path: str, **about: Any) -> Callable[[Handler], Handler]:
+        return self._declare("DELETE", path, **about)
+
+    def _declare(
+        self,
+        method: str,
+        path: str,
+        *,
+        id: str,  # noqa: A002  (as OpenAPI's operationId)
+        summary: str,
+        errors: tuple[int, ...] = (),
+    ) -> Callable[[Handler], Handler]:
+        def declare(handler: Handler) -> Handler:
+            types = typing.get_type_hints(handler)
+            self.listed.append(
+                Operation(
+                    method=method,
+                    path=path,
+                    operation_id=id,
+                    summary=summary,
+                    description=inspect.cleandoc(handler.__doc__ or ""),
+                    tag=self._tag,
+                    handler=handler,
+                    body=types.get("body"),
+                    query=types.get("query"),
+                    answer=types["return"],
+                    errors=errors,
+                )
+            )
+            return handler
+
+        return declare
+
+
+def routes(operations: list[Operation]) -> list[Route]:
+    """One route a path, so that a method that it has not is answered with those that it has."""
+    by_path: dict[str, dict[str, Operation]] = {}
+    for operation in operations:
+        by_path.setdefault(operation.path, {})[operation.method] = operation
+    return [Route(path, _dispatch(methods), methods=list(methods)) for path, methods in by_path.items()]
+
+
+def _dispatch(methods: dict[str, Operation]) -> Callable[[Request], Awaitable[Response]]:
+    async def dispatch(request: Request) -> Response:
+        return await methods["GET" if request.method == "HEAD" else request.method].respond(request)
+
+    return dispatch
+
+
+async def read_json(request: Request, limit: int) -> bytes:
+    """The body's bytes; raises UnsupportedMediaType, PayloadTooLarge."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise UnsupportedMediaType(
+            f"The body must be application/json, not {media_type or 'of no stated type'}.",
+            details={"given": media_type or None, "expected": "application/json"},
+        )
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
+    parts = bytearray()
+    async for part in request.stream():
+        parts += part
+        if len(parts) > limit:
+            raise _too_large(limit)
+    return bytes(parts)
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The body is larger than {limit} bytes.", details={"limit": limit})
+
+
+def _validated(validate: Callable[[Any], BaseModel], given: Any, model: type[BaseModel]) -> BaseModel:
+    try:
+        return validate(given)
+    except ValidationError as error:
+        raise _invalid(error, model) from None
+
+
+def _invalid(error: ValidationError, model: type[BaseModel]) -> RequestInvalid:
+    problems = error.errors(include_url=False)
+    if problems[0]["type"] == "json_invalid":
+        return RequestInvalid(f"The body is not valid JSON: {problems[0]['ctx']['error']}.", "request.malformed")
+    errors = [_problem(dict(problem), model) for problem in problems]
+    summary = "; ".join(f"{entry['field'] or 'body'}: {entry['message']}" for entry in errors[:5])
+    more = f" (and {len(errors) - 5} more)" if len(errors) > 5 else ""
+    return RequestInvalid(f"The request is not valid: {summary}{more}", details={"errors": errors})
+
+
+def _problem(problem: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """One wrong field: its name, what was given, what would be right. A secret is not repeated."""
+    location = [str(part) for part in problem["loc"]]
+    entry: dict[str, Any] = {"field": ".".join(location), "message": problem["msg"], "code": problem["type"]}
+    value = problem["input"]
+    if problem["type"] == "extra_forbidden":
+        entry["code"] = "field.unknown"
+        nearest = difflib.get_close_matches(location[-1], _field_names(model, location[:-1]), n=1)
+        entry["message"] = "There is no such field" + (f"; did you mean {nearest[0]}?" if nearest else ".")
+    elif problem["type"] == "missing":
+        entry["code"] = "field.missing"
+        entry["message"] = "This field is required."
+    elif not isinstance(value, (dict, list)) and not _SECRET_FIELDS & set(location):
+        entry["value"] = value[:_SHOWN_VALUE] if isinstance(value, str) else value
+    if "error" in problem.get("ctx", {}):
+        entry["message"] = str(problem["ctx"]["error"])
+        entry["code"] = getattr(problem["ctx"]["error"], "code", "field.invalid")
+    return entry
+
+
+def _field_names(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Names that a body has at `path`, as they are on the wire."""
+    for part in path:
+        field = next((field for name, field in model.model_fields.items() if (field.alias or name) == part), None)
+        nested = next((type_ for type_ in _models_in(field.annotation)), None) if field else None
+        if nested is None:
+            return []
+        model = nested
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]

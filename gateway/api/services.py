@@ -1,0 +1,24 @@
+"""What the API asks: the services of the domain, put together in app.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.domain.access import Access
+from gateway.domain.ai_connections import AiConnections
+from gateway.domain.leases import Leases
+from gateway.domain.runtimes import Runtimes
+from gateway.domain.spaces import Spaces
+from gateway.settings import Settings
+from gateway.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    settings: Settings
+    database: Database
+    access: Access
+    ai_connections: AiConnections
+    spaces: Spaces
+    runtimes: Runtimes
+    leases: Leases

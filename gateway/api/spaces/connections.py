@@ -1,0 +1,154 @@
+"""/v1/spaces/{id}/runtimes/{runtimeId}/connections (contract: seed 001; spaces.md, 2.5 and 4.3)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AnyUrl, Field
+
+from gateway.api.addresses import websocket_root
+from gateway.api.models import Answer, Body, Metadata, Time, optional
+from gateway.api.operations import Call, Operations
+from gateway.api.spaces.runtimes import path_ids
+from gateway.store.leases import Lease as Record
+
+operations = Operations("Connections")
+
+Protocol = Literal["cdp", "cua", "rdp", "vnc", "mcp", "http"]
+
+
+class CreateConnection(Body):
+    """`ttlSeconds` is 60 to 7200; without it the lease lives for the gateway's default, an hour."""
+
+    protocol: Literal["cdp"]
+    ttl_seconds: Annotated[int, Field(ge=60, le=7200)] = optional()
+    options: Metadata = optional()
+
+
+class WebsocketEndpoint(Answer):
+    type: Literal["websocket"]
+    url: AnyUrl
+
+
+class HttpEndpoint(Answer):
+    type: Literal["http"]
+    base_url: AnyUrl
+
+
+class RdpEndpoint(Answer):
+    type: Literal["rdp"]
+    host: str
+    port: int
+    username: str
+    password: str
+
+
+class CompositeEndpoint(Answer):
+    type: Literal["composite"]
+    endpoints: dict[str, Any]
+
+
+Endpoint = Annotated[WebsocketEndpoint | HttpEndpoint | RdpEndpoint | CompositeEndpoint, Field(discriminator="type")]
+
+
+class ConnectionRow(Answer):
+    """A connection as it is listed: without its URL, which is told once."""
+
+    id: UUID
+    runtime_id: UUID
+    run_id: UUID
+    protocol: Protocol
+    status: Literal["active", "expired", "revoked", "closed"]
+    created_at: Time
+    expires_at: Time | None
+    closed_at: Time | None
+    revoked_at: Time | None
+
+    @classmethod
+    def of(cls, record: Record) -> ConnectionRow:
+        return cls(**_common(record), status=record.status)
+
+
+class CreatedConnection(Answer):
+    """A new connection. `endpoint.url` alone is the credential, and is never told again."""
+
+    id: UUID
+    runtime_id: UUID
+    run_id: UUID
+    protocol: Protocol
+    status: Literal["active"]
+    endpoint: Endpoint
+    created_at: Time
+    expires_at: Time | None
+    closed_at: Time | None
+    revoked_at: Time | None
+
+
+class ConnectionList(Answer):
+    connections: list[ConnectionRow]
+
+
+_ROOT = "/v1/spaces/{id}/runtimes/{runtimeId}/connections"
+
+
+@operations.post(
+    _ROOT, id="runtimes-connections-create", summary="Create a protocol connection lease", errors=(404, 409)
+)
+async def create(call: Call, body: CreateConnection) -> CreatedConnection:
+    """Mint a short-lived lease of a live runtime, for a client that attaches to `endpoint.url`."""
+    space_id, runtime_id = path_ids(call)
+    # First, so that a host that is not trusted leaves no lease behind.
+    root = websocket_root(call.request, call.services.settings)
+    lease, token = await call.services.leases.mint(
+        call.scope,
+        space_id,
+        runtime_id,
+        protocol=body.protocol,
+        ttl_seconds=body.ttl_seconds,
+        options=body.options,
+    )
+    return CreatedConnection(
+        **_common(lease),
+        status="active",
+        endpoint=WebsocketEndpoint(type="websocket", url=AnyUrl(f"{root}/v1/connect/{token}")),
+    )
+
+
+@operations.get(_ROOT, id="runtimes-connections-list", summary="List connection leases", errors=(404,))
+async def listed(call: Call) -> ConnectionList:
+    """Newest first, without URLs."""
+    records = await call.services.leases.listed(call.scope, *path_ids(call))
+    return ConnectionList(connections=[ConnectionRow.of(record) for record in records])
+
+
+@operations.get(
+    _ROOT + "/{connectionId}", id="runtimes-connections-get", summary="Get a connection lease", errors=(404,)
+)
+async def get(call: Call) -> ConnectionRow:
+    return ConnectionRow.of(
+        await call.services.leases.get(call.scope, *path_ids(call), call.path_id("connectionId", "connection"))
+    )
+
+
+@operations.delete(
+    _ROOT + "/{connectionId}", id="runtimes-connections-delete", summary="Revoke a connection lease", errors=(404,)
+)
+async def revoke(call: Call) -> ConnectionRow:
+    """Once this has answered no socket attaches with the lease any more; as often as one likes."""
+    return ConnectionRow.of(
+        await call.services.leases.revoke(call.scope, *path_ids(call), call.path_id("connectionId", "connection"))
+    )
+
+
+def _common(record: Record) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "runtime_id": record.runtime_id,
+        "run_id": record.run_id,
+        "protocol": record.protocol,
+        "created_at": record.created_at,
+        "expires_at": record.expires_at,
+        "closed_at": record.closed_at,
+        "revoked_at": record.revoked_at,
+    }

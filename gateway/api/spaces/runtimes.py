@@ -1,0 +1,302 @@
+"""/v1/spaces/{id}/runtimes (contract: spaces.md, 2.4, 3.3 and 4.2)."""
+
+from __future__ import annotations
+
+import zoneinfo
+from datetime import timedelta
+from functools import cache
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, Field, model_validator
+
+from gateway.api.models import Answer, Body, Metadata, Name, Time, optional
+from gateway.api.operations import Call, Operations
+from gateway.api.spaces.runs import RunList, RunQuery, run_page
+from gateway.domain.identifiers import new_id
+from gateway.domain.runtimes import RuntimeRequest
+from gateway.errors import RequestInvalid
+from gateway.launchers.base import BrowserName, LaunchSpec
+from gateway.store.runtimes import Runtime as Record
+
+operations = Operations("Runtimes")
+
+# Fields of the contract that this gateway does not serve; each is refused by name.
+_NOT_SERVED = {
+    "": {"profile"},
+    "config": {
+        "profile",
+        "stealth",
+        "proxy",
+        "extensionIds",
+        "networkTraffic",
+        "webRtcProxyOnly",
+        "forceOpenShadowRoots",
+    },
+    "config.fingerprint": {"browser", "browserVersion", "os", "device"},
+}
+
+
+class NotServed(ValueError):
+    """A field that the contract has and this gateway has not."""
+
+    code = "field.not_served"
+
+
+@cache
+def _timezones() -> set[str]:
+    return zoneinfo.available_timezones()
+
+
+def _timezone(name: str) -> str:
+    if name not in _timezones():
+        raise ValueError(f"{name!r} is not an IANA time zone such as Europe/Berlin")
+    return name
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable() or not text.isascii():
+        raise ValueError("must have printable ASCII characters only")
+    return text
+
+
+Locale = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35)]
+Pixels = Annotated[int, Field(ge=100, le=8192)]
+
+
+class Viewport(Body):
+    """Size of a page in CSS pixels."""
+
+    width: Pixels
+    height: Pixels
+
+
+class Fingerprint(Body):
+    """The contract's place for `viewport` and `locale`; they may be given here or beside it, not in both."""
+
+    viewport: Viewport = optional()
+    locale: Locale = optional()
+
+
+class RuntimeConfig(Body):
+    """How the browser is launched. Whatever is absent takes the browser's or the gateway's default."""
+
+    browser: BrowserName = optional()
+    viewport: Viewport = optional()
+    locale: Locale = optional()
+    timezone: Annotated[str, AfterValidator(_timezone)] = optional()
+    user_agent: Annotated[str, AfterValidator(_printable), Field(min_length=1, max_length=512)] = optional()
+    fingerprint: Fingerprint = optional()
+    idle_timeout_seconds: Annotated[int, Field(ge=10, le=604800)] = optional()
+    max_lifetime_seconds: Annotated[int, Field(ge=60, le=2592000)] = optional()
+
+    @model_validator(mode="after")
+    def _said_once(self) -> RuntimeConfig:
+        for name in ("viewport", "locale"):
+            if getattr(self, name) is not None and getattr(self.fingerprint, name, None) is not None:
+                raise ValueError(f"{name} is given both in config and in config.fingerprint; give it once")
+        return self
+
+    @property
+    def any_viewport(self) -> Viewport | None:
+        return self.viewport or (self.fingerprint.viewport if self.fingerprint else None)
+
+    @property
+    def any_locale(self) -> str | None:
+        return self.locale or (self.fingerprint.locale if self.fingerprint else None)
+
+
+class CreateRuntime(Body):
+    """`type` and `kind` are two spellings of one thing; `browser` is what is served."""
+
+    type: Literal["browser"] = "browser"
+    kind: Literal["browser"] = "browser"
+    name: Name = optional()
+    metadata: Metadata | None = None
+    config: RuntimeConfig = optional()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _served(cls, given: Any) -> Any:
+        refused = [f"{place}.{name}".lstrip(".") for place, name in _not_served(given)]
+        if refused:
+            raise NotServed(f"{', '.join(refused)}: the contract has this, but this gateway does not serve it yet")
+        return given
+
+
+class Backing(Answer):
+    kind: Literal["ephemeral"] = "ephemeral"
+
+
+class Failure(Answer):
+    code: str
+    message: str
+
+
+class Summary(Answer):
+    """What else is known. The two deadlines are null once the runtime has ended; a client that is attached puts the
+    idle one off."""
+
+    browser_running: bool
+    launch_mode: Literal["ephemeral"] = "ephemeral"
+    profile_id: None = None
+    browser: BrowserName | None
+    browser_version: str | None
+    idle_timeout_seconds: int
+    max_lifetime_seconds: int
+    idle_expires_at: Time | None
+    expires_at: Time | None
+    ended_at: Time | None
+    end_reason: Failure | None
+
+
+class CdpCapability(Answer):
+    available: bool
+
+
+class Connections(Answer):
+    """By protocol, whether a connection can be made now."""
+
+    cdp: CdpCapability
+
+
+class Runtime(Answer):
+    id: UUID
+    space_id: UUID
+    name: str = Field(min_length=1)
+    kind: Literal["browser", "desktop", "spreadsheet"]
+    type: Literal["browser"]
+    status: Literal["active", "stopped", "failed"]
+    active_run_id: UUID | None
+    capabilities: list[str]
+    connections: Connections
+    region: str = Field(min_length=1, max_length=120)
+    metadata: dict[str, Any] | None
+    created_at: Time
+    updated_at: Time
+    backing: Backing = optional()
+    config: dict[str, Any] = optional()
+    summary: Summary = optional()
+
+    @classmethod
+    def of(cls, record: Record) -> Runtime:
+        live = record.status == "active"
+        return cls(
+            id=record.id,
+            space_id=record.space_id,
+            name=record.name,
+            kind="browser",
+            type="browser",
+            status=record.status,
+            active_run_id=record.active_run_id,
+            capabilities=["cdp"],
+            connections=Connections(cdp=CdpCapability(available=live)),
+            region=record.region,
+            metadata=record.metadata,
+            created_at=record.created_at,
+            updated_at=record.updated_at,
+            backing=Backing(kind="ephemeral"),
+            config=record.config,
+            summary=Summary(
+                browser_running=live,
+                launch_mode="ephemeral",
+                profile_id=None,
+                browser=record.browser_name,
+                browser_version=record.browser_version,
+                idle_timeout_seconds=record.idle_timeout_seconds,
+                max_lifetime_seconds=record.max_lifetime_seconds,
+                idle_expires_at=record.last_active_at + timedelta(seconds=record.idle_timeout_seconds)
+                if live
+                else None,
+                expires_at=record.created_at + timedelta(seconds=record.max_lifetime_seconds) if live else None,
+                ended_at=record.ended_at,
+                end_reason=Failure(code=record.end_code, message=record.end_message or "") if record.end_code else None,
+            ),
+        )
+
+
+class RuntimeList(Answer):
+    runtimes: list[Runtime]
+
+
+@operations.post(
+    "/v1/spaces/{id}/runtimes", id="runtimes-create", summary="Create and launch a runtime", errors=(404, 409, 429, 503)
+)
+async def create(call: Call, body: CreateRuntime) -> Runtime:
+    """Launch a browser; the answer comes once it is live, with an active run."""
+    config = body.config or RuntimeConfig()
+    settings = call.services.settings
+    if config.max_lifetime_seconds is not None and config.max_lifetime_seconds > settings.max_lifetime_seconds:
+        raise _over("config.maxLifetimeSeconds", config.max_lifetime_seconds, settings.max_lifetime_seconds)
+    viewport = config.any_viewport
+    request = RuntimeRequest(
+        name=body.name,
+        metadata=body.metadata,
+        config=config.model_dump(by_alias=True, exclude_unset=True),
+        spec=LaunchSpec(
+            runtime_id=new_id(),
+            browser=config.browser,
+            viewport=(viewport.width, viewport.height) if viewport else None,
+            locale=config.any_locale,
+            timezone=config.timezone,
+            user_agent=config.user_agent,
+        ),
+        idle_timeout_seconds=config.idle_timeout_seconds,
+        max_lifetime_seconds=config.max_lifetime_seconds,
+    )
+    return Runtime.of(await call.services.runtimes.create(call.scope, call.path_id("id", "space"), request))
+
+
+@operations.get("/v1/spaces/{id}/runtimes", id="runtimes-list", summary="List runtimes of a space", errors=(404,))
+async def listed(call: Call) -> RuntimeList:
+    records = await call.services.runtimes.listed(call.scope, call.path_id("id", "space"))
+    return RuntimeList(runtimes=[Runtime.of(record) for record in records])
+
+
+@operations.get("/v1/spaces/{id}/runtimes/{runtimeId}", id="runtimes-get", summary="Get a runtime", errors=(404,))
+async def get(call: Call) -> Runtime:
+    space_id, runtime_id = path_ids(call)
+    record = await call.services.runtimes.get(call.scope, space_id, runtime_id)
+    call.services.runtimes.note_activity(runtime_id)
+    return Runtime.of(record)
+
+
+@operations.post(
+    "/v1/spaces/{id}/runtimes/{runtimeId}/stop", id="runtimes-stop", summary="Stop a runtime", errors=(404, 503)
+)
+async def stop(call: Call) -> Runtime:
+    """End the browser and its run; as often as one likes."""
+    return Runtime.of(await call.services.runtimes.stop(call.scope, *path_ids(call)))
+
+
+@operations.get(
+    "/v1/spaces/{id}/runtimes/{runtimeId}/runs", id="runtimes-runs", summary="List runs of a runtime", errors=(404,)
+)
+async def runs(call: Call, query: RunQuery) -> RunList:
+    """Newest first."""
+    space_id, runtime_id = path_ids(call)
+    await call.services.runtimes.get(call.scope, space_id, runtime_id)
+    return await run_page(call, query, space_id=space_id, runtime_id=runtime_id)
+
+
+def path_ids(call: Call) -> tuple[UUID, UUID]:
+    return call.path_id("id", "space"), call.path_id("runtimeId", "runtime")
+
+
+def _not_served(given: Any) -> list[tuple[str, str]]:
+    found = []
+    for place, names in _NOT_SERVED.items():
+        part = given
+        for step in place.split(".") if place else []:
+            part = part.get(step) if isinstance(part, dict) else None
+        if isinstance(part, dict):
+            found += [(place, name) for name in part if name in names]
+    return found
+
+
+def _over(field: str, value: int, most: int) -> RequestInvalid:
+    message = f"This gateway ends runtimes after {most} seconds at most"
+    return RequestInvalid(
+        f"The request is not valid: {field}: {message}.",
+        details={"errors": [{"field": field, "message": message, "value": value, "code": "less_than_equal"}]},
+    )

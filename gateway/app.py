@@ -1,0 +1,110 @@
+"""Puts the parts together; the only place that knows all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from uuid import UUID
+
+import structlog
+from starlette.routing import Route, Router, WebSocketRoute
+from starlette.types import ASGIApp
+
+from gateway.api import connect, docs, health, operations
+from gateway.api.frame import RequestFrame
+from gateway.api.services import Services
+from gateway.api.spaces import ai_connections, connections, runs, runtimes, spaces, subaccounts
+from gateway.crypto.tokens import TokenIssuer
+from gateway.domain.access import Access
+from gateway.domain.ai_connections import AiConnections
+from gateway.domain.attachments import Attachments
+from gateway.domain.leases import Leases
+from gateway.domain.providers import ProviderClient
+from gateway.domain.runtimes import Runtimes
+from gateway.domain.secrets import KeySource, SecretStore
+from gateway.domain.spaces import Spaces
+from gateway.domain.supervisor import Supervisor
+from gateway.launchers.base import Launcher
+from gateway.settings import Settings
+from gateway.store.database import Database
+
+_log = structlog.get_logger("gateway.app")
+
+# The rest of the grace is for the server and what it has begun to answer.
+_DRAIN_SHARE = 0.8
+
+OPERATIONS = [
+    operation
+    for resource in (ai_connections, spaces, runtimes, connections, runs, subaccounts)
+    for operation in resource.operations.listed
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway that is put together: what it serves, and what is started and stopped with it."""
+
+    app: ASGIApp
+    services: Services
+    supervisor: Supervisor
+    providers: ProviderClient
+
+    async def drain(self) -> None:
+        """Take nothing new, close sockets, end browsers, write it down; within the grace, or as far as it goes."""
+        try:
+            async with asyncio.timeout(self.services.settings.shutdown_grace_seconds * _DRAIN_SHARE):
+                await self.services.runtimes.drain()
+        except TimeoutError:
+            _log.error("not all runtimes could be stopped within the grace")
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Supervised from here on; on the way out nothing of it is left, and rows say so."""
+        await self.supervisor.start()
+        try:
+            yield
+        finally:
+            await self.drain()
+            await self.supervisor.stop()
+            await self.providers.aclose()
+
+
+async def build(
+    settings: Settings, database: Database, keys: KeySource, launcher: Launcher, gateway_id: UUID
+) -> Gateway:
+    secrets = SecretStore(keys)
+    async with database.begin() as connection:
+        issuer = TokenIssuer(await secrets.pepper(connection))
+    providers = ProviderClient(
+        settings.openai_base_url,
+        settings.anthropic_base_url,
+        settings.google_base_url,
+        settings.provider_timeout_seconds,
+    )
+    attachments = Attachments()
+    access = Access(database, issuer)
+    living = Runtimes(database, launcher, attachments, settings, gateway_id)
+    services = Services(
+        settings=settings,
+        database=database,
+        access=access,
+        ai_connections=AiConnections(database, secrets, providers),
+        spaces=Spaces(database, settings.region),
+        runtimes=living,
+        leases=Leases(database, issuer, attachments, living, settings.lease_ttl_seconds),
+    )
+    supervisor = Supervisor(database, living, launcher, access, gateway_id)
+    return Gateway(create_app(services), services, supervisor, providers)
+
+
+def create_app(services: Services) -> ASGIApp:
+    routes = [
+        *operations.routes(OPERATIONS),
+        WebSocketRoute("/v1/connect/{token}", connect.connect),
+        Route("/v1/connect/{token:path}", connect.plain),
+        *health.ROUTES,
+        *docs.routes(OPERATIONS),
+    ]
+    return RequestFrame(Router(routes, redirect_slashes=False), services)

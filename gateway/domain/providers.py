@@ -1,0 +1,219 @@
+"""Whether a provider takes a key: found out by asking it for its list of models, which costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import socket
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from string import ascii_lowercase, ascii_uppercase
+from typing import Any, Final, Literal, get_args
+
+import httpx
+
+ProviderName = Literal["openai", "anthropic", "google"]
+PROVIDERS: Final[tuple[ProviderName, ...]] = get_args(ProviderName)
+
+ANTHROPIC_VERSION = "2023-06-01"
+MAX_BODY_BYTES = 1024 * 1024
+MAX_QUOTE_LENGTH = 200
+# So many characters of a key in a row are taken for the key, also where a provider quotes only a part of it.
+_TELLING_LENGTH = 8
+
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)  # unlike lower(), it never changes the length
+_SENDABLE = re.compile(r"[\x21-\x7e]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of a test. `message` is a sentence for people, which never has the key in it."""
+
+    ok: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Protocol:
+    """How a provider is called: its name for people, the header of the key, and where its answer lists the models."""
+
+    title: str
+    key_header: str
+    key_format: str
+    models: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+_PROTOCOLS: Final[Mapping[ProviderName, _Protocol]] = {
+    "openai": _Protocol("OpenAI", "Authorization", "Bearer {}", "data"),
+    "anthropic": _Protocol("Anthropic", "x-api-key", "{}", "data", (("anthropic-version", ANTHROPIC_VERSION),)),
+    # The key could go into the URL as well, but URLs get logged.
+    "google": _Protocol("Google", "x-goog-api-key", "{}", "models"),
+}
+
+
+class ProviderClient:
+    """Tests keys, over one HTTP client for all of them. Base addresses have no slash at the end."""
+
+    def __init__(
+        self, openai_base_url: str, anthropic_base_url: str, google_base_url: str, timeout_seconds: float
+    ) -> None:
+        self._base_urls: dict[ProviderName, str] = {
+            "openai": openai_base_url,
+            "anthropic": anthropic_base_url,
+            "google": google_base_url,
+        }
+        self._timeout_seconds = timeout_seconds
+        self._client: httpx.AsyncClient | None = None
+
+    async def aclose(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.aclose()
+
+    async def check(self, provider: ProviderName, api_key: str) -> Verdict:
+        """Ask the provider. Whatever it does is a verdict, not an exception, and comes within the timeout."""
+        protocol = _PROTOCOLS[provider]
+        if not _SENDABLE.fullmatch(api_key):
+            return Verdict(False, _unsendable(api_key))
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                status, body = await self._list_models(provider, api_key)
+        except TimeoutError:
+            return Verdict(False, f"{protocol.title} did not answer within {self._timeout_seconds:g} seconds.")
+        except (
+            Exception
+        ) as error:  # besides httpx's own: wrong addresses and proxies, groups out of the network library
+            return Verdict(False, f"{protocol.title} could not be reached{_quote(_words(error), api_key)}")
+        if body is None:
+            return Verdict(
+                False,
+                f"{protocol.title} answered {status} with more than {MAX_BODY_BYTES} bytes, which is no model list.",
+            )
+        return _judge(protocol, status, body, api_key)
+
+    async def _list_models(self, provider: ProviderName, api_key: str) -> tuple[int, bytes | None]:
+        """Status and body; None for a body that is too large."""
+        protocol = _PROTOCOLS[provider]
+        headers = {protocol.key_header: protocol.key_format.format(api_key), **dict(protocol.headers)}
+        body = bytearray()
+        async with self._http().stream("GET", f"{self._base_urls[provider]}/models", headers=headers) as response:
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > MAX_BODY_BYTES:
+                    return response.status_code, None
+            return response.status_code, bytes(body)
+
+    def _http(self) -> httpx.AsyncClient:
+        if self._client is None:
+            self._client = httpx.AsyncClient(
+                # A compressed body could grow past every bound, so none is asked for and none is unpacked.
+                headers={"Accept": "application/json", "Accept-Encoding": "identity"},
+                # What a provider tells one tenant's call must not go out with another's.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+                follow_redirects=False,
+                timeout=None,  # the bound is on the whole call, in `check`
+            )
+        return self._client
+
+
+def _judge(protocol: _Protocol, status: int, body: bytes, api_key: str) -> Verdict:
+    answer = _json(body)
+    if status != 200:
+        said = f"{protocol.title} {_refusal(status, answer)}"
+        return Verdict(False, said + _quote(_error_message(answer), api_key))
+    models = _field(answer, protocol.models)
+    if not isinstance(models, list):
+        return Verdict(False, f"{protocol.title} answered 200, but not with a list of models; is its address right?")
+    listed = "1 model" if len(models) == 1 else f"{len(models)} models"
+    return Verdict(True, f"{protocol.title} accepted the key and listed {listed}.")
+
+
+def _refusal(status: int, answer: Any) -> str:
+    if status in (401, 403) or _is_google_refusal(answer):
+        return f"refused the key ({status})"
+    if status == 429:
+        return "has no room for this key right now (429), for too many requests or no quota left"
+    if 300 <= status < 400:
+        return f"sent a redirect ({status}), which is not followed; its address may be wrong"
+    if status >= 500:
+        return f"failed by itself ({status}) and did not judge the key"
+    return f"did not answer as it should ({status}); its address may be wrong"
+
+
+def _is_google_refusal(answer: Any) -> bool:
+    """Google says 400 to a wrong key, and the reason in the details."""
+    details = _field(_field(answer, "error"), "details")
+    return isinstance(details, list) and any(_field(detail, "reason") == "API_KEY_INVALID" for detail in details)
+
+
+def _error_message(answer: Any) -> str:
+    """The provider's own words: all three have them in `error.message`; some gateways in front of them, in `error`."""
+    error = _field(answer, "error")
+    message = error if isinstance(error, str) else _field(error, "message")
+    return message if isinstance(message, str) else ""
+
+
+def _field(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _json(body: bytes) -> Any:
+    """The parsed body, or None for what is not JSON or too deep to be read."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _words(error: Exception) -> str:
+    """An exception's text, or that of the cause, where httpx has only a general one. Without the address."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ConnectionError) and cause.errno is not None:
+            return os.strerror(cause.errno)
+        if isinstance(cause, ssl.SSLError | socket.gaierror):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return str(error) or type(error).__name__
+
+
+def _quote(text: str, api_key: str) -> str:
+    """The end of a sentence: `: <text>` when there is one, on one line, short, and without the key."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in text[: 10 * MAX_QUOTE_LENGTH])
+    clean = _without_key(" ".join(printable.split()), api_key)
+    if len(clean) > MAX_QUOTE_LENGTH:
+        clean = clean[: MAX_QUOTE_LENGTH - 1].rstrip() + "…"
+    return f": {clean}" if clean else "."
+
+
+def _without_key(text: str, api_key: str) -> str:
+    """The text with every piece of the key of 8 characters or more, in either case, taken out."""
+    haystack, key = text.translate(_LOWER), api_key.translate(_LOWER)
+    length = min(_TELLING_LENGTH, len(key))
+    pieces = {key[start : start + length] for start in range(len(key) - length + 1)}
+    clean: list[str] = []
+    position = 0
+    while position < len(text):
+        end = position
+        while haystack[end : end + length] in pieces and end + length <= len(haystack):
+            end += 1
+        if end == position:
+            clean.append(text[position])
+            position += 1
+        else:
+            clean.append("[key]")
+            position = end + length - 1
+    return "".join(clean)
+
+
+def _unsendable(api_key: str) -> str:
+    if not api_key:
+        return "The key is empty."
+    return (
+        "The key has spaces, line breaks or letters outside ASCII, which no header can carry and no provider gives out."
+    )

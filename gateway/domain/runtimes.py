@@ -1,0 +1,328 @@
+"""The life of a runtime: start, stop, and every other way to end (contract: spaces.md, 2.4, 3.3, 4.2).
+
+What is wanted and what is are rows. This module does the one thing a row can't: it holds the browsers of this gateway,
+and writes down how each ended. The supervisor (supervisor.py) makes rows and browsers agree when anything else fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from gateway.domain.attachments import Attachments, Close
+from gateway.domain.capacity import Capacity
+from gateway.domain.identifiers import new_id, not_found
+from gateway.errors import Conflict, GatewayError, LimitReached, Unavailable
+from gateway.launchers.base import Browser, Ending, Launcher, LaunchSpec
+from gateway.settings import Settings
+from gateway.store import accounts, runtimes, spaces
+from gateway.store.database import Database
+from gateway.store.runtimes import Run, Runtime
+from gateway.store.scope import Scope
+from gateway.store.spaces import Space
+from gateway.telemetry import metrics
+
+_log = structlog.get_logger("gateway.runtimes")
+
+_ELSEWHERE_SECONDS = 15.0
+_ELSEWHERE_POLL_SECONDS = 0.2
+_DRAIN_POLL_SECONDS = 0.05
+
+STOPPED = Ending("runtime.stopped", "The runtime was stopped.", asked=True)
+SPACE_DELETED = Ending("space.deleted", "The runtime's space was deleted.", asked=True)
+GATEWAY_STOPPED = Ending("gateway.stopped", "The gateway was stopped.", asked=True)
+REASONS = {
+    "runtime.stopped": STOPPED,
+    "runtime.idle_timeout": Ending(
+        "runtime.idle_timeout", "No client was attached and no API action came for the idle timeout.", asked=True
+    ),
+    "runtime.max_lifetime": Ending("runtime.max_lifetime", "The runtime reached its maximum lifetime.", asked=True),
+}
+LOST = Ending("browser.lost", "The gateway no longer had the browser of this runtime.")
+GATEWAY_CRASHED = Ending("gateway.crashed", "The gateway ended without stopping its browsers, and they ended with it.")
+GATEWAY_LOST = Ending("gateway.lost", "The gateway that had the browser is no longer heard of.")
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeRequest:
+    """What a caller asks for. Times are seconds; what is None takes the gateway's default."""
+
+    name: str | None
+    metadata: dict[str, Any] | None
+    config: dict[str, Any]
+    spec: LaunchSpec
+    idle_timeout_seconds: int | None
+    max_lifetime_seconds: int | None
+
+
+class _Hosted:
+    """A browser of this gateway and, once its end has begun, why."""
+
+    def __init__(self, browser: Browser) -> None:
+        self.browser = browser
+        self.reason: Ending | None = None
+        self.written = asyncio.Event()
+
+
+class Runtimes:
+    def __init__(
+        self, database: Database, launcher: Launcher, attachments: Attachments, settings: Settings, gateway_id: UUID
+    ) -> None:
+        self._database = database
+        self._launcher = launcher
+        self._attachments = attachments
+        self._settings = settings
+        self._gateway_id = gateway_id
+        self._hosted: dict[UUID, _Hosted] = {}
+        self._starting: set[UUID] = set()
+        self._noted: set[UUID] = set()
+        self._unwritten: dict[UUID, Ending] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.capacity = Capacity(settings.max_runtimes, settings.max_starting)
+        self.draining = False
+
+    # Asking
+
+    async def create(self, scope: Scope, space_id: UUID, request: RuntimeRequest) -> Runtime:
+        """Start a browser and return its runtime once it is live.
+
+        Raises NotFound (space), LimitReached (429), LaunchFailed (503).
+        """
+        self._refuse_while_draining()
+        runtime_id = request.spec.runtime_id
+        async with self._database.connect() as connection:
+            space = await spaces.get(connection, scope, space_id)
+        if space is None:
+            raise not_found("space", space_id)
+        with self.capacity.start(), metrics.launches.time():
+            self._starting.add(runtime_id)
+            try:
+                await self._add_row(space, request)
+                browser = await self._launch(request.spec)
+                return await self._activate(browser)
+            finally:
+                self._starting.discard(runtime_id)
+
+    async def _add_row(self, space: Space, request: RuntimeRequest) -> None:
+        runtime_id = request.spec.runtime_id
+        async with self._database.begin() as connection:
+            if space.subaccount_id is not None:
+                await self._check_subaccount(connection, space.owner, space.subaccount_id)
+            await runtimes.add(
+                connection,
+                space.owner,
+                id=runtime_id,
+                space_id=space.id,
+                gateway_id=self._gateway_id,
+                name=request.name or f"runtime-{runtime_id.hex[-8:]}",
+                region=space.region,
+                metadata=request.metadata,
+                config=request.config,
+                idle_timeout_seconds=request.idle_timeout_seconds or self._settings.idle_timeout_seconds,
+                max_lifetime_seconds=request.max_lifetime_seconds or self._settings.max_lifetime_seconds,
+            )
+
+    async def _check_subaccount(self, connection: Any, scope: Scope, subaccount_id: UUID) -> None:
+        # The row's lock lets two requests of one subaccount count one after the other.
+        account = await accounts.subaccount(connection, scope, subaccount_id, lock=True)
+        live, starting = await runtimes.count_live(connection, subaccount_id)
+        limits = account.limits if account else {}
+        most = min(
+            limits.get("maxActiveRuns", self._settings.subaccount_max_runtimes), self._settings.subaccount_max_runtimes
+        )
+        if live >= most:
+            raise LimitReached(
+                f"This subaccount may have {most} runtimes live at once, and has {live}.",
+                "subaccount.max_runtimes",
+                details={"limit": most},
+                retry_after=5,
+            )
+        if starting >= self._settings.subaccount_max_starting:
+            raise LimitReached(
+                f"This subaccount may start {self._settings.subaccount_max_starting} runtimes at once, and does.",
+                "subaccount.max_starting",
+                details={"limit": self._settings.subaccount_max_starting},
+                retry_after=1,
+            )
+
+    async def _launch(self, spec: LaunchSpec) -> Browser:
+        try:
+            return await self._launcher.launch(spec)
+        except GatewayError as error:
+            metrics.launch_failures.labels(error.details.get("class", "other")).inc()
+            error.details["runtimeId"] = str(spec.runtime_id)
+            await self._write_end(spec.runtime_id, Ending(error.code, error.message))
+            raise
+
+    async def _activate(self, browser: Browser) -> Runtime:
+        runtime_id = browser.runtime_id
+        hosted = self._hosted[runtime_id] = _Hosted(browser)
+        try:
+            async with self._database.connect() as connection:
+                runtime = await runtimes.activate(
+                    connection, runtime_id, new_id(), browser.devtools_url, browser.name, browser.version
+                )
+            if runtime is None:
+                raise Conflict("The runtime was stopped while it started.", "runtime.stopped")
+        except BaseException as error:
+            del self._hosted[runtime_id]
+            await browser.stop()
+            if isinstance(error, Conflict):
+                await self._write_end(runtime_id, STOPPED)
+            raise
+        metrics.runtimes_live.inc()
+        browser.ended.add_done_callback(lambda _: self._spawn(self._after_end(hosted)))
+        return runtime
+
+    async def listed(self, scope: Scope, space_id: UUID) -> list[Runtime]:
+        async with self._database.connect() as connection:
+            if await spaces.get(connection, scope, space_id) is None:
+                raise not_found("space", space_id)
+            return await runtimes.listed(connection, scope, space_id)
+
+    async def get(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> Runtime:
+        async with self._database.connect() as connection:
+            found = await runtimes.get(connection, scope, space_id, runtime_id)
+        if found is None or found.status == "starting":
+            raise not_found("runtime", runtime_id)
+        return found
+
+    async def stop(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> Runtime:
+        """Stop a runtime and return it as it then is; one that has ended already is returned as it is."""
+        found = await self.get(scope, space_id, runtime_id)
+        if found.status != "active":
+            return found
+        await self.end([runtime_id], STOPPED)
+        return await self.get(scope, space_id, runtime_id)
+
+    async def runs(self, scope: Scope, *, limit: int, **filters: Any) -> list[Run]:
+        async with self._database.connect() as connection:
+            return await runtimes.runs_of(connection, scope, limit=limit, **filters)
+
+    async def run(self, scope: Scope, run_id: UUID) -> Run:
+        async with self._database.connect() as connection:
+            found = await runtimes.run(connection, scope, run_id)
+        if found is None:
+            raise not_found("run", run_id)
+        return found
+
+    # Ending
+
+    async def end(self, runtime_ids: Iterable[UUID], reason: Ending) -> None:
+        """End runtimes, here or on the gateways that have them, and return when their rows say so."""
+        here = [runtime_id for runtime_id in runtime_ids if runtime_id in self._hosted]
+        elsewhere = [runtime_id for runtime_id in runtime_ids if runtime_id not in self._hosted]
+        await asyncio.gather(*(self._end_here(self._hosted[runtime_id], reason) for runtime_id in here))
+        if elsewhere:
+            await self._end_elsewhere(elsewhere)
+
+    async def _end_here(self, hosted: _Hosted, reason: Ending) -> None:
+        """Close its sockets, end the browser, and return when the row says so.
+
+        Should this process die in between, the browser dies with it and the next start writes the row.
+        """
+        runtime_id = hosted.browser.runtime_id
+        if hosted.reason is None:
+            hosted.reason = reason
+        close = Close.IDLE_TIMEOUT if reason.code == "runtime.idle_timeout" else Close.RUNTIME_GONE
+        self._attachments.close_runtime(runtime_id, close)
+        await hosted.browser.stop()
+        await hosted.written.wait()
+
+    async def _end_elsewhere(self, runtime_ids: list[UUID]) -> None:
+        async with self._database.connect() as connection:
+            for runtime_id in runtime_ids:
+                await runtimes.want_stopped(connection, runtime_id=runtime_id)
+        deadline = asyncio.get_running_loop().time() + _ELSEWHERE_SECONDS
+        while True:
+            async with self._database.connect() as connection:
+                if not await runtimes.any_live(connection, runtime_ids):
+                    return
+            if asyncio.get_running_loop().time() > deadline:
+                raise Unavailable(
+                    "The gateway that has the browser has not stopped it yet; ask again.",
+                    "runtime.host_unavailable",
+                    retry_after=2,
+                )
+            await asyncio.sleep(_ELSEWHERE_POLL_SECONDS)
+
+    async def _after_end(self, hosted: _Hosted) -> None:
+        """What follows the end of a browser's process, whoever ended it."""
+        runtime_id = hosted.browser.runtime_id
+        self._attachments.close_runtime(runtime_id, Close.RUNTIME_GONE)
+        ending = hosted.browser.ended.result()
+        if ending.asked and hosted.reason is not None:
+            ending = hosted.reason
+        elif self.draining:
+            # A stop may reach the whole process tree, and the browser before us.
+            ending = GATEWAY_STOPPED
+        if not ending.asked:
+            _log.error("runtime failed", runtime_id=str(runtime_id), code=ending.code, cause=ending.message)
+        self.capacity.release()
+        metrics.runtimes_live.dec()
+        metrics.runtimes_ended.labels(ending.code).inc()
+        self._unwritten[runtime_id] = ending
+        try:
+            await self.write_endings()
+        except Unavailable:
+            _log.error("the end of a runtime can't be written yet", runtime_id=str(runtime_id), code=ending.code)
+        finally:
+            del self._hosted[runtime_id]
+            hosted.written.set()
+
+    async def write_endings(self) -> None:
+        """Write the ends that are not written yet; what can't be written now stays for the next time."""
+        for runtime_id, ending in list(self._unwritten.items()):
+            await self._write_end(runtime_id, ending)
+            self._unwritten.pop(runtime_id, None)
+
+    async def _write_end(self, runtime_id: UUID, ending: Ending) -> None:
+        async with self._database.connect() as connection:
+            await runtimes.end(connection, [runtime_id], *_outcome(ending))
+
+    async def drain(self) -> None:
+        """Take nothing new, tell every socket, end every browser; returns when rows say so."""
+        self.draining = True
+        self._attachments.close_all(Close.DRAINING)
+        await self._attachments.emptied()
+        while self._hosted or self._starting:
+            await self.end(list(self._hosted), GATEWAY_STOPPED)
+            if self._starting:
+                await asyncio.sleep(_DRAIN_POLL_SECONDS)
+
+    # What the supervisor asks
+
+    def held(self) -> set[UUID]:
+        """Runtimes that this gateway is starting or has a browser of."""
+        return {*self._hosted, *self._starting}
+
+    def hosted(self) -> set[UUID]:
+        """Runtimes whose browser this gateway has."""
+        return set(self._hosted)
+
+    def note_activity(self, runtime_id: UUID) -> None:
+        """An API action on a runtime, which puts its idle timeout off; written by the supervisor in one go."""
+        self._noted.add(runtime_id)
+
+    def take_activity(self) -> set[UUID]:
+        """Runtimes that were active since the last time, by the API or by an attached socket."""
+        noted, self._noted = self._noted, set()
+        return noted | set(self._attachments.attached_runtimes())
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _refuse_while_draining(self) -> None:
+        if self.draining:
+            raise Unavailable("This gateway is stopping and takes no new runtimes.", "gateway.draining", retry_after=5)
+
+
+def _outcome(ending: Ending) -> tuple[str, str, str]:
+    return ("stopped" if ending.asked else "failed", ending.code, ending.message)

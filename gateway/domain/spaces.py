@@ -1,0 +1,111 @@
+"""Spaces: the boundary that runtimes live in (contract: spaces.md, 2.2 and 3.2)."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+from gateway.domain.identifiers import new_id, not_found
+from gateway.errors import LimitReached, RequestInvalid
+from gateway.store import accounts, ai_connections, runtimes, spaces
+from gateway.store.database import Database
+from gateway.store.scope import Scope
+from gateway.store.spaces import Space
+
+
+class Spaces:
+    def __init__(self, database: Database, region: str) -> None:
+        self._database = database
+        self._region = region
+
+    async def create(self, owner: Scope, caller: Scope, values: dict[str, Any]) -> Space:
+        """A new space of `owner`; raises RequestInvalid for a mount of what is not there for it."""
+        space_id = new_id()
+        async with self._database.begin() as connection:
+            if owner.subaccount_id is not None:
+                account = await accounts.subaccount(connection, owner, owner.subaccount_id, lock=True)
+                most = account.limits.get("maxSpaces") if account else None
+                if most is not None and await spaces.count(connection, owner) >= most:
+                    raise LimitReached(
+                        f"This subaccount may have {most} spaces, and has them.",
+                        "subaccount.max_spaces",
+                        retry_after=60,
+                    )
+            await _check_mounts(connection, owner, caller, values.get("mounts"))
+            return await spaces.add(
+                connection,
+                owner,
+                id=space_id,
+                name=values.get("name") or f"space-{space_id.hex[-8:]}",
+                region=values.get("region") or self._region,
+                mounts=values.get("mounts") or {},
+                metadata=values.get("metadata"),
+            )
+
+    async def listed(self, scope: Scope) -> list[Space]:
+        async with self._database.connect() as connection:
+            return await spaces.listed(connection, scope)
+
+    async def get(self, scope: Scope, space_id: UUID) -> Space:
+        async with self._database.connect() as connection:
+            return _found(await spaces.get(connection, scope, space_id), space_id)
+
+    async def change(self, scope: Scope, space_id: UUID, values: dict[str, Any]) -> Space:
+        """Change the name or the mounts. Each kind of mount that is given replaces what was; null clears it."""
+        async with self._database.begin() as connection:
+            space = _found(await spaces.get(connection, scope, space_id, lock=True), space_id)
+            changes = {"name": values["name"]} if "name" in values else {}
+            if "mounts" in values:
+                await _check_mounts(connection, space.owner, scope, values["mounts"])
+                merged = {**space.mounts, **values["mounts"]}
+                changes["mounts"] = {kind: mount for kind, mount in merged.items() if mount is not None}
+            return await spaces.change(connection, space_id, **changes) if changes else space
+
+    async def want_runtimes_stopped(self, scope: Scope, space_id: UUID) -> list[UUID]:
+        """The first step of a removal: nothing in the space is to live on. Returns what is still live."""
+        async with self._database.begin() as connection:
+            _found(await spaces.get(connection, scope, space_id, lock=True), space_id)
+            await runtimes.want_stopped(connection, space_id=space_id)
+            return await runtimes.live_in(connection, space_id)
+
+    async def remove(self, scope: Scope, space_id: UUID) -> None:
+        async with self._database.begin() as connection:
+            _found(await spaces.get(connection, scope, space_id, lock=True), space_id)
+            await spaces.remove(connection, space_id)
+
+
+async def _check_mounts(connection: Any, owner: Scope, caller: Scope, mounts: dict[str, Any] | None) -> None:
+    """Every AI connection that is named, by id or label, must be the owner's, or one that the caller may lend it."""
+    named = _named_connections((mounts or {}).get("ai") or {})
+    if not named:
+        return
+    known = await ai_connections.known_names(
+        connection, owner, {name for _, name in named}, shared=caller.subaccount_id is None
+    )
+    errors = [
+        {
+            "field": field,
+            "message": f"There is no AI connection {name!r} that this space may use; give the id or label of one.",
+            "value": name,
+            "code": "ai_connection.not_found",
+        }
+        for field, name in named
+        if name not in known
+    ]
+    if errors:
+        raise RequestInvalid("A mount names an AI connection that is not there.", details={"errors": errors})
+
+
+def _named_connections(ai: dict[str, Any]) -> list[tuple[str, str]]:
+    """Field and name of each AI connection in an `ai` mount."""
+    named = [(f"mounts.ai.allowConnections.{i}", name) for i, name in enumerate(ai.get("allowConnections") or [])]
+    for provider, default in (ai.get("defaults") or {}).items():
+        if default is not None:
+            named.append((f"mounts.ai.defaults.{provider}.connection", default["connection"]))
+    return named
+
+
+def _found(space: Space | None, space_id: UUID) -> Space:
+    if space is None:
+        raise not_found("space", space_id)
+    return space

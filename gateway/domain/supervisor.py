@@ -1,0 +1,114 @@
+"""Makes rows and browsers agree, again and again, so that no single failure has to be handled where it happens.
+
+Each round looks at what is, not at what happened: it may be missed, repeated or cut short without harm. Deadlines are
+decided by the database's clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from uuid import UUID
+
+import structlog
+
+import gateway
+from gateway.domain import runtimes as endings
+from gateway.domain.access import Access
+from gateway.domain.runtimes import Runtimes
+from gateway.errors import Unavailable
+from gateway.launchers.base import Launcher
+from gateway.store import runtimes as store
+from gateway.store.database import Database
+
+_log = structlog.get_logger("gateway.supervisor")
+
+ROUND_SECONDS = 1.0
+SILENT_SECONDS = 30
+_ROUNDS_TO_SWEEP = 30
+
+
+class Supervisor:
+    def __init__(
+        self, database: Database, runtimes: Runtimes, launcher: Launcher, access: Access, gateway_id: UUID
+    ) -> None:
+        self._database = database
+        self._runtimes = runtimes
+        self._launcher = launcher
+        self._access = access
+        self._gateway_id = gateway_id
+        self._rounds = 0
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """End what an earlier process of this gateway left live, then go on round by round."""
+        async with self._database.connect() as connection:
+            await store.beat(connection, self._gateway_id, gateway.__version__)
+            left = [row.id for row in await store.live_on(connection, self._gateway_id)]
+            if left:
+                crashed = endings.GATEWAY_CRASHED
+                await store.end(connection, left, "failed", crashed.code, crashed.message)
+                _log.warning("runtimes of an earlier process are marked failed", runtimes=len(left))
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        try:
+            await self._access.write_usage()
+            async with self._database.connect() as connection:
+                await store.forget_gateway(connection, self._gateway_id)
+        except Unavailable as error:
+            _log.error("the supervisor can't say goodbye to the database", error=error.message)
+
+    async def _run(self) -> None:
+        reachable = True
+        while True:
+            try:
+                await self.round()
+                if not reachable:
+                    _log.info("the database can be reached again")
+                reachable = True
+            except Unavailable as error:
+                if reachable:
+                    _log.error("the supervisor can't reach the database", error=error.message)
+                reachable = False
+            except Exception:
+                # One bad round must not end supervision; the next one looks at everything anew.
+                _log.exception("a round of the supervisor failed")
+            await asyncio.sleep(ROUND_SECONDS)
+
+    async def round(self) -> None:
+        await self._runtimes.write_endings()
+        await self._access.write_usage()
+        async with self._database.connect() as connection:
+            await store.beat(connection, self._gateway_id, gateway.__version__)
+            if active := self._runtimes.take_activity():
+                await store.touch(connection, list(active))
+            # Before the rows: what is held now and has no row then was not merely written later.
+            held = self._runtimes.held()
+            rows = await store.live_on(connection, self._gateway_id)
+            lost = [row.id for row in rows if row.id not in self._runtimes.held()]
+            if lost:
+                await store.end(connection, lost, "failed", endings.LOST.code, endings.LOST.message)
+                _log.error("runtimes without a browser are marked failed", runtimes=len(lost))
+            if forsaken := await store.of_dead_gateways(connection, SILENT_SECONDS):
+                ending = endings.GATEWAY_LOST
+                await store.end(connection, forsaken, "failed", ending.code, ending.message)
+                _log.error("runtimes of a silent gateway are marked failed", runtimes=len(forsaken))
+        await self._end_due(rows, held)
+        self._rounds += 1
+        if self._rounds % _ROUNDS_TO_SWEEP == 0:
+            await self._launcher.sweep(self._runtimes.held())
+
+    async def _end_due(self, rows: list[store.LiveRow], held: set[UUID]) -> None:
+        due: dict[str, list[UUID]] = defaultdict(list)
+        for row in rows:
+            if row.due is not None and row.status == "active":
+                due[row.due].append(row.id)
+        for code, runtime_ids in due.items():
+            await self._runtimes.end(runtime_ids, endings.REASONS[code])
+        rowless = self._runtimes.hosted() & held - {row.id for row in rows}
+        if rowless:
+            await self._runtimes.end(rowless, endings.SPACE_DELETED)

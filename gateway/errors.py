@@ -1,0 +1,133 @@
+"""The tree of errors. Each knows its HTTP status and its stable code; the shape on the wire is one for all.
+
+    GatewayError
+    |- ConfigurationError      what the operator gave can't be used; ends the start with a sentence
+    |- RequestInvalid          400
+    |- Unauthorized            401
+    |- Forbidden               403
+    |- NotFound                404
+    |- MethodNotAllowed        405
+    |- Conflict                409
+    |- Gone                    410
+    |- PayloadTooLarge         413
+    |- UnsupportedMediaType    415
+    |- UpgradeRequired         426
+    |- LimitReached            429
+    |- Internal                500
+    `- Unavailable             503
+       `- LaunchFailed         503, with the class of the failure and what to do
+
+The body is `{"error", "code", "requestId", "details"}` (contract: spaces.md, 4.9).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class GatewayError(Exception):
+    status: ClassVar[int] = 500
+    default_code: ClassVar[str] = "internal.error"
+
+    def __init__(
+        self,
+        message: str,
+        code: str | None = None,
+        *,
+        details: dict[str, Any] | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or self.default_code
+        self.details = details or {}
+        self.retry_after = retry_after
+
+
+class ConfigurationError(GatewayError):
+    """Raised when an option, a key or the state of the machine does not allow a start."""
+
+    default_code = "configuration.invalid"
+
+
+class RequestInvalid(GatewayError):
+    """Raised when a body, query or path is wrong; `details.errors` lists every wrong field."""
+
+    status = 400
+    default_code = "request.invalid"
+
+
+class Unauthorized(GatewayError):
+    status = 401
+    default_code = "auth.invalid"
+
+
+class Forbidden(GatewayError):
+    """Raised for what a key's kind may not do; never for an id, which is then not found."""
+
+    status = 403
+    default_code = "auth.forbidden"
+
+
+class NotFound(GatewayError):
+    """Raised for an id that never was and for one that the caller may not see, in the same words."""
+
+    status = 404
+    default_code = "route.not_found"
+
+
+class MethodNotAllowed(GatewayError):
+    status = 405
+    default_code = "route.method_not_allowed"
+
+
+class Conflict(GatewayError):
+    status = 409
+    default_code = "request.conflict"
+
+
+class Gone(GatewayError):
+    status = 410
+    default_code = "lease.expired"
+
+
+class PayloadTooLarge(GatewayError):
+    status = 413
+    default_code = "request.too_large"
+
+
+class UnsupportedMediaType(GatewayError):
+    status = 415
+    default_code = "request.media_type"
+
+
+class UpgradeRequired(GatewayError):
+    """Raised for a plain HTTP request to the address of a websocket."""
+
+    status = 426
+    default_code = "connect.websocket_only"
+
+
+class LimitReached(GatewayError):
+    status = 429
+    default_code = "limit.reached"
+
+
+class Internal(GatewayError):
+    status = 500
+
+
+class Unavailable(GatewayError):
+    status = 503
+    default_code = "gateway.unavailable"
+
+
+class LaunchFailed(Unavailable):
+    """Raised when a browser did not come up. `failure` is one of the classes in launchers/failures.py."""
+
+    default_code = "runtime.launch_failed"
+
+    def __init__(self, message: str, *, failure: str, advice: str) -> None:
+        super().__init__(f"{message} {advice}", details={"class": failure, "advice": advice}, retry_after=5)
+        self.failure = failure
+        self.advice = advice

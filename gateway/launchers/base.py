@@ -1,0 +1,60 @@
+"""How a browser comes to be: the interface that every launcher keeps."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Literal, Protocol
+from uuid import UUID
+
+BrowserName = Literal["headless-shell", "chromium"]
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """What is wanted. Sizes are CSS pixels; None leaves the browser's own default."""
+
+    runtime_id: UUID
+    browser: BrowserName | None = None
+    viewport: tuple[int, int] | None = None
+    locale: str | None = None
+    timezone: str | None = None
+    user_agent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a browser is no more. `asked` tells a stop from a failure."""
+
+    code: str
+    message: str
+    asked: bool = False
+
+
+class Browser(Protocol):
+    """A live browser. `ended` is done when its process is no more, whoever ended it."""
+
+    runtime_id: UUID
+    name: BrowserName
+    version: str
+    devtools_url: str
+    ended: asyncio.Future[Ending]
+
+    async def stop(self) -> None:
+        """End the browser and return when its process is gone; what it left on disk goes right after."""
+
+
+class Launcher(Protocol):
+    """Starts browsers and clears away what browsers leave.
+
+    - `launch` returns a browser whose DevTools address answers, or raises LaunchFailed and leaves nothing.
+    - `sweep` ends every process and removes every directory of a runtime that is not in `keep`.
+    - `close` stops all that is still there.
+    """
+
+    async def launch(self, spec: LaunchSpec) -> Browser: ...
+
+    async def sweep(self, keep: set[UUID]) -> int:
+        """Returns how many runtimes' leftovers were cleared."""
+
+    async def close(self) -> None: ...

@@ -1,0 +1,256 @@
+"""Why a browser did not come up, told from Playwright's error text or from the browser's own output.
+
+What is matched here was provoked with Chromium 156 under Playwright 1.65 (tests/test_failures.py holds the texts).
+The words that end up in an answer hold no command line, no DevTools address and no path of the gateway's own.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from enum import StrEnum
+from typing import NamedTuple
+
+from gateway.errors import LaunchFailed
+
+
+class Failure(StrEnum):
+    """The classes of launch failures, as `details.class` names them on the wire."""
+
+    NOT_FOUND = "not_found"
+    SANDBOX_REFUSED = "sandbox_refused"
+    NO_SHARED_MEMORY = "no_shared_memory"
+    OUT_OF_PROCESSES = "out_of_processes"
+    TIMEOUT = "timeout"
+    EXITED = "exited"
+
+
+class _Sign(NamedTuple):
+    """What tells a failure. `crash`: it counts only after a signal, since browsers that start well print it too.
+    `words`: the class does not say what was lacking, so the line that tells it is added.
+    """
+
+    failure: Failure
+    pattern: str
+    message: str
+    advice: str
+    crash: bool = False
+    words: bool = False
+
+
+_ROOM_FOR_SHARED_MEMORY = (
+    "Give /dev/shm mode 1777 and at least 64 MiB (`--shm-size` of a container), and see that the disk of the data "
+    "directory is not full."
+)
+
+# In order: the first one that is found counts.
+_SIGNS = (
+    _Sign(
+        Failure.NOT_FOUND,
+        r"\bsetpriv: (?:command )?not found",
+        "The program setpriv, with which root starts browsers as unprivileged users, is not there.",
+        "Install util-linux, or start the gateway as another user than root.",
+    ),
+    _Sign(
+        Failure.NOT_FOUND,
+        r"\bspawn .+ EACCES\b|setpriv: failed to execute .+: Permission denied|^\S+: \d+: .+: Permission denied$",
+        "The browser's binary may not be executed by the user that browsers run as.",
+        "Make the binary and its directories readable and executable for all users, or name another one in "
+        "GATEWAY_CHROMIUM.",
+    ),
+    _Sign(
+        Failure.NOT_FOUND,
+        r"[Ee]xecutable doesn't exist at|\bspawn .+ ENOENT\b|setpriv: failed to execute .+: No such file"
+        r"|^\S+: \d+: .+: not found$",
+        "The browser's binary is not there.",
+        "Get a browser with `python -m gateway.launchers.browsers`, or name one in GATEWAY_CHROMIUM.",
+    ),
+    _Sign(
+        Failure.OUT_OF_PROCESSES,
+        r"(?:pthread_create|\bfork\b|\bclone\b|credentials\.cc).*Resource temporarily unavailable"
+        r"|\bspawn .+ EAGAIN\b|\b[Cc]an(?:not|'t) fork\b",
+        "There was no room for the browser's processes and threads.",
+        "Raise the limit of processes (`ulimit -u`, pids.max of the control group, podPidsLimit on Kubernetes), or "
+        "lower GATEWAY_MAX_RUNTIMES; a browser needs 60 to 150 threads.",
+    ),
+    _Sign(
+        Failure.NO_SHARED_MEMORY,
+        r"Creating shared memory in .+ failed|Unable to access\(W_OK\|X_OK\) /dev/shm"
+        r"|incorrect permissions on /dev/shm",
+        "The browser could not make shared memory.",
+        _ROOM_FOR_SHARED_MEMORY,
+    ),
+    _Sign(
+        Failure.NO_SHARED_MEMORY,
+        r"free space in temporary directory for shared memory files: 1?\d$|^Bus error\b|\bSIGBUS\b|exitCode=135\b",
+        "The browser ran out of shared memory.",
+        _ROOM_FOR_SHARED_MEMORY,
+        crash=True,
+    ),
+    _Sign(
+        Failure.SANDBOX_REFUSED,
+        r"setpriv: .+ failed: ",
+        "The gateway is root, but may not start a browser as an unprivileged user.",
+        "Give it the capabilities SETUID and SETGID, or start it as another user than root.",
+    ),
+    _Sign(
+        Failure.SANDBOX_REFUSED,
+        r"Running as root without --no-sandbox",
+        "Chromium has no sandbox for a browser that runs as root.",
+        "Start the gateway as another user than root.",
+    ),
+    _Sign(
+        Failure.SANDBOX_REFUSED,
+        r"Chromium sandboxing failed|No usable sandbox|Failed to move to new namespace"
+        r"|SUID sandbox helper binary was found|credentials\.cc.*(?:not permitted|Permission denied|No space left)",
+        "The kernel refused Chromium's sandbox.",
+        "Allow unprivileged user namespaces on this machine (sysctls user.max_user_namespaces, "
+        "kernel.unprivileged_userns_clone, kernel.apparmor_restrict_unprivileged_userns; seccomp profile of a "
+        "container).",
+    ),
+    _Sign(
+        Failure.EXITED,
+        r"error while loading shared libraries",
+        "The browser lacks a library of the system.",
+        "Run `playwright install-deps chromium` as root, or install the system's own Chromium package.",
+        words=True,
+    ),
+    _Sign(
+        Failure.EXITED,
+        r"Too many open files|\bspawn .+ EMFILE\b",
+        "There were no file descriptors left for the browser.",
+        "Raise the limit of open files (`ulimit -n`).",
+        words=True,
+    ),
+    _Sign(
+        Failure.EXITED,
+        r"\A.*(?:browser has been closed|Connection closed while reading from the driver)\s*\Z",
+        "Playwright's driver ended while it was starting the browser.",
+        "Launch again: the next launch gets a fresh driver.",
+    ),
+)
+
+_LAUNCHING = re.compile(r"^(?:\s*- )?<launching> .*$", re.MULTILINE)
+_PREFIX = re.compile(r"^(?:\s*- )?\[pid=[^\]]*\](?:\[(err|out)\])? ?")
+_ENDING = re.compile(r"<process did exit: exitCode=(\w+), signal=(\w+)>")
+_TIMEOUT = re.compile(r"\bTimeout (\d+)ms exceeded")
+
+_STAMP = re.compile(r"^\[(?:\d+:)*\d{4}/\d{6}\.\d+:([A-Z]+):[^\]]*\] ")
+# Printed by browsers that start well too, or the mere echo of an end that has another cause.
+_NOISE = re.compile(
+    r"dbus/|bluez|/cpufreq/|vaapi|drmGetDevices2|InitializeSandbox\(\) called|DevTools listening on"
+    r"|zygote_main_linux\.cc|zygote_linux\.cc|gpu_process_host|network_service_instance_impl"
+    r"|^(?:Trace/breakpoint trap|Bus error|Segmentation fault|Aborted|Illegal instruction|Killed)\b"
+)
+_SYSTEM_PATH = re.compile(r"/(?:usr|opt|dev|proc|sys|etc|lib|lib64|bin|sbin|Applications)(?:/|$)")
+_PATH = re.compile(r"(?<![\w:/.])/[^\s'\":;,)]+")
+_USER_INFO = re.compile(r"(\w://)[^/\s@]+@")
+_ARGUMENT = re.compile(r"(?<!\S)(--[\w-]+)=\S+")
+_MOST_WORDS = 3
+_LONGEST = 200
+
+
+def classify(error_text: str) -> LaunchFailed:
+    """The failure that Playwright's error text tells of; its `failure` is one of Failure, its `advice` one sentence."""
+    # A command line holds words of clients (a user agent), so nothing is concluded from it.
+    lines = _LAUNCHING.sub("", error_text).splitlines()
+    output = [_PREFIX.sub("", line) for line in lines if (match := _PREFIX.match(line)) and match.group(1)]
+    ending = _ENDING.search(error_text)
+    signal_name = _signal_of(ending) if ending else None
+    known = _known([_PREFIX.sub("", line) for line in lines], signal_name is not None)
+    if known is not None:
+        return known
+    if ending is None and (timeout := _TIMEOUT.search(lines[0] if lines else "")):
+        return _timed_out(int(timeout.group(1)) / 1000, output)
+    how = f", by {signal_name}" if signal_name else f", with status {ending.group(1)}" if ending else ""
+    return _exited(how, output)
+
+
+def classify_exit(output: str, status: int) -> LaunchFailed:
+    """The same for a browser started without Playwright; `status` is as subprocess has it, negative for a signal."""
+    exit_code, name = ("null", _signal_name(-status)) if status < 0 else (str(status), "null")
+    lines = "".join(f"[pid=0][err] {line}\n" for line in output.splitlines())
+    return classify(f"{lines}[pid=0] <process did exit: exitCode={exit_code}, signal={name}>")
+
+
+def classify_timeout(output: str, seconds: float) -> LaunchFailed:
+    """The same for one that neither answered nor ended; what it said may still tell another class than timeout."""
+    lines = output.splitlines()
+    return _known(lines, False) or _timed_out(seconds, lines)
+
+
+def last_words(lines: list[str]) -> str:
+    """The at most three telling lines of a browser's output, cleaned and joined by ` | `; fatal ones come first."""
+    telling: dict[str, bool] = {}
+    for line in lines:
+        cleaned = "" if _NOISE.search(line) else clean(line)
+        if cleaned:
+            stamp = _STAMP.match(line)
+            telling[cleaned] = stamp is not None and stamp.group(1) == "FATAL"
+    ranked = [line for line, fatal in telling.items() if not fatal] + [line for line, fatal in telling.items() if fatal]
+    kept = ranked[-_MOST_WORDS:]
+    return " | ".join(sorted(kept, key=lambda line: not telling[line]))
+
+
+def _known(lines: list[str], crashed: bool) -> LaunchFailed | None:
+    text = "\n".join(lines)
+    for sign in _SIGNS:
+        found = re.search(sign.pattern, text, re.MULTILINE) if crashed or not sign.crash else None
+        if found is None:
+            continue
+        message = sign.message
+        if sign.words:
+            message += f" Its last words: {clean(next(line for line in lines if re.search(sign.pattern, line)))}."
+        return LaunchFailed(message, failure=sign.failure, advice=sign.advice)
+    return None
+
+
+def _timed_out(seconds: float, output: list[str]) -> LaunchFailed:
+    words = last_words(output)
+    said = f" Its last words: {words}." if words else ""
+    return LaunchFailed(
+        f"The browser was not ready within {seconds:g} seconds.{said}",
+        failure=Failure.TIMEOUT,
+        advice="See whether the machine is overloaded, or raise GATEWAY_LAUNCH_TIMEOUT_SECONDS.",
+    )
+
+
+def _exited(how: str, output: list[str]) -> LaunchFailed:
+    words = last_words(output)
+    said = f"Its last words: {words}." if words else "It said nothing."
+    return LaunchFailed(
+        f"The browser ended while it was starting{how}. {said}",
+        failure=Failure.EXITED,
+        advice="Run `gateway doctor` on the gateway's machine, which starts the same browser and says what is lacking.",
+    )
+
+
+def clean(line: str) -> str:
+    """One line without its stamp, credentials, values of arguments, control characters and paths of the gateway."""
+    text = _STAMP.sub("", line.strip())
+    text = "".join(character if character.isprintable() else " " for character in text)
+    text = _ARGUMENT.sub(r"\1", text)
+    text = _USER_INFO.sub(r"\1***@", text)
+    text = _PATH.sub(_shorten, text).rstrip(" .")
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _shorten(path: re.Match[str]) -> str:
+    """A path outside the system's own directories becomes its last name."""
+    text = path.group(0)
+    return text if _SYSTEM_PATH.match(text) else text.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _signal_of(ending: re.Match[str]) -> str | None:
+    """Name of the signal that ended the browser, told directly or by its launch script's exit status."""
+    status, name = ending.groups()
+    if name != "null":
+        return str(name)
+    return _signal_name(int(status) - 128) if status.isdecimal() and int(status) > 128 else None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,422 @@
+"""Browsers on this machine, launched through Playwright.
+
+Playwright gets a small shell script as its executable. The script leads the browser's process group, drops to the
+runtime's own user id when the gateway is root, gives the browser its own profile directory, and notes the browser's
+exit status, which Playwright's Python API does not tell. Layout of one runtime:
+
+    DATA_DIR/runtimes/<runtime id>/
+        launch    the script          pid     its process group
+        exit      the exit status     home/   HOME, TMPDIR, profile and downloads, owned by the runtime's user
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import psutil
+import structlog
+from playwright.async_api import Browser as PlaywrightBrowser
+from playwright.async_api import Error as PlaywrightError
+from playwright.async_api import Playwright, async_playwright
+
+from gateway.errors import LaunchFailed
+from gateway.launchers import failures, processes
+from gateway.launchers.base import BrowserName, Ending, LaunchSpec
+from gateway.launchers.browsers import Browsers
+from gateway.settings import Settings
+from gateway.unprivileged import grant_search
+
+_log = structlog.get_logger("gateway.launchers")
+
+_PORT_POLL_SECONDS = 0.002
+
+_ARGUMENTS = [
+    "--remote-debugging-port=0",
+    "--disable-component-update",
+    "--disable-quic",
+    "--no-first-run",
+]
+
+
+class LocalBrowser:
+    """A browser of this machine (see base.Browser)."""
+
+    def __init__(
+        self,
+        runtime_id: UUID,
+        name: BrowserName,
+        devtools_url: str,
+        group: int,
+        driver: Driver,
+        launched: PlaywrightBrowser,
+    ) -> None:
+        self.runtime_id = runtime_id
+        self.name = name
+        self.version = launched.version
+        self.launched = launched
+        self.devtools_url = devtools_url
+        self.group = group
+        self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self._driver = driver
+        self._asked = False
+        self._memory_kills = processes.out_of_memory_kills()
+
+    async def stop(self) -> None:
+        # Its profile is thrown away with it, so there is nothing that a slow goodbye would save.
+        self._asked = True
+        if not self.ended.done():
+            await processes.end_group(self.group)
+        await asyncio.shield(self.ended)
+
+    def ending(self, exit_file: Path) -> Ending:
+        """Why it ended, told from who asked, from its driver, and from its exit status."""
+        if self._asked:
+            return Ending("runtime.stopped", "The runtime was stopped.", asked=True)
+        if self._driver.has_ended():
+            return Ending("driver.exited", "The Playwright driver that held the browser's pipe ended.")
+        status = _read_exit_status(exit_file)
+        if status is None:
+            return Ending("browser.killed", "The browser's process group was killed from outside.")
+        if status <= 128:
+            return Ending("browser.exited", f"The browser exited by itself with status {status}.")
+        name = _signal_name(status - 128)
+        if status - 128 == signal.SIGKILL:
+            if processes.out_of_memory_kills() > self._memory_kills:
+                return Ending("browser.out_of_memory", "The kernel killed the browser for want of memory.")
+            return Ending("browser.killed", f"The browser was killed from outside ({name}).")
+        return Ending("browser.crashed", f"The browser crashed ({name}).")
+
+
+class Driver:
+    """One Playwright driver process, which holds the pipes of the browsers that it launched."""
+
+    def __init__(self, playwright: Playwright, pid: int, temp_dir: Path) -> None:
+        self.playwright = playwright
+        self.pid = pid
+        self.launches = 0
+        self.browsers = 0
+        self._temp_dir = temp_dir
+        self._watch = processes.ProcessWatch(pid, lambda: None)
+
+    @classmethod
+    async def start(cls, temp_root: Path) -> Driver:
+        temp_dir = Path(tempfile.mkdtemp(prefix="driver-", dir=temp_root))
+        before = {child.pid for child in psutil.Process().children()}
+        with _environment(TMPDIR=str(temp_dir)):
+            playwright = await async_playwright().start()
+        pid = next(
+            child.pid
+            for child in psutil.Process().children()
+            if child.pid not in before and "run-driver" in child.cmdline()
+        )
+        return cls(playwright, pid, temp_dir)
+
+    def has_ended(self) -> bool:
+        return self._watch.has_ended()
+
+    async def close(self) -> None:
+        self._watch.close()
+        with contextlib.suppress(PlaywrightError):
+            await self.playwright.stop()
+        await asyncio.to_thread(shutil.rmtree, self._temp_dir, ignore_errors=True)
+
+
+class LocalLauncher:
+    """Launches browsers on this machine (see base.Launcher)."""
+
+    def __init__(self, settings: Settings, browsers: Browsers) -> None:
+        self._settings = settings
+        self._browsers = browsers
+        self._root = settings.runtimes_dir.absolute()
+        self._temp_root = settings.data_dir.absolute() / "tmp"
+        self._parallel = asyncio.Semaphore(settings.launch_parallel)
+        self._driver: Driver | None = None
+        self._driver_lock = asyncio.Lock()
+        self._retired: set[Driver] = set()
+        self._live: dict[UUID, LocalBrowser] = {}
+        self._uids: set[int] = set()
+        self._frame_height: int | None = None
+        self._clearing: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Clear what an earlier process left, and have a driver ready before the first launch needs it."""
+        processes.adopt_orphans()
+        await asyncio.to_thread(self._make_directories)
+        await self.sweep(set())
+        await self._take_driver()
+
+    def _make_directories(self) -> None:
+        shutil.rmtree(self._temp_root, ignore_errors=True)
+        self._temp_root.mkdir(parents=True, mode=0o700)
+        self._root.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() == 0:
+            self._root.chmod(0o711)
+            grant_search(self._root, self._settings.uid_base)
+
+    async def launch(self, spec: LaunchSpec) -> LocalBrowser:
+        binary = self._browsers.get(spec.browser)
+        if binary.name == "chromium" and spec.viewport is not None and self._frame_height is None:
+            self._frame_height = await self._measure_frame()
+        async with self._parallel:
+            driver = await self._take_driver()
+            uid = self._take_uid()
+            directory = self._root / str(spec.runtime_id)
+            try:
+                await asyncio.to_thread(self._prepare, directory, binary.path, uid)
+                browser = await self._start(driver, spec, directory, binary.name)
+            except BaseException:
+                driver.browsers -= 1
+                await self._clear(directory, uid)
+                raise
+        self._live[spec.runtime_id] = browser
+        # The watch keeps itself alive in the event loop until the process ends.
+        processes.ProcessWatch(browser.group, lambda: self._on_end(browser, driver, directory, uid))
+        return browser
+
+    def _prepare(self, directory: Path, binary: Path, uid: int | None) -> None:
+        home = directory / "home"
+        directory.mkdir()
+        directory.chmod(0o711)
+        home.mkdir(mode=0o700)
+        drop = ""
+        if uid is not None:
+            group = self._settings.uid_base
+            os.chown(home, uid, group)
+            drop = f"setpriv --reuid {uid} --regid {group} --clear-groups --inh-caps=-all --no-new-privs -- "
+        for name in ("tmp", "profile", "downloads"):
+            (home / name).mkdir(mode=0o700)
+            if uid is not None:
+                os.chown(home / name, uid, group)
+        at, to = shlex.quote(str(directory)), shlex.quote(str(home / "profile"))
+        script = directory / "launch"
+        script.write_text(
+            f"#!/bin/sh\necho $$ >{at}/pid\nulimit -c 0\n"
+            f'{drop}{shlex.quote(str(binary))} "$@" --user-data-dir={to}\n'
+            f"status=$?\necho $status >{at}/exit\nexit $status\n"
+        )
+        script.chmod(0o755)
+
+    async def _start(self, driver: Driver, spec: LaunchSpec, directory: Path, name: BrowserName) -> LocalBrowser:
+        deadline = time.monotonic() + self._settings.launch_timeout_seconds
+        try:
+            launched = await driver.playwright.chromium.launch(
+                executable_path=directory / "launch",
+                args=_ARGUMENTS + _arguments(spec, (self._frame_height or 0) if name == "chromium" else 0),
+                chromium_sandbox=not self._settings.unsafe_no_sandbox,
+                env=_environment_of(spec, directory / "home"),
+                timeout=self._settings.launch_timeout_seconds * 1000,
+                handle_sigint=False,
+                handle_sigterm=False,
+                handle_sighup=False,
+            )
+            # Clients expect the first page that a browser opens with; started with a pipe, it opens none by itself.
+            session = await launched.new_browser_cdp_session()
+            await session.send("Target.createTarget", {"url": "about:blank"})
+        except PlaywrightError as error:
+            raise failures.classify(str(error)) from error
+        group = int((directory / "pid").read_text())
+        port_file = directory / "home" / "profile" / "DevToolsActivePort"
+        while not (content := _read_port_file(port_file)):
+            if time.monotonic() > deadline or not launched.is_connected():
+                raise failures.classify(f"Timeout {self._settings.launch_timeout_seconds * 1000}ms exceeded.")
+            await asyncio.sleep(_PORT_POLL_SECONDS)
+        port, path = content
+        return LocalBrowser(spec.runtime_id, name, f"ws://127.0.0.1:{port}{path}", group, driver, launched)
+
+    async def _measure_frame(self) -> int:
+        """Height of what full Chromium draws around a page, which its window has and a viewport has not."""
+        browser = await self.launch(LaunchSpec(uuid4(), "chromium"))
+        try:
+            page = await (await browser.launched.new_context(no_viewport=True)).new_page()
+            height: int = await page.evaluate("outerHeight - innerHeight")
+            return height
+        finally:
+            await browser.stop()
+
+    def _on_end(self, browser: LocalBrowser, driver: Driver, directory: Path, uid: int | None) -> None:
+        ending = browser.ending(directory / "exit")
+        self._live.pop(browser.runtime_id, None)
+        driver.browsers -= 1
+        browser.ended.set_result(ending)
+        task = asyncio.get_running_loop().create_task(self._clear(directory, uid))
+        self._clearing.add(task)
+        task.add_done_callback(self._clearing.discard)
+
+    async def _clear(self, directory: Path, uid: int | None) -> None:
+        """End what is left of a runtime's processes and remove its directory, then give its user id back."""
+        group = _read_group(directory)
+        if group is not None and not await processes.end_group(group):
+            _log.error("processes of a runtime can't be ended", directory=directory.name, group=group)
+            return
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        if uid is not None:
+            self._uids.discard(uid)
+        await self._close_retired()
+
+    async def _take_driver(self) -> Driver:
+        """The driver for the next launch: the present one, or a fresh one when it died or has launched enough."""
+        async with self._driver_lock:
+            driver = self._driver
+            if driver is not None and driver.has_ended():
+                _log.error("playwright driver ended", pid=driver.pid)
+                self._retired.add(driver)
+                driver = None
+            elif driver is not None and driver.launches >= self._settings.driver_launches:
+                self._retired.add(driver)
+                driver = None
+            if driver is None:
+                driver = self._driver = await Driver.start(self._temp_root)
+            driver.launches += 1
+            driver.browsers += 1
+            return driver
+
+    async def _close_retired(self) -> None:
+        for driver in [driver for driver in self._retired if driver.browsers <= 0 or driver.has_ended()]:
+            self._retired.discard(driver)
+            await driver.close()
+
+    def _take_uid(self) -> int | None:
+        if os.geteuid() != 0:
+            return None
+        first = self._settings.uid_base + 1
+        for uid in range(first, first + self._settings.uid_count - 1):
+            if uid not in self._uids:
+                self._uids.add(uid)
+                return uid
+        raise LaunchFailed(
+            f"All {self._settings.uid_count} user ids for browsers are taken.",
+            failure="out_of_processes",
+            advice="Raise GATEWAY_UID_COUNT.",
+        )
+
+    async def sweep(self, keep: set[UUID]) -> int:
+        keep = keep | set(self._live)
+        groups = await asyncio.to_thread(_groups_below, self._root)
+        stray = {name for name in groups if name not in {str(runtime_id) for runtime_id in keep}}
+        for name in stray:
+            for group in groups[name]:
+                await processes.end_group(group)
+            await asyncio.to_thread(shutil.rmtree, self._root / name, ignore_errors=True)
+        if stray:
+            _log.warning("cleared what runtimes had left", runtimes=sorted(stray))
+        return len(stray)
+
+    def kill(self) -> None:
+        """End every browser at once, those that are just starting too; what is left is cleared by `close`."""
+        for directory in self._root.iterdir():
+            group = _read_group(directory)
+            if group is not None:
+                processes.kill_group(group)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(browser.stop() for browser in list(self._live.values())))
+        while self._clearing:
+            await asyncio.gather(*self._clearing)
+        drivers = {*self._retired, *([self._driver] if self._driver else [])}
+        self._retired.clear()
+        self._driver = None
+        await asyncio.gather(*(driver.close() for driver in drivers))
+        await asyncio.to_thread(shutil.rmtree, self._temp_root, ignore_errors=True)
+
+
+def _arguments(spec: LaunchSpec, frame_height: int) -> list[str]:
+    """What can be set for the whole browser, so that it holds in every context and for every client."""
+    arguments = []
+    if spec.viewport is not None:
+        arguments.append(f"--window-size={spec.viewport[0]},{spec.viewport[1] + frame_height}")
+    if spec.locale is not None:
+        arguments += [f"--lang={spec.locale}", f"--accept-lang={spec.locale}"]
+    if spec.user_agent is not None:
+        arguments.append(f"--user-agent={spec.user_agent}")
+    return arguments
+
+
+def _environment_of(spec: LaunchSpec, home: Path) -> dict[str, str | float | bool]:
+    """A browser's whole environment; nothing of the gateway's own is in it."""
+    environment: dict[str, str | float | bool] = {
+        "HOME": str(home),
+        "TMPDIR": str(home / "tmp"),
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+    }
+    if spec.timezone is not None:
+        environment["TZ"] = spec.timezone
+    return environment
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _read_port_file(path: Path) -> tuple[int, str] | None:
+    """Port and path that the browser wrote, or None as long as it has not written both."""
+    try:
+        port, _, rest = path.read_text().partition("\n")
+    except FileNotFoundError:
+        return None
+    return (int(port), rest.strip()) if rest else None
+
+
+def _read_exit_status(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except FileNotFoundError:
+        return None
+    return int(text) if text else None
+
+
+def _read_group(directory: Path) -> int | None:
+    try:
+        text = (directory / "pid").read_text().strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return int(text) if text else None
+
+
+def _groups_below(root: Path) -> dict[str, set[int]]:
+    """Name of each runtime directory -> process groups that run from it, also where the directory is gone."""
+    groups: dict[str, set[int]] = {entry.name: set() for entry in root.iterdir()}
+    for process in psutil.process_iter():
+        try:
+            name = _runtime_of(process.cmdline(), root)
+            if name is not None:
+                groups.setdefault(name, set()).add(os.getpgid(process.pid))
+        except (psutil.Error, ProcessLookupError):
+            continue
+    return groups
+
+
+def _runtime_of(command: list[str], root: Path) -> str | None:
+    """The runtime whose launch script or browser this command is; None for anything else, an editor, say."""
+    for argument in command:
+        path = argument.removeprefix("--user-data-dir=")
+        if (path != argument or path.endswith("/launch")) and path.startswith(f"{root}/"):
+            return path[len(f"{root}/") :].split("/", 1)[0]
+    return None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

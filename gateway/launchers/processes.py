@@ -1,0 +1,107 @@
+"""Process groups of browsers: watching them end, ending them, and leaving no zombie.
+
+A browser's group is led by the small shell that starts it (local.py), so its id is known before the browser runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import errno
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+_PR_SET_CHILD_SUBREAPER = 36
+_GROUP_END_SECONDS = 10.0
+_GROUP_POLL_SECONDS = 0.002
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of its grandchildren whose own parent died, so that it can reap them."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
+
+
+def group_exists(group: int) -> bool:
+    """Whether any process of the group is left, zombies of this process being reaped on the way."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-group, os.WNOHANG) != (0, 0):
+            pass
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def kill_group(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+
+
+async def end_group(group: int) -> bool:
+    """Kill the group and wait until nothing of it is left; False when something stays (uninterruptible I/O)."""
+    deadline = time.monotonic() + _GROUP_END_SECONDS
+    kill_group(group)
+    while group_exists(group):
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(_GROUP_POLL_SECONDS)
+        kill_group(group)
+    return True
+
+
+class ProcessWatch:
+    """Tells, once, when a process that need not be a child of ours has ended."""
+
+    def __init__(self, pid: int, on_end: Callable[[], None]) -> None:
+        self.pid = pid
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._descriptor: int | None = None
+        try:
+            self._descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._loop.call_soon(on_end)
+            return
+        self._loop.add_reader(self._descriptor, self._ended)
+
+    def has_ended(self) -> bool:
+        if self._descriptor is None:
+            return True
+        poll = select.poll()
+        poll.register(self._descriptor, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _ended(self) -> None:
+        self.close()
+        self._on_end()
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            self._loop.remove_reader(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def out_of_memory_kills() -> int:
+    """How many processes this machine's kernel has killed for want of memory, since its boot."""
+    try:
+        with open("/proc/vmstat") as file:
+            for line in file:
+                name, _, value = line.partition(" ")
+                if name == "oom_kill":
+                    return int(value)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EACCES):
+            raise
+    return 0

@@ -1,0 +1,308 @@
+"""Every option of the gateway, once: name, type, default and one sentence of help.
+
+An option is an environment variable `GATEWAY_<NAME>` and a flag `--<name>`. Options that hold a secret have no
+flag, since a command line can be read by every user of the machine. The table in docs/settings.md is made from here:
+`python -m gateway.settings` writes it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
+
+from gateway.errors import ConfigurationError
+
+PREFIX = "GATEWAY_"
+
+# What Kubernetes puts into every pod's environment for a Service called "gateway" or "gateway-<something>".
+_KUBERNETES_NAME = re.compile(
+    r"GATEWAY_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_KUBERNETES_VALUE = re.compile(r"(tcp|udp|sctp)://")
+
+
+def _http_url(value: str) -> str:
+    wrong = ValueError("must be an http or https address without user, query and fragment")
+    if not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", value):
+        raise wrong
+    try:
+        parts = urlsplit(value)
+        if not parts.hostname or parts.port == 0:
+            raise wrong
+    except ValueError:  # urlsplit's own, for a bad port or bracket, repeats what it was given
+        raise wrong from None
+    return value.rstrip("/")
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url), WithJsonSchema({"type": "string", "format": "uri"})]
+
+
+def _secret(default: Any, description: str) -> Any:
+    return Field(default, description=description, repr=False, json_schema_extra={"secret": True})
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    # Where it listens
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8787, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    public_url: HttpUrl | None = Field(
+        None, description="Address under which clients reach the gateway; leases and links are made from it."
+    )
+    trusted_hosts: tuple[str, ...] = Field(
+        ("localhost", "127.0.0.1", "[::1]"),
+        description="Host names (without port) whose `Host` header may be used in a lease when there is no public URL.",
+    )
+    forwarded_allow_ips: str = Field(
+        "127.0.0.1", description="Addresses of proxies in front whose `X-Forwarded-*` headers are believed."
+    )
+
+    # What it keeps
+    data_dir: Path = Field(Path("var"), description="Directory of everything that the gateway keeps on disk.")
+    database_url: str | None = _secret(
+        None, "PostgreSQL to use (`postgresql://...`); without it `up` starts one of its own in the data directory."
+    )
+    database_pool_size: int = Field(10, ge=2, le=500, description="Most connections held to the database.")
+    master_keys: str | None = _secret(
+        None, "Master keys `id:base64[,id:base64...]` of 32 bytes each; the first one writes, the others only read."
+    )
+    master_keys_file: Path | None = Field(None, description="File with the master keys, one `id:base64` a line.")
+
+    # Browsers
+    region: str = Field("local", min_length=1, max_length=120, description="Region that spaces and runtimes report.")
+    chromium: Path | None = Field(None, description="Browser binary to use instead of one that is found.")
+    unsafe_no_sandbox: bool = Field(False, description="Start browsers without Chromium's sandbox. Unsafe.")
+    uid_base: int = Field(
+        870000, ge=1000, le=2_000_000_000, description="First user id for browsers and database when started as root."
+    )
+    uid_count: int = Field(10000, ge=10, le=1_000_000, description="How many user ids from the first one on are used.")
+    max_runtimes: int = Field(50, ge=1, le=10000, description="Runtimes that may be live on this gateway at once.")
+    max_starting: int = Field(16, ge=1, le=1000, description="Runtimes that may be starting on this gateway at once.")
+    subaccount_max_runtimes: int = Field(
+        20, ge=1, le=10000, description="Runtimes that one subaccount may have live, unless its limits say less."
+    )
+    subaccount_max_starting: int = Field(
+        8, ge=1, le=1000, description="Runtimes that one subaccount may have starting."
+    )
+    launch_parallel: int = Field(4, ge=1, le=100, description="Browsers launched side by side; further ones wait.")
+    launch_timeout_seconds: int = Field(30, ge=1, le=600, description="Seconds a browser has to become ready.")
+    driver_launches: int = Field(
+        500, ge=1, le=1_000_000, description="Launches after which a fresh Playwright driver takes over."
+    )
+    idle_timeout_seconds: int = Field(
+        900, ge=10, le=604800, description="A runtime with no attached client and no API action for so long is stopped."
+    )
+    max_lifetime_seconds: int = Field(86400, ge=60, le=2592000, description="A runtime is stopped at this age.")
+
+    # Leases
+    lease_ttl_seconds: int = Field(3600, ge=60, le=7200, description="Life of a lease that does not ask for another.")
+    max_message_bytes: int = Field(
+        256 * 1024 * 1024, ge=1024, le=1024**3, description="Largest websocket message, either way."
+    )
+    attach_timeout_seconds: float = Field(5.0, gt=0, le=60, description="Seconds a browser has to accept an attach.")
+
+    # Requests
+    max_body_bytes: int = Field(1024 * 1024, ge=1024, le=1024**3, description="Largest body of an API request.")
+    openai_base_url: HttpUrl = Field("https://api.openai.com/v1", description="Where OpenAI keys are tested.")
+    anthropic_base_url: HttpUrl = Field("https://api.anthropic.com/v1", description="Where Anthropic keys are tested.")
+    google_base_url: HttpUrl = Field(
+        "https://generativelanguage.googleapis.com/v1beta", description="Where Google keys are tested."
+    )
+    provider_timeout_seconds: float = Field(10.0, gt=0, le=120, description="Seconds a provider has to answer a test.")
+
+    # Running it
+    shutdown_grace_seconds: int = Field(20, ge=1, le=3600, description="Seconds in which a stop must be done.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="`console` for people, `json` for machines; `auto` looks whether it writes to a terminal."
+    )
+
+    @field_validator("trusted_hosts", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"postgres(ql)?://", value):
+            raise ValueError("must begin with postgresql://")
+        return value
+
+    @property
+    def runtimes_dir(self) -> Path:
+        return self.data_dir / "runtimes"
+
+
+def options() -> dict[str, FieldInfo]:
+    """Name in Python -> field, in the order of the documentation."""
+    return dict(Settings.model_fields)
+
+
+def is_secret(field: FieldInfo) -> bool:
+    return isinstance(field.json_schema_extra, dict) and bool(field.json_schema_extra.get("secret"))
+
+
+def variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[Settings, list[str]]:
+    """Settings from flags, then environment, then defaults; and warnings in words.
+
+    Raises ConfigurationError that lists every option that is wrong. A value that Kubernetes set is passed over.
+    """
+    values, warnings = _from_environment(environ)
+    values.update(flags)
+    try:
+        return Settings(**values), warnings
+    except ValidationError as error:
+        lines = [_complaint(problem["loc"], problem["msg"], problem["input"]) for problem in error.errors()]
+        raise ConfigurationError("; ".join(lines)) from None
+
+
+def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """What the environment sets, by name in Python, and warnings. An empty value counts as none."""
+    values: dict[str, str] = {}
+    warnings: list[str] = []
+    known = {variable(name): name for name in Settings.model_fields}
+    for key, value in environ.items():
+        if not key.startswith(PREFIX) or _is_kubernetes(key, value, known):
+            continue
+        if key not in known:
+            warnings.append(f"{key} is no option of the gateway; the nearest one is {_nearest(key)}.")
+        elif key == "GATEWAY_PORT" and _KUBERNETES_VALUE.match(value):
+            warnings.append(f"{key}={value} is what Kubernetes sets for a Service called gateway; it is not used.")
+        elif value != "":
+            values[known[key]] = value
+    return values, warnings
+
+
+def _is_kubernetes(key: str, value: str, known: Mapping[str, str]) -> bool:
+    if key in known:
+        return False
+    return bool(_KUBERNETES_NAME.fullmatch(key) or (key.endswith("_PORT") and _KUBERNETES_VALUE.match(value)))
+
+
+def _nearest(key: str) -> str:
+    """The option most like an unknown one. Without the prefix, which would make all of them alike."""
+    name = key.removeprefix(PREFIX).lower()
+    return variable(difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.0)[0])
+
+
+def _complaint(location: tuple[int | str, ...], message: str, given: Any) -> str:
+    """What is wrong with one option. The value is left out where it may hold a secret: in a secret option, in one that
+    nobody knows, and in an address with a user or query."""
+    name = str(location[0]) if location else "settings"
+    field = Settings.model_fields.get(name)
+    hidden = field is None or is_secret(field) or (isinstance(given, str) and re.search("[@?#]", given))
+    said = message.removeprefix("Value error, ")
+    return f"{variable(name)}: {said}" + ("" if hidden else f" (given: {given!r})")
+
+
+def forget_secrets() -> None:
+    """Take secrets out of this process's environment, so that no child inherits them."""
+    for name, field in Settings.model_fields.items():
+        if is_secret(field):
+            os.environ.pop(variable(name), None)
+
+
+_DOCUMENT = Path(__file__).parent.parent / "docs" / "settings.md"
+_DOCUMENT_HEAD = """\
+# Settings
+
+This page is written by `python -m gateway.settings` from `gateway/settings.py`; change that file, not this one.
+
+A flag beats its environment variable, and that beats the default. An empty variable counts as none. Options that
+hold a secret have no flag, since a command line can be read by every user of the machine, and the gateway takes them
+out of its environment before it starts anything.
+
+An unknown `GATEWAY_*` variable gets a warning with the nearest known one. What Kubernetes sets by itself for a Service
+called `gateway` (`GATEWAY_SERVICE_HOST`, `GATEWAY_PORT=tcp://...` and the like) is passed over.
+"""
+
+
+def markdown_table() -> str:
+    """A row for each option, in the order of the class."""
+    schemas = Settings.model_json_schema()["properties"]
+    rows = ["| Variable | Flag | Value | Default | Meaning |", "| --- | --- | --- | --- | --- |"]
+    for name, field in options().items():
+        cells = (
+            f"`{variable(name)}`",
+            "environment only" if is_secret(field) else f"`{flag(name)}`",
+            _value_in_words(schemas[name]),
+            _default_in_words(field.default),
+            (field.description or "").replace("|", "\\|"),
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def document() -> str:
+    """The whole of docs/settings.md."""
+    return f"{_DOCUMENT_HEAD}\n{markdown_table()}"
+
+
+def _value_in_words(schema: dict[str, Any]) -> str:
+    """Type and range of an option's JSON Schema, for people."""
+    for choice in schema.get("anyOf", ()):
+        if choice.get("type") != "null":
+            return _value_in_words(choice)
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    match schema["type"], schema.get("format"):
+        case "boolean", _:
+            return "`true` or `false`"
+        case "array", _:
+            return "list, split by commas"
+        case "string", "uri":
+            return "http or https address"
+        case "string", "path":
+            return "path"
+        case "string", _:
+            return "text" + _range(schema, "minLength", "maxLength", " characters")
+        case "integer", _:
+            return "whole number" + _range(schema, "minimum", "maximum")
+        case _:
+            return "number" + _range(schema, "minimum", "maximum")
+
+
+def _range(schema: dict[str, Any], least: str, most: str, unit: str = "") -> str:
+    if "exclusiveMinimum" in schema:
+        return f", above {schema['exclusiveMinimum']:g}, at most {schema[most]:g}"
+    return f", {schema[least]} to {schema[most]}{unit}" if least in schema else ""
+
+
+def _default_in_words(default: Any) -> str:
+    if default is None:
+        return "none"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    return f"`{','.join(default) if isinstance(default, tuple) else default}`"
+
+
+if __name__ == "__main__":
+    _DOCUMENT.write_text(document())

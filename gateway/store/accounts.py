@@ -1,0 +1,183 @@
+"""Organizations, subaccounts and API keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store.scope import Scope
+from gateway.store.tables import api_keys, organizations, subaccounts
+
+
+@dataclass(frozen=True, slots=True)
+class Subaccount:
+    id: UUID
+    name: str
+    slug: str
+    external_id: str | None
+    status: str
+    limits: dict[str, int]
+    metadata: dict[str, Any] | None
+    archived_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    id: UUID
+    subaccount_id: UUID | None
+    name: str | None
+    prefix: str
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOnFile:
+    """What is needed to check an API key. `usable` is false when it, or its subaccount, is at its end."""
+
+    id: UUID
+    organization_id: UUID
+    subaccount_id: UUID | None
+    digest: bytes
+    usable: bool
+
+
+_SUBACCOUNT = tuple(
+    subaccounts.c[name]
+    for name in (
+        "id",
+        "name",
+        "slug",
+        "external_id",
+        "status",
+        "limits",
+        "metadata",
+        "archived_at",
+        "created_at",
+        "updated_at",
+    )
+)
+_API_KEY = tuple(
+    api_keys.c[name]
+    for name in ("id", "subaccount_id", "name", "prefix", "expires_at", "revoked_at", "last_used_at", "created_at")
+)
+
+_KEY_BY_PREFIX = (
+    select(
+        api_keys.c.id,
+        api_keys.c.organization_id,
+        api_keys.c.subaccount_id,
+        api_keys.c.digest,
+        (
+            api_keys.c.revoked_at.is_(None)
+            & (api_keys.c.expires_at.is_(None) | (api_keys.c.expires_at > func.now()))
+            & func.coalesce(subaccounts.c.status == "active", api_keys.c.subaccount_id.is_(None))
+        ).label("usable"),
+    )
+    .select_from(api_keys.outerjoin(subaccounts, subaccounts.c.id == api_keys.c.subaccount_id))
+    .where(api_keys.c.prefix == bindparam("prefix"))
+)
+
+
+async def first_organization(connection: AsyncConnection) -> UUID | None:
+    return (await connection.execute(select(organizations.c.id).order_by(organizations.c.created_at).limit(1))).scalar()
+
+
+async def add_organization(connection: AsyncConnection, organization_id: UUID, name: str) -> None:
+    await connection.execute(insert(organizations).values(id=organization_id, name=name))
+
+
+async def key_by_prefix(connection: AsyncConnection, prefix: str) -> KeyOnFile | None:
+    row = (await connection.execute(_KEY_BY_PREFIX, {"prefix": prefix})).first()
+    return KeyOnFile(*row) if row else None
+
+
+async def add_key(connection: AsyncConnection, scope: Scope, **values: Any) -> ApiKey:
+    row = (await connection.execute(insert(api_keys).values(**scope.columns(), **values).returning(*_API_KEY))).one()
+    return ApiKey(*row)
+
+
+async def keys(connection: AsyncConnection, scope: Scope) -> list[ApiKey]:
+    """All keys of a scope, the organization's own among them when the scope is an organization's."""
+    rows = await connection.execute(select(*_API_KEY).where(scope.of(api_keys)).order_by(api_keys.c.created_at))
+    return [ApiKey(*row) for row in rows]
+
+
+async def revoke_key(connection: AsyncConnection, scope: Scope, key: UUID | str) -> ApiKey | None:
+    """Revoke by id, or by prefix; the first time of revoking stays."""
+    named = api_keys.c.id == key if isinstance(key, UUID) else api_keys.c.prefix == key
+    row = (
+        await connection.execute(
+            update(api_keys)
+            .where(scope.of(api_keys), named)
+            .values(revoked_at=func.coalesce(api_keys.c.revoked_at, func.now()))
+            .returning(*_API_KEY)
+        )
+    ).first()
+    return ApiKey(*row) if row else None
+
+
+async def touch_keys(connection: AsyncConnection, key_ids: list[UUID]) -> None:
+    await connection.execute(update(api_keys).where(api_keys.c.id.in_(key_ids)).values(last_used_at=func.now()))
+
+
+async def add_subaccount(connection: AsyncConnection, organization_id: UUID, **values: Any) -> Subaccount:
+    row = (
+        await connection.execute(
+            insert(subaccounts).values(organization_id=organization_id, **values).returning(*_SUBACCOUNT)
+        )
+    ).one()
+    return Subaccount(*row)
+
+
+async def subaccounts_of(connection: AsyncConnection, scope: Scope) -> list[Subaccount]:
+    rows = await connection.execute(
+        select(*_SUBACCOUNT).where(_visible(scope)).order_by(subaccounts.c.created_at, subaccounts.c.id)
+    )
+    return [Subaccount(*row) for row in rows]
+
+
+async def subaccount(
+    connection: AsyncConnection, scope: Scope, subaccount_id: UUID, *, lock: bool = False
+) -> Subaccount | None:
+    query = select(*_SUBACCOUNT).where(_visible(scope), subaccounts.c.id == subaccount_id)
+    row = (await connection.execute(query.with_for_update() if lock else query)).first()
+    return Subaccount(*row) if row else None
+
+
+async def change_subaccount(
+    connection: AsyncConnection, scope: Scope, subaccount_id: UUID, **values: Any
+) -> Subaccount | None:
+    row = (
+        await connection.execute(
+            update(subaccounts)
+            .where(_visible(scope), subaccounts.c.id == subaccount_id)
+            .values(**values, updated_at=func.now())
+            .returning(*_SUBACCOUNT)
+        )
+    ).first()
+    return Subaccount(*row) if row else None
+
+
+async def archive_subaccount(connection: AsyncConnection, scope: Scope, subaccount_id: UUID) -> Subaccount | None:
+    return await change_subaccount(
+        connection,
+        scope,
+        subaccount_id,
+        status="archived",
+        archived_at=func.coalesce(subaccounts.c.archived_at, func.now()),
+    )
+
+
+def _visible(scope: Scope) -> Any:
+    inside = subaccounts.c.organization_id == scope.organization_id
+    return inside if scope.subaccount_id is None else inside & (subaccounts.c.id == scope.subaccount_id)

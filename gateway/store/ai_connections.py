@@ -1,0 +1,95 @@
+"""AI connections: saved access to an AI provider."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import String, cast, delete, exists, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store.scope import Scope
+from gateway.store.tables import ai_connections, secrets
+
+
+@dataclass(frozen=True, slots=True)
+class AiConnection:
+    id: UUID
+    organization_id: UUID
+    subaccount_id: UUID | None
+    label: str
+    provider: str
+    enabled: bool
+    default_model: str | None
+    created_at: datetime
+    updated_at: datetime
+    has_stored_key: bool
+
+
+_COLUMNS = (
+    ai_connections.c.id,
+    ai_connections.c.organization_id,
+    ai_connections.c.subaccount_id,
+    ai_connections.c.label,
+    ai_connections.c.provider,
+    ai_connections.c.enabled,
+    ai_connections.c.default_model,
+    ai_connections.c.created_at,
+    ai_connections.c.updated_at,
+    exists().where(secrets.c.id == ai_connections.c.id).label("has_stored_key"),
+)
+
+
+async def add(connection: AsyncConnection, scope: Scope, **values: Any) -> AiConnection:
+    row = (
+        await connection.execute(insert(ai_connections).values(**scope.columns(), **values).returning(*_COLUMNS))
+    ).one()
+    return AiConnection(*row)
+
+
+async def listed(connection: AsyncConnection, scope: Scope) -> list[AiConnection]:
+    rows = await connection.execute(
+        select(*_COLUMNS).where(scope.of(ai_connections)).order_by(ai_connections.c.created_at, ai_connections.c.id)
+    )
+    return [AiConnection(*row) for row in rows]
+
+
+async def get(
+    connection: AsyncConnection, scope: Scope, connection_id: UUID, *, lock: bool = False
+) -> AiConnection | None:
+    query = select(*_COLUMNS).where(scope.of(ai_connections), ai_connections.c.id == connection_id)
+    row = (await connection.execute(query.with_for_update() if lock else query)).first()
+    return AiConnection(*row) if row else None
+
+
+async def change(connection: AsyncConnection, connection_id: UUID, **values: Any) -> AiConnection:
+    row = (
+        await connection.execute(
+            update(ai_connections)
+            .where(ai_connections.c.id == connection_id)
+            .values(**values, updated_at=func.now())
+            .returning(*_COLUMNS)
+        )
+    ).one()
+    return AiConnection(*row)
+
+
+async def remove(connection: AsyncConnection, connection_id: UUID) -> None:
+    await connection.execute(delete(ai_connections).where(ai_connections.c.id == connection_id))
+
+
+async def known_names(connection: AsyncConnection, owner: Scope, names: set[str], *, shared: bool) -> set[str]:
+    """Which of `names` (ids or labels) are connections of exactly this owner, or, if `shared`, of its organization."""
+    own = ai_connections.c.subaccount_id.is_not_distinct_from(owner.subaccount_id)
+    reachable = or_(own, ai_connections.c.subaccount_id.is_(None)) if shared else own
+    text_id = cast(ai_connections.c.id, String)
+    rows = await connection.execute(
+        select(text_id, ai_connections.c.label).where(
+            ai_connections.c.organization_id == owner.organization_id,
+            reachable,
+            or_(text_id.in_(names), ai_connections.c.label.in_(names)),
+        )
+    )
+    return {name for row in rows for name in row}

@@ -1,0 +1,79 @@
+"""Connections to PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import sqlalchemy.exc
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+
+from gateway.errors import Unavailable
+
+_CONNECT_SECONDS = 5
+_COMMAND_SECONDS = 30
+_POOL_SECONDS = 5
+
+
+class Database:
+    """A pool of connections; raises Unavailable (503) when the database can't be reached.
+
+    `connect` gives a connection where each statement commits by itself, in one round trip; `begin` one transaction.
+    """
+
+    def __init__(self, url: str, pool_size: int = 10) -> None:
+        async def connection(**_: Any) -> Any:
+            # asyncpg reads the address itself, with all that libpq knows: sslmode, several hosts, passfile.
+            return await asyncpg.connect(url, timeout=_CONNECT_SECONDS, command_timeout=_COMMAND_SECONDS)
+
+        self.url = url
+        self._engine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=connection,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=_POOL_SECONDS,
+            hide_parameters=True,
+        )
+        self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[AsyncConnection]:
+        with _unavailable():
+            async with self._autocommit.connect() as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        with _unavailable():
+            async with self._engine.begin() as connection:
+                yield connection
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+@contextlib.contextmanager
+def _unavailable() -> Any:
+    try:
+        yield
+    except (
+        OSError,
+        TimeoutError,
+        asyncpg.PostgresConnectionError,
+        asyncpg.CannotConnectNowError,
+        asyncpg.TooManyConnectionsError,
+        sqlalchemy.exc.TimeoutError,
+        sqlalchemy.exc.InterfaceError,
+    ) as error:
+        raise _no_database() from error
+    except sqlalchemy.exc.DBAPIError as error:
+        if error.connection_invalidated:
+            raise _no_database() from error
+        raise
+
+
+def _no_database() -> Unavailable:
+    return Unavailable("The database can't be reached; try again shortly.", "database.unavailable", retry_after=2)

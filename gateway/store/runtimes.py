@@ -1,0 +1,286 @@
+"""Runtimes and their runs: what is wanted (`desired`), what is (`status`), and how the one ended in the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, bindparam, func, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store.scope import Scope
+from gateway.store.tables import gateways, runs, runtimes
+
+LIVE = ("starting", "active")
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    id: UUID
+    organization_id: UUID
+    subaccount_id: UUID | None
+    space_id: UUID
+    gateway_id: UUID
+    name: str
+    region: str
+    metadata: dict[str, Any] | None
+    config: dict[str, Any]
+    desired: str
+    status: str
+    browser_name: str | None
+    browser_version: str | None
+    end_code: str | None
+    end_message: str | None
+    idle_timeout_seconds: int
+    max_lifetime_seconds: int
+    last_active_at: datetime
+    ended_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    active_run_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    id: UUID
+    space_id: UUID
+    runtime_id: UUID
+    status: str
+    end_code: str | None
+    end_message: str | None
+    created_at: datetime
+    started_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRow:
+    """A live runtime as the supervisor needs it; `due` is the code of the reason why it must end, if any."""
+
+    id: UUID
+    status: str
+    due: str | None
+
+
+_OWN = tuple(runtimes.c[name] for name in Runtime.__slots__ if name != "active_run_id")
+_ACTIVE_RUN = (
+    select(runs.c.id)
+    .where(runs.c.runtime_id == runtimes.c.id, runs.c.status == "active")
+    .scalar_subquery()
+    .label("active_run_id")
+)
+_COLUMNS = (*_OWN, _ACTIVE_RUN)
+_RUN = tuple(runs.c[name] for name in Run.__slots__)
+
+_ONE = select(*_COLUMNS).where(
+    runtimes.c.id == bindparam("runtime_id"),
+    runtimes.c.space_id == bindparam("space_id"),
+    runtimes.c.organization_id == bindparam("organization_id"),
+)
+_ONE_OF_SUBACCOUNT = _ONE.where(runtimes.c.subaccount_id == bindparam("subaccount_id"))
+
+
+_LIVE_ON = text(
+    """
+    SELECT id, status, CASE
+        WHEN desired = 'stopped' THEN 'runtime.stopped'
+        WHEN now() - created_at >= max_lifetime_seconds * interval '1 second' THEN 'runtime.max_lifetime'
+        WHEN now() - last_active_at >= idle_timeout_seconds * interval '1 second' THEN 'runtime.idle_timeout'
+    END
+    FROM runtimes WHERE gateway_id = :gateway_id AND status IN ('starting', 'active')
+    """
+)
+
+
+async def add(connection: AsyncConnection, scope: Scope, **values: Any) -> None:
+    await connection.execute(insert(runtimes).values(**scope.columns(), **values, desired="active", status="starting"))
+
+
+async def activate(
+    connection: AsyncConnection, runtime_id: UUID, run_id: UUID, devtools_url: str, name: str, version: str
+) -> Runtime | None:
+    """Starting becomes active and its run begins; None when it was stopped or removed in the meantime."""
+    activated = (
+        update(runtimes)
+        .where(runtimes.c.id == runtime_id, runtimes.c.status == "starting", runtimes.c.desired == "active")
+        .values(
+            status="active",
+            devtools_url=devtools_url,
+            browser_name=name,
+            browser_version=version,
+            last_active_at=func.now(),
+            updated_at=func.now(),
+        )
+        .returning(*_OWN)
+        .cte("activated")
+    )
+    columns = ("organization_id", "subaccount_id", "space_id")
+    begun = (
+        insert(runs)
+        .from_select(
+            ["id", *columns, "runtime_id", "status"],
+            select(
+                bindparam("run_id", run_id), *(activated.c[name] for name in columns), activated.c.id, text("'active'")
+            ),
+        )
+        .returning(runs.c.id)
+        .cte("begun")
+    )
+    row = (
+        await connection.execute(select(*activated.c, begun.c.id).select_from(activated.join(begun, text("true"))))
+    ).first()
+    return Runtime(*tuple(row)) if row else None
+
+
+async def get(connection: AsyncConnection, scope: Scope, space_id: UUID, runtime_id: UUID) -> Runtime | None:
+    values = {
+        "runtime_id": runtime_id,
+        "space_id": space_id,
+        "organization_id": scope.organization_id,
+    }
+    if scope.subaccount_id is None:
+        row = (await connection.execute(_ONE, values)).first()
+    else:
+        row = (await connection.execute(_ONE_OF_SUBACCOUNT, {**values, "subaccount_id": scope.subaccount_id})).first()
+    return Runtime(*row) if row else None
+
+
+async def listed(connection: AsyncConnection, scope: Scope, space_id: UUID) -> list[Runtime]:
+    """Runtimes of a space; one that is still starting has not been answered to anybody, and is not told."""
+    rows = await connection.execute(
+        select(*_COLUMNS)
+        .where(scope.of(runtimes), runtimes.c.space_id == space_id, runtimes.c.status != "starting")
+        .order_by(runtimes.c.created_at, runtimes.c.id)
+    )
+    return [Runtime(*row) for row in rows]
+
+
+async def count_live(connection: AsyncConnection, subaccount_id: UUID) -> tuple[int, int]:
+    """How many runtimes of a subaccount are live, and how many of these are starting."""
+    row = (
+        await connection.execute(
+            select(func.count(), func.count().filter(runtimes.c.status == "starting")).where(
+                runtimes.c.subaccount_id == subaccount_id, runtimes.c.status.in_(LIVE)
+            )
+        )
+    ).one()
+    return row[0], row[1]
+
+
+async def want_stopped(
+    connection: AsyncConnection, *, runtime_id: UUID | None = None, space_id: UUID | None = None
+) -> None:
+    """Want one runtime, or all of a space, stopped; the gateway that has the browser does it."""
+    which = runtimes.c.id == runtime_id if runtime_id is not None else runtimes.c.space_id == space_id
+    await connection.execute(
+        update(runtimes).where(which, runtimes.c.status.in_(LIVE)).values(desired="stopped", updated_at=func.now())
+    )
+
+
+async def end(connection: AsyncConnection, runtime_ids: list[UUID], status: str, code: str, message: str) -> list[UUID]:
+    """Live becomes `status` ('stopped' or 'failed'), runs end with the cause, leases close; returns those it ended."""
+    rows = await connection.execute(
+        text(
+            """
+            WITH ended AS (
+                UPDATE runtimes SET status = :status, desired = 'stopped', end_code = :code, end_message = :message,
+                    devtools_url = NULL, ended_at = now(), updated_at = now()
+                WHERE id = ANY(:ids) AND status IN ('starting', 'active') RETURNING id
+            ), finished AS (
+                UPDATE runs SET status = :status, end_code = :code, end_message = :message, finished_at = now()
+                FROM ended WHERE runs.runtime_id = ended.id AND runs.status = 'active'
+            ), closed AS (
+                UPDATE leases SET closed_at = now()
+                FROM ended WHERE leases.runtime_id = ended.id AND closed_at IS NULL AND revoked_at IS NULL
+                    AND expires_at > now()
+            )
+            SELECT id FROM ended
+            """
+        ),
+        {"ids": runtime_ids, "status": status, "code": code, "message": message},
+    )
+    return [row[0] for row in rows]
+
+
+async def live_on(connection: AsyncConnection, gateway_id: UUID) -> list[LiveRow]:
+    """Live runtimes of a gateway; the database's clock decides which are due."""
+    rows = await connection.execute(_LIVE_ON, {"gateway_id": gateway_id})
+    return [LiveRow(*row) for row in rows]
+
+
+async def touch(connection: AsyncConnection, runtime_ids: list[UUID]) -> None:
+    """Note activity now, which puts the idle timeout off."""
+    await connection.execute(update(runtimes).where(runtimes.c.id.in_(runtime_ids)).values(last_active_at=func.now()))
+
+
+async def runs_of(
+    connection: AsyncConnection,
+    scope: Scope,
+    *,
+    space_id: UUID | None = None,
+    runtime_id: UUID | None = None,
+    status: str | None = None,
+    before: tuple[datetime, UUID] | None = None,
+    limit: int,
+) -> list[Run]:
+    """Runs, newest first, after the position `before` (created_at, id) of the last page."""
+    query: Select[Any] = select(*_RUN).where(scope.of(runs))
+    if space_id is not None:
+        query = query.where(runs.c.space_id == space_id)
+    if runtime_id is not None:
+        query = query.where(runs.c.runtime_id == runtime_id)
+    if status is not None:
+        query = query.where(runs.c.status == status)
+    if before is not None:
+        query = query.where(func.row(runs.c.created_at, runs.c.id) < func.row(*before))
+    rows = await connection.execute(query.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit))
+    return [Run(*row) for row in rows]
+
+
+async def run(connection: AsyncConnection, scope: Scope, run_id: UUID) -> Run | None:
+    row = (await connection.execute(select(*_RUN).where(scope.of(runs), runs.c.id == run_id))).first()
+    return Run(*row) if row else None
+
+
+async def beat(connection: AsyncConnection, gateway_id: UUID, version: str) -> None:
+    """Say that a gateway lives, by the database's clock."""
+    await connection.execute(
+        text(
+            "INSERT INTO gateways (id, version) VALUES (:id, :version)"
+            " ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), version = :version"
+        ),
+        {"id": gateway_id, "version": version},
+    )
+
+
+async def of_dead_gateways(connection: AsyncConnection, silent_seconds: int) -> list[UUID]:
+    """Live runtimes whose gateway has not beaten for so long, or left no row."""
+    rows = await connection.execute(
+        text(
+            "SELECT r.id FROM runtimes r LEFT JOIN gateways g ON g.id = r.gateway_id"
+            " WHERE r.status IN ('starting', 'active')"
+            " AND (g.id IS NULL OR g.heartbeat_at < now() - :silent * interval '1 second')"
+        ),
+        {"silent": silent_seconds},
+    )
+    return [row[0] for row in rows]
+
+
+async def forget_gateway(connection: AsyncConnection, gateway_id: UUID) -> None:
+    await connection.execute(gateways.delete().where(gateways.c.id == gateway_id))
+
+
+async def live_in(connection: AsyncConnection, space_id: UUID) -> list[UUID]:
+    rows = await connection.execute(
+        select(runtimes.c.id).where(runtimes.c.space_id == space_id, runtimes.c.status.in_(LIVE))
+    )
+    return [row[0] for row in rows]
+
+
+async def any_live(connection: AsyncConnection, runtime_ids: list[UUID]) -> bool:
+    found = await connection.execute(
+        select(runtimes.c.id).where(runtimes.c.id.in_(runtime_ids), runtimes.c.status.in_(LIVE)).limit(1)
+    )
+    return found.first() is not None

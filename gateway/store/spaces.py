@@ -1,0 +1,70 @@
+"""Spaces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store.scope import Scope
+from gateway.store.tables import spaces
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    id: UUID
+    organization_id: UUID
+    subaccount_id: UUID | None
+    name: str
+    region: str
+    mounts: dict[str, Any]
+    metadata: dict[str, Any] | None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def owner(self) -> Scope:
+        return Scope(self.organization_id, self.subaccount_id)
+
+
+_COLUMNS = tuple(spaces.c[name] for name in Space.__slots__)
+
+
+async def add(connection: AsyncConnection, scope: Scope, **values: Any) -> Space:
+    row = (await connection.execute(insert(spaces).values(**scope.columns(), **values).returning(*_COLUMNS))).one()
+    return Space(*row)
+
+
+async def count(connection: AsyncConnection, scope: Scope) -> int:
+    return (await connection.execute(select(func.count()).where(scope.of(spaces)))).scalar_one()
+
+
+async def listed(connection: AsyncConnection, scope: Scope) -> list[Space]:
+    rows = await connection.execute(
+        select(*_COLUMNS).where(scope.of(spaces)).order_by(spaces.c.created_at, spaces.c.id)
+    )
+    return [Space(*row) for row in rows]
+
+
+async def get(connection: AsyncConnection, scope: Scope, space_id: UUID, *, lock: bool = False) -> Space | None:
+    query = select(*_COLUMNS).where(scope.of(spaces), spaces.c.id == space_id)
+    row = (await connection.execute(query.with_for_update() if lock else query)).first()
+    return Space(*row) if row else None
+
+
+async def change(connection: AsyncConnection, space_id: UUID, **values: Any) -> Space:
+    row = (
+        await connection.execute(
+            update(spaces).where(spaces.c.id == space_id).values(**values, updated_at=func.now()).returning(*_COLUMNS)
+        )
+    ).one()
+    return Space(*row)
+
+
+async def remove(connection: AsyncConnection, space_id: UUID) -> None:
+    """Remove a space with its runtimes, runs and leases."""
+    await connection.execute(delete(spaces).where(spaces.c.id == space_id))

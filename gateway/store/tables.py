@@ -1,0 +1,249 @@
+"""The tables. What they hold is in docstrings here; how they came to be is in migrations/."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s_check",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        "pk": "%(table_name)s_pkey",
+    }
+)
+
+
+def _id() -> Column[object]:
+    return Column("id", Uuid, primary_key=True)
+
+
+def _created_at() -> Column[object]:
+    return Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now())
+
+
+def _updated_at() -> Column[object]:
+    return Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now())
+
+
+def _organization() -> Column[object]:
+    return Column("organization_id", Uuid, ForeignKey("organizations.id"), nullable=False)
+
+
+def _subaccount() -> Column[object]:
+    """Null where the row is the organization's own."""
+    return Column("subaccount_id", Uuid, ForeignKey("subaccounts.id"))
+
+
+organizations = Table(
+    "organizations",
+    metadata,
+    _id(),
+    Column("name", Text, nullable=False),
+    _created_at(),
+)
+
+subaccounts = Table(
+    "subaccounts",
+    metadata,
+    _id(),
+    _organization(),
+    Column("name", Text, nullable=False),
+    Column("slug", Text, nullable=False),
+    Column("external_id", Text),
+    Column("status", Text, CheckConstraint("status IN ('active', 'archived')", name="status"), nullable=False),
+    Column("limits", JSONB, nullable=False),
+    Column("metadata", JSONB),
+    Column("archived_at", DateTime(timezone=True)),
+    _created_at(),
+    _updated_at(),
+    Index("subaccounts_organization_id_slug_key", "organization_id", "slug", unique=True),
+    Index(
+        "subaccounts_organization_id_external_id_key",
+        "organization_id",
+        "external_id",
+        unique=True,
+        postgresql_where=text("external_id IS NOT NULL"),
+    ),
+)
+
+# The key itself is nowhere: `digest` is its HMAC-SHA-256 under the server's pepper, `prefix` finds the row.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    _id(),
+    _organization(),
+    _subaccount(),
+    Column("name", Text),
+    Column("prefix", Text, nullable=False, unique=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("revoked_at", DateTime(timezone=True)),
+    Column("last_used_at", DateTime(timezone=True)),
+    _created_at(),
+    Index(None, "organization_id", "subaccount_id"),
+)
+
+# Every secret that must be read again. Its id is that of the row that it belongs to; owner columns, purpose and id
+# are the associated data of the encryption.
+secrets = Table(
+    "secrets",
+    metadata,
+    _id(),
+    Column("organization_id", Uuid, ForeignKey("organizations.id")),
+    _subaccount(),
+    Column("purpose", Text, nullable=False),
+    Column("master_key_id", Text, nullable=False),
+    Column("wrapped_key", LargeBinary, nullable=False),
+    Column("ciphertext", LargeBinary, nullable=False),
+    _created_at(),
+    _updated_at(),
+    Index(None, "master_key_id"),
+    Index("secrets_pepper_key", "purpose", unique=True, postgresql_where=text("purpose = 'pepper'")),
+)
+
+ai_connections = Table(
+    "ai_connections",
+    metadata,
+    _id(),
+    _organization(),
+    _subaccount(),
+    Column("label", Text, nullable=False),
+    Column(
+        "provider",
+        Text,
+        CheckConstraint("provider IN ('openai', 'anthropic', 'google')", name="provider"),
+        nullable=False,
+    ),
+    Column("enabled", Boolean, nullable=False),
+    Column("default_model", Text),
+    _created_at(),
+    _updated_at(),
+    Index(None, "organization_id", "subaccount_id"),
+)
+
+spaces = Table(
+    "spaces",
+    metadata,
+    _id(),
+    _organization(),
+    _subaccount(),
+    Column("name", Text, nullable=False),
+    Column("region", Text, nullable=False),
+    Column("mounts", JSONB, nullable=False),
+    Column("metadata", JSONB),
+    _created_at(),
+    _updated_at(),
+    Index(None, "organization_id", "subaccount_id"),
+)
+
+# One row a gateway process; its heart beats by the database's clock.
+gateways = Table(
+    "gateways",
+    metadata,
+    _id(),
+    Column("version", Text, nullable=False),
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("heartbeat_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+# `desired` is what is wanted and `status` what is; the gateway named by `gateway_id` makes the one into the other.
+runtimes = Table(
+    "runtimes",
+    metadata,
+    _id(),
+    _organization(),
+    _subaccount(),
+    Column("space_id", Uuid, ForeignKey("spaces.id", ondelete="CASCADE"), nullable=False),
+    Column("gateway_id", Uuid, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("region", Text, nullable=False),
+    Column("metadata", JSONB),
+    Column("config", JSONB, nullable=False),
+    Column("desired", Text, CheckConstraint("desired IN ('active', 'stopped')", name="desired"), nullable=False),
+    Column(
+        "status",
+        Text,
+        CheckConstraint("status IN ('starting', 'active', 'stopped', 'failed')", name="status"),
+        nullable=False,
+    ),
+    Column("devtools_url", Text),
+    Column("browser_name", Text),
+    Column("browser_version", Text),
+    Column("end_code", Text),
+    Column("end_message", Text),
+    Column("idle_timeout_seconds", Integer, nullable=False),
+    Column("max_lifetime_seconds", Integer, nullable=False),
+    Column("last_active_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("ended_at", DateTime(timezone=True)),
+    _created_at(),
+    _updated_at(),
+    Index(None, "space_id"),
+    Index(
+        "runtimes_live_idx",
+        "gateway_id",
+        postgresql_where=text("status IN ('starting', 'active')"),
+    ),
+    Index(
+        "runtimes_live_subaccount_idx",
+        "subaccount_id",
+        postgresql_where=text("status IN ('starting', 'active')"),
+    ),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    _id(),
+    _organization(),
+    _subaccount(),
+    Column("space_id", Uuid, ForeignKey("spaces.id", ondelete="CASCADE"), nullable=False),
+    Column("runtime_id", Uuid, ForeignKey("runtimes.id", ondelete="CASCADE"), nullable=False),
+    Column("status", Text, CheckConstraint("status IN ('active', 'stopped', 'failed')", name="status"), nullable=False),
+    Column("end_code", Text),
+    Column("end_message", Text),
+    Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("finished_at", DateTime(timezone=True)),
+    _created_at(),
+    Index(None, "runtime_id"),
+    Index(None, "organization_id", "subaccount_id", "created_at"),
+    Index("runs_active_key", "runtime_id", unique=True, postgresql_where=text("status = 'active'")),
+)
+
+# A connection of the contract. `active` with a past `expires_at` means expired; it is not written anew for that.
+leases = Table(
+    "leases",
+    metadata,
+    _id(),
+    _organization(),
+    _subaccount(),
+    Column("space_id", Uuid, ForeignKey("spaces.id", ondelete="CASCADE"), nullable=False),
+    Column("runtime_id", Uuid, ForeignKey("runtimes.id", ondelete="CASCADE"), nullable=False),
+    Column("run_id", Uuid, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    Column("protocol", Text, nullable=False),
+    Column("options", JSONB),
+    Column("prefix", Text, nullable=False, unique=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Column("closed_at", DateTime(timezone=True)),
+    Column("revoked_at", DateTime(timezone=True)),
+    _created_at(),
+    Index(None, "runtime_id", "created_at"),
+)

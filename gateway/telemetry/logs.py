@@ -1,0 +1,183 @@
+"""One way for everything that is logged: structlog and the standard library, ours and the libraries', to stderr.
+
+Every line is cleaned after it was rendered, whoever wrote it and whatever it quotes: the paths that uvicorn and
+websockets print, headers, exceptions. A request's id gets into its lines by
+`structlog.contextvars.bind_contextvars(request_id=...)`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import sys
+import traceback
+from typing import Final, Literal, TextIO
+
+import structlog
+from structlog.typing import Processor
+from websockets.frames import Frame, Opcode
+
+HIDDEN: Final = "***"
+
+# A line that has none of these and no long run of letters has nothing to hide.
+_MARKERS = (
+    *("connect/", "connect\\/", "connect%2", "bctrl_", "@", "password=", "authorization", "bearer", "cookie"),
+    *("-key", "sk-", "aiza", "aq."),
+)
+_LONG_RUN = re.compile(r"[A-Za-z0-9+/_-]{39}")
+
+# Where a word may begin in a rendered line: also behind an escape of JSON, of a URL or of a terminal's colours.
+_EDGE = (
+    r"(?:(?<![A-Za-z0-9_-])|(?<=\\[bfnrt])|(?<=\\u[0-9a-f]{4})|(?<=%[0-9A-Fa-f]{2})|(?<=\x1b\[\dm)|(?<=\x1b\[\d\dm))"
+)
+_NOT_IN_ESCAPE = r"(?<!\\)(?<!\\u)(?<!\\u[0-9a-f])(?<!\\u[0-9a-f]{2})(?<!\\u[0-9a-f]{3})"
+_HEADER = r"(?i:authorization|(?:set-)?cookie|x-api-key|x-goog-api-key)"
+
+# Each rule has one group, of what may still be seen; the rest of what it matches is hidden. No rule ends inside an
+# escape or takes a quote away that ends a string, so that a line of JSON stays one. The time is linear in the line's
+# length, since strangers choose what some lines quote.
+_SECRET = re.compile(
+    "|".join(
+        (
+            r"(v1(?:\\?/|%2[Ff])connect(?:\\?/|%2[Ff])(?:[A-Za-z0-9]{12})?)[^\s\"'\\?#\x1b]+",
+            r"(bctrl_[A-Za-z0-9]{12})[A-Za-z0-9_-]+",
+            # To the last @: the database's library takes a password with @ and / that were not encoded.
+            r"(postgres(?:ql)?(?:\+\w+)?://[^\s:/@\"]*:)\S{0,2000}(?=@)",
+            r"(://[^\s:/?#@\"]*:)[^\s/?#@\"\\]*(?=@)",
+            r"(password=)(?:\\.|[^\s&\"'\\\x1b])+",
+            # A header by itself, and as a pair of quoted texts; not over the bounds of one string of JSON.
+            rf"({_HEADER}\s*[:=]\s*(?:'|\\\")?)[^\"'\\\r\n\x1b]+",
+            rf"({_HEADER}(?:\"\s*:\s*\"|\\\"\s*:\s*\\\"|'\s*[:,]\s*b?'))[^\"'\\\r\n\x1b]+",
+            r"((?i:bearer)\s+)[^\s\"'\\\x1b]+",
+            _EDGE + r"(sk-(?:ant-|proj-)?)[A-Za-z0-9_-]{8,}",
+            r"(AIza|AQ\.)[A-Za-z0-9_-]{20,}",
+            # A lease token by itself. Letters that stand right before it only make less of it seen.
+            r"((?:\x1b\[\d+m|\\[bfnrt]|\\u[0-9a-f]{4})?[A-Za-z0-9]{12})[A-Za-z0-9_-]{43,}",
+            # 32 bytes in base64, which is a master key; a few letters less, where an escape seems to reach into it.
+            _NOT_IN_ESCAPE + r"()[A-Za-z0-9+/]{39,43}=",
+        )
+    )
+)
+
+_NOISY = ("httpx", "httpcore", "alembic", "uvicorn.error")  # lines that only a developer wants; told at debug only
+
+_COMMON: Final[list[Processor]] = [
+    structlog.contextvars.merge_contextvars,
+    structlog.stdlib.add_logger_name,
+    structlog.stdlib.add_log_level,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.StackInfoRenderer(),
+]
+# One list for good: loggers that were used already keep the one that they found.
+_PROCESSORS: Final[list[Processor]] = [
+    structlog.stdlib.filter_by_level,
+    *_COMMON,
+    structlog.stdlib.PositionalArgumentsFormatter(),
+    structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+]
+
+
+def redact(text: str) -> str:
+    """The text without lease tokens, API keys, provider keys, passwords in addresses and authorization headers."""
+    lowered = text.lower()
+    if not any(marker in lowered for marker in _MARKERS) and not _LONG_RUN.search(text):
+        return text
+    return _SECRET.sub(_hide, text)
+
+
+def configure(level: str, format: Literal["console", "json"]) -> None:  # noqa: A002  (it is called so as an option)
+    """Send all logging to stderr, from `level` on. May be called again; the last call counts.
+
+    Other handlers on this process's stdout and stderr are taken off, since they would not redact. What is to log
+    through here must not add its own afterwards: uvicorn wants `log_config=None`.
+    """
+    structlog.configure(
+        processors=_PROCESSORS,
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    _take_off_others()
+    handler = _Stderr()
+    handler.setFormatter(_RedactingFormatter(_rendering(format)))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else logging.WARNING)
+    logging.captureWarnings(True)
+
+
+def _hide(match: re.Match[str]) -> str:
+    assert match.lastindex is not None
+    return match[match.lastindex] + HIDDEN
+
+
+def _rendering(style: Literal["console", "json"]) -> list[Processor]:
+    if style == "json":
+        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    # The plain traceback: the fancy ones print local variables.
+    return [
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
+        )
+    ]
+
+
+def _take_off_others() -> None:
+    streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+    known = logging.root.manager.loggerDict.values()
+    for logger in [logging.root, *(logger for logger in known if isinstance(logger, logging.Logger))]:
+        for handler in list(logger.handlers):
+            if isinstance(handler, logging.StreamHandler) and handler.stream in streams:
+                logger.removeHandler(handler)
+                logger.propagate = True
+
+
+class _RedactingFormatter(structlog.stdlib.ProcessorFormatter):
+    def __init__(self, renderer: list[Processor]) -> None:
+        super().__init__(processors=[self.remove_processors_meta, *renderer], foreign_pre_chain=_COMMON)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(_without_payloads(record)))
+
+
+def _without_payloads(record: logging.LogRecord) -> logging.LogRecord:
+    """The record with the contents of websocket frames left out.
+
+    They are what a user and a page say to each other, and `websockets` shortens them, which cuts secrets in pieces that
+    nothing recognizes.
+    """
+    if not isinstance(record.args, tuple) or not any(isinstance(arg, Frame) for arg in record.args):
+        return record
+    clean = logging.makeLogRecord(record.__dict__)
+    clean.args = tuple(_outline(arg) if isinstance(arg, Frame) else arg for arg in record.args)
+    return clean
+
+
+def _outline(frame: Frame) -> str:
+    if frame.opcode is Opcode.CLOSE:
+        return str(frame)
+    return f"{frame.opcode.name} [{len(frame.data)} bytes{'' if frame.fin else ', continued'}]"
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to what `sys.stderr` is at that moment, so that it never holds on to one that was closed."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, value: TextIO) -> None:
+        raise AttributeError("the stream is always sys.stderr")
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Tell of a record that can't be logged. The standard library's own way prints its arguments as they are."""
+        told = f"{record.pathname}:{record.lineno} wrote a line that can't be logged.\n{traceback.format_exc()}"
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr may be full, closed or none
+            self.stream.write(redact(told))

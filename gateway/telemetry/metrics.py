@@ -1,0 +1,74 @@
+"""Prometheus metrics, named `gateway_<noun>_<unit>`. Label values are made beforehand, so that a rate has its zero."""
+
+from __future__ import annotations
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+from gateway.domain.attachments import Close
+from gateway.launchers.failures import Failure
+
+registry = CollectorRegistry()
+ProcessCollector(registry=registry)
+PlatformCollector(registry=registry)
+GCCollector(registry=registry)
+
+runtimes_live = Gauge("gateway_runtimes_live", "Runtimes live on this gateway.", registry=registry)
+runtimes_ended = Counter("gateway_runtimes_ended", "Runtimes ended, by code.", ["code"], registry=registry)
+launches = Histogram(
+    "gateway_launch_seconds",
+    "Seconds from request to live runtime.",
+    buckets=(0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30),
+    registry=registry,
+)
+launch_failures = Counter("gateway_launch_failures", "Launches that failed, by class.", ["class"], registry=registry)
+sockets_open = Gauge("gateway_sockets_open", "Websockets attached to leases.", registry=registry)
+sockets_closed = Counter("gateway_sockets_closed", "Websockets closed, by reason.", ["reason"], registry=registry)
+attach_refusals = Counter("gateway_attach_refusals", "Attaches refused, by code.", ["code"], registry=registry)
+requests = Histogram(
+    "gateway_request_seconds",
+    "Seconds to answer API requests, by route and status class.",
+    ["method", "route", "status"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+    registry=registry,
+)
+
+_ENDINGS = (
+    "runtime.stopped",
+    "runtime.idle_timeout",
+    "runtime.max_lifetime",
+    "space.deleted",
+    "gateway.stopped",
+    "browser.exited",
+    "browser.killed",
+    "browser.crashed",
+    "browser.out_of_memory",
+    "driver.exited",
+)
+_REFUSALS = (
+    "lease.unknown",
+    "lease.expired",
+    "lease.revoked",
+    "runtime.gone",
+    "runtime.not_active",
+    "runtime.host_unavailable",
+    "browser.unreachable",
+    "gateway.draining",
+    "database.unavailable",
+)
+
+for _code in _ENDINGS:
+    runtimes_ended.labels(_code)
+for _failure in Failure:
+    launch_failures.labels(_failure.value)
+for _close in Close:
+    sockets_closed.labels(_close.reason)
+for _code in _REFUSALS:
+    attach_refusals.labels(_code)

@@ -1,0 +1,141 @@
+"""Fixtures that all tests share: a real PostgreSQL, a fresh migrated database a test, a gateway without browsers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+import pytest_asyncio
+
+from gateway.app import Gateway, build
+from gateway.crypto.keyring import create_key_file
+from gateway.domain.first_start import write_first_key
+from gateway.domain.secrets import KeySource, SecretStore
+from gateway.settings import Settings
+from gateway.store import schema
+from gateway.store.database import Database
+from gateway.store.embedded import EmbeddedPostgres
+from gateway.telemetry import logs
+from tests.launchers import WorkingLauncher
+
+_TEMPLATE = "gateway_test_template"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logging() -> None:
+    logs.configure("debug", "json")
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real server: the one of GATEWAY_TEST_DATABASE_URL, or one of the tests' own."""
+    given = os.environ.get("GATEWAY_TEST_DATABASE_URL")
+    if given is not None:
+        yield given
+        return
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), 870000)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
+
+
+@pytest_asyncio.fixture(scope="session")
+async def template_url(postgres_url: str) -> AsyncIterator[str]:
+    """A migrated database that others are copied from, which takes a tenth of migrating anew."""
+    await _execute(postgres_url, f"DROP DATABASE IF EXISTS {_TEMPLATE}")
+    await _execute(postgres_url, f"CREATE DATABASE {_TEMPLATE}")
+    template = Database(_named(postgres_url, _TEMPLATE), 2)
+    await schema.upgrade(template)
+    await template.close()
+    yield postgres_url
+    await _execute(postgres_url, f"DROP DATABASE {_TEMPLATE}")
+
+
+@pytest_asyncio.fixture
+async def database_url(template_url: str) -> AsyncIterator[str]:
+    """URL of a fresh, migrated, empty database."""
+    name = f"gateway_test_{uuid4().hex}"
+    await _execute(template_url, f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
+    yield _named(template_url, name)
+    await _execute(template_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest_asyncio.fixture
+async def database(database_url: str) -> AsyncIterator[Database]:
+    opened = Database(database_url, 10)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path, shutdown_grace_seconds=5)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> KeySource:
+    file = tmp_path / "master-keys"
+    create_key_file(file)
+    return KeySource(file.read_text, file)
+
+
+@pytest.fixture
+def launcher() -> WorkingLauncher:
+    """A launcher without browsers; a test that wants another one overrides this fixture."""
+    return WorkingLauncher()
+
+
+@pytest_asyncio.fixture
+async def api_key(database: Database, keys: KeySource, tmp_path: Path) -> str:
+    """The organization's first key."""
+    key = await write_first_key(database, SecretStore(keys), tmp_path / "api-key")
+    assert key is not None
+    return key
+
+
+@pytest_asyncio.fixture
+async def gateway(
+    settings: Settings, database: Database, keys: KeySource, launcher: WorkingLauncher, api_key: str
+) -> AsyncIterator[Gateway]:
+    """A whole gateway in this process, whose launcher starts no browsers."""
+    built = await build(settings, database, keys, launcher, uuid4())
+    async with built.running():
+        yield built
+
+
+@pytest_asyncio.fixture
+async def anonymous(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
+    """A client without a key."""
+    transport = httpx.ASGITransport(gateway.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8787") as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def client(gateway: Gateway, api_key: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with the organization's key."""
+    transport = httpx.ASGITransport(gateway.app)
+    headers = {"Authorization": f"Bearer {api_key}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8787", headers=headers) as client:
+        yield client
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def _named(url: str, database: str) -> str:
+    """The same server's URL with another database."""
+    address, _, query = url.partition("?")
+    root = address.rsplit("/", 1)[0]
+    return f"{root}/{database}" + (f"?{query}" if query else "")
