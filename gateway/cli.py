@@ -29,6 +29,10 @@ from gateway.store.scope import Scope
 from gateway.telemetry import logs
 
 
+# Of the 100 connections that the gateway's own PostgreSQL takes, the rest is for other commands.
+OWN_POOL_SIZE = 80
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 when it failed with a sentence, 2 for wrong usage."""
     parsed = _parser().parse_args(arguments)
@@ -198,6 +202,11 @@ def _database(loaded: Settings) -> Iterator[tuple[str, str]]:
     if loaded.database_url is not None:
         yield loaded.database_url, "the one of GATEWAY_DATABASE_URL"
         return
+    if loaded.database_pool_size > OWN_POOL_SIZE:
+        raise ConfigurationError(
+            f"GATEWAY_DATABASE_POOL_SIZE is {loaded.database_pool_size}; the gateway's own PostgreSQL takes at most "
+            f"{OWN_POOL_SIZE}."
+        )
     embedded = EmbeddedPostgres(loaded.data_dir, loaded.uid_base)
     try:
         yield embedded.start(), f"its own PostgreSQL in {loaded.data_dir / 'postgres'}"

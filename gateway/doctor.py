@@ -11,6 +11,7 @@ import contextlib
 import errno
 import importlib.util
 import os
+import pwd
 import re
 import resource
 import signal
@@ -464,6 +465,10 @@ def _own(settings: Settings) -> Iterator[Finding]:
         yield Finding(Level.FAILED, "database", sentence, advice)
         return
     data = settings.data_dir / "postgres"
+    if not data.exists() and not _has_a_name(os.geteuid()):
+        sentence = f"User {os.geteuid()} has no entry in /etc/passwd, without which PostgreSQL makes no database."
+        yield Finding(Level.FAILED, "database", sentence, "Add one (`useradd`), or set GATEWAY_DATABASE_URL.")
+        return
     where = f"keeps its data in {data}" if data.exists() else f"will keep its data in {data}"
     try:
         made_by = (data / "PG_VERSION").read_text().strip()
@@ -478,6 +483,14 @@ def _own(settings: Settings) -> Iterator[Finding]:
         )
         return
     yield Finding(Level.OK, "database", f"The gateway's own PostgreSQL {version} {where}.")
+
+
+def _has_a_name(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def _version_of_wheel() -> str | None:

@@ -101,6 +101,9 @@ class Settings(BaseModel):
     subaccount_max_starting: int = Field(
         8, ge=1, le=1000, description="Runtimes that one subaccount may have starting."
     )
+    warm_browsers: int = Field(
+        1, ge=0, le=100, description="Browsers launched ahead, so that a runtime without a config is there at once."
+    )
     launch_parallel: int = Field(4, ge=1, le=100, description="Browsers launched side by side; further ones wait.")
     launch_timeout_seconds: int = Field(30, ge=1, le=600, description="Seconds a browser has to become ready.")
     driver_launches: int = Field(

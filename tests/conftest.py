@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -32,17 +33,19 @@ def _logging() -> None:
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """A real server: the one of GATEWAY_TEST_DATABASE_URL, or one of the tests' own."""
     given = os.environ.get("GATEWAY_TEST_DATABASE_URL")
     if given is not None:
         yield given
         return
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), 870000)
-    try:
-        yield server.start()
-    finally:
-        server.stop()
+    # Not below pytest's own directory, which each further run of pytest closes to the server's user.
+    with tempfile.TemporaryDirectory(prefix="gateway-tests-") as directory:
+        server = EmbeddedPostgres(Path(directory), 870000)
+        try:
+            yield server.start()
+        finally:
+            server.stop()
 
 
 @pytest_asyncio.fixture(scope="session")

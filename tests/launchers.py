@@ -33,7 +33,7 @@ class WorkingLauncher:
     def __init__(self) -> None:
         self.browsers: dict[UUID, FakeBrowser] = {}
         self.specs: list[LaunchSpec] = []
-        self.kept: list[set[UUID]] = []
+        self.sweeps = 0
 
     async def launch(self, spec: LaunchSpec) -> FakeBrowser:
         self.specs.append(spec)
@@ -42,8 +42,8 @@ class WorkingLauncher:
         browser.ended.add_done_callback(lambda _: self.browsers.pop(spec.runtime_id, None))
         return browser
 
-    async def sweep(self, keep: set[UUID]) -> int:
-        self.kept.append(keep)
+    async def sweep(self) -> int:
+        self.sweeps += 1
         return 0
 
     async def close(self) -> None:

@@ -63,7 +63,8 @@ class RuntimeRequest:
 class _Hosted:
     """A browser of this gateway and, once its end has begun, why."""
 
-    def __init__(self, browser: Browser) -> None:
+    def __init__(self, runtime_id: UUID, browser: Browser) -> None:
+        self.runtime_id = runtime_id
         self.browser = browser
         self.reason: Ending | None = None
         self.written = asyncio.Event()
@@ -104,7 +105,7 @@ class Runtimes:
             try:
                 await self._add_row(space, request)
                 browser = await self._launch(request.spec)
-                return await self._activate(browser)
+                return await self._activate(runtime_id, browser)
             finally:
                 self._starting.discard(runtime_id)
 
@@ -159,9 +160,8 @@ class Runtimes:
             await self._write_end(spec.runtime_id, Ending(error.code, error.message))
             raise
 
-    async def _activate(self, browser: Browser) -> Runtime:
-        runtime_id = browser.runtime_id
-        hosted = self._hosted[runtime_id] = _Hosted(browser)
+    async def _activate(self, runtime_id: UUID, browser: Browser) -> Runtime:
+        hosted = self._hosted[runtime_id] = _Hosted(runtime_id, browser)
         try:
             async with self._database.connect() as connection:
                 runtime = await runtimes.activate(
@@ -226,7 +226,7 @@ class Runtimes:
 
         Should this process die in between, the browser dies with it and the next start writes the row.
         """
-        runtime_id = hosted.browser.runtime_id
+        runtime_id = hosted.runtime_id
         if hosted.reason is None:
             hosted.reason = reason
         close = Close.IDLE_TIMEOUT if reason.code == "runtime.idle_timeout" else Close.RUNTIME_GONE
@@ -253,7 +253,7 @@ class Runtimes:
 
     async def _after_end(self, hosted: _Hosted) -> None:
         """What follows the end of a browser's process, whoever ended it."""
-        runtime_id = hosted.browser.runtime_id
+        runtime_id = hosted.runtime_id
         self._attachments.close_runtime(runtime_id, Close.RUNTIME_GONE)
         ending = hosted.browser.ended.result()
         if ending.asked and hosted.reason is not None:

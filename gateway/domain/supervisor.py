@@ -100,7 +100,7 @@ class Supervisor:
         await self._end_due(rows, held)
         self._rounds += 1
         if self._rounds % _ROUNDS_TO_SWEEP == 0:
-            await self._launcher.sweep(self._runtimes.held())
+            await self._launcher.sweep()
 
     async def _end_due(self, rows: list[store.LiveRow], held: set[UUID]) -> None:
         due: dict[str, list[UUID]] = defaultdict(list)

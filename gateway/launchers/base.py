@@ -21,6 +21,11 @@ class LaunchSpec:
     timezone: str | None = None
     user_agent: str | None = None
 
+    @property
+    def has_wishes(self) -> bool:
+        """Whether anything is asked for that a browser must be launched for."""
+        return any((self.browser, self.viewport, self.locale, self.timezone, self.user_agent))
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -34,7 +39,6 @@ class Ending:
 class Browser(Protocol):
     """A live browser. `ended` is done when its process is no more, whoever ended it."""
 
-    runtime_id: UUID
     name: BrowserName
     version: str
     devtools_url: str
@@ -48,13 +52,13 @@ class Launcher(Protocol):
     """Starts browsers and clears away what browsers leave.
 
     - `launch` returns a browser whose DevTools address answers, or raises LaunchFailed and leaves nothing.
-    - `sweep` ends every process and removes every directory of a runtime that is not in `keep`.
+    - `sweep` ends every process and removes every directory that an earlier launcher left.
     - `close` stops all that is still there.
     """
 
     async def launch(self, spec: LaunchSpec) -> Browser: ...
 
-    async def sweep(self, keep: set[UUID]) -> int:
+    async def sweep(self) -> int:
         """Returns how many runtimes' leftovers were cleared."""
 
     async def close(self) -> None: ...

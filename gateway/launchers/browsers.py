@@ -25,7 +25,7 @@ import signal
 import string
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -437,23 +437,22 @@ def _install_packages(say: Callable[[str], None]) -> str:
         return "Ubuntu's chromium package is a snap, which the gateway can't run."
     if os.geteuid() != 0:
         return "The system's packages can be installed by root alone."
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     say("Installing the packages chromium-headless-shell and chromium; this can take some minutes ...")
-    update_failed = _run([apt, "update"], environment)
+    update_failed = _run([apt, "update"], os.environ)
     install = [apt, "install", "-y", "--no-install-recommends", "-o", f"DPkg::Lock::Timeout={_INSTALL_SECONDS // 2}"]
-    failed = _run([*install, "chromium-headless-shell", "chromium"], environment)
+    failed = _run([*install, "chromium-headless-shell", "chromium"], os.environ)
     if failed is not None and "Unable to locate package chromium-headless-shell" in failed:
-        failed = _run([*install, "chromium"], environment)
+        failed = _run([*install, "chromium"], os.environ)
     if failed is None:
         return "The packages were installed."
     return f"The system's packages could not be installed ({failed if update_failed is None else update_failed})."
 
 
-def _run(command: list[str], environment: dict[str, str]) -> str | None:
+def _run(command: list[str], environment: Mapping[str, str]) -> str | None:
     """Run an installer, bounded in time and with nothing left of it; returns None, or in one line why it failed."""
     with subprocess.Popen(
         command,
-        env=environment,
+        env={**environment, "DEBIAN_FRONTEND": "noninteractive"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

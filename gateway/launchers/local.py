@@ -4,24 +4,28 @@ Playwright gets a small shell script as its executable. The script leads the bro
 runtime's own user id when the gateway is root, gives the browser its own profile directory, and notes the browser's
 exit status, which Playwright's Python API does not tell. Layout of one runtime:
 
-    DATA_DIR/runtimes/<runtime id>/
+    DATA_DIR/runtimes/<id>/
         launch    the script          pid     its process group
         exit      the exit status     home/   HOME, TMPDIR, profile and downloads, owned by the runtime's user
+
+A few browsers are kept warm: launched before anybody asks, so that a runtime without wishes is there at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import shlex
 import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import uuid4
 
 import psutil
 import structlog
@@ -53,14 +57,12 @@ class LocalBrowser:
 
     def __init__(
         self,
-        runtime_id: UUID,
         name: BrowserName,
         devtools_url: str,
         group: int,
         driver: Driver,
         launched: PlaywrightBrowser,
     ) -> None:
-        self.runtime_id = runtime_id
         self.name = name
         self.version = launched.version
         self.launched = launched
@@ -143,17 +145,22 @@ class LocalLauncher:
         self._driver: Driver | None = None
         self._driver_lock = asyncio.Lock()
         self._retired: set[Driver] = set()
-        self._live: dict[UUID, LocalBrowser] = {}
+        self._warming = asyncio.Lock()
+        self._live: set[LocalBrowser] = set()
+        self._warm: list[LocalBrowser] = []
+        self._directories: set[str] = set()
+        self._closing = False
         self._uids: set[int] = set()
         self._frame_height: int | None = None
-        self._clearing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Clear what an earlier process left, and have a driver ready before the first launch needs it."""
         processes.adopt_orphans()
         await asyncio.to_thread(self._make_directories)
-        await self.sweep(set())
+        await self.sweep()
         await self._take_driver()
+        self._spawn(self._keep_warm())
 
     def _make_directories(self) -> None:
         shutil.rmtree(self._temp_root, ignore_errors=True)
@@ -164,6 +171,28 @@ class LocalLauncher:
             grant_search(self._root, self._settings.uid_base)
 
     async def launch(self, spec: LaunchSpec) -> LocalBrowser:
+        browser = self._take_warm(spec) or await self._launch(spec)
+        self._spawn(self._keep_warm())
+        return browser
+
+    def _take_warm(self, spec: LaunchSpec) -> LocalBrowser | None:
+        if spec.has_wishes or not self._warm:
+            return None
+        return self._warm.pop(0)
+
+    async def _keep_warm(self) -> None:
+        """Launch what is missing to the wanted number; one that fails is tried again at the next launch."""
+        if self._warming.locked():
+            return
+        async with self._warming:
+            while len(self._warm) < self._settings.warm_browsers and not self._closing:
+                try:
+                    self._warm.append(await self._launch(LaunchSpec(uuid4())))
+                except LaunchFailed as error:
+                    _log.error("no browser can be kept warm", failure=error.failure, error=error.message)
+                    return
+
+    async def _launch(self, spec: LaunchSpec) -> LocalBrowser:
         binary = self._browsers.get(spec.browser)
         if binary.name == "chromium" and spec.viewport is not None and self._frame_height is None:
             self._frame_height = await self._measure_frame()
@@ -171,17 +200,30 @@ class LocalLauncher:
             driver = await self._take_driver()
             uid = self._take_uid()
             directory = self._root / str(spec.runtime_id)
+            self._directories.add(directory.name)
             try:
-                await asyncio.to_thread(self._prepare, directory, binary.path, uid)
+                await self._prepared(directory, binary.path, uid)
                 browser = await self._start(driver, spec, directory, binary.name)
             except BaseException:
                 driver.browsers -= 1
                 await self._clear(directory, uid)
                 raise
-        self._live[spec.runtime_id] = browser
+        self._live.add(browser)
         # The watch keeps itself alive in the event loop until the process ends.
         processes.ProcessWatch(browser.group, lambda: self._on_end(browser, driver, directory, uid))
         return browser
+
+    async def _prepared(self, directory: Path, binary: Path, uid: int | None) -> None:
+        try:
+            await asyncio.to_thread(self._prepare, directory, binary, uid)
+        except OSError as error:
+            # A container whose root has no other user ids can't give one away.
+            refused = error.errno in (errno.EINVAL, errno.EPERM)
+            raise LaunchFailed(
+                f"The directory of a browser can't be made: {error.strerror}.",
+                failure=failures.Failure.SANDBOX_REFUSED if refused else failures.Failure.EXITED,
+                advice="Run `gateway doctor`.",
+            ) from error
 
     def _prepare(self, directory: Path, binary: Path, uid: int | None) -> None:
         home = directory / "home"
@@ -222,7 +264,8 @@ class LocalLauncher:
             # Clients expect the first page that a browser opens with; started with a pipe, it opens none by itself.
             session = await launched.new_browser_cdp_session()
             await session.send("Target.createTarget", {"url": "about:blank"})
-        except PlaywrightError as error:
+        except Exception as error:
+            # Not only Playwright's own Error: a driver that is gone is told by a plain Exception.
             raise failures.classify(str(error)) from error
         group = int((directory / "pid").read_text())
         port_file = directory / "home" / "profile" / "DevToolsActivePort"
@@ -231,11 +274,11 @@ class LocalLauncher:
                 raise failures.classify(f"Timeout {self._settings.launch_timeout_seconds * 1000}ms exceeded.")
             await asyncio.sleep(_PORT_POLL_SECONDS)
         port, path = content
-        return LocalBrowser(spec.runtime_id, name, f"ws://127.0.0.1:{port}{path}", group, driver, launched)
+        return LocalBrowser(name, f"ws://127.0.0.1:{port}{path}", group, driver, launched)
 
     async def _measure_frame(self) -> int:
         """Height of what full Chromium draws around a page, which its window has and a viewport has not."""
-        browser = await self.launch(LaunchSpec(uuid4(), "chromium"))
+        browser = await self._launch(LaunchSpec(uuid4(), "chromium"))
         try:
             page = await (await browser.launched.new_context(no_viewport=True)).new_page()
             height: int = await page.evaluate("outerHeight - innerHeight")
@@ -245,12 +288,17 @@ class LocalLauncher:
 
     def _on_end(self, browser: LocalBrowser, driver: Driver, directory: Path, uid: int | None) -> None:
         ending = browser.ending(directory / "exit")
-        self._live.pop(browser.runtime_id, None)
+        self._live.discard(browser)
+        if browser in self._warm:
+            self._warm.remove(browser)
         driver.browsers -= 1
         browser.ended.set_result(ending)
-        task = asyncio.get_running_loop().create_task(self._clear(directory, uid))
-        self._clearing.add(task)
-        task.add_done_callback(self._clearing.discard)
+        self._spawn(self._clear(directory, uid))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _clear(self, directory: Path, uid: int | None) -> None:
         """End what is left of a runtime's processes and remove its directory, then give its user id back."""
@@ -259,6 +307,7 @@ class LocalLauncher:
             _log.error("processes of a runtime can't be ended", directory=directory.name, group=group)
             return
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        self._directories.discard(directory.name)
         if uid is not None:
             self._uids.discard(uid)
         await self._close_retired()
@@ -299,10 +348,9 @@ class LocalLauncher:
             advice="Raise GATEWAY_UID_COUNT.",
         )
 
-    async def sweep(self, keep: set[UUID]) -> int:
-        keep = keep | set(self._live)
+    async def sweep(self) -> int:
         groups = await asyncio.to_thread(_groups_below, self._root)
-        stray = {name for name in groups if name not in {str(runtime_id) for runtime_id in keep}}
+        stray = set(groups) - self._directories
         for name in stray:
             for group in groups[name]:
                 await processes.end_group(group)
@@ -319,9 +367,10 @@ class LocalLauncher:
                 processes.kill_group(group)
 
     async def close(self) -> None:
-        await asyncio.gather(*(browser.stop() for browser in list(self._live.values())))
-        while self._clearing:
-            await asyncio.gather(*self._clearing)
+        self._closing = True
+        # A warm one that is just being launched is awaited, and then stopped with the others.
+        while self._live or self._tasks:
+            await asyncio.gather(*(browser.stop() for browser in self._live), *self._tasks)
         drivers = {*self._retired, *([self._driver] if self._driver else [])}
         self._retired.clear()
         self._driver = None

@@ -6,6 +6,7 @@ directory, and the last one to leave stops the server. A server whose users were
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.util
 import os
@@ -251,7 +252,7 @@ class EmbeddedPostgres:
     def _make_socket_dir(self) -> Path:
         directory = self._home / "postgres.socket"
         if _SOCKET_DIR.fullmatch(str(directory)):
-            directory.mkdir(mode=0o700)
+            directory.mkdir(mode=0o700, exist_ok=True)
         else:
             directory = Path(tempfile.mkdtemp(prefix=_SOCKET_DIR_PREFIX))
         if not _SOCKET_DIR.fullmatch(str(directory)):
@@ -399,7 +400,7 @@ def _remove_socket_dir(directory: Path) -> None:
     """Remove a server's socket and its directory; a directory that holds anything else stays."""
     for name in (_SOCKET, f"{_SOCKET}.lock"):
         (directory / name).unlink(missing_ok=True)
-    if directory.exists():
+    with contextlib.suppress(OSError):
         directory.rmdir()
 
 

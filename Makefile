@@ -1,0 +1,76 @@
+# `make up` and `make test` need Python 3.11 or later (with venv and pip) and, for the tests, npm; all else they get.
+
+# The first Python that is new enough.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+NODE := tests/clients/node
+
+# Other users run what is installed (the database, browsers), so they must be able to read it.
+PIP := umask 022 && PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip -qq
+COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
+
+.DELETE_ON_ERROR:
+.PHONY: up test lint format lock bench clean
+
+# Options go into ARGS: make up ARGS="--port 9000"
+up: .venv/installed
+	@exec $(BIN)/gateway up $(ARGS)
+
+# make test ARGS="-k lease"
+test: .venv/installed-dev $(if $(wildcard $(NODE)/package-lock.json),$(NODE)/node_modules/installed)
+	@$(BIN)/python -m gateway.launchers.browsers
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/installed-dev
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy
+
+format: .venv/installed-dev
+	@$(BIN)/ruff check --quiet --fix
+	@$(BIN)/ruff format --quiet
+
+bench: .venv/installed-dev
+	@$(BIN)/python -m gateway.launchers.browsers
+	@$(BIN)/python -m bench.lifecycle
+	@$(BIN)/python -m bench.api
+
+# Keeps the versions that still fit; make lock ARGS=--upgrade takes the newest. The project itself is built by the
+# setuptools of the lock, so that a build asks for nothing more.
+lock: $(BIN)/pip
+	@$(PIP) install uv
+	@echo 'setuptools>=80' | $(COMPILE) $(ARGS) pyproject.toml - --output-file requirements.txt >/dev/null
+	@echo 'setuptools>=80' | $(COMPILE) $(ARGS) pyproject.toml - --extra dev --constraint requirements.txt \
+		--output-file requirements-dev.txt >/dev/null
+
+# Everything that was made here but data: that is in var/.
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info $(NODE)/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/installed: requirements.txt pyproject.toml | $(BIN)/pip
+	@echo 'Installing what requirements.txt pins.'
+	@$(PIP) install --no-deps --requirement requirements.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/installed-dev: requirements-dev.txt requirements.txt pyproject.toml | $(BIN)/pip
+	@echo 'Installing what requirements-dev.txt pins.'
+	@$(PIP) install --no-deps --requirement requirements-dev.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch .venv/installed $@
+
+$(BIN)/pip:
+	@test -n '$(PYTHON)' || { echo 'Python 3.11 or later is needed; on Debian: apt-get install python3-venv' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) can't make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@umask 022 && $(PYTHON) -m venv --clear .venv
+
+$(NODE)/node_modules/installed: $(NODE)/package.json $(NODE)/package-lock.json
+	@command -v npm >/dev/null || { echo 'npm is needed for the tests; on Debian: apt-get install npm' >&2; exit 1; }
+	@echo 'Installing the Node clients of the tests.'
+	@cd $(NODE) && PUPPETEER_SKIP_DOWNLOAD=1 PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 \
+		npm ci --loglevel=error --no-audit --no-fund >/dev/null
+	@touch $@
