@@ -103,7 +103,7 @@ def create_app(services: Services) -> ASGIApp:
     routes = [
         *operations.routes(OPERATIONS),
         WebSocketRoute("/v1/connect/{token}", connect.connect),
-        Route("/v1/connect/{token:path}", connect.plain),
+        Route("/v1/connect/{token:path}", connect.Plain),
         *health.ROUTES,
         *docs.routes(OPERATIONS),
     ]

@@ -23,7 +23,8 @@ def public_root(request: HTTPConnection, settings: Settings) -> str:
         return settings.public_url
     host = request.headers.get("host", "")
     match = _HOST.fullmatch(host)
-    if match is None or match["name"].lower() not in settings.trusted_hosts:
+    trusted = match is not None and match["name"].lower() in settings.trusted_hosts
+    if match is None or not trusted or not 1 <= int(match["port"] or 80) <= 65535:
         raise RequestInvalid(
             f"The Host {host[:100]!r} is not trusted, so no lease can name it; set GATEWAY_PUBLIC_URL, "
             "or add the name to GATEWAY_TRUSTED_HOSTS.",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import structlog
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.endpoints import HTTPEndpoint
 from starlette.websockets import WebSocket
 
 from gateway.api.errors import error_response
@@ -49,9 +48,11 @@ async def connect(socket: WebSocket) -> None:
         services.leases.leave(grant)
 
 
-async def plain(request: Request) -> Response:
-    """A plain HTTP request to the address; answered here, since no error may repeat a path that holds a token."""
-    raise UpgradeRequired("This is the address of a websocket; attach with a DevTools client.")
+class Plain(HTTPEndpoint):
+    """A plain HTTP request to the address; every method, since no error may repeat a path that holds a token."""
+
+    async def dispatch(self) -> None:
+        raise UpgradeRequired("This is the address of a websocket; attach with a DevTools client.")
 
 
 async def _refuse(socket: WebSocket, error: GatewayError) -> None:

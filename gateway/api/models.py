@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
 
 
 class Body(BaseModel):
-    """A request's body: names in camelCase, no coercion, and no field that is not known."""
+    """A request's body: names in camelCase, no coercion, and no field that is not known.
+
+    `not_served` are fields that the contract has here and this gateway has not; they are refused by name.
+    """
 
     model_config = ConfigDict(
         alias_generator=to_camel, validate_by_name=False, validate_by_alias=True, strict=True, extra="forbid"
     )
+    not_served: ClassVar[frozenset[str]] = frozenset()
 
 
 class Query(BaseModel):

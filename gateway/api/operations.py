@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from gateway.api.models import Body
 from gateway.api.services import Services
 from gateway.domain.access import Principal
 from gateway.domain.identifiers import not_found, parse_id
@@ -28,6 +30,7 @@ from gateway.errors import PayloadTooLarge, RequestInvalid, UnsupportedMediaType
 from gateway.store.scope import Scope
 
 _SHOWN_VALUE = 100
+_SHOWN_ERRORS = 100
 _SECRET_FIELDS = {"apiKey"}
 
 
@@ -165,10 +168,13 @@ async def read_json(request: Request, limit: int) -> bytes:
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
     parts = bytearray()
-    async for part in request.stream():
-        parts += part
-        if len(parts) > limit:
-            raise _too_large(limit)
+    try:
+        async for part in request.stream():
+            parts += part
+            if len(parts) > limit:
+                raise _too_large(limit)
+    except ClientDisconnect:
+        raise RequestInvalid("The client went away before the body's end.", "request.incomplete") from None
     return bytes(parts)
 
 
@@ -187,10 +193,11 @@ def _invalid(error: ValidationError, model: type[BaseModel]) -> RequestInvalid:
     problems = error.errors(include_url=False)
     if problems[0]["type"] == "json_invalid":
         return RequestInvalid(f"The body is not valid JSON: {problems[0]['ctx']['error']}.", "request.malformed")
-    errors = [_problem(dict(problem), model) for problem in problems]
+    errors = [_problem(dict(problem), model) for problem in problems[:_SHOWN_ERRORS]]
     summary = "; ".join(f"{entry['field'] or 'body'}: {entry['message']}" for entry in errors[:5])
-    more = f" (and {len(errors) - 5} more)" if len(errors) > 5 else ""
-    return RequestInvalid(f"The request is not valid: {summary}{more}", details={"errors": errors})
+    more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
+    omitted = {"omitted": len(problems) - len(errors)} if len(problems) > len(errors) else {}
+    return RequestInvalid(f"The request is not valid: {summary}{more}", details={"errors": errors, **omitted})
 
 
 def _problem(problem: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
@@ -199,29 +206,46 @@ def _problem(problem: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     entry: dict[str, Any] = {"field": ".".join(location), "message": problem["msg"], "code": problem["type"]}
     value = problem["input"]
     if problem["type"] == "extra_forbidden":
-        entry["code"] = "field.unknown"
-        nearest = difflib.get_close_matches(location[-1], _field_names(model, location[:-1]), n=1)
-        entry["message"] = "There is no such field" + (f"; did you mean {nearest[0]}?" if nearest else ".")
+        entry |= _unknown(location[-1], _model_at(model, location[:-1]))
     elif problem["type"] == "missing":
         entry["code"] = "field.missing"
-        entry["message"] = "This field is required."
+        entry["message"] = "This field is required"
     elif not isinstance(value, (dict, list)) and not _SECRET_FIELDS & set(location):
-        entry["value"] = value[:_SHOWN_VALUE] if isinstance(value, str) else value
+        entry["value"] = _shown(value)
     if "error" in problem.get("ctx", {}):
         entry["message"] = str(problem["ctx"]["error"])
         entry["code"] = getattr(problem["ctx"]["error"], "code", "field.invalid")
     return entry
 
 
-def _field_names(model: type[BaseModel], path: list[str]) -> list[str]:
-    """Names that a body has at `path`, as they are on the wire."""
+def _unknown(name: str, model: type[BaseModel] | None) -> dict[str, str]:
+    """What to say of a field that `model` has not."""
+    if model is None:
+        return {"code": "field.unknown", "message": "There is no such field"}
+    if issubclass(model, Body) and name in model.not_served:
+        return {"code": "field.not_served", "message": "The contract has this field, but it is not served yet"}
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    nearest = difflib.get_close_matches(name[:_SHOWN_VALUE], names, n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    return {"code": "field.unknown", "message": f"There is no such field{hint}"}
+
+
+def _shown(value: Any) -> Any:
+    """A wrong value as it is repeated: short, and always JSON, which knows no NaN."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value[:_SHOWN_VALUE] if isinstance(value, str) else value
+
+
+def _model_at(model: type[BaseModel], path: list[str]) -> type[BaseModel] | None:
+    """The model of what a body has at `path`, whose parts are names on the wire."""
     for part in path:
         field = next((field for name, field in model.model_fields.items() if (field.alias or name) == part), None)
         nested = next((type_ for type_ in _models_in(field.annotation)), None) if field else None
         if nested is None:
-            return []
+            return None
         model = nested
-    return [field.alias or name for name, field in model.model_fields.items()]
+    return model
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -33,7 +33,9 @@ class AiConnections:
         async with self._database.begin() as connection:
             if api_key is not None:
                 await self._secrets.put(connection, _owner(scope, connection_id), api_key)
-            return await ai_connections.add(connection, scope, id=connection_id, **values)
+            return await ai_connections.add(
+                connection, scope, id=connection_id, has_stored_key=api_key is not None, **values
+            )
 
     async def listed(self, scope: Scope) -> list[AiConnection]:
         async with self._database.connect() as connection:

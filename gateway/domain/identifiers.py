@@ -15,9 +15,8 @@ def new_id() -> UUID:
 
 def not_found(noun: str, given: object) -> NotFound:
     """The one answer for an id that never was and for one that is not the caller's."""
-    return NotFound(
-        f"There is no {noun.replace('_', ' ')} {str(given)!r}.", f"{noun}.not_found", details={"id": str(given)}
-    )
+    shown = str(given)[:100]
+    return NotFound(f"There is no {noun.replace('_', ' ')} {shown!r}.", f"{noun}.not_found", details={"id": shown})
 
 
 def parse_id(given: str, noun: str) -> UUID:

@@ -85,9 +85,8 @@ class ProviderClient:
                 status, body = await self._list_models(provider, api_key)
         except TimeoutError:
             return Verdict(False, f"{protocol.title} did not answer within {self._timeout_seconds:g} seconds.")
-        except (
-            Exception
-        ) as error:  # besides httpx's own: wrong addresses and proxies, groups out of the network library
+        except Exception as error:
+            # Not httpx's own errors alone: a wrong address or proxy raises others, and so does its network library.
             return Verdict(False, f"{protocol.title} could not be reached{_quote(_words(error), api_key)}")
         if body is None:
             return Verdict(

@@ -29,6 +29,7 @@ class Spaces:
                     raise LimitReached(
                         f"This subaccount may have {most} spaces, and has them.",
                         "subaccount.max_spaces",
+                        details={"limit": most},
                         retry_after=60,
                     )
             await _check_mounts(connection, owner, caller, values.get("mounts"))

@@ -28,7 +28,7 @@ class AiConnection:
     has_stored_key: bool
 
 
-_COLUMNS = (
+_OWN = (
     ai_connections.c.id,
     ai_connections.c.organization_id,
     ai_connections.c.subaccount_id,
@@ -38,15 +38,15 @@ _COLUMNS = (
     ai_connections.c.default_model,
     ai_connections.c.created_at,
     ai_connections.c.updated_at,
-    exists().where(secrets.c.id == ai_connections.c.id).label("has_stored_key"),
 )
+_HAS_STORED_KEY = exists().where(secrets.c.id == ai_connections.c.id).correlate(ai_connections).label("has_stored_key")
+_COLUMNS = (*_OWN, _HAS_STORED_KEY)
 
 
-async def add(connection: AsyncConnection, scope: Scope, **values: Any) -> AiConnection:
-    row = (
-        await connection.execute(insert(ai_connections).values(**scope.columns(), **values).returning(*_COLUMNS))
-    ).one()
-    return AiConnection(*row)
+async def add(connection: AsyncConnection, scope: Scope, *, has_stored_key: bool, **values: Any) -> AiConnection:
+    """The caller says whether it stored a key: in an INSERT's RETURNING no subquery sees the new row."""
+    row = (await connection.execute(insert(ai_connections).values(**scope.columns(), **values).returning(*_OWN))).one()
+    return AiConnection(*row, has_stored_key)
 
 
 async def listed(connection: AsyncConnection, scope: Scope) -> list[AiConnection]:

@@ -68,6 +68,7 @@ _OWN = tuple(runtimes.c[name] for name in Runtime.__slots__ if name != "active_r
 _ACTIVE_RUN = (
     select(runs.c.id)
     .where(runs.c.runtime_id == runtimes.c.id, runs.c.status == "active")
+    .correlate(runtimes)
     .scalar_subquery()
     .label("active_run_id")
 )

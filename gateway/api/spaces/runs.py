@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -99,11 +99,11 @@ def _cursor(record: Record) -> str:
 def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
     try:
         moment, _, run_id = base64.urlsafe_b64decode(cursor).decode().partition("|")
-        return datetime.fromisoformat(moment), UUID(run_id)
-    except (ValueError, binascii.Error):
-        message = "This is no cursor; give the nextCursor of the page before."
+        return datetime.fromisoformat(moment).astimezone(UTC), UUID(run_id)
+    except (ValueError, OverflowError, binascii.Error):
+        message = "This is no cursor; give the nextCursor of the page before"
         raise RequestInvalid(
-            f"The request is not valid: cursor: {message}",
+            f"The request is not valid: cursor: {message}.",
             details={
                 "errors": [{"field": "cursor", "message": message, "value": cursor[:100], "code": "field.invalid"}]
             },

@@ -21,27 +21,6 @@ from gateway.store.runtimes import Runtime as Record
 
 operations = Operations("Runtimes")
 
-# Fields of the contract that this gateway does not serve; each is refused by name.
-_NOT_SERVED = {
-    "": {"profile"},
-    "config": {
-        "profile",
-        "stealth",
-        "proxy",
-        "extensionIds",
-        "networkTraffic",
-        "webRtcProxyOnly",
-        "forceOpenShadowRoots",
-    },
-    "config.fingerprint": {"browser", "browserVersion", "os", "device"},
-}
-
-
-class NotServed(ValueError):
-    """A field that the contract has and this gateway has not."""
-
-    code = "field.not_served"
-
 
 @cache
 def _timezones() -> set[str]:
@@ -50,7 +29,7 @@ def _timezones() -> set[str]:
 
 def _timezone(name: str) -> str:
     if name not in _timezones():
-        raise ValueError(f"{name!r} is not an IANA time zone such as Europe/Berlin")
+        raise ValueError(f"{name[:100]!r} is not an IANA time zone such as Europe/Berlin")
     return name
 
 
@@ -74,12 +53,18 @@ class Viewport(Body):
 class Fingerprint(Body):
     """The contract's place for `viewport` and `locale`; they may be given here or beside it, not in both."""
 
+    not_served = frozenset({"browser", "browserVersion", "os", "device"})
+
     viewport: Viewport = optional()
     locale: Locale = optional()
 
 
 class RuntimeConfig(Body):
     """How the browser is launched. Whatever is absent takes the browser's or the gateway's default."""
+
+    not_served = frozenset(
+        {"profile", "stealth", "proxy", "extensionIds", "networkTraffic", "webRtcProxyOnly", "forceOpenShadowRoots"}
+    )
 
     browser: BrowserName = optional()
     viewport: Viewport = optional()
@@ -109,19 +94,13 @@ class RuntimeConfig(Body):
 class CreateRuntime(Body):
     """`type` and `kind` are two spellings of one thing; `browser` is what is served."""
 
+    not_served = frozenset({"profile"})
+
     type: Literal["browser"] = "browser"
     kind: Literal["browser"] = "browser"
     name: Name = optional()
     metadata: Metadata | None = None
     config: RuntimeConfig = optional()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _served(cls, given: Any) -> Any:
-        refused = [f"{place}.{name}".lstrip(".") for place, name in _not_served(given)]
-        if refused:
-            raise NotServed(f"{', '.join(refused)}: the contract has this, but this gateway does not serve it yet")
-        return given
 
 
 class Backing(Answer):
@@ -281,17 +260,6 @@ async def runs(call: Call, query: RunQuery) -> RunList:
 
 def path_ids(call: Call) -> tuple[UUID, UUID]:
     return call.path_id("id", "space"), call.path_id("runtimeId", "runtime")
-
-
-def _not_served(given: Any) -> list[tuple[str, str]]:
-    found = []
-    for place, names in _NOT_SERVED.items():
-        part = given
-        for step in place.split(".") if place else []:
-            part = part.get(step) if isinstance(part, dict) else None
-        if isinstance(part, dict):
-            found += [(place, name) for name in part if name in names]
-    return found
 
 
 def _over(field: str, value: int, most: int) -> RequestInvalid:

@@ -16,7 +16,8 @@ from gateway.store.spaces import Space as Record
 operations = Operations("Spaces")
 
 Reference = Annotated[Text, Field(min_length=1, max_length=200)]
-KeyPrefix = Annotated[Text, Field(min_length=1, max_length=1024)]
+References = Annotated[list[Reference], Field(max_length=1000)]
+KeyPrefixes = Annotated[list[Annotated[Text, Field(min_length=1, max_length=1024)]], Field(max_length=1000)]
 
 
 class StorageMount(Body):
@@ -24,8 +25,8 @@ class StorageMount(Body):
 
 
 class VaultMount(Body):
-    allow: list[KeyPrefix] = optional()
-    deny: list[KeyPrefix] = optional()
+    allow: KeyPrefixes = optional()
+    deny: KeyPrefixes = optional()
     allow_raw_reads: bool = optional()
 
 
@@ -40,12 +41,14 @@ class AiDefaults(Body):
 
 
 class AiMount(Body):
-    allow_connections: list[Reference] = optional()
+    allow_connections: References = optional()
     defaults: AiDefaults = optional()
 
 
 class Mounts(Body):
     """What runtimes of the space may use. An AI connection is named by its id or its label."""
+
+    not_served = frozenset({"proxies"})
 
     storage: StorageMount | None = None
     vault: VaultMount | None = None

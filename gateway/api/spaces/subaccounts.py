@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AwareDatetime, BeforeValidator, Field
 
 from gateway.api.models import Answer, Body, Metadata, Text, Time, optional
 from gateway.api.operations import Call, Operations
@@ -22,7 +23,17 @@ ShortName = Annotated[Text, Field(min_length=1, max_length=200)]
 Limit = Annotated[int, Field(ge=0, le=2**53 - 1)]
 
 
-def _in_future(moment: datetime) -> datetime:
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _in_future(given: Any) -> datetime:
+    """A text of RFC 3339 and nothing else: pydantic takes bare seconds in a text, too."""
+    try:
+        if not isinstance(given, str) or not _RFC_3339.fullmatch(given):
+            raise ValueError(given)
+        moment = datetime.fromisoformat(given.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("must be a date and time with its offset, such as 2030-01-31T12:00:00Z") from None
     if moment <= datetime.now(UTC):
         raise ValueError("must be in the future")
     return moment
@@ -84,7 +95,7 @@ class SubaccountList(Answer):
 
 class CreateKey(Body):
     name: ShortName
-    expires_at: Annotated[AwareDatetime, AfterValidator(_in_future)] | None = None
+    expires_at: Annotated[AwareDatetime, BeforeValidator(_in_future)] | None = None
 
 
 class ApiKey(Answer):
