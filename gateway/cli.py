@@ -28,7 +28,6 @@ from gateway.store.embedded import EmbeddedPostgres
 from gateway.store.scope import Scope
 from gateway.telemetry import logs
 
-
 # Of the 100 connections that the gateway's own PostgreSQL takes, the rest is for other commands.
 OWN_POOL_SIZE = 80
 
