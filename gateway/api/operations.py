@@ -165,7 +165,7 @@ async def read_json(request: Request, limit: int) -> bytes:
             details={"given": media_type or None, "expected": "application/json"},
         )
     declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
+    if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
     parts = bytearray()
     try:
@@ -214,7 +214,7 @@ def _problem(problem: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
         entry["value"] = _shown(value)
     if "error" in problem.get("ctx", {}):
         entry["message"] = str(problem["ctx"]["error"])
-        entry["code"] = getattr(problem["ctx"]["error"], "code", "field.invalid")
+        entry["code"] = "field.invalid"
     return entry
 
 

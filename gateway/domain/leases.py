@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy.exc import IntegrityError
+
 from gateway.crypto.tokens import TokenIssuer, lease_token_prefix
 from gateway.domain.attachments import Attachment, Attachments, Close
 from gateway.domain.identifiers import new_id, not_found
@@ -50,19 +52,23 @@ class Leases:
     ) -> tuple[Lease, str]:
         """A new lease and its token, which is known this once. Raises NotFound, Conflict (runtime not active)."""
         token = self._issuer.lease_token()
-        async with self._database.connect() as connection:
-            minting = await leases.mint(
-                connection,
-                scope,
-                runtime_id=runtime_id,
-                id=new_id(),
-                space_id=space_id,
-                protocol=protocol,
-                options=options,
-                prefix=token.prefix,
-                digest=token.digest,
-                ttl=ttl_seconds or self._default_ttl,
-            )
+        try:
+            async with self._database.connect() as connection:
+                minting = await leases.mint(
+                    connection,
+                    scope,
+                    runtime_id=runtime_id,
+                    id=new_id(),
+                    space_id=space_id,
+                    protocol=protocol,
+                    options=options,
+                    prefix=token.prefix,
+                    digest=token.digest,
+                    ttl=ttl_seconds or self._default_ttl,
+                )
+        except IntegrityError:
+            # The runtime was deleted with its space in the midst of this.
+            raise not_found("runtime", runtime_id) from None
         if minting is None or minting.runtime_status == "starting":
             raise not_found("runtime", runtime_id)
         if minting.lease is None:

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from sqlalchemy.exc import IntegrityError
 
 from gateway.domain.attachments import Attachments, Close
 from gateway.domain.capacity import Capacity
@@ -103,7 +104,11 @@ class Runtimes:
         with self.capacity.start(), metrics.launches.time():
             self._starting.add(runtime_id)
             try:
-                await self._add_row(space, request)
+                try:
+                    await self._add_row(space, request)
+                except IntegrityError:
+                    # The space was deleted since it was found.
+                    raise not_found("space", space_id) from None
                 browser = await self._launch(request.spec)
                 return await self._activate(runtime_id, browser)
             finally:

@@ -46,7 +46,7 @@ _COLUMNS = (*_OWN, _HAS_STORED_KEY)
 async def add(connection: AsyncConnection, scope: Scope, *, has_stored_key: bool, **values: Any) -> AiConnection:
     """The caller says whether it stored a key: in an INSERT's RETURNING no subquery sees the new row."""
     row = (await connection.execute(insert(ai_connections).values(**scope.columns(), **values).returning(*_OWN))).one()
-    return AiConnection(*tuple(row), has_stored_key)
+    return AiConnection(**row._mapping, has_stored_key=has_stored_key)
 
 
 async def listed(connection: AsyncConnection, scope: Scope) -> list[AiConnection]:
