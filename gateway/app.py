@@ -29,6 +29,7 @@ from gateway.domain.supervisor import Supervisor
 from gateway.launchers.base import Launcher
 from gateway.settings import Settings
 from gateway.store.database import Database
+from gateway.telemetry import metrics
 
 _log = structlog.get_logger("gateway.app")
 
@@ -107,4 +108,5 @@ def create_app(services: Services) -> ASGIApp:
         *health.ROUTES,
         *docs.routes(OPERATIONS),
     ]
+    metrics.prepare_requests([(operation.method, operation.path) for operation in OPERATIONS])
     return RequestFrame(Router(routes, redirect_slashes=False), services)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import structlog
 import uvloop
 
 from gateway import __version__, settings
@@ -47,6 +48,12 @@ def main(arguments: list[str] | None = None) -> int:
         return code
     except GatewayError as error:
         print(f"gateway: {logs.redact(error.message)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except Exception:
+        # Through the log, which redacts; Python's own way out would not.
+        structlog.get_logger("gateway").exception("gateway failed in a way that was not foreseen")
         return 1
 
 
@@ -122,6 +129,7 @@ def _up(loaded: Settings, _: argparse.Namespace) -> int:
         async def serve() -> None:
             database = Database(database_url, loaded.database_pool_size)
             try:
+                await database.check()
                 await schema.upgrade(database)
                 keys = KeySource.of(loaded)
                 first_key = await write_first_key(database, SecretStore(keys), loaded.data_dir / "api-key")
@@ -153,6 +161,7 @@ def _serve(loaded: Settings, _: argparse.Namespace) -> int:
     async def serve() -> None:
         database = Database(database_url, loaded.database_pool_size)
         try:
+            await database.check()
             state = await schema.state(database)
             if state.behind:
                 raise ConfigurationError(state.sentence())
@@ -231,6 +240,7 @@ def _with_database(loaded: Settings, work: Callable[[Database], Awaitable[int]])
         async def run() -> int:
             database = Database(url, 2)
             try:
+                await database.check()
                 return await work(database)
             finally:
                 await database.close()

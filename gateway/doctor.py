@@ -34,7 +34,7 @@ from gateway.launchers import browsers, failures
 from gateway.launchers.browsers import Binary, Browsers
 from gateway.settings import Settings
 from gateway.store import schema
-from gateway.store.database import Database
+from gateway.store.database import OLDEST_SERVER, Database
 
 _MIB = 1024 * 1024
 _GIB = 1024 * _MIB
@@ -46,7 +46,6 @@ _FILES_OF_GATEWAY = 256
 _FILES_PER_RUNTIME = 10
 # Counted for about:blank: 61 threads of a headless shell, 115 of full Chromium.
 _THREADS_PER_RUNTIME = 120
-_POSTGRESQL_LEAST = 14
 _DATABASE_SECONDS = 5
 _SHARED_MEMORY_DIR = Path("/dev/shm")
 
@@ -437,8 +436,8 @@ async def _external(url: str) -> list[Finding]:
         reason = str(error).partition("\n")[0].replace(url, shown) or "no answer in time"
         return [Finding(Level.FAILED, "database", f"{shown} can't be used ({_hidden(reason, url)}).", advice)]
     version = number // 10000
-    if version < _POSTGRESQL_LEAST:
-        sentence = f"{shown} is PostgreSQL {version}; the gateway needs {_POSTGRESQL_LEAST} or newer."
+    if version < OLDEST_SERVER:
+        sentence = f"{shown} is PostgreSQL {version}; the gateway needs {OLDEST_SERVER} or newer."
         return [Finding(Level.FAILED, "database", sentence, "Upgrade it, or give another one.")]
     findings = [Finding(Level.OK, "database", f"{shown} answers, PostgreSQL {version}.")]
     if not may_create:

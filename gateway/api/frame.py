@@ -65,7 +65,7 @@ class RequestFrame:
         finally:
             seconds = time.perf_counter() - started
             route = _route(scope)
-            metrics.requests.labels(scope["method"], route, f"{status // 100}xx").observe(seconds)
+            metrics.observe_request(scope["method"], route, status, seconds)
             _access.info("request", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 2))
 
 

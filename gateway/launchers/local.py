@@ -241,8 +241,9 @@ class LocalLauncher:
                 os.chown(home / name, uid, group)
         at, to = shlex.quote(str(directory)), shlex.quote(str(home / "profile"))
         script = directory / "launch"
+        # Where the directory is gone the launch was given up meanwhile, and nothing may start any more.
         script.write_text(
-            f"#!/bin/sh\necho $$ >{at}/pid\nulimit -c 0\n"
+            f"#!/bin/sh\necho $$ >{at}/pid && cd {at}/home || exit\nulimit -c 0\n"
             f'{drop}{shlex.quote(str(binary))} "$@" --user-data-dir={to}\n'
             f"status=$?\necho $status >{at}/exit\nexit $status\n"
         )
@@ -394,7 +395,8 @@ def _environment_of(spec: LaunchSpec, home: Path) -> dict[str, str | float | boo
     """A browser's whole environment; nothing of the gateway's own is in it."""
     environment: dict[str, str | float | bool] = {
         "HOME": str(home),
-        "TMPDIR": str(home / "tmp"),
+        # Chromium makes a socket in it, whose path may have 107 bytes; the launch script goes to the home directory.
+        "TMPDIR": "/proc/self/cwd/tmp",
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "LANG": "C.UTF-8",
     }

@@ -10,7 +10,9 @@ import asyncpg
 import sqlalchemy.exc
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from gateway.errors import Unavailable
+from gateway.errors import ConfigurationError, Unavailable
+
+OLDEST_SERVER = 14
 
 _CONNECT_SECONDS = 5
 _COMMAND_SECONDS = 30
@@ -50,6 +52,18 @@ class Database:
         with _unavailable():
             async with self._engine.begin() as connection:
                 yield connection
+
+    async def check(self) -> None:
+        """Connect once, for a start; raises ConfigurationError that says why it can't."""
+        try:
+            connection = await asyncpg.connect(self.url, timeout=_CONNECT_SECONDS)
+        except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            reason = str(error) or "it does not answer"
+            raise ConfigurationError(f"The database of GATEWAY_DATABASE_URL can't be used: {reason}") from error
+        version = connection.get_server_version()
+        await connection.close()
+        if version.major < OLDEST_SERVER:
+            raise ConfigurationError(f"The database is PostgreSQL {version.major}; {OLDEST_SERVER} or newer is needed.")
 
     async def close(self) -> None:
         await self._engine.dispose()

@@ -32,7 +32,7 @@ launch_failures = Counter("gateway_launch_failures", "Launches that failed, by c
 sockets_open = Gauge("gateway_sockets_open", "Websockets attached to leases.", registry=registry)
 sockets_closed = Counter("gateway_sockets_closed", "Websockets closed, by reason.", ["reason"], registry=registry)
 attach_refusals = Counter("gateway_attach_refusals", "Attaches refused, by code.", ["code"], registry=registry)
-requests = Histogram(
+_requests = Histogram(
     "gateway_request_seconds",
     "Seconds to answer API requests, by route and status class.",
     ["method", "route", "status"],
@@ -40,6 +40,7 @@ requests = Histogram(
     registry=registry,
 )
 
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _ENDINGS = (
     "runtime.stopped",
     "runtime.idle_timeout",
@@ -72,3 +73,15 @@ for _close in Close:
     sockets_closed.labels(_close.reason)
 for _code in _REFUSALS:
     attach_refusals.labels(_code)
+
+
+def prepare_requests(routes: list[tuple[str, str]]) -> None:
+    """Make the labels of all (method, route) beforehand."""
+    for method, route in routes:
+        for status in ("2xx", "4xx", "5xx"):
+            _requests.labels(method, route, status)
+
+
+def observe_request(method: str, route: str, status: int, seconds: float) -> None:
+    known = method if method in _METHODS else "other"
+    _requests.labels(known, route, f"{status // 100}xx").observe(seconds)
