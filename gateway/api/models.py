@@ -76,6 +76,8 @@ def _storable_object(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-Text = Annotated[str, AfterValidator(_storable)]
-Name = Annotated[Text, Field(min_length=1, max_length=120)]
+# Comes after the lengths of a text: those that follow a validator are told in other words, of items.
+STORABLE = AfterValidator(_storable)
+Text = Annotated[str, STORABLE]
+Name = Annotated[str, Field(min_length=1, max_length=120), STORABLE]
 Metadata = Annotated[dict[str, Any], AfterValidator(_storable_object)]

@@ -210,7 +210,7 @@ def _problem(problem: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     elif problem["type"] == "missing":
         entry["code"] = "field.missing"
         entry["message"] = "This field is required"
-    elif not isinstance(value, (dict, list)) and not _SECRET_FIELDS & set(location):
+    elif location and not isinstance(value, (dict, list)) and not _SECRET_FIELDS & set(location):
         entry["value"] = _shown(value)
     if "error" in problem.get("ctx", {}):
         entry["message"] = str(problem["ctx"]["error"])

@@ -40,11 +40,19 @@ class Attachment:
         self.lease_prefix = lease_prefix
         self.runtime_id: UUID | None = None
         self.closing: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
+        self._expiry: asyncio.TimerHandle | None = None
 
     def close(self, why: Close) -> None:
         """Ask for the end; the first reason stays."""
         if not self.closing.done():
             self.closing.set_result(why)
+
+    def expire_in(self, seconds: float) -> None:
+        self._expiry = asyncio.get_running_loop().call_later(seconds, self.close, Close.LEASE_EXPIRED)
+
+    def left(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
 
 
 class Attachments:
@@ -64,6 +72,7 @@ class Attachments:
 
     def leave(self, attachment: Attachment) -> None:
         self._open.discard(attachment)
+        attachment.left()
         if not self._open:
             self._emptied.set()
 

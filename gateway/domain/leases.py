@@ -12,7 +12,7 @@ from gateway.crypto.tokens import TokenIssuer, lease_token_prefix
 from gateway.domain.attachments import Attachment, Attachments, Close
 from gateway.domain.identifiers import new_id, not_found
 from gateway.domain.runtimes import Runtimes
-from gateway.errors import Conflict, Gone, Unauthorized, Unavailable
+from gateway.errors import Conflict, GatewayError, Gone, Unauthorized, Unavailable
 from gateway.store import leases
 from gateway.store.database import Database
 from gateway.store.leases import Lease
@@ -21,13 +21,12 @@ from gateway.store.scope import Scope
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a checked token allows: one socket to this browser, for so many seconds."""
+    """What a checked token allows: one socket to this browser, until its attachment is told to close."""
 
     attachment: Attachment
     lease_id: UUID
     runtime_id: UUID
     devtools_url: str
-    seconds_left: float
 
 
 class Leases:
@@ -129,21 +128,35 @@ class Leases:
         if lease is None or not matches:
             raise _unknown()
         if lease.revoked:
-            raise Gone("This lease was revoked; mint a new connection.", "lease.revoked")
+            raise refusal(Close.LEASE_REVOKED)
         if lease.seconds_left <= 0:
-            raise Gone("This lease has expired; mint a new connection.", "lease.expired")
+            raise refusal(Close.LEASE_EXPIRED)
         if lease.runtime_status in ("stopped", "failed"):
-            raise Gone(f"The runtime of this lease is {lease.runtime_status}; create a new one.", "runtime.gone")
+            raise refusal(Close.RUNTIME_GONE)
         if lease.runtime_status != "active" or lease.devtools_url is None:
             raise Conflict("The runtime of this lease is not live yet.", "runtime.not_active")
         if lease.runtime_id not in self._runtimes.hosted():
             raise Unavailable(
                 "Another gateway has the browser of this lease.", "runtime.host_unavailable", retry_after=1
             )
+        if self._runtimes.is_ending(lease.runtime_id):
+            raise refusal(Close.RUNTIME_GONE)
         attachment.runtime_id = lease.runtime_id
+        attachment.expire_in(lease.seconds_left)
         if self._runtimes.draining:
             attachment.close(Close.DRAINING)
-        return Grant(attachment, lease.id, lease.runtime_id, lease.devtools_url, lease.seconds_left)
+        return Grant(attachment, lease.id, lease.runtime_id, lease.devtools_url)
+
+
+def refusal(why: Close) -> GatewayError:
+    """What a client hears that is not let in: the reason for which an open socket would be closed."""
+    if why is Close.LEASE_REVOKED:
+        return Gone("This lease was revoked; mint a new connection.", "lease.revoked")
+    if why is Close.LEASE_EXPIRED:
+        return Gone("This lease has expired; mint a new connection.", "lease.expired")
+    if why is Close.DRAINING:
+        return Unavailable("This gateway is stopping.", "gateway.draining", retry_after=1)
+    return Gone("The runtime of this lease has ended; create a new one.", "runtime.gone")
 
 
 def _unknown() -> Unauthorized:

@@ -7,6 +7,7 @@ and writes down how each ended. The supervisor (supervisor.py) makes rows and br
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ _log = structlog.get_logger("gateway.runtimes")
 _ELSEWHERE_SECONDS = 15.0
 _ELSEWHERE_POLL_SECONDS = 0.2
 _DRAIN_POLL_SECONDS = 0.05
+_SOCKETS_SECONDS = 3.0
 
 STOPPED = Ending("runtime.stopped", "The runtime was stopped.", asked=True)
 SPACE_DELETED = Ending("space.deleted", "The runtime's space was deleted.", asked=True)
@@ -294,7 +296,9 @@ class Runtimes:
         """Take nothing new, tell every socket, end every browser; returns when rows say so."""
         self.draining = True
         self._attachments.close_all(Close.DRAINING)
-        await self._attachments.emptied()
+        with contextlib.suppress(TimeoutError):
+            # Whoever waits for a browser that does not answer is told when the browser ends.
+            await asyncio.wait_for(self._attachments.emptied(), _SOCKETS_SECONDS)
         while self._hosted or self._starting:
             await self.end(list(self._hosted), GATEWAY_STOPPED)
             if self._starting:
@@ -309,6 +313,11 @@ class Runtimes:
     def hosted(self) -> set[UUID]:
         """Runtimes whose browser this gateway has."""
         return set(self._hosted)
+
+    def is_ending(self, runtime_id: UUID) -> bool:
+        """Whether a hosted runtime's end has begun, which its row may not say yet."""
+        hosted = self._hosted[runtime_id]
+        return hosted.reason is not None or hosted.browser.ended.done()
 
     def note_activity(self, runtime_id: UUID) -> None:
         """An API action on a runtime, which puts its idle timeout off; written by the supervisor in one go."""

@@ -38,6 +38,7 @@ class Supervisor:
         self._access = access
         self._gateway_id = gateway_id
         self._rounds = 0
+        self._unsure_rounds = 0
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -74,6 +75,8 @@ class Supervisor:
                 if reachable:
                     _log.error("the supervisor can't reach the database", error=error.message)
                 reachable = False
+                # The others could not beat either; they get the time to do so before they are judged.
+                self._unsure_rounds = int(SILENT_SECONDS / ROUND_SECONDS)
             except Exception:
                 # One bad round must not end supervision; the next one looks at everything anew.
                 _log.exception("a round of the supervisor failed")
@@ -86,29 +89,31 @@ class Supervisor:
             await store.beat(connection, self._gateway_id, gateway.__version__)
             if active := self._runtimes.take_activity():
                 await store.touch(connection, list(active))
-            # Before the rows: what is held now and has no row then was not merely written later.
-            held = self._runtimes.held()
+            # Before the rows: what has a browser now has had its row before.
+            hosted = self._runtimes.hosted()
             rows = await store.live_on(connection, self._gateway_id)
             lost = [row.id for row in rows if row.id not in self._runtimes.held()]
             if lost:
                 await store.end(connection, lost, "failed", endings.LOST.code, endings.LOST.message)
                 _log.error("runtimes without a browser are marked failed", runtimes=len(lost))
-            if forsaken := await store.of_dead_gateways(connection, SILENT_SECONDS):
+            if self._unsure_rounds:
+                self._unsure_rounds -= 1
+            elif forsaken := await store.of_dead_gateways(connection, SILENT_SECONDS):
                 ending = endings.GATEWAY_LOST
                 await store.end(connection, forsaken, "failed", ending.code, ending.message)
                 _log.error("runtimes of a silent gateway are marked failed", runtimes=len(forsaken))
-        await self._end_due(rows, held)
+        await self._end_due(rows, hosted)
         self._rounds += 1
         if self._rounds % _ROUNDS_TO_SWEEP == 0:
             await self._launcher.sweep()
 
-    async def _end_due(self, rows: list[store.LiveRow], held: set[UUID]) -> None:
+    async def _end_due(self, rows: list[store.LiveRow], hosted: set[UUID]) -> None:
         due: dict[str, list[UUID]] = defaultdict(list)
         for row in rows:
             if row.due is not None and row.status == "active":
                 due[row.due].append(row.id)
         for code, runtime_ids in due.items():
             await self._runtimes.end(runtime_ids, endings.REASONS[code])
-        rowless = self._runtimes.hosted() & held - {row.id for row in rows}
+        rowless = self._runtimes.hosted() & hosted - {row.id for row in rows}
         if rowless:
             await self._runtimes.end(rowless, endings.SPACE_DELETED)

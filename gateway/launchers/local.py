@@ -44,6 +44,18 @@ _log = structlog.get_logger("gateway.launchers")
 
 _PORT_POLL_SECONDS = 0.002
 
+# What a program does to itself; every other signal was sent to it.
+_CRASHES = {
+    signal.SIGABRT,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGILL,
+    signal.SIGSEGV,
+    signal.SIGSYS,
+    signal.SIGTRAP,
+}
+
+_PROFILE = "--user-data-dir="
 _ARGUMENTS = [
     "--remote-debugging-port=0",
     "--disable-component-update",
@@ -92,11 +104,11 @@ class LocalBrowser:
         if status <= 128:
             return Ending("browser.exited", f"The browser exited by itself with status {status}.")
         name = _signal_name(status - 128)
-        if status - 128 == signal.SIGKILL:
-            if processes.out_of_memory_kills() > self._memory_kills:
-                return Ending("browser.out_of_memory", "The kernel killed the browser for want of memory.")
-            return Ending("browser.killed", f"The browser was killed from outside ({name}).")
-        return Ending("browser.crashed", f"The browser crashed ({name}).")
+        if status - 128 in _CRASHES:
+            return Ending("browser.crashed", f"The browser crashed ({name}).")
+        if status - 128 == signal.SIGKILL and processes.out_of_memory_kills() > self._memory_kills:
+            return Ending("browser.out_of_memory", "The kernel killed the browser for want of memory.")
+        return Ending("browser.killed", f"The browser was killed from outside ({name}).")
 
 
 class Driver:
@@ -146,9 +158,11 @@ class LocalLauncher:
         self._driver_lock = asyncio.Lock()
         self._retired: set[Driver] = set()
         self._warming = asyncio.Lock()
+        self._measuring = asyncio.Lock()
         self._live: set[LocalBrowser] = set()
         self._warm: list[LocalBrowser] = []
         self._directories: set[str] = set()
+        self._asked = 0
         self._closing = False
         self._uids: set[int] = set()
         self._frame_height: int | None = None
@@ -159,7 +173,7 @@ class LocalLauncher:
         processes.adopt_orphans()
         await asyncio.to_thread(self._make_directories)
         await self.sweep()
-        await self._take_driver()
+        await self._present_driver()
         self._spawn(self._keep_warm())
 
     def _make_directories(self) -> None:
@@ -171,9 +185,12 @@ class LocalLauncher:
             grant_search(self._root, self._settings.uid_base)
 
     async def launch(self, spec: LaunchSpec) -> LocalBrowser:
-        browser = self._take_warm(spec) or await self._launch(spec)
-        self._spawn(self._keep_warm())
-        return browser
+        self._asked += 1
+        try:
+            return self._take_warm(spec) or await self._launch(spec)
+        finally:
+            self._asked -= 1
+            self._spawn(self._keep_warm())
 
     def _take_warm(self, spec: LaunchSpec) -> LocalBrowser | None:
         if spec.has_wishes or not self._warm:
@@ -185,7 +202,8 @@ class LocalLauncher:
         if self._warming.locked():
             return
         async with self._warming:
-            while len(self._warm) < self._settings.warm_browsers and not self._closing:
+            # Whoever is waiting for a browser comes first.
+            while len(self._warm) < self._settings.warm_browsers and not self._asked and not self._closing:
                 try:
                     self._warm.append(await self._launch(LaunchSpec(uuid4())))
                 except LaunchFailed as error:
@@ -194,11 +212,15 @@ class LocalLauncher:
 
     async def _launch(self, spec: LaunchSpec) -> LocalBrowser:
         binary = self._browsers.get(spec.browser)
-        if binary.name == "chromium" and spec.viewport is not None and self._frame_height is None:
-            self._frame_height = await self._measure_frame()
+        if binary.name == "chromium" and spec.viewport is not None:
+            async with self._measuring:
+                if self._frame_height is None:
+                    self._frame_height = await self._measure_frame()
         async with self._parallel:
-            driver = await self._take_driver()
+            driver = await self._present_driver()
             uid = self._take_uid()
+            driver.launches += 1
+            driver.browsers += 1
             directory = self._root / str(spec.runtime_id)
             self._directories.add(directory.name)
             try:
@@ -244,7 +266,7 @@ class LocalLauncher:
         # Where the directory is gone the launch was given up meanwhile, and nothing may start any more.
         script.write_text(
             f"#!/bin/sh\necho $$ >{at}/pid && cd {at}/home || exit\nulimit -c 0\n"
-            f'{drop}{shlex.quote(str(binary))} "$@" --user-data-dir={to}\n'
+            f'{drop}{shlex.quote(str(binary))} "$@" {_PROFILE}{to}\n'
             f"status=$?\necho $status >{at}/exit\nexit $status\n"
         )
         script.chmod(0o755)
@@ -271,7 +293,9 @@ class LocalLauncher:
         group = int((directory / "pid").read_text())
         port_file = directory / "home" / "profile" / "DevToolsActivePort"
         while not (content := _read_port_file(port_file)):
-            if time.monotonic() > deadline or not launched.is_connected():
+            if not launched.is_connected():
+                raise failures.classify("")
+            if time.monotonic() > deadline:
                 raise failures.classify(f"Timeout {self._settings.launch_timeout_seconds * 1000}ms exceeded.")
             await asyncio.sleep(_PORT_POLL_SECONDS)
         port, path = content
@@ -307,13 +331,14 @@ class LocalLauncher:
         if group is not None and not await processes.end_group(group):
             _log.error("processes of a runtime can't be ended", directory=directory.name, group=group)
             return
+        processes.reap_orphans()
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         self._directories.discard(directory.name)
         if uid is not None:
             self._uids.discard(uid)
         await self._close_retired()
 
-    async def _take_driver(self) -> Driver:
+    async def _present_driver(self) -> Driver:
         """The driver for the next launch: the present one, or a fresh one when it died or has launched enough."""
         async with self._driver_lock:
             driver = self._driver
@@ -326,8 +351,6 @@ class LocalLauncher:
                 driver = None
             if driver is None:
                 driver = self._driver = await Driver.start(self._temp_root)
-            driver.launches += 1
-            driver.browsers += 1
             return driver
 
     async def _close_retired(self) -> None:
@@ -350,8 +373,11 @@ class LocalLauncher:
         )
 
     async def sweep(self) -> int:
+        processes.reap_orphans()
+        own = set(self._directories)
         groups = await asyncio.to_thread(_groups_below, self._root)
-        stray = set(groups) - self._directories
+        # Some of ours may have come or gone meanwhile.
+        stray = set(groups) - own - self._directories
         for name in stray:
             for group in groups[name]:
                 await processes.end_group(group)
@@ -371,7 +397,7 @@ class LocalLauncher:
         self._closing = True
         # A warm one that is just being launched is awaited, and then stopped with the others.
         while self._live or self._tasks:
-            await asyncio.gather(*(browser.stop() for browser in self._live), *self._tasks)
+            await asyncio.gather(*(browser.stop() for browser in self._live), *self._tasks, return_exceptions=True)
         drivers = {*self._retired, *([self._driver] if self._driver else [])}
         self._retired.clear()
         self._driver = None
@@ -459,11 +485,10 @@ def _groups_below(root: Path) -> dict[str, set[int]]:
 
 def _runtime_of(command: list[str], root: Path) -> str | None:
     """The runtime whose launch script or browser this command is; None for anything else, an editor, say."""
-    for argument in command:
-        path = argument.removeprefix("--user-data-dir=")
-        if (path != argument or path.endswith("/launch")) and path.startswith(f"{root}/"):
-            return path[len(f"{root}/") :].split("/", 1)[0]
-    return None
+    paths = [argument.removeprefix(_PROFILE) for argument in command if argument.startswith(_PROFILE)]
+    if len(command) > 1 and command[0] == "/bin/sh" and command[1].endswith("/launch"):
+        paths.append(command[1])
+    return next((path[len(f"{root}/") :].split("/", 1)[0] for path in paths if path.startswith(f"{root}/")), None)
 
 
 def _signal_name(number: int) -> str:

@@ -29,6 +29,18 @@ def adopt_orphans() -> None:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER) failed")
 
 
+def reap_orphans() -> None:
+    """Reap what was adopted and has ended by itself: Chromium's crash handlers, which leave the browser's group.
+
+    A process that we started ourselves is in our session or leads one, and is left to who waits for it.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if os.getsid(ended.si_pid) in (ended.si_pid, os.getsid(0)):
+                return
+            os.waitpid(ended.si_pid, 0)
+
+
 def group_exists(group: int) -> bool:
     """Whether any process of the group is left, zombies of this process being reaped on the way."""
     with contextlib.suppress(ChildProcessError):

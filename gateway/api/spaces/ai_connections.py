@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from gateway.api.models import Answer, Body, Text, UntypedTime, optional
+from gateway.api.models import STORABLE, Answer, Body, Text, UntypedTime, optional
 from gateway.api.operations import Call, Operations
 from gateway.api.spaces.deleted import Deleted
 from gateway.store.ai_connections import AiConnection as Record
@@ -14,9 +14,9 @@ from gateway.store.ai_connections import AiConnection as Record
 operations = Operations("AI connections")
 
 Provider = Literal["openai", "anthropic", "google"]
-Label = Annotated[Text, Field(min_length=1, max_length=200)]
-ApiKey = Annotated[Text, Field(min_length=1, max_length=4096)]
-Model = Annotated[Text, Field(min_length=1, max_length=200)]
+Label = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
+ApiKey = Annotated[str, Field(min_length=1, max_length=4096), STORABLE]
+Model = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
 
 
 class CreateAiConnection(Body):

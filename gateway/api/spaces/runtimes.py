@@ -70,7 +70,7 @@ class RuntimeConfig(Body):
     viewport: Viewport = optional()
     locale: Locale = optional()
     timezone: Annotated[str, AfterValidator(_timezone)] = optional()
-    user_agent: Annotated[str, AfterValidator(_printable), Field(min_length=1, max_length=512)] = optional()
+    user_agent: Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_printable)] = optional()
     fingerprint: Fingerprint = optional()
     idle_timeout_seconds: Annotated[int, Field(ge=10, le=604800)] = optional()
     max_lifetime_seconds: Annotated[int, Field(ge=60, le=2592000)] = optional()

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from gateway.api.models import Answer, Body, Metadata, Name, Text, Time, optional
+from gateway.api.models import STORABLE, Answer, Body, Metadata, Name, Text, Time, optional
 from gateway.api.operations import Call, Operations
 from gateway.api.spaces.deleted import Deleted
 from gateway.domain.runtimes import SPACE_DELETED
@@ -15,9 +15,10 @@ from gateway.store.spaces import Space as Record
 
 operations = Operations("Spaces")
 
-Reference = Annotated[Text, Field(min_length=1, max_length=200)]
+Reference = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
 References = Annotated[list[Reference], Field(max_length=1000)]
-KeyPrefixes = Annotated[list[Annotated[Text, Field(min_length=1, max_length=1024)]], Field(max_length=1000)]
+KeyPrefix = Annotated[str, Field(min_length=1, max_length=1024), STORABLE]
+KeyPrefixes = Annotated[list[KeyPrefix], Field(max_length=1000)]
 
 
 class StorageMount(Body):

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BeforeValidator, Field
 
-from gateway.api.models import Answer, Body, Metadata, Text, Time, optional
+from gateway.api.models import STORABLE, Answer, Body, Metadata, Time, optional
 from gateway.api.operations import Call, Operations
 from gateway.domain.identifiers import not_found
 from gateway.errors import Forbidden
@@ -19,7 +19,7 @@ from gateway.store.scope import Scope
 
 operations = Operations("Accounts")
 
-ShortName = Annotated[Text, Field(min_length=1, max_length=200)]
+ShortName = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
 Limit = Annotated[int, Field(ge=0, le=2**53 - 1)]
 
 

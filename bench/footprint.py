@@ -1,0 +1,108 @@
+"""What a gateway holds on its machine: processes, descriptors, directories, memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+
+from tests.gateway_process import GatewayProcess, wait_until
+
+SETTLE_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Taken while no runtime is live.
+
+    Not counted is what comes and goes without a runtime: the database's processes, the gateway's connections to it (the
+    pool keeps as many as were ever needed at once), and the helpers and descriptors of a living browser, a warm one. A
+    helper that outlived its browser is counted. Memory is the gateway's own; Playwright's driver stands beside it.
+    """
+
+    processes: int
+    descriptors: int
+    directories: int
+    rss_mb: float
+    uss_mb: float
+    driver_rss_mb: float
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        return self.processes, self.descriptors, self.directories
+
+
+def footprint(gateway: GatewayProcess) -> Footprint:
+    main = psutil.Process(gateway.pid)
+    below = gateway.descendants()
+    database = [process for process in below if process.name() == "postgres"]
+    others = [process for process in below if process not in database and not _is_helper(process, main)]
+    driver = [process for process in others if "run-driver" in process.cmdline()]
+    memory = main.memory_full_info()
+    return Footprint(
+        processes=len(others),
+        descriptors=sum(process.num_fds() for process in (main, *driver)) - sum(map(_is_client_backend, database)),
+        directories=runtime_directories(gateway),
+        rss_mb=memory.rss / 1_000_000,
+        uss_mb=memory.uss / 1_000_000,
+        driver_rss_mb=sum(process.memory_info().rss for process in driver) / 1_000_000,
+    )
+
+
+def settled(gateway: GatewayProcess, warm: int, before: Footprint | None = None) -> Footprint:
+    """The footprint at rest: no browser but the warm ones, and those are up.
+
+    What a stop leaves is cleared right after its answer. With `before`, waits for its counts to come back too, but
+    returns what there is when they don't.
+    """
+
+    def at_rest() -> bool:
+        return runtime_directories(gateway) == warm and len(browsers(gateway)) == warm
+
+    wait_until(at_rest, SETTLE_SECONDS, f"no browser but {warm} warm ones is left")
+    if before is None:
+        return footprint(gateway)
+    now: list[Footprint] = []
+
+    def as_before() -> bool:
+        now.append(footprint(gateway))
+        return now[-1].counts == before.counts
+
+    try:
+        wait_until(as_before, SETTLE_SECONDS, "as many processes, descriptors and directories as before")
+    except AssertionError:
+        return now[-1]
+    return now[-1]
+
+
+def browsers(gateway: GatewayProcess) -> list[psutil.Process]:
+    """Those below the gateway that are up: their DevTools port listens."""
+    return [process for process in gateway.descendants() if process.name() != "postgres" and _listens(process)]
+
+
+def runtime_directories(gateway: GatewayProcess) -> int:
+    path = gateway.data_dir / "runtimes"
+    return sum(1 for _ in path.iterdir()) if path.exists() else 0
+
+
+def _is_helper(process: psutil.Process, gateway: psutil.Process) -> bool:
+    """Whether this is part of a living browser; when a browser dies, the gateway becomes the parent of what it left."""
+    try:
+        return process.parent() != gateway and any(part.startswith("--type=") for part in process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _listens(process: psutil.Process) -> bool:
+    try:
+        return any(connection.status == psutil.CONN_LISTEN for connection in process.net_connections("tcp"))
+    except psutil.Error:
+        return False
+
+
+def _is_client_backend(process: psutil.Process) -> bool:
+    """Whether this process of the database serves a connection; it writes `[local]` into its title then."""
+    try:
+        return any("[local]" in part for part in process.cmdline())
+    except psutil.Error:
+        return False

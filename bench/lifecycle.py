@@ -1,0 +1,279 @@
+"""How long a runtime's life takes through the gateway, beside Playwright launching and closing the same binary itself.
+
+    python -m bench.lifecycle [--count 100] [--parallel 1 10] [--json]
+
+All kinds run in one process, in blocks that take turns, so that a slow minute of the machine falls on each of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import httpx
+import psutil
+from playwright.async_api import Playwright, async_playwright
+
+from bench.figures import percentile, ratio, table, verdict
+from bench.footprint import browsers, settled
+from tests.gateway_process import GatewayProcess, temporary_data_dir
+from tests.pages import PageServer
+
+GOALS = {50: 1.25, 99: 1.5}
+CYCLE_SECONDS = 90.0
+BLOCKS = 4
+WARM_UP = 3
+
+# Kinds of cycle by name; of gateways, how many browsers each keeps warm: the default, and none.
+COLD, WARM, ALONE = "gateway, none warm", "gateway", "Playwright alone"
+GATEWAYS = {WARM: 1, COLD: 0}
+
+Seconds = dict[str, float]
+Cycle = Callable[[], Awaitable[Seconds]]
+
+
+class Kind(Protocol):
+    async def cycle(self) -> Seconds:
+        """One browser's life, from asking for it to its end: seconds by step, and of the whole."""
+
+    async def rest(self) -> None:
+        """Returns when nothing of the cycles before goes on, so that the next kind has the machine for itself."""
+
+
+Kinds = dict[str, Kind]
+
+
+class Stopwatch:
+    """`lap` takes the time since the lap before; `whole` is the sum."""
+
+    def __init__(self) -> None:
+        self.laps: Seconds = {}
+        self._last = time.perf_counter()
+
+    def lap(self, step: str) -> None:
+        now = time.perf_counter()
+        self.laps[step] = now - self._last
+        self._last = now
+
+    def seconds(self) -> Seconds:
+        return self.laps | {"whole": sum(self.laps.values())}
+
+
+@dataclass
+class Samples:
+    """What a kind of cycle took, step by step. A cycle that failed is counted and tells why, and has no figures."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    attempts: int = 0
+
+    def add(self, cycle: Seconds) -> None:
+        for step, value in cycle.items():
+            self.seconds.setdefault(step, []).append(value)
+
+    @property
+    def succeeded(self) -> int:
+        return self.attempts - len(self.failures)
+
+    def whole(self, percent: float) -> float:
+        return percentile(self.seconds.get("whole", []), percent)
+
+    def figures(self) -> dict[str, dict[str, float]]:
+        """Milliseconds by step."""
+        return {
+            step: {"p50": 1000 * percentile(values, 50), "p99": 1000 * percentile(values, 99)}
+            for step, values in self.seconds.items()
+        }
+
+
+class Through:
+    """A gateway that browsers are asked of. `rest` waits until it is as idle as it gets: its warm browsers are up."""
+
+    def __init__(self, gateway: GatewayProcess, api: httpx.AsyncClient, playwright: Playwright, page: str) -> None:
+        self._gateway = gateway
+        self._api = api
+        self._playwright = playwright
+        self._page = page
+        self._warm = 0
+        self._runtimes = ""
+
+    async def open(self, warm: int) -> None:
+        self._warm = warm
+        self._runtimes = f"/v1/spaces/{(await self._post('/v1/spaces', {'name': 'bench'}))['id']}/runtimes"
+
+    async def cycle(self) -> Seconds:
+        watch = Stopwatch()
+        path = f"{self._runtimes}/{(await self._post(self._runtimes, {'type': 'browser'}))['id']}"
+        watch.lap("create")
+        try:
+            lease = await self._post(f"{path}/connections", {"protocol": "cdp"})
+            watch.lap("lease")
+            browser = await self._playwright.chromium.connect_over_cdp(lease["endpoint"]["url"])
+            watch.lap("connect")
+            await browser.contexts[0].pages[0].goto(self._page)
+            watch.lap("first page")
+        finally:
+            await self._post(f"{path}/stop", None)
+        watch.lap("stop")
+        await browser.close()  # Nothing but the client's own tidying: its browser is gone already.
+        return watch.seconds()
+
+    async def rest(self) -> None:
+        await asyncio.to_thread(settled, self._gateway, self._warm)
+
+    async def executable(self) -> str:
+        """The binary that the gateway starts, seen in a browser that it started."""
+        runtime = await self._post(self._runtimes, {"type": "browser"})
+        try:
+            return browsers(self._gateway)[0].exe()
+        finally:
+            await self._post(f"{self._runtimes}/{runtime['id']}/stop", None)
+
+    async def _post(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+        response = await self._api.post(path, json=body)
+        if response.status_code != 200:
+            raise RuntimeError(f"POST {path}: {response.status_code} {response.text}")
+        answer: dict[str, Any] = response.json()
+        return answer
+
+
+@dataclass
+class Alone:
+    """Playwright without a gateway."""
+
+    playwright: Playwright
+    executable: str
+    page: str
+
+    async def cycle(self) -> Seconds:
+        watch = Stopwatch()
+        browser = await self.playwright.chromium.launch(executable_path=self.executable)
+        watch.lap("launch")
+        try:
+            page = await browser.new_page()
+            watch.lap("new page")
+            await page.goto(self.page)
+            watch.lap("first page")
+        finally:
+            await browser.close()
+        watch.lap("close")
+        return watch.seconds()
+
+    async def rest(self) -> None:
+        """Nothing goes on once a browser is closed."""
+
+
+async def run_block(cycle: Cycle, count: int, parallel: int, samples: Samples) -> None:
+    """`count` cycles, `parallel` of them at any time."""
+    left = iter(range(count))
+
+    async def work() -> None:
+        for _ in left:
+            samples.attempts += 1
+            try:
+                async with asyncio.timeout(CYCLE_SECONDS):
+                    samples.add(await cycle())
+            except Exception as error:  # Whatever went wrong, the cycle did not succeed, and the figure says so.
+                samples.failures.append(f"{type(error).__name__}: {error}")
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(parallel):
+            tasks.create_task(work())
+
+
+async def measure(kinds: Kinds, count: int, parallel: int) -> dict[str, Samples]:
+    """Samples of each kind; the order of the kinds turns round from block to block."""
+    samples = {name: Samples() for name in kinds}
+    sizes = [count // BLOCKS + (block < count % BLOCKS) for block in range(BLOCKS)]
+    for block, size in enumerate(sizes):
+        for name in kinds if block % 2 == 0 else reversed(kinds):
+            await run_block(kinds[name].cycle, size, parallel, samples[name])
+            await kinds[name].rest()
+    return samples
+
+
+async def warm_up(kinds: Kinds) -> None:
+    for name, samples in (await measure(kinds, WARM_UP * BLOCKS, 1)).items():
+        if samples.failures:
+            raise RuntimeError(f"the warm-up of {name!r} failed: {samples.failures[0]}")
+
+
+def result(parallel: int, samples: dict[str, Samples]) -> dict[str, Any]:
+    kinds = {
+        name: {"attempts": one.attempts, "succeeded": one.succeeded, "ms": one.figures(), "failures": one.failures}
+        for name, one in samples.items()
+    }
+    ratios = {
+        name: {f"p{percent}": ratio(samples[name].whole(percent), samples[ALONE].whole(percent)) for percent in GOALS}
+        for name in samples
+        if name != ALONE
+    }
+    return {"parallel": parallel, "kinds": kinds, "ratios": ratios}
+
+
+def report(one: dict[str, Any]) -> str:
+    rows = [
+        (name, step, f"{values['p50']:.1f}", f"{values['p99']:.1f}")
+        for name, kind in one["kinds"].items()
+        for step, values in kind["ms"].items()
+    ]
+    lines = [f"{one['parallel']} at a time, milliseconds", table(("", "step", "p50", "p99"), rows)]
+    for name, kind in one["kinds"].items():
+        lines.append(f"{name}: {kind['succeeded']} of {kind['attempts']} succeeded")
+        lines.extend(f"  {failure}" for failure in kind["failures"][:3])
+    for name, ratios in one["ratios"].items():
+        for percent, goal in GOALS.items():
+            value = ratios[f"p{percent}"]
+            lines.append(f"{name} / {ALONE}, whole, p{percent}: {value:.2f} (goal {goal}: {verdict(value, goal)})")
+    return "\n".join([*lines, ""])
+
+
+async def bench(count: int, parallels: list[int]) -> dict[str, Any]:
+    async with AsyncExitStack() as stack:
+        page = stack.enter_context(PageServer()).url("/blank")
+        playwright = await stack.enter_async_context(async_playwright())
+        gateways = {}
+        for name, warm in GATEWAYS.items():
+            data_dir = stack.enter_context(temporary_data_dir())
+            env = {"GATEWAY_LOG_LEVEL": "warning", "GATEWAY_WARM_BROWSERS": str(warm)}
+            gateway = stack.enter_context(GatewayProcess.start(data_dir, **env))
+            api = await stack.enter_async_context(
+                httpx.AsyncClient(
+                    base_url=gateway.base_url, headers=gateway.headers, timeout=CYCLE_SECONDS, trust_env=False
+                )
+            )
+            gateways[name] = Through(gateway, api, playwright, page)
+            await gateways[name].open(warm)
+        executable = await gateways[COLD].executable()
+        kinds: Kinds = {**gateways, ALONE: Alone(playwright, executable, page)}
+        await warm_up(kinds)
+        results = [result(parallel, await measure(kinds, count, parallel)) for parallel in parallels]
+    return {"browser": executable, "cores": psutil.cpu_count(), "results": results}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.lifecycle", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--count", type=int, default=100, help="cycles of each kind in each row")
+    parser.add_argument("--parallel", type=int, nargs="+", default=[1, 10], help="how many at a time, row by row")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    options = parser.parse_args()
+    figures = asyncio.run(bench(options.count, options.parallel))
+    if options.json:
+        print(json.dumps(figures, indent=2))
+    else:
+        print(f"{figures['browser']}, {figures['cores']} cores\n")
+        for one in figures["results"]:
+            print(report(one))
+    failed = any(kind["failures"] for one in figures["results"] for kind in one["kinds"].values())
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
