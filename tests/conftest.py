@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -27,30 +28,44 @@ from tests.launchers import WorkingLauncher
 _TEMPLATE = "gateway_test_template"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A root of this run's own for temporary directories.
+
+    pytest's usual one is shared, and closed to other users by each further run, browsers and databases among them.
+    """
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.mkdtemp(prefix="gateway-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(os.environ.pop("PYTEST_DEBUG_TEMPROOT"), ignore_errors=True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _logging() -> None:
     logs.configure("debug", "json")
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real server: the one of GATEWAY_TEST_DATABASE_URL, or one of the tests' own."""
     given = os.environ.get("GATEWAY_TEST_DATABASE_URL")
     if given is not None:
         yield given
         return
-    # Not below pytest's own directory, which each further run of pytest closes to the server's user.
-    with tempfile.TemporaryDirectory(prefix="gateway-tests-") as directory:
-        server = EmbeddedPostgres(Path(directory), 870000)
-        try:
-            yield server.start()
-        finally:
-            server.stop()
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), 870000)
+    try:
+        yield server.start()
+    finally:
+        server.stop()
 
 
 @pytest_asyncio.fixture(scope="session")
 async def template_url(postgres_url: str) -> AsyncIterator[str]:
     """A migrated database that others are copied from, which takes a tenth of migrating anew."""
+    if "GATEWAY_TEST_DATABASE_URL" not in os.environ:
+        # Its data need not outlive the tests, and a database a test is many files to write through.
+        await _execute(postgres_url, "ALTER SYSTEM SET fsync = off")
+        await _execute(postgres_url, "SELECT pg_reload_conf()")
     await _execute(postgres_url, f"DROP DATABASE IF EXISTS {_TEMPLATE}")
     await _execute(postgres_url, f"CREATE DATABASE {_TEMPLATE}")
     template = Database(_named(postgres_url, _TEMPLATE), 2)

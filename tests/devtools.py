@@ -1,0 +1,63 @@
+"""A bare DevTools client, for tests that must see a browser as it is, without what a client library adds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+
+LARGEST_MESSAGE = 64 * 1024 * 1024
+
+
+class DevTools:
+    """One command at a time over one socket; events that come in between are passed over."""
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self.socket = socket
+        self._last_id = 0
+
+    @classmethod
+    @asynccontextmanager
+    async def attach(cls, url: str) -> AsyncIterator[DevTools]:
+        async with connect(url, proxy=None, max_size=LARGEST_MESSAGE) as socket:
+            yield cls(socket)
+
+    async def send(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
+        """The command's result; raises AssertionError with the browser's words when it refuses."""
+        self._last_id += 1
+        command = {"id": self._last_id, "method": method, "params": params}
+        await self.socket.send(json.dumps(command if session is None else command | {"sessionId": session}))
+        while True:
+            answer = json.loads(await self.socket.recv())
+            if answer.get("id") == self._last_id:
+                assert "error" not in answer, answer["error"]
+                result: dict[str, Any] = answer["result"]
+                return result
+
+    async def pages(self) -> list[dict[str, Any]]:
+        infos = (await self.send("Target.getTargets"))["targetInfos"]
+        return [info for info in infos if info["type"] == "page"]
+
+    async def session(self, target_id: str) -> str:
+        attached = await self.send("Target.attachToTarget", targetId=target_id, flatten=True)
+        session: str = attached["sessionId"]
+        return session
+
+    async def first_page(self) -> str:
+        """A session with the page that is there first."""
+        return await self.session((await self.pages())[0]["targetId"])
+
+    async def new_page(self, *, url: str = "about:blank", own_context: bool = False) -> str:
+        """A session with a new page; `own_context` gives it a context like that of a private window."""
+        context = await self.send("Target.createBrowserContext") if own_context else {}
+        return await self.session((await self.send("Target.createTarget", url=url, **context))["targetId"])
+
+    async def evaluate(self, expression: str, session: str) -> Any:
+        answer = await self.send(
+            "Runtime.evaluate", session, expression=expression, returnByValue=True, awaitPromise=True
+        )
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
