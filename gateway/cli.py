@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import os
+import signal
+import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -31,6 +34,9 @@ from gateway.telemetry import logs
 
 # Of the 100 connections that the gateway's own PostgreSQL takes, the rest is for other commands.
 OWN_POOL_SIZE = 80
+
+# Signals that came before it served.
+_told: list[int] = []
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,7 +84,13 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(parent: Any, name: str, text: str, run: Callable[[Settings, Any], int]) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = parent.add_parser(
-            name, help=text, description=text, parents=[options], epilog=options.epilog
+            # Without abbreviations: --master-keys would be one of --master-keys-file, and be taken with the keys.
+            name,
+            help=text,
+            description=text,
+            parents=[options],
+            epilog=options.epilog,
+            allow_abbrev=False,
         )
         made.set_defaults(run=run)
         return made
@@ -94,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument("--name", help="a name to know it by")
     create.add_argument("--subaccount", type=UUID, help="id of the subaccount that it is for")
     create.add_argument(
-        "--expires-at", type=datetime.fromisoformat, help="time with zone, such as 2027-01-31T00:00:00Z"
+        "--expires-at", type=_time_to_come, metavar="TIME", help="time with zone, such as 2027-01-31T00:00:00Z"
     )
     command(key_commands, "list", "List API keys, without the keys.", _keys_list)
     revoke = command(key_commands, "revoke", "Refuse an API key from now on.", _keys_revoke)
@@ -114,6 +126,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _time_to_come(text: str) -> datetime:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time such as 2027-01-31T00:00:00Z") from None
+    if time.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r} has no zone; end it with Z or an offset such as +01:00")
+    if time <= datetime.now(UTC):
+        raise argparse.ArgumentTypeError(f"{text!r} is not in the future")
+    return time
+
+
 # Serving
 
 
@@ -122,7 +146,8 @@ def _up(loaded: Settings, _: argparse.Namespace) -> int:
     from gateway import server
     from gateway.launchers import browsers
 
-    loaded = _with_own_keys(loaded)
+    loaded.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    loaded = _with_own_keys(loaded, make=True)
     with _database(loaded) as (database_url, database_text):
         found = browsers.get(loaded.chromium, _say)
 
@@ -141,8 +166,7 @@ def _up(loaded: Settings, _: argparse.Namespace) -> int:
             finally:
                 await database.close()
 
-        uvloop.run(serve())
-    return 0
+        return _run(serve)
 
 
 def _serve(loaded: Settings, _: argparse.Namespace) -> int:
@@ -174,8 +198,29 @@ def _serve(loaded: Settings, _: argparse.Namespace) -> int:
         finally:
             await database.close()
 
-    uvloop.run(serve())
-    return 0
+    return _run(serve)
+
+
+def _run(serve: Callable[[], Awaitable[None]]) -> int:
+    """Run until it has stopped, which is 0; a signal before it serves gives the start up."""
+    from gateway import server
+
+    async def run() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def give_up(number: int) -> None:
+            if not _told:
+                _told.append(number)
+                task.cancel()
+
+        server.hear_signals(give_up)
+        if not _told:
+            await serve()
+
+    with contextlib.suppress(asyncio.CancelledError):
+        uvloop.run(run())
+    return 128 + _told[0] if _told else 0
 
 
 def _announce(loaded: Settings, address: str, browser: str, database: str, first_key: str | None) -> None:
@@ -189,13 +234,15 @@ def _announce(loaded: Settings, address: str, browser: str, database: str, first
         _say(f"First API key, shown this once (also in {loaded.data_dir / 'api-key'}): {first_key}")
 
 
-def _with_own_keys(loaded: Settings) -> Settings:
-    """A first start makes a master key in the data directory, and says so."""
-    loaded.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+def _with_own_keys(loaded: Settings, *, make: bool = False) -> Settings:
+    """With the master key of the data directory, where no other is given. The first `up` makes it, and says so;
+    another command must not, since what it would write then, a gateway with its own key could not read."""
     if loaded.master_keys is not None or loaded.master_keys_file is not None:
         return loaded
     file = loaded.data_dir / "master-keys"
     if not file.exists():
+        if not make:
+            return loaded
         create_key_file(file)
         _say(f"Made a master key in {file}; without it the stored provider keys can't be read, so keep a copy.")
     return loaded.model_copy(update={"master_keys_file": file})
@@ -217,9 +264,24 @@ def _database(loaded: Settings) -> Iterator[tuple[str, str]]:
         )
     embedded = EmbeddedPostgres(loaded.data_dir, loaded.uid_base)
     try:
+        _on_signals(_leave)
         yield embedded.start(), f"its own PostgreSQL in {loaded.data_dir / 'postgres'}"
     finally:
+        # From here on it is about to end anyway, and must not do so before its database.
+        _on_signals(signal.SIG_IGN)
         embedded.stop()
+
+
+def _on_signals(handler: Callable[[int, Any], None] | signal.Handlers) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def _leave(number: int, _: object) -> None:
+    """Leave by an exception, so that what was started is stopped. Where one is lost, `_run` finds that it was told."""
+    _told.append(number)
+    raise SystemExit(128 + number)
 
 
 def _migrate(loaded: Settings, _: argparse.Namespace) -> int:
@@ -332,9 +394,17 @@ def _secrets_rotate(loaded: Settings, parsed: argparse.Namespace) -> int:
     keys = KeySource.of(loaded)
 
     async def rotate_all(database: Database) -> int:
-        held = await rotate(database, keys, lambda done: _say(f"{done} secrets re-wrapped"))
-        writing = keys.ring().writing_id
-        _say(f"All {held.get(writing, 0)} secrets are under master key {writing!r}.")
+        rotation = await rotate(database, keys, lambda done, left: _say(f"{done} secrets re-wrapped, {left} left"))
+        writing = rotation.writing_id
+        for failure in rotation.undecryptable:
+            _say(failure.message, file=sys.stderr)
+        if rotation.left:
+            left = ", ".join(f"{count} by {key_id!r}" for key_id, count in rotation.left.items())
+            raise GatewayError(
+                f"Not all secrets are under master key {writing!r} yet ({left}), so keep the old keys. "
+                "What was in use meanwhile is re-wrapped by another `gateway secrets rotate`."
+            )
+        _say(f"All {rotation.held.get(writing, 0)} secrets are under master key {writing!r}.")
         old = [key_id for key_id in keys.ring().key_ids if key_id != writing]
         if old:
             _say(
@@ -350,18 +420,28 @@ def _add_master_key(path: Path, key_id: str) -> None:
     """Put a fresh key at the top of the file, in one step: a gateway that reads it meanwhile sees a whole file."""
     from gateway.crypto.keyring import KeyRing
 
-    before = path.read_text()
-    if key_id in KeyRing.parse(before).key_ids:
-        raise ConfigurationError(f"The master key file has a key {key_id!r} already; give another id.")
+    path = path.resolve()
     fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)
-    create_key_file(fresh, key_id)
-    with open(fresh, "a") as file:
-        file.write(before)
-        file.flush()
-        os.fsync(file.fileno())
-    KeyRing.parse(fresh.read_text())
-    fresh.replace(path)
+    try:
+        before, owner = path.read_text(), path.stat()
+        if key_id in KeyRing.parse(before).key_ids:
+            raise ConfigurationError(f"The master key file has a key {key_id!r} already; give another id.")
+        fresh.unlink(missing_ok=True)
+        create_key_file(fresh, key_id)
+        with open(fresh, "a") as file:
+            file.write(before)
+            file.flush()
+            # Whoever read the old file, which may be a gateway of another user, reads the new one.
+            if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(owner.st_mode))
+            os.fsync(file.fileno())
+        KeyRing.parse(fresh.read_text())
+        fresh.replace(path)
+    except OSError as error:
+        raise ConfigurationError(f"The master key file {path} can't be changed: {error.strerror}.") from None
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def _doctor(loaded: Settings, _: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from uuid import UUID
@@ -20,6 +21,7 @@ import uvicorn
 
 from gateway.app import Gateway, build
 from gateway.domain.identifiers import new_id
+from gateway.domain.runtimes import GATEWAY_CRASHED, GATEWAY_STOPPED
 from gateway.domain.secrets import KeySource
 from gateway.errors import ConfigurationError
 from gateway.launchers.browsers import Browsers
@@ -32,11 +34,20 @@ _log = structlog.get_logger("gateway.server")
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to us, since sockets and browsers come before the server."""
+    """Leaves signals to us, since sockets and browsers come before the server; and an exit, where it can't listen."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            raise ConfigurationError(
+                f"Nothing can listen on {self.config.host}:{self.config.port}; is another gateway running there? "
+                "Set GATEWAY_PORT to a free port."
+            ) from None
 
 
 async def serve(
@@ -46,12 +57,10 @@ async def serve(
     async with running(settings, database, keys, browsers) as (gateway, launcher):
         server = _Server(_configuration(settings, gateway))
         stopping = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, _on_signal, stopping, launcher)
+        hear_signals(lambda _: _on_signal(stopping, gateway, launcher))
         serving = asyncio.create_task(server.serve())
         try:
-            await _until_started(server, serving, settings)
+            await _until_started(server, serving)
             started(_address(settings, server))
             waiting = asyncio.create_task(stopping.wait())
             await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -67,11 +76,12 @@ async def serve(
 async def running(
     settings: Settings, database: Database, keys: KeySource, browsers: Browsers
 ) -> AsyncIterator[tuple[Gateway, LocalLauncher]]:
-    with _exclusive(settings.data_dir):
+    with _exclusive(settings.data_dir) as crashed:
         launcher = LocalLauncher(settings, browsers)
-        await launcher.open()
         try:
+            await launcher.open()
             gateway = await build(settings, database, keys, launcher, _gateway_id(settings.data_dir))
+            gateway.supervisor.earlier_end = GATEWAY_CRASHED if crashed else GATEWAY_STOPPED
             async with gateway.running():
                 yield gateway, launcher
         finally:
@@ -100,13 +110,10 @@ def _configuration(settings: Settings, gateway: Gateway) -> uvicorn.Config:
     )
 
 
-async def _until_started(server: uvicorn.Server, serving: asyncio.Task[None], settings: Settings) -> None:
+async def _until_started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
     while not server.started:
         if serving.done():
-            raise ConfigurationError(
-                f"Nothing can listen on {settings.host}:{settings.port}; is another gateway running there? "
-                "Set GATEWAY_PORT to a free port."
-            )
+            serving.result()
         await asyncio.sleep(0.005)
 
 
@@ -116,8 +123,26 @@ def _address(settings: Settings, server: uvicorn.Server) -> str:
     return f"http://{host}:{port}"
 
 
-def _on_signal(stopping: asyncio.Event, launcher: LocalLauncher) -> None:
+def hear_signals(heard: Callable[[int], None]) -> None:
+    """From here on no signal ends the process by itself.
+
+    Not by the loop's own means: those end with the loop, and the database is stopped after it.
+    """
+    loop = asyncio.get_running_loop()
+
+    def handle(number: int, _: object) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(heard, number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handle)
+
+
+def _on_signal(stopping: asyncio.Event, gateway: Gateway, launcher: LocalLauncher) -> None:
     if not stopping.is_set():
+        # At once, since the same signal may have reached browsers too, whose ends are then no failures.
+        gateway.services.runtimes.draining = True
         stopping.set()
         return
     _log.warning("second signal: browsers are ended at once")
@@ -136,15 +161,22 @@ def _gateway_id(data_dir: Path) -> UUID:
 
 
 @contextlib.contextmanager
-def _exclusive(data_dir: Path) -> Iterator[None]:
-    """Only one gateway a data directory: two would take each other's browsers for leftovers."""
-    with open(data_dir / "lock", "w") as file:
+def _exclusive(data_dir: Path) -> Iterator[bool]:
+    """Only one gateway a data directory: two would take each other's browsers for leftovers.
+
+    Yields whether the one before ended without emptying the lock, which one that has ended its browsers does.
+    """
+    with open(data_dir / "lock", "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigurationError(
                 f"Another gateway uses the data directory {data_dir}; give this one its own by GATEWAY_DATA_DIR."
             ) from None
+        file.seek(0)
+        crashed = file.read() != ""
+        file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
-        yield
+        yield crashed
+        file.truncate(0)

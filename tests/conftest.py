@@ -24,6 +24,7 @@ from gateway.store.database import Database
 from gateway.store.embedded import EmbeddedPostgres
 from gateway.telemetry import logs
 from tests.launchers import WorkingLauncher
+from tests.recorder import recorded
 
 _TEMPLATE = "gateway_test_template"
 
@@ -41,8 +42,11 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _logging() -> None:
+def _logging() -> Iterator[None]:
+    """All is logged, and at the end of the session none of it may have a secret in it (tests/recorder.py)."""
     logs.configure("debug", "json")
+    with recorded():
+        yield
 
 
 @pytest.fixture(scope="session")

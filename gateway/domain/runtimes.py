@@ -164,7 +164,7 @@ class Runtimes:
         except GatewayError as error:
             metrics.launch_failures.labels(error.details.get("class", "other")).inc()
             error.details["runtimeId"] = str(spec.runtime_id)
-            await self._write_end(spec.runtime_id, Ending(error.code, error.message))
+            await self._note_end(spec.runtime_id, Ending(error.code, error.message))
             raise
 
     async def _activate(self, runtime_id: UUID, browser: Browser) -> Runtime:
@@ -180,7 +180,7 @@ class Runtimes:
             del self._hosted[runtime_id]
             await browser.stop()
             if isinstance(error, Conflict):
-                await self._write_end(runtime_id, STOPPED)
+                await self._note_end(runtime_id, STOPPED)
             raise
         metrics.runtimes_live.inc()
         browser.ended.add_done_callback(lambda _: self._spawn(self._after_end(hosted)))
@@ -273,24 +273,26 @@ class Runtimes:
         self.capacity.release()
         metrics.runtimes_live.dec()
         metrics.runtimes_ended.labels(ending.code).inc()
+        try:
+            await self._note_end(runtime_id, ending)
+        finally:
+            del self._hosted[runtime_id]
+            hosted.written.set()
+
+    async def _note_end(self, runtime_id: UUID, ending: Ending) -> None:
+        """Write an end, now or, when the database can't be reached, with the supervisor's next round."""
         self._unwritten[runtime_id] = ending
         try:
             await self.write_endings()
         except Unavailable:
             _log.error("the end of a runtime can't be written yet", runtime_id=str(runtime_id), code=ending.code)
-        finally:
-            del self._hosted[runtime_id]
-            hosted.written.set()
 
     async def write_endings(self) -> None:
         """Write the ends that are not written yet; what can't be written now stays for the next time."""
         for runtime_id, ending in list(self._unwritten.items()):
-            await self._write_end(runtime_id, ending)
+            async with self._database.connect() as connection:
+                await runtimes.end(connection, [runtime_id], *outcome(ending))
             self._unwritten.pop(runtime_id, None)
-
-    async def _write_end(self, runtime_id: UUID, ending: Ending) -> None:
-        async with self._database.connect() as connection:
-            await runtimes.end(connection, [runtime_id], *_outcome(ending))
 
     async def drain(self) -> None:
         """Take nothing new, tell every socket, end every browser; returns when rows say so."""
@@ -307,8 +309,8 @@ class Runtimes:
     # What the supervisor asks
 
     def held(self) -> set[UUID]:
-        """Runtimes that this gateway is starting or has a browser of."""
-        return {*self._hosted, *self._starting}
+        """Runtimes that this gateway is starting, has a browser of, or has still to write the end of."""
+        return {*self._hosted, *self._starting, *self._unwritten}
 
     def hosted(self) -> set[UUID]:
         """Runtimes whose browser this gateway has."""
@@ -338,5 +340,6 @@ class Runtimes:
             raise Unavailable("This gateway is stopping and takes no new runtimes.", "gateway.draining", retry_after=5)
 
 
-def _outcome(ending: Ending) -> tuple[str, str, str]:
+def outcome(ending: Ending) -> tuple[str, str, str]:
+    """Status, code and message, as rows have them."""
     return ("stopped" if ending.asked else "failed", ending.code, ending.message)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
+import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.crypto.keyring import DecryptionFailed, KeyRing, Owner
@@ -15,13 +17,18 @@ from gateway.settings import Settings
 from gateway.store import secrets
 from gateway.store.database import Database
 
+_log = structlog.get_logger("gateway.secrets")
+
 PEPPER_BYTES = 32
 _PEPPER_ROW = UUID(int=0)
 _ROTATION_BATCH = 1000
 
 
 class KeySource:
-    """The key ring, read anew when its file has changed, so that a rotation needs no restart."""
+    """The key ring, read anew when its file has changed, so that a rotation needs no restart.
+
+    A file that can't be used any more, or not yet while it is being written, leaves the ring as it was.
+    """
 
     def __init__(self, read: Callable[[], str], file: Path | None = None) -> None:
         self._read = read
@@ -47,15 +54,23 @@ class KeySource:
     def ring(self) -> KeyRing:
         stamp = self._stamp()
         if stamp != self._seen:
-            self._ring = KeyRing.parse(self._read())
+            try:
+                self._ring = KeyRing.parse(self._read())
+            except (OSError, ValueError, ConfigurationError) as error:
+                reason = error.message if isinstance(error, ConfigurationError) else type(error).__name__
+                _log.error("the changed master key file can't be used; the keys from before stay", reason=reason)
             self._seen = stamp
         return self._ring
 
-    def _stamp(self) -> tuple[int, int] | None:
+    def _stamp(self) -> tuple[int, int, int] | None:
+        """What changes with the file; None when there is none."""
         if self._file is None:
             return None
-        found = os.stat(self._file)
-        return found.st_mtime_ns, found.st_ino
+        try:
+            found = os.stat(self._file)
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 class SecretStore:
@@ -85,26 +100,50 @@ class SecretStore:
         owner = Owner("pepper", None, None, _PEPPER_ROW)
         found = await secrets.get(connection, _PEPPER_ROW)
         if found is None:
-            await secrets.put(connection, owner, self._keys.ring().seal(os.urandom(PEPPER_BYTES), owner))
+            sealed = self._keys.ring().seal(os.urandom(PEPPER_BYTES), owner)
+            await secrets.put(connection, owner, sealed, keep=True)  # another gateway may be at it as well
             found = await secrets.get(connection, _PEPPER_ROW)
         assert found is not None
         return self._keys.ring().open(found[1], owner)
 
 
-async def rotate(database: Database, keys: KeySource, report: Callable[[int], None]) -> dict[str, int]:
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """How many secrets each master key holds after a rotation, and what did not decrypt."""
+
+    writing_id: str
+    held: dict[str, int]
+    undecryptable: list[DecryptionFailed]
+
+    @property
+    def left(self) -> dict[str, int]:
+        """Secrets by the old master key that they still need."""
+        return {key_id: count for key_id, count in self.held.items() if key_id != self.writing_id}
+
+
+async def rotate(database: Database, keys: KeySource, report: Callable[[int, int], None]) -> Rotation:
     """Re-wrap every secret under the writing key, in batches that each stand by themselves.
 
-    Safe to interrupt and to run twice. `report` hears how many are done. Returns how many secrets each key holds then.
+    Safe to interrupt and to run twice. `report` hears how many are done and how many are left. One that does not
+    decrypt stays as it is and does not hold up the others.
     """
     ring = keys.ring()
     done = 0
+    failed: dict[UUID, DecryptionFailed] = {}
     while True:
         async with database.begin() as connection:
-            batch = await secrets.to_rewrap(connection, ring.writing_id, _ROTATION_BATCH)
-            if not batch:
-                break
-            await secrets.rewrap(connection, [(owner, ring.rewrap(sealed, owner)) for owner, sealed in batch])
-        done += len(batch)
-        report(done)
-    async with database.connect() as connection:
-        return await secrets.count_by_master_key(connection)
+            batch = await secrets.to_rewrap(connection, ring.writing_id, _ROTATION_BATCH, failed)
+            fresh = []
+            for owner, sealed in batch:
+                try:
+                    fresh.append((owner, ring.rewrap(sealed, owner)))
+                except DecryptionFailed as error:
+                    failed[owner.row_id] = error
+            if fresh:
+                await secrets.rewrap(connection, fresh)
+            held = await secrets.count_by_master_key(connection)
+        rotation = Rotation(ring.writing_id, held, list(failed.values()))
+        if not batch:
+            return rotation
+        done += len(fresh)
+        report(done, sum(rotation.left.values()))

@@ -26,6 +26,7 @@ _log = structlog.get_logger("gateway.supervisor")
 ROUND_SECONDS = 1.0
 SILENT_SECONDS = 30
 _ROUNDS_TO_SWEEP = 30
+_END_SECONDS = 10.0
 
 
 class Supervisor:
@@ -37,6 +38,8 @@ class Supervisor:
         self._launcher = launcher
         self._access = access
         self._gateway_id = gateway_id
+        # How the earlier process of this gateway ended. One that stopped may have lost its database before it did.
+        self.earlier_end = endings.GATEWAY_CRASHED
         self._rounds = 0
         self._unsure_rounds = 0
         self._task: asyncio.Task[None] | None = None
@@ -47,9 +50,8 @@ class Supervisor:
             await store.beat(connection, self._gateway_id, gateway.__version__)
             left = [row.id for row in await store.live_on(connection, self._gateway_id)]
             if left:
-                crashed = endings.GATEWAY_CRASHED
-                await store.end(connection, left, "failed", crashed.code, crashed.message)
-                _log.warning("runtimes of an earlier process are marked failed", runtimes=len(left))
+                await store.end(connection, left, *endings.outcome(self.earlier_end))
+                _log.warning("an earlier process left runtimes live", runtimes=len(left), code=self.earlier_end.code)
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
@@ -102,7 +104,9 @@ class Supervisor:
                 ending = endings.GATEWAY_LOST
                 await store.end(connection, forsaken, "failed", ending.code, ending.message)
                 _log.error("runtimes of a silent gateway are marked failed", runtimes=len(forsaken))
-        await self._end_due(rows, hosted)
+        # A browser that can't be ended must not keep the heart from beating.
+        async with asyncio.timeout(_END_SECONDS):
+            await self._end_due(rows, hosted)
         self._rounds += 1
         if self._rounds % _ROUNDS_TO_SWEEP == 0:
             await self._launcher.sweep()

@@ -18,6 +18,16 @@ _CONNECT_SECONDS = 5
 _COMMAND_SECONDS = 30
 _POOL_SECONDS = 5
 
+_UNAVAILABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
+
 
 class Database:
     """A pool of connections; raises Unavailable (503) when the database can't be reached.
@@ -73,18 +83,11 @@ class Database:
 def _unavailable() -> Any:
     try:
         yield
-    except (
-        OSError,
-        TimeoutError,
-        asyncpg.PostgresConnectionError,
-        asyncpg.CannotConnectNowError,
-        asyncpg.TooManyConnectionsError,
-        sqlalchemy.exc.TimeoutError,
-        sqlalchemy.exc.InterfaceError,
-    ) as error:
+    except (*_UNAVAILABLE, sqlalchemy.exc.TimeoutError, sqlalchemy.exc.InterfaceError) as error:
         raise _no_database() from error
     except sqlalchemy.exc.DBAPIError as error:
-        if error.connection_invalidated:
+        told = error.orig.__cause__ if error.orig is not None else None
+        if error.connection_invalidated or isinstance(told, _UNAVAILABLE):
             raise _no_database() from error
         raise
 

@@ -11,6 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
+from gateway.errors import ConfigurationError
 from gateway.store.database import Database
 
 # Two gateways that start at once must not both migrate; any number of ours will do as the lock's name.
@@ -21,6 +22,7 @@ _LOCK = 0x6761746577617900
 class SchemaState:
     current: str | None
     head: str
+    known: bool = True
 
     @property
     def behind(self) -> bool:
@@ -29,6 +31,11 @@ class SchemaState:
     def sentence(self) -> str:
         if self.current is None:
             return "The database has no tables yet; run `gateway migrate`."
+        if not self.known:
+            return (
+                f"The database is at migration {self.current}, which this gateway does not know (its own newest is "
+                f"{self.head}); run the newer gateway that migrated it."
+            )
         if self.behind:
             return (
                 f"The database is at migration {self.current}, this gateway needs {self.head}; run `gateway migrate`."
@@ -51,22 +58,29 @@ def head() -> str:
 
 async def state(database: Database) -> SchemaState:
     async with database.connect() as connection:
-        current = await connection.run_sync(_current)
-    return SchemaState(current, head())
+        return await connection.run_sync(_state)
 
 
 async def upgrade(database: Database) -> SchemaState:
-    """Bring the schema to the newest migration, all or nothing; returns the state before."""
+    """Bring the schema to the newest migration, all or nothing; returns the state before.
+
+    Raises ConfigurationError for a schema that a newer gateway made.
+    """
     async with database.begin() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        before = SchemaState(await connection.run_sync(_current), head())
+        before = await connection.run_sync(_state)
+        if not before.known:
+            raise ConfigurationError(before.sentence())
         if before.behind:
             await connection.run_sync(_upgrade)
     return before
 
 
-def _current(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+def _state(connection: Connection) -> SchemaState:
+    current = MigrationContext.configure(connection).get_current_revision()
+    revisions = ScriptDirectory.from_config(configuration()).walk_revisions()
+    known = current is None or current in {script.revision for script in revisions}
+    return SchemaState(current, head(), known)
 
 
 def _upgrade(connection: Connection) -> None:

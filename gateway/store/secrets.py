@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, delete, func, insert, select, update
+from sqlalchemy import Row, Select, delete, func, select, text
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.crypto.keyring import Owner, Sealed
 from gateway.store.tables import secrets
 
 
-async def put(connection: AsyncConnection, owner: Owner, sealed: Sealed) -> None:
-    await connection.execute(
-        insert(secrets).values(
-            id=owner.row_id,
-            organization_id=owner.organization_id,
-            subaccount_id=owner.subaccount_id,
-            purpose=owner.purpose,
-            master_key_id=sealed.master_key_id,
-            wrapped_key=sealed.wrapped_key,
-            ciphertext=sealed.ciphertext,
-        )
+async def put(connection: AsyncConnection, owner: Owner, sealed: Sealed, *, keep: bool = False) -> None:
+    """Add a secret; with `keep`, one that is there already stays, also one that another transaction just adds."""
+    statement = insert(secrets).values(
+        id=owner.row_id,
+        organization_id=owner.organization_id,
+        subaccount_id=owner.subaccount_id,
+        purpose=owner.purpose,
+        master_key_id=sealed.master_key_id,
+        wrapped_key=sealed.wrapped_key,
+        ciphertext=sealed.ciphertext,
     )
+    await connection.execute(statement.on_conflict_do_nothing() if keep else statement)
 
 
 async def get(connection: AsyncConnection, secret_id: UUID) -> tuple[Owner, Sealed] | None:
@@ -32,33 +34,42 @@ async def get(connection: AsyncConnection, secret_id: UUID) -> tuple[Owner, Seal
     return _read(row) if row else None
 
 
-async def get_by_purpose(connection: AsyncConnection, purpose: str) -> tuple[Owner, Sealed] | None:
-    row = (await connection.execute(_rows().where(secrets.c.purpose == purpose))).first()
-    return _read(row) if row else None
-
-
 async def remove(connection: AsyncConnection, secret_id: UUID) -> None:
     await connection.execute(delete(secrets).where(secrets.c.id == secret_id))
 
 
-async def to_rewrap(connection: AsyncConnection, writing_id: str, limit: int) -> list[tuple[Owner, Sealed]]:
-    """Up to `limit` secrets under another key, locked for this transaction; those another one holds are skipped."""
+async def to_rewrap(
+    connection: AsyncConnection, writing_id: str, limit: int, without: Collection[UUID]
+) -> list[tuple[Owner, Sealed]]:
+    """Up to `limit` secrets under another key, locked for this transaction; those another one holds are skipped,
+    and those of the ids `without`."""
     rows = await connection.execute(
-        _rows().where(secrets.c.master_key_id != writing_id).limit(limit).with_for_update(skip_locked=True)
+        _rows()
+        .where(secrets.c.master_key_id != writing_id, secrets.c.id.not_in(without))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
     )
     return [_read(row) for row in rows]
 
 
+_REWRAP = text(
+    """
+    UPDATE secrets SET wrapped_key = fresh.wrapped_key, master_key_id = :master_key_id, updated_at = now()
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:wrapped_keys AS bytea[])) AS fresh (id, wrapped_key)
+    WHERE secrets.id = fresh.id
+    """
+)
+
+
 async def rewrap(connection: AsyncConnection, rewrapped: list[tuple[Owner, Sealed]]) -> None:
-    """Write new wrappings in one statement."""
-    fresh = func.unnest(
-        [owner.row_id for owner, _ in rewrapped],
-        [sealed.wrapped_key for _, sealed in rewrapped],
-    ).table_valued("id", "wrapped_key")
+    """Write new wrappings, all under one master key, in one statement."""
     await connection.execute(
-        update(secrets)
-        .where(secrets.c.id == fresh.c.id)
-        .values(wrapped_key=fresh.c.wrapped_key, master_key_id=rewrapped[0][1].master_key_id, updated_at=func.now())
+        _REWRAP,
+        {
+            "master_key_id": rewrapped[0][1].master_key_id,
+            "ids": [owner.row_id for owner, _ in rewrapped],
+            "wrapped_keys": [sealed.wrapped_key for _, sealed in rewrapped],
+        },
     )
 
 

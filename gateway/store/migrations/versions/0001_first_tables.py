@@ -46,6 +46,7 @@ def upgrade() -> None:
             ["organization_id"], ["organizations.id"], name=op.f("subaccounts_organization_id_fkey")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("subaccounts_pkey")),
+        sa.CheckConstraint("status IN ('active', 'archived')", name=op.f("subaccounts_status_check")),
     )
     op.create_index(
         "subaccounts_organization_id_external_id_key",
@@ -71,6 +72,7 @@ def upgrade() -> None:
         ),
         sa.ForeignKeyConstraint(["subaccount_id"], ["subaccounts.id"], name=op.f("ai_connections_subaccount_id_fkey")),
         sa.PrimaryKeyConstraint("id", name=op.f("ai_connections_pkey")),
+        sa.CheckConstraint("provider IN ('openai', 'anthropic', 'google')", name=op.f("ai_connections_provider_check")),
     )
     op.create_index(
         op.f("ai_connections_organization_id_subaccount_id_idx"),
@@ -166,6 +168,8 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["space_id"], ["spaces.id"], name=op.f("runtimes_space_id_fkey"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["subaccount_id"], ["subaccounts.id"], name=op.f("runtimes_subaccount_id_fkey")),
         sa.PrimaryKeyConstraint("id", name=op.f("runtimes_pkey")),
+        sa.CheckConstraint("desired IN ('active', 'stopped')", name=op.f("runtimes_desired_check")),
+        sa.CheckConstraint("status IN ('starting', 'active', 'stopped', 'failed')", name=op.f("runtimes_status_check")),
     )
     op.create_index(
         "runtimes_live_idx",
@@ -200,6 +204,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["space_id"], ["spaces.id"], name=op.f("runs_space_id_fkey"), ondelete="CASCADE"),
         sa.ForeignKeyConstraint(["subaccount_id"], ["subaccounts.id"], name=op.f("runs_subaccount_id_fkey")),
         sa.PrimaryKeyConstraint("id", name=op.f("runs_pkey")),
+        sa.CheckConstraint("status IN ('active', 'stopped', 'failed')", name=op.f("runs_status_check")),
     )
     op.create_index(
         "runs_active_key", "runs", ["runtime_id"], unique=True, postgresql_where=sa.text("status = 'active'")

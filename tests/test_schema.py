@@ -1,0 +1,124 @@
+"""Migrations: they make exactly the tables that the code knows, once, also when two gateways start at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, text
+
+from gateway.store import schema
+from gateway.store.database import Database
+from gateway.store.schema import SchemaState
+from gateway.store.tables import metadata
+from tests.conftest import _execute, _named
+
+# All that PostgreSQL knows of tables. Comparing models, as Alembic does, looks at less: no conditions of partial
+# indexes, no checks.
+CATALOG = {
+    "columns": """
+        SELECT table_name, column_name, data_type, is_nullable, column_default
+        FROM information_schema.columns WHERE table_schema = 'public' AND table_name <> 'alembic_version'
+    """,
+    "indexes": """
+        SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+    """,
+    "constraints": """
+        SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
+        WHERE connamespace = 'public'::regnamespace AND conrelid <> 'alembic_version'::regclass
+    """,
+}
+
+Empty = Callable[[], Awaitable[Database]]
+
+
+@pytest_asyncio.fixture
+async def empty(postgres_url: str) -> AsyncIterator[Empty]:
+    """Makes databases without any table."""
+    opened: list[tuple[str, Database]] = []
+
+    async def make() -> Database:
+        name = f"gateway_test_{uuid4().hex}"
+        await _execute(postgres_url, f"CREATE DATABASE {name}")
+        opened.append((name, Database(_named(postgres_url, name), 4)))
+        return opened[-1][1]
+
+    yield make
+    for name, database in opened:
+        await database.close()
+        await _execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def catalog(database: Database) -> dict[str, set[tuple[object, ...]]]:
+    async with database.connect() as connection:
+        return {name: {tuple(row) for row in await connection.execute(text(query))} for name, query in CATALOG.items()}
+
+
+async def test_migrations_from_nothing_make_what_the_code_knows(empty: Empty) -> None:
+    migrated, created = await empty(), await empty()
+    await schema.upgrade(migrated)
+    async with created.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+        await connection.execute(text("CREATE TABLE alembic_version (version_num text)"))
+    ours, theirs = await catalog(migrated), await catalog(created)
+    for kind in CATALOG:
+        assert ours[kind] ^ theirs[kind] == set(), kind
+    assert len(ours["columns"]) > 50
+
+    def differences(connection: Connection) -> list[object]:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        return list(compare_metadata(context, metadata))
+
+    async with migrated.connect() as connection:
+        assert await connection.run_sync(differences) == []
+
+
+async def test_an_upgrade_is_told_from_where_it_came_and_may_be_repeated(empty: Empty) -> None:
+    database = await empty()
+    assert await schema.state(database) == SchemaState(None, schema.head())
+    assert await schema.upgrade(database) == SchemaState(None, schema.head())
+    before = await catalog(database)
+    assert await schema.upgrade(database) == SchemaState(schema.head(), schema.head())
+    assert await catalog(database) == before
+    assert await schema.state(database) == SchemaState(schema.head(), schema.head())
+
+
+async def test_of_several_upgrades_at_once_one_migrates(empty: Empty) -> None:
+    database = await empty()
+    found = await asyncio.gather(*(schema.upgrade(database) for _ in range(4)))
+    assert sorted(state.behind for state in found) == [False, False, False, True]
+    assert not (await schema.state(database)).behind
+
+
+async def test_an_upgrade_that_fails_changes_nothing(empty: Empty) -> None:
+    database = await empty()
+    async with database.begin() as connection:
+        # In the way of a table that the migrations make late.
+        await connection.execute(text("CREATE TABLE leases (id int)"))
+    with pytest.raises(Exception, match='relation "leases" already exists'):
+        await schema.upgrade(database)
+    assert await schema.state(database) == SchemaState(None, schema.head())
+    async with database.connect() as connection:
+        tables = await connection.execute(text("SELECT tablename FROM pg_tables WHERE schemaname = 'public'"))
+        assert [row[0] for row in tables] == ["leases"]
+
+
+@pytest.mark.parametrize(
+    ("state", "behind", "sentence"),
+    [
+        (SchemaState(None, "0002"), True, "The database has no tables yet; run `gateway migrate`."),
+        (
+            SchemaState("0001", "0002"),
+            True,
+            "The database is at migration 0001, this gateway needs 0002; run `gateway migrate`.",
+        ),
+        (SchemaState("0002", "0002"), False, "The database is at migration 0002, as this gateway needs."),
+    ],
+)
+def test_a_state_says_what_to_do(state: SchemaState, behind: bool, sentence: str) -> None:
+    assert (state.behind, state.sentence()) == (behind, sentence)
