@@ -79,7 +79,7 @@ class PageServer:
 
     def __init__(self) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self._server = Server(Config(_pages(), log_level="warning", lifespan="off", access_log=False))
+        self._server = Server(Config(_pages(), log_config=None, lifespan="off", access_log=False))
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="pages", daemon=True)
 
     @property

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from sqlalchemy import text
 
 from gateway import __version__, settings
 from gateway.cli import main
+from gateway.crypto.keyring import KeyRing
 from gateway.crypto.tokens import API_KEY
 from gateway.store import schema
 from gateway.store.database import Database
@@ -278,6 +280,29 @@ async def test_a_rotation_by_variables_says_when_the_old_key_may_go(cli: Cli, pr
     assert "master key file" in refused.sentence
 
 
+async def test_a_new_master_key_goes_to_the_top_of_its_file(
+    cli: Cli, production: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "master-keys"
+    file.write_text(f"main:{MASTER_KEY}\n")
+    file.chmod(0o600)
+    del production["GATEWAY_MASTER_KEYS"]
+    assert (await cli("keys", "create", **production)).code == 0
+    done = await cli("secrets", "rotate", "--new-key", "second", **production)
+    assert done.code == 0
+    assert "All 1 secrets are under master key 'second'." in done.out
+    assert KeyRing.parse(file.read_text()).key_ids == ["second", "main"]
+    assert file.stat().st_mode & 0o777 == 0o600
+    before = file.read_text()
+    assert "'second'" in (await cli("secrets", "rotate", "--new-key", "second", **production)).sentence
+    assert file.read_text() == before
+    assert names_like(file) == ["master-keys"]
+
+
+def names_like(file: Path) -> list[str]:
+    return [path.name for path in file.parent.glob(f"{file.name}*")]
+
+
 # Serving
 
 
@@ -421,6 +446,41 @@ async def test_further_commands_work_beside_a_running_gateway(first_start: Gatew
     async with httpx.AsyncClient(base_url=first_start.base_url, trust_env=False) as api:
         assert (await api.get("/v1/auth/whoami", headers=headers)).status_code == 200
         assert (await api.get("/readyz")).status_code == 200
+
+
+async def test_a_second_gateway_on_one_data_directory_is_refused_and_the_first_goes_on(
+    first_start: GatewayProcess,
+) -> None:
+    done = await asyncio.to_thread(gateway_up, first_start.data_dir, "--port", "0")
+    assert "Another gateway uses the data directory" in done.sentence
+    assert "GATEWAY_DATA_DIR" in done.sentence
+    assert "Listening" not in done.out
+    async with httpx.AsyncClient(base_url=first_start.base_url, trust_env=False) as api:
+        assert (await api.get("/readyz")).status_code == 200
+
+
+def test_a_port_that_is_taken_is_refused_in_words(production: dict[str, str]) -> None:
+    with temporary_data_dir() as data_dir:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            done = gateway_up(data_dir, "--port", str(port), **production)
+        assert f"127.0.0.1:{port}" in done.sentence
+        assert "GATEWAY_PORT" in done.sentence
+        assert "Listening" not in done.out
+        assert list((data_dir / "runtimes").iterdir()) == []
+        assert not (data_dir / "tmp").exists()
+
+
+def gateway_up(data_dir: Path, *flags: str, **environment: str) -> Done:
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "up", "--data-dir", str(data_dir), *flags],
+        cwd=ROOT,
+        env=_environment({"GATEWAY_MASTER_KEYS": f"main:{MASTER_KEY}"} | environment),
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 async def test_doctor_looks_at_everything(cli: Cli, production: dict[str, str]) -> None:

