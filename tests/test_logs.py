@@ -236,7 +236,11 @@ def test_a_long_line_takes_time_in_proportion(part: str) -> None:
 
 
 @pytest.mark.parametrize("style", FORMATS)
-def test_records_of_the_libraries_come_out_clean(configured: Configured, style: Format) -> None:
+def test_records_of_the_libraries_come_out_clean(
+    configured: Configured, style: Format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A server of another test that has no access log cuts this logger off for the whole process.
+    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", True)
     stderr = configured("debug", style)
     uvicorn_log, websockets_log = logging.getLogger("uvicorn.error"), logging.getLogger("websockets.server")
     path = f"/v1/connect/{LEASE.secret}"
