@@ -331,7 +331,6 @@ class LocalLauncher:
         if group is not None and not await processes.end_group(group):
             _log.error("processes of a runtime can't be ended", directory=directory.name, group=group)
             return
-        processes.reap_orphans()
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         self._directories.discard(directory.name)
         if uid is not None:
@@ -373,7 +372,7 @@ class LocalLauncher:
         )
 
     async def sweep(self) -> int:
-        processes.reap_orphans()
+        await asyncio.to_thread(processes.reap_orphans)
         own = set(self._directories)
         groups = await asyncio.to_thread(_groups_below, self._root)
         # Some of ours may have come or gone meanwhile.
