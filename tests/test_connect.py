@@ -24,6 +24,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.app import Gateway
 from gateway.crypto.tokens import TokenIssuer
+from gateway.domain.runtimes import REASONS
 from gateway.launchers import browsers
 from gateway.launchers.base import LaunchSpec
 from gateway.launchers.local import LocalLauncher
@@ -453,6 +454,18 @@ async def test_the_end_of_a_browser_closes_with_4404_after_its_last_words(
         await client.send("Browser.close")
         assert await closed(client.socket) == (4404, "runtime_gone")
     assert told(await refused(lease.url)) == (410, "runtime.gone")
+
+
+async def test_an_idle_timeout_closes_with_4408(served: Served, echoing: None) -> None:
+    # It finds a socket only where one is attached at that very moment; who is attached is not idle.
+    runtime = await served.runtime()
+    lease = await served.lease(runtime)
+    async with connect(lease.url, proxy=None) as socket:
+        ending = REASONS["runtime.idle_timeout"]
+        await served.gateway.services.runtimes.end([UUID(runtime.rsplit("/", 1)[1])], ending)
+        assert await closed(socket) == (4408, "idle_timeout")
+    ended = (await served.api.get(runtime)).json()
+    assert (ended["status"], ended["summary"]["endReason"]["code"]) == ("stopped", "runtime.idle_timeout")
 
 
 async def test_a_drain_closes_with_1001(served: Served, real: None) -> None:

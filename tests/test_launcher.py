@@ -547,7 +547,7 @@ async def test_a_driver_that_has_launched_enough_is_followed_by_a_fresh_one(foun
         await late.stop()
 
 
-async def test_launches_leave_no_process_zombie_or_descriptor(found: Browsers) -> None:
+async def test_launches_leave_no_process_zombie_descriptor_or_file(found: Browsers) -> None:
     async with opened(found) as launcher:
 
         async def cycle(name: BrowserName) -> None:
@@ -556,9 +556,9 @@ async def test_launches_leave_no_process_zombie_or_descriptor(found: Browsers) -
                 await client.evaluate("1", await client.first_page())
             await browser.stop()
 
-        def footprint() -> tuple[int, int]:
+        def footprint() -> tuple[int, int, list[Path]]:
             own = psutil.Process()
-            return own.num_fds(), len(own.children(recursive=True))
+            return own.num_fds(), len(own.children(recursive=True)), sorted(root_of(launcher).parent.rglob("*"))
 
         for name in KINDS:
             await cycle(name)

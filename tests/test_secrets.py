@@ -305,7 +305,10 @@ async def test_a_rotation_goes_in_batches_and_says_how_far_it_is(vault: Vault) -
         assert await later.opened(owner) == f"secret of {owner.row_id}"
 
 
-async def test_secrets_are_read_and_written_while_a_rotation_goes_on(vault: Vault) -> None:
+async def test_secrets_are_read_and_written_while_a_rotation_goes_on(
+    vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(domain_secrets, "_ROTATION_BATCH", 1)  # So that it goes on for a while.
     done = asyncio.Event()
     reads = 0
 
