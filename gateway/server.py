@@ -61,6 +61,7 @@ async def serve(
         serving = asyncio.create_task(server.serve())
         try:
             await _until_started(server, serving)
+            launcher.egress.reserve_port(_port(server))
             started(_address(settings, server))
             waiting = asyncio.create_task(stopping.wait())
             await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -79,6 +80,8 @@ async def running(
     with _exclusive(settings.data_dir) as crashed:
         launcher = LocalLauncher(settings, browsers)
         try:
+            for host, port in database.servers():
+                await launcher.egress.reserve_server(host, port)
             await launcher.open()
             gateway = await build(settings, database, keys, launcher, _gateway_id(settings.data_dir))
             gateway.supervisor.earlier_end = GATEWAY_CRASHED if crashed else GATEWAY_STOPPED
@@ -117,8 +120,13 @@ async def _until_started(server: uvicorn.Server, serving: asyncio.Task[None]) ->
         await asyncio.sleep(0.005)
 
 
+def _port(server: uvicorn.Server) -> int:
+    port: int = server.servers[0].sockets[0].getsockname()[1]
+    return port
+
+
 def _address(settings: Settings, server: uvicorn.Server) -> str:
-    port = server.servers[0].sockets[0].getsockname()[1]
+    port = _port(server)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"http://{host}:{port}"
 

@@ -116,7 +116,7 @@ async def local_launcher() -> AsyncIterator[LocalLauncher]:
     found = browsers.find(None)
     assert found is not None
     with temporary_data_dir() as data_dir:
-        launcher = LocalLauncher(Settings(data_dir=data_dir), found)
+        launcher = LocalLauncher(Settings(data_dir=data_dir, egress_allow=("127.0.0.1",)), found)
         await launcher.open()
         yield launcher
         await launcher.close()

@@ -74,7 +74,9 @@ def _adopts_orphans_no_longer() -> Iterator[None]:
 async def opened(found: Browsers, *, warm: int = 0, **options: int | bool) -> AsyncIterator[LocalLauncher]:
     """A launcher with a data directory of its own, of which nothing may be left."""
     with temporary_data_dir() as data_dir:
-        launcher = LocalLauncher(Settings(data_dir=data_dir, warm_browsers=warm, **options), found)
+        launcher = LocalLauncher(
+            Settings(data_dir=data_dir, warm_browsers=warm, egress_allow=("127.0.0.1",), **options), found
+        )
         await launcher.open()
         try:
             yield launcher

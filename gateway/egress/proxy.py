@@ -30,18 +30,19 @@ import psutil
 import structlog
 
 from gateway.egress import owners, upstream
-from gateway.egress.addresses import Address, Host, Machine, Refusal, Rules, is_local_name
+from gateway.egress.addresses import Address, Host, Machine, Refusal, Rules, is_local_name, kind_of, parse_host
 from gateway.egress.connections import BrowserConnection, Refused
 from gateway.egress.heads import RequestHead
-from gateway.egress.names import Lookup, Names, system_lookup
+from gateway.egress.names import Lookup, NameNotFound, Names, system_lookup
 from gateway.egress.traffic import Traffic
 from gateway.egress.upstream import UpstreamProxy
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 
+LOOPBACK = "127.0.0.1"
+
 _log = structlog.get_logger("gateway.egress")
 
-_LOOPBACK = "127.0.0.1"
 _LOCAL = (ip_address("127.0.0.1"), ip_address("::1"))
 _MACHINE_SECONDS = 5.0
 _LOGGED_REFUSALS = 20
@@ -88,9 +89,17 @@ class EgressProxy:
         if not self._ports[port]:
             del self._ports[port]
 
-    def reserve_endpoint(self, host: Host, port: int) -> None:
-        """An address or name with its port that no page may reach: the gateway's database, say."""
-        self._endpoints.add((host, port))
+    async def reserve_server(self, host: str, port: int) -> None:
+        """A server that the gateway uses, its database say, which no page may reach by name or address."""
+        named = parse_host(f"[{host}]" if ":" in host else host)
+        try:
+            addresses = [named] if not isinstance(named, str) else await self.names.resolve(named)
+        except NameNotFound:
+            addresses = []
+        self._endpoints.update((each, port) for each in (named, *addresses))
+        own = (await self.machine()).addresses
+        if any(kind_of(address) == "loopback" or address in own for address in addresses):
+            self.reserve_port(port)
 
     async def machine(self) -> Machine:
         now = asyncio.get_running_loop().time()
@@ -106,7 +115,7 @@ class EgressProxy:
 
 
 class Exit:
-    """One runtime's way out. `traffic` and `upstream` may be set as long as no page uses it."""
+    """One runtime's way out."""
 
     def __init__(self, proxy: EgressProxy, runtime_id: UUID, uid: int | None) -> None:
         self.runtime_id = runtime_id
@@ -118,16 +127,28 @@ class Exit:
         self._proxy = proxy
         self._uid = uid
         self._server: asyncio.Server | None = None
+        self._reserved: list[int] = []
         self._connections: set[BrowserConnection] = set()
         # A page that asks for many slow names must not keep others from having theirs resolved.
         self._lookups = asyncio.Semaphore(max(1, proxy.settings.egress_lookups // 4))
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def adopt(self, runtime_id: UUID, traffic: Traffic, upstream: UpstreamProxy | None) -> None:
+        """Be the exit of this runtime, which is so before its browser is given to anybody."""
+        self.runtime_id = runtime_id
+        self.traffic = traffic
+        self.upstream = upstream
+
+    def reserve_port(self, port: int) -> None:
+        """A port of the runtime's browser, which no page may reach as long as this exit is open."""
+        self._proxy.reserve_port(port)
+        self._reserved.append(port)
+
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: BrowserConnection(self), _LOOPBACK, 0, backlog=256)
+        self._server = await loop.create_server(lambda: BrowserConnection(self), LOOPBACK, 0, backlog=256)
         self.port = self._server.sockets[0].getsockname()[1]
-        self._proxy.reserve_port(self.port)
+        self.reserve_port(self.port)
 
     async def close(self) -> None:
         """End it with all its connections; as often as one likes."""
@@ -140,12 +161,13 @@ class Exit:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._proxy.release_port(self.port)
+        for port in self._reserved:
+            self._proxy.release_port(port)
         self._proxy.forget(self)
 
     def enter(self, connection: BrowserConnection, peer: tuple[str, int]) -> Refused | None:
         """Take a browser's connection, or say why not."""
-        if self._uid is not None and owners.uid_of(peer, (_LOOPBACK, self.port)) != self._uid:
+        if self._uid is not None and owners.uid_of(peer, (LOOPBACK, self.port)) != self._uid:
             return Refused(407, "egress.foreign_process", "This port is for another runtime's processes.")
         if len(self._connections) >= self.settings.egress_max_connections:
             most = self.settings.egress_max_connections

@@ -33,6 +33,7 @@ from playwright.async_api import Browser as PlaywrightBrowser
 from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import Playwright, async_playwright
 
+from gateway.egress.proxy import LOOPBACK, EgressProxy, Exit
 from gateway.errors import LaunchFailed
 from gateway.launchers import failures, processes
 from gateway.launchers.base import BrowserName, Ending, LaunchSpec
@@ -61,6 +62,13 @@ _ARGUMENTS = [
     "--disable-component-update",
     "--disable-quic",
     "--no-first-run",
+    # Everything goes through the runtime's exit, what is on loopback too. Names are resolved there and nowhere else, so
+    # that nothing which forgets the proxy gets far: no name server, no secure one, and no address written as such.
+    "--proxy-bypass-list=<-loopback>",
+    f"--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE {LOOPBACK}",
+    # The first is what the headless shell knows, the second full Chromium.
+    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
+    "--webrtc-ip-handling-policy=disable_non_proxied_udp",
 ]
 
 
@@ -74,12 +82,14 @@ class LocalBrowser:
         group: int,
         driver: Driver,
         launched: PlaywrightBrowser,
+        exit_: Exit,
     ) -> None:
         self.name = name
         self.version = launched.version
         self.launched = launched
         self.devtools_url = devtools_url
         self.group = group
+        self.exit = exit_
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._driver = driver
         self._asked = False
@@ -151,6 +161,7 @@ class LocalLauncher:
     def __init__(self, settings: Settings, browsers: Browsers) -> None:
         self._settings = settings
         self._browsers = browsers
+        self.egress = EgressProxy(settings)
         self._root = settings.runtimes_dir.absolute()
         self._temp_root = settings.data_dir.absolute() / "tmp"
         self._parallel = asyncio.Semaphore(settings.launch_parallel)
@@ -195,7 +206,9 @@ class LocalLauncher:
     def _take_warm(self, spec: LaunchSpec) -> LocalBrowser | None:
         if spec.has_wishes or not self._warm:
             return None
-        return self._warm.pop(0)
+        browser = self._warm.pop(0)
+        browser.exit.adopt(spec.runtime_id, spec.traffic, spec.upstream)
+        return browser
 
     async def _keep_warm(self) -> None:
         """Launch what is missing to the wanted number; one that fails is tried again at the next launch."""
@@ -223,12 +236,14 @@ class LocalLauncher:
             driver.browsers += 1
             directory = self._root / str(spec.runtime_id)
             self._directories.add(directory.name)
+            exit_ = await self.egress.open_exit(spec.runtime_id, uid)
             try:
+                exit_.adopt(spec.runtime_id, spec.traffic, spec.upstream)
                 await self._prepared(directory, binary.path, uid)
-                browser = await self._start(driver, spec, directory, binary.name)
+                browser = await self._start(driver, spec, directory, binary.name, exit_)
             except BaseException:
                 driver.browsers -= 1
-                await self._clear(directory, uid)
+                await self._clear(directory, uid, exit_)
                 raise
         self._live.add(browser)
         # The watch keeps itself alive in the event loop until the process ends.
@@ -271,12 +286,15 @@ class LocalLauncher:
         )
         script.chmod(0o755)
 
-    async def _start(self, driver: Driver, spec: LaunchSpec, directory: Path, name: BrowserName) -> LocalBrowser:
+    async def _start(
+        self, driver: Driver, spec: LaunchSpec, directory: Path, name: BrowserName, exit_: Exit
+    ) -> LocalBrowser:
+        frame_height = (self._frame_height or 0) if name == "chromium" else 0
         deadline = time.monotonic() + self._settings.launch_timeout_seconds
         try:
             launched = await driver.playwright.chromium.launch(
                 executable_path=directory / "launch",
-                args=_ARGUMENTS + _arguments(spec, (self._frame_height or 0) if name == "chromium" else 0),
+                args=[*_ARGUMENTS, f"--proxy-server={LOOPBACK}:{exit_.port}", *_arguments(spec, frame_height)],
                 chromium_sandbox=not self._settings.unsafe_no_sandbox,
                 env=_environment_of(spec, directory / "home"),
                 timeout=self._settings.launch_timeout_seconds * 1000,
@@ -299,7 +317,8 @@ class LocalLauncher:
                 raise failures.classify(f"Timeout {self._settings.launch_timeout_seconds * 1000}ms exceeded.")
             await asyncio.sleep(_PORT_POLL_SECONDS)
         port, path = content
-        return LocalBrowser(name, f"ws://127.0.0.1:{port}{path}", group, driver, launched)
+        exit_.reserve_port(port)
+        return LocalBrowser(name, f"ws://{LOOPBACK}:{port}{path}", group, driver, launched, exit_)
 
     async def _measure_frame(self) -> int:
         """Height of what full Chromium draws around a page, which its window has and a viewport has not."""
@@ -318,19 +337,20 @@ class LocalLauncher:
             self._warm.remove(browser)
         driver.browsers -= 1
         browser.ended.set_result(ending)
-        self._spawn(self._clear(directory, uid))
+        self._spawn(self._clear(directory, uid, browser.exit))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _clear(self, directory: Path, uid: int | None) -> None:
-        """End what is left of a runtime's processes and remove its directory, then give its user id back."""
+    async def _clear(self, directory: Path, uid: int | None, exit_: Exit) -> None:
+        """End what is left of a runtime's processes, its exit and its directory, then give its user id back."""
         group = _read_group(directory)
         if group is not None and not await processes.end_group(group):
             _log.error("processes of a runtime can't be ended", directory=directory.name, group=group)
             return
+        await exit_.close()
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         self._directories.discard(directory.name)
         if uid is not None:
@@ -400,6 +420,7 @@ class LocalLauncher:
         self._retired.clear()
         self._driver = None
         await asyncio.gather(*(driver.close() for driver in drivers))
+        await self.egress.close()
         await asyncio.to_thread(shutil.rmtree, self._temp_root, ignore_errors=True)
 
 
