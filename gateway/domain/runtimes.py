@@ -16,9 +16,11 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import IntegrityError
 
+from gateway.crypto.keyring import Owner
 from gateway.domain.attachments import Attachments, Close
 from gateway.domain.capacity import Capacity
 from gateway.domain.identifiers import new_id, not_found
+from gateway.domain.secrets import SecretStore
 from gateway.errors import Conflict, GatewayError, LimitReached, Unavailable
 from gateway.launchers.base import Browser, Ending, Launcher, LaunchSpec
 from gateway.settings import Settings
@@ -75,9 +77,16 @@ class _Hosted:
 
 class Runtimes:
     def __init__(
-        self, database: Database, launcher: Launcher, attachments: Attachments, settings: Settings, gateway_id: UUID
+        self,
+        database: Database,
+        secrets: SecretStore,
+        launcher: Launcher,
+        attachments: Attachments,
+        settings: Settings,
+        gateway_id: UUID,
     ) -> None:
         self._database = database
+        self._secrets = secrets
         self._launcher = launcher
         self._attachments = attachments
         self._settings = settings
@@ -134,6 +143,9 @@ class Runtimes:
                 idle_timeout_seconds=request.idle_timeout_seconds or self._settings.idle_timeout_seconds,
                 max_lifetime_seconds=request.max_lifetime_seconds or self._settings.max_lifetime_seconds,
             )
+            proxy = request.spec.upstream
+            if proxy is not None and proxy.password is not None:
+                await self._secrets.put(connection, _owner(space.owner, runtime_id), proxy.password)
 
     async def _check_subaccount(self, connection: Any, scope: Scope, subaccount_id: UUID) -> None:
         # The row's lock lets two requests of one subaccount count one after the other.
@@ -338,6 +350,11 @@ class Runtimes:
     def _refuse_while_draining(self) -> None:
         if self.draining:
             raise Unavailable("This gateway is stopping and takes no new runtimes.", "gateway.draining", retry_after=5)
+
+
+def _owner(scope: Scope, runtime_id: UUID) -> Owner:
+    """Of the password of a runtime's proxy, which is removed with the runtime's end."""
+    return Owner("runtime.proxy_password", scope.organization_id, scope.subaccount_id, runtime_id)
 
 
 def outcome(ending: Ending) -> tuple[str, str, str]:

@@ -181,7 +181,8 @@ async def want_stopped(
 
 
 async def end(connection: AsyncConnection, runtime_ids: list[UUID], status: str, code: str, message: str) -> list[UUID]:
-    """Live becomes `status` ('stopped' or 'failed'), runs end with the cause, leases close; returns those it ended."""
+    """Live becomes `status` ('stopped' or 'failed'), runs end with the cause, leases close, the proxy's
+    password goes; returns those it ended."""
     rows = await connection.execute(
         text(
             """
@@ -196,6 +197,8 @@ async def end(connection: AsyncConnection, runtime_ids: list[UUID], status: str,
                 UPDATE leases SET closed_at = now()
                 FROM ended WHERE leases.runtime_id = ended.id AND closed_at IS NULL AND revoked_at IS NULL
                     AND expires_at > now()
+            ), forgotten AS (
+                DELETE FROM secrets USING ended WHERE secrets.id = ended.id
             )
             SELECT id FROM ended
             """
