@@ -343,17 +343,17 @@ class ServerConnection(asyncio.Protocol):
             if head.status == 407:
                 self._fail(browser, "The server answered 407, which only a proxy may.")
                 return
-            browser.pass_on(raw)
             self._passed_on = True
-            if head.status == 101 and request.upgrade:
-                browser.switch(self, bytes(self._answer))
-                return
             if head.status >= 200:
                 self._body = head.body
                 self._keep_alive = head.keep_alive
                 rest = bytes(self._answer)
                 self._answer.clear()
-                self._pass_on(browser, rest)
+                self._pass_on(browser, rest, raw)
+                return
+            browser.pass_on(raw)
+            if head.status == 101 and request.upgrade:
+                browser.switch(self, bytes(self._answer))
                 return
         if len(self._answer) > self._most:
             self._fail(browser, f"The head of an answer may have {self._most} bytes.")
@@ -364,7 +364,8 @@ class ServerConnection(asyncio.Protocol):
         else:
             browser.fail(message)
 
-    def _pass_on(self, browser: BrowserConnection, data: bytes) -> None:
+    def _pass_on(self, browser: BrowserConnection, data: bytes, head: bytes = b"") -> None:
+        """Pass on a piece of a body, with its head before it when it is the first one."""
         assert self._body is not None
         try:
             taken = self._body.take(data)
@@ -372,8 +373,8 @@ class ServerConnection(asyncio.Protocol):
             # The browser judges it better than we do; it reads on to the end of the connection.
             self._body = EndlessBody()
             taken = len(data)
-        if taken:
-            browser.pass_on(data if taken == len(data) else data[:taken])
+        if head or taken:
+            browser.pass_on(head + (data if taken == len(data) else data[:taken]))
         if self._body.done:
             self._request = self._body = None
             browser.answered(reusable=self._keep_alive and taken == len(data))

@@ -7,8 +7,10 @@ as it came and only followed, as liberally as browsers read it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from gateway.egress.addresses import Host, Refusal, parse_host
 
@@ -23,6 +25,8 @@ _END = re.compile(rb"\r?\n\r?\n")
 _LINE_BYTES = 4096
 _TRAILER_BYTES = 65536
 _CONNECTION_WORDS = (b"keep-alive", b"close", b"upgrade", b"")
+
+_Values = defaultdict[bytes, list[bytes]]
 
 REQUEST_END = b"\r\n\r\n"
 
@@ -162,11 +166,11 @@ def parse_request(head: bytes) -> RequestHead:
         if path.startswith(b"?"):
             path = b"/" + path
     host, port = _host_and_port(authority, port)
-    values = _values(headers)
-    words = [word for value in values(b"connection") + values(b"proxy-connection") for word in _words(value)]
+    values = _by_name(headers)
+    words = _words(values[b"connection"] + values[b"proxy-connection"])
     if any(word not in _CONNECTION_WORDS for word in words):
         raise BadMessage("the Connection header names headers, which is not supported")
-    if len(values(b"host")) > 1:
+    if len(values[b"host"]) > 1:
         raise BadMessage("there is more than one Host header")
     return RequestHead(
         method=method,
@@ -177,13 +181,13 @@ def parse_request(head: bytes) -> RequestHead:
         headers=headers,
         body=Body() if path is None else _request_body(values),
         keep_alive=b"close" not in words and minor == b"1",
-        upgrade=b"upgrade" in words and bool(values(b"upgrade")),
+        upgrade=b"upgrade" in words and bool(values[b"upgrade"]),
     )
 
 
-def _request_body(values: Callable[[bytes], list[bytes]]) -> Body:
-    codings = values(b"transfer-encoding")
-    lengths = set(values(b"content-length"))
+def _request_body(values: _Values) -> Body:
+    codings = values[b"transfer-encoding"]
+    lengths = set(values[b"content-length"])
     if codings:
         if len(codings) > 1 or codings[0].lower() != b"chunked" or lengths:
             raise BadMessage("the body must have one length: chunked, or a Content-Length")
@@ -216,16 +220,15 @@ def parse_answer(head: bytes, method: bytes) -> AnswerHead:
     if found is None:
         raise BadMessage("the server does not speak HTTP/1")
     status = int(found[2])
-    headers = [(name.lower(), value.strip()) for name, _, value in (line.partition(b":") for line in rest)]
-    values = _values(headers)
-    words = [word for value in values(b"connection") for word in _words(value)]
+    values = _by_name((name, value.strip()) for name, _, value in (line.partition(b":") for line in rest))
+    words = _words(values[b"connection"])
     keep_alive = b"close" not in words and (found[1] == b"1" or b"keep-alive" in words)
     if method == b"HEAD" or status < 200 or status in (204, 304):
         return AnswerHead(status, Body(), keep_alive)
-    codings = [word for value in values(b"transfer-encoding") for word in _words(value)]
+    codings = _words(values[b"transfer-encoding"])
     if codings:
         return AnswerHead(status, ChunkedBody() if codings[-1] == b"chunked" else EndlessBody(), keep_alive)
-    lengths = {length.strip() for value in values(b"content-length") for length in value.split(b",")}
+    lengths = {length.strip() for value in values[b"content-length"] for length in value.split(b",")}
     if not lengths:
         return AnswerHead(status, EndlessBody(), False)
     length = lengths.pop()
@@ -241,14 +244,18 @@ def _header(line: bytes) -> tuple[bytes, bytes]:
     return found[1], found[2]
 
 
-def _values(headers: list[tuple[bytes, bytes]]) -> Callable[[bytes], list[bytes]]:
-    return lambda wanted: [value for name, value in headers if name.lower() == wanted]
+def _by_name(headers: Iterable[tuple[bytes, bytes]]) -> _Values:
+    values: _Values = defaultdict(list)
+    for name, value in headers:
+        values[name.lower()].append(value)
+    return values
 
 
-def _words(value: bytes) -> list[bytes]:
-    return [word.strip().lower() for word in value.split(b",")]
+def _words(values: list[bytes]) -> list[bytes]:
+    return [word.strip().lower() for value in values for word in value.split(b",")]
 
 
+@lru_cache(1024)
 def _host_and_port(authority: bytes, default: int) -> tuple[Host, int]:
     try:
         found = _AUTHORITY.fullmatch(authority.decode("ascii"))
