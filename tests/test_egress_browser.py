@@ -160,6 +160,12 @@ async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         await writer.drain()
 
 
+def unguard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have browsers launched as they were without an egress proxy."""
+    monkeypatch.setattr(local, "_ARGUMENTS", ["--remote-debugging-port=0"])
+    monkeypatch.setattr(local, "_only_way", lambda port: "--no-first-run")
+
+
 def port_of(browser: LocalBrowser) -> int:
     port = urlsplit(browser.devtools_url).port
     assert port is not None
@@ -229,7 +235,7 @@ async def test_a_name_that_changes_its_answer_leads_no_further(launcher: LocalLa
 
 async def test_the_attempt_works_where_nothing_guards_against_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chrome goes past its proxy for loopback unless told otherwise; so the attempts above are real ones."""
-    monkeypatch.setattr(local, "_ARGUMENTS", ["--remote-debugging-port=0"])
+    unguard(monkeypatch)
     async with opened() as careless:
         other = await careless.launch(LaunchSpec(uuid4()))
         async with attacker(careless) as one:
@@ -249,6 +255,19 @@ async def test_another_runtimes_exit_is_out_of_reach(launcher: LocalLauncher, vi
 async def test_metadata_services_are_out_of_reach(launcher: LocalLauncher, url: str) -> None:
     async with attacker(launcher) as one:
         assert "egress.metadata" in await one.visit(url)
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_a_context_without_the_proxy_leads_nowhere(launcher: LocalLauncher, name: BrowserName) -> None:
+    async with serving(page) as port, attacker(launcher, name) as one:
+        for proxy in ("direct://", f"http://127.0.0.1:{port}"):
+            context = await one.client.send("Target.createBrowserContext", proxyServer=proxy)
+            target = await one.client.send("Target.createTarget", url="about:blank", **context)
+            session = await one.client.session(target["targetId"])
+            await one.client.send("Page.enable", session)
+            for host in (f"127.0.0.1:{port}", f"localhost:{port}", "example.com"):
+                told = await one.client.send("Page.navigate", session, url=f"http://{host}/")
+                assert told["errorText"] in ("net::ERR_NAME_NOT_RESOLVED", "net::ERR_PROXY_CONNECTION_FAILED")
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -337,7 +356,7 @@ async def test_no_datagram_leaves_a_browser(launcher: LocalLauncher, name: Brows
 async def test_datagrams_do_leave_a_browser_that_is_not_guarded(
     name: BrowserName, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "_ARGUMENTS", ["--remote-debugging-port=0"])
+    unguard(monkeypatch)
     datagrams = Datagrams()
     async with serving(page) as port, opened() as careless, attacker(careless, name) as one:
         await one.visit(f"http://localhost:{port}/")

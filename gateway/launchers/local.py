@@ -56,16 +56,18 @@ _CRASHES = {
     signal.SIGTRAP,
 }
 
+# A name that is none's (RFC 2606), for the browser alone to know.
+_EXIT_HOST = "exit.invalid"
+
 _PROFILE = "--user-data-dir="
 _ARGUMENTS = [
     "--remote-debugging-port=0",
     "--disable-component-update",
     "--disable-quic",
     "--no-first-run",
-    # Everything goes through the runtime's exit, what is on loopback too. Names are resolved there and nowhere else, so
-    # that nothing which forgets the proxy gets far: no name server, no secure one, and no address written as such.
+    # Everything goes through the runtime's exit, what is on loopback too.
+    f"--proxy-server={_EXIT_HOST}",
     "--proxy-bypass-list=<-loopback>",
-    f"--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE {LOOPBACK}",
     # The first is what the headless shell knows, the second full Chromium.
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--webrtc-ip-handling-policy=disable_non_proxied_udp",
@@ -294,7 +296,7 @@ class LocalLauncher:
         try:
             launched = await driver.playwright.chromium.launch(
                 executable_path=directory / "launch",
-                args=[*_ARGUMENTS, f"--proxy-server={LOOPBACK}:{exit_.port}", *_arguments(spec, frame_height)],
+                args=[*_ARGUMENTS, _only_way(exit_.port), *_arguments(spec, frame_height)],
                 chromium_sandbox=not self._settings.unsafe_no_sandbox,
                 env=_environment_of(spec, directory / "home"),
                 timeout=self._settings.launch_timeout_seconds * 1000,
@@ -422,6 +424,12 @@ class LocalLauncher:
         await asyncio.gather(*(driver.close() for driver in drivers))
         await self.egress.close()
         await asyncio.to_thread(shutil.rmtree, self._temp_root, ignore_errors=True)
+
+
+def _only_way(port: int) -> str:
+    """Leaves the browser one thing to connect to: its exit. No other name or address leads anywhere, not even in a
+    context with another proxy or none, and no name server is asked, in plain or in secret."""
+    return f"--host-resolver-rules=MAP {_EXIT_HOST} {LOOPBACK}:{port} , MAP * ~NOTFOUND"
 
 
 def _arguments(spec: LaunchSpec, frame_height: int) -> list[str]:
