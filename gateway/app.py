@@ -103,7 +103,8 @@ async def build(
 def create_app(services: Services) -> ASGIApp:
     routes = [
         *operations.routes(OPERATIONS),
-        WebSocketRoute("/v1/connect/{token}", connect.connect),
+        WebSocketRoute("/v1/connect/{token}", connect.Connect()),
+        WebSocketRoute("/v1/connect/{token}/{below:path}", connect.Connect()),
         Route("/v1/connect/{token:path}", connect.Plain),
         *health.ROUTES,
         *docs.routes(OPERATIONS),

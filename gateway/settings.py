@@ -91,9 +91,6 @@ class Settings(BaseModel):
     allowed_origins: tuple[Origin, ...] = Field(
         (), description="Origins (`scheme://host[:port]`) of web pages that may use leases, besides the gateway's own."
     )
-    request_header_seconds: float = Field(
-        10.0, gt=0, le=600, description="Seconds in which the head of a request must have arrived."
-    )
 
     # What it keeps
     data_dir: Path = Field(Path("var"), description="Directory of everything that the gateway keeps on disk.")
