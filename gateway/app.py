@@ -30,6 +30,7 @@ from gateway.launchers.base import Launcher
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.telemetry import metrics
+from gateway.tunnel.large import LargeCommands
 
 _log = structlog.get_logger("gateway.app")
 
@@ -68,6 +69,7 @@ class Gateway:
             yield
         finally:
             await self.drain()
+            await self.services.large_commands.close()
             await self.supervisor.stop()
             await self.providers.aclose()
 
@@ -95,6 +97,7 @@ async def build(
         spaces=Spaces(database, settings.region),
         runtimes=living,
         leases=Leases(database, issuer, attachments, living, settings, gateway_id),
+        large_commands=LargeCommands(settings.max_held_bytes, settings.large_command_seconds),
     )
     supervisor = Supervisor(database, living, services.leases, launcher, access, gateway_id)
     return Gateway(create_app(services), services, supervisor, providers)
