@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import structlog
 from starlette.endpoints import HTTPEndpoint
+from starlette.routing import Route
 from starlette.websockets import WebSocket
 
 from gateway.api.errors import error_response
@@ -49,7 +50,7 @@ async def connect(socket: WebSocket) -> None:
 
 
 class Plain(HTTPEndpoint):
-    """A plain HTTP request to the address; every method, since no error may repeat a path that holds a token."""
+    """A plain HTTP request, of any method, to the address of a websocket."""
 
     async def dispatch(self) -> None:
         raise UpgradeRequired("This is the address of a websocket; attach with a DevTools client.")
@@ -58,3 +59,9 @@ class Plain(HTTPEndpoint):
 async def _refuse(socket: WebSocket, error: GatewayError) -> None:
     metrics.attach_refusals.labels(error.code).inc()
     await socket.send_denial_response(error_response(error, socket.scope["state"]["request_id"]))
+
+
+PLAIN_ROUTES = [
+    Route(f"/v1/connect/{{token}}{path}", Plain)
+    for path in ("", "/", "/devtools/browser/{target}", "/devtools/page/{target}")
+]

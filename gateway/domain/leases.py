@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -116,6 +118,21 @@ class Leases:
         except BaseException:
             self._attachments.leave(attachment)
             raise
+
+    @contextlib.asynccontextmanager
+    async def visit(self, token: str) -> AsyncIterator[Grant]:
+        """A token checked for one plain request, which is what the block does.
+
+        Raises what `attach` raises, also when the lease or the runtime has ended by the end of the block: what was
+        heard in it may then be of another browser.
+        """
+        grant = await self.attach(token)
+        try:
+            yield grant
+            if grant.attachment.closing.done():
+                raise refusal(grant.attachment.closing.result())
+        finally:
+            self.leave(grant)
 
     def leave(self, grant: Grant) -> None:
         self._attachments.leave(grant.attachment)
