@@ -96,10 +96,10 @@ async def build(
         ai_connections=AiConnections(database, secrets, providers),
         spaces=Spaces(database, settings.region),
         runtimes=living,
-        leases=Leases(database, issuer, attachments, living, settings.lease_ttl_seconds),
+        leases=Leases(database, issuer, attachments, living, settings, gateway_id),
         inside=Inside(settings.max_discovery_bytes),
     )
-    supervisor = Supervisor(database, living, launcher, access, gateway_id)
+    supervisor = Supervisor(database, living, services.leases, launcher, access, gateway_id)
     return Gateway(create_app(services), services, supervisor, providers)
 
 

@@ -36,6 +36,9 @@ _KUBERNETES_NAME = re.compile(
 )
 _KUBERNETES_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
+# Extensions have origins of their own scheme, like chrome-extension://<id>.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._~%-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+
 
 def _http_url(value: str) -> str:
     wrong = ValueError("must be an http or https address without user, query and fragment")
@@ -73,6 +76,11 @@ class Settings(BaseModel):
     public_url: HttpUrl | None = Field(
         None, description="Address under which clients reach the gateway; leases and links are made from it."
     )
+    internal_url: HttpUrl | None = Field(
+        None,
+        description="Address under which other gateways reach this one; without it host and port are told, or nothing "
+        "when it listens on all addresses.",
+    )
     trusted_hosts: tuple[str, ...] = Field(
         ("localhost", "127.0.0.1", "[::1]"),
         description="Host names (without port) whose `Host` header may be used in a lease when there is no public URL.",
@@ -82,6 +90,9 @@ class Settings(BaseModel):
     )
     allowed_origins: tuple[Origin, ...] = Field(
         (), description="Origins (`scheme://host[:port]`) of web pages that may use leases, besides the gateway's own."
+    )
+    request_header_seconds: float = Field(
+        10.0, gt=0, le=600, description="Seconds in which the head of a request must have arrived."
     )
 
     # What it keeps
@@ -137,11 +148,16 @@ class Settings(BaseModel):
         le=1024**3,
         description="Largest answer of a browser's own HTTP endpoint, or of another gateway, that is passed on.",
     )
+    max_sockets: int = Field(10000, ge=1, le=1_000_000, description="Sockets that may be open on this gateway at once.")
+    max_sockets_per_lease: int = Field(32, ge=1, le=10000, description="Sockets that one lease may have open at once.")
+    ping_interval_seconds: float = Field(
+        30.0, gt=0, le=3600, description="Seconds between pings to an attached client."
+    )
+    ping_timeout_seconds: float = Field(
+        30.0, gt=0, le=3600, description="Seconds a client has to answer a ping before its socket is closed."
+    )
 
     # Requests
-    request_header_seconds: float = Field(
-        10.0, gt=0, le=600, description="Seconds in which the head of a request must be complete."
-    )
     max_header_bytes: int = Field(
         64 * 1024, ge=1024, le=1024**2, description="Largest head of a request: its first line and its headers."
     )
@@ -169,6 +185,14 @@ class Settings(BaseModel):
         if not isinstance(value, str):
             return value
         return tuple(part.strip().lower() for part in value.split(",") if part.strip())
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError("must be origins as browsers send them, like https://tool.example or http://host:8080")
+        return value
 
     @field_validator("database_url")
     @classmethod

@@ -9,6 +9,7 @@ from starlette.websockets import WebSocket
 
 from gateway.api.errors import error_response
 from gateway.api.services import Services
+from gateway.domain.attachments import Close, Ended
 from gateway.errors import GatewayError, UpgradeRequired
 from gateway.telemetry import metrics
 from gateway.tunnel.relay import open_upstream, relay
@@ -21,10 +22,12 @@ async def connect(socket: WebSocket) -> None:
     services: Services = socket.app.state.services
     settings = services.settings
     try:
-        grant = await services.leases.attach(socket.path_params["token"])
+        # Nothing is passed on from here yet.
+        grant = await services.leases.attach(socket.path_params["token"], forwarded=True)
     except GatewayError as error:
         await _refuse(socket, error)
         return
+    ended: Ended | None = None
     try:
         try:
             upstream = await open_upstream(
@@ -36,17 +39,26 @@ async def connect(socket: WebSocket) -> None:
             await _refuse(socket, error)
             return
         metrics.sockets_open.inc()
-        _log.info("client attached", lease_id=str(grant.lease_id), runtime_id=str(grant.runtime_id))
         try:
-            await socket.accept()
+            accepted = False
+            try:
+                async with services.leases.admit(grant):
+                    await socket.accept()
+                    accepted = True
+            except GatewayError as error:
+                if not accepted:
+                    await _refuse(socket, error)
+                    return
+                grant.attachment.close(Close.UPSTREAM_ERROR)
+            _log.info("client attached", lease_id=str(grant.lease_id), runtime_id=str(grant.runtime_id))
             ended = await relay(socket, upstream, grant)
         finally:
             metrics.sockets_open.dec()
             await upstream.close()
-        metrics.sockets_closed.labels(ended.reason).inc()
-        _log.info("client detached", lease_id=str(grant.lease_id), reason=ended.reason)
+        metrics.sockets_closed.labels(ended.close.reason).inc()
+        _log.info("client detached", lease_id=str(grant.lease_id), reason=ended.close.reason)
     finally:
-        services.leases.leave(grant)
+        services.leases.leave(grant, ended)
 
 
 class Plain(HTTPEndpoint):

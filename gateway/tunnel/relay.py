@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
-from gateway.domain.attachments import Close
-from gateway.domain.leases import Grant, refusal
-from gateway.errors import Unavailable
+from gateway.domain.attachments import Close, Ended
+from gateway.domain.leases import Grant, refuse_closing
+from gateway.errors import GatewayError, Unavailable
 
 # A browser that dies takes its socket with it a moment before its end is known; the client is told the true reason.
 _CAUSE_SECONDS = 0.5
@@ -27,6 +28,7 @@ _GOODBYE_SECONDS = 1.0
 
 async def open_upstream(grant: Grant, *, timeout_seconds: float, max_message_bytes: int) -> ClientConnection:
     """The browser's own socket; raises Unavailable when it does not open in time, or why nobody may attach any more."""
+    assert grant.devtools_url is not None
     try:
         upstream = await connect(
             grant.devtools_url,
@@ -43,16 +45,27 @@ async def open_upstream(grant: Grant, *, timeout_seconds: float, max_message_byt
         raise Unavailable(
             "The browser of this lease can't be reached.", "browser.unreachable", retry_after=1
         ) from error
-    if grant.attachment.closing.done():
+    try:
+        refuse_closing(grant.attachment)
+    except GatewayError:
         await upstream.close()
-        raise refusal(grant.attachment.closing.result())
+        raise
     return upstream
 
 
-async def relay(client: WebSocket, upstream: ClientConnection, grant: Grant) -> Close:
-    """Move messages both ways until an end; close both sides and return why it ended."""
-    closing = grant.attachment.closing
-    pumps = {_task(_to_browser(client, upstream, closing)), _task(_to_client(upstream, client))}
+@dataclass(slots=True)
+class _Passed:
+    bytes_from_client: int = 0
+    bytes_to_client: int = 0
+    commands: int = 0
+
+
+async def relay(client: WebSocket, upstream: ClientConnection, grant: Grant) -> Ended:
+    """Move messages both ways until an end; close both sides and return how it ended."""
+    closing: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
+    grant.attachment.watch(closing.set_result)
+    passed = _Passed()
+    pumps = {_task(_to_browser(client, upstream, closing, passed)), _task(_to_client(upstream, client, passed))}
     try:
         done, _ = await asyncio.wait({*pumps, closing}, return_when=asyncio.FIRST_COMPLETED)
         ended = closing.result() if closing in done else next(task.result() for task in done & pumps)
@@ -69,10 +82,12 @@ async def relay(client: WebSocket, upstream: ClientConnection, grant: Grant) -> 
             async with asyncio.timeout(_GOODBYE_SECONDS):
                 await client.close(ended.code, ended.reason)
     await upstream.close()
-    return ended
+    return Ended(ended, passed.bytes_from_client, passed.bytes_to_client, passed.commands)
 
 
-async def _to_browser(client: WebSocket, upstream: ClientConnection, closing: asyncio.Future[Close]) -> Close:
+async def _to_browser(
+    client: WebSocket, upstream: ClientConnection, closing: asyncio.Future[Close], passed: _Passed
+) -> Close:
     while True:
         message = await client.receive()
         if message["type"] == "websocket.disconnect":
@@ -80,15 +95,19 @@ async def _to_browser(client: WebSocket, upstream: ClientConnection, closing: as
         if closing.done():
             # Once a revoke is answered, not one message more may reach the browser.
             return closing.result()
+        payload = message["text"] if message.get("text") is not None else message["bytes"]
+        passed.commands += 1
+        passed.bytes_from_client += _size(payload)
         try:
-            await upstream.send(message["text"] if message.get("text") is not None else message["bytes"])
+            await upstream.send(payload)
         except ConnectionClosed as error:
             return _why(error)
 
 
-async def _to_client(upstream: ClientConnection, client: WebSocket) -> Close:
+async def _to_client(upstream: ClientConnection, client: WebSocket, passed: _Passed) -> Close:
     try:
         async for message in upstream:
+            passed.bytes_to_client += _size(message)
             if isinstance(message, str):
                 await client.send_text(message)
             else:
@@ -98,6 +117,10 @@ async def _to_client(upstream: ClientConnection, client: WebSocket) -> Close:
     except (RuntimeError, WebSocketDisconnect):
         return Close.CLIENT_CLOSED
     return Close.UPSTREAM_ERROR
+
+
+def _size(message: str | bytes) -> int:
+    return len(message.encode() if isinstance(message, str) else message)
 
 
 def _why(error: ConnectionClosed) -> Close:
