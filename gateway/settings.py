@@ -53,14 +53,7 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _origin(value: str) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", value):
-        raise ValueError("must be scheme://host or scheme://host:port each, as a browser sends it in `Origin`")
-    return value
-
-
 HttpUrl = Annotated[str, AfterValidator(_http_url), WithJsonSchema({"type": "string", "format": "uri"})]
-Origin = Annotated[str, AfterValidator(_origin)]
 
 
 def _secret(default: Any, description: str) -> Any:
@@ -88,7 +81,7 @@ class Settings(BaseModel):
     forwarded_allow_ips: str = Field(
         "127.0.0.1", description="Addresses of proxies in front whose `X-Forwarded-*` headers are believed."
     )
-    allowed_origins: tuple[Origin, ...] = Field(
+    allowed_origins: tuple[str, ...] = Field(
         (), description="Origins (`scheme://host[:port]`) of web pages that may use leases, besides the gateway's own."
     )
     request_header_seconds: float = Field(

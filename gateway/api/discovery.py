@@ -16,9 +16,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.api.addresses import websocket_root
+from gateway.api.forwarding import pass_on, was_passed_on
 from gateway.api.inside import Answer, NotAnswered
 from gateway.api.origin import check_origin
 from gateway.api.services import Services
+from gateway.domain.leases import Grant
 from gateway.errors import NotFound, Unavailable
 
 _log = structlog.get_logger("gateway.discovery")
@@ -32,22 +34,46 @@ _HEADERS = {
     "Content-Security-Policy": "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
 }
+_HOP_ROOT = "ws://gateway.invalid"
 _TARGET_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 
 
 async def discover(request: Request) -> Response:
-    """The browser's answer, for the path below the lease's root."""
+    """The browser's answer, for the path below the lease's root.
+
+    A gateway to which this was passed on does not know the root that the client sees, and nobody can be believed who
+    would tell it: it answers with `_HOP_ROOT`, which the gateway that the client sees puts its own root in place of.
+    """
     services: Services = request.app.state.services
     check_origin(request, services.settings)
+    passed_on = was_passed_on(request)
     # First, so that a host that is not trusted is told before anything is done in the browser.
-    root = websocket_root(request, services.settings)
+    root = _HOP_ROOT if passed_on else websocket_root(request, services.settings)
     token = request.path_params["token"]
     path = _path(request)
-    async with services.leases.visit(token) as grant:
+    async with services.leases.visit(token, forwarded=passed_on) as grant:
+        if grant.devtools_url is None:
+            return await _elsewhere(request, services, grant, root)
         authority = urlsplit(grant.devtools_url).netloc
         answer = await _ask(services, request, authority, path)
+    return Response(readdressed(answer.body, authority, f"{root}/v1/connect/{token}"), headers=_HEADERS)
+
+
+async def _elsewhere(request: Request, services: Services, grant: Grant, root: str) -> Response:
+    """The answer of the gateway that has the browser."""
+    assert grant.host_url is not None
+    try:
+        response = await pass_on(request, services, grant.host_url, seconds=services.settings.attach_timeout_seconds)
+    except NotAnswered as error:
+        raise Unavailable(
+            f"The gateway that has the browser of this lease can't be reached: {error}.",
+            "runtime.host_unavailable",
+            retry_after=1,
+        ) from error
+    if response.status_code != 200:
+        return response
     return Response(
-        readdressed(answer.body, authority, f"{root}/v1/connect/{token}"), headers=_HEADERS, media_type=None
+        _moved(bytes(response.body), re.escape(urlsplit(_HOP_ROOT).netloc.encode()), root), headers=_HEADERS
     )
 
 
@@ -88,16 +114,19 @@ def _path(request: Request) -> str:
 def readdressed(body: bytes, authority: str, root: str) -> bytes:
     """A browser's answer with the websockets of `authority` under `root` (ws(s)://...), and that nowhere else.
 
-    Addresses are found as text: an answer may be large, and what is no address can't look like one but for a page that
-    has the browser's address in its own address or title.
+    Addresses are found as text: an answer may be large, and nothing else in it looks like one, but for a page that has
+    the browser's address in its own address or title.
     """
-    scheme, _, place = root.partition("://")
     port = authority.rpartition(":")[2]
-    own = rb"(?:" + b"|".join(re.escape(name) for name in _names(authority, port)) + rb")(?!\d)"
-    told = {b"://": json.dumps(place)[1:-1].encode(), b"=": quote(place, safe="/:[]").encode()}
-    websockets = re.compile(rb"\bws(=|://)" + own + rb"(?=/devtools/)")
-    body = websockets.sub(lambda match: scheme.encode() + match[1] + told[match[1]], body)
-    return re.sub(own, b"browser.invalid", body)
+    own = rb"(?:" + b"|".join(re.escape(name) for name in sorted(_names(authority, port))) + rb")(?!\d)"
+    return re.sub(own, b"browser.invalid", _moved(body, own + rb"(?=/devtools/)", root))
+
+
+def _moved(body: bytes, place: bytes, root: str) -> bytes:
+    """The body with `ws://<place>`, and `ws=<place>` as in the query of an address, turned into those of `root`."""
+    scheme, _, new = root.partition("://")
+    told = {b"://": json.dumps(new)[1:-1].encode(), b"=": quote(new, safe="/:[]").encode()}
+    return re.sub(rb"\bws(=|://)" + place, lambda match: scheme.encode() + match[1] + told[match[1]], body)
 
 
 def _names(authority: str, port: str) -> set[bytes]:

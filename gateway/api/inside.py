@@ -11,6 +11,8 @@ from urllib.parse import quote
 import httpx
 
 _LONGEST_CHUNK = 64 * 1024
+# What a path has as it stands on the wire.
+_PATH = "/%:@!$&'()*+,;="
 
 
 class NotAnswered(Exception):
@@ -42,8 +44,8 @@ class Inside:
         seconds: float,
         body: bytes = b"",
     ) -> Answer:
-        """The answer of `root` (http(s)://host[:port]) to `path`, both as they are; raises NotAnswered."""
-        address = root + quote(path) + ("?" + quote(query, safe=string.punctuation) if query else "")
+        """The answer of `root` (http(s)://host[:port][/prefix]) to `path`; raises NotAnswered."""
+        address = root + quote(path, safe=_PATH) + ("?" + quote(query, safe=string.punctuation) if query else "")
         try:
             async with (
                 asyncio.timeout(seconds),
