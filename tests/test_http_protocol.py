@@ -16,9 +16,8 @@ import pytest
 import pytest_asyncio
 
 from gateway.app import Gateway
-from gateway.server import _configuration, _Server
 from gateway.settings import Settings
-from tests.waiting import until
+from tests.serving import serving
 
 HEAD_SECONDS = 0.6
 BODY_SECONDS = 0.6
@@ -129,13 +128,8 @@ class Port:
 
 @pytest_asyncio.fixture
 async def port(gateway: Gateway, settings: Settings, api_key: str) -> AsyncIterator[Port]:
-    server = _Server(_configuration(settings.model_copy(update={"port": 0}), gateway))
-    serving = asyncio.create_task(server.serve())
-    await until(lambda: server.started, "the server listens", 10)
-    yield Port(server.servers[0].sockets[0].getsockname()[1], api_key)
-    server.should_exit = True
-    await serving
-    assert server.server_state.connections == set()
+    async with serving(gateway, settings) as number:
+        yield Port(number, api_key)
 
 
 def head(first: str = "GET /healthz HTTP/1.1", **headers: str) -> bytes:
@@ -416,26 +410,21 @@ async def test_an_upgrade_behind_an_unanswered_request_is_refused_after_its_answ
         assert await raw.closed() == b""
 
 
-@pytest.mark.parametrize("path", ["/", "/v1/spaces", "/v1/connect/x/y", "/v1/connect/x/json/version"])
+@pytest.mark.parametrize("path", ["/", "/v1/spaces", "/v1/connect", "/docs"])
 async def test_a_websocket_where_there_is_none_is_404_in_the_one_shape(port: Port, path: str) -> None:
     async with port.connected() as raw:
         await raw.send(upgrade().replace(b"/v1/connect/x", path.encode(), 1))
         answer = await raw.answer()
         assert (answer.status, answer.code) == (404, "route.not_found")
-        assert b"connect/x" not in answer.body
 
 
 async def test_an_upgrade_whose_lines_are_too_long_is_431(gateway: Gateway, settings: Settings) -> None:
-    server = _Server(_configuration(settings.model_copy(update={"port": 0, "max_header_bytes": 65536}), gateway))
-    serving = asyncio.create_task(server.serve())
-    await until(lambda: server.started, "the server listens", 10)
-    port = Port(server.servers[0].sockets[0].getsockname()[1], "")
-    for more in ({"Cookie": "x" * 8192}, {f"X-{number}": "x" for number in range(128)}):
-        answer = await port.ask(upgrade(**more))
-        assert (answer.status, answer.code) == (431, "request.headers_too_large")
-    fitting = {"Cookie": "x" * (8192 - len("Cookie: \r\n"))}
-    async with port.connected() as raw:
-        await raw.send(upgrade(**fitting))
-        assert (await raw.answer()).code == "lease.unknown"
-    server.should_exit = True
-    await serving
+    async with serving(gateway, settings.model_copy(update={"max_header_bytes": 65536})) as number:
+        port = Port(number, "")
+        for more in ({"Cookie": "x" * 8192}, {f"X-{number}": "x" for number in range(128)}):
+            answer = await port.ask(upgrade(**more))
+            assert (answer.status, answer.code) == (431, "request.headers_too_large")
+        fitting = {"Cookie": "x" * (8192 - len("Cookie: \r\n"))}
+        async with port.connected() as raw:
+            await raw.send(upgrade(**fitting))
+            assert (await raw.answer()).code == "lease.unknown"
