@@ -106,7 +106,8 @@ async def build(
 def create_app(services: Services) -> ASGIApp:
     routes = [
         *operations.routes(OPERATIONS),
-        WebSocketRoute("/v1/connect/{token}", connect.connect),
+        WebSocketRoute("/v1/connect/{token}", connect.Connect()),
+        WebSocketRoute("/v1/connect/{token}/{below:path}", connect.Connect()),
         *connect.PLAIN_ROUTES,
         *discovery.ROUTES,
         *health.ROUTES,

@@ -36,9 +36,6 @@ _KUBERNETES_NAME = re.compile(
 )
 _KUBERNETES_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
-# Extensions have origins of their own scheme, like chrome-extension://<id>.
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._~%-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
-
 
 def _http_url(value: str) -> str:
     wrong = ValueError("must be an http or https address without user, query and fragment")
@@ -53,7 +50,15 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _origin(value: str) -> str:
+    # Extensions have origins of their own scheme, like chrome-extension://<id>.
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", value):
+        raise ValueError("must be scheme://host or scheme://host:port each, as a browser sends it in `Origin`")
+    return value
+
+
 HttpUrl = Annotated[str, AfterValidator(_http_url), WithJsonSchema({"type": "string", "format": "uri"})]
+Origin = Annotated[str, AfterValidator(_origin)]
 
 
 def _secret(default: Any, description: str) -> Any:
@@ -81,11 +86,8 @@ class Settings(BaseModel):
     forwarded_allow_ips: str = Field(
         "127.0.0.1", description="Addresses of proxies in front whose `X-Forwarded-*` headers are believed."
     )
-    allowed_origins: tuple[str, ...] = Field(
+    allowed_origins: tuple[Origin, ...] = Field(
         (), description="Origins (`scheme://host[:port]`) of web pages that may use leases, besides the gateway's own."
-    )
-    request_header_seconds: float = Field(
-        10.0, gt=0, le=600, description="Seconds in which the head of a request must have arrived."
     )
 
     # What it keeps
@@ -151,6 +153,9 @@ class Settings(BaseModel):
     )
 
     # Requests
+    request_header_seconds: float = Field(
+        10.0, gt=0, le=600, description="Seconds in which the head of a request must be complete."
+    )
     max_header_bytes: int = Field(
         64 * 1024, ge=1024, le=1024**2, description="Largest head of a request: its first line and its headers."
     )
@@ -178,14 +183,6 @@ class Settings(BaseModel):
         if not isinstance(value, str):
             return value
         return tuple(part.strip().lower() for part in value.split(",") if part.strip())
-
-    @field_validator("allowed_origins")
-    @classmethod
-    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in value:
-            if not _ORIGIN.fullmatch(origin):
-                raise ValueError("must be origins as browsers send them, like https://tool.example or http://host:8080")
-        return value
 
     @field_validator("database_url")
     @classmethod

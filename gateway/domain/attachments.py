@@ -20,7 +20,10 @@ class Close(Enum):
     """Why a socket ends: close code and reason, a contract for clients (docs/close-codes.md)."""
 
     CLIENT_CLOSED = (1000, "client_closed")
+    TARGET_CLOSED = (1000, "target_closed")
     DRAINING = (1001, "draining")
+    PROTOCOL_ERROR = (1002, "protocol_error")
+    INVALID_TEXT = (1007, "invalid_text")
     TOO_BIG = (1009, "too_big")
     UPSTREAM_ERROR = (1011, "upstream_error")
     PING_TIMEOUT = (1011, "ping_timeout")

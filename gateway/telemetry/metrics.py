@@ -67,6 +67,7 @@ _ENDINGS = (
     "driver.exited",
 )
 _REFUSALS = (
+    "connect.origin_refused",
     "lease.unknown",
     "lease.expired",
     "lease.revoked",
@@ -76,6 +77,9 @@ _REFUSALS = (
     "gateway.max_sockets",
     "lease.max_sockets",
     "browser.unreachable",
+    "target.not_found",
+    # Refused by the gateway that has the browser, which counts the reason.
+    "elsewhere",
     "gateway.draining",
     "database.unavailable",
 )

@@ -87,6 +87,11 @@ def review(payload: bytes | bytearray, policy: Policy | None) -> tuple[Action, b
         return Action.ANSWER, _refusal(message, _MALFORMED, str(error))
 
 
+def not_a_text() -> bytes:
+    """The answer to a binary message: commands are texts."""
+    return _refusal({}, _MALFORMED, "JSON: a command is a text message, and this one is binary")
+
+
 class _Malformed(Exception):
     """Raised for what is not JSON, or can't be told to Chromium; the message is for the client."""
 
