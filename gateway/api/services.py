@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.api.inside import Inside
 from gateway.domain.access import Access
 from gateway.domain.ai_connections import AiConnections
 from gateway.domain.leases import Leases
@@ -24,3 +25,4 @@ class Services:
     runtimes: Runtimes
     leases: Leases
     large_commands: LargeCommands
+    inside: Inside
