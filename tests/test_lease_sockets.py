@@ -28,6 +28,7 @@ from gateway.domain.leases import Grant, Leases
 from gateway.domain.runtimes import GATEWAY_STOPPED, SILENT_SECONDS
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.errors import GatewayError
+from gateway.server import internal_url
 from gateway.settings import Settings
 from gateway.store import leases as store_leases
 from gateway.store import schema
@@ -177,6 +178,31 @@ async def test_the_gateway_with_the_browser_is_granted_its_address_and_others_th
     assert here.socket_id != there.socket_id
     for node, grant in ((host, here), (other, there)):
         node.leases.leave(grant, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({"host": "127.0.0.1"}, "http://127.0.0.1:1234"),
+        ({"host": "10.0.0.7"}, "http://10.0.0.7:1234"),
+        ({"host": "::1"}, "http://[::1]:1234"),
+        ({"host": "one.internal"}, "http://one.internal:1234"),
+        ({"host": "0.0.0.0"}, None),
+        ({"host": "::"}, None),
+        ({"host": ""}, None),
+        ({"host": "0.0.0.0", "internal_url": "https://one.internal/prefix"}, "https://one.internal/prefix"),
+    ],
+)
+def test_where_a_gateway_is_reached_is_what_is_set_or_where_it_listens(given: dict[str, str], url: str | None) -> None:
+    assert internal_url(Settings(**given), 1234) == url
+
+
+async def test_a_heartbeat_tells_where_a_gateway_is_reached(another: Another) -> None:
+    node = await another(running=False)
+    for url in ("http://10.0.0.7:1", "http://10.0.0.8:1", None):
+        node.gateway.supervisor.reached_at(url)
+        await node.round()
+        assert await node.execute("SELECT internal_url FROM gateways") == [(url,)]
 
 
 async def test_what_was_passed_on_is_not_passed_on_again(host: Node, other: Node) -> None:
