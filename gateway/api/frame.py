@@ -104,7 +104,8 @@ def _told(error: Exception, scope: Scope) -> GatewayError:
 
 def _no_route(error: HTTPException, scope: Scope) -> GatewayError:
     """What Starlette's router says, in our words."""
-    lease = scope["path"].startswith(_LEASES)
+    # Also where a proxy in front has left its prefix.
+    lease = _LEASES in scope["path"].lower()
     path = f"{_LEASES}..." if lease else scope["path"][:200]
     if error.status_code == 404 and lease:
         return NotFound("There is nothing of this name below a lease's address; docs/close-codes.md has what there is.")
