@@ -102,6 +102,7 @@ class _Attach:
             self.upstream,
             partial(_left, self.services, self.grant),
             policy=None,
+            large=self.services.large_commands,
             reviewed=self.grant.devtools_url is not None,
             lost=self.lost,
             max_message_bytes=settings.max_message_bytes,
@@ -118,6 +119,7 @@ class _Attach:
                 self.upstream,
                 self.grant.attachment,
                 policy=None,
+                large=self.services.large_commands,
                 reviewed=self.grant.devtools_url is not None,
                 lost=self.lost,
             )
