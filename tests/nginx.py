@@ -53,6 +53,7 @@ def free_port() -> int:
 
 def documented(port: int, gateway_port: int, *, tls: bool, prefix: str, read_seconds: int | None = None) -> str:
     """The configuration of the docs, with these ports, with or without TLS, under `prefix` ("/" or "/name/")."""
+    block: str
     (block,) = re.findall(r"```nginx\n(.*?)```", (ROOT / "docs" / "proxies.md").read_text(), re.DOTALL)
     changes = {
         r"server 127\.0\.0\.1:8787;": f"server 127.0.0.1:{gateway_port};",

@@ -254,12 +254,11 @@ async def test_no_method_at_a_leases_address_has_its_token_repeated(anonymous: h
             assert (answer.status_code, method) == (426, method)
             assert answer.headers["upgrade"] == "websocket"
             assert TOKEN not in answer.text
-        for before, after in (("", "/x"), ("", "/json/version/x"), ("/prefix", ""), ("/PREFIX/", "/json"), ("/", "")):
-            answer = await anonymous.request(method, f"{before}/v1/connect/{TOKEN}{after}")
+        below = f"/v1/connect/{TOKEN}/x"
+        for path in (below, f"/prefix{below}", below.replace("v1", "V1"), f"/connect/{TOKEN}", f"/{TOKEN}"):
+            answer = await anonymous.request(method, path)
             assert (answer.status_code, method) == (404, method)
             assert TOKEN not in answer.text
-        answer = await anonymous.request(method, f"/V1/Connect/{TOKEN}")
-        assert (answer.status_code, TOKEN in answer.text) == (404, False)
 
 
 @pytest.mark.parametrize("settings", [{"max_body_bytes": 1024}], indirect=True)
