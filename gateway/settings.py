@@ -120,6 +120,9 @@ class Settings(BaseModel):
         256 * 1024 * 1024, ge=1024, le=1024**3, description="Largest websocket message, either way."
     )
     attach_timeout_seconds: float = Field(5.0, gt=0, le=60, description="Seconds a browser has to accept an attach.")
+    cdp_unknown: Literal["refuse", "allow"] = Field(
+        "refuse", description="What happens to DevTools commands that the policy does not know."
+    )
 
     # Requests
     max_body_bytes: int = Field(1024 * 1024, ge=1024, le=1024**3, description="Largest body of an API request.")
