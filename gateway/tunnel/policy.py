@@ -25,7 +25,7 @@ _USUAL_FILTER: list[Any] = [{"type": "browser", "exclude": True}, {"type": "tab"
 _WITHOUT_BROWSER_UI = {"type": "browser_ui", "exclude": True}
 # A drop of one of these opens an address in it.
 _LINK_TYPES = frozenset({"text/uri-list", "text/x-moz-url", "url"})
-_LINK = re.compile(r"^[^#\r\n][^\r\n]*", re.MULTILINE)
+_LINE_END = re.compile(r"[\r\n]")
 # Links that pages have and people drag; a drop of one does no more than a click on it.
 _DRAGGED_LINK = re.compile(r"\s*(javascript|mailto|tel):", re.IGNORECASE | re.ASCII)
 
@@ -175,11 +175,17 @@ def _drag_item(method: str, item: object) -> str | None:
         case {"mimeType": str(kind), "data": str(content)}:
             if kind.strip().lower() not in _LINK_TYPES:
                 return None
-            links = [link for link in _LINK.findall(content) if ":" in link and not _DRAGGED_LINK.match(link)]
-            refused = next(filter(None, map(refused_address, links)), None)
+            refused = next(filter(None, map(_refused_link, _LINE_END.split(content))), None)
             return None if refused is None else _refused_scheme(method, refused)
         case _:
             return _malformed(method, "data.items", "a list of objects with mimeType and data as texts")
+
+
+def _refused_link(line: str) -> str | None:
+    """Comments, and what is no address, open nothing."""
+    if line.startswith("#") or ":" not in line or _DRAGGED_LINK.match(line):
+        return None
+    return refused_address(line)
 
 
 def _key(_method: str, params: dict[str, Any]) -> None:
@@ -188,7 +194,7 @@ def _key(_method: str, params: dict[str, Any]) -> None:
 
 
 def _context(method: str, params: dict[str, Any]) -> str | None:
-    other = sorted(params.keys() - {"disposeOnDetach"})
+    other = [name for name in params if name != "disposeOnDetach"]
     if not other:
         return None
     return _refusal(
