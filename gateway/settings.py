@@ -145,6 +145,9 @@ class Settings(BaseModel):
         10.0, gt=0, le=600, description="Seconds that the review of a command of 1 MiB or more may take."
     )
     attach_timeout_seconds: float = Field(5.0, gt=0, le=60, description="Seconds a browser has to accept an attach.")
+    cdp_unknown: Literal["refuse", "allow"] = Field(
+        "refuse", description="What happens to DevTools commands that the policy does not know."
+    )
 
     max_discovery_bytes: int = Field(
         16 * 1024 * 1024,

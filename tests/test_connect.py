@@ -302,7 +302,7 @@ async def test_plain_http_is_told_to_upgrade_and_never_shown_the_token(served: S
     lease = await served.lease()
     address = lease.url.replace("ws", "http", 1)
     for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
-        for more in ("", "/", "?a=b"):
+        for more in ("", "/", "/devtools/page/A", "?a=b"):
             answer = await served.api.request(method, address + more)
             assert answer.status_code == 426
             assert answer.headers["Upgrade"] == "websocket"
