@@ -39,6 +39,8 @@ FLUSH_SECONDS = 0.5
 _GOODBYE_SECONDS = 5.0
 # The same, for one whose answer would not be understood.
 _DEAF_SECONDS = 1.0
+# A timer of the loop may be early by a little; it is not asked again at once.
+_TICK_SECONDS = 0.005
 
 # Answers of ours that a client may leave waiting before its commands wait too.
 _MOST_ANSWERS = 64
@@ -77,6 +79,7 @@ class Tunnel(asyncio.Protocol):
         "_leave",
         "_loop",
         "_lost",
+        "_next_ping",
         "_owes",
         "_ping_seconds",
         "_policy",
@@ -87,6 +90,7 @@ class Tunnel(asyncio.Protocol):
         "_spliced",
         "_timer",
         "_transport",
+        "_unanswered",
         "_upstream",
         "_waiting",
     )
@@ -138,6 +142,9 @@ class Tunnel(asyncio.Protocol):
         # How much of what the browser sent before the end is still to come through.
         self._flush_left = 0
         self._awaiting_close = False
+        self._next_ping = 0.0
+        # When a ping went out that nothing has come after, and whether anything came since the last one.
+        self._unanswered: float | None = None
         self._heard = True
         self._sent_at_ping = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -151,7 +158,8 @@ class Tunnel(asyncio.Protocol):
         self._connections = connections
         connections.add(self)
         transport.set_protocol(self)
-        self._timer = self._loop.call_later(self._ping_seconds, self._ping)
+        self._next_ping = self._loop.time() + self._ping_seconds
+        self._timer = self._loop.call_later(self._ping_seconds, self._tick)
         self._upstream.deliver(self)
         self._attachment.watch(self.end)
 
@@ -392,18 +400,26 @@ class Tunnel(asyncio.Protocol):
 
     # Keeping it alive
 
-    def _ping(self) -> None:
-        self._heard = False
-        self._sent_at_ping = self._bytes_to_client
-        self._write(frame(Opcode.PING, b""))
-        self._timer = self._loop.call_later(self._pong_seconds, self._expect_pong)
-
-    def _expect_pong(self) -> None:
-        # A slow client that still takes what it is sent has the ping behind all that.
-        if not self._heard and not (self._client_full and self._bytes_to_client > self._sent_at_ping):
+    def _tick(self) -> None:
+        """Ping when it is time to, and end it when a ping was not answered in time."""
+        now = self._loop.time()
+        if self._heard or (self._client_full and self._bytes_to_client > self._sent_at_ping):
+            # A slow client that still takes what it is sent has the ping behind all that.
+            self._unanswered = None
+        elif self._unanswered is not None and now >= self._unanswered + self._pong_seconds:
             self.end(Close.PING_TIMEOUT)
             return
-        self._timer = self._loop.call_later(max(0.0, self._ping_seconds - self._pong_seconds), self._ping)
+        if now >= self._next_ping:
+            self._heard = False
+            self._sent_at_ping = self._bytes_to_client
+            self._write(frame(Opcode.PING, b""))
+            self._next_ping = now + self._ping_seconds
+            if self._unanswered is None:
+                self._unanswered = now
+        due = (
+            self._next_ping if self._unanswered is None else min(self._next_ping, self._unanswered + self._pong_seconds)
+        )
+        self._timer = self._loop.call_later(max(_TICK_SECONDS, due - now), self._tick)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
