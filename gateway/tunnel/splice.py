@@ -416,9 +416,9 @@ class Tunnel(asyncio.Protocol):
             self._next_ping = now + self._ping_seconds
             if self._unanswered is None:
                 self._unanswered = now
-        due = (
-            self._next_ping if self._unanswered is None else min(self._next_ping, self._unanswered + self._pong_seconds)
-        )
+        due = self._next_ping
+        if self._unanswered is not None:
+            due = min(due, self._unanswered + self._pong_seconds)
         self._timer = self._loop.call_later(max(_TICK_SECONDS, due - now), self._tick)
 
     def _cancel_timer(self) -> None:
