@@ -1,6 +1,6 @@
 """Commands to a real browser: `Runtime.evaluate("1+1")`, large replies, and a Playwright script.
 
-The browser is one that a gateway launched. Our tunnel is that gateway, with a lease; direct is the browser's own socket.
+The browser is one that a gateway launched. Our tunnel is that gateway, by a lease; direct is the browser's own socket.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from tests.pages import PageServer
 
 EXPRESSION = {"expression": "1+1"}
 REPLIES = (1 << 20, 20 << 20)
-
 CALLS = 2000
+AT_ONCE = 16
+ACTIONS = 300
+
 # Ways take turns after so many calls, so that a slow moment of the machine falls on all of them.
 _CALLS_IN_TURN = 100
 _UNCOUNTED_CALLS = 10
-_AT_ONCE = 16
 _AT_ONCE_SECONDS = 2.0
 _REPLIES_BYTES = 40 << 20
-_ACTIONS = 300
 _LIFE_SECONDS = 7200
 
 
@@ -57,7 +57,7 @@ def browser_ways(kinds: Sequence[str]) -> Iterator[list[Way]]:
         yield opened
 
 
-def evaluate(opened: Sequence[Way], rounds: int, calls: int) -> Results:
+def evaluate(opened: Sequence[Way], rounds: int) -> Results:
     """One at a time: p50 and p99 in microseconds."""
     results = Results([way.name for way in opened])
     with _page(opened[0]) as page, contextlib.ExitStack() as stack:
@@ -65,7 +65,7 @@ def evaluate(opened: Sequence[Way], rounds: int, calls: int) -> Results:
         for _ in range(rounds):
             seconds: dict[str, list[float]] = {name: [] for name in evaluators}
             names = list(evaluators)
-            for turn in range(calls // _CALLS_IN_TURN):
+            for turn in range(CALLS // _CALLS_IN_TURN):
                 for name in names if turn % 2 == 0 else reversed(names):
                     seconds[name] += evaluators[name].take(_CALLS_IN_TURN)
             results.add(
@@ -81,7 +81,7 @@ def evaluate_at_once(opened: Sequence[Way], rounds: int) -> Results:
     """Sixteen sockets with one command under way on each."""
     with _page(opened[0]) as page, contextlib.ExitStack() as stack:
         evaluators = {
-            way.name: (way, [stack.enter_context(Evaluator(way, page)) for _ in range(_AT_ONCE)]) for way in opened
+            way.name: (way, [stack.enter_context(Evaluator(way, page)) for _ in range(AT_ONCE)]) for way in opened
         }
         return in_turns(list(evaluators), rounds, lambda kind: _at_once(*evaluators[kind]))
 
@@ -182,7 +182,7 @@ def _script(playwright: Playwright, endpoint: str, url: str) -> float:
     browser = playwright.chromium.connect_over_cdp(endpoint)
     page = browser.contexts[0].new_page()
     page.goto(url)
-    for number in range(1, _ACTIONS // 3 + 1):
+    for number in range(1, ACTIONS // 3 + 1):
         page.fill("#name", f"visitor {number}")
         page.click("#greet")
         assert page.inner_text("#result") == f"Hello visitor {number}, {number}"

@@ -2,13 +2,12 @@
 
     python -m bench.tunnel.library
 
-The bare streams (streams.py) show what a proxy can carry, but no browser writes and no client reads for nothing. This is
-the nearer thing, and the one in which the goals were set. The server answers as the bare browser does.
+The bare streams (streams.py) show what a proxy can carry, but no browser writes and no client reads for nothing. This
+is the nearer thing, and the one in which the goals were set. The server answers as the bare browser does.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import Sequence
@@ -30,10 +29,11 @@ def pushes(kinds: Sequence[str], target: str, sizes: Sequence[int], rounds: int)
         by_name = {way.name: way for way in opened}
         for way in opened:
             uvloop.run(_push(way, sizes[0], SECONDS / 4))
-        return {
-            size: in_turns(kinds, rounds, lambda kind, size=size: uvloop.run(_push(by_name[kind], size, SECONDS)))
-            for size in sizes
-        }
+
+        def of(size: int) -> Results:
+            return in_turns(kinds, rounds, lambda kind: uvloop.run(_push(by_name[kind], size, SECONDS)))
+
+        return {size: of(size) for size in sizes}
 
 
 async def _push(way: Way, size: int, seconds: float) -> Measures:
@@ -61,7 +61,7 @@ async def _answer(client: ServerConnection) -> None:
         while time.monotonic() < deadline:
             await client.send(text)
             pushed += 1
-        await client.send('{"id":%d,"result":{"messages":%d,%s' % (command["id"], pushed, STREAM_END.decode()))
+        await client.send(f'{{"id":{command["id"]},"result":{{"messages":{pushed},{STREAM_END.decode()}')
 
 
 async def main() -> None:

@@ -1,6 +1,6 @@
 """The proxies of the bench that are written in Python, each a process of its own with one fixed browser behind it.
 
-    python -m bench.tunnel.servers pump ws://127.0.0.1:9222/devtools/browser/...
+python -m bench.tunnel.servers pump ws://127.0.0.1:9222/devtools/browser/...
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import socket
+from typing import Any
 
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
-from starlette.types import ASGIApp
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -61,7 +61,7 @@ class Pump:
         return uvicorn.Config(app, ws_max_size=_MOST_BYTES, ws_per_message_deflate=False, **_QUIET)
 
 
-_QUIET = {"log_level": "warning", "lifespan": "off", "access_log": False}
+_QUIET: dict[str, Any] = {"log_level": "warning", "lifespan": "off", "access_log": False}
 
 
 async def serve(configuration: uvicorn.Config) -> None:

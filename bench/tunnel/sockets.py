@@ -79,14 +79,9 @@ def _stalled(kind: str, target: str) -> Measures:
             client.socket.sendall(client.request("Runtime.evaluate", command))
             peak, pushed = _peak_of_a_stall(opened.process, watcher)
             received, last = client.swallow(STREAM_END)
-            peak_of_all = max(peak, _rss(opened.process))
         assert messages_of(last) == PUSHED_MIB, "the browser gave up before all was pushed"
         assert received > PUSHED_MIB * _MIB, f"only {received} bytes came when they were read"
-    return {
-        "growthMib": (peak - before) / _MIB,
-        "growthWhenReadMib": (peak_of_all - before) / _MIB,
-        "pushedMib": (pushed - pushed_before) / _MIB,
-    }
+    return {"growthMib": (peak - before) / _MIB, "pushedMib": (pushed - pushed_before) / _MIB}
 
 
 def _peak_of_a_stall(process: psutil.Process | None, watcher: Client) -> tuple[int, int]:

@@ -25,10 +25,11 @@ def streams(kinds: Sequence[str], target: str, sizes: Sequence[int], rounds: int
         by_name = {way.name: way for way in opened}
         for way in opened:
             stream(way, sizes[0], SECONDS / 4)
-        return {
-            size: in_turns(kinds, rounds, lambda kind, size=size: stream(by_name[kind], size, SECONDS))
-            for size in sizes
-        }
+
+        def of(size: int) -> Results:
+            return in_turns(kinds, rounds, lambda kind: stream(by_name[kind], size, SECONDS))
+
+        return {size: of(size) for size in sizes}
 
 
 def stream(way: Way, size: int, seconds: float) -> Measures:

@@ -6,7 +6,7 @@ It answers any command; what `Runtime.evaluate` is given may be one of:
 
 | expression | answer |
 |---|---|
-| `stream SIZE SECONDS COUNT` | events of SIZE bytes for so long, but at most COUNT (0: any number); then how many they were |
+| `stream SIZE SECONDS COUNT` | events of SIZE bytes for SECONDS, at most COUNT (0: no limit); then their number |
 | `pushed` | bytes of all streams that have left this process |
 | anything else | 2 |
 """
@@ -47,8 +47,8 @@ class Browser:
 class Stream:
     """Events in batches that were made beforehand: several small ones in a write, as a socket under load has them."""
 
-    def __init__(self, id: int, size: int, seconds: float, count: int) -> None:
-        self.id = id
+    def __init__(self, command: int, size: int, seconds: float, count: int) -> None:
+        self.command = command
         self.messages = 0
         message = frame(event(size))
         self._in_batch = max(1, _BATCH_BYTES // len(message))
@@ -145,13 +145,13 @@ class Session(asyncio.Protocol):
             batch = self._stream.batch()
             if batch is None:
                 over, self._stream = self._stream, None
-                self._answer(over.id, b'{"messages":%d,%b' % (over.messages, STREAM_END[:-1]))
+                self._answer(over.command, b'{"messages":%d,%b' % (over.messages, STREAM_END[:-1]))
                 return
             self._browser.handed_over += len(batch)
             self._transport.write(batch)
 
-    def _answer(self, id: int, result: bytes) -> None:
-        self._transport.write(frame(b'{"id":%d,"result":%b}' % (id, result)))
+    def _answer(self, command: int, result: bytes) -> None:
+        self._transport.write(frame(b'{"id":%d,"result":%b}' % (command, result)))
 
 
 def event(size: int) -> bytes:
