@@ -25,6 +25,7 @@ _MIB = 1 << 20
 # A fresh process for each, whose memory hardly differs from round to round.
 _MEMORY_ROUNDS = 3
 
+_MEMORY = (Column("USS", "ussKib"), Column("RSS", "rssKib"))
 _CPU_PER_MILLION = Column("CPU s per million", "cpuPerMillion", "{:.2f}")
 _CPU_PER_GIB = Column("CPU s per GiB", "cpuPerGib", "{:.2f}")
 _PUSH = (
@@ -92,6 +93,16 @@ def playwright(opened: Sequence[Way], options: Options) -> Iterator[Figure]:
     )
 
 
+def idle_gateway(opened: Sequence[Way], options: Options) -> Iterator[Figure]:
+    for way in (way for way in opened if way.name == TUNNEL):
+        yield Figure(
+            f"{options.sockets} idle sockets of one lease, KiB of the whole gateway each",
+            _MEMORY,
+            sockets.idle_of_gateway(way, options.sockets),
+            (Goal(TUNNEL, "ussKib", 8, "{:.1f} KiB"),),
+        )
+
+
 def flood(target: str, options: Options) -> Iterator[Figure]:
     for size, results in streams.streams(options.kinds, target, streams.FLOODS, options.rounds).items():
         yield Figure(
@@ -127,7 +138,7 @@ def bare_push(target: str, options: Options) -> Iterator[Figure]:
 def idle(target: str, options: Options) -> Iterator[Figure]:
     yield Figure(
         f"{options.sockets} idle sockets, KiB of the proxy each",
-        (Column("USS", "ussKib"), Column("RSS", "rssKib")),
+        _MEMORY,
         sockets.idle(options.kinds, target, options.sockets, options.memory_rounds),
         (Goal(TUNNEL, "ussKib", 8, "{:.1f} KiB"),),
     )
@@ -143,6 +154,8 @@ def stalled(target: str, options: Options) -> Iterator[Figure]:
 
 
 BROWSER: dict[str, Callable[[Sequence[Way], Options], Iterator[Figure]]] = {
+    # Before all else that the gateway is asked for.
+    "idle-gateway": idle_gateway,
     "evaluate": evaluate,
     "at-once": at_once,
     "replies": replies,

@@ -47,6 +47,7 @@ def browser_ways(kinds: Sequence[str]) -> Iterator[list[Way]]:
             "GATEWAY_LOG_LEVEL": "warning",
             "GATEWAY_WARM_BROWSERS": "0",
             "GATEWAY_IDLE_TIMEOUT_SECONDS": str(_LIFE_SECONDS),
+            "GATEWAY_MAX_SOCKETS_PER_LEASE": "10000",
         }
         gateway = stack.enter_context(GatewayProcess.start(data_dir, **env))
         lease = _lease(gateway)

@@ -17,6 +17,9 @@ PUMP, HTTP_PROXY = "pump", "node http-proxy"
 Starter = Callable[[str], Started]
 
 STARTERS: dict[str, Starter] = {
+    TUNNEL: lambda target: Started.python("bench.tunnel.servers", "tunnel", target),
+    UNPOLICED: lambda target: Started.python("bench.tunnel.servers", "tunnel-without-policy", target),
+    RELAY: lambda target: Started.python("bench.tunnel.servers", "relay", target),
     PUMP: lambda target: Started.python("bench.tunnel.servers", "pump", target),
     HTTP_PROXY: lambda target: Started.node("proxy.mjs", target),
 }

@@ -13,7 +13,6 @@ import resource
 import select
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,13 +29,11 @@ class Started:
     """A process that the bench started and that listens on a port of the loopback address."""
 
     def __init__(self, command: Sequence[str], cwd: Path) -> None:
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         self._process = subprocess.Popen(
             command,
             cwd=cwd,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._errors,
             bufsize=0,
             start_new_session=True,
         )
@@ -55,7 +52,7 @@ class Started:
     def node(cls, script: str, *arguments: str) -> Started:
         if not (NODE / "node_modules").is_dir():
             raise RuntimeError("bench/node is not installed; `make bench` does it, or `npm ci` in bench/node.")
-        return cls(["node", "--expose-gc", script, *arguments], NODE)
+        return cls(["node", "--expose-gc", "--no-deprecation", script, *arguments], NODE)
 
     def collect(self) -> None:
         """Returns when its garbage is collected."""
@@ -73,7 +70,6 @@ class Started:
             self._process.kill()
             self._process.wait(_END_SECONDS)
         self._process.stdout.close()
-        self._errors.close()
 
     def __enter__(self) -> Started:
         return self
@@ -86,9 +82,7 @@ class Started:
         ready, _, _ = select.select([self._process.stdout], [], [], START_SECONDS)
         line = self._process.stdout.readline() if ready else b""
         if not line:
-            self._errors.seek(0)
-            why = self._errors.read().decode(errors="replace")[-2000:]
-            raise RuntimeError(f"{self._process.args!r} printed nothing:\n{why}")
+            raise RuntimeError(f"{self._process.args!r} ended, or printed nothing within {START_SECONDS:g} s")
         return line
 
 

@@ -29,6 +29,11 @@ def idle(kinds: Sequence[str], target: str, count: int, rounds: int) -> Results:
     return in_turns(_without_direct(kinds), rounds, lambda kind: _idle(kind, target, count))
 
 
+def idle_of_gateway(gateway: Way, count: int) -> Results:
+    """The same of a whole gateway that has just started, once: what it has used before it uses again."""
+    return in_turns([gateway.name], 1, lambda _: _memory_of_each(gateway, count))
+
+
 def stalled(kinds: Sequence[str], target: str, rounds: int) -> Results:
     """Growth of the proxy, in MiB, while 400 MiB are pushed to a client that does not read."""
     return in_turns(_without_direct(kinds), rounds, lambda kind: _stalled(kind, target))
@@ -40,26 +45,34 @@ def _without_direct(kinds: Sequence[str]) -> list[str]:
 
 def _idle(kind: str, target: str, count: int) -> Measures:
     with way(kind, target) as opened:
-        for client in [_used_client(opened) for _ in range(_FIRST_SOCKETS)]:
+        return _memory_of_each(opened, count)
+
+
+def _memory_of_each(opened: Way, count: int) -> Measures:
+    for client in [_used_client(opened) for _ in range(_FIRST_SOCKETS)]:
+        client.close()
+    before = _memory(opened)
+    clients: list[Client] = []
+    try:
+        clients.extend(_used_client(opened) for _ in range(count))
+        after = _memory(opened)
+        # Not one of them was given up in the meantime.
+        for client in clients:
+            _use(client)
+    finally:
+        for client in clients:
             client.close()
-        before = _memory(opened)
-        clients: list[Client] = []
-        try:
-            clients += (_used_client(opened) for _ in range(count))
-            after = _memory(opened)
-            # Not one of them was given up in the meantime.
-            for client in clients:
-                client.call("Runtime.evaluate", {"expression": "1+1"})
-        finally:
-            for client in clients:
-                client.close()
     return {name: (after[name] - before[name]) / 1024 / count for name in after}
 
 
 def _used_client(opened: Way) -> Client:
     client = Client(opened.url)
-    client.call("Runtime.evaluate", {"expression": "1+1"})
+    _use(client)
     return client
+
+
+def _use(client: Client) -> None:
+    client.call("Browser.getVersion", {})
 
 
 def _memory(opened: Way) -> dict[str, float]:

@@ -15,8 +15,9 @@ FLOODS = (200, 300)
 PUSHES = (64 << 10, 1 << 20, 20 << 20)
 SECONDS = 1.0
 
-# Pings and the answer that ends the stream, beside its events.
+# Beside the events there are the answer that ends them, pings, and heads of frames where a proxy splits a message.
 _MOST_OTHER_BYTES = 4096
+_MOST_OTHER_SHARE = 0.001
 
 
 def streams(kinds: Sequence[str], target: str, sizes: Sequence[int], rounds: int) -> dict[int, Results]:
@@ -42,7 +43,10 @@ def stream(way: Way, size: int, seconds: float) -> Measures:
         elapsed, cpu = time.perf_counter() - started, way.cpu_seconds() - before
     messages = messages_of(last)
     expected = messages * len(frame(bytes(size)))
-    assert 0 < received - expected < _MOST_OTHER_BYTES, f"{received} bytes came of {messages} messages of {size}"
+    other = received - expected
+    assert 0 < other < _MOST_OTHER_BYTES + expected * _MOST_OTHER_SHARE, (
+        f"{received} bytes came of {messages} messages of {size}"
+    )
     return measures(way, size, messages, elapsed, cpu)
 
 

@@ -30,6 +30,7 @@ from bench.tunnel.websocket import CLOSE, PING, PONG, TEXT, frame, parse
 STREAM_END = b'"end":"of stream"}}'
 
 _BATCH_BYTES = 1 << 16
+_AGAIN_SECONDS = 0.2
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -144,14 +145,21 @@ class Session(asyncio.Protocol):
         while self._stream is not None and not self._paused:
             batch = self._stream.batch()
             if batch is None:
-                over, self._stream = self._stream, None
-                self._answer(over.command, b'{"messages":%d,%b' % (over.messages, STREAM_END[:-1]))
+                self._end(self._stream)
                 return
             self._browser.handed_over += len(batch)
             self._transport.write(batch)
 
+    def _end(self, stream: Stream) -> None:
+        """Tells how many there were. Once more a little later: a proxy may split a message anywhere, also in its end."""
+        self._stream = None
+        result = b'{"messages":%d,%b' % (stream.messages, STREAM_END[:-1])
+        self._answer(stream.command, result)
+        asyncio.get_running_loop().call_later(_AGAIN_SECONDS, self._answer, stream.command, result)
+
     def _answer(self, command: int, result: bytes) -> None:
-        self._transport.write(frame(b'{"id":%d,"result":%b}' % (command, result)))
+        if not self._transport.is_closing():
+            self._transport.write(frame(b'{"id":%d,"result":%b}' % (command, result)))
 
 
 def event(size: int) -> bytes:

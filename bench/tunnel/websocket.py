@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
+CONTINUATION, TEXT, CLOSE, PING, PONG = 0x0, 0x1, 0x8, 0x9, 0xA
 
 _READ_BYTES = 1 << 20
 _MASKED = 0x80
@@ -23,6 +23,7 @@ class Frame:
     opcode: int
     payload: bytes
     end: int
+    final: bool
 
 
 def frame(payload: bytes, opcode: int = TEXT, *, masked: bool = False) -> bytes:
@@ -38,7 +39,7 @@ def frame(payload: bytes, opcode: int = TEXT, *, masked: bool = False) -> bytes:
 
 
 def parse(received: bytearray) -> Frame | None:
-    """The frame at the front, unmasked; None while it is not all there. Nobody here sends a fragmented message."""
+    """The frame at the front, unmasked; None while it is not all there."""
     if len(received) < 2:
         return None
     size, at = received[1] & 0x7F, 2
@@ -56,7 +57,7 @@ def parse(received: bytearray) -> Frame | None:
     payload = bytes(memoryview(received)[at:end])
     if at > key_at:
         payload = _unmasked(payload, bytes(received[key_at:at]))
-    return Frame(received[0] & 0x0F, payload, end)
+    return Frame(received[0] & 0x0F, payload, end, final=received[0] > 0x7F)
 
 
 def _unmasked(payload: bytes, key: bytes) -> bytes:
@@ -117,17 +118,20 @@ class Client:
 
     def receive(self) -> bytes:
         """The next text message; pings are answered. Raises ConnectionError at the end of the socket."""
+        message = b""
         while True:
             found = parse(self._received)
             if found is None:
                 self._read()
                 continue
             del self._received[: found.end]
-            if found.opcode == TEXT:
-                return found.payload
-            if found.opcode == PING:
+            if found.opcode in (TEXT, CONTINUATION):
+                message += found.payload
+                if found.final:
+                    return message
+            elif found.opcode == PING:
                 self.socket.sendall(frame(found.payload, PONG, masked=True))
-            if found.opcode == CLOSE:
+            elif found.opcode == CLOSE:
                 code, reason = int.from_bytes(found.payload[:2]), found.payload[2:].decode(errors="replace")
                 raise ConnectionError(f"closed with {code} {reason}")
 
