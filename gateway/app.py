@@ -94,16 +94,17 @@ async def build(
         ai_connections=AiConnections(database, secrets, providers),
         spaces=Spaces(database, settings.region),
         runtimes=living,
-        leases=Leases(database, issuer, attachments, living, settings.lease_ttl_seconds),
+        leases=Leases(database, issuer, attachments, living, settings, gateway_id),
     )
-    supervisor = Supervisor(database, living, launcher, access, gateway_id)
+    supervisor = Supervisor(database, living, services.leases, launcher, access, gateway_id)
     return Gateway(create_app(services), services, supervisor, providers)
 
 
 def create_app(services: Services) -> ASGIApp:
     routes = [
         *operations.routes(OPERATIONS),
-        WebSocketRoute("/v1/connect/{token}", connect.connect),
+        WebSocketRoute("/v1/connect/{token}", connect.Connect()),
+        WebSocketRoute("/v1/connect/{token}/{below:path}", connect.Connect()),
         Route("/v1/connect/{token:path}", connect.Plain),
         *health.ROUTES,
         *docs.routes(OPERATIONS),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import ipaddress
 import os
 import signal
 import socket
@@ -61,6 +62,7 @@ async def serve(
         serving = asyncio.create_task(server.serve())
         try:
             await _until_started(server, serving)
+            gateway.supervisor.reached_at(_internal_url(settings, server))
             started(_address(settings, server))
             waiting = asyncio.create_task(stopping.wait())
             await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -115,6 +117,16 @@ async def _until_started(server: uvicorn.Server, serving: asyncio.Task[None]) ->
         if serving.done():
             serving.result()
         await asyncio.sleep(0.005)
+
+
+def _internal_url(settings: Settings, server: uvicorn.Server) -> str | None:
+    """Where other gateways reach this one; not known when it listens on all addresses and nobody says so."""
+    if settings.internal_url is not None:
+        return settings.internal_url
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(settings.host).is_unspecified:
+            return None
+    return _address(settings, server) if settings.host else None
 
 
 def _address(settings: Settings, server: uvicorn.Server) -> str:

@@ -31,6 +31,9 @@ from gateway.telemetry import metrics
 
 _log = structlog.get_logger("gateway.runtimes")
 
+# A gateway that has not beaten for so long counts as gone.
+SILENT_SECONDS = 30
+
 _ELSEWHERE_SECONDS = 15.0
 _ELSEWHERE_POLL_SECONDS = 0.2
 _DRAIN_POLL_SECONDS = 0.05
@@ -243,8 +246,7 @@ class Runtimes:
 
     async def _end_elsewhere(self, runtime_ids: list[UUID]) -> None:
         async with self._database.connect() as connection:
-            for runtime_id in runtime_ids:
-                await runtimes.want_stopped(connection, runtime_id=runtime_id)
+            await runtimes.want_stopped(connection, runtime_ids=runtime_ids)
         deadline = asyncio.get_running_loop().time() + _ELSEWHERE_SECONDS
         while True:
             async with self._database.connect() as connection:
@@ -315,6 +317,10 @@ class Runtimes:
     def hosted(self) -> set[UUID]:
         """Runtimes whose browser this gateway has."""
         return set(self._hosted)
+
+    def hosts(self, runtime_id: UUID) -> bool:
+        """Whether this gateway has the runtime's browser."""
+        return runtime_id in self._hosted
 
     def is_ending(self, runtime_id: UUID) -> bool:
         """Whether a hosted runtime's end has begun, which its row may not say yet."""

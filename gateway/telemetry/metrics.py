@@ -32,6 +32,19 @@ launch_failures = Counter("gateway_launch_failures", "Launches that failed, by c
 sockets_open = Gauge("gateway_sockets_open", "Websockets attached to leases.", registry=registry)
 sockets_closed = Counter("gateway_sockets_closed", "Websockets closed, by reason.", ["reason"], registry=registry)
 attach_refusals = Counter("gateway_attach_refusals", "Attaches refused, by code.", ["code"], registry=registry)
+attaches = Histogram(
+    "gateway_attach_seconds",
+    "Seconds from the check of a lease to a socket that is open.",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+    registry=registry,
+)
+socket_bytes = Counter(
+    "gateway_socket_bytes",
+    "Bytes that passed through sockets that have ended, by direction.",
+    ["direction"],
+    registry=registry,
+)
+commands = Counter("gateway_commands", "Commands of clients, on sockets that have ended.", registry=registry)
 _requests = Histogram(
     "gateway_request_seconds",
     "Seconds to answer API requests, by route and status class.",
@@ -54,13 +67,19 @@ _ENDINGS = (
     "driver.exited",
 )
 _REFUSALS = (
+    "connect.origin_refused",
     "lease.unknown",
     "lease.expired",
     "lease.revoked",
     "runtime.gone",
     "runtime.not_active",
     "runtime.host_unavailable",
+    "gateway.max_sockets",
+    "lease.max_sockets",
     "browser.unreachable",
+    "target.not_found",
+    # Refused by the gateway that has the browser, which counts the reason.
+    "elsewhere",
     "gateway.draining",
     "database.unavailable",
 )
@@ -73,6 +92,14 @@ for _close in Close:
     sockets_closed.labels(_close.reason)
 for _code in _REFUSALS:
     attach_refusals.labels(_code)
+for _direction in ("from_client", "to_client"):
+    socket_bytes.labels(_direction)
+
+
+def count_traffic(bytes_from_client: int, bytes_to_client: int, client_commands: int) -> None:
+    socket_bytes.labels("from_client").inc(bytes_from_client)
+    socket_bytes.labels("to_client").inc(bytes_to_client)
+    commands.inc(client_commands)
 
 
 def prepare_requests(routes: list[tuple[str, str]]) -> None:
