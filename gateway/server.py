@@ -19,6 +19,7 @@ from uuid import UUID
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
 from gateway.app import Gateway, build
 from gateway.domain.identifiers import new_id
@@ -56,7 +57,7 @@ async def serve(
 ) -> None:
     """Serve until a signal. `started` hears the address once it answers. Raises ConfigurationError."""
     async with running(settings, database, keys, browsers) as (gateway, launcher):
-        server = _Server(_configuration(settings, gateway))
+        server = _Server(configuration(settings, gateway.app))
         stopping = asyncio.Event()
         hear_signals(lambda _: _on_signal(stopping, gateway, launcher))
         serving = asyncio.create_task(server.serve())
@@ -90,9 +91,9 @@ async def running(
             await launcher.close()
 
 
-def _configuration(settings: Settings, gateway: Gateway) -> uvicorn.Config:
+def configuration(settings: Settings, app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
-        gateway.app,
+        app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",

@@ -34,7 +34,7 @@ from gateway.domain.runtimes import REASONS
 from gateway.launchers import browsers
 from gateway.launchers.base import LaunchSpec
 from gateway.launchers.local import LocalLauncher
-from gateway.server import _configuration, _Server
+from gateway.server import _Server, configuration
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 from gateway.tunnel.splice import Tunnel
@@ -139,10 +139,10 @@ def kind(request: pytest.FixtureRequest) -> str:
 async def served(
     gateway: Gateway, settings: Settings, api_key: str, database_url: str, kind: str
 ) -> AsyncIterator[Served]:
-    configuration = _configuration(settings.model_copy(update={"port": 0}), gateway)
+    of_server = configuration(settings.model_copy(update={"port": 0}), gateway.app)
     if kind == "relay":
-        configuration.ws = "websockets-sansio"
-    server = _Server(configuration)
+        of_server.ws = "websockets-sansio"
+    server = _Server(of_server)
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started, "the server listens", 10)
     port = server.servers[0].sockets[0].getsockname()[1]

@@ -121,7 +121,7 @@ class Ours:
     def configuration(self, *, tunnel: bool) -> uvicorn.Config:
         configuration = server.configuration(self._settings, Starlette(routes=[WebSocketRoute("/", self)]))
         if not tunnel:
-            configuration.ws = "auto"
+            configuration.ws = "websockets-sansio"
         return configuration
 
 
