@@ -21,6 +21,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from gateway.api.http_protocol import http_protocol
 from gateway.app import Gateway, build
 from gateway.domain.identifiers import new_id
 from gateway.domain.runtimes import GATEWAY_CRASHED, GATEWAY_STOPPED
@@ -97,7 +98,7 @@ def configuration(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=http_protocol(settings),
         ws=LeaseProtocol,
         ws_max_size=settings.max_message_bytes,
         ws_ping_interval=30.0,

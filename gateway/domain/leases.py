@@ -11,6 +11,7 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.crypto.tokens import TokenIssuer, lease_token_prefix
 from gateway.domain.attachments import Attachment, Attachments, Close, Ended
@@ -46,6 +47,14 @@ class Grant:
     socket_id: UUID
     devtools_url: str | None
     host_url: str | None
+
+
+class _NotAnswered(Exception):
+    """Carries what an upgrade's answer failed with past the database, which would take an OSError for its own."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
 
 
 class Leases:
@@ -155,6 +164,20 @@ class Leases:
             raise
 
     @contextlib.asynccontextmanager
+    async def visit(self, token: str, *, forwarded: bool = False) -> AsyncIterator[Grant]:
+        """A token checked for one plain request, which is what the block does.
+
+        Raises what `attach` raises, also when the lease or the runtime has ended by the end of the block: what was
+        heard in it may then be of another browser.
+        """
+        grant = await self.attach(token, forwarded=forwarded)
+        try:
+            yield grant
+            refuse_closing(grant.attachment)
+        finally:
+            self.leave(grant, None)
+
+    @contextlib.asynccontextmanager
     async def admit(self, grant: Grant) -> AsyncIterator[None]:
         """The last check. The caller answers the upgrade inside the block, at once and without waiting.
 
@@ -163,17 +186,26 @@ class Leases:
         there was no lock in the end, because the database went away: the socket must then be closed.
         """
         refuse_closing(grant.attachment)
-        async with self._database.begin() as connection:
-            if grant.devtools_url is not None:
-                let_in = await leases.admit(connection, grant.lease_id, grant.socket_id, self._gateway_id)
-            else:
-                # The gateway that has the browser writes it down.
-                let_in = await leases.hold(connection, grant.lease_id)
-            refuse_closing(grant.attachment)
-            if not let_in:
-                raise refusal(_CLOSES[await leases.why_not(connection, grant.lease_id)])
-            yield
+        try:
+            async with self._database.begin() as connection:
+                await self._let_in(connection, grant)
+                refuse_closing(grant.attachment)
+                try:
+                    yield
+                except Exception as error:
+                    raise _NotAnswered(error) from None
+        except _NotAnswered as unanswered:
+            raise unanswered.error from None
         metrics.attaches.observe(asyncio.get_running_loop().time() - grant.attachment.entered_at)
+
+    async def _let_in(self, connection: AsyncConnection, grant: Grant) -> None:
+        if grant.devtools_url is not None:
+            let_in = await leases.admit(connection, grant.lease_id, grant.socket_id, self._gateway_id)
+        else:
+            # The gateway that has the browser writes it down.
+            let_in = await leases.hold(connection, grant.lease_id)
+        if not let_in:
+            raise refusal(_CLOSES[await leases.why_not(connection, grant.lease_id)])
 
     def leave(self, grant: Grant, ended: Ended | None) -> None:
         """The socket is gone. How it ended is written with the supervisor's next round; None was never admitted."""
