@@ -58,7 +58,7 @@ async def serve(
 ) -> None:
     """Serve until a signal. `started` hears the address once it answers. Raises ConfigurationError."""
     async with running(settings, database, keys, browsers) as (gateway, launcher):
-        server = _Server(configuration(settings, gateway.app))
+        server = _Server(_configuration(settings, gateway))
         stopping = asyncio.Event()
         hear_signals(lambda _: _on_signal(stopping, gateway, launcher))
         serving = asyncio.create_task(server.serve())
@@ -92,7 +92,12 @@ async def running(
             await launcher.close()
 
 
+def _configuration(settings: Settings, gateway: Gateway) -> uvicorn.Config:
+    return configuration(settings, gateway.app)
+
+
 def configuration(settings: Settings, app: ASGIApp) -> uvicorn.Config:
+    """How uvicorn runs an application of ours."""
     return uvicorn.Config(
         app,
         host=settings.host,

@@ -26,6 +26,8 @@ from gateway import server
 from gateway.domain.attachments import Attachment, Attachments, Close, Ended
 from gateway.settings import Settings
 from gateway.tunnel import relay
+from gateway.tunnel.commands import Policy
+from gateway.tunnel.large import LargeCommands
 from gateway.tunnel.protocol import EXTENSION
 from gateway.tunnel.splice import Tunnel
 from gateway.tunnel.upstream import open_upstream
@@ -80,9 +82,10 @@ class Ours:
     def __init__(self, target: str, *, reviewed: bool) -> None:
         self._target = target
         self._reviewed = reviewed
-        self._policy = None
+        self._policy: Policy | None = None
         self._settings = Settings()
         self._attachments = Attachments()
+        self._large = LargeCommands(self._settings.max_held_bytes, self._settings.large_command_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket = WebSocket(scope, receive, send)
@@ -97,6 +100,7 @@ class Ours:
             upstream,
             attachment,
             policy=self._policy,
+            large=self._large,
             reviewed=self._reviewed,
             lost=Close.UPSTREAM_ERROR,
         )
@@ -108,6 +112,7 @@ class Ours:
             await open_upstream(self._target),
             partial(self._left, attachment),
             policy=self._policy,
+            large=self._large,
             reviewed=self._reviewed,
             lost=Close.UPSTREAM_ERROR,
             max_message_bytes=self._settings.max_message_bytes,
