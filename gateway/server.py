@@ -19,6 +19,7 @@ from uuid import UUID
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
 from gateway.api.http_protocol import http_protocol
 from gateway.app import Gateway, build
@@ -92,8 +93,13 @@ async def running(
 
 
 def _configuration(settings: Settings, gateway: Gateway) -> uvicorn.Config:
+    return configuration(settings, gateway.app)
+
+
+def configuration(settings: Settings, app: ASGIApp) -> uvicorn.Config:
+    """How uvicorn runs an application of ours."""
     return uvicorn.Config(
-        gateway.app,
+        app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
