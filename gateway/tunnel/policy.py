@@ -20,9 +20,6 @@ from gateway.tunnel.known_commands import KNOWN, REFUSED
 Check = Callable[[str, dict[str, Any]], str | None]
 
 _NAMED_CHARACTERS = 80
-# What Chromium leaves out by itself when a command has no filter (Target.TargetFilter in its protocol).
-_USUAL_FILTER: list[Any] = [{"type": "browser", "exclude": True}, {"type": "tab", "exclude": True}, {}]
-_WITHOUT_BROWSER_UI = {"type": "browser_ui", "exclude": True}
 # A drop of one of these opens an address in it.
 _LINK_TYPES = frozenset({"text/uri-list", "text/x-moz-url", "url"})
 _LINE_END = re.compile(r"[\r\n]")
@@ -89,12 +86,8 @@ class StandardPolicy:
             "Network.loadNetworkResource": _address,
             "Page.navigate": _address,
             "Page.setDownloadBehavior": self._download,
-            "Target.autoAttachRelated": _targets,
             "Target.createBrowserContext": _context,
             "Target.createTarget": _address,
-            "Target.getTargets": _targets,
-            "Target.setAutoAttach": _auto_attach,
-            "Target.setDiscoverTargets": _discover,
             "Tracing.start": _tracing,
         }
 
@@ -214,21 +207,3 @@ def _tracing(method: str, params: dict[str, Any]) -> str | None:
         method,
         "perfettoConfig can't be given, and tracingBackend can only be auto or chrome. Use traceConfig.",
     )
-
-
-def _targets(method: str, params: dict[str, Any]) -> str | None:
-    """Chromium's own surfaces, such as the list below its address bar, may do what a page may not; nobody sees them."""
-    given = params.get("filter", _USUAL_FILTER)
-    if not isinstance(given, list):
-        return _malformed(method, "filter", "a list")
-    params["filter"] = [_WITHOUT_BROWSER_UI, *given]
-    return None
-
-
-def _auto_attach(method: str, params: dict[str, Any]) -> str | None:
-    return _targets(method, params) if params.get("autoAttach") is not False else None
-
-
-def _discover(method: str, params: dict[str, Any]) -> str | None:
-    # Chromium takes no filter with a command that turns it off.
-    return _targets(method, params) if params.get("discover") is not False else None
