@@ -7,12 +7,14 @@
     |- Forbidden               403
     |- NotFound                404
     |- MethodNotAllowed        405
+    |- RequestTimeout          408
     |- Conflict                409
     |- Gone                    410
     |- PayloadTooLarge         413
     |- UnsupportedMediaType    415
     |- UpgradeRequired         426
     |- LimitReached            429
+    |- HeadersTooLarge         431
     |- Internal                500
     `- Unavailable             503
        `- LaunchFailed         503, with the class of the failure and what to do
@@ -81,6 +83,13 @@ class MethodNotAllowed(GatewayError):
     default_code = "route.method_not_allowed"
 
 
+class RequestTimeout(GatewayError):
+    """Raised when a client takes too long to say what it wants."""
+
+    status = 408
+    default_code = "request.timeout"
+
+
 class Conflict(GatewayError):
     status = 409
     default_code = "request.conflict"
@@ -111,6 +120,11 @@ class UpgradeRequired(GatewayError):
 class LimitReached(GatewayError):
     status = 429
     default_code = "limit.reached"
+
+
+class HeadersTooLarge(GatewayError):
+    status = 431
+    default_code = "request.headers_too_large"
 
 
 class Internal(GatewayError):

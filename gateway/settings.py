@@ -51,7 +51,15 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _origin(value: str) -> str:
+    # Extensions have origins of their own scheme, like chrome-extension://<id>.
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", value):
+        raise ValueError("must be scheme://host or scheme://host:port each, as a browser sends it in `Origin`")
+    return value
+
+
 HttpUrl = Annotated[str, AfterValidator(_http_url), WithJsonSchema({"type": "string", "format": "uri"})]
+Origin = Annotated[str, AfterValidator(_origin)]
 
 
 def _secret(default: Any, description: str) -> Any:
@@ -67,12 +75,20 @@ class Settings(BaseModel):
     public_url: HttpUrl | None = Field(
         None, description="Address under which clients reach the gateway; leases and links are made from it."
     )
+    internal_url: HttpUrl | None = Field(
+        None,
+        description="Address under which other gateways reach this one; without it host and port are told, or nothing "
+        "when it listens on all addresses.",
+    )
     trusted_hosts: tuple[str, ...] = Field(
         ("localhost", "127.0.0.1", "[::1]"),
         description="Host names (without port) whose `Host` header may be used in a lease when there is no public URL.",
     )
     forwarded_allow_ips: str = Field(
         "127.0.0.1", description="Addresses of proxies in front whose `X-Forwarded-*` headers are believed."
+    )
+    allowed_origins: tuple[Origin, ...] = Field(
+        (), description="Origins (`scheme://host[:port]`) of web pages that may use leases, besides the gateway's own."
     )
 
     # What it keeps
@@ -142,9 +158,45 @@ class Settings(BaseModel):
     max_message_bytes: int = Field(
         256 * 1024 * 1024, ge=1024, le=1024**3, description="Largest websocket message, either way."
     )
+    max_held_bytes: int = Field(
+        1024**3,
+        ge=1024,
+        le=1024**4,
+        description="Bytes of commands that all sockets together may hold because they are not whole or not reviewed.",
+    )
+    large_command_seconds: float = Field(
+        10.0, gt=0, le=600, description="Seconds that the review of a command of 1 MiB or more may take."
+    )
     attach_timeout_seconds: float = Field(5.0, gt=0, le=60, description="Seconds a browser has to accept an attach.")
+    cdp_unknown: Literal["refuse", "allow"] = Field(
+        "refuse", description="What happens to DevTools commands that the policy does not know."
+    )
+
+    max_discovery_bytes: int = Field(
+        16 * 1024 * 1024,
+        ge=1024,
+        le=1024**3,
+        description="Largest answer of a browser's own HTTP endpoint, or of another gateway, that is passed on.",
+    )
+    max_sockets: int = Field(10000, ge=1, le=1_000_000, description="Sockets that may be open on this gateway at once.")
+    max_sockets_per_lease: int = Field(32, ge=1, le=10000, description="Sockets that one lease may have open at once.")
+    ping_interval_seconds: float = Field(
+        30.0, gt=0, le=3600, description="Seconds between pings to an attached client."
+    )
+    ping_timeout_seconds: float = Field(
+        30.0, gt=0, le=3600, description="Seconds a client has to answer a ping before its socket is closed."
+    )
 
     # Requests
+    request_header_seconds: float = Field(
+        10.0, gt=0, le=600, description="Seconds in which the head of a request must be complete."
+    )
+    max_header_bytes: int = Field(
+        64 * 1024, ge=1024, le=1024**2, description="Largest head of a request: its first line and its headers."
+    )
+    request_body_idle_seconds: float = Field(
+        30.0, gt=0, le=3600, description="Seconds without one more byte of a request's body, after which it is cut."
+    )
     max_body_bytes: int = Field(1024 * 1024, ge=1024, le=1024**3, description="Largest body of an API request.")
     openai_base_url: HttpUrl = Field("https://api.openai.com/v1", description="Where OpenAI keys are tested.")
     anthropic_base_url: HttpUrl = Field("https://api.anthropic.com/v1", description="Where Anthropic keys are tested.")
@@ -167,7 +219,7 @@ class Settings(BaseModel):
             Entry.parse(entry)
         return value
 
-    @field_validator("trusted_hosts", "egress_allow", "egress_deny", mode="before")
+    @field_validator("trusted_hosts", "allowed_origins", "egress_allow", "egress_deny", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if not isinstance(value, str):
@@ -330,7 +382,7 @@ def _range(schema: dict[str, Any], least: str, most: str, unit: str = "") -> str
 
 
 def _default_in_words(default: Any) -> str:
-    if default is None:
+    if default is None or default == ():
         return "none"
     if isinstance(default, bool):
         return f"`{str(default).lower()}`"

@@ -1,4 +1,7 @@
-"""A lease's websocket: who is let in, what passes through it, and with what words it ends."""
+"""A lease's websocket: who is let in, what passes through it, and with what words it ends.
+
+Every test runs twice: on the tunnel, and on the plain relay that serves where the tunnel can't.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,12 @@ import base64
 import contextlib
 import json
 import logging
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +23,7 @@ import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
@@ -31,7 +38,9 @@ from gateway.launchers.local import LocalLauncher
 from gateway.server import _configuration, _Server
 from gateway.settings import Settings
 from gateway.telemetry import metrics
-from gateway.tunnel.protocol import LeaseProtocol
+from gateway.tunnel.frames import header
+from gateway.tunnel.large import LARGE, LargeCommands
+from gateway.tunnel.splice import Tunnel
 from tests.devtools import DevTools
 from tests.gateway_process import temporary_data_dir
 from tests.launchers import FakeBrowser, WorkingLauncher
@@ -122,9 +131,21 @@ async def local_launcher() -> AsyncIterator[LocalLauncher]:
         await launcher.close()
 
 
+@pytest.fixture(params=["tunnel", "relay"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """What moves the bytes: the tunnel of our own protocol class, or the relay under uvicorn's."""
+    name: str = request.param
+    return name
+
+
 @pytest_asyncio.fixture
-async def served(gateway: Gateway, settings: Settings, api_key: str, database_url: str) -> AsyncIterator[Served]:
-    server = _Server(_configuration(settings.model_copy(update={"port": 0}), gateway))
+async def served(
+    gateway: Gateway, settings: Settings, api_key: str, database_url: str, kind: str
+) -> AsyncIterator[Served]:
+    configuration = _configuration(settings.model_copy(update={"port": 0}), gateway)
+    if kind == "relay":
+        configuration.ws = "websockets-sansio"
+    server = _Server(configuration)
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started, "the server listens", 10)
     port = server.servers[0].sockets[0].getsockname()[1]
@@ -170,6 +191,21 @@ async def standing_in(answer: Callable[[ServerConnection], Awaitable[None]]) -> 
 async def echo(socket: ServerConnection) -> None:
     async for message in socket:
         await socket.send(message)
+
+
+def command(**params: Any) -> str:
+    """A command as it leaves the gateway, so that it comes back the same from a browser that echoes."""
+    return json.dumps({"id": 1, "method": "Echo.echo", "params": params}, ensure_ascii=False, separators=(",", ":"))
+
+
+def masked(payload: bytes, first: int) -> bytes:
+    """A client's frame with a key of zeros; `first` has no FIN bit, so that more must follow."""
+    return header(first, len(payload), masked=True) + payload
+
+
+def command_of(size: int) -> str:
+    """A command of this many bytes."""
+    return command(x="x" * (size - len(command(x=""))))
 
 
 @pytest_asyncio.fixture
@@ -266,7 +302,7 @@ async def test_plain_http_is_told_to_upgrade_and_never_shown_the_token(served: S
     lease = await served.lease()
     address = lease.url.replace("ws", "http", 1)
     for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
-        for more in ("", "/", "/json/version", "?a=b"):
+        for more in ("", "/", "/devtools/page/A", "?a=b"):
             answer = await served.api.request(method, address + more)
             assert answer.status_code == 426
             assert answer.headers["Upgrade"] == "websocket"
@@ -323,27 +359,111 @@ def pages() -> Iterator[PageServer]:
         yield server
 
 
-async def test_texts_bytes_and_fragments_pass_as_they_are(served: Served, echoing: None) -> None:
+async def test_commands_and_their_fragments_pass(served: Served, echoing: None) -> None:
     lease = await served.lease()
     async with connect(lease.url, proxy=None) as socket:
-        for message in ("text äöü", b"\x00\xff bytes", "", b""):
-            await socket.send(message)
-            assert await socket.recv() == message
-        await socket.send(["in ", "three ", "fragments"])
-        assert await socket.recv() == "in three fragments"
+        for text in (command(), command(text="äöü \U0001f600"), command_of(126), command_of(70_000)):
+            await socket.send(text)
+            assert await socket.recv() == text
+            await socket.send([text[:5], text[5:9], text[9:]])
+            assert await socket.recv() == text
+
+
+async def test_what_is_no_command_is_answered_and_never_reaches_the_browser(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None) as socket:
+        for wrong, code in (
+            ("", -32700),
+            ("{", -32700),
+            (b'{"id": 1, "method": "Echo.echo"}', -32700),
+            ("[]", -32600),
+            ('{"method": "Echo.echo"}', -32600),
+            ('{"id": 7}', -32600),
+        ):
+            await socket.send(wrong)
+            answer = json.loads(await socket.recv())
+            assert answer["error"]["code"] == code
+        await socket.send(command(after="all that"))
+        assert await socket.recv() == command(after="all that")
+
+
+async def test_of_a_doubled_key_the_browser_gets_the_one_that_was_checked(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None) as socket:
+        await socket.send('{"id":1,"method":"Page.navigate","method":"Echo.echo","params":{"url":"a","url":"b"}}')
+        assert await socket.recv() == command(url="b")
+
+
+async def test_text_that_is_not_utf_8_closes_with_1007(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None) as socket:
+        socket.transport.write(b"\x81\x82\0\0\0\0\xc3\x28")
+        code, _ = await closed(socket)
+        assert code == 1007
+
+
+async def test_a_frame_that_is_not_masked_closes_with_1002(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None) as socket:
+        socket.transport.write(b"\x81\x02{}")
+        code, _ = await closed(socket)
+        assert code == 1002
 
 
 async def test_messages_up_to_the_ceiling_pass_both_ways(served: Served, echoing: None) -> None:
     lease = await served.lease()
     async with connect(lease.url, proxy=None, max_size=None) as socket:
-        message = "x" * CEILING
-        await socket.send(message)
-        assert await socket.recv() == message
+        for size in (CEILING - 1, CEILING):
+            await socket.send(command_of(size))
+            assert await socket.recv() == command_of(size)
+
+
+@pytest.mark.parametrize("ceiling", [8 * CEILING])
+async def test_large_commands_pass_in_their_order_and_hold_up_no_other_socket(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    texts = [command_of(LARGE - 1), command_of(LARGE), command(small=1), command_of(8 * CEILING), command(small=2)]
+    async with connect(lease.url, proxy=None, max_size=None) as socket, connect(lease.url, proxy=None) as other:
+        for text in texts:
+            await socket.send(text)
+        await other.send(command(other=True))
+        assert await other.recv() == command(other=True)
+        assert [await socket.recv() for _ in texts] == texts
+
+
+@pytest.mark.parametrize("ceiling", [8 * CEILING])
+async def test_a_large_command_that_can_not_be_reviewed_in_time_closes_with_1013(served: Served, echoing: None) -> None:
+    served.gateway.services.large_commands._seconds = 0.001
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None, max_size=None) as socket:
+        await socket.send(command_of(4 * CEILING))
+        assert await closed(socket) == (1013, "overloaded")
+
+
+def holds(large: LargeCommands, size: int) -> bool:
+    return large.held == size
+
+
+async def test_what_all_sockets_hold_of_unfinished_commands_is_limited(
+    served: Served, echoing: None, kind: str
+) -> None:
+    if kind == "relay":
+        pytest.skip("what a foreign server holds is its own")
+    large = served.gateway.services.large_commands
+    large._held_bytes = 3 * 70_000
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None) as one, connect(lease.url, proxy=None) as two:
+        for socket, number in ((one, 1), (two, 2), (one, 3)):
+            socket.transport.write(masked(b"x" * 70_000, 0x01 if number < 3 else 0x00))
+            await until(partial(holds, large, number * 70_000), "it is held")
+        two.transport.write(masked(b"x", 0x00))
+        assert await closed(two) == (1013, "overloaded")
+        await until(lambda: large.held == 2 * 70_000, "what it held is free")
+    await until(lambda: large.held == 0, "nothing is held")
 
 
 @pytest.mark.parametrize("size", [CEILING + 1, 64 * CEILING])
 async def test_a_message_to_the_browser_above_the_ceiling_closes_with_1009(
-    served: Served, echoing: None, size: int
+    served: Served, echoing: None, size: int, kind: str
 ) -> None:
     lease = await served.lease()
     before = metrics.sockets_closed.labels("too_big")._value.get()
@@ -351,7 +471,10 @@ async def test_a_message_to_the_browser_above_the_ceiling_closes_with_1009(
         async with connect(lease.url, proxy=None, max_size=None, write_limit=2**26) as socket:
             with contextlib.suppress(ConnectionClosed):
                 await socket.send(b"x" * size)
-            assert await closed(socket) == (1009, "too_big")
+            code, reason = await closed(socket)
+            # Under the relay it is the server that closes, in words of its own.
+            assert code == 1009
+            assert kind == "relay" or reason == "too_big"
     await until(lambda: metrics.sockets_closed.labels("too_big")._value.get() == before + 2, "both are counted")
 
 
@@ -428,8 +551,8 @@ async def test_a_revoke_closes_open_sockets_and_no_others(served: Served, echoin
     ):
         (await served.api.delete(revoked.path)).raise_for_status()
         assert [await closed(one), await closed(two)] == [(4403, "lease_revoked")] * 2
-        await three.send("still there")
-        assert await three.recv() == "still there"
+        await three.send(command(still="there"))
+        assert await three.recv() == command(still="there")
 
 
 async def test_a_browser_that_breaks_off_closes_with_1011(served: Served, launcher: WorkingLauncher) -> None:
@@ -450,10 +573,29 @@ async def test_the_end_of_a_browser_closes_with_4404_after_its_last_words(
 ) -> None:
     lease = await served.lease()
     async with DevTools.attach(lease.url) as client:
-        # Its answer comes, although the browser's socket ends right behind it.
-        await client.send("Browser.close")
+        # An answer comes, although the browser's socket ends right behind it.
+        await client.send("Browser.getVersion")
+        (browser,) = local_launcher._live
+        os.killpg(browser.group, signal.SIGKILL)
         assert await closed(client.socket) == (4404, "runtime_gone")
     assert told(await refused(lease.url)) == (410, "runtime.gone")
+
+
+async def test_browser_close_ends_the_socket_and_not_the_browser(served: Served, real: None) -> None:
+    runtime = await served.runtime()
+    lease = await served.lease(runtime)
+    async with DevTools.attach(lease.url) as client:
+        page = await client.new_page()
+        await client.evaluate("window.left = 'behind'", page)
+        assert await client.send("Browser.close") == {}
+        assert await closed(client.socket) == (1000, "client_closed")
+    assert (await served.api.get(runtime)).json()["status"] == "active"
+    async with DevTools.attach(lease.url) as client:
+        found = [
+            await client.evaluate("window.left", await client.session(page["targetId"]))
+            for page in await client.pages()
+        ]
+    assert "behind" in found
 
 
 async def test_an_idle_timeout_closes_with_4408(served: Served, echoing: None) -> None:
@@ -501,8 +643,11 @@ async def test_a_client_that_never_reads_holds_up_no_end(served: Served, launche
 
 def stalled(served: Served) -> bool:
     """Whether some socket of the server has more to write than is taken from it."""
-    connections = [link for link in served.server.server_state.connections if isinstance(link, LeaseProtocol)]
-    return any(not connection.writable.is_set() for connection in connections)
+    return any(
+        link._client_full if isinstance(link, Tunnel) else not link.writable.is_set()
+        for link in served.server.server_state.connections
+        if isinstance(link, (Tunnel, WebSocketsSansIOProtocol))
+    )
 
 
 async def test_after_a_revoke_is_answered_no_socket_is_open(served: Served, real: None) -> None:

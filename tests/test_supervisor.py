@@ -224,7 +224,7 @@ async def test_a_dead_gateways_runtimes_are_failed_by_another(house: House, anot
     path = await house.runtime()
     browser = house.browser(path)
     survivor = await another()
-    silent = domain_supervisor.SILENT_SECONDS
+    silent = domain_runtimes.SILENT_SECONDS
     beat = "UPDATE gateways SET heartbeat_at = now() - :seconds * interval '1 second' WHERE id = :id"
 
     await house.execute(beat, seconds=silent - 5, id=house.id)

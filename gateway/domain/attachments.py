@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import Enum
 from uuid import UUID
+
+# A timer of the loop counts whole milliseconds, from a clock that is read once a turn, and so may be early by some.
+_TIMER_SECONDS = 0.005
 
 
 class Close(Enum):
     """Why a socket ends: close code and reason, a contract for clients (docs/close-codes.md)."""
 
     CLIENT_CLOSED = (1000, "client_closed")
+    TARGET_CLOSED = (1000, "target_closed")
     DRAINING = (1001, "draining")
+    PROTOCOL_ERROR = (1002, "protocol_error")
+    INVALID_TEXT = (1007, "invalid_text")
     TOO_BIG = (1009, "too_big")
     UPSTREAM_ERROR = (1011, "upstream_error")
+    PING_TIMEOUT = (1011, "ping_timeout")
+    OVERLOADED = (1013, "overloaded")
     LEASE_EXPIRED = (4401, "lease_expired")
     LEASE_REVOKED = (4403, "lease_revoked")
     RUNTIME_GONE = (4404, "runtime_gone")
@@ -33,65 +42,132 @@ class Close(Enum):
         return self.value[1]
 
 
-class Attachment:
-    """One socket, from before its check until it is closed. `closing` is done once it must end."""
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a socket ended, and what passed through it."""
 
-    def __init__(self, lease_prefix: str) -> None:
-        self.lease_prefix = lease_prefix
+    close: Close
+    bytes_from_client: int = 0
+    bytes_to_client: int = 0
+    commands: int = 0
+
+
+class Attachment:
+    """One socket, from before its check until it is closed. `closing` says why it must end, once it must."""
+
+    __slots__ = ("_expiry", "closing", "entered_at", "lease_id", "on_close", "prefix", "runtime_id")
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        # Both are known once the lease was checked; only then does the socket count.
+        self.lease_id: UUID | None = None
         self.runtime_id: UUID | None = None
-        self.closing: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
+        self.closing: Close | None = None
+        self.on_close: Callable[[Close], None] | None = None
+        self.entered_at = asyncio.get_running_loop().time()
         self._expiry: asyncio.TimerHandle | None = None
+
+    def watch(self, callback: Callable[[Close], None]) -> None:
+        """Call `callback` once when the socket must end: right away if it must already."""
+        self.on_close = callback
+        if self.closing is not None:
+            callback(self.closing)
 
     def close(self, why: Close) -> None:
         """Ask for the end; the first reason stays."""
-        if not self.closing.done():
-            self.closing.set_result(why)
+        if self.closing is not None:
+            return
+        self.closing = why
+        if self.on_close is not None:
+            self.on_close(why)
 
     def expire_in(self, seconds: float) -> None:
-        self._expiry = asyncio.get_running_loop().call_later(seconds, self.close, Close.LEASE_EXPIRED)
+        """Close at the lease's end, never before it. The loop's clock is monotonic: no step of the host's moves it."""
+        self._expiry = asyncio.get_running_loop().call_later(seconds + _TIMER_SECONDS, self.close, Close.LEASE_EXPIRED)
 
     def left(self) -> None:
+        self.on_close = None
         if self._expiry is not None:
             self._expiry.cancel()
 
 
 class Attachments:
     def __init__(self) -> None:
-        self._open: set[Attachment] = set()
+        self._open: dict[str, set[Attachment]] = {}
+        self._count = 0
+        self._checked: dict[str, int] = {}
+        self.checked = 0
         self._emptied: asyncio.Event = asyncio.Event()
         self._emptied.set()
 
     def __len__(self) -> int:
-        return len(self._open)
+        return self._count
 
-    def enter(self, lease_prefix: str) -> Attachment:
-        attachment = Attachment(lease_prefix)
-        self._open.add(attachment)
+    def enter(self, prefix: str) -> Attachment:
+        attachment = Attachment(prefix)
+        self._open.setdefault(prefix, set()).add(attachment)
+        self._count += 1
         self._emptied.clear()
         return attachment
 
+    def check_in(self, attachment: Attachment, lease_id: UUID, runtime_id: UUID) -> None:
+        """From here on the socket counts, for limits and as activity on its runtime."""
+        attachment.lease_id = lease_id
+        attachment.runtime_id = runtime_id
+        self.checked += 1
+        self._checked[attachment.prefix] = self.checked_of(attachment.prefix) + 1
+
+    def checked_of(self, prefix: str) -> int:
+        """How many sockets of a lease are checked in."""
+        return self._checked.get(prefix, 0)
+
     def leave(self, attachment: Attachment) -> None:
-        self._open.discard(attachment)
+        """As often as one likes."""
+        prefix = attachment.prefix
+        of_lease = self._open.get(prefix, set())
+        if attachment not in of_lease:
+            return
+        of_lease.remove(attachment)
+        if not of_lease:
+            del self._open[prefix]
+        if attachment.lease_id is not None:
+            self.checked -= 1
+            self._checked[prefix] -= 1
+            if not self._checked[prefix]:
+                del self._checked[prefix]
         attachment.left()
-        if not self._open:
+        self._count -= 1
+        if not self._count:
             self._emptied.set()
 
-    def close_lease(self, lease_prefix: str, why: Close) -> None:
-        self._close(why, lambda attachment: attachment.lease_prefix == lease_prefix)
+    def close_lease(self, prefix: str, why: Close) -> None:
+        self._close(self._open.get(prefix, ()), why)
 
     def close_runtime(self, runtime_id: UUID, why: Close) -> None:
-        self._close(why, lambda attachment: attachment.runtime_id == runtime_id)
+        self._close((attachment for attachment in self._all() if attachment.runtime_id == runtime_id), why)
 
     def close_all(self, why: Close) -> None:
-        self._close(why, lambda attachment: True)
+        self._close(self._all(), why)
 
     def attached_runtimes(self) -> Iterable[UUID]:
-        return {attachment.runtime_id for attachment in self._open if attachment.runtime_id is not None}
+        return {attachment.runtime_id for attachment in self._all() if attachment.runtime_id is not None}
+
+    def attached_leases(self) -> dict[UUID, str]:
+        """Leases with a socket that has not been told to end, and the prefix that each is known by."""
+        return {
+            attachment.lease_id: attachment.prefix
+            for attachment in self._all()
+            if attachment.lease_id is not None and attachment.closing is None
+        }
 
     async def emptied(self) -> None:
         """Return when no socket is left."""
         await self._emptied.wait()
 
-    def _close(self, why: Close, concerns: Callable[[Attachment], bool]) -> None:
-        for attachment in [attachment for attachment in self._open if concerns(attachment)]:
+    def _all(self) -> Iterable[Attachment]:
+        return (attachment for of_lease in self._open.values() for attachment in of_lease)
+
+    def _close(self, concerned: Iterable[Attachment], why: Close) -> None:
+        # Whoever is told may leave at once.
+        for attachment in list(concerned):
             attachment.close(why)

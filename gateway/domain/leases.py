@@ -2,42 +2,79 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import structlog
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.crypto.tokens import TokenIssuer, lease_token_prefix
-from gateway.domain.attachments import Attachment, Attachments, Close
+from gateway.domain.attachments import Attachment, Attachments, Close, Ended
 from gateway.domain.identifiers import new_id, not_found
-from gateway.domain.runtimes import Runtimes
-from gateway.errors import Conflict, GatewayError, Gone, Unauthorized, Unavailable
+from gateway.domain.runtimes import SILENT_SECONDS, Runtimes
+from gateway.errors import Conflict, GatewayError, Gone, LimitReached, Unauthorized, Unavailable
+from gateway.settings import Settings
 from gateway.store import leases
 from gateway.store.database import Database
-from gateway.store.leases import Lease
+from gateway.store.leases import EndedSocket, Lease, LeaseOnFile, Usage
 from gateway.store.scope import Scope
+from gateway.telemetry import metrics
+
+_log = structlog.get_logger("gateway.leases")
+
+_SOCKETS_TOLD = 100
+_UNWRITTEN_KEPT = 10_000
+_RETRY_SOCKETS_SECONDS = 5
+_CLOSES = {close.reason: close for close in Close}
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a checked token allows: one socket to this browser, until its attachment is told to close."""
+    """What a checked token allows: one socket to this browser, until its attachment is told to close.
+
+    The browser is either here (`devtools_url`) or on another gateway, which is reached at `host_url`.
+    """
 
     attachment: Attachment
     lease_id: UUID
     runtime_id: UUID
-    devtools_url: str
+    run_id: UUID
+    socket_id: UUID
+    devtools_url: str | None
+    host_url: str | None
+
+
+class _NotAnswered(Exception):
+    """Carries what an upgrade's answer failed with past the database, which would take an OSError for its own."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
 
 
 class Leases:
     def __init__(
-        self, database: Database, issuer: TokenIssuer, attachments: Attachments, runtimes: Runtimes, default_ttl: int
+        self,
+        database: Database,
+        issuer: TokenIssuer,
+        attachments: Attachments,
+        runtimes: Runtimes,
+        settings: Settings,
+        gateway_id: UUID,
     ) -> None:
         self._database = database
         self._issuer = issuer
         self._attachments = attachments
         self._runtimes = runtimes
-        self._default_ttl = default_ttl
+        self._settings = settings
+        self._gateway_id = gateway_id
+        self._unwritten: dict[UUID, tuple[float, Ended]] = {}
+        self._dropped = 0
 
     async def mint(
         self,
@@ -63,7 +100,7 @@ class Leases:
                     options=options,
                     prefix=token.prefix,
                     digest=token.digest,
-                    ttl=ttl_seconds or self._default_ttl,
+                    ttl=ttl_seconds or self._settings.lease_ttl_seconds,
                 )
         except IntegrityError:
             # The runtime was deleted with its space in the midst of this.
@@ -91,8 +128,16 @@ class Leases:
             raise not_found("connection", lease_id)
         return found
 
+    async def usage(self, lease: Lease) -> Usage:
+        """What a lease was used for; what passed through a socket is told once it has ended."""
+        async with self._database.connect() as connection:
+            found = await leases.usage(connection, lease.id, _SOCKETS_TOLD)
+        if found is None:
+            raise not_found("connection", lease.id)
+        return found
+
     async def revoke(self, scope: Scope, space_id: UUID, runtime_id: UUID, lease_id: UUID) -> Lease:
-        """Revoke, as often as one likes. When this returns, no socket attaches any more."""
+        """Revoke, as often as one likes. When this returns, no socket attaches any more, on no gateway."""
         async with self._database.connect() as connection:
             revoked = await leases.revoke(connection, scope, space_id, runtime_id, lease_id)
         if revoked is None:
@@ -102,28 +147,128 @@ class Leases:
         self._runtimes.note_activity(runtime_id)
         return lease
 
-    async def attach(self, token: str) -> Grant:
-        """Check a token for one socket. The caller must `leave` the grant's attachment when the socket is closed.
+    async def attach(self, token: str, *, forwarded: bool = False) -> Grant:
+        """Check a token for one socket. The caller must `leave` the grant when the socket is closed.
 
-        Raises Unauthorized (401), Gone (410: which end it was is in the code), Conflict (409), Unavailable (503).
+        `forwarded` is what another gateway passed on, and is not passed on again. Raises Unauthorized (401), Gone (410:
+        which end it was is in the code), Conflict (409), LimitReached (429), Unavailable (503).
         """
         prefix = lease_token_prefix(token)
         if prefix is None:
             raise _unknown()
         attachment = self._attachments.enter(prefix)
         try:
-            return await self._check(attachment, token)
+            return await self._check(attachment, token, forwarded)
         except BaseException:
             self._attachments.leave(attachment)
             raise
 
-    def leave(self, grant: Grant) -> None:
+    @contextlib.asynccontextmanager
+    async def visit(self, token: str, *, forwarded: bool = False) -> AsyncIterator[Grant]:
+        """A token checked for one plain request, which is what the block does.
+
+        Raises what `attach` raises, also when the lease or the runtime has ended by the end of the block: what was
+        heard in it may then be of another browser.
+        """
+        grant = await self.attach(token, forwarded=forwarded)
+        try:
+            yield grant
+            refuse_closing(grant.attachment)
+        finally:
+            self.leave(grant, None)
+
+    @contextlib.asynccontextmanager
+    async def admit(self, grant: Grant) -> AsyncIterator[None]:
+        """The last check. The caller answers the upgrade inside the block, at once and without waiting.
+
+        The lease's row is locked for the block, and a revoke needs the same lock: it either comes before, and this
+        raises what `attach` raises, or it is not answered before the upgrade is. An error on the way out says that
+        there was no lock in the end, because the database went away: the socket must then be closed.
+        """
+        refuse_closing(grant.attachment)
+        try:
+            async with self._database.begin() as connection:
+                await self._let_in(connection, grant)
+                refuse_closing(grant.attachment)
+                try:
+                    yield
+                except Exception as error:
+                    raise _NotAnswered(error) from None
+        except _NotAnswered as unanswered:
+            raise unanswered.error from None
+        metrics.attaches.observe(asyncio.get_running_loop().time() - grant.attachment.entered_at)
+
+    async def _let_in(self, connection: AsyncConnection, grant: Grant) -> None:
+        if grant.devtools_url is not None:
+            let_in = await leases.admit(connection, grant.lease_id, grant.socket_id, self._gateway_id)
+        else:
+            # The gateway that has the browser writes it down.
+            let_in = await leases.hold(connection, grant.lease_id)
+        if not let_in:
+            raise refusal(_CLOSES[await leases.why_not(connection, grant.lease_id)])
+
+    def leave(self, grant: Grant, ended: Ended | None) -> None:
+        """The socket is gone. How it ended is written with the supervisor's next round; None was never admitted."""
         self._attachments.leave(grant.attachment)
         self._runtimes.note_activity(grant.runtime_id)
+        if ended is None:
+            return
+        metrics.count_traffic(ended.bytes_from_client, ended.bytes_to_client, ended.commands)
+        if grant.devtools_url is None:
+            return
+        if len(self._unwritten) >= _UNWRITTEN_KEPT:
+            if not self._dropped:
+                _log.error("the ends of sockets can't be kept any more", kept=_UNWRITTEN_KEPT)
+            self._dropped += 1
+            return
+        self._unwritten[grant.socket_id] = (asyncio.get_running_loop().time(), ended)
 
-    async def _check(self, attachment: Attachment, token: str) -> Grant:
+    # What the supervisor asks
+
+    async def write_ended(self) -> None:
+        """Write how sockets ended; what can't be written now stays for the next time."""
+        if not self._unwritten:
+            return
+        now = asyncio.get_running_loop().time()
+        written = [
+            EndedSocket(
+                socket_id,
+                now - at,
+                ended.close.code,
+                ended.close.reason,
+                ended.bytes_from_client,
+                ended.bytes_to_client,
+                ended.commands,
+            )
+            for socket_id, (at, ended) in self._unwritten.items()
+        ]
         async with self._database.connect() as connection:
-            lease = await leases.by_prefix(connection, attachment.lease_prefix)
+            await leases.end_sockets(connection, written)
+        for socket in written:
+            self._unwritten.pop(socket.socket_id, None)
+        if self._dropped:
+            _log.error("the ends of sockets were dropped", sockets=self._dropped)
+            self._dropped = 0
+
+    async def close_over(self) -> None:
+        """Close the sockets of leases that are over, which covers what a notification did not tell."""
+        attached = self._attachments.attached_leases()
+        if not attached:
+            return
+        async with self._database.connect() as connection:
+            over = await leases.over(connection, list(attached))
+        for lease_id, why in over:
+            self._attachments.close_lease(attached[lease_id], _CLOSES[why])
+
+    def on_revoked(self, prefix: str) -> None:
+        """Another gateway has revoked the lease that is known by this prefix."""
+        self._attachments.close_lease(prefix, Close.LEASE_REVOKED)
+
+    # Checking
+
+    async def _check(self, attachment: Attachment, token: str, forwarded: bool) -> Grant:
+        async with self._database.connect() as connection:
+            lease = await leases.by_prefix(connection, attachment.prefix, SILENT_SECONDS)
         matches = self._issuer.matches(token, lease.digest if lease else bytes(32))
         if lease is None or not matches:
             raise _unknown()
@@ -135,17 +280,66 @@ class Leases:
             raise refusal(Close.RUNTIME_GONE)
         if lease.runtime_status != "active" or lease.devtools_url is None:
             raise Conflict("The runtime of this lease is not live yet.", "runtime.not_active")
-        if lease.runtime_id not in self._runtimes.hosted():
-            raise Unavailable(
-                "Another gateway has the browser of this lease.", "runtime.host_unavailable", retry_after=1
-            )
-        if self._runtimes.is_ending(lease.runtime_id):
-            raise refusal(Close.RUNTIME_GONE)
-        attachment.runtime_id = lease.runtime_id
-        attachment.expire_in(lease.seconds_left)
         if self._runtimes.draining:
             attachment.close(Close.DRAINING)
-        return Grant(attachment, lease.id, lease.runtime_id, lease.devtools_url)
+        refuse_closing(attachment)
+        here = self._runtimes.hosts(lease.runtime_id)
+        host_url = None if here else self._host_url(lease, forwarded)
+        if here and self._runtimes.is_ending(lease.runtime_id):
+            raise refusal(Close.RUNTIME_GONE)
+        self._refuse_over_limits(attachment.prefix, here)
+        self._attachments.check_in(attachment, lease.id, lease.runtime_id)
+        attachment.expire_in(lease.seconds_left)
+        return Grant(
+            attachment,
+            lease.id,
+            lease.runtime_id,
+            lease.run_id,
+            new_id(),
+            lease.devtools_url if here else None,
+            host_url,
+        )
+
+    def _host_url(self, lease: LeaseOnFile, forwarded: bool) -> str:
+        """Where the gateway that has the browser is reached. Raises Unavailable."""
+        if lease.gateway_id == self._gateway_id:
+            # Its browser is gone; that is about to be written.
+            raise refusal(Close.RUNTIME_GONE)
+        if forwarded:
+            raise _no_host("Another gateway has the browser of this lease, and the request was passed on already.")
+        if not lease.host_heard:
+            raise _no_host("The gateway that has the browser of this lease is not heard of; try again shortly.")
+        if lease.host_url is None:
+            raise _no_host(
+                "The gateway that has the browser of this lease does not tell where it is reached; "
+                "its operator must set GATEWAY_INTERNAL_URL on it."
+            )
+        return lease.host_url
+
+    def _refuse_over_limits(self, prefix: str, here: bool) -> None:
+        most = self._settings.max_sockets
+        if self._attachments.checked >= most:
+            raise LimitReached(
+                f"This gateway may have {most} sockets open at once, and has them.",
+                "gateway.max_sockets",
+                details={"limit": most},
+                retry_after=_RETRY_SOCKETS_SECONDS,
+            )
+        most = self._settings.max_sockets_per_lease
+        # The gateway that has the browser sees the sockets of all.
+        if here and self._attachments.checked_of(prefix) >= most:
+            raise LimitReached(
+                f"A lease may have {most} sockets open at once, and this one has them.",
+                "lease.max_sockets",
+                details={"limit": most},
+                retry_after=_RETRY_SOCKETS_SECONDS,
+            )
+
+
+def refuse_closing(attachment: Attachment) -> None:
+    """Raise why a socket that was told to close must not be let in, if it was."""
+    if attachment.closing is not None:
+        raise refusal(attachment.closing)
 
 
 def refusal(why: Close) -> GatewayError:
@@ -161,3 +355,7 @@ def refusal(why: Close) -> GatewayError:
 
 def _unknown() -> Unauthorized:
     return Unauthorized("The address holds no lease of this gateway.", "lease.unknown")
+
+
+def _no_host(message: str) -> Unavailable:
+    return Unavailable(message, "runtime.host_unavailable", retry_after=1)

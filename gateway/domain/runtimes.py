@@ -33,6 +33,9 @@ from gateway.telemetry import metrics
 
 _log = structlog.get_logger("gateway.runtimes")
 
+# A gateway that has not beaten for so long counts as gone.
+SILENT_SECONDS = 30
+
 _ELSEWHERE_SECONDS = 15.0
 _ELSEWHERE_POLL_SECONDS = 0.2
 _DRAIN_POLL_SECONDS = 0.05
@@ -211,6 +214,16 @@ class Runtimes:
             raise not_found("runtime", runtime_id)
         return found
 
+    async def host_url(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> str | None:
+        """Where the gateway that has the browser is reached; None when that is this one, or can't be told."""
+        if self.hosts(runtime_id):
+            return None
+        found = await self.get(scope, space_id, runtime_id)
+        if found.status != "active" or found.gateway_id == self._gateway_id:
+            return None
+        async with self._database.connect() as connection:
+            return await runtimes.gateway_url(connection, found.gateway_id, SILENT_SECONDS)
+
     async def stop(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> Runtime:
         """Stop a runtime and return it as it then is; one that has ended already is returned as it is."""
         found = await self.get(scope, space_id, runtime_id)
@@ -255,8 +268,7 @@ class Runtimes:
 
     async def _end_elsewhere(self, runtime_ids: list[UUID]) -> None:
         async with self._database.connect() as connection:
-            for runtime_id in runtime_ids:
-                await runtimes.want_stopped(connection, runtime_id=runtime_id)
+            await runtimes.want_stopped(connection, runtime_ids=runtime_ids)
         deadline = asyncio.get_running_loop().time() + _ELSEWHERE_SECONDS
         while True:
             async with self._database.connect() as connection:
@@ -327,6 +339,10 @@ class Runtimes:
     def hosted(self) -> set[UUID]:
         """Runtimes whose browser this gateway has."""
         return set(self._hosted)
+
+    def hosts(self, runtime_id: UUID) -> bool:
+        """Whether this gateway has the runtime's browser."""
+        return runtime_id in self._hosted
 
     def is_ending(self, runtime_id: UUID) -> bool:
         """Whether a hosted runtime's end has begun, which its row may not say yet."""

@@ -12,8 +12,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import bindparam
 
+from gateway.store.notifications import REVOKED
 from gateway.store.scope import Scope
-from gateway.store.tables import leases
+from gateway.store.tables import lease_sockets, leases
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +32,62 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class LeaseOnFile:
-    """What is needed to let a socket attach. `seconds_left` is negative once the lease has expired."""
+    """What is needed to let a socket attach. `seconds_left` is negative once the lease has expired.
+
+    `host_heard` tells whether the gateway that has the browser lives, as far as its heart says; `host_url` where it is
+    reached by others.
+    """
 
     id: UUID
     digest: bytes
     runtime_id: UUID
+    run_id: UUID
     gateway_id: UUID
     revoked: bool
     seconds_left: float
     runtime_status: str
     devtools_url: str | None
+    host_heard: bool
+    host_url: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Socket:
+    """One socket that was let in, and what passed through it; its counts are there once it has ended."""
+
+    opened_at: datetime
+    ended_at: datetime | None
+    close_code: int | None
+    close_reason: str | None
+    bytes_from_client: int
+    bytes_to_client: int
+    commands: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a lease was used for; `sockets` are the newest ones."""
+
+    attaches: int
+    first_attached_at: datetime | None
+    last_active_at: datetime | None
+    bytes_from_client: int
+    bytes_to_client: int
+    commands: int
+    sockets: list[Socket]
+
+
+@dataclass(frozen=True, slots=True)
+class EndedSocket:
+    """The end of a socket, to be written. `seconds_ago` is when, seen from the moment of writing."""
+
+    socket_id: UUID
+    seconds_ago: float
+    close_code: int
+    close_reason: str
+    bytes_from_client: int
+    bytes_to_client: int
+    commands: int
 
 
 _STATUS = case(
@@ -50,6 +97,8 @@ _STATUS = case(
     else_="active",
 ).label("status")
 _COLUMNS = (*(leases.c[name] for name in Lease.__slots__ if name != "status"), _STATUS)
+_USAGE = tuple(leases.c[name] for name in Usage.__slots__ if name != "sockets")
+_SOCKET = tuple(lease_sockets.c[name] for name in Socket.__slots__)
 
 # One statement, one round trip: the right to the runtime, its state, and the new row.
 _MINT = text(
@@ -75,10 +124,75 @@ _MINT = text(
 
 _BY_PREFIX = text(
     """
-    SELECT leases.id, leases.digest, leases.runtime_id, runtimes.gateway_id, leases.revoked_at IS NOT NULL,
-        extract(epoch FROM leases.expires_at - now())::float8, runtimes.status, runtimes.devtools_url
+    SELECT leases.id, leases.digest, leases.runtime_id, leases.run_id, runtimes.gateway_id,
+        leases.revoked_at IS NOT NULL, extract(epoch FROM leases.expires_at - now())::float8, runtimes.status,
+        runtimes.devtools_url, coalesce(gateways.heartbeat_at >= now() - :silent * interval '1 second', false),
+        gateways.internal_url
     FROM leases JOIN runtimes ON runtimes.id = leases.runtime_id
+        LEFT JOIN gateways ON gateways.id = runtimes.gateway_id
     WHERE leases.prefix = :prefix
+    """
+)
+
+# What may change while a statement waits for the row's lock is asked of the row itself, which is then read anew, and of
+# a clock that goes on. The end of a runtime closes its leases, so that the row says that too.
+_ADMISSIBLE = "id = :lease_id AND revoked_at IS NULL AND closed_at IS NULL AND expires_at > clock_timestamp()"
+
+_ADMIT = text(
+    f"""
+    WITH admitted AS (
+        UPDATE leases SET attaches = attaches + 1, last_active_at = clock_timestamp(),
+            first_attached_at = coalesce(first_attached_at, clock_timestamp())
+        WHERE {_ADMISSIBLE} RETURNING id, last_active_at
+    )
+    INSERT INTO lease_sockets (id, lease_id, gateway_id, opened_at)
+    SELECT :socket_id, id, :gateway_id, last_active_at FROM admitted RETURNING id
+    """
+)
+_HOLD = text(f"SELECT id FROM leases WHERE {_ADMISSIBLE} FOR NO KEY UPDATE")
+_WHY = """
+    CASE
+        WHEN leases.revoked_at IS NOT NULL THEN 'lease_revoked'
+        WHEN leases.expires_at <= clock_timestamp() THEN 'lease_expired'
+        WHEN leases.closed_at IS NOT NULL OR leases.id IS NULL THEN 'runtime_gone'
+    END
+"""
+_WHY_NOT = text(f"SELECT {_WHY} FROM leases WHERE id = :lease_id")
+_OVER = text(
+    f"""
+    SELECT * FROM (
+        SELECT wanted.id, {_WHY} AS why
+        FROM unnest(CAST(:lease_ids AS uuid[])) AS wanted (id) LEFT JOIN leases ON leases.id = wanted.id
+    ) AS looked_at WHERE why IS NOT NULL
+    """
+)
+
+# A socket that is written as ended already is left as it is, so that writing twice counts once.
+_END_SOCKETS = text(
+    """
+    WITH ended AS (
+        UPDATE lease_sockets SET
+            ended_at = greatest(opened_at, clock_timestamp() - told.seconds_ago * interval '1 second'),
+            close_code = told.close_code, close_reason = told.close_reason,
+            bytes_from_client = told.bytes_from_client, bytes_to_client = told.bytes_to_client,
+            commands = told.commands
+        FROM unnest(CAST(:socket_id AS uuid[]), CAST(:seconds_ago AS float8[]), CAST(:close_code AS int[]),
+            CAST(:close_reason AS text[]), CAST(:bytes_from_client AS bigint[]), CAST(:bytes_to_client AS bigint[]),
+            CAST(:commands AS bigint[])) AS told
+            (id, seconds_ago, close_code, close_reason, bytes_from_client, bytes_to_client, commands)
+        WHERE lease_sockets.id = told.id AND lease_sockets.ended_at IS NULL
+        RETURNING lease_sockets.lease_id, lease_sockets.ended_at, lease_sockets.bytes_from_client,
+            lease_sockets.bytes_to_client, lease_sockets.commands
+    ), sums AS (
+        SELECT lease_id, max(ended_at) AS ended_at, sum(bytes_from_client) AS bytes_from_client,
+            sum(bytes_to_client) AS bytes_to_client, sum(commands) AS commands
+        FROM ended GROUP BY lease_id
+    )
+    UPDATE leases SET last_active_at = greatest(last_active_at, sums.ended_at),
+        bytes_from_client = leases.bytes_from_client + sums.bytes_from_client,
+        bytes_to_client = leases.bytes_to_client + sums.bytes_to_client,
+        commands = leases.commands + sums.commands
+    FROM sums WHERE leases.id = sums.lease_id
     """
 )
 
@@ -103,9 +217,63 @@ async def mint(connection: AsyncConnection, scope: Scope, *, runtime_id: UUID, *
     return Minting(status, lease)
 
 
-async def by_prefix(connection: AsyncConnection, prefix: str) -> LeaseOnFile | None:
-    row = (await connection.execute(_BY_PREFIX, {"prefix": prefix})).first()
+async def by_prefix(connection: AsyncConnection, prefix: str, silent_seconds: int) -> LeaseOnFile | None:
+    """The lease of a token; a gateway that has not beaten for `silent_seconds` is not heard of."""
+    row = (await connection.execute(_BY_PREFIX, {"prefix": prefix, "silent": silent_seconds})).first()
     return LeaseOnFile(*row) if row else None
+
+
+async def admit(connection: AsyncConnection, lease_id: UUID, socket_id: UUID, gateway_id: UUID) -> bool:
+    """Write that a socket is let in, where the lease allows it; its row stays locked for the transaction."""
+    values = {"lease_id": lease_id, "socket_id": socket_id, "gateway_id": gateway_id}
+    return (await connection.execute(_ADMIT, values)).first() is not None
+
+
+async def hold(connection: AsyncConnection, lease_id: UUID) -> bool:
+    """Whether the lease lets a socket in, as it stays for the transaction, which has its row locked."""
+    return (await connection.execute(_HOLD, {"lease_id": lease_id})).first() is not None
+
+
+async def why_not(connection: AsyncConnection, lease_id: UUID) -> str:
+    """The reason, in the words of a close, for which a lease lets nobody in."""
+    return (await connection.execute(_WHY_NOT, {"lease_id": lease_id})).scalar() or "runtime_gone"
+
+
+async def over(connection: AsyncConnection, lease_ids: list[UUID]) -> list[tuple[UUID, str]]:
+    """Those of the leases that are over, each with the reason, in the words of a close."""
+    rows = await connection.execute(_OVER, {"lease_ids": lease_ids})
+    return [(row[0], row[1]) for row in rows]
+
+
+async def end_sockets(connection: AsyncConnection, ended: list[EndedSocket]) -> None:
+    """Write the ends of sockets, and add what passed through them to their leases; twice is once."""
+    columns = {name: [getattr(socket, name) for socket in ended] for name in EndedSocket.__slots__}
+    await connection.execute(_END_SOCKETS, columns)
+
+
+async def end_sockets_left(connection: AsyncConnection, gateway_id: UUID, code: int, reason: str) -> int:
+    """End what an earlier process of a gateway left open, at its last heartbeat; returns how many sockets."""
+    return await _end_left(connection, "gateway_id = :gateway_id", code, reason, gateway_id=gateway_id)
+
+
+async def end_sockets_of_dead_gateways(connection: AsyncConnection, silent_seconds: int, code: int, reason: str) -> int:
+    """End the open sockets of gateways that have not beaten for so long, or left no row."""
+    alive = "SELECT id FROM gateways WHERE heartbeat_at >= now() - :silent * interval '1 second'"
+    return await _end_left(connection, f"gateway_id NOT IN ({alive})", code, reason, silent=silent_seconds)
+
+
+async def _end_left(connection: AsyncConnection, which: str, code: int, reason: str, **values: Any) -> int:
+    left = await connection.execute(
+        text(
+            f"""
+            UPDATE lease_sockets SET close_code = :code, close_reason = :reason, ended_at = greatest(opened_at,
+                coalesce((SELECT heartbeat_at FROM gateways WHERE gateways.id = gateway_id), now()))
+            WHERE ended_at IS NULL AND {which}
+            """
+        ),
+        {"code": code, "reason": reason, **values},
+    )
+    return left.rowcount
 
 
 async def listed(connection: AsyncConnection, scope: Scope, runtime_id: UUID) -> list[Lease]:
@@ -124,19 +292,39 @@ async def get(
     return Lease(*row) if row else None
 
 
+async def usage(connection: AsyncConnection, lease_id: UUID, newest: int) -> Usage | None:
+    """What a lease was used for, with so many of its newest sockets."""
+    counts = (await connection.execute(select(*_USAGE).where(leases.c.id == lease_id))).first()
+    if counts is None:
+        return None
+    rows = await connection.execute(
+        select(*_SOCKET)
+        .where(lease_sockets.c.lease_id == lease_id)
+        .order_by(lease_sockets.c.opened_at.desc(), lease_sockets.c.id.desc())
+        .limit(newest)
+    )
+    return Usage(*(*counts, [Socket(*row) for row in rows]))
+
+
 async def revoke(
     connection: AsyncConnection, scope: Scope, space_id: UUID, runtime_id: UUID, lease_id: UUID
 ) -> tuple[Lease, str] | None:
-    """Revoke; the first time of revoking stays. Returns the lease and the prefix that its sockets are known by."""
+    """Revoke, and tell all gateways; the first time of revoking stays.
+
+    Returns the lease and the prefix that its sockets are known by.
+    """
+    # A clock that goes on, for an admission that this waits for was before it.
+    revoked = (
+        update(leases)
+        .where(*_one(scope, space_id, runtime_id, lease_id))
+        .values(revoked_at=func.coalesce(leases.c.revoked_at, func.clock_timestamp()))
+        .returning(*_COLUMNS, leases.c.prefix)
+        .cte("revoked")
+    )
     row = (
-        await connection.execute(
-            update(leases)
-            .where(*_one(scope, space_id, runtime_id, lease_id))
-            .values(revoked_at=func.coalesce(leases.c.revoked_at, func.now()))
-            .returning(*_COLUMNS, leases.c.prefix)
-        )
+        await connection.execute(select(*revoked.c, func.pg_notify(REVOKED, revoked.c.prefix)).select_from(revoked))
     ).first()
-    return (Lease(*row[:-1]), row[-1]) if row else None
+    return (Lease(*row[:-2]), row[-2]) if row else None
 
 
 def _one(scope: Scope, space_id: UUID, runtime_id: UUID, lease_id: UUID) -> tuple[ColumnElement[bool], ...]:

@@ -7,9 +7,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, bindparam, func, insert, select, text, update
+from sqlalchemy import Select, Text, bindparam, cast, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.store.notifications import STOP_WANTED
 from gateway.store.scope import Scope
 from gateway.store.tables import gateways, runs, runtimes
 
@@ -171,13 +172,19 @@ async def count_live(connection: AsyncConnection, subaccount_id: UUID) -> tuple[
 
 
 async def want_stopped(
-    connection: AsyncConnection, *, runtime_id: UUID | None = None, space_id: UUID | None = None
+    connection: AsyncConnection, *, runtime_ids: list[UUID] | None = None, space_id: UUID | None = None
 ) -> None:
-    """Want one runtime, or all of a space, stopped; the gateway that has the browser does it."""
-    which = runtimes.c.id == runtime_id if runtime_id is not None else runtimes.c.space_id == space_id
-    await connection.execute(
-        update(runtimes).where(which, runtimes.c.status.in_(LIVE)).values(desired="stopped", updated_at=func.now())
+    """Want some runtimes, or all of a space, stopped, and tell the gateways that have the browsers, which do it."""
+    which = runtimes.c.id.in_(runtime_ids) if runtime_ids is not None else runtimes.c.space_id == space_id
+    wanted = (
+        update(runtimes)
+        .where(which, runtimes.c.status.in_(LIVE))
+        .values(desired="stopped", updated_at=func.now())
+        .returning(runtimes.c.gateway_id)
+        .cte("wanted")
     )
+    hosts = select(wanted.c.gateway_id).distinct().subquery("hosts")
+    await connection.execute(select(func.pg_notify(STOP_WANTED, cast(hosts.c.gateway_id, Text))))
 
 
 async def end(connection: AsyncConnection, runtime_ids: list[UUID], status: str, code: str, message: str) -> list[UUID]:
@@ -248,14 +255,14 @@ async def run(connection: AsyncConnection, scope: Scope, run_id: UUID) -> Run | 
     return Run(*row) if row else None
 
 
-async def beat(connection: AsyncConnection, gateway_id: UUID, version: str) -> None:
-    """Say that a gateway lives, by the database's clock."""
+async def beat(connection: AsyncConnection, gateway_id: UUID, version: str, internal_url: str | None) -> None:
+    """Say that a gateway lives, by the database's clock, and where others reach it."""
     await connection.execute(
         text(
-            "INSERT INTO gateways (id, version) VALUES (:id, :version)"
-            " ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), version = :version"
+            "INSERT INTO gateways (id, version, internal_url) VALUES (:id, :version, :internal_url)"
+            " ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), version = :version, internal_url = :internal_url"
         ),
-        {"id": gateway_id, "version": version},
+        {"id": gateway_id, "version": version, "internal_url": internal_url},
     )
 
 
@@ -270,6 +277,19 @@ async def of_dead_gateways(connection: AsyncConnection, silent_seconds: int) -> 
         {"silent": silent_seconds},
     )
     return [row[0] for row in rows]
+
+
+async def gateway_url(connection: AsyncConnection, gateway_id: UUID, silent_seconds: int) -> str | None:
+    """Where a gateway is reached by others; None when it does not tell, or has not beaten for so long."""
+    return (
+        await connection.execute(
+            text(
+                "SELECT internal_url FROM gateways"
+                " WHERE id = :id AND heartbeat_at >= now() - :silent * interval '1 second'"
+            ),
+            {"id": gateway_id, "silent": silent_seconds},
+        )
+    ).scalar()
 
 
 async def forget_gateway(connection: AsyncConnection, gateway_id: UUID) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     CheckConstraint,
     Column,
@@ -41,6 +42,10 @@ def _created_at() -> Column[object]:
 
 def _updated_at() -> Column[object]:
     return Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now())
+
+
+def _count(name: str) -> Column[object]:
+    return Column(name, BigInteger, nullable=False, server_default=text("0"))
 
 
 def _organization() -> Column[object]:
@@ -154,12 +159,13 @@ spaces = Table(
     Index(None, "organization_id", "subaccount_id"),
 )
 
-# One row a gateway process; its heart beats by the database's clock.
+# One row a gateway process; its heart beats by the database's clock. `internal_url` is where other gateways reach it.
 gateways = Table(
     "gateways",
     metadata,
     _id(),
     Column("version", Text, nullable=False),
+    Column("internal_url", Text),
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("heartbeat_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
@@ -222,12 +228,14 @@ runs = Table(
     Column("started_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("finished_at", DateTime(timezone=True)),
     _created_at(),
+    Index(None, "space_id"),
     Index(None, "runtime_id"),
     Index(None, "organization_id", "subaccount_id", "created_at"),
     Index("runs_active_key", "runtime_id", unique=True, postgresql_where=text("status = 'active'")),
 )
 
-# A connection of the contract. `active` with a past `expires_at` means expired; it is not written anew for that.
+# A connection of the contract. `active` with a past `expires_at` means expired; it is not written anew for that. Bytes
+# and commands are those of sockets that have ended.
 leases = Table(
     "leases",
     metadata,
@@ -244,6 +252,32 @@ leases = Table(
     Column("expires_at", DateTime(timezone=True), nullable=False),
     Column("closed_at", DateTime(timezone=True)),
     Column("revoked_at", DateTime(timezone=True)),
+    Column("attaches", Integer, nullable=False, server_default=text("0")),
+    Column("first_attached_at", DateTime(timezone=True)),
+    Column("last_active_at", DateTime(timezone=True)),
+    _count("bytes_from_client"),
+    _count("bytes_to_client"),
+    _count("commands"),
     _created_at(),
+    Index(None, "space_id"),
+    Index(None, "run_id"),
     Index(None, "runtime_id", "created_at"),
+)
+
+# One row a socket that was let in, written by the gateway that has the browser; open as long as `ended_at` is null.
+lease_sockets = Table(
+    "lease_sockets",
+    metadata,
+    _id(),
+    Column("lease_id", Uuid, ForeignKey("leases.id", ondelete="CASCADE"), nullable=False),
+    Column("gateway_id", Uuid, nullable=False),
+    Column("opened_at", DateTime(timezone=True), nullable=False),
+    Column("ended_at", DateTime(timezone=True)),
+    Column("close_code", Integer),
+    Column("close_reason", Text),
+    _count("bytes_from_client"),
+    _count("bytes_to_client"),
+    _count("commands"),
+    Index(None, "lease_id", "opened_at"),
+    Index("lease_sockets_open_idx", "gateway_id", postgresql_where=text("ended_at IS NULL")),
 )

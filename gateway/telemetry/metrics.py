@@ -38,6 +38,19 @@ egress_refusals = Counter(
 egress_failures = Counter(
     "gateway_egress_failures", "Requests of pages that were allowed and failed, by cause.", ["cause"], registry=registry
 )
+attaches = Histogram(
+    "gateway_attach_seconds",
+    "Seconds from the check of a lease to a socket that is open.",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+    registry=registry,
+)
+socket_bytes = Counter(
+    "gateway_socket_bytes",
+    "Bytes that passed through sockets that have ended, by direction.",
+    ["direction"],
+    registry=registry,
+)
+commands = Counter("gateway_commands", "Commands of clients, on sockets that have ended.", registry=registry)
 _requests = Histogram(
     "gateway_request_seconds",
     "Seconds to answer API requests, by route and status class.",
@@ -60,13 +73,19 @@ _ENDINGS = (
     "driver.exited",
 )
 _REFUSALS = (
+    "connect.origin_refused",
     "lease.unknown",
     "lease.expired",
     "lease.revoked",
     "runtime.gone",
     "runtime.not_active",
     "runtime.host_unavailable",
+    "gateway.max_sockets",
+    "lease.max_sockets",
     "browser.unreachable",
+    "target.not_found",
+    # Refused by the gateway that has the browser, which counts the reason.
+    "elsewhere",
     "gateway.draining",
     "database.unavailable",
 )
@@ -103,6 +122,14 @@ for _code in _EGRESS_REFUSALS:
     egress_refusals.labels(_code)
 for _code in _EGRESS_FAILURES:
     egress_failures.labels(_code)
+for _direction in ("from_client", "to_client"):
+    socket_bytes.labels(_direction)
+
+
+def count_traffic(bytes_from_client: int, bytes_to_client: int, client_commands: int) -> None:
+    socket_bytes.labels("from_client").inc(bytes_from_client)
+    socket_bytes.labels("to_client").inc(bytes_to_client)
+    commands.inc(client_commands)
 
 
 def prepare_requests(routes: list[tuple[str, str]]) -> None:

@@ -1,4 +1,12 @@
-"""The websocket protocol class that uvicorn runs for us."""
+"""The websocket protocol class that uvicorn runs for us. It offers the ASGI extension `gateway.tunnel`.
+
+An endpoint that finds it in `scope["extensions"]` may answer `websocket.connect` with
+
+    {"type": "gateway.tunnel", "tunnel": Tunnel}
+
+which accepts the upgrade and gives the connection to the tunnel; the endpoint is then done. Until a message of the
+endpoint's nothing that the client sends is looked at.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +14,58 @@ from typing import Any, cast
 
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.server import ServerProtocol
+from websockets.http11 import Request
 
-from gateway.domain.attachments import Close
+from gateway.tunnel.splice import Tunnel
+
+EXTENSION = "gateway.tunnel"
 
 
 class LeaseProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's own class, but for two things: a message above the ceiling is told in our words, and a refused attach
-    is an answer, not an error of the application.
+    """uvicorn's own class, but for two things: the extension, and that a refused attach is an answer and not an error
+    of the application.
 
     uvicorn (0.54) logs "ASGI callable returned without completing handshake" after a whole denial response.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.conn = _Conversation(max_size=self.config.ws_max_size, logger=self.conn.logger)
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            cast(dict[str, Any], self.scope["extensions"])[EXTENSION] = {}
+            # A client has nothing to say before its upgrade is answered.
+            self.transport.pause_reading()
+            self.read_paused = True
 
     async def send(self, message: ASGISendEvent) -> None:
+        event = cast(dict[str, Any], message)
+        if event["type"] == EXTENSION:
+            self._hand_over(event["tunnel"])
+            return
         await super().send(message)
-        if message["type"] == "websocket.http.response.body" and not cast(dict[str, object], message).get("more_body"):
+        if event["type"] == "websocket.http.response.body" and not event.get("more_body"):
             self.handshake_complete = True
 
+    def _hand_over(self, tunnel: Tunnel) -> None:
+        if self.disconnected:
+            # The client left while it was checked.
+            tunnel.connection_lost(None)
+            return
+        transport = self.transport
+        accept = self.response.headers["Sec-WebSocket-Accept"]
+        transport.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept.encode()
+        )
+        self.handshake_complete = True
+        self.connections.discard(self)
+        # uvicorn closes the connection when the endpoint returns; this one is the tunnel's by then.
+        self.transport = cast(Any, _Gone())
+        transport.resume_reading()
+        tunnel.start(transport, self.connections)
 
-class _Conversation(ServerProtocol):
-    def fail(self, code: int, reason: str = "") -> None:
-        super().fail(code, Close.TOO_BIG.reason if code == Close.TOO_BIG.code else reason)
+
+class _Gone:
+    """In the place of a transport that was handed over."""
+
+    def close(self) -> None:
+        """Not ours to close."""

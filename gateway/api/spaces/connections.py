@@ -12,6 +12,7 @@ from gateway.api.models import Answer, Body, Metadata, Time, optional
 from gateway.api.operations import Call, Operations
 from gateway.api.spaces.runtimes import path_ids
 from gateway.store.leases import Lease as Record
+from gateway.store.leases import Usage as UsageRecord
 
 operations = Operations("Connections")
 
@@ -70,6 +71,42 @@ class ConnectionRow(Answer):
         return cls(**_common(record), status=record.status)
 
 
+class Socket(Answer):
+    """One socket that was let in. What passed through it is known once it has ended."""
+
+    opened_at: Time
+    ended_at: Time | None
+    close_code: int | None
+    close_reason: str | None
+    bytes_from_client: int
+    bytes_to_client: int
+    commands: int
+
+
+class Usage(Answer):
+    """What a connection was used for; `sockets` are the newest 100. Bytes and commands come with a socket's end."""
+
+    attaches: int
+    first_attached_at: Time | None
+    last_active_at: Time | None
+    bytes_from_client: int
+    bytes_to_client: int
+    commands: int
+    sockets: list[Socket]
+
+    @classmethod
+    def of(cls, record: UsageRecord) -> Usage:
+        counts = {name: getattr(record, name) for name in cls.model_fields if name != "sockets"}
+        sockets = [Socket(**{name: getattr(socket, name) for name in Socket.model_fields}) for socket in record.sockets]
+        return cls(**counts, sockets=sockets)
+
+
+class ConnectionDetails(ConnectionRow):
+    """A connection as it is listed, and what it was used for."""
+
+    usage: Usage = optional()
+
+
 class CreatedConnection(Answer):
     """A new connection. `endpoint.url` alone is the credential, and is never told again."""
 
@@ -125,10 +162,11 @@ async def listed(call: Call) -> ConnectionList:
 @operations.get(
     _ROOT + "/{connectionId}", id="runtimes-connections-get", summary="Get a connection lease", errors=(404,)
 )
-async def get(call: Call) -> ConnectionRow:
-    return ConnectionRow.of(
-        await call.services.leases.get(call.scope, *path_ids(call), call.path_id("connectionId", "connection"))
-    )
+async def get(call: Call) -> ConnectionDetails:
+    """Also what the connection was used for: attaches, bytes, commands, and how each socket ended."""
+    leases = call.services.leases
+    record = await leases.get(call.scope, *path_ids(call), call.path_id("connectionId", "connection"))
+    return ConnectionDetails(**_common(record), status=record.status, usage=Usage.of(await leases.usage(record)))
 
 
 @operations.delete(

@@ -1,0 +1,84 @@
+"""What gateways on one database tell each other at once (LISTEN/NOTIFY).
+
+Only a hint to look: who was not told, because a connection broke, finds the same by a query of its next round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+import structlog
+
+_log = structlog.get_logger("gateway.notifications")
+
+# The payload is the lease's prefix.
+REVOKED = "gateway_lease_revoked"
+# The payload is the id of the gateway that has the browser.
+STOP_WANTED = "gateway_stop_wanted"
+
+_CONNECT_SECONDS = 5.0
+# A connection whose other end went without a word is found out by asking.
+_CHECK_SECONDS = 30.0
+_FIRST_WAIT_SECONDS = 0.1
+_LONGEST_WAIT_SECONDS = 5.0
+
+
+class Notifications:
+    """One connection that listens.
+
+    `heard` gets each payload of a channel; `connected` is called after each connect, since what was told before it is
+    not told again.
+    """
+
+    def __init__(self, url: str, heard: dict[str, Callable[[str], None]], connected: Callable[[], None]) -> None:
+        self._url = url
+        self._heard = heard
+        self._connected = connected
+        self._wait_seconds = _FIRST_WAIT_SECONDS
+        self._said = False
+        self.listening = asyncio.Event()
+
+    async def run(self) -> None:
+        """Listen until this is cancelled, whatever happens to the connection."""
+        while True:
+            try:
+                await self._listen()
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                if not self._said:
+                    _log.error("other gateways can't be heard", error=type(error).__name__)
+                self._said = True
+            except Exception:
+                _log.exception("listening to other gateways failed")
+            self.listening.clear()
+            await asyncio.sleep(self._wait_seconds)
+            self._wait_seconds = min(2 * self._wait_seconds, _LONGEST_WAIT_SECONDS)
+
+    async def _listen(self) -> None:
+        """Connect, and listen as long as the connection lasts."""
+        broken = asyncio.Event()
+        connection = await asyncpg.connect(self._url, timeout=_CONNECT_SECONDS, command_timeout=_CONNECT_SECONDS)
+        try:
+            connection.add_termination_listener(lambda _: broken.set())
+            for channel in self._heard:
+                await connection.add_listener(channel, self._on_notification)
+            self._connected()
+            self.listening.set()
+            self._wait_seconds = _FIRST_WAIT_SECONDS
+            if self._said:
+                _log.info("other gateways are heard again")
+            self._said = False
+            while not broken.is_set():
+                try:
+                    async with asyncio.timeout(_CHECK_SECONDS):
+                        await broken.wait()
+                except TimeoutError:
+                    await connection.execute("SELECT 1")
+            raise ConnectionResetError("The connection that listens was closed.")
+        finally:
+            connection.terminate()
+
+    def _on_notification(self, _: Any, __: int, channel: str, payload: str) -> None:
+        self._heard[channel](payload)

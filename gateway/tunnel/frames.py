@@ -1,0 +1,358 @@
+"""Websocket frames (RFC 6455) without I/O: following them, reading them, writing them.
+
+Browser to client only headers are followed (`FrameFollower`); payloads pass as they are. Client to browser messages
+are read (`MessageReader`), since each is a command that is checked. Toward a browser frames are masked, as the RFC
+wants it, with a key of zeros: the mask is against caches between the two, and there are none on this way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # a platform without the wheel of websockets
+    from websockets.utils import apply_mask
+
+Buffer = bytes | bytearray | memoryview
+
+_FIN = 0x80
+_MASKED = 0x80
+_LONGEST_CONTROL = 125
+# Payloads whose length has two bytes at most.
+_SHORT = 65535
+# Payloads up to here are joined with their header: one small copy is cheaper than one more buffer to write.
+_JOINED = 4096
+
+
+class Opcode(IntEnum):
+    CONTINUATION = 0x0
+    TEXT = 0x1
+    BINARY = 0x2
+    CLOSE = 0x8
+    PING = 0x9
+    PONG = 0xA
+
+
+# In the place of an opcode: a message above the ceiling, which is passed over.
+OVERSIZED = -1
+
+_DATA = (Opcode.TEXT, Opcode.BINARY)
+_CONTROL = (Opcode.CLOSE, Opcode.PING, Opcode.PONG)
+
+
+class FrameError(Exception):
+    """Raised when the other side breaks the protocol."""
+
+
+class TooBig(FrameError):
+    """Raised when a browser's message is above the ceiling, as soon as its length is known."""
+
+
+def header(first: int, length: int, masked: bool = False) -> bytes:
+    """The header of a frame whose first byte (FIN and opcode) is given; a mask is the key of zeros."""
+    mask = _MASKED if masked else 0
+    key = b"\0\0\0\0" if masked else b""
+    if length < 126:
+        return bytes((first, mask | length)) + key
+    if length < 65536:
+        return bytes((first, mask | 126)) + length.to_bytes(2) + key
+    return bytes((first, mask | 127)) + length.to_bytes(8) + key
+
+
+def frame(opcode: int, payload: bytes, masked: bool = False) -> Sequence[bytes]:
+    """A whole message as buffers to write; never fragmented, since Chrome takes no fragments."""
+    head = header(_FIN | opcode, len(payload), masked)
+    return (head + payload,) if len(payload) <= _JOINED else (head, payload)
+
+
+def close_frame(code: int, reason: str = "", masked: bool = False) -> bytes:
+    payload = code.to_bytes(2) + reason.encode()
+    return header(_FIN | Opcode.CLOSE, len(payload), masked) + payload
+
+
+def read_close(payload: bytes) -> tuple[int, str]:
+    """Code and reason of a close frame's payload; 1005 when it has none. Raises FrameError."""
+    if not payload:
+        return 1005, ""
+    code = int.from_bytes(payload[:2])
+    if len(payload) == 1 or not (1000 <= code < 1004 or 1007 <= code < 1015 or 3000 <= code < 5000):
+        raise FrameError(f"a close frame with the code {code}")
+    try:
+        return code, payload[2:].decode()
+    except UnicodeDecodeError:
+        raise FrameError("a close frame whose reason is not UTF-8") from None
+
+
+class FrameFollower:
+    """Follows the frames that a browser sends, so that frames of our own can be put between any two of them.
+
+    What it returns ends with a whole frame, always. A frame of which only a part has come leaves as a fragment of what
+    is there, so no frame is ever left half sent, and a close frame can follow at once, in the midst of a message too.
+    Pings and close frames are for us, are taken out, and are found in `controls`.
+    """
+
+    __slots__ = ("_held", "_largest", "_left", "_left_fin", "_open", "_size", "controls")
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
+        # The beginning of a frame of which too little has come to know what it is: at most a control frame's length.
+        self._held = b""
+        # What is still to come of a frame that began to leave, and whether its message ends with it.
+        self._left = 0
+        self._left_fin = False
+        self._open = False
+        self._size = 0
+        self.controls: list[tuple[int, bytes]] = []
+
+    @property
+    def between_messages(self) -> bool:
+        """Whether a whole message may follow what was returned; a control frame always may."""
+        return not self._open
+
+    def feed(self, data: bytes) -> Sequence[Buffer]:
+        """What the client is to get for what the browser sent. Raises FrameError, TooBig."""
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        end = len(data)
+        if not self._left and self._whole_messages(data, 0, end) == end:
+            return (data,)
+        view = memoryview(data)
+        out: list[Buffer] = []
+        position = 0
+        while position < end:
+            if self._left:
+                position = self._continued(view, position, end, out)
+                continue
+            after = self._whole_messages(data, position, end)
+            if after > position:
+                out.append(view[position:after])
+            else:
+                after = self._frame(view, position, end, out)
+                if not after:
+                    self._held = bytes(view[position:])
+                    break
+            position = after
+        return out
+
+    def _whole_messages(self, data: bytes, position: int, end: int) -> int:
+        """Where the whole messages end that begin at `position`: those of one short frame each.
+
+        The usual case, and the only one that is hot.
+        """
+        if self._open or self._largest < _SHORT:
+            return position
+        try:
+            while True:
+                if data[position] != 0x81:
+                    return position
+                length = data[position + 1]
+                if length < 126:
+                    after = position + 2 + length
+                elif length == 126:
+                    after = position + 4 + (data[position + 2] << 8 | data[position + 3])
+                else:
+                    return position
+                if after > end:
+                    return position
+                position = after
+        except IndexError:
+            return position
+
+    def _continued(self, view: memoryview, position: int, end: int, out: list[Buffer]) -> int:
+        """More of a frame that began to leave, as a fragment."""
+        taken = min(self._left, end - position)
+        self._left -= taken
+        last = self._left_fin and not self._left
+        out.append(header(_FIN if last else 0, taken))
+        out.append(view[position : position + taken])
+        if last:
+            self._open = False
+            self._size = 0
+        return position + taken
+
+    def _frame(self, view: memoryview, position: int, end: int, out: list[Buffer]) -> int:
+        """One frame, or as much of it as there is. Returns where it ends, 0 when too little of it is there."""
+        if end - position < 2:
+            return 0
+        first, second = view[position], view[position + 1]
+        opcode, fin = first & 0x0F, first & _FIN
+        if first & 0x70 or second & _MASKED:
+            raise FrameError("a frame with reserved bits, or a masked one")
+        length = second
+        payload = position + 2
+        if second >= 126:
+            payload += 2 if second == 126 else 8
+            if end < payload:
+                return 0
+            length = int.from_bytes(view[position + 2 : payload])
+        if opcode in _CONTROL:
+            if not fin or length > _LONGEST_CONTROL:
+                raise FrameError("a control frame in fragments, or a long one")
+            if end < payload + length:
+                return 0
+            self.controls.append((opcode, bytes(view[payload : payload + length])))
+            return payload + length
+        if opcode not in (Opcode.CONTINUATION, *_DATA) or (opcode == Opcode.CONTINUATION) is not self._open:
+            raise FrameError(f"a frame with the opcode {opcode} where it may not be")
+        self._size += length
+        if self._size > self._largest:
+            raise TooBig
+        if payload + length <= end:
+            out.append(view[position : payload + length])
+            self._open = not fin
+            if fin:
+                self._size = 0
+            return payload + length
+        if end == payload:
+            # Nothing of it yet but its header, which says no more than we can hold back.
+            self._size -= length
+            return 0
+        out.append(header(opcode, end - payload))
+        out.append(view[payload:end])
+        self._open = True
+        self._left = length - (end - payload)
+        self._left_fin = bool(fin)
+        return end
+
+
+class MessageReader:
+    """Reads what a client sends: whole messages, pings, pongs and close frames, unmasked, in their order.
+
+    A message above the ceiling is told by OVERSIZED as soon as its length is known, and passed over, so that the close
+    frame behind it is still found.
+    """
+
+    __slots__ = (
+        "_collected",
+        "_data",
+        "_filled",
+        "_fin",
+        "_key",
+        "_largest",
+        "_length",
+        "_opcode",
+        "_oversized",
+        "held",
+    )
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
+        self._data = bytearray()
+        # A data frame of which a part has come: its key, its length and how much of it is there.
+        self._key: bytes | None = None
+        self._length = 0
+        self._filled = 0
+        self._fin = False
+        # A message of which a part has come.
+        self._opcode = 0
+        self._collected: bytearray | None = None
+        self._oversized = False
+        # Bytes of a message that is not whole yet.
+        self.held = 0
+
+    def pass_over(self) -> None:
+        """Keep no message from here on; control frames are still read."""
+        self._largest = -1
+        if self._collected is not None:
+            self._oversized = True
+            self._collected.clear()
+        self.held = 0
+
+    def feed(self, data: bytes) -> Iterable[tuple[int, bytes | bytearray]]:
+        """Opcode and payload of everything that is whole now. Raises FrameError, after which it is of no more use."""
+        end = len(data)
+        # The usual case: one small whole message, alone.
+        if self._key is None and not self._data and self._collected is None and end >= 6 and data[0] == 0x81:
+            length = data[1] - _MASKED
+            if 0 <= length < 126 and end == 6 + length:
+                return ((Opcode.TEXT, _unmasked(data[6:], data[2:6])),)
+            if length == 126 and end >= 8 and end == 8 + (data[2] << 8 | data[3]) and end - 8 <= self._largest:
+                return ((Opcode.TEXT, _unmasked(data[8:], data[4:8])),)
+        return self._feed(data)
+
+    def _feed(self, data: bytes) -> list[tuple[int, bytes | bytearray]]:
+        found: list[tuple[int, bytes | bytearray]] = []
+        view = memoryview(data)
+        position, end = 0, len(data)
+        while position < end or (self._key is not None and self._filled == self._length):
+            if self._key is not None:
+                position = self._payload(view, position, end, found)
+            else:
+                position = self._head(view, position, end, found)
+        return found
+
+    def _head(self, view: memoryview, position: int, end: int, found: list[tuple[int, bytes | bytearray]]) -> int:
+        """Take what is needed of a frame's head, and of a whole control frame; the rest waits in `_data`."""
+        while True:
+            needed = self._missing()
+            if needed == 0:
+                break
+            taken = min(needed, end - position)
+            self._data += view[position : position + taken]
+            position += taken
+            if taken < needed:
+                return position
+        self._begin(found)
+        return position
+
+    def _missing(self) -> int:
+        """How many more bytes the frame's head needs; a control frame needs its payload with it."""
+        data = self._data
+        if len(data) < 2:
+            return 2 - len(data)
+        if data[0] & 0x70 or not data[1] & _MASKED:
+            raise FrameError("a frame with reserved bits, or one that is not masked")
+        length = data[1] & 0x7F
+        needed = 6 + (0 if length < 126 else 2 if length == 126 else 8)
+        if data[0] & 0x0F in _CONTROL and length <= _LONGEST_CONTROL:
+            needed += length
+        return needed - len(data)
+
+    def _begin(self, found: list[tuple[int, bytes | bytearray]]) -> None:
+        head = bytes(self._data)
+        self._data = bytearray()
+        first, length = head[0], head[1] & 0x7F
+        opcode, fin = first & 0x0F, bool(first & _FIN)
+        if opcode in _CONTROL:
+            if not fin or length > _LONGEST_CONTROL:
+                raise FrameError("a control frame in fragments, or a long one")
+            found.append((opcode, _unmasked(head[6:], head[2:6])))
+            return
+        begun = self._collected is not None
+        if opcode not in (Opcode.CONTINUATION, *_DATA) or (opcode == Opcode.CONTINUATION) is not begun:
+            raise FrameError(f"a frame with the opcode {opcode} where it may not be")
+        if length >= 126:
+            length = int.from_bytes(head[2:-4])
+        if self._collected is None:
+            self._opcode = opcode
+            self._collected = bytearray()
+        if len(self._collected) + length > self._largest and not self._oversized:
+            self._oversized = True
+            self._collected.clear()
+            found.append((OVERSIZED, b""))
+        self._key, self._length, self._filled, self._fin = head[-4:], length, 0, fin
+
+    def _payload(self, view: memoryview, position: int, end: int, found: list[tuple[int, bytes | bytearray]]) -> int:
+        assert self._key is not None
+        assert self._collected is not None
+        taken = min(self._length - self._filled, end - position)
+        turn = self._filled % 4
+        if not self._oversized:
+            self._collected += _unmasked(view[position : position + taken], self._key[turn:] + self._key[:turn])
+        self._filled += taken
+        if self._filled == self._length:
+            self._key = None
+            if self._fin:
+                if not self._oversized:
+                    found.append((self._opcode, self._collected))
+                self._collected = None
+                self._oversized = False
+        self.held = len(self._collected) if self._collected is not None else 0
+        return position + taken
+
+
+def _unmasked(payload: Buffer, key: bytes) -> bytes:
+    return bytes(payload) if key == b"\0\0\0\0" else apply_mask(payload, key)
