@@ -175,3 +175,24 @@ async def test_what_lists_may_hold(client: httpx.AsyncClient) -> None:
             ),
         ],
     )
+
+
+async def test_a_run_tells_what_went_through_the_egress_proxy(
+    client: httpx.AsyncClient, gateway: Gateway, launcher: WorkingLauncher
+) -> None:
+    runtime = await make_runtime(client)
+    other = await make_runtime(client)
+
+    async def network(of: dict[str, object] = runtime) -> object:
+        return (await ok(client.get(f"/v1/runs/{of['activeRunId']}")))["network"]
+
+    assert await network() == {"bytesSent": 0, "bytesReceived": 0, "refused": 0}
+    usage = launcher.browsers[UUID(runtime["id"])].usage
+    usage.sent, usage.received = 5_000_000_000, 7
+    usage.refused["egress.private_address"] += 2
+    await gateway.supervisor.round()
+    assert await network() == {"bytesSent": 5_000_000_000, "bytesReceived": 7, "refused": 2}
+    usage.received += 1
+    await ok(client.post(f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}/stop"))
+    assert await network() == {"bytesSent": 5_000_000_000, "bytesReceived": 8, "refused": 2}
+    assert await network(other) == {"bytesSent": 0, "bytesReceived": 0, "refused": 0}

@@ -15,12 +15,14 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.crypto.keyring import Owner
 from gateway.domain.attachments import Attachments, Close
 from gateway.domain.capacity import Capacity
 from gateway.domain.identifiers import new_id, not_found
 from gateway.domain.secrets import SecretStore
+from gateway.egress.usage import Totals, Usage
 from gateway.errors import Conflict, GatewayError, LimitReached, Unavailable
 from gateway.launchers.base import Browser, Ending, Launcher, LaunchSpec
 from gateway.settings import Settings
@@ -98,6 +100,8 @@ class Runtimes:
         self._starting: set[UUID] = set()
         self._noted: set[UUID] = set()
         self._unwritten: dict[UUID, Ending] = {}
+        # Of each runtime until its end is written: what its browser used, and what of that is written.
+        self._usage: dict[UUID, tuple[Usage, Totals]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.capacity = Capacity(settings.max_runtimes, settings.max_starting)
         self.draining = False
@@ -197,6 +201,7 @@ class Runtimes:
             if isinstance(error, Conflict):
                 await self._note_end(runtime_id, STOPPED)
             raise
+        self._usage[runtime_id] = (browser.usage, Totals())
         metrics.runtimes_live.inc()
         browser.ended.add_done_callback(lambda _: self._spawn(self._after_end(hosted)))
         return runtime
@@ -315,8 +320,24 @@ class Runtimes:
         """Write the ends that are not written yet; what can't be written now stays for the next time."""
         for runtime_id, ending in list(self._unwritten.items()):
             async with self._database.connect() as connection:
+                await self._write_usage(connection, [runtime_id])
                 await runtimes.end(connection, [runtime_id], *outcome(ending))
             self._unwritten.pop(runtime_id, None)
+            self._usage.pop(runtime_id, None)
+
+    async def write_usage(self, connection: AsyncConnection) -> None:
+        """Write what the browsers of this gateway have sent and got by now, where it is not written yet."""
+        await self._write_usage(connection, list(self._hosted))
+
+    async def _write_usage(self, connection: AsyncConnection, runtime_ids: Iterable[UUID]) -> None:
+        used = [(runtime_id, *self._usage[runtime_id]) for runtime_id in runtime_ids if runtime_id in self._usage]
+        fresh = {runtime_id: usage.totals() for runtime_id, usage, written in used if usage.totals() != written}
+        if not fresh:
+            return
+        await runtimes.write_usage(connection, fresh)
+        for runtime_id, totals in fresh.items():
+            if runtime_id in self._usage:
+                self._usage[runtime_id] = (self._usage[runtime_id][0], totals)
 
     async def drain(self) -> None:
         """Take nothing new, tell every socket, end every browser; returns when rows say so."""

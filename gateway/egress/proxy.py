@@ -36,6 +36,7 @@ from gateway.egress.heads import RequestHead
 from gateway.egress.names import Lookup, NameNotFound, Names, system_lookup
 from gateway.egress.traffic import Traffic
 from gateway.egress.upstream import UpstreamProxy
+from gateway.egress.usage import Usage
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 
@@ -46,15 +47,6 @@ _log = structlog.get_logger("gateway.egress")
 _LOCAL = (ip_address("127.0.0.1"), ip_address("::1"))
 _MACHINE_SECONDS = 5.0
 _LOGGED_REFUSALS = 20
-
-
-class Usage:
-    """What went through an exit: bytes from and to the browser, and refusals by rule."""
-
-    def __init__(self) -> None:
-        self.sent = 0
-        self.received = 0
-        self.refused: Counter[str] = Counter()
 
 
 class EgressProxy:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from gateway.egress.traffic import Traffic
 from gateway.egress.upstream import UpstreamProxy
+from gateway.egress.usage import Usage
 
 BrowserName = Literal["headless-shell", "chromium"]
 
@@ -47,6 +48,7 @@ class Browser(Protocol):
     name: BrowserName
     version: str
     devtools_url: str
+    usage: Usage
     ended: asyncio.Future[Ending]
 
     async def stop(self) -> None:

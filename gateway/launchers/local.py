@@ -92,6 +92,7 @@ class LocalBrowser:
         self.devtools_url = devtools_url
         self.group = group
         self.exit = exit_
+        self.usage = exit_.usage
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._driver = driver
         self._asked = False
