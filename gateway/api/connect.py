@@ -30,6 +30,8 @@ from gateway.domain.leases import Grant
 from gateway.errors import GatewayError, UpgradeRequired
 from gateway.telemetry import metrics
 from gateway.tunnel import relay
+from gateway.tunnel.commands import Policy
+from gateway.tunnel.policy import StandardPolicy
 from gateway.tunnel.protocol import EXTENSION
 from gateway.tunnel.splice import Tunnel
 from gateway.tunnel.upstream import Refused, Upstream, no_such_target, open_upstream, unreachable
@@ -101,7 +103,7 @@ class _Attach:
             self.grant.attachment,
             self.upstream,
             partial(_left, self.services, self.grant),
-            policy=None,
+            policy=self._policy(),
             large=self.services.large_commands,
             reviewed=self.grant.devtools_url is not None,
             lost=self.lost,
@@ -118,12 +120,16 @@ class _Attach:
                 socket,
                 self.upstream,
                 self.grant.attachment,
-                policy=None,
+                policy=self._policy(),
                 large=self.services.large_commands,
                 reviewed=self.grant.devtools_url is not None,
                 lost=self.lost,
             )
             _left(self.services, self.grant, ended)
+
+    def _policy(self) -> Policy | None:
+        files_dir = self.grant.files_dir
+        return StandardPolicy(files_dir, unknown=self.services.settings.cdp_unknown) if files_dir is not None else None
 
     async def give_up(self) -> None:
         self.services.leases.leave(self.grant, None)

@@ -71,6 +71,7 @@ class LocalBrowser:
         self,
         name: BrowserName,
         devtools_url: str,
+        files_dir: str,
         group: int,
         driver: Driver,
         launched: PlaywrightBrowser,
@@ -79,6 +80,7 @@ class LocalBrowser:
         self.version = launched.version
         self.launched = launched
         self.devtools_url = devtools_url
+        self.files_dir = files_dir
         self.group = group
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._driver = driver
@@ -299,7 +301,8 @@ class LocalLauncher:
                 raise failures.classify(f"Timeout {self._settings.launch_timeout_seconds * 1000}ms exceeded.")
             await asyncio.sleep(_PORT_POLL_SECONDS)
         port, path = content
-        return LocalBrowser(name, f"ws://127.0.0.1:{port}{path}", group, driver, launched)
+        files_dir = str(directory / "home" / "downloads")
+        return LocalBrowser(name, f"ws://127.0.0.1:{port}{path}", files_dir, group, driver, launched)
 
     async def _measure_frame(self) -> int:
         """Height of what full Chromium draws around a page, which its window has and a viewport has not."""
