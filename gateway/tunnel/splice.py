@@ -226,11 +226,12 @@ class Tunnel(asyncio.Protocol):
     def from_browser(self, data: bytes) -> None:
         try:
             out = self._follower.feed(data)
-        except TooBig:
-            self.end(Close.TOO_BIG)
-            return
-        except FrameError:
-            self.end(Close.UPSTREAM_ERROR)
+        except FrameError as error:
+            if not self._awaiting_close:
+                self._write(error.passed)
+            self.end(Close.TOO_BIG if isinstance(error, TooBig) else Close.UPSTREAM_ERROR)
+            # Where its frames begin nobody knows any more.
+            self._say_goodbye()
             return
         if self._awaiting_close:
             return
