@@ -11,6 +11,7 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.crypto.tokens import TokenIssuer, lease_token_prefix
 from gateway.domain.attachments import Attachment, Attachments, Close, Ended
@@ -19,7 +20,7 @@ from gateway.domain.runtimes import SILENT_SECONDS, Runtimes
 from gateway.errors import Conflict, GatewayError, Gone, LimitReached, Unauthorized, Unavailable
 from gateway.settings import Settings
 from gateway.store import leases
-from gateway.store.database import Database
+from gateway.store.database import Database, no_database
 from gateway.store.leases import EndedSocket, Lease, LeaseOnFile, Usage
 from gateway.store.scope import Scope
 from gateway.telemetry import metrics
@@ -163,17 +164,26 @@ class Leases:
         there was no lock in the end, because the database went away: the socket must then be closed.
         """
         refuse_closing(grant.attachment)
-        async with self._database.begin() as connection:
-            if grant.devtools_url is not None:
-                let_in = await leases.admit(connection, grant.lease_id, grant.socket_id, self._gateway_id)
-            else:
-                # The gateway that has the browser writes it down.
-                let_in = await leases.hold(connection, grant.lease_id)
-            refuse_closing(grant.attachment)
-            if not let_in:
-                raise refusal(_CLOSES[await leases.why_not(connection, grant.lease_id)])
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(self._settings.attach_timeout_seconds):
+                    connection = await stack.enter_async_context(self._database.begin())
+                    await self._hold(connection, grant)
+            except TimeoutError:
+                raise no_database() from None
             yield
         metrics.attaches.observe(asyncio.get_running_loop().time() - grant.attachment.entered_at)
+
+    async def _hold(self, connection: AsyncConnection, grant: Grant) -> None:
+        """Lock the lease's row and write that a socket is let in; raises what `attach` raises."""
+        if grant.devtools_url is not None:
+            let_in = await leases.admit(connection, grant.lease_id, grant.socket_id, self._gateway_id)
+        else:
+            # The gateway that has the browser writes it down.
+            let_in = await leases.hold(connection, grant.lease_id)
+        refuse_closing(grant.attachment)
+        if not let_in:
+            raise refusal(_CLOSES[await leases.why_not(connection, grant.lease_id)])
 
     def leave(self, grant: Grant, ended: Ended | None) -> None:
         """The socket is gone. How it ended is written with the supervisor's next round; None was never admitted."""
