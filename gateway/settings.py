@@ -36,9 +36,6 @@ _KUBERNETES_NAME = re.compile(
 )
 _KUBERNETES_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
-# Extensions have origins of their own scheme, like chrome-extension://<id>.
-_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._~%-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
-
 
 def _http_url(value: str) -> str:
     wrong = ValueError("must be an http or https address without user, query and fragment")
@@ -54,6 +51,7 @@ def _http_url(value: str) -> str:
 
 
 def _origin(value: str) -> str:
+    # Extensions have origins of their own scheme, like chrome-extension://<id>.
     if not re.fullmatch(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?", value):
         raise ValueError("must be scheme://host or scheme://host:port each, as a browser sends it in `Origin`")
     return value
@@ -137,7 +135,19 @@ class Settings(BaseModel):
     max_message_bytes: int = Field(
         256 * 1024 * 1024, ge=1024, le=1024**3, description="Largest websocket message, either way."
     )
+    max_held_bytes: int = Field(
+        1024**3,
+        ge=1024,
+        le=1024**4,
+        description="Bytes of commands that all sockets together may hold because they are not whole or not reviewed.",
+    )
+    large_command_seconds: float = Field(
+        10.0, gt=0, le=600, description="Seconds that the review of a command of 1 MiB or more may take."
+    )
     attach_timeout_seconds: float = Field(5.0, gt=0, le=60, description="Seconds a browser has to accept an attach.")
+    cdp_unknown: Literal["refuse", "allow"] = Field(
+        "refuse", description="What happens to DevTools commands that the policy does not know."
+    )
 
     max_discovery_bytes: int = Field(
         16 * 1024 * 1024,
@@ -185,14 +195,6 @@ class Settings(BaseModel):
         if not isinstance(value, str):
             return value
         return tuple(part.strip().lower() for part in value.split(",") if part.strip())
-
-    @field_validator("allowed_origins")
-    @classmethod
-    def _origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for origin in value:
-            if not _ORIGIN.fullmatch(origin):
-                raise ValueError("must be origins as browsers send them, like https://tool.example or http://host:8080")
-        return value
 
     @field_validator("database_url")
     @classmethod

@@ -498,5 +498,3 @@ async def without_database(
             connect(staying.url, proxy=None) as three,
         ):
             ...
-
-

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import structlog
 from starlette.endpoints import HTTPEndpoint
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import ClientConnection
@@ -73,7 +74,7 @@ class Connect:
 
 
 class Plain(HTTPEndpoint):
-    """A plain HTTP request to the address; every method, since no error may repeat a path that holds a token."""
+    """A plain HTTP request, of any method, to the address of a websocket."""
 
     async def dispatch(self) -> None:
         raise UpgradeRequired("This is the address of a websocket; attach with a DevTools client.")
@@ -102,6 +103,7 @@ class _Attach:
             self.upstream,
             partial(_left, self.services, self.grant),
             policy=None,
+            large=self.services.large_commands,
             reviewed=self.grant.devtools_url is not None,
             lost=self.lost,
             max_message_bytes=settings.max_message_bytes,
@@ -118,6 +120,7 @@ class _Attach:
                 self.upstream,
                 self.grant.attachment,
                 policy=None,
+                large=self.services.large_commands,
                 reviewed=self.grant.devtools_url is not None,
                 lost=self.lost,
             )
@@ -190,3 +193,9 @@ async def _pass_on(socket: WebSocket, refusal: Refused) -> None:
     kept = {name: value for name, value in refusal.headers.items() if name in ("content-type", "retry-after")}
     metrics.attach_refusals.labels("elsewhere").inc()
     await socket.send_denial_response(Response(refusal.body, refusal.status, kept))
+
+
+PLAIN_ROUTES = [
+    Route(f"/v1/connect/{{token}}{path}", Plain)
+    for path in ("", "/", "/devtools/browser/{target}", "/devtools/page/{target}")
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.api.inside import Inside
 from gateway.domain.access import Access
 from gateway.domain.ai_connections import AiConnections
 from gateway.domain.leases import Leases
@@ -11,6 +12,7 @@ from gateway.domain.runtimes import Runtimes
 from gateway.domain.spaces import Spaces
 from gateway.settings import Settings
 from gateway.store.database import Database
+from gateway.tunnel.large import LargeCommands
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +24,5 @@ class Services:
     spaces: Spaces
     runtimes: Runtimes
     leases: Leases
+    large_commands: LargeCommands
+    inside: Inside

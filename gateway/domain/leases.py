@@ -49,6 +49,14 @@ class Grant:
     host_url: str | None
 
 
+class _NotAnswered(Exception):
+    """Carries what an upgrade's answer failed with past the database, which would take an OSError for its own."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
 class Leases:
     def __init__(
         self,
@@ -156,6 +164,20 @@ class Leases:
             raise
 
     @contextlib.asynccontextmanager
+    async def visit(self, token: str, *, forwarded: bool = False) -> AsyncIterator[Grant]:
+        """A token checked for one plain request, which is what the block does.
+
+        Raises what `attach` raises, also when the lease or the runtime has ended by the end of the block: what was
+        heard in it may then be of another browser.
+        """
+        grant = await self.attach(token, forwarded=forwarded)
+        try:
+            yield grant
+            refuse_closing(grant.attachment)
+        finally:
+            self.leave(grant, None)
+
+    @contextlib.asynccontextmanager
     async def admit(self, grant: Grant) -> AsyncIterator[None]:
         """The last check. The caller answers the upgrade inside the block, at once and without waiting.
 
@@ -164,24 +186,29 @@ class Leases:
         there was no lock in the end, because the database went away: the socket must then be closed.
         """
         refuse_closing(grant.attachment)
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                async with asyncio.timeout(self._settings.attach_timeout_seconds):
-                    connection = await stack.enter_async_context(self._database.begin())
-                    await self._hold(connection, grant)
-            except TimeoutError:
-                raise no_database() from None
-            yield
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    async with asyncio.timeout(self._settings.attach_timeout_seconds):
+                        connection = await stack.enter_async_context(self._database.begin())
+                        await self._let_in(connection, grant)
+                except TimeoutError:
+                    raise no_database() from None
+                refuse_closing(grant.attachment)
+                try:
+                    yield
+                except Exception as error:
+                    raise _NotAnswered(error) from None
+        except _NotAnswered as unanswered:
+            raise unanswered.error from None
         metrics.attaches.observe(asyncio.get_running_loop().time() - grant.attachment.entered_at)
 
-    async def _hold(self, connection: AsyncConnection, grant: Grant) -> None:
-        """Lock the lease's row and write that a socket is let in; raises what `attach` raises."""
+    async def _let_in(self, connection: AsyncConnection, grant: Grant) -> None:
         if grant.devtools_url is not None:
             let_in = await leases.admit(connection, grant.lease_id, grant.socket_id, self._gateway_id)
         else:
             # The gateway that has the browser writes it down.
             let_in = await leases.hold(connection, grant.lease_id)
-        refuse_closing(grant.attachment)
         if not let_in:
             raise refusal(_CLOSES[await leases.why_not(connection, grant.lease_id)])
 

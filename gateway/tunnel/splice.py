@@ -28,6 +28,7 @@ from gateway.tunnel.frames import (
     frame,
     read_close,
 )
+from gateway.tunnel.large import LARGE, LargeCommands, Overloaded
 from gateway.tunnel.upstream import Upstream, untaken
 
 # A browser that dies takes its socket with it a moment before its end is known; the client is told the true reason.
@@ -40,13 +41,15 @@ _GOODBYE_SECONDS = 5.0
 _LONGEST_GOODBYE_SECONDS = 60.0
 # The same, for one whose answer would not be understood.
 _DEAF_SECONDS = 1.0
+# A timer of the loop may be early by a little; it is not asked again at once.
+_TICK_SECONDS = 0.005
 
 # Of answers of ours that wait for the end of a browser's message; a client's commands wait when there are more.
 _MOST_ANSWERS_BYTES = 64 * 1024
 
 _REASONS = {(close.code, close.reason): close for close in Close}
 # Ends where the two sides no longer understand each other, so that nothing is worth waiting for.
-_AT_ONCE = (Close.TOO_BIG, Close.PROTOCOL_ERROR, Close.INVALID_TEXT)
+_AT_ONCE = (Close.TOO_BIG, Close.PROTOCOL_ERROR, Close.INVALID_TEXT, Close.OVERLOADED)
 
 
 def told_close(code: int, reason: str) -> Close | None:
@@ -73,19 +76,26 @@ class Tunnel(asyncio.Protocol):
         "_flush_left",
         "_follower",
         "_heard",
+        "_held",
+        "_in_review",
+        "_large",
         "_leave",
         "_loop",
         "_lost",
+        "_next_ping",
         "_owes",
         "_ping_seconds",
         "_policy",
         "_pong_seconds",
         "_reader",
+        "_review",
         "_sent_at_ping",
         "_spliced",
         "_timer",
         "_transport",
+        "_unanswered",
         "_upstream",
+        "_waiting",
     )
 
     def __init__(
@@ -95,6 +105,7 @@ class Tunnel(asyncio.Protocol):
         leave: Callable[[Ended], None],
         *,
         policy: Policy | None,
+        large: LargeCommands,
         reviewed: bool,
         lost: Close,
         max_message_bytes: int,
@@ -107,6 +118,12 @@ class Tunnel(asyncio.Protocol):
         self._upstream = upstream
         self._leave: Callable[[Ended], None] | None = leave
         self._policy = policy
+        self._large = large
+        self._held = 0
+        self._in_review = 0
+        # A large command's review, and what came behind it.
+        self._review: asyncio.Task[tuple[Action, bytes]] | None = None
+        self._waiting: list[tuple[int, bytes | bytearray]] = []
         self._spliced = not reviewed
         self._lost = lost
         self._ping_seconds = ping_seconds
@@ -129,6 +146,9 @@ class Tunnel(asyncio.Protocol):
         # How much of what the browser sent before the end is still to come through.
         self._flush_left = 0
         self._awaiting_close = False
+        self._next_ping = 0.0
+        # When a ping went out that nothing has come after, and whether anything came since the last one.
+        self._unanswered: float | None = None
         self._heard = True
         self._sent_at_ping = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -142,7 +162,8 @@ class Tunnel(asyncio.Protocol):
         self._connections = connections
         connections.add(self)
         transport.set_protocol(self)
-        self._timer = self._loop.call_later(self._ping_seconds, self._ping)
+        self._next_ping = self._loop.time() + self._ping_seconds
+        self._timer = self._loop.call_later(self._ping_seconds, self._tick)
         self._upstream.deliver(self)
         self._attachment.watch(self.end)
 
@@ -161,9 +182,13 @@ class Tunnel(asyncio.Protocol):
             self.end(Close.PROTOCOL_ERROR)
         except InvalidText:
             self.end(Close.INVALID_TEXT)
+        if self._reader.held or self._held:
+            self._hold()
 
     def _take(self, opcode: int, payload: bytes | bytearray) -> None:
-        if opcode == Opcode.CLOSE:
+        if self._review is not None and opcode not in (Opcode.PING, Opcode.PONG):
+            self._waiting.append((opcode, payload))
+        elif opcode == Opcode.CLOSE:
             self._client_closes(bytes(payload))
         elif self._ending is not None:
             # Once a revoke is answered, not one message more may reach the browser.
@@ -182,13 +207,46 @@ class Tunnel(asyncio.Protocol):
         if self._spliced:
             self._upstream.write(frame(opcode, bytes(payload), masked=True))
             return
-        action, text = review(payload, self._policy)
+        if len(payload) < LARGE:
+            self._obey(*review(payload, self._policy))
+            return
+        # What comes behind it waits, here and, once it is read no further, with the client.
+        self._in_review = len(payload)
+        self._review = self._loop.create_task(self._large.review(payload, self._policy))
+        self._review.add_done_callback(self._reviewed)
+        self._read_or_wait()
+
+    def _obey(self, action: Action, text: bytes) -> None:
         if action is Action.FORWARD:
             self._upstream.write(frame(Opcode.TEXT, text, masked=True))
             return
         self._answer(text)
         if action is Action.LEAVE:
             self.end(Close.CLIENT_CLOSED)
+
+    def _reviewed(self, review: asyncio.Task[tuple[Action, bytes]]) -> None:
+        self._review = None
+        self._in_review = 0
+        self._hold()
+        if review.cancelled() or self._ending is not None:
+            return
+        try:
+            self._obey(*review.result())
+        except InvalidText:
+            self.end(Close.INVALID_TEXT)
+        except Overloaded:
+            self.end(Close.OVERLOADED)
+        waiting, self._waiting = self._waiting, []
+        for opcode, payload in waiting:
+            self._take(opcode, payload)
+        self._read_or_wait()
+
+    def _hold(self) -> None:
+        """Note what is held of a message that is not whole yet, or not reviewed."""
+        held = self._reader.held + self._in_review
+        change, self._held = held - self._held, held
+        if not self._large.hold(change) and self._ending is None:
+            self.end(Close.OVERLOADED)
 
     def _client_closes(self, payload: bytes) -> None:
         try:
@@ -288,16 +346,17 @@ class Tunnel(asyncio.Protocol):
         self._read_or_wait()
 
     @property
-    def _waits_for_browser(self) -> bool:
+    def _waits_for_us(self) -> bool:
         """Whether the client is not read for no fault of its own."""
-        return self._browser_full or (self._answers_bytes > _MOST_ANSWERS_BYTES and not self._client_full)
+        held = self._answers_bytes > _MOST_ANSWERS_BYTES and not self._client_full
+        return self._browser_full or held or self._review is not None
 
     def _read_or_wait(self) -> None:
         """Read the client as long as there is room for what follows from it: commands, answers and pongs."""
         if self._transport is None:
             return
         # A client that does not read what we say to it may not make us say more.
-        waits = self._waits_for_browser or self._owes or self._answers_bytes > _MOST_ANSWERS_BYTES
+        waits = self._waits_for_us or self._owes or self._answers_bytes > _MOST_ANSWERS_BYTES
         if waits and not self._awaiting_close:
             self._transport.pause_reading()
         else:
@@ -337,6 +396,10 @@ class Tunnel(asyncio.Protocol):
         """Nothing goes either way any more: let the browser go, and tell how it went."""
         self._awaiting_close = True
         self._upstream.leave()
+        self._reader.pass_over()
+        if self._review is not None:
+            self._review.cancel()
+        self._hold()
         if self._leave is not None:
             assert self._ending is not None
             leave, self._leave = self._leave, None
@@ -350,7 +413,7 @@ class Tunnel(asyncio.Protocol):
             self._transport.close()
 
     def _cut_off_unless_it_takes(self, deadline: float, before: int | None = None) -> None:
-        """Cut the client off once it takes nothing more of what is there for it; a slow one is still to hear its end."""
+        """Cut the client off once it takes nothing more of what is there for it; a slow one is to hear its end."""
         if self._transport is None:
             return
         left = untaken(self._transport)
@@ -361,20 +424,28 @@ class Tunnel(asyncio.Protocol):
 
     # Keeping it alive
 
-    def _ping(self) -> None:
-        self._heard = False
-        self._sent_at_ping = self._bytes_to_client
-        self._write(frame(Opcode.PING, b""))
-        self._timer = self._loop.call_later(self._pong_seconds, self._expect_pong)
-
-    def _expect_pong(self) -> None:
-        # A slow client that still takes what it is sent has the ping behind all that, and one that is not read, since
-        # its browser takes nothing, has its pong behind its commands.
+    def _tick(self) -> None:
+        """Ping when it is time to, and end it when a ping was not answered in time."""
+        now = self._loop.time()
         slow = self._client_full and self._bytes_to_client > self._sent_at_ping
-        if not self._heard and not slow and not self._waits_for_browser:
+        if self._heard or slow or self._waits_for_us:
+            # A slow client that still takes what it is sent has the ping behind all that, and one that is not read,
+            # since its browser takes nothing, has its pong behind its commands.
+            self._unanswered = None
+        elif self._unanswered is not None and now >= self._unanswered + self._pong_seconds:
             self.end(Close.PING_TIMEOUT)
             return
-        self._timer = self._loop.call_later(max(0.0, self._ping_seconds - self._pong_seconds), self._ping)
+        if now >= self._next_ping:
+            self._heard = False
+            self._sent_at_ping = self._bytes_to_client
+            self._write(frame(Opcode.PING, b""))
+            self._next_ping = now + self._ping_seconds
+            if self._unanswered is None:
+                self._unanswered = now
+        due = self._next_ping
+        if self._unanswered is not None:
+            due = min(due, self._unanswered + self._pong_seconds)
+        self._timer = self._loop.call_later(max(_TICK_SECONDS, due - now), self._tick)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
