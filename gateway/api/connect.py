@@ -28,6 +28,7 @@ from gateway.api.services import Services
 from gateway.domain.attachments import Close, Ended
 from gateway.domain.leases import Grant
 from gateway.errors import GatewayError, UpgradeRequired
+from gateway.store.database import no_database
 from gateway.telemetry import metrics
 from gateway.tunnel import relay
 from gateway.tunnel.commands import Policy
@@ -158,7 +159,8 @@ async def _attach(socket: WebSocket, services: Services) -> _Attach:
         if grant is not None:
             services.leases.leave(grant, None)
         if isinstance(error, TimeoutError):
-            raise unreachable() from None
+            # Who granted nothing in that time is the database.
+            raise (unreachable() if grant is not None else no_database()) from None
         raise
 
 

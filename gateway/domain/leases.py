@@ -20,7 +20,7 @@ from gateway.domain.runtimes import SILENT_SECONDS, Runtimes
 from gateway.errors import Conflict, GatewayError, Gone, LimitReached, Unauthorized, Unavailable
 from gateway.settings import Settings
 from gateway.store import leases
-from gateway.store.database import Database
+from gateway.store.database import Database, no_database
 from gateway.store.leases import EndedSocket, Lease, LeaseOnFile, Usage
 from gateway.store.scope import Scope
 from gateway.telemetry import metrics
@@ -189,8 +189,13 @@ class Leases:
         """
         refuse_closing(grant.attachment)
         try:
-            async with self._database.begin() as connection:
-                await self._let_in(connection, grant)
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    async with asyncio.timeout(self._settings.attach_timeout_seconds):
+                        connection = await stack.enter_async_context(self._database.begin())
+                        await self._let_in(connection, grant)
+                except TimeoutError:
+                    raise no_database() from None
                 refuse_closing(grant.attachment)
                 try:
                     yield

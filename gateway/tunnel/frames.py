@@ -45,6 +45,9 @@ _CONTROL = (Opcode.CLOSE, Opcode.PING, Opcode.PONG)
 class FrameError(Exception):
     """Raised when the other side breaks the protocol."""
 
+    # Of a browser: what came whole before the fault, and is still to be passed on.
+    passed: Sequence[Buffer] = ()
+
 
 class TooBig(FrameError):
     """Raised when a browser's message is above the ceiling, as soon as its length is known."""
@@ -112,7 +115,7 @@ class FrameFollower:
         return not self._open
 
     def feed(self, data: bytes) -> Sequence[Buffer]:
-        """What the client is to get for what the browser sent. Raises FrameError, TooBig."""
+        """What the client is to get for what the browser sent. Raises FrameError, TooBig, with what came before."""
         if self._held:
             data = self._held + data
             self._held = b""
@@ -130,7 +133,11 @@ class FrameFollower:
             if after > position:
                 out.append(view[position:after])
             else:
-                after = self._frame(view, position, end, out)
+                try:
+                    after = self._frame(view, position, end, out)
+                except FrameError as error:
+                    error.passed = out
+                    raise
                 if not after:
                     self._held = bytes(view[position:])
                     break

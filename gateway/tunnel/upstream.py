@@ -24,6 +24,8 @@ from gateway.tunnel.frames import Buffer, close_frame
 
 _LARGEST_HEAD = 16 * 1024
 _LARGEST_BODY = 64 * 1024
+# In which a browser must have taken what was written to it before its socket was left.
+_LEAVE_SECONDS = 5.0
 
 
 class Receiver(Protocol):
@@ -160,12 +162,7 @@ class Upstream(asyncio.Protocol):
         """Bytes that the kernel holds of what the browser has sent."""
         if self._transport is None or self._transport.get_extra_info("ssl_object") is not None:
             return 0
-        held = bytearray(4)
-        descriptor = self._transport.get_extra_info("socket").fileno()
-        # A socket that is closing has no descriptor any more.
-        with contextlib.suppress(OSError, ValueError):
-            fcntl.ioctl(descriptor, termios.FIONREAD, held)
-        return int.from_bytes(held, "little")
+        return _held(self._transport, termios.FIONREAD)
 
     def leave(self) -> None:
         """Say goodbye; whatever comes from here on is for nobody."""
@@ -173,6 +170,8 @@ class Upstream(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(close_frame(1000, masked=True))
             self._transport.close()
+            # A browser that stands still may not keep what it does not take.
+            asyncio.get_running_loop().call_later(_LEAVE_SECONDS, self.abort)
 
     def abort(self) -> None:
         self._receiver = None
@@ -222,6 +221,20 @@ async def open_upstream(url: str, *, headers: dict[str, str] | None = None) -> U
         _abort(upstream)
         raise
     return upstream
+
+
+def untaken(transport: asyncio.Transport) -> int:
+    """Bytes written to a connection that the other side's kernel does not have yet."""
+    return transport.get_write_buffer_size() + _held(transport, termios.TIOCOUTQ)
+
+
+def _held(transport: asyncio.Transport, which: int) -> int:
+    """What the kernel holds of a connection, either way."""
+    held = bytearray(4)
+    # A socket that is closing has no descriptor any more.
+    with contextlib.suppress(OSError, ValueError):
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), which, held)
+    return int.from_bytes(held, "little")
 
 
 def unreachable() -> GatewayError:
