@@ -58,6 +58,11 @@ def without_url(lease: Json) -> Json:
     return {name: value for name, value in lease.items() if name != "endpoint"}
 
 
+def row(details: Json) -> Json:
+    """One connection as a list has it."""
+    return {name: value for name, value in details.items() if name != "usage"}
+
+
 def lifetime(lease: Json) -> timedelta:
     return moment(lease["expiresAt"]) - moment(lease["createdAt"])
 
@@ -152,7 +157,7 @@ async def test_they_are_listed_newest_first(client: httpx.AsyncClient, path: str
     leases = [await ok(client.post(path, json=CDP)) for _ in range(3)]
     assert await ok(client.get(path)) == {"connections": [without_url(lease) for lease in reversed(leases)]}
     for lease in leases:
-        assert await ok(client.get(f"{path}/{lease['id']}")) == without_url(lease)
+        assert row(await ok(client.get(f"{path}/{lease['id']}"))) == without_url(lease)
 
 
 async def test_revoking_may_be_repeated_and_its_time_stays(client: httpx.AsyncClient, path: str) -> None:
@@ -161,8 +166,8 @@ async def test_revoking_may_be_repeated_and_its_time_stays(client: httpx.AsyncCl
     assert moment(revoked["revokedAt"]) >= moment(lease["createdAt"])
     assert revoked == without_url(lease) | {"status": "revoked", "revokedAt": revoked["revokedAt"]}
     assert await ok(client.delete(f"{path}/{lease['id']}")) == revoked
-    assert await ok(client.get(f"{path}/{lease['id']}")) == revoked
-    assert await ok(client.get(f"{path}/{other['id']}")) == without_url(other)
+    assert row(await ok(client.get(f"{path}/{lease['id']}"))) == revoked
+    assert row(await ok(client.get(f"{path}/{other['id']}"))) == without_url(other)
 
 
 async def test_an_expired_lease_says_so(client: httpx.AsyncClient, path: str, database: Database) -> None:
@@ -177,7 +182,7 @@ async def test_the_end_of_the_runtime_closes_its_leases_and_mints_no_more(client
     revoked, open_ = await ok(client.post(path, json=CDP)), await ok(client.post(path, json=CDP))
     await ok(client.delete(f"{path}/{revoked['id']}"))
     stopped = await ok(client.post(path.replace("/connections", "/stop")))
-    closed = await ok(client.get(f"{path}/{open_['id']}"))
+    closed = row(await ok(client.get(f"{path}/{open_['id']}")))
     assert closed == without_url(open_) | {"status": "closed", "closedAt": stopped["summary"]["endedAt"]}
     assert (await ok(client.get(f"{path}/{revoked['id']}")))["status"] == "revoked"
     body = await refused(client.post(path, json=CDP), 409, "runtime.not_active")
@@ -197,7 +202,7 @@ async def test_a_lease_is_found_at_its_own_runtime_alone(client: httpx.AsyncClie
     await refused(client.get(nowhere), 404, "runtime.not_found")
     elsewhere = path.replace(runtime["spaceId"], NEVER)
     await refused(client.post(elsewhere, json=CDP), 404, "runtime.not_found")
-    assert await ok(client.get(f"{path}/{lease['id']}")) == without_url(lease)
+    assert row(await ok(client.get(f"{path}/{lease['id']}"))) == without_url(lease)
     assert await ok(client.get(others)) == {"connections": []}
 
 
@@ -284,3 +289,16 @@ async def test_a_runtime_that_is_just_being_deleted_is_not_leased(
         minting = asyncio.create_task(client.post(path, json=CDP))
         await until_locked(database)
     refusal(await minting, 404, "runtime.not_found")
+
+
+async def test_one_that_nobody_used_says_so(client: httpx.AsyncClient, path: str) -> None:
+    lease = await ok(client.post(path, json=CDP))
+    assert (await ok(client.get(f"{path}/{lease['id']}")))["usage"] == {
+        "attaches": 0,
+        "firstAttachedAt": None,
+        "lastActiveAt": None,
+        "bytesFromClient": 0,
+        "bytesToClient": 0,
+        "commands": 0,
+        "sockets": [],
+    }

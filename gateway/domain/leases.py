@@ -11,6 +11,7 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.crypto.tokens import TokenIssuer, lease_token_prefix
 from gateway.domain.attachments import Attachment, Attachments, Close, Ended
@@ -46,6 +47,10 @@ class Grant:
     socket_id: UUID
     devtools_url: str | None
     host_url: str | None
+
+
+class _NotAnswered(Exception):
+    """What an upgrade's answer failed with is its cause."""
 
 
 class Leases:
@@ -163,17 +168,28 @@ class Leases:
         there was no lock in the end, because the database went away: the socket must then be closed.
         """
         refuse_closing(grant.attachment)
-        async with self._database.begin() as connection:
-            if grant.devtools_url is not None:
-                let_in = await leases.admit(connection, grant.lease_id, grant.socket_id, self._gateway_id)
-            else:
-                # The gateway that has the browser writes it down.
-                let_in = await leases.hold(connection, grant.lease_id)
-            refuse_closing(grant.attachment)
-            if not let_in:
-                raise refusal(_CLOSES[await leases.why_not(connection, grant.lease_id)])
-            yield
+        try:
+            async with self._database.begin() as connection:
+                await self._let_in(connection, grant)
+                refuse_closing(grant.attachment)
+                try:
+                    yield
+                except Exception as error:
+                    # Not the database's, which would take an OSError for its own.
+                    raise _NotAnswered from error
+        except _NotAnswered as unanswered:
+            assert unanswered.__cause__ is not None
+            raise unanswered.__cause__ from None
         metrics.attaches.observe(asyncio.get_running_loop().time() - grant.attachment.entered_at)
+
+    async def _let_in(self, connection: AsyncConnection, grant: Grant) -> None:
+        if grant.devtools_url is not None:
+            let_in = await leases.admit(connection, grant.lease_id, grant.socket_id, self._gateway_id)
+        else:
+            # The gateway that has the browser writes it down.
+            let_in = await leases.hold(connection, grant.lease_id)
+        if not let_in:
+            raise refusal(_CLOSES[await leases.why_not(connection, grant.lease_id)])
 
     def leave(self, grant: Grant, ended: Ended | None) -> None:
         """The socket is gone. How it ended is written with the supervisor's next round; None was never admitted."""

@@ -116,7 +116,8 @@ class Supervisor:
                 # One bad round must not end supervision; the next one looks at everything anew.
                 _log.exception("a round of the supervisor failed")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), ROUND_SECONDS)
+                async with asyncio.timeout(ROUND_SECONDS):
+                    await self._woken.wait()
             self._woken.clear()
 
     async def round(self) -> None:

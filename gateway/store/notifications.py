@@ -72,7 +72,8 @@ class Notifications:
             self._said = False
             while not broken.is_set():
                 try:
-                    await asyncio.wait_for(broken.wait(), _CHECK_SECONDS)
+                    async with asyncio.timeout(_CHECK_SECONDS):
+                        await broken.wait()
                 except TimeoutError:
                     await connection.execute("SELECT 1")
             raise ConnectionResetError("The connection that listens was closed.")
