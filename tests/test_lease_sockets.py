@@ -33,6 +33,7 @@ from gateway.store import leases as store_leases
 from gateway.store import schema
 from gateway.store.database import Database
 from gateway.store.embedded import EmbeddedPostgres
+from gateway.store.scope import Scope
 from gateway.telemetry import metrics
 from tests.api import make_runtime, ok, until_locked
 from tests.launchers import WorkingLauncher
@@ -306,6 +307,9 @@ async def test_no_upgrade_is_answered_after_a_revoke_was(another: Another) -> No
     """The race: two gateways let in, two revoke, in all orders and at all distances."""
     host, other = await another(), await another()
     runtime = await host.runtime()
+    space_id, runtime_id = (UUID(part) for part in runtime.split("/")[3::2])
+    ((organization_id,),) = await host.execute("SELECT id FROM organizations")
+    scope = Scope(organization_id, None)
     let_in = 0
 
     async def attach(node: Node, lease: Minted, answered: asyncio.Event) -> bool:
@@ -325,18 +329,23 @@ async def test_no_upgrade_is_answered_after_a_revoke_was(another: Another) -> No
                 raise
         else:
             # Who was let in before hears of it, wherever the revoke was.
-            await until(lambda: grant.attachment.closing is Close.LEASE_REVOKED, "it is told")
+            told: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
+            grant.attachment.watch(told.set_result)
+            assert await asyncio.wait_for(told, 5) is Close.LEASE_REVOKED
         finally:
             node.leases.leave(grant, ENDED if entered else None)
         return entered
 
     async def revoke(node: Node, lease: Minted, delay: float, answered: asyncio.Event) -> None:
         await asyncio.sleep(delay)
-        (await node.api.delete(lease.path)).raise_for_status()
+        await node.leases.revoke(scope, space_id, runtime_id, lease.id)
         answered.set()
 
     for race in range(RACES):
-        lease = await host.lease(runtime)
+        minted, token = await host.leases.mint(
+            scope, space_id, runtime_id, protocol="cdp", ttl_seconds=None, options=None
+        )
+        lease = Minted(minted.id, runtime, token)
         answered = asyncio.Event()
         outcomes = await asyncio.gather(
             attach(host, lease, answered),

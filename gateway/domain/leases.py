@@ -50,7 +50,11 @@ class Grant:
 
 
 class _NotAnswered(Exception):
-    """What an upgrade's answer failed with is its cause."""
+    """Carries what an upgrade's answer failed with past the database, which would take an OSError for its own."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
 
 
 class Leases:
@@ -175,11 +179,9 @@ class Leases:
                 try:
                     yield
                 except Exception as error:
-                    # Not the database's, which would take an OSError for its own.
-                    raise _NotAnswered from error
+                    raise _NotAnswered(error) from None
         except _NotAnswered as unanswered:
-            assert unanswered.__cause__ is not None
-            raise unanswered.__cause__ from None
+            raise unanswered.error from None
         metrics.attaches.observe(asyncio.get_running_loop().time() - grant.attachment.entered_at)
 
     async def _let_in(self, connection: AsyncConnection, grant: Grant) -> None:
