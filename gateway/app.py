@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
-from starlette.routing import Route, Router, WebSocketRoute
+from starlette.routing import Router, WebSocketRoute
 from starlette.types import ASGIApp
 
-from gateway.api import connect, docs, health, operations
+from gateway.api import connect, discovery, docs, health, operations
 from gateway.api.frame import RequestFrame
+from gateway.api.inside import Inside
 from gateway.api.services import Services
 from gateway.api.spaces import ai_connections, connections, runs, runtimes, spaces, subaccounts
 from gateway.crypto.tokens import TokenIssuer
@@ -70,6 +71,7 @@ class Gateway:
             await self.drain()
             await self.supervisor.stop()
             await self.providers.aclose()
+            await self.services.inside.aclose()
 
 
 async def build(
@@ -95,6 +97,7 @@ async def build(
         spaces=Spaces(database, settings.region),
         runtimes=living,
         leases=Leases(database, issuer, attachments, living, settings, gateway_id),
+        inside=Inside(settings.max_discovery_bytes),
     )
     supervisor = Supervisor(database, living, services.leases, launcher, access, gateway_id)
     return Gateway(create_app(services), services, supervisor, providers)
@@ -105,7 +108,8 @@ def create_app(services: Services) -> ASGIApp:
         *operations.routes(OPERATIONS),
         WebSocketRoute("/v1/connect/{token}", connect.Connect()),
         WebSocketRoute("/v1/connect/{token}/{below:path}", connect.Connect()),
-        Route("/v1/connect/{token:path}", connect.Plain),
+        *connect.PLAIN_ROUTES,
+        *discovery.ROUTES,
         *health.ROUTES,
         *docs.routes(OPERATIONS),
     ]

@@ -20,6 +20,7 @@ from uuid import UUID
 import structlog
 import uvicorn
 
+from gateway.api.http_protocol import http_protocol
 from gateway.app import Gateway, build
 from gateway.domain.identifiers import new_id
 from gateway.domain.runtimes import GATEWAY_CRASHED, GATEWAY_STOPPED
@@ -96,7 +97,7 @@ def _configuration(settings: Settings, gateway: Gateway) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http="httptools",
+        http=http_protocol(settings),
         ws=LeaseProtocol,
         ws_max_size=settings.max_message_bytes,
         ws_ping_interval=30.0,

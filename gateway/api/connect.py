@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import structlog
 from starlette.endpoints import HTTPEndpoint
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import ClientConnection
@@ -72,7 +73,7 @@ class Connect:
 
 
 class Plain(HTTPEndpoint):
-    """A plain HTTP request to the address; every method, since no error may repeat a path that holds a token."""
+    """A plain HTTP request, of any method, to the address of a websocket."""
 
     async def dispatch(self) -> None:
         raise UpgradeRequired("This is the address of a websocket; attach with a DevTools client.")
@@ -188,3 +189,9 @@ async def _pass_on(socket: WebSocket, refusal: Refused) -> None:
     kept = {name: value for name, value in refusal.headers.items() if name in ("content-type", "retry-after")}
     metrics.attach_refusals.labels("elsewhere").inc()
     await socket.send_denial_response(Response(refusal.body, refusal.status, kept))
+
+
+PLAIN_ROUTES = [
+    Route(f"/v1/connect/{{token}}{path}", Plain)
+    for path in ("", "/", "/devtools/browser/{target}", "/devtools/page/{target}")
+]

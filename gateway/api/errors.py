@@ -12,7 +12,7 @@ def error_response(error: GatewayError, request_id: str) -> Response:
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     if error.status == 426:
-        headers |= {"Upgrade": "websocket", "Connection": "Upgrade"}
+        headers |= {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
     if "allow" in error.details:
         headers["Allow"] = ", ".join(error.details["allow"])
     return JSONResponse(

@@ -9,6 +9,7 @@ import structlog
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from gateway.api.errors import error_response
 from gateway.api.services import Services
@@ -18,6 +19,9 @@ from gateway.telemetry import metrics
 
 _access = structlog.get_logger("gateway.access")
 _log = structlog.get_logger("gateway.api")
+
+# Below it paths have a token, which no error repeats.
+_LEASES = "/v1/connect/"
 
 
 class RequestFrame:
@@ -39,9 +43,26 @@ class RequestFrame:
             if scope["type"] == "http":
                 await self._http(scope, receive, send, request_id)
             else:
-                await self._app(scope, receive, send)
+                await self._websocket(scope, receive, send, request_id)
         finally:
             structlog.contextvars.clear_contextvars()
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        """What no route wants, the router closes before it is accepted; the client hears a 404."""
+        accepted = False
+
+        async def framed_send(message: Message) -> None:
+            nonlocal accepted
+            if message["type"] in ("websocket.accept", "websocket.http.response.start"):
+                accepted = True
+                message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+            if message["type"] != "websocket.close" or accepted:
+                await send(message)
+                return
+            response = error_response(_no_route(HTTPException(404), scope), request_id)
+            await WebSocket(scope, receive, framed_send).send_denial_response(response)
+
+        await self._app(scope, receive, framed_send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         started = time.perf_counter()
@@ -83,7 +104,10 @@ def _told(error: Exception, scope: Scope) -> GatewayError:
 
 def _no_route(error: HTTPException, scope: Scope) -> GatewayError:
     """What Starlette's router says, in our words."""
-    path = scope["path"][:200]
+    lease = scope["path"].startswith(_LEASES)
+    path = f"{_LEASES}..." if lease else scope["path"][:200]
+    if error.status_code == 404 and lease:
+        return NotFound("There is nothing of this name below a lease's address; docs/close-codes.md has what there is.")
     if error.status_code == 404:
         return NotFound(f"There is no route {path!r}; /openapi.json has all of them.")
     allowed = sorted(method for method in (error.headers or {}).get("Allow", "").split(", ") if method)

@@ -61,7 +61,8 @@ class Call:
         return self.scope
 
 
-Handler = Callable[..., Awaitable[BaseModel]]
+# An answer that came from elsewhere is a whole response.
+Handler = Callable[..., Awaitable[BaseModel | Response]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,8 @@ class Operation:
             raw = await read_json(request, services.settings.max_body_bytes)
             arguments["body"] = _validated(self.body.model_validate_json, raw, self.body)
         answer = await self.handler(Call(principal, services, request), **arguments)
+        if isinstance(answer, Response):
+            return answer
         return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
 
 
@@ -132,7 +135,7 @@ class Operations:
                     handler=handler,
                     body=types.get("body"),
                     query=types.get("query"),
-                    answer=types["return"],
+                    answer=_models_in(types["return"])[0],
                     errors=errors,
                 )
             )
@@ -164,6 +167,11 @@ async def read_json(request: Request, limit: int) -> bytes:
             f"The body must be application/json, not {media_type or 'of no stated type'}.",
             details={"given": media_type or None, "expected": "application/json"},
         )
+    return await read_body(request, limit)
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body's bytes, of any media type; raises PayloadTooLarge."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)

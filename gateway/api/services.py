@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.api.inside import Inside
 from gateway.domain.access import Access
 from gateway.domain.ai_connections import AiConnections
 from gateway.domain.leases import Leases
@@ -22,3 +23,4 @@ class Services:
     spaces: Spaces
     runtimes: Runtimes
     leases: Leases
+    inside: Inside

@@ -164,6 +164,20 @@ class Leases:
             raise
 
     @contextlib.asynccontextmanager
+    async def visit(self, token: str, *, forwarded: bool = False) -> AsyncIterator[Grant]:
+        """A token checked for one plain request, which is what the block does.
+
+        Raises what `attach` raises, also when the lease or the runtime has ended by the end of the block: what was
+        heard in it may then be of another browser.
+        """
+        grant = await self.attach(token, forwarded=forwarded)
+        try:
+            yield grant
+            refuse_closing(grant.attachment)
+        finally:
+            self.leave(grant, None)
+
+    @contextlib.asynccontextmanager
     async def admit(self, grant: Grant) -> AsyncIterator[None]:
         """The last check. The caller answers the upgrade inside the block, at once and without waiting.
 

@@ -202,6 +202,16 @@ class Runtimes:
             raise not_found("runtime", runtime_id)
         return found
 
+    async def host_url(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> str | None:
+        """Where the gateway that has the browser is reached; None when that is this one, or can't be told."""
+        if self.hosts(runtime_id):
+            return None
+        found = await self.get(scope, space_id, runtime_id)
+        if found.status != "active" or found.gateway_id == self._gateway_id:
+            return None
+        async with self._database.connect() as connection:
+            return await runtimes.gateway_url(connection, found.gateway_id, SILENT_SECONDS)
+
     async def stop(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> Runtime:
         """Stop a runtime and return it as it then is; one that has ended already is returned as it is."""
         found = await self.get(scope, space_id, runtime_id)

@@ -276,6 +276,19 @@ async def of_dead_gateways(connection: AsyncConnection, silent_seconds: int) -> 
     return [row[0] for row in rows]
 
 
+async def gateway_url(connection: AsyncConnection, gateway_id: UUID, silent_seconds: int) -> str | None:
+    """Where a gateway is reached by others; None when it does not tell, or has not beaten for so long."""
+    return (
+        await connection.execute(
+            text(
+                "SELECT internal_url FROM gateways"
+                " WHERE id = :id AND heartbeat_at >= now() - :silent * interval '1 second'"
+            ),
+            {"id": gateway_id, "silent": silent_seconds},
+        )
+    ).scalar()
+
+
 async def forget_gateway(connection: AsyncConnection, gateway_id: UUID) -> None:
     await connection.execute(gateways.delete().where(gateways.c.id == gateway_id))
 

@@ -8,8 +8,12 @@ from functools import cache
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import structlog
 from pydantic import AfterValidator, Field, model_validator
+from starlette.responses import Response
 
+from gateway.api.forwarding import pass_on, was_passed_on
+from gateway.api.inside import NotAnswered
 from gateway.api.models import Answer, Body, Metadata, Name, Time, optional
 from gateway.api.operations import Call, Operations
 from gateway.api.spaces.runs import RunList, RunQuery, run_page
@@ -18,6 +22,11 @@ from gateway.domain.runtimes import RuntimeRequest
 from gateway.errors import RequestInvalid
 from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.store.runtimes import Runtime as Record
+
+_log = structlog.get_logger("gateway.api")
+
+# As long as a stop may take on the gateway that has the browser.
+_HOST_SECONDS = 15.0
 
 operations = Operations("Runtimes")
 
@@ -243,9 +252,19 @@ async def get(call: Call) -> Runtime:
 @operations.post(
     "/v1/spaces/{id}/runtimes/{runtimeId}/stop", id="runtimes-stop", summary="Stop a runtime", errors=(404, 503)
 )
-async def stop(call: Call) -> Runtime:
+async def stop(call: Call) -> Runtime | Response:
     """End the browser and its run; as often as one likes."""
-    return Runtime.of(await call.services.runtimes.stop(call.scope, *path_ids(call)))
+    space_id, runtime_id = path_ids(call)
+    runtimes = call.services.runtimes
+    if not was_passed_on(call.request):
+        host_url = await runtimes.host_url(call.scope, space_id, runtime_id)
+        if host_url is not None:
+            try:
+                return await pass_on(call.request, call.services, host_url, seconds=_HOST_SECONDS)
+            except NotAnswered as error:
+                # Its host hears of it by the database as well, only later.
+                _log.warning("a stop can't be passed on", runtime_id=str(runtime_id), cause=str(error))
+    return Runtime.of(await runtimes.stop(call.scope, space_id, runtime_id))
 
 
 @operations.get(
