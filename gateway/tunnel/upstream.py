@@ -167,11 +167,11 @@ class Upstream(asyncio.Protocol):
             fcntl.ioctl(descriptor, termios.FIONREAD, held)
         return int.from_bytes(held, "little")
 
-    def leave(self) -> None:
+    def leave(self, code: int = 1000, reason: str = "") -> None:
         """Say goodbye; whatever comes from here on is for nobody."""
         self._receiver = None
         if self._transport is not None:
-            self._transport.write(close_frame(1000, masked=True))
+            self._transport.write(close_frame(code, reason, masked=True))
             self._transport.close()
 
     def abort(self) -> None:
@@ -211,7 +211,7 @@ async def open_upstream(url: str, *, headers: dict[str, str] | None = None) -> U
         await upstream.opened()
     except OSError as error:
         _abort(upstream)
-        raise unreachable() from error
+        raise unreachable() if headers is None else host_unreachable() from error
     except Refused:
         _abort(upstream)
         if headers is None:
@@ -226,6 +226,12 @@ async def open_upstream(url: str, *, headers: dict[str, str] | None = None) -> U
 
 def unreachable() -> GatewayError:
     return Unavailable("The browser of this lease can't be reached.", "browser.unreachable", retry_after=1)
+
+
+def host_unreachable() -> GatewayError:
+    return Unavailable(
+        "The gateway that has the browser of this lease can't be reached.", "runtime.host_unavailable", retry_after=1
+    )
 
 
 def no_such_target() -> GatewayError:
