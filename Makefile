@@ -37,6 +37,7 @@ bench: .venv/installed-dev
 	@$(BIN)/python -m bench.lifecycle
 	@$(BIN)/python -m bench.api
 	@$(BIN)/python -m bench.leaks
+	@$(BIN)/python -m bench.revoke
 
 # Keeps the versions that still fit; make lock ARGS=--upgrade takes the newest. The project itself is built by the
 # setuptools of the lock, so that a build asks for nothing more.

@@ -6,8 +6,9 @@ import asyncio
 import json
 import os
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,13 +32,14 @@ class BareConnection:
         self._loop = asyncio.get_running_loop()
 
     @classmethod
-    async def open(cls, base_url: str) -> BareConnection:
+    @asynccontextmanager
+    async def open(cls, base_url: str) -> AsyncIterator[BareConnection]:
         address = urlsplit(base_url)
-        connected = socket.socket()
-        connected.setblocking(False)
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await asyncio.get_running_loop().sock_connect(connected, (address.hostname, address.port))
-        return cls(connected, address.netloc)
+        with socket.socket() as connected:
+            connected.setblocking(False)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await asyncio.get_running_loop().sock_connect(connected, (address.hostname, address.port))
+            yield cls(connected, address.netloc)
 
     async def send(self, method: str, path: str, **headers: str) -> None:
         """A request without a body."""
@@ -111,17 +113,6 @@ class BareConnection:
                 return (int.from_bytes(payload[:2]), payload[2:].decode()), messages
             if first == _TEXT:
                 messages.append(json.loads(payload))
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def __enter__(self) -> BareConnection:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     async def _frame(self, first: int, payload: bytes) -> None:
         key = os.urandom(4)

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ from playwright.async_api import async_playwright
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
+from gateway.store.notifications import APPLICATION
 from tests.bare import BareConnection
 from tests.cluster import Cluster, at
 from tests.gateway_process import GatewayProcess
@@ -105,29 +106,27 @@ async def refusal(gateway: GatewayProcess, lease: Lease, below: str = "", **head
 
 
 @asynccontextmanager
-async def two(cluster: Cluster, database_url: str, **env: str) -> AsyncIterator[Two]:
-    host, other = await asyncio.gather(
-        asyncio.to_thread(cluster.add, GATEWAY_WARM_BROWSERS="0", **env),
-        asyncio.to_thread(cluster.add, GATEWAY_WARM_BROWSERS="0"),
-    )
-    async with Remote(host) as at_host, Remote(other) as at_other:
-        yield Two(at_host, at_other, database_url)
+async def joined(cluster: Cluster, database_url: str, **env: str) -> AsyncIterator[Two]:
+    """Two more gateways, the first of them with this environment."""
+    first = await asyncio.to_thread(cluster.add, GATEWAY_WARM_BROWSERS="0", **env)
+    second = await asyncio.to_thread(cluster.add, GATEWAY_WARM_BROWSERS="0")
+    async with Remote(first) as host, Remote(second) as other:
+        yield Two(host, other, database_url)
 
 
 @pytest_asyncio.fixture(scope="module")
 async def pair(cluster: Cluster, shared_database_url: str) -> AsyncIterator[Two]:
     """Two gateways that no test ends."""
-    with_first = cluster.add(GATEWAY_WARM_BROWSERS="0", GATEWAY_MAX_SOCKETS_PER_LEASE="3")
-    second = cluster.add(GATEWAY_WARM_BROWSERS="0")
-    async with Remote(with_first) as host, Remote(second) as other:
-        yield Two(host, other, shared_database_url)
+    async with joined(cluster, shared_database_url, GATEWAY_MAX_SOCKETS_PER_LEASE="3") as pair:
+        yield pair
 
 
 @pytest_asyncio.fixture
 async def mortal(cluster: Cluster, shared_database_url: str) -> AsyncIterator[Two]:
     """Two gateways of one test, which may end them."""
-    async with two(cluster, shared_database_url) as made:
-        yield made
+    async with joined(cluster, shared_database_url) as pair:
+        yield pair
+        await asyncio.gather(*(asyncio.to_thread(remote.gateway.close) for remote in (pair.host, pair.other)))
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -411,7 +410,7 @@ async def test_connections_are_made_listed_and_revoked_anywhere(pair: Two, runti
     async with attach(pair.host.gateway, lease) as direct, pair.attached(lease) as passed:
         await ask(direct, "Browser.getVersion")
         for remote in (pair.host, pair.other):
-            listed = (await remote.get(f"{runtime}/connections"))["data"]
+            listed = (await remote.get(f"{runtime}/connections"))["connections"]
             assert lease.path.rsplit("/", 1)[1] in [each["id"] for each in listed if each["status"] == "active"]
         await revoke_at_the_other(pair, lease)
         assert [await closed(socket) for socket in (direct, passed)] == [(4403, "lease_revoked")] * 2
@@ -446,17 +445,12 @@ async def test_nobody_attaches_after_a_revoke_was_answered(pair: Two, runtime: s
     numbers = iter(range(RACES))
 
     async def races() -> None:
-        with (
-            await BareConnection.open(gateways[0].base_url) as first,
-            await BareConnection.open(gateways[1].base_url) as second,
-        ):
-            for number in numbers:
-                attached_at, revoked_at = number & 1, number >> 1 & 1
-                revoking = (first, second)[revoked_at]
-                # From before the first check to after the last one.
-                delay = (number >> 2) % 40 * 0.0005
-                entered = await race(pair, runtime, gateways[attached_at], attached_at, revoking, revoked_at, delay)
-                let_in[attached_at][revoked_at] += entered
+        for number in numbers:
+            attached_at, revoked_at = number & 1, number >> 1 & 1
+            # From before the first check to after the last one.
+            delay = (number >> 2) % 40 * 0.0005
+            entered = await race(pair, await pair.host.lease(runtime), gateways, attached_at, revoked_at, delay)
+            let_in[attached_at][revoked_at] += entered
 
     async with attach(gateways[0], watching) as watch:
         before = await ask(watch, "Target.getBrowserContexts")
@@ -475,18 +469,14 @@ async def test_nobody_attaches_after_a_revoke_was_answered(pair: Two, runtime: s
 
 
 async def race(
-    pair: Two,
-    runtime: str,
-    gateway: GatewayProcess,
-    attached_at: int,
-    revoking: BareConnection,
-    revoked_at: int,
-    delay: float,
+    pair: Two, lease: Lease, gateways: Sequence[GatewayProcess], attached_at: int, revoked_at: int, delay: float
 ) -> bool:
     """One race; whether the attach was let in before the revoke."""
-    lease = await pair.host.lease(runtime)
     path = urlsplit(lease.url).path
-    with await BareConnection.open(gateway.base_url) as attaching:
+    async with (
+        BareConnection.open(gateways[attached_at].base_url) as attaching,
+        BareConnection.open(gateways[revoked_at].base_url) as revoking,
+    ):
         await attaching.upgrade(path)
         await asyncio.sleep(delay)  # The distance of this race.
         await revoking.send("DELETE", lease.path, **pair.host.gateway.headers)
@@ -506,8 +496,8 @@ async def race(
                 if (attached_at, revoked_at) != (0, 1):
                     await attaching.command(1, "Target.createBrowserContext")
                 assert await attaching.closed() == ((4403, "lease_revoked"), [])
-    for each in (pair.host.gateway, pair.other.gateway):
-        with await BareConnection.open(each.base_url) as late:
+    for each in gateways:
+        async with BareConnection.open(each.base_url) as late:
             await late.upgrade(path)
             answer = await late.head()
             assert (answer.status, (await late.body(answer))["code"]) == (410, "lease.revoked")
@@ -519,8 +509,9 @@ async def test_a_lost_notification_is_made_good(pair: Two, runtime: str) -> None
     async with attach(pair.host.gateway, lease) as socket:
         await ask(socket, "Browser.getVersion")
         terminated = await pair.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = $1",
+            APPLICATION,
         )
         assert len(terminated) >= 2
         await revoke_at_the_other(pair, lease)

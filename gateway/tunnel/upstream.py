@@ -14,6 +14,7 @@ import os
 import ssl
 import termios
 from collections.abc import Sequence
+from functools import cache
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 
@@ -206,7 +207,7 @@ async def open_upstream(url: str, *, headers: dict[str, str] | None = None) -> U
             lambda: Upstream(request, accept_key(key)),
             parts.hostname,
             parts.port or (443 if secure else 80),
-            ssl=ssl.create_default_context() if secure else None,
+            ssl=_tls() if secure else None,
         )
         await upstream.opened()
     except OSError as error:
@@ -222,6 +223,12 @@ async def open_upstream(url: str, *, headers: dict[str, str] | None = None) -> U
         _abort(upstream)
         raise
     return upstream
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    # Once: it reads certificates from the disk.
+    return ssl.create_default_context()
 
 
 def unreachable() -> GatewayError:
