@@ -85,7 +85,7 @@ class Bench:
             closing = asyncio.create_task(self._closed(socket))
             if way.lost:
                 await self._silence()
-            await api.send("DELETE", lease.path, **self._host.gateway.headers)
+            await api.send("DELETE", lease.path, self._host.gateway.headers)
             answer = await api.head()
             answered_at = time.perf_counter()
             closed, closed_at = await closing

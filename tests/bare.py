@@ -41,22 +41,26 @@ class BareConnection:
             await asyncio.get_running_loop().sock_connect(connected, (address.hostname, address.port))
             yield cls(connected, address.netloc)
 
-    async def send(self, method: str, path: str, **headers: str) -> None:
-        """A request without a body."""
+    async def send(self, method: str, path: str, headers: dict[str, str], body: dict[str, Any] | None = None) -> None:
+        """A request."""
+        content = b"" if body is None else json.dumps(body).encode()
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}"]
-        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-        await self._loop.sock_sendall(self._socket, "\r\n".join([*lines, "", ""]).encode())
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if body is not None:
+            lines += ["Content-Type: application/json", f"Content-Length: {len(content)}"]
+        await self._loop.sock_sendall(self._socket, "\r\n".join([*lines, "", ""]).encode() + content)
 
-    async def upgrade(self, path: str, **headers: str) -> None:
+    async def upgrade(self, path: str) -> None:
         """A request for a websocket."""
         await self.send(
             "GET",
             path,
-            Upgrade="websocket",
-            Connection="Upgrade",
-            Sec_WebSocket_Key="AAAAAAAAAAAAAAAAAAAAAA==",
-            Sec_WebSocket_Version="13",
-            **headers,
+            {
+                "Upgrade": "websocket",
+                "Connection": "Upgrade",
+                "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==",
+                "Sec-WebSocket-Version": "13",
+            },
         )
 
     async def head(self) -> Head:
