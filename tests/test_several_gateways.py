@@ -533,7 +533,7 @@ async def test_a_lost_notification_is_made_good(pair: Two, runtime: str) -> None
     async with attach(pair.host.gateway, lease) as socket:
         await ask(socket, "Browser.getVersion")
         terminated = await pair.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND application_name = $1",
             APPLICATION,
         )
