@@ -1,4 +1,5 @@
-# `make up` and `make test` need Python 3.11 or later (with venv and pip) and, for the tests, npm; all else they get.
+# `make up` and `make test` need Python 3.11 or later (with venv and pip) and, for the tests, npm and nginx; all else
+# they get.
 
 # The first Python that is new enough.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -12,14 +13,14 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-versio
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 .DELETE_ON_ERROR:
-.PHONY: up test lint format lock bench clean
+.PHONY: up test lint format lock bench clean nginx
 
 # Options go into ARGS: make up ARGS="--port 9000"
 up: .venv/installed
 	@exec $(BIN)/gateway up $(ARGS)
 
 # make test ARGS="-k lease"
-test: .venv/installed-dev $(if $(wildcard $(NODE)/package-lock.json),$(NODE)/node_modules/installed)
+test: .venv/installed-dev nginx $(if $(wildcard $(NODE)/package-lock.json),$(NODE)/node_modules/installed)
 	@$(BIN)/python -m gateway.launchers.browsers
 	@$(BIN)/python -m pytest $(ARGS)
 
@@ -69,6 +70,10 @@ $(BIN)/pip:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "$(PYTHON) can't make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
 	@umask 022 && $(PYTHON) -m venv --clear .venv
+
+nginx:
+	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null || \
+		{ echo 'nginx is needed for the tests; on Debian: apt-get install nginx-light' >&2; exit 1; }
 
 $(NODE)/node_modules/installed: $(NODE)/package.json $(NODE)/package-lock.json
 	@command -v npm >/dev/null || { echo 'npm is needed for the tests; on Debian: apt-get install npm' >&2; exit 1; }

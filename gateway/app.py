@@ -31,6 +31,7 @@ from gateway.launchers.base import Launcher
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.telemetry import metrics
+from gateway.tunnel.large import LargeCommands
 
 _log = structlog.get_logger("gateway.app")
 
@@ -69,6 +70,7 @@ class Gateway:
             yield
         finally:
             await self.drain()
+            await self.services.large_commands.close()
             await self.supervisor.stop()
             await self.providers.aclose()
             await self.services.inside.aclose()
@@ -97,6 +99,7 @@ async def build(
         spaces=Spaces(database, settings.region),
         runtimes=living,
         leases=Leases(database, issuer, attachments, living, settings, gateway_id),
+        large_commands=LargeCommands(settings.max_held_bytes, settings.large_command_seconds),
         inside=Inside(settings.max_discovery_bytes),
     )
     supervisor = Supervisor(database, living, services.leases, launcher, access, gateway_id)

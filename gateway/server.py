@@ -63,8 +63,8 @@ async def serve(
         serving = asyncio.create_task(server.serve())
         try:
             await _until_started(server, serving)
-            gateway.supervisor.reached_at(_internal_url(settings, server))
-            started(_address(settings, server))
+            gateway.supervisor.reached_at(internal_url(settings, _port(server)))
+            started(_address(settings, _port(server)))
             waiting = asyncio.create_task(stopping.wait())
             await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
@@ -120,18 +120,22 @@ async def _until_started(server: uvicorn.Server, serving: asyncio.Task[None]) ->
         await asyncio.sleep(0.005)
 
 
-def _internal_url(settings: Settings, server: uvicorn.Server) -> str | None:
+def internal_url(settings: Settings, port: int) -> str | None:
     """Where other gateways reach this one; not known when it listens on all addresses and nobody says so."""
     if settings.internal_url is not None:
         return settings.internal_url
     with contextlib.suppress(ValueError):
         if ipaddress.ip_address(settings.host).is_unspecified:
             return None
-    return _address(settings, server) if settings.host else None
+    return _address(settings, port) if settings.host else None
 
 
-def _address(settings: Settings, server: uvicorn.Server) -> str:
-    port = server.servers[0].sockets[0].getsockname()[1]
+def _port(server: uvicorn.Server) -> int:
+    port: int = server.servers[0].sockets[0].getsockname()[1]
+    return port
+
+
+def _address(settings: Settings, port: int) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"http://{host}:{port}"
 

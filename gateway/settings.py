@@ -135,7 +135,19 @@ class Settings(BaseModel):
     max_message_bytes: int = Field(
         256 * 1024 * 1024, ge=1024, le=1024**3, description="Largest websocket message, either way."
     )
+    max_held_bytes: int = Field(
+        1024**3,
+        ge=1024,
+        le=1024**4,
+        description="Bytes of commands that all sockets together may hold because they are not whole or not reviewed.",
+    )
+    large_command_seconds: float = Field(
+        10.0, gt=0, le=600, description="Seconds that the review of a command of 1 MiB or more may take."
+    )
     attach_timeout_seconds: float = Field(5.0, gt=0, le=60, description="Seconds a browser has to accept an attach.")
+    cdp_unknown: Literal["refuse", "allow"] = Field(
+        "refuse", description="What happens to DevTools commands that the policy does not know."
+    )
 
     max_discovery_bytes: int = Field(
         16 * 1024 * 1024,

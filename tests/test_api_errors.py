@@ -249,10 +249,15 @@ async def test_an_id_is_taken_as_it_is_written_and_anything_else_is_not_found(cl
 
 async def test_no_method_at_a_leases_address_has_its_token_repeated(anonymous: httpx.AsyncClient) -> None:
     for method in EVERY_METHOD:
-        for path in (f"/v1/connect/{TOKEN}", f"/v1/connect/{TOKEN}/", f"/v1/connect/{TOKEN}/json/version"):
-            answer = await anonymous.request(method, path)
+        for path in ("", "/", "/devtools/page/A", "/devtools/browser/A"):
+            answer = await anonymous.request(method, f"/v1/connect/{TOKEN}{path}")
             assert (answer.status_code, method) == (426, method)
             assert answer.headers["upgrade"] == "websocket"
+            assert TOKEN not in answer.text
+        below = f"/v1/connect/{TOKEN}/x"
+        for path in (below, f"/prefix{below}", below.replace("v1", "V1"), f"/connect/{TOKEN}", f"/{TOKEN}"):
+            answer = await anonymous.request(method, path)
+            assert (answer.status_code, method) == (404, method)
             assert TOKEN not in answer.text
 
 

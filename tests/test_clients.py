@@ -238,6 +238,9 @@ CLIENTS = {
     "ws-node": node_client("ws"),
 }
 
+# Those that take the root of a lease over http as well.
+DISCOVERING = ["playwright-python", "playwright-node", "puppeteer-node"]
+
 
 @pytest.fixture(scope="module")
 def node_modules() -> None:
@@ -307,6 +310,15 @@ async def test_drives_a_page_and_finds_it_again_with_the_same_lease(
     assert outcome.screenshot.startswith(b"\x89PNG\r\n\x1a\n")
     assert len(outcome.screenshot) >= BIG_SCREENSHOT_BYTES
     assert outcome.state == "Hello Ada, 2"
+
+
+@pytest.mark.parametrize("client", DISCOVERING, indirect=True)
+async def test_finds_its_way_from_the_root_of_the_lease_over_http(
+    client: Client, lease: Lease, pages: PageServer
+) -> None:
+    outcome = await client.drive(lease.endpoint.replace("ws", "http", 1), pages.base_url)
+    assert (outcome.greeting, outcome.evaluated, outcome.state) == ("Hello Ada, 1", 42, "Hello Ada, 2")
+    assert len(outcome.screenshot) >= BIG_SCREENSHOT_BYTES
 
 
 async def test_is_refused_with_410_once_the_lease_is_revoked(

@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -37,6 +38,8 @@ from gateway.launchers.local import LocalLauncher
 from gateway.server import _configuration, _Server
 from gateway.settings import Settings
 from gateway.telemetry import metrics
+from gateway.tunnel.frames import header
+from gateway.tunnel.large import LARGE, LargeCommands
 from gateway.tunnel.splice import Tunnel
 from tests.devtools import DevTools
 from tests.gateway_process import temporary_data_dir
@@ -195,6 +198,11 @@ def command(**params: Any) -> str:
     return json.dumps({"id": 1, "method": "Echo.echo", "params": params}, ensure_ascii=False, separators=(",", ":"))
 
 
+def masked(payload: bytes, first: int) -> bytes:
+    """A client's frame with a key of zeros; `first` has no FIN bit, so that more must follow."""
+    return header(first, len(payload), masked=True) + payload
+
+
 def command_of(size: int) -> str:
     """A command of this many bytes."""
     return command(x="x" * (size - len(command(x=""))))
@@ -294,7 +302,7 @@ async def test_plain_http_is_told_to_upgrade_and_never_shown_the_token(served: S
     lease = await served.lease()
     address = lease.url.replace("ws", "http", 1)
     for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
-        for more in ("", "/", "/json/version", "?a=b"):
+        for more in ("", "/", "/devtools/page/A", "?a=b"):
             answer = await served.api.request(method, address + more)
             assert answer.status_code == 426
             assert answer.headers["Upgrade"] == "websocket"
@@ -408,6 +416,49 @@ async def test_messages_up_to_the_ceiling_pass_both_ways(served: Served, echoing
         for size in (CEILING - 1, CEILING):
             await socket.send(command_of(size))
             assert await socket.recv() == command_of(size)
+
+
+@pytest.mark.parametrize("ceiling", [8 * CEILING])
+async def test_large_commands_pass_in_their_order_and_hold_up_no_other_socket(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    texts = [command_of(LARGE - 1), command_of(LARGE), command(small=1), command_of(8 * CEILING), command(small=2)]
+    async with connect(lease.url, proxy=None, max_size=None) as socket, connect(lease.url, proxy=None) as other:
+        for text in texts:
+            await socket.send(text)
+        await other.send(command(other=True))
+        assert await other.recv() == command(other=True)
+        assert [await socket.recv() for _ in texts] == texts
+
+
+@pytest.mark.parametrize("ceiling", [8 * CEILING])
+async def test_a_large_command_that_can_not_be_reviewed_in_time_closes_with_1013(served: Served, echoing: None) -> None:
+    served.gateway.services.large_commands._seconds = 0.001
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None, max_size=None) as socket:
+        await socket.send(command_of(4 * CEILING))
+        assert await closed(socket) == (1013, "overloaded")
+
+
+def holds(large: LargeCommands, size: int) -> bool:
+    return large.held == size
+
+
+async def test_what_all_sockets_hold_of_unfinished_commands_is_limited(
+    served: Served, echoing: None, kind: str
+) -> None:
+    if kind == "relay":
+        pytest.skip("what a foreign server holds is its own")
+    large = served.gateway.services.large_commands
+    large._held_bytes = 3 * 70_000
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None) as one, connect(lease.url, proxy=None) as two:
+        for socket, number in ((one, 1), (two, 2), (one, 3)):
+            socket.transport.write(masked(b"x" * 70_000, 0x01 if number < 3 else 0x00))
+            await until(partial(holds, large, number * 70_000), "it is held")
+        two.transport.write(masked(b"x", 0x00))
+        assert await closed(two) == (1013, "overloaded")
+        await until(lambda: large.held == 2 * 70_000, "what it held is free")
+    await until(lambda: large.held == 0, "nothing is held")
 
 
 @pytest.mark.parametrize("size", [CEILING + 1, 64 * CEILING])

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from gateway.api.discovery import readdressed
+from gateway.api.discovery import new_target, readdressed
 from gateway.app import Gateway, build
 from gateway.crypto.tokens import TokenIssuer
 from gateway.domain.secrets import KeySource
@@ -230,9 +230,9 @@ async def until_gone(port: Port, below: str, target: str) -> None:
         (
             "PUT",
             "/json/new?http://a.example/b%20c?d=%26e&f=g%2Fh#i",
-            "PUT /json/new?http://a.example/b%20c?d=%26e&f=g%2Fh HTTP/1.1",
+            "PUT /json/new?http%3A%2F%2Fa.example%2Fb%20c%3Fd%3D%26e HTTP/1.1",
         ),
-        ("PUT", "/json/new/?about:blank", "PUT /json/new?about:blank HTTP/1.1"),
+        ("PUT", "/json/new/?about:blank", "PUT /json/new?about%3Ablank HTTP/1.1"),
         ("GET", f"/json/activate/{TARGET}", f"GET /json/activate/{TARGET} HTTP/1.1"),
         ("GET", f"/json/close/{TARGET}/", f"GET /json/close/{TARGET} HTTP/1.1"),
     ],
@@ -267,6 +267,52 @@ async def test_what_is_no_target_never_reaches_the_browser(
         answer = await port.client.get(f"/v1/connect/{lease.token}/json/{action}/{target}")
         assert answer.status_code == 404
         assert lease.token not in answer.text
+    assert endpoint.heads == []
+
+
+@pytest.mark.parametrize(
+    ("query", "heard"),
+    [
+        ("", ""),
+        ("&", ""),
+        ("http%3A%2F%2Fa.example%2F%3Fb%26c", "http%3A%2F%2Fa.example%2F%3Fb%26c"),
+        ("http://a.example/&for_tab", "http%3A%2F%2Fa.example%2F&for_tab"),
+        ("&http://a.example/&x&for_tab&y", "http%3A%2F%2Fa.example%2F&for_tab"),
+        ("data:text/html,%3Cp%3E%C3%A4%ff", "data%3Atext%2Fhtml%2C%3Cp%3E%C3%A4%FF"),
+        ("http://a.example/%2541", "http%3A%2F%2Fa.example%2F%2541"),
+    ],
+)
+def test_the_address_of_a_new_page_is_written_anew(query: str, heard: str) -> None:
+    assert new_target(query.encode()) == heard.encode()
+    assert new_target(heard.encode()) == heard.encode()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "file:///etc/hostname",
+        "FILE:///etc/hostname",
+        "file%3A///etc/hostname",
+        "%66ile:///etc/hostname",
+        "&file:///etc/hostname",
+        "&&file:///etc/hostname&for_tab",
+        "%20file:///etc/hostname",
+        "%01fi%09le:///etc/hostname",
+        "view-source:file:///etc/hostname",
+        "chrome://version",
+        "javascript:1",
+        "devtools://devtools/x",
+        "for_tab&file:///etc/hostname",
+        "file%253A///etc/hostname",
+        "no-address",
+    ],
+)
+async def test_what_a_page_may_not_open_a_new_page_may_not_either(
+    port: Port, endpoint: Endpoint, lease: Lease, query: str
+) -> None:
+    for slash in ("", "/"):
+        answer = await port.client.put(f"/v1/connect/{lease.token}/json/new{slash}?{query}")
+        refusal(answer, 403, "target.address_refused")
     assert endpoint.heads == []
 
 
@@ -529,7 +575,7 @@ async def test_a_request_is_passed_on_to_the_gateway_with_the_browser_and_answer
         }
         assert answer.headers["cache-control"] == "no-store"
     await pair.edge.client.put(f"/v1/connect/{lease.token}/json/new?http://a.example/?b=%26c")
-    assert endpoint.heads[-1].startswith("PUT /json/new?http://a.example/?b=%26c HTTP/1.1\r\n")
+    assert endpoint.heads[-1].startswith("PUT /json/new?http%3A%2F%2Fa.example%2F%3Fb%3D%26c HTTP/1.1\r\n")
 
 
 async def test_errors_of_the_host_come_back_with_the_id_of_our_answer(

@@ -28,6 +28,7 @@ from gateway.domain.leases import Grant, Leases
 from gateway.domain.runtimes import GATEWAY_STOPPED, SILENT_SECONDS
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.errors import GatewayError
+from gateway.server import internal_url
 from gateway.settings import Settings
 from gateway.store import leases as store_leases
 from gateway.store import schema
@@ -177,6 +178,31 @@ async def test_the_gateway_with_the_browser_is_granted_its_address_and_others_th
     assert here.socket_id != there.socket_id
     for node, grant in ((host, here), (other, there)):
         node.leases.leave(grant, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({"host": "127.0.0.1"}, "http://127.0.0.1:1234"),
+        ({"host": "10.0.0.7"}, "http://10.0.0.7:1234"),
+        ({"host": "::1"}, "http://[::1]:1234"),
+        ({"host": "one.internal"}, "http://one.internal:1234"),
+        ({"host": "0.0.0.0"}, None),
+        ({"host": "::"}, None),
+        ({"host": ""}, None),
+        ({"host": "0.0.0.0", "internal_url": "https://one.internal/prefix"}, "https://one.internal/prefix"),
+    ],
+)
+def test_where_a_gateway_is_reached_is_what_is_set_or_where_it_listens(given: dict[str, str], url: str | None) -> None:
+    assert internal_url(Settings(**given), 1234) == url
+
+
+async def test_a_heartbeat_tells_where_a_gateway_is_reached(another: Another) -> None:
+    node = await another(running=False)
+    for url in ("http://10.0.0.7:1", "http://10.0.0.8:1", None):
+        node.gateway.supervisor.reached_at(url)
+        await node.round()
+        assert await node.execute("SELECT internal_url FROM gateways") == [(url,)]
 
 
 async def test_what_was_passed_on_is_not_passed_on_again(host: Node, other: Node) -> None:
@@ -494,36 +520,28 @@ async def test_a_runtime_is_stopped_through_another_gateway_without_waiting_for_
 # When it ends
 
 
-async def test_a_socket_is_closed_after_the_leases_end_and_not_before(another: Another) -> None:
+@pytest.mark.parametrize(("step", "times"), [(0, 20), (-3600, 2), (3600, 2)])
+async def test_a_socket_is_closed_after_the_leases_end_and_not_before_whatever_the_hosts_clock_says(
+    another: Another, monkeypatch: pytest.MonkeyPatch, step: int, times: int
+) -> None:
     node = await another(running=False)
     runtime = await node.runtime()
-    for _ in range(20):
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + step)
+    for _ in range(times):
         lease = await node.lease(runtime)
         await node.execute(
             "UPDATE leases SET expires_at = now() + interval '50 milliseconds' WHERE id = :id", id=lease.id
         )
         grant = await node.leases.attach(lease.token)
-        closed = asyncio.Event()
-        grant.attachment.watch(lambda _, closed=closed: closed.set())  # type: ignore[misc]
-        await asyncio.wait_for(closed.wait(), 5)
+        told: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
+        grant.attachment.watch(told.set_result)
+        assert await asyncio.wait_for(told, 5) is Close.LEASE_EXPIRED
         ((late,),) = await node.execute(
             "SELECT extract(epoch FROM clock_timestamp() - expires_at)::float8 FROM leases WHERE id = :id", id=lease.id
         )
-        assert grant.attachment.closing is Close.LEASE_EXPIRED
         assert 0 <= late < 1
         node.leases.leave(grant, None)
-
-
-async def test_a_step_of_the_hosts_clock_moves_no_end(another: Another, monkeypatch: pytest.MonkeyPatch) -> None:
-    node = await another(running=False)
-    lease = await node.lease()
-    now = time.time()
-    grant = await node.socket(lease)
-    for step in (-3600, 3600):
-        monkeypatch.setattr(time, "time", lambda step=step: now + step)
-        await node.round()
-        assert grant.attachment.closing is None
-    node.leases.leave(grant, ENDED)
 
 
 async def test_the_first_reason_stays_and_is_told_once_also_to_who_asks_late() -> None:

@@ -14,13 +14,14 @@ import pytest
 from jsonschema import Draft202012Validator
 from starlette.routing import Route
 
+from gateway.api import connect, discovery
 from gateway.api.openapi import document
 from gateway.app import OPERATIONS, Gateway
 from tests.api import NEVER, Json, Recorder, ok
 
 CONTRACT = Path(__file__).parent / "contract"
 SEEDS = ("ai-connections-create", "connections-create")
-# Served beside the operations: pages and probes without a key, and the websocket.
+# Served beside the operations: pages and probes without a key, and what is below a lease's root.
 NO_OPERATIONS = {
     "/healthz",
     "/readyz",
@@ -28,7 +29,7 @@ NO_OPERATIONS = {
     "/openapi.json",
     "/docs",
     "/docs/start.js",
-    "/v1/connect/{token:path}",
+    *(route.path for route in (*connect.PLAIN_ROUTES, *discovery.ROUTES)),
 }
 
 

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 import pytest_asyncio
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, text
@@ -33,6 +34,8 @@ CATALOG = {
         WHERE connamespace = 'public'::regnamespace AND conrelid <> 'alembic_version'::regclass
     """,
 }
+
+ID = "'0198b7d4-2f6c-7d3e-9a51-1c6f2b8e4d70'"
 
 Empty = Callable[[], Awaitable[Database]]
 
@@ -93,6 +96,69 @@ async def test_of_several_upgrades_at_once_one_migrates(empty: Empty) -> None:
     found = await asyncio.gather(*(schema.upgrade(database) for _ in range(4)))
     assert sorted(state.behind for state in found) == [False, False, False, True]
     assert not (await schema.state(database)).behind
+
+
+# Rows as the first tables took them, by name of the table and in an order that its keys allow.
+FIRST_ROWS = {
+    "organizations": {"id": ID, "name": "'first'"},
+    "spaces": {"id": ID, "organization_id": ID, "name": "'s'", "region": "'local'", "mounts": "'{}'"},
+    "gateways": {"id": ID, "version": "'0'"},
+    "runtimes": {
+        "id": ID,
+        "organization_id": ID,
+        "space_id": ID,
+        "gateway_id": ID,
+        "name": "'r'",
+        "region": "'local'",
+        "config": "'{}'",
+        "desired": "'active'",
+        "status": "'active'",
+        "idle_timeout_seconds": "900",
+        "max_lifetime_seconds": "86400",
+    },
+    "runs": {"id": ID, "organization_id": ID, "space_id": ID, "runtime_id": ID, "status": "'active'"},
+    "leases": {
+        "id": ID,
+        "organization_id": ID,
+        "space_id": ID,
+        "runtime_id": ID,
+        "run_id": ID,
+        "protocol": "'cdp'",
+        "prefix": "'abcdefghijkl'",
+        "digest": "'x'",
+        "expires_at": "now()",
+    },
+}
+
+
+async def test_an_upgrade_from_the_first_tables_keeps_their_rows(empty: Empty) -> None:
+    database = await empty()
+
+    def to_the_first(connection: Connection) -> None:
+        config = schema.configuration()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+
+    async with database.begin() as connection:
+        await connection.run_sync(to_the_first)
+        for table, row in FIRST_ROWS.items():
+            await connection.execute(text(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join(row.values())})"))
+    assert await schema.upgrade(database) == SchemaState("0001", schema.head())
+    async with database.connect() as connection:
+        lease = await connection.execute(
+            text(
+                "SELECT prefix, attaches, first_attached_at, last_active_at, bytes_from_client, bytes_to_client,"
+                " commands FROM leases"
+            )
+        )
+        assert [tuple(row) for row in lease] == [("abcdefghijkl", 0, None, None, 0, 0, 0)]
+        assert list((await connection.execute(text("SELECT internal_url FROM gateways"))).scalars()) == [None]
+        # The keys between tables hold, those of the new one too.
+        await connection.execute(
+            text(f"INSERT INTO lease_sockets (id, lease_id, gateway_id, opened_at) VALUES ({ID}, {ID}, {ID}, now())")
+        )
+        await connection.execute(text("DELETE FROM spaces"))
+        assert (await connection.execute(text("SELECT count(*) FROM lease_sockets"))).scalar() == 0
 
 
 async def test_an_upgrade_that_fails_changes_nothing(empty: Empty) -> None:

@@ -97,6 +97,13 @@ def test_what_is_no_number_is_refused_with_what_was_given(name: str, value: str)
         ({"GATEWAY_UNSAFE_NO_SANDBOX": "0"}, "unsafe_no_sandbox", False),
         ({"GATEWAY_TRUSTED_HOSTS": " A.example, ,b.Example,"}, "trusted_hosts", ("a.example", "b.example")),
         ({"GATEWAY_TRUSTED_HOSTS": ","}, "trusted_hosts", ()),
+        ({"GATEWAY_INTERNAL_URL": "http://10.0.0.7:8787/"}, "internal_url", "http://10.0.0.7:8787"),
+        ({}, "allowed_origins", ()),
+        (
+            {"GATEWAY_ALLOWED_ORIGINS": "https://Tool.example, http://[::1]:81,chrome-extension://abc"},
+            "allowed_origins",
+            ("https://tool.example", "http://[::1]:81", "chrome-extension://abc"),
+        ),
         ({"GATEWAY_PUBLIC_URL": "https://g.example/"}, "public_url", "https://g.example"),
         ({"GATEWAY_PUBLIC_URL": "http://g.example:81/a/b/"}, "public_url", "http://g.example:81/a/b"),
         ({"GATEWAY_PUBLIC_URL": "http://[::1]:8787"}, "public_url", "http://[::1]:8787"),
@@ -127,12 +134,20 @@ def test_values(variables: dict[str, str], name: str, value: Any) -> None:
         "ws://g.example",
     ],
 )
-@pytest.mark.parametrize("name", ["public_url", "openai_base_url"])
+@pytest.mark.parametrize("name", ["public_url", "internal_url", "openai_base_url"])
 def test_what_is_no_address_is_refused(url: str, name: str) -> None:
     told = refused({variable(name): url})
     assert told == (
         f"{variable(name)}: must be an http or https address without user, query and fragment (given: {url!r})"
     )
+
+
+@pytest.mark.parametrize(
+    "origin", ["tool.example", "https://", "https://tool.example/", "https://a@b", "*", "null", "https://a:b"]
+)
+def test_what_is_no_origin_is_refused(origin: str) -> None:
+    told = refused({"GATEWAY_ALLOWED_ORIGINS": f"https://good.example,{origin}"})
+    assert told.startswith("GATEWAY_ALLOWED_ORIGINS: must be ")
 
 
 @pytest.mark.parametrize("name", ["log_level", "log_format", "unsafe_no_sandbox"])

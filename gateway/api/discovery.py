@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 import structlog
 from starlette.requests import Request
@@ -21,7 +21,8 @@ from gateway.api.inside import Answer, NotAnswered
 from gateway.api.origin import check_origin
 from gateway.api.services import Services
 from gateway.domain.leases import Grant
-from gateway.errors import NotFound, Unavailable
+from gateway.errors import Forbidden, NotFound, Unavailable
+from gateway.tunnel.addresses import ALLOWED_IN_WORDS, refused_address
 
 _log = structlog.get_logger("gateway.discovery")
 
@@ -81,7 +82,7 @@ async def _ask(services: Services, request: Request, authority: str, path: str) 
     """The browser's answer, 200; raises NotFound (no such target) and Unavailable."""
     seconds = services.settings.attach_timeout_seconds
     method = "GET" if request.method == "HEAD" else request.method
-    query: bytes = request.scope["query_string"]
+    query = new_target(request.scope["query_string"]) if path == "/json/new" else request.scope["query_string"]
     # A browser answers to its own address only, against pages that make another name lead to it.
     headers = {"Host": f"127.0.0.1:{authority.rpartition(':')[2]}"}
     try:
@@ -98,6 +99,23 @@ async def _ask(services: Services, request: Request, authority: str, path: str) 
             f"The browser of this lease refused with status {answer.status}.", "browser.unreachable", retry_after=1
         )
     return answer
+
+
+def new_target(query: bytes) -> bytes:
+    """The query of `/json/new` as the browser reads it, written anew; raises Forbidden where the lease may not open it.
+
+    The browser takes the first part that is not empty, unquoted, for an address, and opens files too. After it comes
+    `for_tab`, or nothing of meaning.
+    """
+    address, *options = [part for part in query.split(b"&") if part] or [b""]
+    plain = unquote_to_bytes(address)
+    refused = refused_address(plain.decode("utf-8", "replace"))
+    if refused is not None:
+        raise Forbidden(
+            f"The query is {refused}, which a lease may not open; it may open {ALLOWED_IN_WORDS}.",
+            "target.address_refused",
+        )
+    return quote(plain, safe="").encode() + (b"&for_tab" if b"for_tab" in options else b"")
 
 
 def _path(request: Request) -> str:

@@ -16,6 +16,7 @@ from gateway.api.services import Services
 from gateway.domain.identifiers import new_id
 from gateway.errors import GatewayError, Internal, MethodNotAllowed, NotFound
 from gateway.telemetry import metrics
+from gateway.telemetry.logs import redact
 
 _access = structlog.get_logger("gateway.access")
 _log = structlog.get_logger("gateway.api")
@@ -104,8 +105,9 @@ def _told(error: Exception, scope: Scope) -> GatewayError:
 
 def _no_route(error: HTTPException, scope: Scope) -> GatewayError:
     """What Starlette's router says, in our words."""
-    lease = scope["path"].startswith(_LEASES)
-    path = f"{_LEASES}..." if lease else scope["path"][:200]
+    # Also where a proxy in front has left its prefix.
+    lease = _LEASES in scope["path"].lower()
+    path = f"{_LEASES}..." if lease else redact(scope["path"])[:200]
     if error.status_code == 404 and lease:
         return NotFound("There is nothing of this name below a lease's address; docs/close-codes.md has what there is.")
     if error.status_code == 404:

@@ -12,6 +12,7 @@ from gateway.domain.runtimes import Runtimes
 from gateway.domain.spaces import Spaces
 from gateway.settings import Settings
 from gateway.store.database import Database
+from gateway.tunnel.large import LargeCommands
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,4 +24,5 @@ class Services:
     spaces: Spaces
     runtimes: Runtimes
     leases: Leases
+    large_commands: LargeCommands
     inside: Inside

@@ -27,6 +27,7 @@ class Close(Enum):
     TOO_BIG = (1009, "too_big")
     UPSTREAM_ERROR = (1011, "upstream_error")
     PING_TIMEOUT = (1011, "ping_timeout")
+    OVERLOADED = (1013, "overloaded")
     LEASE_EXPIRED = (4401, "lease_expired")
     LEASE_REVOKED = (4403, "lease_revoked")
     RUNTIME_GONE = (4404, "runtime_gone")

@@ -225,7 +225,18 @@ class MessageReader:
     frame behind it is still found.
     """
 
-    __slots__ = ("_collected", "_data", "_filled", "_fin", "_key", "_largest", "_length", "_opcode", "_oversized")
+    __slots__ = (
+        "_collected",
+        "_data",
+        "_filled",
+        "_fin",
+        "_key",
+        "_largest",
+        "_length",
+        "_opcode",
+        "_oversized",
+        "held",
+    )
 
     def __init__(self, largest: int) -> None:
         self._largest = largest
@@ -239,11 +250,16 @@ class MessageReader:
         self._opcode = 0
         self._collected: bytearray | None = None
         self._oversized = False
+        # Bytes of a message that is not whole yet.
+        self.held = 0
 
-    @property
-    def held(self) -> int:
-        """Bytes of messages that are not whole yet."""
-        return len(self._data) + (len(self._collected) if self._collected is not None else 0)
+    def pass_over(self) -> None:
+        """Keep no message from here on; control frames are still read."""
+        self._largest = -1
+        if self._collected is not None:
+            self._oversized = True
+            self._collected.clear()
+        self.held = 0
 
     def feed(self, data: bytes) -> Iterable[tuple[int, bytes | bytearray]]:
         """Opcode and payload of everything that is whole now. Raises FrameError, after which it is of no more use."""
@@ -334,6 +350,7 @@ class MessageReader:
                     found.append((self._opcode, self._collected))
                 self._collected = None
                 self._oversized = False
+        self.held = len(self._collected) if self._collected is not None else 0
         return position + taken
 
 

@@ -46,6 +46,10 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
             self.handshake_complete = True
 
     def _hand_over(self, tunnel: Tunnel) -> None:
+        if self.disconnected:
+            # The client left while it was checked.
+            tunnel.connection_lost(None)
+            return
         transport = self.transport
         accept = self.response.headers["Sec-WebSocket-Accept"]
         transport.write(

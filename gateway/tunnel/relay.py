@@ -16,6 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from gateway.domain.attachments import Attachment, Close, Ended
 from gateway.tunnel.commands import Action, InvalidText, Policy, not_a_text, review
+from gateway.tunnel.large import LARGE, LargeCommands, Overloaded
 from gateway.tunnel.splice import CAUSE_SECONDS, FLUSH_SECONDS, told_close
 from gateway.tunnel.upstream import Refused, host_unreachable, no_such_target, unreachable
 
@@ -56,12 +57,13 @@ async def relay(
     attachment: Attachment,
     *,
     policy: Policy | None,
+    large: LargeCommands,
     reviewed: bool,
     passed_on: bool,
     lost: Close,
 ) -> Ended:
     """Move messages both ways until an end; close both sides and return how it ended. See splice.Tunnel."""
-    moved = _Relay(client, upstream, policy, reviewed, passed_on, lost)
+    moved = _Relay(client, upstream, policy, large, reviewed, passed_on, lost)
     attachment.watch(moved.end)
     return await moved.run()
 
@@ -72,6 +74,7 @@ class _Relay:
         client: WebSocket,
         upstream: ClientConnection,
         policy: Policy | None,
+        large: LargeCommands,
         reviewed: bool,
         passed_on: bool,
         lost: Close,
@@ -79,6 +82,7 @@ class _Relay:
         self._client = client
         self._upstream = upstream
         self._policy = policy
+        self._large = large
         self._reviewed = reviewed
         self._passed_on = passed_on
         self._lost = lost
@@ -149,17 +153,24 @@ class _Relay:
                     return left
             except InvalidText:
                 return Close.INVALID_TEXT
+            except Overloaded:
+                return Close.OVERLOADED
             except ConnectionClosed as error:
                 return self._why(error)
 
     async def _command(self, text: str | None) -> Close | None:
-        # A lone surrogate can't have come in UTF-8, so there is none here.
-        action, out = review(text.encode(), self._policy) if text is not None else (Action.ANSWER, not_a_text())
+        action, out = await self._review(text) if text is not None else (Action.ANSWER, not_a_text())
         if action is Action.FORWARD:
             await self._upstream.send(out.decode())
             return None
         await self._say(out.decode())
         return Close.CLIENT_CLOSED if action is Action.LEAVE else None
+
+    async def _review(self, text: str) -> tuple[Action, bytes]:
+        payload = text.encode()
+        if len(payload) < LARGE:
+            return review(payload, self._policy)
+        return await self._large.review(payload, self._policy)
 
     async def _to_client(self) -> Close:
         try:

@@ -28,6 +28,7 @@ from gateway.tunnel.frames import (
     frame,
     read_close,
 )
+from gateway.tunnel.large import LARGE, LargeCommands, Overloaded
 from gateway.tunnel.upstream import Upstream
 
 # A browser that dies takes its socket with it a moment before its end is known; the client is told the true reason.
@@ -44,7 +45,7 @@ _MOST_ANSWERS = 64
 
 _REASONS = {(close.code, close.reason): close for close in Close}
 # Ends where the two sides no longer understand each other, so that nothing is worth waiting for.
-_AT_ONCE = (Close.TOO_BIG, Close.PROTOCOL_ERROR, Close.INVALID_TEXT)
+_AT_ONCE = (Close.TOO_BIG, Close.PROTOCOL_ERROR, Close.INVALID_TEXT, Close.OVERLOADED)
 
 
 def told_close(code: int, reason: str) -> Close | None:
@@ -70,6 +71,9 @@ class Tunnel(asyncio.Protocol):
         "_flush_left",
         "_follower",
         "_heard",
+        "_held",
+        "_in_review",
+        "_large",
         "_leave",
         "_loop",
         "_lost",
@@ -79,11 +83,13 @@ class Tunnel(asyncio.Protocol):
         "_policy",
         "_pong_seconds",
         "_reader",
+        "_review",
         "_sent_at_ping",
         "_spliced",
         "_timer",
         "_transport",
         "_upstream",
+        "_waiting",
     )
 
     def __init__(
@@ -93,6 +99,7 @@ class Tunnel(asyncio.Protocol):
         leave: Callable[[Ended], None],
         *,
         policy: Policy | None,
+        large: LargeCommands,
         reviewed: bool,
         passed_on: bool,
         lost: Close,
@@ -107,6 +114,12 @@ class Tunnel(asyncio.Protocol):
         self._upstream = upstream
         self._leave: Callable[[Ended], None] | None = leave
         self._policy = policy
+        self._large = large
+        self._held = 0
+        self._in_review = 0
+        # A large command's review, and what came behind it.
+        self._review: asyncio.Task[tuple[Action, bytes]] | None = None
+        self._waiting: list[tuple[int, bytes | bytearray]] = []
         self._spliced = not reviewed
         self._passed_on = passed_on
         self._lost = lost
@@ -161,9 +174,13 @@ class Tunnel(asyncio.Protocol):
             self.end(Close.PROTOCOL_ERROR)
         except InvalidText:
             self.end(Close.INVALID_TEXT)
+        if self._reader.held or self._held:
+            self._hold()
 
     def _take(self, opcode: int, payload: bytes | bytearray) -> None:
-        if opcode == Opcode.CLOSE:
+        if self._review is not None and opcode not in (Opcode.PING, Opcode.PONG):
+            self._waiting.append((opcode, payload))
+        elif opcode == Opcode.CLOSE:
             self._client_closes(bytes(payload))
         elif self._ending is not None:
             # Once a revoke is answered, not one message more may reach the browser.
@@ -182,13 +199,46 @@ class Tunnel(asyncio.Protocol):
         if self._spliced:
             self._upstream.write(frame(opcode, bytes(payload), masked=True))
             return
-        action, text = review(payload, self._policy)
+        if len(payload) < LARGE:
+            self._obey(*review(payload, self._policy))
+            return
+        # What comes behind it waits, here and, once it is read no further, with the client.
+        self._in_review = len(payload)
+        self._review = self._loop.create_task(self._large.review(payload, self._policy))
+        self._review.add_done_callback(self._reviewed)
+        self._read_or_wait()
+
+    def _obey(self, action: Action, text: bytes) -> None:
         if action is Action.FORWARD:
             self._upstream.write(frame(Opcode.TEXT, text, masked=True))
             return
         self._answer(text)
         if action is Action.LEAVE:
             self.end(Close.CLIENT_CLOSED)
+
+    def _reviewed(self, review: asyncio.Task[tuple[Action, bytes]]) -> None:
+        self._review = None
+        self._in_review = 0
+        self._hold()
+        if review.cancelled() or self._ending is not None:
+            return
+        try:
+            self._obey(*review.result())
+        except InvalidText:
+            self.end(Close.INVALID_TEXT)
+        except Overloaded:
+            self.end(Close.OVERLOADED)
+        waiting, self._waiting = self._waiting, []
+        for opcode, payload in waiting:
+            self._take(opcode, payload)
+        self._read_or_wait()
+
+    def _hold(self) -> None:
+        """Note what is held of a message that is not whole yet, or not reviewed."""
+        held = self._reader.held + self._in_review
+        change, self._held = held - self._held, held
+        if not self._large.hold(change) and self._ending is None:
+            self.end(Close.OVERLOADED)
 
     def _client_closes(self, payload: bytes) -> None:
         try:
@@ -290,7 +340,8 @@ class Tunnel(asyncio.Protocol):
         if self._transport is None:
             return
         # A client that does not read what we say to it may not make us say more.
-        waits = self._browser_full or self._owes or len(self._answers) > _MOST_ANSWERS
+        owes = self._owes or len(self._answers) > _MOST_ANSWERS
+        waits = self._browser_full or owes or self._review is not None
         if waits and not self._awaiting_close:
             self._transport.pause_reading()
         else:
@@ -332,6 +383,10 @@ class Tunnel(asyncio.Protocol):
             self._upstream.leave(self._ending.code, self._ending.reason)
         else:
             self._upstream.leave()
+        self._reader.pass_over()
+        if self._review is not None:
+            self._review.cancel()
+        self._hold()
         if self._leave is not None:
             leave, self._leave = self._leave, None
             leave(Ended(self._ending, self._bytes_from_client, self._bytes_to_client, self._commands))

@@ -1,7 +1,11 @@
 import puppeteer from 'puppeteer-core';
 import {run} from './flow.mjs';
 
-const connect = (browserWSEndpoint) => puppeteer.connect({browserWSEndpoint, defaultViewport: null});
+// The root of a lease over http is where a tool finds the address of the websocket.
+const connect = (endpoint) => puppeteer.connect({
+  ...(endpoint.startsWith('http') ? {browserURL: endpoint} : {browserWSEndpoint: endpoint}),
+  defaultViewport: null,
+});
 
 async function drive(endpoint, pages) {
   let browser = await connect(endpoint);

@@ -1,0 +1,234 @@
+"""What the holder of a lease may command its browser to do.
+
+A lease gives one browser and nothing else, so a command is refused that would reach another browser, a file of the
+machine, or an address past the proxy, or that would end the browser by a crash. Most commands pass or are refused by
+their name alone; some have a check of their parameters, which may also rewrite them. docs/devtools-policy.md tells
+users what is refused and why.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable
+from typing import Any, Literal
+
+from gateway.tunnel.addresses import ALLOWED_IN_WORDS, refused_address
+from gateway.tunnel.known_commands import KNOWN, REFUSED
+
+# What a check gets: the method's name and its parameters, which it may change. It returns why it refuses them.
+Check = Callable[[str, dict[str, Any]], str | None]
+
+_NAMED_CHARACTERS = 80
+# What Chromium leaves out by itself when a command has no filter (Target.TargetFilter in its protocol).
+_USUAL_FILTER: list[Any] = [{"type": "browser", "exclude": True}, {"type": "tab", "exclude": True}, {}]
+_WITHOUT_BROWSER_UI = {"type": "browser_ui", "exclude": True}
+# A drop of one of these opens an address in it.
+_LINK_TYPES = frozenset({"text/uri-list", "text/x-moz-url", "url"})
+_LINE_END = re.compile(r"[\r\n]")
+# Links that pages have and people drag; a drop of one does no more than a click on it.
+_DRAGGED_LINK = re.compile(r"\s*(javascript|mailto|tel):", re.IGNORECASE | re.ASCII)
+
+
+def _refusal(rule: str, method: str, reason: str) -> str:
+    return f"Refused by the gateway's policy ({rule}): {method}: {reason}"
+
+
+def _malformed(method: str, name: str, wanted: str) -> str:
+    return _refusal("command.malformed", method, f"{name} must be {wanted}.")
+
+
+class StandardPolicy:
+    """Decides on every command of a connection, of whichever session; `files_dir` is the runtime's for downloads.
+
+    `files_dir` is absolute, and nobody but the browser and the gateway may write there: a symbolic link in it would be
+    followed. Downloads and a page's own file system make none.
+    """
+
+    def __init__(self, files_dir: str, *, unknown: Literal["refuse", "allow"] = "refuse") -> None:
+        if not files_dir.startswith("/"):
+            raise ValueError(f"files_dir must be an absolute path (given: {files_dir!r})")
+        self._files_dir = _normal(files_dir)
+        self._allow_unknown = unknown == "allow"
+        refused = {method: _refusal(rule, method, why) for method, (rule, why) in REFUSED.items()}
+        # Method -> None when it passes, the sentence that refuses it, or the check of its parameters.
+        self._rules: dict[str, str | Check | None] = {**dict.fromkeys(KNOWN), **refused, **self._checks()}
+
+    def check(self, message: dict[str, Any]) -> str | None:
+        """None lets the message pass, its `params` perhaps changed; a sentence refuses it."""
+        try:
+            rule = self._rules[message["method"]]
+        except (KeyError, TypeError):
+            return self._unknown(message.get("method"))
+        if rule is None or isinstance(rule, str):
+            return rule
+        params = message.setdefault("params", {})
+        if not isinstance(params, dict):
+            return _malformed(message["method"], "params", "an object")
+        return rule(message["method"], params)
+
+    def _unknown(self, method: object) -> str | None:
+        if not isinstance(method, str):
+            return _malformed("the command", "method", "a text")
+        if self._allow_unknown:
+            return None
+        return _refusal(
+            "command.unknown",
+            method[:_NAMED_CHARACTERS],
+            "it is none of the commands that the policy knows. Check the name; the operator may let unknown ones pass "
+            "with GATEWAY_CDP_UNKNOWN=allow.",
+        )
+
+    def _checks(self) -> dict[str, Check]:
+        return {
+            "Browser.setDownloadBehavior": self._download,
+            "DOM.setFileInputFiles": self._upload,
+            "Fetch.continueRequest": _new_address,
+            "Input.dispatchDragEvent": _drag,
+            "Input.dispatchKeyEvent": _key,
+            "Network.loadNetworkResource": _address,
+            "Page.navigate": _address,
+            "Page.setDownloadBehavior": self._download,
+            "Target.autoAttachRelated": _targets,
+            "Target.createBrowserContext": _context,
+            "Target.createTarget": _address,
+            "Target.getTargets": _targets,
+            "Target.setAutoAttach": _auto_attach,
+            "Target.setDiscoverTargets": _discover,
+            "Tracing.start": _tracing,
+        }
+
+    def _download(self, method: str, params: dict[str, Any]) -> str | None:
+        """A path that is not in the directory is one of the client's machine, and the directory takes its place."""
+        path = params.get("downloadPath", "")
+        if not isinstance(path, str):
+            return _malformed(method, "downloadPath", "a text")
+        if path or params.get("behavior") not in ("deny", "default"):
+            params["downloadPath"] = self._inside(posixpath.join(self._files_dir, path)) or self._files_dir
+        return None
+
+    def _upload(self, method: str, params: dict[str, Any]) -> str | None:
+        files = params.get("files")
+        if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+            return _malformed(method, "files", "a list of texts")
+        paths = [self._inside(file) for file in files]
+        if None in paths:
+            return _refusal(
+                "file.outside",
+                method,
+                "files are read from the machine of the browser, and there only from the runtime's own directory of "
+                "downloads. Give such a path, or put a file's content into the page (a DataTransfer with a File).",
+            )
+        # What the browser reads is what was looked at.
+        params["files"] = paths
+        return None
+
+    def _inside(self, path: str) -> str | None:
+        """The path in its normal form if it lies in the directory; a NUL would end it earlier than it ends here."""
+        path = _normal(path)
+        inside = path == self._files_dir or path.startswith(f"{self._files_dir}/")
+        return path if inside and "\0" not in path else None
+
+
+def _normal(path: str) -> str:
+    """Without `.`, `..` and slashes side by side, of which POSIX keeps two at the start."""
+    return posixpath.normpath(re.sub("/+", "/", path))
+
+
+def _address(method: str, params: dict[str, Any]) -> str | None:
+    url = params.get("url")
+    if not isinstance(url, str):
+        return _malformed(method, "url", "a text")
+    refused = refused_address(url)
+    return None if refused is None else _refused_scheme(method, refused)
+
+
+def _refused_scheme(method: str, refused: str) -> str:
+    return _refusal("address.scheme", method, f"{refused} can't be opened. Give {ALLOWED_IN_WORDS}.")
+
+
+def _new_address(method: str, params: dict[str, Any]) -> str | None:
+    return _address(method, params) if "url" in params else None
+
+
+def _drag(method: str, params: dict[str, Any]) -> str | None:
+    data = params.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("items", []), list):
+        return _malformed(method, "data", "an object with a list of items")
+    if data.get("files", []) != []:
+        # A page that does not take the drop lets the browser open the file, and a page of `file:` can go to any other.
+        return _refusal(
+            "file.drag",
+            method,
+            "files can't be dropped. Use DOM.setFileInputFiles, or dispatch a drop event with a DataTransfer of the "
+            "page's own.",
+        )
+    for item in data.get("items", []):
+        refused = _drag_item(method, item)
+        if refused is not None:
+            return refused
+    return None
+
+
+def _drag_item(method: str, item: object) -> str | None:
+    match item:
+        case {"mimeType": str(kind), "data": str(content)}:
+            if kind.strip().lower() not in _LINK_TYPES:
+                return None
+            refused = next(filter(None, map(_refused_link, _LINE_END.split(content))), None)
+            return None if refused is None else _refused_scheme(method, refused)
+        case _:
+            return _malformed(method, "data.items", "a list of objects with mimeType and data as texts")
+
+
+def _refused_link(line: str) -> str | None:
+    """Comments, and what is no address, open nothing."""
+    if line.startswith("#") or ":" not in line or _DRAGGED_LINK.match(line):
+        return None
+    return refused_address(line)
+
+
+def _key(_method: str, params: dict[str, Any]) -> None:
+    """With a native code the browser itself takes a key that the page leaves: F12 opens its DevTools window."""
+    params.pop("nativeVirtualKeyCode", None)
+
+
+def _context(method: str, params: dict[str, Any]) -> str | None:
+    other = [name for name in params if name != "disposeOnDetach"]
+    if not other:
+        return None
+    return _refusal(
+        "network.guard",
+        method,
+        f"{other[0][:_NAMED_CHARACTERS]} can't be set, for all contexts go through the gateway's own proxy. Leave it "
+        "out; a proxy is set for the whole runtime, when it is created.",
+    )
+
+
+def _tracing(method: str, params: dict[str, Any]) -> str | None:
+    """A configuration of Perfetto may name a file to write, and the system's backend is not the browser's."""
+    if "perfettoConfig" not in params and params.get("tracingBackend", "auto") in ("auto", "chrome"):
+        return None
+    return _refusal(
+        "trace.config",
+        method,
+        "perfettoConfig can't be given, and tracingBackend can only be auto or chrome. Use traceConfig.",
+    )
+
+
+def _targets(method: str, params: dict[str, Any]) -> str | None:
+    """Chromium's own surfaces, such as the list below its address bar, may do what a page may not; nobody sees them."""
+    given = params.get("filter", _USUAL_FILTER)
+    if not isinstance(given, list):
+        return _malformed(method, "filter", "a list")
+    params["filter"] = [_WITHOUT_BROWSER_UI, *given]
+    return None
+
+
+def _auto_attach(method: str, params: dict[str, Any]) -> str | None:
+    return _targets(method, params) if params.get("autoAttach") is not False else None
+
+
+def _discover(method: str, params: dict[str, Any]) -> str | None:
+    # Chromium takes no filter with a command that turns it off.
+    return _targets(method, params) if params.get("discover") is not False else None
