@@ -14,10 +14,8 @@ import json
 import os
 import resource
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Iterator
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,7 +33,6 @@ from tests.faults import (
     Unplugged,
     descriptors,
     how_ended,
-    id_of,
     point_at,
     rows_of,
     sockets_open,
@@ -43,7 +40,7 @@ from tests.faults import (
 )
 from tests.gateway_process import GatewayProcess, temporary_data_dir
 from tests.raw import BINARY, CLOSE, PING, PONG, TEXT, Gone, RawBrowser, RawClient, echo, framed, raw_browser
-from tests.remote import Lease, Remote, ask, closed
+from tests.remote import Lease, Remote, ask
 from tests.test_lifecycle import leaders
 from tests.waiting import until
 
