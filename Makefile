@@ -40,6 +40,7 @@ bench: .venv/installed-dev $(BENCH_NODE)/node_modules/installed
 	@$(BIN)/python -m bench.api
 	@$(BIN)/python -m bench.leaks
 	@$(BIN)/python -m bench.tunnel
+	@$(BIN)/python -m bench.revoke
 
 # Keeps the versions that still fit; make lock ARGS=--upgrade takes the newest. The project itself is built by the
 # setuptools of the lock, so that a build asks for nothing more.

@@ -158,6 +158,9 @@ class Settings(BaseModel):
     max_message_bytes: int = Field(
         256 * 1024 * 1024, ge=1024, le=1024**3, description="Largest websocket message, either way."
     )
+    unrestricted_leases: bool = Field(
+        False, description="Whether a lease may be minted with `options.policy` `unrestricted`. Unsafe for strangers."
+    )
     max_held_bytes: int = Field(
         1024**3,
         ge=1024,

@@ -18,6 +18,7 @@ class FakeBrowser:
         self.name: BrowserName = spec.browser or "headless-shell"
         self.version = "1.2.3.4"
         self.devtools_url = "ws://127.0.0.1:9/devtools/browser/none"
+        self.files_dir = "/nonexistent/downloads"
         self.usage = Usage()
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 

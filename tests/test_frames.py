@@ -224,6 +224,17 @@ def test_a_browser_that_breaks_the_protocol_is_told_so(data: bytes) -> None:
         FrameFollower(CEILING).feed(data)
 
 
+@pytest.mark.parametrize(
+    "wrong", [header(0x81, CEILING + 1), *WRONG_FROM_A_BROWSER.values()], ids=["too big", *WRONG_FROM_A_BROWSER.keys()]
+)
+def test_what_came_whole_before_a_fault_is_passed_on(wrong: bytes) -> None:
+    before = joined(Opcode.TEXT, b"one") + joined(Opcode.TEXT, b"two" * 100)
+    with pytest.raises(FrameError) as fault:
+        FrameFollower(CEILING).feed(before + wrong)
+    assert b"".join(fault.value.passed).startswith(before)
+    assert assembled(read_frames(before)) == [(Opcode.TEXT, b"one"), (Opcode.TEXT, b"two" * 100)]
+
+
 # Reading
 
 

@@ -365,6 +365,10 @@ class Runtimes:
         """Whether this gateway has the runtime's browser."""
         return runtime_id in self._hosted
 
+    def files_dir(self, runtime_id: UUID) -> str:
+        """The one directory of a hosted runtime whose files a client may name."""
+        return self._hosted[runtime_id].browser.files_dir
+
     def is_ending(self, runtime_id: UUID) -> bool:
         """Whether a hosted runtime's end has begun, which its row may not say yet."""
         hosted = self._hosted[runtime_id]

@@ -48,6 +48,8 @@ class Browser(Protocol):
     name: BrowserName
     version: str
     devtools_url: str
+    # Absolute path of the one directory whose files a client may name: for downloads and uploads.
+    files_dir: str
     usage: Usage
     ended: asyncio.Future[Ending]
 

@@ -81,6 +81,7 @@ class LocalBrowser:
         self,
         name: BrowserName,
         devtools_url: str,
+        files_dir: str,
         group: int,
         driver: Driver,
         launched: PlaywrightBrowser,
@@ -90,6 +91,7 @@ class LocalBrowser:
         self.version = launched.version
         self.launched = launched
         self.devtools_url = devtools_url
+        self.files_dir = files_dir
         self.group = group
         self.exit = exit_
         self.usage = exit_.usage
@@ -321,7 +323,8 @@ class LocalLauncher:
             await asyncio.sleep(_PORT_POLL_SECONDS)
         port, path = content
         exit_.reserve_port(port)
-        return LocalBrowser(name, f"ws://{LOOPBACK}:{port}{path}", group, driver, launched, exit_)
+        files_dir = str(directory / "home" / "downloads")
+        return LocalBrowser(name, f"ws://{LOOPBACK}:{port}{path}", files_dir, group, driver, launched, exit_)
 
     async def _measure_frame(self) -> int:
         """Height of what full Chromium draws around a page, which its window has and a viewport has not."""

@@ -102,13 +102,13 @@ def _unavailable() -> Any:
     try:
         yield
     except (*_UNAVAILABLE, sqlalchemy.exc.TimeoutError, sqlalchemy.exc.InterfaceError) as error:
-        raise _no_database() from error
+        raise no_database() from error
     except sqlalchemy.exc.DBAPIError as error:
         told = error.orig.__cause__ if error.orig is not None else None
         if error.connection_invalidated or isinstance(told, _UNAVAILABLE):
-            raise _no_database() from error
+            raise no_database() from error
         raise
 
 
-def _no_database() -> Unavailable:
+def no_database() -> Unavailable:
     return Unavailable("The database can't be reached; try again shortly.", "database.unavailable", retry_after=2)
