@@ -59,6 +59,12 @@ _CRASHES = {
 # A name that is none's (RFC 2606), for the browser alone to know.
 _EXIT_HOST = "exit.invalid"
 
+# Full Chromium's viewer of PDFs is an extension, in which a client could open any file; the headless shell has none.
+_PREFERENCES = '{"plugins": {"always_open_pdf_externally": true}}'
+# Pages of the browser's own, which a client could attach to and which may do more than a web page. Added to
+# Playwright's list of features that are off, since of two lists only the last one counts.
+_NO_FEATURES = "WebUIOmniboxPopup,WebUIOmniboxAimPopup"
+
 _PROFILE = "--user-data-dir="
 _ARGUMENTS = [
     "--remote-debugging-port=0",
@@ -277,15 +283,20 @@ class LocalLauncher:
             group = self._settings.uid_base
             os.chown(home, uid, group)
             drop = f"setpriv --reuid {uid} --regid {group} --clear-groups --inh-caps=-all --no-new-privs -- "
-        for name in ("tmp", "profile", "downloads"):
+        for name in ("tmp", "profile", "downloads", "profile/Default"):
             (home / name).mkdir(mode=0o700)
             if uid is not None:
                 os.chown(home / name, uid, group)
+        preferences = home / "profile" / "Default" / "Preferences"
+        preferences.write_text(_PREFERENCES)
+        if uid is not None:
+            os.chown(preferences, uid, group)
         at, to = shlex.quote(str(directory)), shlex.quote(str(home / "profile"))
         script = directory / "launch"
         # Where the directory is gone the launch was given up meanwhile, and nothing may start any more.
         script.write_text(
             f"#!/bin/sh\necho $$ >{at}/pid && cd {at}/home || exit\nulimit -c 0\n"
+            f'for a do shift; case $a in --disable-features=*) a=$a,{_NO_FEATURES};; esac; set -- "$@" "$a"; done\n'
             f'{drop}{shlex.quote(str(binary))} "$@" {_PROFILE}{to}\n'
             f"status=$?\necho $status >{at}/exit\nexit $status\n"
         )
