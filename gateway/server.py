@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import ipaddress
 import os
 import signal
@@ -65,6 +66,9 @@ async def serve(
         try:
             await _until_started(server, serving)
             gateway.supervisor.reached_at(internal_url(settings, _port(server)))
+            # What is there now stays, and need not be looked through again at each full collection of garbage.
+            gc.collect()
+            gc.freeze()
             started(_address(settings, _port(server)))
             waiting = asyncio.create_task(stopping.wait())
             await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
