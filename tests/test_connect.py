@@ -599,6 +599,23 @@ async def test_browser_close_ends_the_socket_and_not_the_browser(served: Served,
     assert "behind" in found
 
 
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [({"Gateway-Hop": "1"}, (1001, "draining")), ({}, (1000, "client_closed"))],
+    ids=["a gateway", "any other client"],
+)
+async def test_a_gateway_that_passed_a_socket_on_says_why_it_ended(
+    served: Served, echoing: None, headers: dict[str, str], told: tuple[int, str]
+) -> None:
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None, additional_headers=headers) as socket:
+        await socket.close(1001, "draining")
+    await until(lambda: served.sockets == 0, "the socket is gone")
+    await served.gateway.services.leases.write_ended()
+    (row,) = (await served.api.get(lease.path)).json()["usage"]["sockets"]
+    assert (row["closeCode"], row["closeReason"]) == told
+
+
 async def test_an_idle_timeout_closes_with_4408(served: Served, echoing: None) -> None:
     # It finds a socket only where one is attached at that very moment; who is attached is not idle.
     runtime = await served.runtime()

@@ -73,8 +73,8 @@ class Connect:
         answered = False
         try:
             async with services.leases.admit(attach.grant):
-                answered = True
                 await attach.accept(socket, send)
+                answered = True
                 # What was written leaves with the end of this turn of the loop; only then may the lock go.
                 await asyncio.sleep(0)
         except GatewayError as error:
@@ -84,6 +84,11 @@ class Connect:
                 return
             # The database went away between the answer and the commit, so nothing says that this socket was let in.
             attach.grant.attachment.close(Close.UPSTREAM_ERROR)
+        except BaseException:
+            # The client went away before the answer, and nobody runs what was opened for it.
+            if not answered:
+                await attach.give_up()
+            raise
         await attach.run(socket)
 
 
@@ -108,10 +113,11 @@ class _Attach:
 
     async def accept(self, socket: WebSocket, send: Send) -> None:
         """Answer the upgrade."""
+        if isinstance(self.upstream, ClientConnection):
+            await socket.accept()
         metrics.sockets_open.inc()
         _log.info("client attached", lease_id=str(self.grant.lease_id), runtime_id=str(self.grant.runtime_id))
         if isinstance(self.upstream, ClientConnection):
-            await socket.accept()
             return
         settings = self.services.settings
         tunnel = Tunnel(
