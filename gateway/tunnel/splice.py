@@ -47,6 +47,9 @@ _TICK_SECONDS = 0.005
 # Of answers of ours that wait for the end of a browser's message; a client's commands wait when there are more.
 _MOST_ANSWERS_BYTES = 64 * 1024
 
+# Looked up once: a member of an Enum takes longer to find than a command to unmask.
+_FORWARD = Action.FORWARD
+
 _REASONS = {(close.code, close.reason): close for close in Close}
 # Ends where the two sides no longer understand each other, so that nothing is worth waiting for.
 _AT_ONCE = (Close.TOO_BIG, Close.PROTOCOL_ERROR, Close.INVALID_TEXT, Close.OVERLOADED)
@@ -176,7 +179,7 @@ class Tunnel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._bytes_from_client += len(data)
         self._heard = True
-        if self._ending is Close.PROTOCOL_ERROR:
+        if self._ending is not None and self._ending is Close.PROTOCOL_ERROR:
             # Where its frames begin nobody knows any more.
             return
         try:
@@ -221,7 +224,7 @@ class Tunnel(asyncio.Protocol):
         self._read_or_wait()
 
     def _obey(self, action: Action, text: bytes) -> None:
-        if action is Action.FORWARD:
+        if action is _FORWARD:
             self._upstream.write(frame(Opcode.TEXT, text, masked=True))
             return
         self._answer(text)
@@ -234,15 +237,15 @@ class Tunnel(asyncio.Protocol):
         self._hold()
         if review.cancelled() or self._ending is not None:
             return
+        waiting, self._waiting = self._waiting, []
         try:
             self._obey(*review.result())
+            for opcode, payload in waiting:
+                self._take(opcode, payload)
         except InvalidText:
             self.end(Close.INVALID_TEXT)
         except Overloaded:
             self.end(Close.OVERLOADED)
-        waiting, self._waiting = self._waiting, []
-        for opcode, payload in waiting:
-            self._take(opcode, payload)
         self._read_or_wait()
 
     def _hold(self) -> None:
