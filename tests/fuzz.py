@@ -379,6 +379,7 @@ class Live:
             GatewayProcess.start(
                 data_dir,
                 GATEWAY_WARM_BROWSERS="0",
+                GATEWAY_CDP_UNKNOWN="allow",
                 GATEWAY_MAX_MESSAGE_BYTES=str(64 * 1024),
                 GATEWAY_MAX_SOCKETS_PER_LEASE="1000",
             ) as gateway,

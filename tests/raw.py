@@ -137,6 +137,16 @@ class RawClient(_Frames):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             yield cls(connection)
 
+    @classmethod
+    @asynccontextmanager
+    async def on(cls, connection: socket.socket, url: str) -> AsyncIterator[RawClient]:
+        """An attached socket on a connection that is there already."""
+        with connection:
+            connection.setblocking(False)
+            client = cls(connection)
+            await client.upgrade(url)
+            yield client
+
     @staticmethod
     def request(url: str) -> bytes:
         parts = urlsplit(url)
