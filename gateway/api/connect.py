@@ -26,7 +26,7 @@ from gateway.api.forwarding import HOP
 from gateway.api.origin import check_origin
 from gateway.api.services import Services
 from gateway.domain.attachments import Close, Ended
-from gateway.domain.leases import Grant
+from gateway.domain.leases import Grant, Leases
 from gateway.errors import GatewayError, UpgradeRequired
 from gateway.store.database import no_database
 from gateway.telemetry import metrics
@@ -141,7 +141,7 @@ async def _attach(socket: WebSocket, services: Services) -> _Attach:
     grant: Grant | None = None
     try:
         async with asyncio.timeout(settings.attach_timeout_seconds):
-            grant = await services.leases.attach(socket.path_params["token"], forwarded=HOP in socket.headers)
+            grant = await _granted(services.leases, socket.path_params["token"], HOP in socket.headers)
             url, headers = _upstream_address(grant, socket)
             if EXTENSION in socket.scope["extensions"]:
                 upstream: Upstream | ClientConnection = await open_upstream(url, headers=headers)
@@ -156,6 +156,22 @@ async def _attach(socket: WebSocket, services: Services) -> _Attach:
             # Who granted nothing in that time is the database.
             raise (unreachable() if grant is not None else no_database()) from None
         raise
+
+
+async def _granted(leases: Leases, token: str, forwarded: bool) -> Grant:
+    """As Leases.attach, but that a cancel is not waited for: to give up a database that stands still takes seconds."""
+    granting = asyncio.create_task(leases.attach(token, forwarded=forwarded))
+    try:
+        return await asyncio.shield(granting)
+    except asyncio.CancelledError:
+        granting.cancel()
+        granting.add_done_callback(partial(_leave_what_was_granted, leases))
+        raise
+
+
+def _leave_what_was_granted(leases: Leases, granting: asyncio.Task[Grant]) -> None:
+    if not granting.cancelled() and granting.exception() is None:
+        leases.leave(granting.result(), None)
 
 
 def _upstream_address(grant: Grant, socket: WebSocket) -> tuple[str, dict[str, str] | None]:
