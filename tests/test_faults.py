@@ -801,6 +801,45 @@ async def test_what_was_on_its_way_arrives_before_the_end(gateway: GatewayProces
             assert messages == sent
 
 
+@pytest.mark.parametrize(
+    ("wrong", "close"),
+    [(b"\x83\x00", (1011, "upstream_error")), (b"\x81\x7f" + (256 * MIB + 1).to_bytes(8, "big"), (1009, "too_big"))],
+    ids=["no frame", "too big"],
+)
+async def test_a_browser_that_sends_what_may_not_be_is_heard_until_then_and_no_further(
+    remote: Remote, wrong: bytes, close: tuple[int, str]
+) -> None:
+    async def talk(browser: RawBrowser) -> None:
+        # What is behind it looks like messages, but nobody can know.
+        await browser.send(framed(TEXT, b"one") + framed(TEXT, b"two") + wrong + framed(TEXT, b"three" * 40) * 100_000)
+
+    async with raw_browser(talk) as url:
+        lease = await remote.lease(await played(remote, url))
+        async with RawClient.attached(lease.url) as client:
+            assert await client.end() == ([b"one", b"two"], *close)
+
+
+async def test_a_browser_that_takes_nothing_keeps_nothing_of_a_socket_that_has_ended(
+    gateway: GatewayProcess, remote: Remote
+) -> None:
+    left = asyncio.Event()
+
+    async def never_read(browser: RawBrowser) -> None:
+        await left.wait()
+
+    async with raw_browser(never_read) as url:
+        lease = await remote.lease(await played(remote, url))
+        before = descriptors(gateway)
+        async with RawClient.attached(lease.url) as client:
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    await asyncio.wait_for(client.command(echoed(x="x" * MIB)), 1)
+            (await remote.api.delete(lease.path)).raise_for_status()
+            assert await client.end() == ([], *REVOKED)
+        await until(lambda: descriptors(gateway) <= before + 1, "its descriptors are closed", 10)
+        left.set()
+
+
 # 14. Clients that flood
 
 
