@@ -48,6 +48,7 @@ def browser_ways(kinds: Sequence[str]) -> Iterator[list[Way]]:
             "GATEWAY_WARM_BROWSERS": "0",
             "GATEWAY_IDLE_TIMEOUT_SECONDS": str(_LIFE_SECONDS),
             "GATEWAY_MAX_SOCKETS_PER_LEASE": "10000",
+            "GATEWAY_EGRESS_ALLOW": "127.0.0.1",
         }
         gateway = stack.enter_context(GatewayProcess.start(data_dir, **env))
         lease = _lease(gateway)

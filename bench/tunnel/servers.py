@@ -102,6 +102,7 @@ class Ours:
             policy=self._policy,
             large=self._large,
             reviewed=self._reviewed,
+            passed_on=False,
             lost=Close.UPSTREAM_ERROR,
         )
         self._attachments.leave(attachment)
@@ -114,6 +115,7 @@ class Ours:
             policy=self._policy,
             large=self._large,
             reviewed=self._reviewed,
+            passed_on=False,
             lost=Close.UPSTREAM_ERROR,
             max_message_bytes=self._settings.max_message_bytes,
             ping_seconds=self._settings.ping_interval_seconds,

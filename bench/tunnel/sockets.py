@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import selectors
 import time
 from collections.abc import Sequence
 
@@ -54,7 +55,12 @@ def _memory_of_each(opened: Way, count: int) -> Measures:
     before = _memory(opened)
     clients: list[Client] = []
     try:
-        clients.extend(_used_client(opened) for _ in range(count))
+        with selectors.DefaultSelector() as waiting:
+            for _ in range(count):
+                clients.append(_used_client(opened))
+                waiting.register(clients[-1].socket, selectors.EVENT_READ, clients[-1])
+                for key, _ in waiting.select(0):
+                    key.data.answer_pings()
         after = _memory(opened)
         # Not one of them was given up in the meantime.
         for client in clients:

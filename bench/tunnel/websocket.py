@@ -129,11 +129,15 @@ class Client:
                 message += found.payload
                 if found.final:
                     return message
-            elif found.opcode == PING:
-                self.socket.sendall(frame(found.payload, PONG, masked=True))
-            elif found.opcode == CLOSE:
-                code, reason = int.from_bytes(found.payload[:2]), found.payload[2:].decode(errors="replace")
-                raise ConnectionError(f"closed with {code} {reason}")
+            else:
+                self._take_control(found)
+
+    def answer_pings(self) -> None:
+        """For a socket on which nothing was asked, once something has come."""
+        self._read()
+        while found := parse(self._received):
+            del self._received[: found.end]
+            self._take_control(found)
 
     def swallow(self, end: bytes) -> tuple[int, bytes]:
         """Reads until a read ends with `end`; how many bytes came, and the last of them. Nothing is looked into."""
@@ -147,6 +151,13 @@ class Client:
             count += size
             last = last[-_TAIL_BYTES:] + bytes(space[max(0, size - _TAIL_BYTES) : size])
         return count, last[-_TAIL_BYTES:]
+
+    def _take_control(self, found: Frame) -> None:
+        if found.opcode == PING:
+            self.socket.sendall(frame(found.payload, PONG, masked=True))
+        elif found.opcode == CLOSE:
+            code, reason = int.from_bytes(found.payload[:2]), found.payload[2:].decode(errors="replace")
+            raise ConnectionError(f"closed with {code} {reason}")
 
     def _read(self) -> None:
         data = self.socket.recv(_READ_BYTES)

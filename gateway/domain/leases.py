@@ -47,6 +47,8 @@ class Grant:
     socket_id: UUID
     devtools_url: str | None
     host_url: str | None
+    # Where the browser is here: the directory whose files may be named, or None where everything may be commanded.
+    files_dir: str | None
 
 
 class _NotAnswered(Exception):
@@ -303,7 +305,12 @@ class Leases:
             new_id(),
             lease.devtools_url if here else None,
             host_url,
+            self._runtimes.files_dir(lease.runtime_id) if here and not self._is_unrestricted(lease) else None,
         )
+
+    def _is_unrestricted(self, lease: LeaseOnFile) -> bool:
+        """Whether a lease may command everything: it was minted so, and the operator still allows it."""
+        return lease.policy == "unrestricted" and self._settings.unrestricted_leases
 
     def _host_url(self, lease: LeaseOnFile, forwarded: bool) -> str:
         """Where the gateway that has the browser is reached. Raises Unavailable."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import sqlalchemy.exc
@@ -17,6 +19,8 @@ OLDEST_SERVER = 14
 _CONNECT_SECONDS = 5
 _COMMAND_SECONDS = 30
 _POOL_SECONDS = 5
+_DEFAULT_PORT = 5432
+_PORT = re.compile(r":[0-9]+$")
 
 _UNAVAILABLE = (
     OSError,
@@ -50,6 +54,20 @@ class Database:
             hide_parameters=True,
         )
         self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    def servers(self) -> list[tuple[str, int]]:
+        """Host and port of each server that the URL names; none for a socket of this machine's file system."""
+        parts = urlsplit(self.url)
+        query = parse_qs(parts.query)
+        authority = parts.netloc.rpartition("@")[2] or ",".join(query.get("host", []))
+        ports = ",".join(query.get("port", [])).split(",")
+        found = []
+        for place, text in enumerate(filter(None, authority.split(","))):
+            host, _, port = text.rpartition(":") if _PORT.search(text) else (text, "", "")
+            port = port or ports[min(place, len(ports) - 1)] or str(_DEFAULT_PORT)
+            if host and not host.startswith("/"):
+                found.append((host.strip("[]"), int(port)))
+        return found
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:

@@ -80,7 +80,7 @@ def review(payload: bytes | bytearray, policy: Policy | None) -> tuple[Action, b
     if policy is not None:
         why = policy.check(message)
         if why is not None:
-            return Action.ANSWER, _refusal(message, _REFUSED, f"'{message['method']}' is refused: {why}")
+            return Action.ANSWER, _refusal(message, _REFUSED, why)
     try:
         return Action.FORWARD, _encode(message)
     except _Malformed as error:

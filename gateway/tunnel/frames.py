@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
+from struct import Struct
 
 try:
     from websockets.speedups import apply_mask
@@ -20,6 +21,10 @@ Buffer = bytes | bytearray | memoryview
 _FIN = 0x80
 _MASKED = 0x80
 _LONGEST_CONTROL = 125
+# The first two bytes of a whole text message of no bytes, and of one whose length has two bytes of its own.
+_TEXT = 0x8100
+_TEXT_126 = 0x817E
+_first_four = Struct(">HH").unpack_from
 # Payloads whose length has two bytes at most.
 _SHORT = 65535
 # Payloads up to here are joined with their header: one small copy is cheaper than one more buffer to write.
@@ -151,22 +156,19 @@ class FrameFollower:
         """
         if self._open or self._largest < _SHORT:
             return position
-        try:
-            while True:
-                if data[position] != 0x81:
-                    return position
-                length = data[position + 1]
-                if length < 126:
-                    after = position + 2 + length
-                elif length == 126:
-                    after = position + 4 + (data[position + 2] << 8 | data[position + 3])
-                else:
-                    return position
-                if after > end:
-                    return position
-                position = after
-        except IndexError:
-            return position
+        # Four bytes at once: what the frame is, and its length where that has two bytes.
+        last = end - 4
+        before = position
+        while position <= last:
+            before = position
+            first, length = _first_four(data, position)
+            if first == _TEXT_126:
+                position += 4 + length
+            elif _TEXT <= first < _TEXT_126:
+                position += 2 + first - _TEXT
+            else:
+                return position
+        return position if position <= end else before
 
     def _continued(self, view: memoryview, position: int, end: int, out: list[Buffer]) -> int:
         """More of a frame that began to leave, as a fragment."""

@@ -84,6 +84,7 @@ class Tunnel(asyncio.Protocol):
         "_lost",
         "_next_ping",
         "_owes",
+        "_passed_on",
         "_ping_seconds",
         "_policy",
         "_pong_seconds",
@@ -107,13 +108,15 @@ class Tunnel(asyncio.Protocol):
         policy: Policy | None,
         large: LargeCommands,
         reviewed: bool,
+        passed_on: bool,
         lost: Close,
         max_message_bytes: int,
         ping_seconds: float,
         pong_seconds: float,
     ) -> None:
-        """`reviewed`: whether commands are read here; not where the gateway that hosts the browser does. `lost` is what
-        it means when the browser ends its socket without a word, and nothing else is known."""
+        """`reviewed`: whether commands are read here; not where the gateway that hosts the browser does. `passed_on`:
+        whether the client is another gateway, which says why in its close frame. `lost` is what it means when the
+        browser ends its socket without a word, and nothing else is known."""
         self._attachment = attachment
         self._upstream = upstream
         self._leave: Callable[[Ended], None] | None = leave
@@ -125,6 +128,7 @@ class Tunnel(asyncio.Protocol):
         self._review: asyncio.Task[tuple[Action, bytes]] | None = None
         self._waiting: list[tuple[int, bytes | bytearray]] = []
         self._spliced = not reviewed
+        self._passed_on = passed_on
         self._lost = lost
         self._ping_seconds = ping_seconds
         self._pong_seconds = pong_seconds
@@ -250,12 +254,13 @@ class Tunnel(asyncio.Protocol):
 
     def _client_closes(self, payload: bytes) -> None:
         try:
-            code, _ = read_close(payload)
+            code, reason = read_close(payload)
         except FrameError:
             self.end(Close.PROTOCOL_ERROR)
             return
         if not self._awaiting_close:
-            self._ending = self._ending or Close.CLIENT_CLOSED
+            told = told_close(code, reason) if self._passed_on else None
+            self._ending = self._ending or told or Close.CLIENT_CLOSED
             self._write((close_frame(1000 if code == 1005 else code),))
             self._settle()
         self._close_connection()
@@ -394,14 +399,17 @@ class Tunnel(asyncio.Protocol):
 
     def _settle(self) -> None:
         """Nothing goes either way any more: let the browser go, and tell how it went."""
+        assert self._ending is not None
         self._awaiting_close = True
-        self._upstream.leave()
+        if self._spliced:
+            self._upstream.leave(self._ending.code, self._ending.reason)
+        else:
+            self._upstream.leave()
         self._reader.pass_over()
         if self._review is not None:
             self._review.cancel()
         self._hold()
         if self._leave is not None:
-            assert self._ending is not None
             leave, self._leave = self._leave, None
             leave(Ended(self._ending, self._bytes_from_client, self._bytes_to_client, self._commands))
 

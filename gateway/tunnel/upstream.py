@@ -14,6 +14,7 @@ import os
 import ssl
 import termios
 from collections.abc import Sequence
+from functools import cache
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 
@@ -164,11 +165,11 @@ class Upstream(asyncio.Protocol):
             return 0
         return _held(self._transport, termios.FIONREAD)
 
-    def leave(self) -> None:
+    def leave(self, code: int = 1000, reason: str = "") -> None:
         """Say goodbye; whatever comes from here on is for nobody."""
         self._receiver = None
         if self._transport is not None:
-            self._transport.write(close_frame(1000, masked=True))
+            self._transport.write(close_frame(code, reason, masked=True))
             self._transport.close()
             # A browser that stands still may not keep what it does not take.
             asyncio.get_running_loop().call_later(_LEAVE_SECONDS, self.abort)
@@ -205,12 +206,12 @@ async def open_upstream(url: str, *, headers: dict[str, str] | None = None) -> U
             lambda: Upstream(request, accept_key(key)),
             parts.hostname,
             parts.port or (443 if secure else 80),
-            ssl=ssl.create_default_context() if secure else None,
+            ssl=_tls() if secure else None,
         )
         await upstream.opened()
     except OSError as error:
         _abort(upstream)
-        raise unreachable() from error
+        raise unreachable() if headers is None else host_unreachable() from error
     except Refused:
         _abort(upstream)
         if headers is None:
@@ -237,8 +238,20 @@ def _held(transport: asyncio.Transport, which: int) -> int:
     return int.from_bytes(held, "little")
 
 
+@cache
+def _tls() -> ssl.SSLContext:
+    # Once: it reads certificates from the disk.
+    return ssl.create_default_context()
+
+
 def unreachable() -> GatewayError:
     return Unavailable("The browser of this lease can't be reached.", "browser.unreachable", retry_after=1)
+
+
+def host_unreachable() -> GatewayError:
+    return Unavailable(
+        "The gateway that has the browser of this lease can't be reached.", "runtime.host_unavailable", retry_after=1
+    )
 
 
 def no_such_target() -> GatewayError:
