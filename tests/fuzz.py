@@ -379,6 +379,9 @@ class Live:
             GatewayProcess.start(
                 data_dir,
                 GATEWAY_WARM_BROWSERS="0",
+                GATEWAY_CDP_UNKNOWN="allow",
+                # The browser is played by the fuzzer, which may have little time on a busy machine.
+                GATEWAY_ATTACH_TIMEOUT_SECONDS="60",
                 GATEWAY_MAX_MESSAGE_BYTES=str(64 * 1024),
                 GATEWAY_MAX_SOCKETS_PER_LEASE="1000",
             ) as gateway,

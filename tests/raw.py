@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+import re
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -137,6 +138,16 @@ class RawClient(_Frames):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             yield cls(connection)
 
+    @classmethod
+    @asynccontextmanager
+    async def on(cls, connection: socket.socket, url: str) -> AsyncIterator[RawClient]:
+        """An attached socket on a connection that is there already."""
+        with connection:
+            connection.setblocking(False)
+            client = cls(connection)
+            await client.upgrade(url)
+            yield client
+
     @staticmethod
     def request(url: str) -> bytes:
         parts = urlsplit(url)
@@ -205,17 +216,24 @@ async def raw_browser(talk: Callable[[RawBrowser], Awaitable[None]]) -> AsyncIte
         serving.add(task)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            key = next(line.partition(": ")[2] for line in head.split("\r\n") if line.startswith("Sec-WebSocket-Key"))
+            key = re.search("^Sec-WebSocket-Key: (.*)\r$", head, re.MULTILINE)
+            if key is None:
+                # A browser answers plain requests too, but this one has nothing to tell.
+                writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                await writer.drain()
+                return
             writer.write(
                 b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                b"Sec-WebSocket-Accept: " + accept_key(key).encode() + b"\r\n\r\n"
+                b"Sec-WebSocket-Accept: " + accept_key(key[1]).encode() + b"\r\n\r\n"
             )
             await talk(RawBrowser(reader, writer))
         except (Gone, ConnectionError, asyncio.IncompleteReadError):
             pass  # The gateway has left, which ends every one of them.
+        except asyncio.CancelledError:
+            writer.transport.abort()
         finally:
             serving.discard(task)
-            writer.transport.abort()
+            writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=8192)
     try:

@@ -14,8 +14,10 @@ import json
 import os
 import resource
 import signal
+import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,18 +31,22 @@ from websockets.exceptions import InvalidStatus
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedPostgres
 from tests.faults import (
+    Cable,
     Memory,
     Unplugged,
     descriptors,
+    expire_in,
     how_ended,
+    id_of,
     point_at,
     rows_of,
+    signal_database,
     sockets_open,
     taken,
 )
 from tests.gateway_process import GatewayProcess, temporary_data_dir
 from tests.raw import BINARY, CLOSE, PING, PONG, TEXT, Gone, RawBrowser, RawClient, echo, framed, raw_browser
-from tests.remote import Lease, Remote, ask
+from tests.remote import Lease, Remote, ask, closed
 from tests.test_lifecycle import leaders
 from tests.waiting import until
 
@@ -54,7 +60,7 @@ EXPIRED = (4401, "lease_expired")
 BOUNDED = 32 * MIB
 NOTICED_SECONDS = 1.0
 PING_SECONDS = 0.5
-PONG_SECONDS = 1.5
+PONG_SECONDS = 2.0
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +86,15 @@ def pinging() -> Iterator[GatewayProcess]:
 
 
 def started(data_dir: Path, **env: str) -> GatewayProcess:
-    wide = {"GATEWAY_MAX_SOCKETS_PER_LEASE": "10000", "GATEWAY_MAX_SOCKETS": "20000"}
-    return GatewayProcess.start(data_dir, GATEWAY_WARM_BROWSERS="0", **wide, **env)
+    common = {
+        "GATEWAY_WARM_BROWSERS": "0",
+        "GATEWAY_MAX_SOCKETS_PER_LEASE": "10000",
+        "GATEWAY_MAX_SOCKETS": "20000",
+        # A browser that a test plays knows other commands than Chromium.
+        "GATEWAY_CDP_UNKNOWN": "allow",
+        "GATEWAY_LARGE_COMMAND_SECONDS": "60",
+    }
+    return GatewayProcess.start(data_dir, **common, **env)
 
 
 @contextlib.asynccontextmanager
@@ -191,6 +204,8 @@ async def test_a_browser_that_stands_still_loses_nothing_and_no_client(pinging: 
             # More than the kernel holds on the way, so that the gateway has to stop reading this client.
             asking = asyncio.create_task(ask_often(busy, 4000))
             await idle.send('{"id": 7, "method": "Browser.getVersion"}')
+            # Read from now on, since a client of this library that holds a message unread answers no ping.
+            hearing = asyncio.create_task(idle.recv())
             assert await refused(lease.url) == (503, "browser.unreachable", "1")
             assert time.monotonic() - began < Settings().attach_timeout_seconds
             # Longer than any client has to answer a ping: its pong may wait behind what the browser does not take.
@@ -199,7 +214,7 @@ async def test_a_browser_that_stands_still_loses_nothing_and_no_client(pinging: 
         finally:
             os.killpg(leader.pid, signal.SIGCONT)
         assert await asyncio.wait_for(asking, 60) == list(range(4000))
-        assert json.loads(await asyncio.wait_for(idle.recv(), 10))["id"] == 7
+        assert json.loads(await asyncio.wait_for(hearing, 10))["id"] == 7
         async with connect(lease.url, proxy=None) as late:
             await ask(late, "Browser.getVersion")
         assert await remote.end_of(runtime) == ("active", None)
@@ -216,6 +231,8 @@ async def ask_often(client: ClientConnection, times: int) -> list[int]:
     hearing = asyncio.create_task(hear())
     for number in range(times):
         await client.send(json.dumps({"id": number, "method": "Browser.getVersion", "params": {"x": "x" * 4096}}))
+        # Sending alone would not let the clients of this process answer their pings.
+        await asyncio.sleep(0)
     await hearing
     return heard
 
@@ -234,7 +251,7 @@ async def test_a_client_that_is_gone_without_a_word_is_found_out(pinging: Gatewa
         runtime = await played(remote, url)
         lease = await remote.lease(runtime)
         before = descriptors(pinging)
-        async with Unplugged.before(lease.url) as (way, near):
+        async with Unplugged.before(lease.url) as (way, near):  # noqa: SIM117  (the second line would be too long)
             async with connect(near, proxy=None, max_queue=None, close_timeout=0.1, ping_interval=None) as client:
                 await until_open(remote, 1)
                 # As long as the way is there its pongs are.
@@ -248,6 +265,36 @@ async def test_a_client_that_is_gone_without_a_word_is_found_out(pinging: Gatewa
                 # Nobody who is gone says goodbye, so the gateway does not wait for it for long.
                 await until(lambda: descriptors(pinging) <= before + 1, "its descriptors are closed", 10)
                 client.transport.abort()
+
+
+@pytest.fixture
+def cable() -> Iterator[Cable]:
+    try:
+        with Cable.laid() as cable:
+            yield cable
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network of our own can be made here: {error}")
+
+
+async def test_a_client_whose_packets_are_lost_is_found_out(cable: Cable) -> None:
+    env = {
+        "GATEWAY_HOST": cable.here,
+        "GATEWAY_TRUSTED_HOSTS": cable.here,
+        "GATEWAY_PING_INTERVAL_SECONDS": str(PING_SECONDS),
+        "GATEWAY_PING_TIMEOUT_SECONDS": str(PONG_SECONDS),
+    }
+    with temporary_data_dir() as data_dir, started(data_dir, **env) as gateway:
+        async with at(gateway) as remote, raw_browser(echo) as url:
+            lease = await remote.lease(await played(remote, url))
+            before = descriptors(gateway)
+            port = urlsplit(lease.url).port
+            assert port is not None
+            async with RawClient.on(await asyncio.to_thread(cable.connected, port), lease.url) as client:
+                await says_and_hears(client)
+                cable.cut()
+                await until_open(remote, 0, 10)
+                assert await how_ended(gateway, lease) == [(1011, "ping_timeout")]
+                await until(lambda: descriptors(gateway) <= before + 1, "its descriptors are closed", 10)
 
 
 async def until_open(remote: Remote, count: int, seconds: float = 5) -> None:
@@ -359,7 +406,7 @@ async def test_what_comes_byte_by_byte_passes_both_ways(remote: Remote) -> None:
     words = [echoed(a="b"), echoed(long="x" * 130), echoed()]
     from_client = (
         framed(TEXT, words[0], masked=True)
-        + framed(PING, b"?" * 125, masked=True)
+        + framed(PING, b"?" * 20, masked=True)
         + framed(TEXT, words[1][:50], masked=True, fin=False)
         + framed(PING, b"!", masked=True)
         + framed(0, b"", masked=True, fin=False)
@@ -393,7 +440,8 @@ async def test_what_comes_byte_by_byte_passes_both_ways(remote: Remote) -> None:
                 )
             received = [await client.message() for _ in range(4)]
             assert received == [(TEXT, b"one"), (TEXT, b"t" * 130), (BINARY, b""), (TEXT, b"three")]
-            assert client.controls == [(PONG, b"?" * 125), (PONG, b"!")]
+            # The gateway may have had a ping of its own meanwhile.
+            assert [each for each in client.controls if each[0] == PONG] == [(PONG, b"?" * 20), (PONG, b"!")]
             await client.goodbye()
             assert await client.end() == ([], 1000, "")
         await until(lambda: pongs == [(PONG, b"p" * 20)], "the browser's ping was answered")
@@ -460,9 +508,9 @@ async def says_and_hears(client: RawClient) -> None:
 
 
 async def said_goodbye(client: RawClient) -> tuple[int, str]:
-    _, *close = await client.end()
+    _, code, reason = await client.end()
     await client.goodbye()
-    return close[0], close[1]
+    return code, reason
 
 
 # 9. A database that stands still, or is gone
@@ -471,27 +519,405 @@ async def said_goodbye(client: RawClient) -> tuple[int, str]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", ["stands still", "is gone"])
 async def test_without_its_database_a_gateway_goes_on_with_what_is_open(how: str) -> None:
-    with temporary_data_dir() as data_dir, temporary_data_dir() as database_dir:
-        database = EmbeddedPostgres(database_dir, 870000)
+    with temporary_data_dir() as data_dir, temporary_data_dir() as directory:
+        database = EmbeddedPostgres(directory, 870000)
         url = await asyncio.to_thread(database.start)
+
+        async def away() -> None:
+            if how == "stands still":
+                signal_database(directory, signal.SIGSTOP)
+            else:
+                await asyncio.to_thread(database.stop)
+
+        async def back() -> None:
+            if how == "stands still":
+                signal_database(directory, signal.SIGCONT)
+            else:
+                assert await asyncio.to_thread(database.start) == url
+
         try:
             with started(data_dir, GATEWAY_DATABASE_URL=url) as gateway:
                 async with at(gateway) as remote, raw_browser(echo) as browser:
-                    await without_database(gateway, remote, browser, database, database_dir, how)
+                    await without_database(remote, url, browser, away, back)
         finally:
+            signal_database(directory, signal.SIGCONT)
             await asyncio.to_thread(database.stop)
 
 
 async def without_database(
-    gateway: GatewayProcess, remote: Remote, browser: str, database: EmbeddedPostgres, directory: Path, how: str
+    remote: Remote, url: str, browser: str, away: Callable[[], Awaitable[None]], back: Callable[[], Awaitable[None]]
 ) -> None:
+    gateway = remote.gateway
     runtime = await remote.runtime()
-    async with rows_of(database_of(directory)) as rows:
-        await rows.execute("UPDATE runtimes SET devtools_url = $1", browser)
-        expiring, leaving, staying = [await remote.lease(runtime) for _ in range(3)]
-        async with (
-            connect(expiring.url, proxy=None) as one,
-            connect(leaving.url, proxy=None) as two,
-            connect(staying.url, proxy=None) as three,
-        ):
-            ...
+    await point_at(gateway, runtime, browser, url)
+    expiring, leaving, staying = [await remote.lease(runtime) for _ in range(3)]
+    expires = await expire_in(gateway, expiring, STOPPED_SECONDS / 2, url)
+    async with connect(expiring.url, proxy=None) as one, connect(staying.url, proxy=None) as other:
+        ending = asyncio.create_task(end_of(one))
+        async with connect(leaving.url, proxy=None):
+            await says(other)
+            await away()
+            began = time.monotonic()
+        await says(other)
+        status, code, retry_after = await refused(staying.url)
+        assert time.monotonic() - began < Settings().attach_timeout_seconds + 1
+        assert (status, code) == (503, "database.unavailable")
+        assert retry_after is not None
+        close, ended = await ending
+        assert close == EXPIRED
+        # The database that does not answer has the clock of this machine.
+        assert 0 <= ended - expires < 1
+        while time.monotonic() - began < STOPPED_SECONDS:
+            await says(other)
+            await asyncio.sleep(0.2)
+        await back()
+
+        async def lets_in() -> bool:
+            with contextlib.suppress(InvalidStatus):
+                async with connect(staying.url, proxy=None, open_timeout=30) as late:
+                    await says(late)
+                return True
+            return False
+
+        await until(lets_in, "it lets clients in again", 40)
+        await says(other)
+    # What ended meanwhile is written, as it was.
+    assert await how_ended(gateway, expiring, url, 40) == [EXPIRED]
+    assert await how_ended(gateway, leaving, url, 40) == [(1000, "client_closed")]
+    async with rows_of(gateway, url) as rows:
+        written = await rows.fetchval(
+            "SELECT extract(epoch FROM ended_at)::float8 FROM lease_sockets WHERE lease_id = $1", id_of(expiring)
+        )
+    assert -0.1 < written - expires < 1
+    assert await remote.end_of(runtime) == ("active", None)
+
+
+async def says(client: ClientConnection) -> None:
+    await client.send(echoed(still="here").decode())
+    assert await asyncio.wait_for(client.recv(), 5) == echoed(still="here").decode()
+
+
+async def test_an_attach_whose_last_check_is_held_up_is_503_in_time(pinging: GatewayProcess) -> None:
+    async with at(pinging) as remote, raw_browser(echo) as url:
+        lease = await remote.lease(await played(remote, url))
+        async with rows_of(pinging) as rows, rows.transaction():
+            await rows.execute("SELECT id FROM leases WHERE id = $1 FOR UPDATE", id_of(lease))
+            began = time.monotonic()
+            assert await refused(lease.url) == (503, "database.unavailable", "2")
+            assert time.monotonic() - began < Settings().attach_timeout_seconds
+        await is_served(lease)
+        async with rows_of(pinging) as rows:
+            # The one that was not let in is no socket.
+            assert await rows.fetchval("SELECT attaches FROM leases WHERE id = $1", id_of(lease)) == 1
+
+
+# 10. A clock that jumps
+
+JUMPING_CLOCK = """
+import datetime
+import os
+import time
+
+_file = os.environ["JUMP_FILE"]
+
+
+def _offset():
+    with open(_file) as file:
+        return float(file.read() or 0)
+
+
+def _jumping(real, unit):
+    return lambda: real() + type(real())(_offset() * unit)
+
+
+time.time = _jumping(time.time, 1)
+time.time_ns = _jumping(time.time_ns, 10**9)
+_datetime = datetime.datetime
+
+
+class _Kind(type(_datetime)):
+    def __instancecheck__(cls, value):
+        return isinstance(value, _datetime)
+
+
+class datetime_(_datetime, metaclass=_Kind):
+    @classmethod
+    def now(cls, tz=None):
+        return _datetime.now(tz) + datetime.timedelta(seconds=_offset())
+
+    @classmethod
+    def utcnow(cls):
+        return _datetime.utcnow() + datetime.timedelta(seconds=_offset())
+
+
+datetime.datetime = datetime_
+"""
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_a_clock_that_jumps_by_an_hour_moves_no_deadline(hours: int) -> None:
+    with temporary_data_dir() as data_dir, temporary_data_dir() as patch:
+        (patch / "sitecustomize.py").write_text(JUMPING_CLOCK)
+        jump = patch / "jump"
+        jump.write_text("0")
+        with started(data_dir, PYTHONPATH=str(patch), JUMP_FILE=str(jump)) as gateway:
+            async with at(gateway) as remote, raw_browser(echo) as url:
+                # Both of its deadlines are within the jump.
+                runtime = await remote.runtime(idleTimeoutSeconds=600, maxLifetimeSeconds=3000)
+                await point_at(gateway, runtime, url)
+                unused = await remote.runtime(idleTimeoutSeconds=600, maxLifetimeSeconds=3000)
+                short, long = await remote.lease(runtime), await remote.lease(runtime)
+                expires = await expire_in(gateway, short, 3)
+                async with connect(short.url, proxy=None) as one, connect(long.url, proxy=None) as other:
+                    ending = asyncio.create_task(end_of(one))
+                    before = await clock_of(remote)
+                    jump.write_text(str(hours * 3600))
+                    assert abs(await clock_of(remote) - before - hours * 3600) < 5
+                    close, ended = await ending
+                    assert close == EXPIRED
+                    assert 0 <= ended - expires < 1
+                    # Some rounds of the supervisor.
+                    await asyncio.sleep(2.5)
+                    await says(other)
+                    for each in (runtime, unused):
+                        assert await remote.end_of(each) == ("active", None)
+                    # And what is minted now has its time by the database's clock as well.
+                    fresh = await remote.lease(runtime)
+                    expires = await expire_in(gateway, fresh, 1.5)
+                    async with connect(fresh.url, proxy=None) as late:
+                        await says(late)
+                        close, ended = await end_of(late)
+                        assert close == EXPIRED
+                        assert 0 <= ended - expires < 1
+                    async with rows_of(gateway) as rows:
+                        left = await rows.fetchval(
+                            "SELECT extract(epoch FROM expires_at - now())::float8 FROM leases WHERE id = $1",
+                            id_of(long),
+                        )
+                    assert 3500 < left <= 3600
+                assert await how_ended(gateway, short) == [EXPIRED]
+
+
+async def clock_of(remote: Remote) -> float:
+    """What the gateway takes for the time."""
+    await asyncio.sleep(1.1)  # Its server writes the date anew once a second.
+    return parsedate_to_datetime((await remote.api.get("/healthz")).headers["Date"]).timestamp()
+
+
+async def end_of(client: ClientConnection) -> tuple[tuple[int, str], float]:
+    """With what words a socket ends, and when."""
+    close = await closed(client, STOPPED_SECONDS + 10)
+    return close, time.time()
+
+
+# 11. A gateway that is killed
+
+
+async def test_sockets_of_a_gateway_that_is_killed_are_written_as_ended_by_its_next_start() -> None:
+    with temporary_data_dir() as data_dir:
+        with started(data_dir) as gateway:
+            async with Remote(gateway) as remote, contextlib.AsyncExitStack() as stack:
+                leases = [await remote.lease(await remote.runtime()) for _ in range(2)]
+                clients = await attached(stack, leases * 10)
+                gateway.kill()
+                for client in clients:
+                    with pytest.raises(Gone):
+                        await client.end()
+        with started(data_dir) as again:
+            for lease in leases:
+                assert await how_ended(again, lease) == [(1006, "gateway_crashed")] * 10
+            async with rows_of(again) as rows:
+                assert await rows.fetchval("SELECT count(*) FROM lease_sockets WHERE ended_at IS NULL") == 0
+                assert await rows.fetchval("SELECT count(*) FROM lease_sockets WHERE ended_at < opened_at") == 0
+
+
+# 12. Ends in the midst of a message, and on time
+
+
+async def test_a_revoke_in_the_midst_of_a_message_is_heard_at_once(gateway: GatewayProcess, remote: Remote) -> None:
+    async def half(browser: RawBrowser) -> None:
+        message = framed(TEXT, b"x" * (20 * MIB))
+        await browser.send(message[: 10 * MIB])
+        await browser.message()
+
+    async with raw_browser(half) as url:
+        lease = await remote.lease(await played(remote, url))
+        async with RawClient.attached(lease.url) as client:
+            await client.take(5 * MIB)
+            ending = asyncio.create_task(client.end())
+            (await remote.api.delete(lease.path)).raise_for_status()
+            began = time.monotonic()
+            assert await ending == ([], *REVOKED)
+            assert time.monotonic() - began < NOTICED_SECONDS
+            await client.goodbye()
+            with pytest.raises(Gone):
+                await client.frame()
+    assert await how_ended(gateway, lease) == [REVOKED]
+
+
+async def test_leases_end_at_their_time_and_never_before(gateway: GatewayProcess, remote: Remote) -> None:
+    late: list[float] = []
+
+    async def expires(lease: Lease, seconds: float) -> None:
+        at_most = await expire_in(gateway, lease, seconds)
+        async with connect(lease.url, proxy=None) as client:
+            close, ended = await end_of(client)
+            assert close == EXPIRED
+            # The gateway's own database has the clock of this machine.
+            late.append(ended - at_most)
+
+    async with raw_browser(echo) as url:
+        runtime = await played(remote, url)
+        leases = [await remote.lease(runtime) for _ in range(30)]
+        await asyncio.gather(*(expires(lease, 1.5 + place * 0.037) for place, lease in enumerate(leases)))
+    assert len(late) == 30
+    assert 0 <= min(late) <= max(late) < 1
+
+
+# 13. What was on its way
+
+
+@pytest.mark.parametrize("how", ["revoked", "stopped"])
+async def test_what_was_on_its_way_arrives_before_the_end(gateway: GatewayProcess, remote: Remote, how: str) -> None:
+    sent = [f"{number} ".encode() * 30 for number in range(1000)]
+    said = asyncio.Event()
+    go = asyncio.Event()
+
+    async def talk(browser: RawBrowser) -> None:
+        await go.wait()
+        await browser.send(b"".join(framed(TEXT, text) for text in sent))
+        said.set()
+        with contextlib.suppress(Gone):
+            await browser.message()
+
+    async with raw_browser(talk) as url:
+        runtime = await played(remote, url)
+        lease = await remote.lease(runtime)
+        async with RawClient.attached(lease.url) as client:
+            go.set()
+            await said.wait()
+            if how == "revoked":
+                (await remote.api.delete(lease.path)).raise_for_status()
+            else:
+                await remote.post(f"{runtime}/stop", {})
+            messages, *close = await client.end()
+            assert tuple(close) == (REVOKED if how == "revoked" else GONE)
+            assert messages == sent
+
+
+@pytest.mark.parametrize(
+    ("wrong", "close"),
+    [(b"\x83\x00", (1011, "upstream_error")), (b"\x81\x7f" + (256 * MIB + 1).to_bytes(8, "big"), (1009, "too_big"))],
+    ids=["no frame", "too big"],
+)
+async def test_a_browser_that_sends_what_may_not_be_is_heard_until_then_and_no_further(
+    remote: Remote, wrong: bytes, close: tuple[int, str]
+) -> None:
+    async def talk(browser: RawBrowser) -> None:
+        # What is behind it looks like messages, but nobody can know.
+        await browser.send(framed(TEXT, b"one") + framed(TEXT, b"two") + wrong + framed(TEXT, b"three" * 40) * 100_000)
+
+    async with raw_browser(talk) as url:
+        lease = await remote.lease(await played(remote, url))
+        async with RawClient.attached(lease.url) as client:
+            assert await client.end() == ([b"one", b"two"], *close)
+
+
+async def test_a_browser_that_takes_nothing_keeps_nothing_of_a_socket_that_has_ended(
+    gateway: GatewayProcess, remote: Remote
+) -> None:
+    left = asyncio.Event()
+
+    async def never_read(browser: RawBrowser) -> None:
+        await left.wait()
+
+    async with raw_browser(never_read) as url:
+        lease = await remote.lease(await played(remote, url))
+        before = descriptors(gateway)
+        async with RawClient.attached(lease.url) as client:
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    await asyncio.wait_for(client.command(echoed(x="x" * MIB)), 1)
+            (await remote.api.delete(lease.path)).raise_for_status()
+            assert await client.end() == ([], *REVOKED)
+        await until(lambda: descriptors(gateway) <= before + 1, "its descriptors are closed", 10)
+        left.set()
+
+
+# 14. Clients that flood
+
+
+@pytest.mark.parametrize("what", ["pings", "junk", "answers"])
+async def test_a_client_that_floods_and_never_reads_costs_bounded_memory(
+    gateway: GatewayProcess, remote: Remote, what: str
+) -> None:
+    flood = {
+        "pings": framed(PING, b"?" * 125, masked=True) * 2000,
+        "junk": framed(TEXT, b"[]", masked=True) * 30_000,
+        # What is no command is answered with its session; so the answers are as large as what was sent.
+        "answers": framed(TEXT, b'{"id":1.5,"method":"A.b","sessionId":"%s"}' % (b"x" * (MIB - 100)), masked=True),
+    }[what]
+
+    async def half_a_message(browser: RawBrowser) -> None:
+        if what == "answers":
+            # Answers of the gateway have to wait for its end.
+            await browser.send(framed(TEXT, b"x" * (20 * MIB))[: 19 * MIB])
+        with contextlib.suppress(Gone):
+            await browser.message()
+
+    async with raw_browser(half_a_message) as url, raw_browser(echo) as listening:
+        lease = await remote.lease(await played(remote, url))
+        other = await remote.lease(await played(remote, listening))
+        await is_served(other)
+        async with Memory(gateway) as memory, RawClient.attached(lease.url, receive_buffer=65536) as client:
+            sent = 0
+            with contextlib.suppress(TimeoutError):
+                # Until the gateway takes no more, for it must not.
+                while sent < 100 * MIB:
+                    await asyncio.wait_for(client.send(flood), 2)
+                    sent += len(flood)
+            assert sent < 100 * MIB
+            await is_served(other)
+            assert memory.growth < BOUNDED
+
+
+async def test_a_client_that_floods_and_reads_is_answered_all(remote: Remote) -> None:
+    async with raw_browser(echo) as url:
+        lease = await remote.lease(await played(remote, url))
+        async with RawClient.attached(lease.url) as client:
+            pings = [str(number).encode() for number in range(20_000)]
+            junk, last = framed(TEXT, b"[]", masked=True) * 5000, framed(TEXT, echoed(last=True), masked=True)
+            sending = asyncio.create_task(
+                client.send(b"".join(framed(PING, ping, masked=True) for ping in pings) + junk + last)
+            )
+            answers = []
+            while (message := await client.message()) != (TEXT, echoed(last=True)):
+                answers.append(json.loads(message[1])["error"]["code"])
+            await sending
+            assert client.controls == [(PONG, ping) for ping in pings]
+            assert answers == [-32600] * 5000
+
+
+# 5. A request that comes byte by byte
+
+
+async def test_an_upgrade_that_comes_byte_by_byte_is_cut_off_in_time() -> None:
+    with temporary_data_dir() as data_dir, started(data_dir, GATEWAY_REQUEST_HEADER_SECONDS="2") as gateway:
+        async with at(gateway) as remote, raw_browser(echo) as url:
+            lease = await remote.lease(await played(remote, url))
+            began = time.monotonic()
+            async with RawClient.connected(lease.url) as client:
+                answer = asyncio.create_task(client.take(12))
+                with contextlib.suppress(ConnectionError):
+                    for byte in RawClient.request(lease.url):
+                        await client.send(bytes([byte]))
+                        # A byte a second.
+                        await asyncio.wait({answer}, timeout=1)
+                        if answer.done():
+                            break
+                assert 2 <= time.monotonic() - began < 6
+                await answer
+                assert bytes(client._held).startswith(b"HTTP/1.1 408 ")
+            # Nothing of it is left, and who hurries is let in.
+            assert await sockets_open(remote) == 0
+            await is_served(lease)

@@ -26,7 +26,7 @@ from gateway.api.forwarding import HOP, was_passed_on, with_id
 from gateway.api.origin import check_origin
 from gateway.api.services import Services
 from gateway.domain.attachments import Close, Ended
-from gateway.domain.leases import Grant
+from gateway.domain.leases import Grant, Leases
 from gateway.errors import GatewayError, UpgradeRequired
 from gateway.store.database import no_database
 from gateway.telemetry import metrics
@@ -172,7 +172,7 @@ async def _attach(socket: WebSocket, services: Services) -> _Attach:
     grant: Grant | None = None
     try:
         async with asyncio.timeout(seconds):
-            grant = await services.leases.attach(socket.path_params["token"], forwarded=passed_on)
+            grant = await _granted(services.leases, socket.path_params["token"], passed_on)
             url, headers = _upstream_address(grant, socket)
             if EXTENSION in socket.scope["extensions"]:
                 upstream: Upstream | ClientConnection = await open_upstream(url, headers=headers)
@@ -191,6 +191,22 @@ async def _attach(socket: WebSocket, services: Services) -> _Attach:
                 raise no_database() from None
             raise unreachable() if grant.host_url is None else host_unreachable() from None
         raise
+
+
+async def _granted(leases: Leases, token: str, forwarded: bool) -> Grant:
+    """As Leases.attach, but that a cancel is not waited for: to give up a database that stands still takes seconds."""
+    granting = asyncio.create_task(leases.attach(token, forwarded=forwarded))
+    try:
+        return await asyncio.shield(granting)
+    except asyncio.CancelledError:
+        granting.cancel()
+        granting.add_done_callback(partial(_leave_what_was_granted, leases))
+        raise
+
+
+def _leave_what_was_granted(leases: Leases, granting: asyncio.Task[Grant]) -> None:
+    if not granting.cancelled() and granting.exception() is None:
+        leases.leave(granting.result(), None)
 
 
 def _upstream_address(grant: Grant, socket: WebSocket) -> tuple[str, dict[str, str] | None]:
