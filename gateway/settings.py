@@ -168,7 +168,7 @@ class Settings(BaseModel):
         description="Bytes of commands that all sockets together may hold because they are not whole or not reviewed.",
     )
     large_command_seconds: float = Field(
-        10.0, gt=0, le=600, description="Seconds that the review of a command of 1 MiB or more may take."
+        30.0, gt=0, le=600, description="Seconds that the review of a command of 1 MiB or more may take."
     )
     attach_timeout_seconds: float = Field(5.0, gt=0, le=60, description="Seconds a browser has to accept an attach.")
     cdp_unknown: Literal["refuse", "allow"] = Field(
