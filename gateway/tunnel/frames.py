@@ -7,7 +7,7 @@ wants it, with a key of zeros: the mask is against caches between the two, and t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
@@ -24,7 +24,14 @@ _LONGEST_CONTROL = 125
 # The first two bytes of a whole text message of no bytes, and of one whose length has two bytes of its own.
 _TEXT = 0x8100
 _TEXT_126 = 0x817E
+# The same of a client, whose frames are masked.
+_MASKED_TEXT = _TEXT | _MASKED
+_MASKED_TEXT_126 = _TEXT_126 | _MASKED
 _first_four = Struct(">HH").unpack_from
+# Headers by how their length is written, without a key and with one.
+_short, _short_masked = Struct(">BB").pack, Struct(">BBI").pack
+_medium, _medium_masked = Struct(">BBH").pack, Struct(">BBHI").pack
+_long, _long_masked = Struct(">BBQ").pack, Struct(">BBQI").pack
 # Payloads whose length has two bytes at most.
 _SHORT = 65535
 # Payloads up to here are joined with their header: one small copy is cheaper than one more buffer to write.
@@ -62,13 +69,11 @@ class TooBig(FrameError):
 
 def header(first: int, length: int, masked: bool = False) -> bytes:
     """The header of a frame whose first byte (FIN and opcode) is given; a mask is the key of zeros."""
-    mask = _MASKED if masked else 0
-    key = b"\0\0\0\0" if masked else b""
     if length < 126:
-        return bytes((first, mask | length)) + key
-    if length < 65536:
-        return bytes((first, mask | 126)) + length.to_bytes(2) + key
-    return bytes((first, mask | 127)) + length.to_bytes(8) + key
+        return _short_masked(first, _MASKED | length, 0) if masked else _short(first, length)
+    if length <= _SHORT:
+        return _medium_masked(first, _MASKED | 126, length, 0) if masked else _medium(first, 126, length)
+    return _long_masked(first, _MASKED | 127, length, 0) if masked else _long(first, 127, length)
 
 
 def frame(opcode: int, payload: bytes, masked: bool = False) -> Sequence[bytes]:
@@ -127,6 +132,11 @@ class FrameFollower:
             data = self._held + data
             self._held = b""
         end = len(data)
+        if end > 3 and not self._open and end <= self._largest:
+            # The usual case: one message, alone.
+            first, length = _first_four(data)
+            if (first == _TEXT_126 and end == 4 + length) or (_TEXT < first < _TEXT_126 and end == 2 + first - _TEXT):
+                return (data,)
         if not self._left and self._whole_messages(data, 0, end) == end:
             return (data,)
         view = memoryview(data)
@@ -272,19 +282,20 @@ class MessageReader:
             self._collected.clear()
         self.held = 0
 
-    def feed(self, data: bytes) -> Iterable[tuple[int, bytes | bytearray]]:
-        """Opcode and payload of everything that is whole now. Raises FrameError, after which it is of no more use."""
+    def alone(self, data: bytes) -> bytes | None:
+        """The payload, where the data is one short text message and nothing else, which is the usual case."""
         end = len(data)
-        # The usual case: one small whole message, alone.
-        if self._key is None and not self._data and self._collected is None and end >= 6 and data[0] == 0x81:
-            length = data[1] - _MASKED
-            if 0 <= length < 126 and end == 6 + length:
-                return ((Opcode.TEXT, _unmasked(data[6:], data[2:6])),)
-            if length == 126 and end >= 8 and end == 8 + (data[2] << 8 | data[3]) and end - 8 <= self._largest:
-                return ((Opcode.TEXT, _unmasked(data[8:], data[4:8])),)
-        return self._feed(data)
+        if end < 8 or self._key is not None or self._data or self._collected is not None:
+            return None
+        first, length = _first_four(data)
+        if first == _MASKED_TEXT_126:
+            return _unmasked(data[8:], data[4:8]) if end == 8 + length and length <= self._largest else None
+        if _MASKED_TEXT < first < _MASKED_TEXT_126 and end == 6 + first - _MASKED_TEXT:
+            return _unmasked(data[6:], data[2:6])
+        return None
 
-    def _feed(self, data: bytes) -> list[tuple[int, bytes | bytearray]]:
+    def feed(self, data: bytes) -> list[tuple[int, bytes | bytearray]]:
+        """Opcode and payload of everything that is whole now. Raises FrameError, after which it is of no more use."""
         found: list[tuple[int, bytes | bytearray]] = []
         view = memoryview(data)
         position, end = 0, len(data)

@@ -179,10 +179,17 @@ class Tunnel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._bytes_from_client += len(data)
         self._heard = True
-        if self._ending is not None and self._ending is Close.PROTOCOL_ERROR:
-            # Where its frames begin nobody knows any more.
-            return
         try:
+            if self._ending is None and self._review is None and not self._spliced:
+                # The usual case, and on the way of every command: one of them, alone.
+                command = self._reader.alone(data)
+                if command is not None:
+                    self._commands += 1
+                    self._obey(*review(command, self._policy))
+                    return
+            elif self._ending is Close.PROTOCOL_ERROR:
+                # Where its frames begin nobody knows any more.
+                return
             for opcode, payload in self._reader.feed(data):
                 self._take(opcode, payload)
         except FrameError:

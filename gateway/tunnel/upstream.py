@@ -13,7 +13,7 @@ import fcntl
 import os
 import ssl
 import termios
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Protocol, cast
 from urllib.parse import urlsplit
@@ -52,12 +52,14 @@ class Refused(Exception):
         self.body = body
 
 
-class Upstream(asyncio.Protocol):
+class Upstream(asyncio.BaseProtocol):
     """One socket toward a browser. Until `deliver` is called nothing is read beyond what came with the handshake."""
 
-    __slots__ = ("_early", "_expected", "_head", "_opened", "_receiver", "_request", "_transport")
+    __slots__ = ("_early", "_expected", "_head", "_opened", "_receiver", "_request", "_transport", "data_received")
 
     def __init__(self, request: bytes, expected: str) -> None:
+        # Its receiver's own, once there is one: what a browser says goes through as few hands as can be.
+        self.data_received: Callable[[bytes], None] = self._shake_hands
         self._request = request
         self._expected = expected
         self._transport: asyncio.Transport | None = None
@@ -78,10 +80,8 @@ class Upstream(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.write(self._request)
 
-    def data_received(self, data: bytes) -> None:
-        if self._receiver is not None:
-            self._receiver.from_browser(data)
-        elif self._opened is None or self._opened.done():
+    def _shake_hands(self, data: bytes) -> None:
+        if self._opened is None or self._opened.done():
             self._early += data
         else:
             self._head += data
@@ -138,6 +138,9 @@ class Upstream(asyncio.Protocol):
         if self._transport is None:
             receiver.browser_lost()
             return
+        self.data_received = receiver.from_browser
+        # The loop keeps the method that it found, and looks for it anew.
+        self._transport.set_protocol(self)
         self._transport.resume_reading()
         if self._early:
             early, self._early = self._early, b""
@@ -159,6 +162,15 @@ class Upstream(asyncio.Protocol):
         if self._transport is not None:
             self._transport.resume_reading()
 
+    def eof_received(self) -> None:
+        """A browser that says no more is gone; the connection is closed."""
+
+    def _forget(self) -> None:
+        self._receiver = None
+        self.data_received = _unheard
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.set_protocol(self)
+
     def unread(self) -> int:
         """Bytes that the kernel holds of what the browser has sent."""
         if self._transport is None or self._transport.get_extra_info("ssl_object") is not None:
@@ -167,7 +179,7 @@ class Upstream(asyncio.Protocol):
 
     def leave(self, code: int = 1000, reason: str = "") -> None:
         """Say goodbye; whatever comes from here on is for nobody."""
-        self._receiver = None
+        self._forget()
         if self._transport is not None:
             self._transport.write(close_frame(code, reason, masked=True))
             self._transport.close()
@@ -175,7 +187,7 @@ class Upstream(asyncio.Protocol):
             asyncio.get_running_loop().call_later(_LEAVE_SECONDS, self.abort)
 
     def abort(self) -> None:
-        self._receiver = None
+        self._forget()
         if self._transport is not None:
             self._transport.abort()
 
@@ -242,6 +254,10 @@ def _held(transport: asyncio.Transport, which: int) -> int:
 def _tls() -> ssl.SSLContext:
     # Once: it reads certificates from the disk.
     return ssl.create_default_context()
+
+
+def _unheard(data: bytes) -> None:
+    """What a browser says that was left already."""
 
 
 def unreachable() -> GatewayError:
