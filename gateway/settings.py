@@ -175,6 +175,25 @@ class Settings(BaseModel):
         30.0, gt=0, le=3600, description="Seconds without one more byte of a request's body, after which it is cut."
     )
     max_body_bytes: int = Field(1024 * 1024, ge=1024, le=1024**3, description="Largest body of an API request.")
+    rate_limit_per_second: float = Field(
+        200.0,
+        ge=0,
+        le=1_000_000,
+        description="Requests a second that an API key may send in the long run; 0 is no limit.",
+    )
+    rate_limit_burst: int = Field(
+        400, ge=1, le=1_000_000, description="Requests that an API key may send at once, after a rest."
+    )
+    auth_failures_per_minute: int = Field(
+        120,
+        ge=0,
+        le=1_000_000,
+        description="Requests without a valid API key or lease that an address may send in a minute; past them all of "
+        "its requests are refused for a while. 0 is no limit.",
+    )
+    rate_limit_callers: int = Field(
+        10000, ge=1, le=10_000_000, description="API keys, and as many addresses, whose rates are kept in mind at once."
+    )
     openai_base_url: HttpUrl = Field("https://api.openai.com/v1", description="Where OpenAI keys are tested.")
     anthropic_base_url: HttpUrl = Field("https://api.anthropic.com/v1", description="Where Anthropic keys are tested.")
     google_base_url: HttpUrl = Field(
