@@ -125,6 +125,24 @@ class Settings(BaseModel):
     driver_launches: int = Field(
         500, ge=1, le=1_000_000, description="Launches after which a fresh Playwright driver takes over."
     )
+    runtime_max_processes: int = Field(
+        4096,
+        ge=64,
+        le=4_000_000,
+        description="Processes and threads that one runtime may have; needs a user of its own (the gateway is root).",
+    )
+    runtime_max_files: int = Field(
+        16384, ge=256, le=1_000_000, description="Files that each process of a runtime may have open."
+    )
+    runtime_max_file_bytes: int = Field(
+        2 * 1024**3, ge=1024**2, le=1024**5, description="Largest file that a runtime may write, a download too."
+    )
+    runtime_memory_bytes: int = Field(
+        0,
+        ge=0,
+        le=1024**5,
+        description="Memory that one runtime may have; needs control groups that the gateway may write. 0 is no limit.",
+    )
     idle_timeout_seconds: int = Field(
         900, ge=10, le=604800, description="A runtime with no attached client and no API action for so long is stopped."
     )
