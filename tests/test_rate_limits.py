@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -12,6 +13,8 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 import pytest_asyncio
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from gateway.api.discovery import ROUTES as DISCOVERY
 from gateway.app import Gateway, create_app
@@ -20,6 +23,7 @@ from gateway.errors import LimitReached, NotFound, Unauthorized
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 from tests.api import bearer, checked, make_subaccount, ok, refused
+from tests.serving import serving
 
 NOBODYS_TOKEN = "A" * 55
 KEYS = (UUID(int=1), UUID(int=2))
@@ -311,3 +315,19 @@ async def test_guesses_of_leases_get_429_and_are_counted_with_those_of_keys(
             await refused(api.request(method, path), 401, "lease.unknown")
         await refused(api.get(f"/v1/connect/{NOBODYS_TOKEN}/json/version"), 429, "limit.auth_failures")
         await refused(api.get("/v1/spaces", headers=bearer(api_key)), 429, "limit.auth_failures")
+
+
+async def test_a_socket_is_counted_and_refused_like_any_request(
+    gateway: Gateway, settings: Settings, api_key: str
+) -> None:
+    async with serving(gateway, settings) as port:
+        address = f"ws://127.0.0.1:{port}/v1/connect/{NOBODYS_TOKEN}"
+        told = []
+        for _ in range(5):
+            with pytest.raises(InvalidStatus) as refusal:
+                await connect(address, proxy=None)
+            told.append((refusal.value.response.status_code, json.loads(refusal.value.response.body)["code"]))
+        assert told == [(401, "lease.unknown")] * 4 + [(429, "limit.auth_failures")]
+        assert refusal.value.response.headers["retry-after"] == "15"
+        async with httpx.AsyncClient(trust_env=False, headers=bearer(api_key)) as api:
+            await refused(api.get(f"http://127.0.0.1:{port}/v1/spaces"), 429, "limit.auth_failures")
