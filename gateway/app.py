@@ -91,7 +91,7 @@ async def build(
     )
     attachments = Attachments()
     access = Access(database, issuer)
-    living = Runtimes(database, launcher, attachments, settings, gateway_id)
+    living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id)
     services = Services(
         settings=settings,
         database=database,

@@ -50,7 +50,10 @@ def found() -> Browsers:
 @contextlib.asynccontextmanager
 async def opened(found: Browsers, **options: int) -> AsyncIterator[LocalLauncher]:
     with temporary_data_dir() as data_dir:
-        launcher = LocalLauncher(Settings(data_dir=data_dir, warm_browsers=0, uid_base=UID_BASE, **options), found)
+        launcher = LocalLauncher(
+            Settings(data_dir=data_dir, warm_browsers=0, uid_base=UID_BASE, egress_allow=("127.0.0.1",), **options),
+            found,
+        )
         await launcher.open()
         try:
             yield launcher

@@ -20,7 +20,7 @@ from gateway.domain.runtimes import SILENT_SECONDS, Runtimes
 from gateway.errors import Conflict, GatewayError, Gone, LimitReached, Unauthorized, Unavailable
 from gateway.settings import Settings
 from gateway.store import leases
-from gateway.store.database import Database
+from gateway.store.database import Database, no_database
 from gateway.store.leases import EndedSocket, Lease, LeaseOnFile, Usage
 from gateway.store.scope import Scope
 from gateway.telemetry import metrics
@@ -47,6 +47,8 @@ class Grant:
     socket_id: UUID
     devtools_url: str | None
     host_url: str | None
+    # Where the browser is here: the directory whose files may be named, or None where everything may be commanded.
+    files_dir: str | None
 
 
 class _NotAnswered(Exception):
@@ -187,8 +189,13 @@ class Leases:
         """
         refuse_closing(grant.attachment)
         try:
-            async with self._database.begin() as connection:
-                await self._let_in(connection, grant)
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    async with asyncio.timeout(self._settings.attach_timeout_seconds):
+                        connection = await stack.enter_async_context(self._database.begin())
+                        await self._let_in(connection, grant)
+                except TimeoutError:
+                    raise no_database() from None
                 refuse_closing(grant.attachment)
                 try:
                     yield
@@ -298,7 +305,12 @@ class Leases:
             new_id(),
             lease.devtools_url if here else None,
             host_url,
+            self._runtimes.files_dir(lease.runtime_id) if here and not self._is_unrestricted(lease) else None,
         )
+
+    def _is_unrestricted(self, lease: LeaseOnFile) -> bool:
+        """Whether a lease may command everything: it was minted so, and the operator still allows it."""
+        return lease.policy == "unrestricted" and self._settings.unrestricted_leases
 
     def _host_url(self, lease: LeaseOnFile, forwarded: bool) -> str:
         """Where the gateway that has the browser is reached. Raises Unavailable."""
