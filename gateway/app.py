@@ -23,6 +23,7 @@ from gateway.domain.ai_connections import AiConnections
 from gateway.domain.attachments import Attachments
 from gateway.domain.leases import Leases
 from gateway.domain.providers import ProviderClient
+from gateway.domain.rate_limits import RateLimits
 from gateway.domain.runtimes import Runtimes
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
@@ -95,6 +96,7 @@ async def build(
         settings=settings,
         database=database,
         access=access,
+        rate_limits=RateLimits(settings),
         ai_connections=AiConnections(database, secrets, providers),
         spaces=Spaces(database, settings.region),
         runtimes=living,

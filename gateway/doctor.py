@@ -30,7 +30,7 @@ import psutil
 
 from gateway.crypto.keyring import KeyRing
 from gateway.errors import ConfigurationError, GatewayError, LaunchFailed
-from gateway.launchers import browsers, failures
+from gateway.launchers import browsers, control_groups, failures, limits
 from gateway.launchers.browsers import Binary, Browsers
 from gateway.settings import Settings
 from gateway.store import schema
@@ -89,6 +89,8 @@ def run(settings: Settings, embedded: bool) -> list[Finding]:
         ("data directory", lambda: _data_dir(settings.data_dir)),
         ("open files", lambda: _open_files(settings)),
         ("processes", lambda: _processes(settings)),
+        ("runtimes' limits", lambda: _runtime_limits(settings)),
+        ("runtimes' memory", lambda: _runtime_memory(settings)),
     ]
     return [finding for subject, check in checks for finding in _guarded(subject, check)]
 
@@ -329,6 +331,49 @@ def _limit(subject: str, limit: int, wanted: int, settings: Settings, advice: st
     if limit >= wanted:
         return Finding(Level.OK, subject, said)
     return Finding(Level.WARNING, subject, said, f"{advice}, or lower GATEWAY_MAX_RUNTIMES.")
+
+
+def _runtime_limits(settings: Settings) -> Iterator[Finding]:
+    """What each runtime may have, and what is lost without users of their own."""
+    subject = "runtimes' limits"
+    said = f"{settings.runtime_max_files} open files a process, {_size(settings.runtime_max_file_bytes)} a file"
+    if limits.has_own_user():
+        sentence = f"Each runtime is a user of its own and may have {settings.runtime_max_processes} processes, {said}."
+        yield Finding(Level.OK, subject, sentence)
+        return
+    yield Finding(
+        Level.WARNING,
+        subject,
+        f"Each runtime may have {said}. All run as this user: their processes are not limited one by one, and a page "
+        "that breaks out of Chromium's sandbox has the files of the others and of the gateway.",
+        "Start the gateway as root, which gives each runtime a user of its own.",
+    )
+
+
+def _runtime_memory(settings: Settings) -> Iterator[Finding]:
+    subject = "runtimes' memory"
+    wanted = settings.runtime_memory_bytes
+    try:
+        group = control_groups.own_group()
+    except ConfigurationError as error:
+        sentence = f"The memory of a runtime can't be limited: {error.message}."
+        advice = "Let the gateway write its control group (`Delegate=yes` of a service, a writable /sys/fs/cgroup)"
+        if wanted:
+            yield Finding(
+                Level.FAILED,
+                subject,
+                sentence,
+                f"{advice}, or take GATEWAY_RUNTIME_MEMORY_BYTES away: it can't be kept.",
+            )
+        else:
+            # Nobody asked for a limit, and the machine has one.
+            yield Finding(Level.OK, subject, f"No limit is set. {sentence}")
+        return
+    if wanted:
+        yield Finding(Level.OK, subject, f"Each runtime may have {_size(wanted)}, by a control group below {group}.")
+    else:
+        sentence = "No limit is set; GATEWAY_RUNTIME_MEMORY_BYTES would be kept, by a control group below"
+        yield Finding(Level.OK, subject, f"{sentence} {group}.")
 
 
 def _data_dir(data_dir: Path) -> Iterator[Finding]:

@@ -126,6 +126,24 @@ class Settings(BaseModel):
     driver_launches: int = Field(
         500, ge=1, le=1_000_000, description="Launches after which a fresh Playwright driver takes over."
     )
+    runtime_max_processes: int = Field(
+        4096,
+        ge=64,
+        le=4_000_000,
+        description="Processes and threads that one runtime may have; needs a user of its own (the gateway is root).",
+    )
+    runtime_max_files: int = Field(
+        16384, ge=256, le=1_000_000, description="Files that each process of a runtime may have open."
+    )
+    runtime_max_file_bytes: int = Field(
+        2 * 1024**3, ge=1024**2, le=1024**5, description="Largest file that a runtime may write, a download too."
+    )
+    runtime_memory_bytes: int = Field(
+        0,
+        ge=0,
+        le=1024**5,
+        description="Memory that one runtime may have; needs control groups that the gateway may write. 0 is no limit.",
+    )
     idle_timeout_seconds: int = Field(
         900, ge=10, le=604800, description="A runtime with no attached client and no API action for so long is stopped."
     )
@@ -201,6 +219,25 @@ class Settings(BaseModel):
         30.0, gt=0, le=3600, description="Seconds without one more byte of a request's body, after which it is cut."
     )
     max_body_bytes: int = Field(1024 * 1024, ge=1024, le=1024**3, description="Largest body of an API request.")
+    rate_limit_per_second: float = Field(
+        200.0,
+        ge=0,
+        le=1_000_000,
+        description="Requests a second that an API key may send in the long run; 0 is no limit.",
+    )
+    rate_limit_burst: int = Field(
+        400, ge=1, le=1_000_000, description="Requests that an API key may send at once, after a rest."
+    )
+    auth_failures_per_minute: int = Field(
+        120,
+        ge=0,
+        le=1_000_000,
+        description="Requests without a valid API key or lease that an address may send in a minute; past them all of "
+        "its requests are refused for a while. 0 is no limit.",
+    )
+    rate_limit_callers: int = Field(
+        10000, ge=1, le=10_000_000, description="API keys, and as many addresses, whose rates are kept in mind at once."
+    )
     openai_base_url: HttpUrl = Field("https://api.openai.com/v1", description="Where OpenAI keys are tested.")
     anthropic_base_url: HttpUrl = Field("https://api.anthropic.com/v1", description="Where Anthropic keys are tested.")
     google_base_url: HttpUrl = Field(

@@ -382,6 +382,8 @@ class Live:
                 data_dir,
                 GATEWAY_WARM_BROWSERS="0",
                 GATEWAY_CDP_UNKNOWN="allow",
+                GATEWAY_RATE_LIMIT_PER_SECOND="0",
+                GATEWAY_AUTH_FAILURES_PER_MINUTE="0",
                 # The browser is played by the fuzzer, which may have little time on a busy machine.
                 GATEWAY_ATTACH_TIMEOUT_SECONDS="60",
                 GATEWAY_MAX_MESSAGE_BYTES=str(64 * 1024),

@@ -50,7 +50,8 @@ TOKEN = "0123456789abTheRestOfATokenThatNobodyMayReadInAnError01"
 @pytest.fixture
 def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
     """The usual ones, or with changes: `parametrize("settings", [{...}], indirect=True)`."""
-    return settings.model_copy(update=getattr(request, "param", {}))
+    # Without a rate: these tests send thousands of requests with one key.
+    return settings.model_copy(update={"rate_limit_per_second": 0.0} | getattr(request, "param", {}))
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ import pytest
 from gateway import doctor
 from gateway.crypto.keyring import create_key_file
 from gateway.doctor import Finding, Level
-from gateway.launchers import browsers
+from gateway.errors import ConfigurationError
+from gateway.launchers import browsers, control_groups, limits
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedPostgres
 from tests.test_browsers import make_fake, with_fakes
@@ -338,3 +339,45 @@ def test_shared_memory_that_is_missing_or_closed_is_a_warning(data_dir: Path, mo
     assert (missing.level, closed.level, fine.level) == (Level.WARNING, Level.WARNING, Level.OK)
     assert "--shm-size" in missing.advice
     assert "enough for 50 of 50 browsers" in fine.sentence
+
+
+# What runtimes may have
+
+
+@pytest.mark.usefixtures("without_browser")
+def test_what_is_lost_without_root_is_a_warning(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "has_own_user", lambda: True)
+    (fine,) = told("runtimes' limits", data_dir, runtime_max_processes=300, runtime_max_files=400)
+    assert fine.level == Level.OK
+    assert fine.sentence == (
+        "Each runtime is a user of its own and may have 300 processes, 400 open files a process, 2.0 GiB a file."
+    )
+    monkeypatch.setattr(limits, "has_own_user", lambda: False)
+    (lost,) = told("runtimes' limits", data_dir)
+    assert lost.level == Level.WARNING
+    assert "their processes are not limited one by one" in lost.sentence
+    assert "has the files of the others and of the gateway" in lost.sentence
+    assert "as root" in lost.advice
+
+
+@pytest.mark.usefixtures("without_browser")
+def test_a_limit_of_memory_that_can_not_be_kept_fails_and_says_why(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none() -> Path:
+        raise ConfigurationError("there is no cgroup v2 on this machine")
+
+    monkeypatch.setattr(control_groups, "own_group", none)
+    (unasked,) = told("runtimes' memory", data_dir)
+    assert unasked.level == Level.OK
+    assert unasked.sentence == (
+        "No limit is set. The memory of a runtime can't be limited: there is no cgroup v2 on this machine."
+    )
+    (asked,) = told("runtimes' memory", data_dir, runtime_memory_bytes=1024**3)
+    assert asked.level == Level.FAILED
+    assert "Delegate=yes" in asked.advice
+    monkeypatch.setattr(control_groups, "own_group", lambda: Path("/group"))
+    (kept,) = told("runtimes' memory", data_dir, runtime_memory_bytes=1024**3)
+    assert kept == Finding(
+        Level.OK, "runtimes' memory", "Each runtime may have 1.0 GiB, by a control group below /group."
+    )

@@ -422,6 +422,20 @@ async def test_a_websocket_where_there_is_none_is_404_in_the_one_shape(port: Por
         assert (answer.status, answer.code) == (404, "route.not_found")
 
 
+async def test_an_address_of_64_kib_is_refused_also_where_heads_may_be_larger(
+    gateway: Gateway, settings: Settings
+) -> None:
+    async with serving(gateway, settings.model_copy(update={"max_header_bytes": 200_000})) as number:
+        port = Port(number, "")
+        for length, told in ((65_000, (404, "route.not_found")), (65_536, (400, "request.malformed"))):
+            for filler in (b"a", b"/", b"?", b"&"):
+                target = b"/?".ljust(length, filler) if filler == b"&" else b"/".ljust(length, filler)
+                async with port.connected() as raw:
+                    await raw.send(b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                    answer = await raw.answer()
+                    assert (answer.status, answer.code) == told, (length, filler)
+
+
 async def test_an_upgrade_whose_lines_are_too_long_is_431(gateway: Gateway, settings: Settings) -> None:
     async with serving(gateway, settings.model_copy(update={"max_header_bytes": 65536})) as number:
         port = Port(number, "")

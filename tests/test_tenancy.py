@@ -18,6 +18,7 @@ import pytest
 from gateway.api.operations import Operation
 from gateway.app import OPERATIONS, Gateway
 from gateway.domain.identifiers import new_id
+from gateway.settings import Settings
 from gateway.store import accounts
 from gateway.store.database import Database
 from gateway.store.scope import Scope
@@ -57,6 +58,12 @@ class Tenant:
 
 
 World = dict[str, Tenant]
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    # Without a rate: each of these keys sends hundreds of requests.
+    return settings.model_copy(update={"rate_limit_per_second": 0.0})
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The address under which a client reaches this gateway, as leases state it."""
+"""Addresses of both ends: the one under which a client reaches this gateway, as leases state it, and the client's."""
 
 from __future__ import annotations
 
@@ -32,3 +32,8 @@ def public_root(request: HTTPConnection, settings: Settings) -> str:
             details={"host": host[:100], "trusted": list(settings.trusted_hosts)},
         )
     return f"{request.url.scheme.replace('ws', 'http')}://{host}"
+
+
+def client_address(request: HTTPConnection) -> str:
+    """Where the request comes from, by the headers of a proxy that is believed; empty for a unix socket."""
+    return request.client.host if request.client is not None else ""

@@ -21,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import ClientConnection
 
+from gateway.api.addresses import client_address
 from gateway.api.errors import error_response
 from gateway.api.forwarding import HOP, was_passed_on, with_id
 from gateway.api.origin import check_origin
@@ -172,7 +173,8 @@ async def _attach(socket: WebSocket, services: Services) -> _Attach:
     grant: Grant | None = None
     try:
         async with asyncio.timeout(seconds):
-            grant = await _granted(services.leases, socket.path_params["token"], passed_on)
+            with services.rate_limits.checking(client_address(socket)):
+                grant = await _granted(services.leases, socket.path_params["token"], passed_on)
             url, headers = _upstream_address(grant, socket)
             if EXTENSION in socket.scope["extensions"]:
                 upstream: Upstream | ClientConnection = await open_upstream(url, headers=headers)

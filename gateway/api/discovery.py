@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.api.addresses import websocket_root
+from gateway.api.addresses import client_address, websocket_root
 from gateway.api.forwarding import pass_on, was_passed_on
 from gateway.api.inside import Answer, NotAnswered
 from gateway.api.origin import check_origin
@@ -52,11 +52,12 @@ async def discover(request: Request) -> Response:
     root = _HOP_ROOT if passed_on else websocket_root(request, services.settings)
     token = request.path_params["token"]
     path = _path(request)
-    async with services.leases.visit(token, forwarded=passed_on) as grant:
-        if grant.devtools_url is None:
-            return await _elsewhere(request, services, grant, root)
-        authority = urlsplit(grant.devtools_url).netloc
-        answer = await _ask(services, request, authority, path)
+    with services.rate_limits.checking(client_address(request)):
+        async with services.leases.visit(token, forwarded=passed_on) as grant:
+            if grant.devtools_url is None:
+                return await _elsewhere(request, services, grant, root)
+            authority = urlsplit(grant.devtools_url).netloc
+            answer = await _ask(services, request, authority, path)
     return Response(readdressed(answer.body, authority, f"{root}/v1/connect/{token}"), headers=_HEADERS)
 
 

@@ -12,7 +12,7 @@ import gateway
 from gateway.api.models import Answer
 from gateway.api.operations import Operation
 
-_ALWAYS = (400, 401, 500, 503)
+_ALWAYS = (400, 401, 429, 500, 503)
 _BODY_ERRORS = (413, 415)
 _REFERENCE = "#/components/schemas/{model}"
 

@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from gateway.api.addresses import client_address
 from gateway.api.models import Body
 from gateway.api.services import Services
 from gateway.domain.access import Principal
@@ -82,7 +83,9 @@ class Operation:
 
     async def respond(self, request: Request) -> Response:
         services: Services = request.app.state.services
-        principal = await services.access.authenticate(request.headers.get("authorization"))
+        with services.rate_limits.checking(client_address(request)):
+            principal = await services.access.authenticate(request.headers.get("authorization"))
+        services.rate_limits.take(principal.key_id)
         arguments: dict[str, Any] = {}
         if self.query is not None:
             arguments["query"] = _validated(self.query.model_validate, dict(request.query_params), self.query)

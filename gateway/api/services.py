@@ -8,6 +8,7 @@ from gateway.api.inside import Inside
 from gateway.domain.access import Access
 from gateway.domain.ai_connections import AiConnections
 from gateway.domain.leases import Leases
+from gateway.domain.rate_limits import RateLimits
 from gateway.domain.runtimes import Runtimes
 from gateway.domain.spaces import Spaces
 from gateway.settings import Settings
@@ -20,6 +21,7 @@ class Services:
     settings: Settings
     database: Database
     access: Access
+    rate_limits: RateLimits
     ai_connections: AiConnections
     spaces: Spaces
     runtimes: Runtimes

@@ -34,10 +34,11 @@ from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import Playwright, async_playwright
 
 from gateway.egress.proxy import LOOPBACK, EgressProxy, Exit
-from gateway.errors import LaunchFailed
-from gateway.launchers import failures, processes
+from gateway.errors import ConfigurationError, LaunchFailed
+from gateway.launchers import control_groups, failures, limits, processes
 from gateway.launchers.base import BrowserName, Ending, LaunchSpec
 from gateway.launchers.browsers import Browsers
+from gateway.launchers.control_groups import ControlGroup, ControlGroups
 from gateway.settings import Settings
 from gateway.unprivileged import grant_search
 
@@ -113,12 +114,14 @@ class LocalBrowser:
             await processes.end_group(self.group)
         await asyncio.shield(self.ended)
 
-    def ending(self, exit_file: Path) -> Ending:
+    def ending(self, exit_file: Path, group: ControlGroup | None) -> Ending:
         """Why it ended, told from who asked, from its driver, and from its exit status."""
         if self._asked:
             return Ending("runtime.stopped", "The runtime was stopped.", asked=True)
         if self._driver.has_ended():
             return Ending("driver.exited", "The Playwright driver that held the browser's pipe ended.")
+        if group is not None and group.out_of_memory():
+            return Ending("browser.out_of_memory", "The kernel ended the browser at its limit of memory.")
         status = _read_exit_status(exit_file)
         if status is None:
             return Ending("browser.killed", "The browser's process group was killed from outside.")
@@ -184,6 +187,8 @@ class LocalLauncher:
         self._live: set[LocalBrowser] = set()
         self._warm: list[LocalBrowser] = []
         self._directories: set[str] = set()
+        self._control_groups: ControlGroups | None = None
+        self._groups: dict[str, ControlGroup] = {}
         self._asked = 0
         self._closing = False
         self._uids: set[int] = set()
@@ -194,6 +199,7 @@ class LocalLauncher:
         """Clear what an earlier process left, and have a driver ready before the first launch needs it."""
         processes.adopt_orphans()
         await asyncio.to_thread(self._make_directories)
+        self._open_control_groups()
         await self.sweep()
         await self._present_driver()
         self._spawn(self._keep_warm())
@@ -205,6 +211,21 @@ class LocalLauncher:
         if os.geteuid() == 0:
             self._root.chmod(0o711)
             grant_search(self._root, self._settings.uid_base)
+
+    def _open_control_groups(self) -> None:
+        """Raises ConfigurationError where a limit is wanted that the machine can't keep."""
+        memory = self._settings.runtime_memory_bytes
+        if not memory:
+            return
+        try:
+            own = control_groups.own_group()
+        except ConfigurationError as error:
+            raise ConfigurationError(
+                f"GATEWAY_RUNTIME_MEMORY_BYTES is set, but memory can't be limited: {error.message}. "
+                "Let the gateway write its control group (`Delegate=yes` of a service), or leave the option out."
+            ) from error
+        self._control_groups = ControlGroups(own, self._root, memory, self._settings.runtime_max_processes)
+        self._control_groups.open()
 
     async def launch(self, spec: LaunchSpec) -> LocalBrowser:
         self._asked += 1
@@ -278,11 +299,11 @@ class LocalLauncher:
         directory.mkdir()
         directory.chmod(0o711)
         home.mkdir(mode=0o700)
+        group = self._settings.uid_base
         drop = ""
         if uid is not None:
-            group = self._settings.uid_base
             os.chown(home, uid, group)
-            drop = f"setpriv --reuid {uid} --regid {group} --clear-groups --inh-caps=-all --no-new-privs -- "
+            drop = limits.as_user(self._settings, uid)
         for name in ("tmp", "profile", "downloads", "profile/Default"):
             (home / name).mkdir(mode=0o700)
             if uid is not None:
@@ -295,12 +316,20 @@ class LocalLauncher:
         script = directory / "launch"
         # Where the directory is gone the launch was given up meanwhile, and nothing may start any more.
         script.write_text(
-            f"#!/bin/sh\necho $$ >{at}/pid && cd {at}/home || exit\nulimit -c 0\n"
+            f"#!/bin/sh\necho $$ >{at}/pid && cd {at}/home || exit\n"
+            f"{self._enter_group(directory)}{limits.script_lines(self._settings)}"
             f'for a do shift; case $a in --disable-features=*) a=$a,{_NO_FEATURES};; esac; set -- "$@" "$a"; done\n'
             f'{drop}{shlex.quote(str(binary))} "$@" {_PROFILE}{to}\n'
             f"status=$?\necho $status >{at}/exit\nexit $status\n"
         )
         script.chmod(0o755)
+
+    def _enter_group(self, directory: Path) -> str:
+        """The line of the script that enters the runtime's control group, if runtimes have those."""
+        if self._control_groups is None:
+            return ""
+        group = self._groups[directory.name] = self._control_groups.make(directory.name)
+        return f"echo $$ >{shlex.quote(str(group.entrance))} || exit\n"
 
     async def _start(
         self, driver: Driver, spec: LaunchSpec, directory: Path, name: BrowserName, exit_: Exit
@@ -348,7 +377,7 @@ class LocalLauncher:
             await browser.stop()
 
     def _on_end(self, browser: LocalBrowser, driver: Driver, directory: Path, uid: int | None) -> None:
-        ending = browser.ending(directory / "exit")
+        ending = browser.ending(directory / "exit", self._groups.get(directory.name))
         self._live.discard(browser)
         if browser in self._warm:
             self._warm.remove(browser)
@@ -366,6 +395,12 @@ class LocalLauncher:
         group = _read_group(directory)
         if group is not None and not await processes.end_group(group):
             _log.error("processes of a runtime can't be ended", directory=directory.name, group=group)
+            return
+        own_group = self._groups.pop(directory.name, None)
+        if own_group is not None and not await own_group.end():
+            _log.error(
+                "processes of a runtime can't be ended", directory=directory.name, control_group=str(own_group.path)
+            )
             return
         await exit_.close()
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)

@@ -32,6 +32,12 @@ launch_failures = Counter("gateway_launch_failures", "Launches that failed, by c
 sockets_open = Gauge("gateway_sockets_open", "Websockets attached to leases.", registry=registry)
 sockets_closed = Counter("gateway_sockets_closed", "Websockets closed, by reason.", ["reason"], registry=registry)
 attach_refusals = Counter("gateway_attach_refusals", "Attaches refused, by code.", ["code"], registry=registry)
+rate_limited = Counter(
+    "gateway_rate_limited",
+    "Requests refused for their rate: of an API key, or of an address that failed to show one.",
+    ["reason"],
+    registry=registry,
+)
 egress_refusals = Counter(
     "gateway_egress_refusals", "Requests of pages that the egress proxy refused, by rule.", ["rule"], registry=registry
 )
@@ -82,6 +88,7 @@ _REFUSALS = (
     "runtime.host_unavailable",
     "gateway.max_sockets",
     "lease.max_sockets",
+    "limit.auth_failures",
     "browser.unreachable",
     "target.not_found",
     # Refused by the gateway that has the browser, which counts the reason.
@@ -118,6 +125,8 @@ for _close in Close:
     sockets_closed.labels(_close.reason)
 for _code in _REFUSALS:
     attach_refusals.labels(_code)
+for _reason in ("key", "address"):
+    rate_limited.labels(_reason)
 for _code in _EGRESS_REFUSALS:
     egress_refusals.labels(_code)
 for _code in _EGRESS_FAILURES:

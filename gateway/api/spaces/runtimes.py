@@ -215,7 +215,7 @@ class RuntimeList(Answer):
 
 
 @operations.post(
-    "/v1/spaces/{id}/runtimes", id="runtimes-create", summary="Create and launch a runtime", errors=(404, 409, 429, 503)
+    "/v1/spaces/{id}/runtimes", id="runtimes-create", summary="Create and launch a runtime", errors=(404, 409, 503)
 )
 async def create(call: Call, body: CreateRuntime) -> Runtime:
     """Launch a browser; the answer comes once it is live, with an active run."""

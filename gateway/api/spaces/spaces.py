@@ -99,7 +99,7 @@ class SpaceList(Answer):
     spaces: list[Space]
 
 
-@operations.post("/v1/spaces", id="spaces-create", summary="Create a space", errors=(404, 409, 429))
+@operations.post("/v1/spaces", id="spaces-create", summary="Create a space", errors=(404, 409))
 async def create(call: Call, body: CreateSpace) -> Space:
     """A space is the boundary that runtimes live in. Nothing is required; a name is made when there is none."""
     owner = await call.owner(body.subaccount_id)
