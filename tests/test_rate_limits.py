@@ -115,8 +115,7 @@ def test_no_more_than_the_most_are_kept_and_the_busiest_is_among_them(clock: Clo
     assert [buckets.take("busy") for _ in range(3)] == [0, 0, 0]
     for number in range(10_000):
         buckets.take(number)
-        assert buckets.wait("busy") > 0
-        buckets.charge("busy")
+        assert buckets.take("busy") > 0
         assert len(buckets) <= 10
 
 
@@ -138,12 +137,11 @@ def fail(limit: RateLimits, address: str) -> None:
         raise Unauthorized("no")
 
 
-def passes(limit: RateLimits, address: str) -> bool:
-    try:
-        with limit.checking(address):
-            return True
-    except LimitReached:
-        return False
+def is_slowed(limit: RateLimits, address: str) -> bool:
+    """Whether a failure from there is refused by the limit, which counts no further one."""
+    with pytest.raises((Unauthorized, LimitReached)) as told, limit.checking(address):
+        raise Unauthorized("no")
+    return told.type is LimitReached
 
 
 def test_a_key_that_is_over_its_rate_is_told_the_limit_and_when_to_come_back(clock: Clock) -> None:
@@ -166,49 +164,35 @@ def test_a_limit_of_zero_is_none(clock: Clock) -> None:
     for _ in range(1000):
         limit.take(KEYS[0])
         fail(limit, "192.0.2.1")
-    assert passes(limit, "192.0.2.1")
 
 
-def test_an_address_that_failed_too_often_is_refused_before_the_check(clock: Clock) -> None:
+def test_an_address_that_failed_too_often_is_told_when_it_may_fail_again(clock: Clock) -> None:
     limit = limits(clock, auth_failures_per_minute=3)
     for _ in range(3):
         fail(limit, "192.0.2.1")
-    reached = []
     with pytest.raises(LimitReached) as told, limit.checking("192.0.2.1"):
-        reached.append("the check")
-    assert reached == []
+        raise Unauthorized("no")
     assert (told.value.status, told.value.code, told.value.retry_after) == (429, "limit.auth_failures", 20)
     assert told.value.details == {"limit": 3, "windowSeconds": 60}
-    assert passes(limit, "192.0.2.2")
+    fail(limit, "192.0.2.2")
     clock.now += 19.99
-    assert not passes(limit, "192.0.2.1")
+    assert is_slowed(limit, "192.0.2.1")
     clock.now += 0.01
-    assert passes(limit, "192.0.2.1")
     fail(limit, "192.0.2.1")
-    assert not passes(limit, "192.0.2.1")
+    assert is_slowed(limit, "192.0.2.1")
 
 
-def test_what_succeeds_or_fails_otherwise_is_not_counted(clock: Clock) -> None:
+def test_who_has_a_valid_credential_is_let_through_whatever_others_sent_from_its_address(clock: Clock) -> None:
     limit = limits(clock, auth_failures_per_minute=1)
     for _ in range(100):
-        assert passes(limit, "192.0.2.1")
+        with limit.checking("192.0.2.1"):
+            pass
         with pytest.raises(NotFound), limit.checking("192.0.2.1"):
             raise NotFound("no")
     fail(limit, "192.0.2.1")
-    assert not passes(limit, "192.0.2.1")
-
-
-def test_failures_that_were_checked_side_by_side_all_count(clock: Clock) -> None:
-    limit = limits(clock, auth_failures_per_minute=60)
-    checks = [limit.checking("192.0.2.1") for _ in range(90)]
-    for check in checks:
-        check.__enter__()
-    for check in checks:
-        check.__exit__(Unauthorized, Unauthorized("no"), None)
-    clock.now += 30.99
-    assert not passes(limit, "192.0.2.1")
-    clock.now += 0.01
-    assert passes(limit, "192.0.2.1")
+    assert is_slowed(limit, "192.0.2.1")
+    with limit.checking("192.0.2.1"):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -225,7 +209,7 @@ def test_failures_that_were_checked_side_by_side_all_count(clock: Clock) -> None
 def test_who_counts_as_one_address(clock: Clock, one: str, other: str, same: bool) -> None:
     limit = limits(clock, auth_failures_per_minute=1)
     fail(limit, one)
-    assert passes(limit, other) is not same
+    assert is_slowed(limit, other) is same
 
 
 # On the API
@@ -285,24 +269,18 @@ async def test_what_a_key_sends_counts_whatever_becomes_of_it(gateway: Gateway, 
         await refused(api.post("/v1/spaces", content=b"x" * 10_000), 429, "limit.rate")
 
 
-async def test_guesses_of_keys_get_429_and_a_right_one_too(gateway: Gateway, clock: Clock, api_key: str) -> None:
+async def test_wrong_keys_get_429_and_a_right_one_goes_through(gateway: Gateway, clock: Clock, api_key: str) -> None:
     async with calling(gateway, clock) as api:
         before = count("address")
         await refused(api.get("/v1/spaces"), 401, "auth.required")
         for _ in range(3):
             await refused(api.get("/v1/spaces", headers=bearer("guess")), 401, "auth.invalid")
-        answers = [await api.get("/v1/spaces", headers=bearer(key)) for key in ("guess", api_key)]
-        assert {answer.status_code for answer in answers} == {429}
-        wrong, right = ({**answer.json(), "requestId": None} for answer in answers)
-        assert wrong == right
-        assert wrong["code"] == "limit.auth_failures"
-        assert count("address") == before + 2
-        for path in ("/healthz", "/readyz", "/openapi.json"):
-            assert (await api.get(path)).status_code == 200
-        clock.now += int(answers[0].headers["retry-after"])
+        answer = await api.get("/v1/spaces", headers=bearer("guess"))
+        assert (answer.status_code, answer.json()["code"]) == (429, "limit.auth_failures")
+        assert count("address") == before + 1
         await ok(api.get("/v1/spaces", headers=bearer(api_key)))
-    async with calling(gateway, clock, "192.0.2.2") as api:
-        await ok(api.get("/v1/spaces", headers=bearer(api_key)))
+        clock.now += int(answer.headers["retry-after"])
+        await refused(api.get("/v1/spaces", headers=bearer("guess")), 401, "auth.invalid")
 
 
 async def test_guesses_of_leases_get_429_and_are_counted_with_those_of_keys(
@@ -314,7 +292,7 @@ async def test_guesses_of_leases_get_429_and_are_counted_with_those_of_keys(
             method = next(iter((route.methods or set()) - {"HEAD"}))
             await refused(api.request(method, path), 401, "lease.unknown")
         await refused(api.get(f"/v1/connect/{NOBODYS_TOKEN}/json/version"), 429, "limit.auth_failures")
-        await refused(api.get("/v1/spaces", headers=bearer(api_key)), 429, "limit.auth_failures")
+        await refused(api.get("/v1/spaces", headers=bearer("guess")), 429, "limit.auth_failures")
 
 
 async def test_a_socket_is_counted_and_refused_like_any_request(
@@ -330,4 +308,4 @@ async def test_a_socket_is_counted_and_refused_like_any_request(
         assert told == [(401, "lease.unknown")] * 4 + [(429, "limit.auth_failures")]
         assert refusal.value.response.headers["retry-after"] == "15"
         async with httpx.AsyncClient(trust_env=False, headers=bearer(api_key)) as api:
-            await refused(api.get(f"http://127.0.0.1:{port}/v1/spaces"), 429, "limit.auth_failures")
+            await ok(api.get(f"http://127.0.0.1:{port}/v1/spaces"))

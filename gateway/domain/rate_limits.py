@@ -36,24 +36,13 @@ class Buckets:
     def __len__(self) -> int:
         return len(self._full_at)
 
-    def wait(self, caller: Hashable) -> float:
-        """Seconds until the caller's bucket has a token; 0 when it has one."""
-        full_at = self._full_at.get(caller)
-        if full_at is None:
-            return 0.0
-        wait = full_at - self._now() - self._slack
-        return wait if wait > _ROUNDING_SECONDS else 0.0
-
-    def charge(self, caller: Hashable) -> None:
-        """Take a token, also where there is none: then the next one comes later."""
-        now = self._now()
-        self._charge(caller, now, self._full_at.get(caller))
-
     def take(self, caller: Hashable) -> float:
         """Take a token if there is one; else the seconds until there is."""
         now = self._now()
         full_at = self._full_at.get(caller)
         if full_at is not None and (wait := full_at - now - self._slack) > _ROUNDING_SECONDS:
+            # One that asks too often is in use, and must not lose its bucket by that.
+            self._full_at.move_to_end(caller)
             return wait
         self._charge(caller, now, full_at)
         return 0.0
@@ -103,15 +92,18 @@ class RateLimits:
             )
 
     def checking(self, address: str) -> _Check:
-        """Around the check of a credential from `address`: counts a failure.
+        """Around the check of a credential from `address`: a failure counts, and raises LimitReached instead when there
+        were too many.
 
-        Raises LimitReached before the check when there were too many, so that a right guess is refused like a wrong
-        one. Failures that were checked side by side all count.
+        Who shows a valid credential is never refused for what others sent from the same address: behind one address
+        may be a whole office, or all clients of a proxy that the operator forgot to name. Keys and tokens have 256 bits
+        and are not found by guessing, however often; what is limited is the noise.
         """
         return _Check(self, address)
 
-    def _refuse_guess(self, address: str) -> None:
-        if not self._failures or not (wait := self._failures.wait(_network(address))):
+    def fail(self, address: str) -> None:
+        """Count a failure; raises LimitReached."""
+        if self._failures is None or not (wait := self._failures.take(_network(address))):
             return
         metrics.rate_limited.labels("address").inc()
         raise LimitReached(
@@ -121,10 +113,6 @@ class RateLimits:
             details={"limit": self._failures_per_minute, "windowSeconds": int(_MINUTE)},
             retry_after=math.ceil(wait),
         )
-
-    def _note_failure(self, address: str) -> None:
-        if self._failures is not None:
-            self._failures.charge(_network(address))
 
 
 class _Check:
@@ -137,11 +125,11 @@ class _Check:
         self._address = address
 
     def __enter__(self) -> None:
-        self._limits._refuse_guess(self._address)
+        """Whoever comes is checked."""
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, Unauthorized):
-            self._limits._note_failure(self._address)
+            self._limits.fail(self._address)
 
 
 @lru_cache(maxsize=1024)
