@@ -37,9 +37,9 @@ _log = structlog.get_logger("gateway.audit")
 
 OK = "ok"
 
-# An event waits so long for others, or for so many, before it is written.
+# An event waits so long for others, or for so many, before it is written. Hashing a batch holds up the loop.
 _GATHER_SECONDS = 0.05
-_BATCH = 500
+_BATCH = 200
 _FIRST_WAIT_SECONDS = 0.2
 _LONGEST_WAIT_SECONDS = 5.0
 _STOP_SECONDS = 5.0

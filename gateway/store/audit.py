@@ -40,7 +40,7 @@ class Event:
     details: dict[str, Value]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Record:
     """A row of the log."""
 
@@ -82,6 +82,7 @@ class Record:
         }
 
 
+_NOTED = tuple(name for name in Event.__slots__ if name != "noted_at")
 _COLUMNS = tuple(audit_events.c[name] for name in Record.__slots__)
 _HEAD = text(
     """
@@ -145,12 +146,11 @@ def _chained(
     records = []
     for event in events:
         sequence += 1
-        values = {name: getattr(event, name) for name in Event.__slots__ if name != "noted_at"}
+        values = {name: getattr(event, name) for name in _NOTED}
         time = database_now - timedelta(seconds=max(0.0, now - event.noted_at))
-        open_ = Record(**values, sequence=sequence, time=time, previous_hash=previous, hash=b"")
-        hash_ = chain.digest(open_.entry())
-        records.append(Record(**values, sequence=sequence, time=time, previous_hash=previous, hash=hash_))
-        previous = hash_
+        record = Record(**values, sequence=sequence, time=time, previous_hash=previous, hash=b"")
+        record.hash = previous = chain.digest(record.entry())
+        records.append(record)
     return records
 
 
