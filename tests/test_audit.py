@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -19,6 +20,8 @@ import pytest_asyncio
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from gateway.app import Gateway, build
 from gateway.crypto import chain
@@ -30,6 +33,7 @@ from gateway.domain.secrets import KeySource
 from gateway.errors import ConfigurationError, GatewayError, Unauthorized, Unavailable
 from gateway.launchers.base import Ending
 from gateway.settings import Settings
+from gateway.store import audit as store_audit
 from gateway.store.database import Database
 from gateway.store.scope import Scope
 from gateway.telemetry import logs
@@ -322,6 +326,21 @@ async def test_the_address_is_the_clients_where_a_trusted_proxy_tells_it(
     assert [event["address"] for event in reads] == ["203.0.113.9", "2001:db8::7", None, None]
 
 
+async def test_a_socket_that_is_refused_is_in_the_log_with_its_address(
+    gateway: Gateway, settings: Settings, database: Database
+) -> None:
+    token = "abcdefghijkl" + "x" * 43
+    async with serving(gateway, settings) as port:
+        with pytest.raises(InvalidStatus) as refusal:
+            await connect(
+                f"ws://127.0.0.1:{port}/v1/connect/{token}", additional_headers={"X-Forwarded-For": "203.0.113.9"}
+            )
+    event = only(await log(database, gateway.audit), "lease.refused")
+    assert (event["outcome"], event["address"]) == ("lease.unknown", "203.0.113.9")
+    assert event["requestId"] == refusal.value.response.headers["x-request-id"]
+    assert event["details"] == {"prefix": "abcdefghijkl", "count": 1}
+
+
 async def test_reading_is_left_out_where_the_operator_wants_so(database: Database) -> None:
     for reads, expected in ((False, ["space.created"]), (True, ["space.created", "space.read", "space.created"])):
         audit = Audit(database, reads=reads)
@@ -602,6 +621,26 @@ async def test_an_event_whose_commit_nobody_heard_of_is_in_the_log_once(away: Aw
     audit.note(Action.SPACE_DELETED)
     assert [event["action"] for event in await log(away, audit)] == ["space.created", "space.deleted"]
     assert (await verify(away))[0] == 2
+
+
+async def test_a_gateway_that_stands_still_while_it_writes_does_not_hold_up_the_others(
+    database: Database, away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_audit, "_LONGEST_IDLE", "300ms")
+    still = Audit(database)
+    still.note(Action.SPACE_CREATED)
+
+    async def stand_still() -> None:
+        async with database.begin() as connection:
+            await store_audit.append(connection, list(still._waiting), time.monotonic(), again=False)
+            await asyncio.wait_for(notes(away, 2), 10)
+            await connection.execute(text("SELECT 1"))
+
+    with pytest.raises(Unavailable):
+        await stand_still()
+    assert (await verify(database))[0] == 2
+    await still.write()
+    assert (await verify(database))[0] == 3
 
 
 async def test_the_time_is_when_it_happened_by_the_databases_clock(

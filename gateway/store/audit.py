@@ -15,8 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.crypto import chain
 from gateway.store.tables import audit_events
 
-# Of all gateways on the database, one appends at a time.
+# Of all gateways on the database, one appends at a time. One that stands still in the midst of it loses its session,
+# and with it the lock, so that the others go on.
 _LOCK = 0x6761746577617902
+_LONGEST_IDLE = "10s"
+_TAKE_LOCK = text("SELECT set_config('idle_in_transaction_session_timeout', :idle, true), pg_advisory_xact_lock(:lock)")
 
 Value = str | int | bool | None | list[str]
 
@@ -125,7 +128,7 @@ async def append(connection: AsyncConnection, events: Sequence[Event], now: floa
 
     `again` says that some may be there already, because nobody heard how an earlier transaction ended.
     """
-    await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    await connection.execute(_TAKE_LOCK, {"idle": _LONGEST_IDLE, "lock": _LOCK})
     if again:
         known = set((await connection.execute(_KNOWN, {"ids": [event.id for event in events]})).scalars())
         events = [event for event in events if event.id not in known]
