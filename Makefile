@@ -1,11 +1,12 @@
-# `make up` and `make test` need Python 3.11 or later (with venv and pip) and, for the tests, npm and nginx; all else
-# they get.
+# Python 3.11 or later (with venv and pip) is needed and, for the tests and benches, npm, and nginx for the tests; all
+# else is got here.
 
 # The first Python that is new enough.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 BIN := .venv/bin
 NODE := tests/clients/node
+BENCH_NODE := bench/node
 
 # Other users run what is installed (the database, browsers), so they must be able to read it.
 PIP := umask 022 && PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip -qq
@@ -33,11 +34,14 @@ format: .venv/installed-dev
 	@$(BIN)/ruff check --quiet --fix
 	@$(BIN)/ruff format --quiet
 
-bench: .venv/installed-dev
+bench: .venv/installed-dev $(BENCH_NODE)/node_modules/installed
 	@$(BIN)/python -m gateway.launchers.browsers
 	@$(BIN)/python -m bench.lifecycle
 	@$(BIN)/python -m bench.api
 	@$(BIN)/python -m bench.leaks
+	@$(BIN)/python -m bench.egress
+	@$(BIN)/python -m bench.tunnel
+	@$(BIN)/python -m bench.revoke
 
 # Keeps the versions that still fit; make lock ARGS=--upgrade takes the newest. The project itself is built by the
 # setuptools of the lock, so that a build asks for nothing more.
@@ -49,7 +53,8 @@ lock: $(BIN)/pip
 
 # Everything that was made here but data: that is in var/.
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info $(NODE)/node_modules
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(NODE)/node_modules $(BENCH_NODE)/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: requirements.txt pyproject.toml | $(BIN)/pip
@@ -74,9 +79,9 @@ nginx:
 	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null || \
 		{ echo 'nginx is needed for the tests; on Debian: apt-get install nginx-light' >&2; exit 1; }
 
-$(NODE)/node_modules/installed: $(NODE)/package.json $(NODE)/package-lock.json
-	@command -v npm >/dev/null || { echo 'npm is needed for the tests; on Debian: apt-get install npm' >&2; exit 1; }
-	@echo 'Installing the Node clients of the tests.'
-	@cd $(NODE) && PUPPETEER_SKIP_DOWNLOAD=1 PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 \
+%/node_modules/installed: %/package.json %/package-lock.json
+	@command -v npm >/dev/null || { echo 'npm is needed; on Debian: apt-get install npm' >&2; exit 1; }
+	@echo 'Installing what $*/package-lock.json pins.'
+	@cd $* && PUPPETEER_SKIP_DOWNLOAD=1 PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 \
 		npm ci --loglevel=error --no-audit --no-fund >/dev/null
 	@touch $@

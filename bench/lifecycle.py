@@ -242,7 +242,11 @@ async def bench(count: int, parallels: list[int]) -> dict[str, Any]:
         gateways = {}
         for name, warm in GATEWAYS.items():
             data_dir = stack.enter_context(temporary_data_dir())
-            env = {"GATEWAY_LOG_LEVEL": "warning", "GATEWAY_WARM_BROWSERS": str(warm)}
+            env = {
+                "GATEWAY_LOG_LEVEL": "warning",
+                "GATEWAY_WARM_BROWSERS": str(warm),
+                "GATEWAY_EGRESS_ALLOW": "127.0.0.1",
+            }
             gateway = stack.enter_context(GatewayProcess.start(data_dir, **env))
             api = await stack.enter_async_context(
                 httpx.AsyncClient(

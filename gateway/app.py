@@ -100,7 +100,7 @@ async def build(
     )
     attachments = Attachments()
     access = Access(database, issuer, audit)
-    living = Runtimes(database, launcher, attachments, settings, gateway_id, audit)
+    living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit)
     services = Services(
         settings=settings,
         database=database,

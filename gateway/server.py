@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import gc
 import ipaddress
 import os
 import signal
@@ -19,6 +20,7 @@ from uuid import UUID
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
 from gateway.api.http_protocol import http_protocol
 from gateway.app import Gateway, build
@@ -63,7 +65,11 @@ async def serve(
         serving = asyncio.create_task(server.serve())
         try:
             await _until_started(server, serving)
+            launcher.egress.reserve_port(_port(server))
             gateway.supervisor.reached_at(internal_url(settings, _port(server)))
+            # What is there now stays, and need not be looked through again at each full collection of garbage.
+            gc.collect()
+            gc.freeze()
             started(_address(settings, _port(server)))
             waiting = asyncio.create_task(stopping.wait())
             await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -82,6 +88,8 @@ async def running(
     with _exclusive(settings.data_dir) as crashed:
         launcher = LocalLauncher(settings, browsers)
         try:
+            for host, port in database.servers():
+                await launcher.egress.reserve_server(host, port)
             await launcher.open()
             gateway = await build(settings, database, keys, launcher, _gateway_id(settings.data_dir))
             gateway.supervisor.earlier_end = GATEWAY_CRASHED if crashed else GATEWAY_STOPPED
@@ -92,8 +100,13 @@ async def running(
 
 
 def _configuration(settings: Settings, gateway: Gateway) -> uvicorn.Config:
+    return configuration(settings, gateway.app)
+
+
+def configuration(settings: Settings, app: ASGIApp) -> uvicorn.Config:
+    """How uvicorn runs an application of ours."""
     return uvicorn.Config(
-        gateway.app,
+        app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",

@@ -26,6 +26,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from gateway.egress.addresses import Entry
 from gateway.errors import ConfigurationError
 
 PREFIX = "GATEWAY_"
@@ -130,10 +131,35 @@ class Settings(BaseModel):
     )
     max_lifetime_seconds: int = Field(86400, ge=60, le=2592000, description="A runtime is stopped at this age.")
 
+    # What pages may reach
+    egress_allow: tuple[str, ...] = Field(
+        (),
+        description="Networks, addresses, names and `*.suffix`, each with or without `:port`, that pages may reach "
+        "though they are not public. Metadata services and the gateway's own ports stay refused.",
+    )
+    egress_deny: tuple[str, ...] = Field(
+        (), description="Networks, addresses, names and `*.suffix` that pages may not reach; beats what is allowed."
+    )
+    egress_timeout_seconds: float = Field(
+        15.0, gt=0, le=300, description="Seconds to resolve a name that a page asks for and to connect to its server."
+    )
+    egress_lookups: int = Field(
+        32, ge=4, le=1000, description="Names resolved side by side for all pages; one runtime may have a quarter."
+    )
+    egress_max_connections: int = Field(
+        512, ge=1, le=100_000, description="Connections that one runtime may have open through the egress proxy."
+    )
+    egress_max_head_bytes: int = Field(
+        262_144, ge=1024, le=16_777_216, description="Largest head of a page's plain http request, or of its answer."
+    )
+
     # Leases
     lease_ttl_seconds: int = Field(3600, ge=60, le=7200, description="Life of a lease that does not ask for another.")
     max_message_bytes: int = Field(
         256 * 1024 * 1024, ge=1024, le=1024**3, description="Largest websocket message, either way."
+    )
+    unrestricted_leases: bool = Field(
+        False, description="Whether a lease may be minted with `options.policy` `unrestricted`. Unsafe for strangers."
     )
     max_held_bytes: int = Field(
         1024**3,
@@ -142,7 +168,7 @@ class Settings(BaseModel):
         description="Bytes of commands that all sockets together may hold because they are not whole or not reviewed.",
     )
     large_command_seconds: float = Field(
-        10.0, gt=0, le=600, description="Seconds that the review of a command of 1 MiB or more may take."
+        30.0, gt=0, le=600, description="Seconds that the review of a command of 1 MiB or more may take."
     )
     attach_timeout_seconds: float = Field(5.0, gt=0, le=60, description="Seconds a browser has to accept an attach.")
     cdp_unknown: Literal["refuse", "allow"] = Field(
@@ -205,7 +231,14 @@ class Settings(BaseModel):
         "auto", description="`console` for people, `json` for machines; `auto` looks whether it writes to a terminal."
     )
 
-    @field_validator("trusted_hosts", "allowed_origins", mode="before")
+    @field_validator("egress_allow", "egress_deny")
+    @classmethod
+    def _egress_entries(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            Entry.parse(entry)
+        return value
+
+    @field_validator("trusted_hosts", "allowed_origins", "egress_allow", "egress_deny", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         if not isinstance(value, str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from uuid import UUID
 
+from gateway.egress.usage import Usage
 from gateway.errors import LaunchFailed
 from gateway.launchers.base import BrowserName, Ending, LaunchSpec
 
@@ -17,6 +18,8 @@ class FakeBrowser:
         self.name: BrowserName = spec.browser or "headless-shell"
         self.version = "1.2.3.4"
         self.devtools_url = "ws://127.0.0.1:9/devtools/browser/none"
+        self.files_dir = "/nonexistent/downloads"
+        self.usage = Usage()
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
     def end(self, ending: Ending) -> None:

@@ -20,6 +20,7 @@ from tests.api import (
     make_runtime,
     moment,
     ok,
+    problems,
     refusal,
     refused,
     sender,
@@ -302,3 +303,20 @@ async def test_one_that_nobody_used_says_so(client: httpx.AsyncClient, path: str
         "commands": 0,
         "sockets": [],
     }
+
+
+async def test_a_policy_that_is_not_known_is_refused(client: httpx.AsyncClient) -> None:
+    runtime = await make_runtime(client)
+    path = f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}/connections"
+    for policy in ("", "Standard", "none", None, 1, ["standard"]):
+        found = await problems(client.post(path, json={"protocol": "cdp", "options": {"policy": policy}}))
+        assert found == {"options": "field.invalid"}
+    await ok(client.post(path, json={"protocol": "cdp", "options": {"policy": "standard", "more": 1}}))
+
+
+async def test_an_unrestricted_lease_needs_the_operators_word(client: httpx.AsyncClient, gateway: Gateway) -> None:
+    runtime = await make_runtime(client)
+    path = f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}/connections"
+    asked = {"protocol": "cdp", "options": {"policy": "unrestricted"}}
+    body = await refused(client.post(path, json=asked), 403, "connection.policy_forbidden")
+    assert "GATEWAY_UNRESTRICTED_LEASES" in body["error"]

@@ -72,6 +72,7 @@ async def test_a_run_is_told_with_all_that_it_has(client: httpx.AsyncClient, run
         "startedAt": run["createdAt"],
         "finishedAt": None,
         "durationMs": None,
+        "network": {"bytesSent": 0, "bytesReceived": 0, "refused": 0},
         "endReason": None,
         "failure": None,
     }

@@ -198,9 +198,7 @@ async def test_what_the_contract_has_and_this_gateway_has_not_is_refused_by_name
     config = (
         "profile",
         "stealth",
-        "proxy",
         "extensionIds",
-        "networkTraffic",
         "webRtcProxyOnly",
         "forceOpenShadowRoots",
     )

@@ -302,6 +302,11 @@ async def test_a_lease_acts_by_its_own_id(gateway: Gateway, client: httpx.AsyncC
     asyncio.get_running_loop().call_soon(leases.leave, grant, ENDED)
     await until(lambda: not gateway.services.leases._attachments.attached_leases(), "the socket left")
     events = await log(database, gateway.audit)
+    assert only(events, "lease.minted")["details"] == {
+        "runtimeId": runtime["id"],
+        "protocol": "cdp",
+        "policy": "standard",
+    }
     for action in ("lease.attached", "lease.detached"):
         event = only(events, action)
         who = (event["actor"], event["objectId"], event["address"], event["requestId"])

@@ -258,7 +258,10 @@ def node_modules() -> None:
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[GatewayProcess]:
-    with temporary_data_dir() as data_dir, GatewayProcess.start(data_dir) as gateway:
+    with (
+        temporary_data_dir() as data_dir,
+        GatewayProcess.start(data_dir, GATEWAY_EGRESS_ALLOW="127.0.0.1") as gateway,
+    ):
         yield gateway
 
 

@@ -308,7 +308,7 @@ def test_an_id_is_a_whole_number(number: str) -> None:
 @pytest.mark.parametrize("session", [{}, {"sessionId": SESSION}, {"sessionId": "\ud800é"}])
 def test_a_policy_refuses_by_name_and_reason(session: dict[str, str]) -> None:
     sent = json.dumps({"id": 7, "method": "Browser.crash", "params": {}} | session)
-    words = "'Browser.crash' is refused: This lease may do Page.enable only."
+    words = "This lease may do Page.enable only."
     assert answered(sent, Only("Page.enable")) == error(REFUSED, words, id=7, **session)
 
 

@@ -37,6 +37,7 @@ from gateway.launchers.base import LaunchSpec
 from gateway.launchers.local import LocalLauncher
 from gateway.server import _configuration, _Server
 from gateway.settings import Settings
+from gateway.store.scope import Scope
 from gateway.telemetry import metrics
 from gateway.tunnel.frames import header
 from gateway.tunnel.large import LARGE, LargeCommands
@@ -117,7 +118,9 @@ def ceiling() -> int:
 
 @pytest.fixture
 def settings(settings: Settings, ceiling: int) -> Settings:
-    return settings.model_copy(update={"max_message_bytes": ceiling, "attach_timeout_seconds": ATTACH_SECONDS})
+    # Browsers that echo know commands which no browser knows.
+    changed = {"max_message_bytes": ceiling, "attach_timeout_seconds": ATTACH_SECONDS, "cdp_unknown": "allow"}
+    return settings.model_copy(update=changed)
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -125,7 +128,7 @@ async def local_launcher() -> AsyncIterator[LocalLauncher]:
     found = browsers.find(None)
     assert found is not None
     with temporary_data_dir() as data_dir:
-        launcher = LocalLauncher(Settings(data_dir=data_dir), found)
+        launcher = LocalLauncher(Settings(data_dir=data_dir, egress_allow=("127.0.0.1",)), found)
         await launcher.open()
         yield launcher
         await launcher.close()
@@ -443,11 +446,9 @@ def holds(large: LargeCommands, size: int) -> bool:
     return large.held == size
 
 
-async def test_what_all_sockets_hold_of_unfinished_commands_is_limited(
-    served: Served, echoing: None, kind: str
-) -> None:
-    if kind == "relay":
-        pytest.skip("what a foreign server holds is its own")
+# What a foreign server holds for the relay is its own.
+@pytest.mark.parametrize("kind", ["tunnel"])
+async def test_what_all_sockets_hold_of_unfinished_commands_is_limited(served: Served, echoing: None) -> None:
     large = served.gateway.services.large_commands
     large._held_bytes = 3 * 70_000
     lease = await served.lease()
@@ -598,6 +599,23 @@ async def test_browser_close_ends_the_socket_and_not_the_browser(served: Served,
     assert "behind" in found
 
 
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [({"Gateway-Hop": "1"}, (1001, "draining")), ({}, (1000, "client_closed"))],
+    ids=["a gateway", "any other client"],
+)
+async def test_a_gateway_that_passed_a_socket_on_says_why_it_ended(
+    served: Served, echoing: None, headers: dict[str, str], told: tuple[int, str]
+) -> None:
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None, additional_headers=headers) as socket:
+        await socket.close(1001, "draining")
+    await until(lambda: served.sockets == 0, "the socket is gone")
+    await served.gateway.services.leases.write_ended()
+    (row,) = (await served.api.get(lease.path)).json()["usage"]["sockets"]
+    assert (row["closeCode"], row["closeReason"]) == told
+
+
 async def test_an_idle_timeout_closes_with_4408(served: Served, echoing: None) -> None:
     # It finds a socket only where one is attached at that very moment; who is attached is not idle.
     runtime = await served.runtime()
@@ -677,3 +695,49 @@ async def test_after_a_revoke_is_answered_no_socket_is_open(served: Served, real
         assert await closed(outcome) == (4403, "lease_revoked")
     # Else the races were none.
     assert 0 < let_in < RACES
+
+
+# What it may command
+
+
+async def test_a_command_that_the_policy_refuses_is_answered_and_the_socket_stays(served: Served, real: None) -> None:
+    lease = await served.lease()
+    async with DevTools.attach(lease.url) as client:
+        await client.socket.send('{"id": 1, "method": "Browser.crash"}')
+        error = json.loads(await client.socket.recv())["error"]
+        assert error["code"] == -32000
+        assert "browser.crash" in error["message"]
+        page = await client.first_page()
+        with pytest.raises(AssertionError, match=r"address\.scheme"):
+            await client.send("Page.navigate", page, url="file:///etc/passwd")
+        assert await client.evaluate("1 + 1", page) == 2
+
+
+async def test_an_unrestricted_lease_may_command_everything_as_long_as_the_operator_says_so(
+    served: Served, real: None
+) -> None:
+    runtime = await served.runtime()
+    leases = served.gateway.services.leases
+    allowed = leases._settings.model_copy(update={"unrestricted_leases": True})
+    minted = await leases.mint(
+        Scope(*await organization(served)),
+        UUID(served.space),
+        UUID(runtime.rsplit("/", 1)[1]),
+        protocol="cdp",
+        ttl_seconds=None,
+        options={"policy": "unrestricted"},
+    )
+    url = (await served.lease(runtime)).url.rsplit("/", 1)[0] + "/" + minted[1]
+    for settings, expected in ((allowed, "result"), (leases._settings, "error")):
+        leases._settings = settings
+        async with DevTools.attach(url) as client:
+            await client.socket.send('{"id": 1, "method": "SystemInfo.getProcessInfo"}')
+            assert expected in json.loads(await client.socket.recv())
+
+
+async def organization(served: Served) -> tuple[UUID, None]:
+    connection = await asyncpg.connect(served.database_url)
+    try:
+        return await connection.fetchval("SELECT id FROM organizations"), None
+    finally:
+        await connection.close()

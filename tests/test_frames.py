@@ -132,7 +132,7 @@ def test_a_header_without_payload_is_held_back() -> None:
 @given(st.lists(st.one_of(messages, controls), min_size=1, max_size=12), st.lists(st.integers(0, 10**6), max_size=12))
 @settings(max_examples=FUZZ_EXAMPLES, deadline=None)
 def test_however_it_is_split_the_same_messages_arrive_and_each_part_ends_with_a_whole_frame(
-    sent: list[tuple[Opcode, bytes]], cuts: list[int]
+    sent: list[tuple[int, bytes]], cuts: list[int]
 ) -> None:
     follower = FrameFollower(CEILING)
     parts = followed(follower, split(b"".join(joined(opcode, payload) for opcode, payload in sent), cuts))
@@ -224,6 +224,17 @@ def test_a_browser_that_breaks_the_protocol_is_told_so(data: bytes) -> None:
         FrameFollower(CEILING).feed(data)
 
 
+@pytest.mark.parametrize(
+    "wrong", [header(0x81, CEILING + 1), *WRONG_FROM_A_BROWSER.values()], ids=["too big", *WRONG_FROM_A_BROWSER.keys()]
+)
+def test_what_came_whole_before_a_fault_is_passed_on(wrong: bytes) -> None:
+    before = joined(Opcode.TEXT, b"one") + joined(Opcode.TEXT, b"two" * 100)
+    with pytest.raises(FrameError) as fault:
+        FrameFollower(CEILING).feed(before + wrong)
+    assert b"".join(fault.value.passed).startswith(before)
+    assert assembled(read_frames(before)) == [(Opcode.TEXT, b"one"), (Opcode.TEXT, b"two" * 100)]
+
+
 # Reading
 
 
@@ -241,7 +252,7 @@ def test_a_message_is_unmasked(length: int, key: bytes) -> None:
 )
 @settings(max_examples=FUZZ_EXAMPLES, deadline=None)
 def test_however_it_is_split_a_client_is_read_the_same(
-    sent: list[tuple[tuple[Opcode, bytes], bytes]], cuts: list[int]
+    sent: list[tuple[tuple[int, bytes], bytes]], cuts: list[int]
 ) -> None:
     reader = MessageReader(CEILING)
     data = b"".join(masked_frame(opcode, payload, key) for (opcode, payload), key in sent)

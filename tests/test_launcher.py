@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import ctypes
 import json
@@ -34,6 +35,10 @@ from tests.waiting import until
 IS_ROOT = os.geteuid() == 0
 as_root = pytest.mark.skipif(not IS_ROOT, reason="only root gives browsers users of their own")
 
+PDF = (
+    b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj 2 0 obj<</Type/Pages/Kids[]/Count 0>>endobj\n"
+    b"trailer<</Root 1 0 R>>"
+)
 KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
 NOTICED_SECONDS = 1.0
 NOBODY = 65534
@@ -74,7 +79,9 @@ def _adopts_orphans_no_longer() -> Iterator[None]:
 async def opened(found: Browsers, *, warm: int = 0, **options: int | bool) -> AsyncIterator[LocalLauncher]:
     """A launcher with a data directory of its own, of which nothing may be left."""
     with temporary_data_dir() as data_dir:
-        launcher = LocalLauncher(Settings(data_dir=data_dir, warm_browsers=warm, **options), found)
+        launcher = LocalLauncher(
+            Settings(data_dir=data_dir, warm_browsers=warm, egress_allow=("127.0.0.1",), **options), found
+        )
         await launcher.open()
         try:
             yield launcher
@@ -740,3 +747,21 @@ class _Headers:
         if request.startswith("GET / "):
             pairs = (line.partition(":") for line in lines if ":" in line)
             await self._seen.put({name.lower(): value.strip() for name, _, value in pairs})
+
+
+async def test_full_chromium_has_no_pages_of_its_own_that_a_client_could_use(shared: LocalLauncher) -> None:
+    async with launched(shared, "chromium") as browser, DevTools.attach(browser.devtools_url) as client:
+        (features,) = [part for part in main_process(browser).cmdline() if part.startswith("--disable-features=")]
+        # Playwright's own list is still there.
+        assert {"MediaRouter", "WebUIOmniboxPopup", "WebUIOmniboxAimPopup"} <= set(features.split("=")[1].split(","))
+        page = await client.new_page()
+        await client.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=browser.files_dir)
+        await client.send("Page.enable", page)
+        data = base64.b64encode(PDF).decode()
+        bytes_of = f"Uint8Array.from(atob('{data}'), c => c.charCodeAt())"
+        made = f"URL.createObjectURL(new Blob([{bytes_of}], {{type: 'application/pdf'}}))"
+        await client.send("Page.navigate", page, url=await client.evaluate(made, page))
+        await until(lambda: os.listdir(browser.files_dir) != [], "the PDF is downloaded and not shown", 20)
+        targets = (await client.send("Target.getTargets", filter=[{}]))["targetInfos"]
+        schemes = {target["url"].split(":")[0] for target in targets}
+        assert not schemes & {"chrome", "chrome-extension", "chrome-untrusted", "devtools"}

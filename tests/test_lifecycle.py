@@ -165,20 +165,26 @@ async def test_a_browser_that_is_killed_or_crashes_is_noticed_within_a_second(
     assert (await remote.api.post(f"{runtime}/connections", json={"protocol": "cdp"})).status_code == 409
 
 
-async def test_a_crash_that_a_client_brings_about_is_told_as_one(remote: Remote) -> None:
-    runtime = await remote.runtime()
+@pytest.mark.parametrize(("command", "code"), [("crash", "browser.crashed"), ("close", "browser.exited")])
+async def test_a_browser_that_crashes_or_exits_by_itself_is_told_so(remote: Remote, command: str, code: str) -> None:
+    # With a wish, so that its directory has its runtime's name.
+    runtime = await remote.runtime(viewport={"width": 640, "height": 480})
     socket = await remote.attach(runtime)
-    await socket.send('{"id": 1, "method": "Browser.crash"}')
-    assert await closed(socket, NOTICED_SECONDS) == GONE
-    await assert_ended(remote, runtime, "failed", "browser.crashed")
+    directory = remote.gateway.data_dir / "runtimes" / runtime.rsplit("/", 1)[1]
+    port, path = (directory / "home" / "profile" / "DevToolsActivePort").read_text().split()
+    async with connect(f"ws://127.0.0.1:{port}{path}", proxy=None) as past_the_gateway:
+        await past_the_gateway.send(json.dumps({"id": 1, "method": f"Browser.{command}"}))
+        assert await closed(socket, NOTICED_SECONDS) == GONE
+    await assert_ended(remote, runtime, "failed", code)
 
 
-async def test_a_browser_that_its_client_closes_has_exited(remote: Remote) -> None:
+async def test_a_client_that_closes_its_browser_closes_its_socket_alone(remote: Remote) -> None:
     runtime = await remote.runtime()
     socket = await remote.attach(runtime)
     await socket.send('{"id": 1, "method": "Browser.close"}')
-    assert await closed(socket, NOTICED_SECONDS) == GONE
-    await assert_ended(remote, runtime, "failed", "browser.exited")
+    assert await closed(socket) == (1000, "client_closed")
+    assert await remote.end_of(runtime) == ("active", None)
+    await ask(await remote.attach(runtime), "Browser.getVersion")
 
 
 async def test_a_driver_that_is_killed_fails_its_runtimes_and_no_later_ones(remote: Remote) -> None:

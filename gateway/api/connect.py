@@ -22,19 +22,32 @@ from starlette.websockets import WebSocket
 from websockets.asyncio.client import ClientConnection
 
 from gateway.api.errors import error_response
-from gateway.api.forwarding import HOP
+from gateway.api.forwarding import HOP, was_passed_on, with_id
 from gateway.api.origin import check_origin
 from gateway.api.services import Services
 from gateway.domain.attachments import Close, Ended
-from gateway.domain.leases import Grant
+from gateway.domain.leases import Grant, Leases
 from gateway.errors import GatewayError, UpgradeRequired
+from gateway.store.database import no_database
 from gateway.telemetry import metrics
 from gateway.tunnel import relay
+from gateway.tunnel.commands import Policy
+from gateway.tunnel.policy import StandardPolicy
 from gateway.tunnel.protocol import EXTENSION
 from gateway.tunnel.splice import Tunnel
-from gateway.tunnel.upstream import Refused, Upstream, no_such_target, open_upstream, unreachable
+from gateway.tunnel.upstream import (
+    Refused,
+    Upstream,
+    host_unreachable,
+    no_such_target,
+    open_upstream,
+    unreachable,
+)
 
 _log = structlog.get_logger("gateway.connect")
+
+# Of the time for an attach, when another gateway passed it on.
+_HOST_SHARE = 0.8
 
 _BELOW = re.compile(r"/devtools/(?P<kind>browser|page)/(?P<id>[A-Za-z0-9-]{1,128})")
 
@@ -60,8 +73,10 @@ class Connect:
         answered = False
         try:
             async with services.leases.admit(attach.grant):
-                answered = True
                 await attach.accept(socket, send)
+                answered = True
+                # What was written leaves with the end of this turn of the loop; only then may the lock go.
+                await asyncio.sleep(0)
         except GatewayError as error:
             if not answered:
                 await attach.give_up()
@@ -69,6 +84,11 @@ class Connect:
                 return
             # The database went away between the answer and the commit, so nothing says that this socket was let in.
             attach.grant.attachment.close(Close.UPSTREAM_ERROR)
+        except BaseException:
+            # The client went away before the answer, and nobody runs what was opened for it.
+            if not answered:
+                await attach.give_up()
+            raise
         await attach.run(socket)
 
 
@@ -86,24 +106,28 @@ class _Attach:
     services: Services
     grant: Grant
     upstream: Upstream | ClientConnection
+    # Whether the client is another gateway.
+    passed_on: bool
     # What it means when the browser ends the socket without a word.
     lost: Close
 
     async def accept(self, socket: WebSocket, send: Send) -> None:
         """Answer the upgrade."""
+        if isinstance(self.upstream, ClientConnection):
+            await socket.accept()
         metrics.sockets_open.inc()
         _log.info("client attached", lease_id=str(self.grant.lease_id), runtime_id=str(self.grant.runtime_id))
         if isinstance(self.upstream, ClientConnection):
-            await socket.accept()
             return
         settings = self.services.settings
         tunnel = Tunnel(
             self.grant.attachment,
             self.upstream,
             partial(_left, self.services, self.grant),
-            policy=None,
+            policy=self._policy(),
             large=self.services.large_commands,
             reviewed=self.grant.devtools_url is not None,
+            passed_on=self.passed_on,
             lost=self.lost,
             max_message_bytes=settings.max_message_bytes,
             ping_seconds=settings.ping_interval_seconds,
@@ -118,12 +142,17 @@ class _Attach:
                 socket,
                 self.upstream,
                 self.grant.attachment,
-                policy=None,
+                policy=self._policy(),
                 large=self.services.large_commands,
                 reviewed=self.grant.devtools_url is not None,
+                passed_on=self.passed_on,
                 lost=self.lost,
             )
             _left(self.services, self.grant, ended)
+
+    def _policy(self) -> Policy | None:
+        files_dir = self.grant.files_dir
+        return StandardPolicy(files_dir, unknown=self.services.settings.cdp_unknown) if files_dir is not None else None
 
     async def give_up(self) -> None:
         self.services.leases.leave(self.grant, None)
@@ -137,23 +166,47 @@ async def _attach(socket: WebSocket, services: Services) -> _Attach:
     """Check the request and open the browser's socket, within the attach timeout. Raises GatewayError and Refused."""
     settings = services.settings
     check_origin(socket, settings)
+    passed_on = was_passed_on(socket)
+    # The gateway that has passed it on waits for an answer, and has waited already.
+    seconds = settings.attach_timeout_seconds * (_HOST_SHARE if passed_on else 1)
     grant: Grant | None = None
     try:
-        async with asyncio.timeout(settings.attach_timeout_seconds):
-            grant = await services.leases.attach(socket.path_params["token"], forwarded=HOP in socket.headers)
+        async with asyncio.timeout(seconds):
+            grant = await _granted(services.leases, socket.path_params["token"], passed_on)
             url, headers = _upstream_address(grant, socket)
             if EXTENSION in socket.scope["extensions"]:
                 upstream: Upstream | ClientConnection = await open_upstream(url, headers=headers)
             else:
                 upstream = await relay.open_upstream(url, headers=headers, largest=settings.max_message_bytes)
-            page = "/devtools/page/" in url
-            return _Attach(services, grant, upstream, Close.TARGET_CLOSED if page else Close.UPSTREAM_ERROR)
+            # A browser closes a target's socket without a word; another gateway never does.
+            target = headers is None and "/devtools/page/" in url
+            lost = Close.TARGET_CLOSED if target else Close.UPSTREAM_ERROR
+            return _Attach(services, grant, upstream, passed_on, lost)
     except BaseException as error:
         if grant is not None:
             services.leases.leave(grant, None)
         if isinstance(error, TimeoutError):
-            raise unreachable() from None
+            if grant is None:
+                # Who granted nothing in that time is the database.
+                raise no_database() from None
+            raise unreachable() if grant.host_url is None else host_unreachable() from None
         raise
+
+
+async def _granted(leases: Leases, token: str, forwarded: bool) -> Grant:
+    """As Leases.attach, but that a cancel is not waited for: to give up a database that stands still takes seconds."""
+    granting = asyncio.create_task(leases.attach(token, forwarded=forwarded))
+    try:
+        return await asyncio.shield(granting)
+    except asyncio.CancelledError:
+        granting.cancel()
+        granting.add_done_callback(partial(_leave_what_was_granted, leases))
+        raise
+
+
+def _leave_what_was_granted(leases: Leases, granting: asyncio.Task[Grant]) -> None:
+    if not granting.cancelled() and granting.exception() is None:
+        leases.leave(granting.result(), None)
 
 
 def _upstream_address(grant: Grant, socket: WebSocket) -> tuple[str, dict[str, str] | None]:
@@ -187,10 +240,15 @@ async def _refuse(socket: WebSocket, error: GatewayError) -> None:
 
 
 async def _pass_on(socket: WebSocket, refusal: Refused) -> None:
-    """What the gateway that hosts the browser answered."""
+    """What the gateway that hosts the browser answered, with the id of the request here."""
+    if not refusal.headers.get("content-type", "").startswith("application/json"):
+        # Of something in front of it.
+        await _refuse(socket, host_unreachable())
+        return
     kept = {name: value for name, value in refusal.headers.items() if name in ("content-type", "retry-after")}
     metrics.attach_refusals.labels("elsewhere").inc()
-    await socket.send_denial_response(Response(refusal.body, refusal.status, kept))
+    body = with_id(refusal.body, socket.scope["state"]["request_id"])
+    await socket.send_denial_response(Response(body, refusal.status, kept))
 
 
 PLAIN_ROUTES = [

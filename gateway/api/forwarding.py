@@ -46,10 +46,11 @@ async def pass_on(request: Request, services: Services, host_url: str, *, second
     _log.info("passed on", status=answer.status, host_request_id=answer.headers.get("x-request-id"))
     kept = {name: answer.headers[name] for name in _KEPT if name in answer.headers}
     request_id: str = request.scope["state"]["request_id"]
-    return Response(_with_id(answer.body, request_id) if answer.status >= 400 else answer.body, answer.status, kept)
+    return Response(with_id(answer.body, request_id) if answer.status >= 400 else answer.body, answer.status, kept)
 
 
-def _with_id(body: bytes, request_id: str) -> bytes:
+def with_id(body: bytes, request_id: str) -> bytes:
+    """Another gateway's error with the id of the request here."""
     try:
         told = json.loads(body)
     except ValueError:

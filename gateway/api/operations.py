@@ -31,7 +31,8 @@ from gateway.store.scope import Scope
 
 _SHOWN_VALUE = 100
 _SHOWN_ERRORS = 100
-_SECRET_FIELDS = {"apiKey"}
+# A proxy's URL may hold its password, and so may what was put into its place.
+_SECRET_FIELDS = {"apiKey", "proxy"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from gateway.domain.runtimes import SILENT_SECONDS, Runtimes
 from gateway.errors import Conflict, GatewayError, Gone, LimitReached, Unauthorized, Unavailable
 from gateway.settings import Settings
 from gateway.store import leases
-from gateway.store.database import Database
+from gateway.store.database import Database, no_database
 from gateway.store.leases import EndedSocket, Lease, LeaseOnFile, Usage
 from gateway.store.scope import Scope
 from gateway.telemetry import metrics
@@ -50,6 +50,8 @@ class Grant:
     socket_id: UUID
     devtools_url: str | None
     host_url: str | None
+    # Where the browser is here: the directory whose files may be named, or None where everything may be commanded.
+    files_dir: str | None
     origin: Origin
 
 
@@ -95,7 +97,12 @@ class Leases:
         """A new lease and its token, which is known this once. Raises NotFound, Conflict (runtime not active)."""
         lease_id = new_id()
         with self._audit.noting(Action.LEASE_MINTED, lease_id) as noting:
-            noting.details["runtimeId"] = str(runtime_id)
+            unrestricted = options is not None and options.get("policy") == "unrestricted"
+            noting.details = {
+                "runtimeId": str(runtime_id),
+                "protocol": protocol,
+                "policy": "unrestricted" if unrestricted else "standard",
+            }
             return await self._mint(
                 scope,
                 runtime_id,
@@ -215,8 +222,13 @@ class Leases:
         """
         try:
             refuse_closing(grant.attachment)
-            async with self._database.begin() as connection:
-                await self._let_in(connection, grant)
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    async with asyncio.timeout(self._settings.attach_timeout_seconds):
+                        connection = await stack.enter_async_context(self._database.begin())
+                        await self._let_in(connection, grant)
+                except TimeoutError:
+                    raise no_database() from None
                 refuse_closing(grant.attachment)
                 try:
                     yield
@@ -355,8 +367,13 @@ class Leases:
             new_id(),
             lease.devtools_url if here else None,
             host_url,
+            self._runtimes.files_dir(lease.runtime_id) if here and not self._is_unrestricted(lease) else None,
             _acting(lease),
         )
+
+    def _is_unrestricted(self, lease: LeaseOnFile) -> bool:
+        """Whether a lease may command everything: it was minted so, and the operator still allows it."""
+        return lease.policy == "unrestricted" and self._settings.unrestricted_leases
 
     def _host_url(self, lease: LeaseOnFile, forwarded: bool) -> str:
         """Where the gateway that has the browser is reached. Raises Unavailable."""

@@ -15,12 +15,16 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.crypto.keyring import Owner
 from gateway.domain import audit
 from gateway.domain.attachments import Attachments, Close
 from gateway.domain.audit import OK, Action, Audit, Origin
 from gateway.domain.capacity import Capacity
 from gateway.domain.identifiers import new_id, not_found
+from gateway.domain.secrets import SecretStore
+from gateway.egress.usage import Totals, Usage
 from gateway.errors import Conflict, GatewayError, LimitReached, Unavailable
 from gateway.launchers.base import Browser, Ending, Launcher, LaunchSpec
 from gateway.settings import Settings
@@ -84,6 +88,7 @@ class Runtimes:
     def __init__(
         self,
         database: Database,
+        secrets: SecretStore,
         launcher: Launcher,
         attachments: Attachments,
         settings: Settings,
@@ -92,6 +97,7 @@ class Runtimes:
     ) -> None:
         self._audit = audit
         self._database = database
+        self._secrets = secrets
         self._launcher = launcher
         self._attachments = attachments
         self._settings = settings
@@ -100,6 +106,8 @@ class Runtimes:
         self._starting: set[UUID] = set()
         self._noted: set[UUID] = set()
         self._unwritten: dict[UUID, Ending] = {}
+        # Of each runtime until its end is written: what its browser used, and what of that is written.
+        self._usage: dict[UUID, tuple[Usage, Totals]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.capacity = Capacity(settings.max_runtimes, settings.max_starting)
         self.draining = False
@@ -153,6 +161,9 @@ class Runtimes:
                 idle_timeout_seconds=request.idle_timeout_seconds or self._settings.idle_timeout_seconds,
                 max_lifetime_seconds=request.max_lifetime_seconds or self._settings.max_lifetime_seconds,
             )
+            proxy = request.spec.upstream
+            if proxy is not None and proxy.password is not None:
+                await self._secrets.put(connection, _owner(space.owner, runtime_id), proxy.password)
 
     async def _check_subaccount(self, connection: Any, scope: Scope, subaccount_id: UUID) -> None:
         # The row's lock lets two requests of one subaccount count one after the other.
@@ -201,6 +212,7 @@ class Runtimes:
             if isinstance(error, Conflict):
                 await self._note_end(runtime_id, STOPPED)
             raise
+        self._usage[runtime_id] = (browser.usage, Totals())
         metrics.runtimes_live.inc()
         browser.ended.add_done_callback(lambda _: self._spawn(self._after_end(hosted)))
         return runtime
@@ -340,8 +352,24 @@ class Runtimes:
         """Write the ends that are not written yet; what can't be written now stays for the next time."""
         for runtime_id, ending in list(self._unwritten.items()):
             async with self._database.connect() as connection:
+                await self._write_usage(connection, [runtime_id])
                 await runtimes.end(connection, [runtime_id], *outcome(ending))
             self._unwritten.pop(runtime_id, None)
+            self._usage.pop(runtime_id, None)
+
+    async def write_usage(self, connection: AsyncConnection) -> None:
+        """Write what the browsers of this gateway have sent and got by now, where it is not written yet."""
+        await self._write_usage(connection, list(self._hosted))
+
+    async def _write_usage(self, connection: AsyncConnection, runtime_ids: Iterable[UUID]) -> None:
+        used = [(runtime_id, *self._usage[runtime_id]) for runtime_id in runtime_ids if runtime_id in self._usage]
+        fresh = {runtime_id: usage.totals() for runtime_id, usage, written in used if usage.totals() != written}
+        if not fresh:
+            return
+        await runtimes.write_usage(connection, fresh)
+        for runtime_id, totals in fresh.items():
+            if runtime_id in self._usage:
+                self._usage[runtime_id] = (self._usage[runtime_id][0], totals)
 
     async def drain(self) -> None:
         """Take nothing new, tell every socket, end every browser; returns when rows say so."""
@@ -368,6 +396,10 @@ class Runtimes:
     def hosts(self, runtime_id: UUID) -> bool:
         """Whether this gateway has the runtime's browser."""
         return runtime_id in self._hosted
+
+    def files_dir(self, runtime_id: UUID) -> str:
+        """The one directory of a hosted runtime whose files a client may name."""
+        return self._hosted[runtime_id].browser.files_dir
 
     def is_ending(self, runtime_id: UUID) -> bool:
         """Whether a hosted runtime's end has begun, which its row may not say yet."""
@@ -397,6 +429,11 @@ class Runtimes:
     def _refuse_while_draining(self) -> None:
         if self.draining:
             raise Unavailable("This gateway is stopping and takes no new runtimes.", "gateway.draining", retry_after=5)
+
+
+def _owner(scope: Scope, runtime_id: UUID) -> Owner:
+    """Of the password of a runtime's proxy, which is removed with the runtime's end."""
+    return Owner("runtime.proxy_password", scope.organization_id, scope.subaccount_id, runtime_id)
 
 
 def outcome(ending: Ending) -> tuple[str, str, str]:

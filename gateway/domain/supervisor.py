@@ -127,6 +127,7 @@ class Supervisor:
         await self._access.write_usage()
         async with self._database.connect() as connection:
             await self._beat(connection)
+            await self._runtimes.write_usage(connection)
             if active := self._runtimes.take_activity():
                 await store.touch(connection, list(active))
             # Before the rows: what has a browser now has had its row before.

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 from uuid import UUID
+
+from gateway.egress.traffic import Traffic
+from gateway.egress.upstream import UpstreamProxy
+from gateway.egress.usage import Usage
 
 BrowserName = Literal["headless-shell", "chromium"]
 
@@ -20,10 +24,12 @@ class LaunchSpec:
     locale: str | None = None
     timezone: str | None = None
     user_agent: str | None = None
+    traffic: Traffic = field(default_factory=Traffic)
+    upstream: UpstreamProxy | None = None
 
     @property
     def has_wishes(self) -> bool:
-        """Whether anything is asked for that a browser must be launched for."""
+        """Whether anything is asked for that a browser must be launched for; what its pages may reach is not."""
         return any((self.browser, self.viewport, self.locale, self.timezone, self.user_agent))
 
 
@@ -42,6 +48,9 @@ class Browser(Protocol):
     name: BrowserName
     version: str
     devtools_url: str
+    # Absolute path of the one directory whose files a client may name: for downloads and uploads.
+    files_dir: str
+    usage: Usage
     ended: asyncio.Future[Ending]
 
     async def stop(self) -> None:

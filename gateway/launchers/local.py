@@ -33,6 +33,7 @@ from playwright.async_api import Browser as PlaywrightBrowser
 from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import Playwright, async_playwright
 
+from gateway.egress.proxy import LOOPBACK, EgressProxy, Exit
 from gateway.errors import LaunchFailed
 from gateway.launchers import failures, processes
 from gateway.launchers.base import BrowserName, Ending, LaunchSpec
@@ -55,12 +56,27 @@ _CRASHES = {
     signal.SIGTRAP,
 }
 
+# A name that is none's (RFC 2606), for the browser alone to know.
+_EXIT_HOST = "exit.invalid"
+
+# Full Chromium's viewer of PDFs is an extension, in which a client could open any file; the headless shell has none.
+_PREFERENCES = '{"plugins": {"always_open_pdf_externally": true}}'
+# Pages of the browser's own, which a client could attach to and which may do more than a web page. Added to
+# Playwright's list of features that are off, since of two lists only the last one counts.
+_NO_FEATURES = "WebUIOmniboxPopup,WebUIOmniboxAimPopup"
+
 _PROFILE = "--user-data-dir="
 _ARGUMENTS = [
     "--remote-debugging-port=0",
     "--disable-component-update",
     "--disable-quic",
     "--no-first-run",
+    # Everything goes through the runtime's exit, what is on loopback too.
+    f"--proxy-server={_EXIT_HOST}",
+    "--proxy-bypass-list=<-loopback>",
+    # The first is what the headless shell knows, the second full Chromium.
+    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
+    "--webrtc-ip-handling-policy=disable_non_proxied_udp",
 ]
 
 
@@ -71,15 +87,20 @@ class LocalBrowser:
         self,
         name: BrowserName,
         devtools_url: str,
+        files_dir: str,
         group: int,
         driver: Driver,
         launched: PlaywrightBrowser,
+        exit_: Exit,
     ) -> None:
         self.name = name
         self.version = launched.version
         self.launched = launched
         self.devtools_url = devtools_url
+        self.files_dir = files_dir
         self.group = group
+        self.exit = exit_
+        self.usage = exit_.usage
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._driver = driver
         self._asked = False
@@ -151,6 +172,7 @@ class LocalLauncher:
     def __init__(self, settings: Settings, browsers: Browsers) -> None:
         self._settings = settings
         self._browsers = browsers
+        self.egress = EgressProxy(settings)
         self._root = settings.runtimes_dir.absolute()
         self._temp_root = settings.data_dir.absolute() / "tmp"
         self._parallel = asyncio.Semaphore(settings.launch_parallel)
@@ -195,7 +217,9 @@ class LocalLauncher:
     def _take_warm(self, spec: LaunchSpec) -> LocalBrowser | None:
         if spec.has_wishes or not self._warm:
             return None
-        return self._warm.pop(0)
+        browser = self._warm.pop(0)
+        browser.exit.adopt(spec.runtime_id, spec.traffic, spec.upstream)
+        return browser
 
     async def _keep_warm(self) -> None:
         """Launch what is missing to the wanted number; one that fails is tried again at the next launch."""
@@ -223,12 +247,14 @@ class LocalLauncher:
             driver.browsers += 1
             directory = self._root / str(spec.runtime_id)
             self._directories.add(directory.name)
+            exit_ = await self.egress.open_exit(spec.runtime_id, uid)
             try:
+                exit_.adopt(spec.runtime_id, spec.traffic, spec.upstream)
                 await self._prepared(directory, binary.path, uid)
-                browser = await self._start(driver, spec, directory, binary.name)
+                browser = await self._start(driver, spec, directory, binary.name, exit_)
             except BaseException:
                 driver.browsers -= 1
-                await self._clear(directory, uid)
+                await self._clear(directory, uid, exit_)
                 raise
         self._live.add(browser)
         # The watch keeps itself alive in the event loop until the process ends.
@@ -257,26 +283,34 @@ class LocalLauncher:
             group = self._settings.uid_base
             os.chown(home, uid, group)
             drop = f"setpriv --reuid {uid} --regid {group} --clear-groups --inh-caps=-all --no-new-privs -- "
-        for name in ("tmp", "profile", "downloads"):
+        for name in ("tmp", "profile", "downloads", "profile/Default"):
             (home / name).mkdir(mode=0o700)
             if uid is not None:
                 os.chown(home / name, uid, group)
+        preferences = home / "profile" / "Default" / "Preferences"
+        preferences.write_text(_PREFERENCES)
+        if uid is not None:
+            os.chown(preferences, uid, group)
         at, to = shlex.quote(str(directory)), shlex.quote(str(home / "profile"))
         script = directory / "launch"
         # Where the directory is gone the launch was given up meanwhile, and nothing may start any more.
         script.write_text(
             f"#!/bin/sh\necho $$ >{at}/pid && cd {at}/home || exit\nulimit -c 0\n"
+            f'for a do shift; case $a in --disable-features=*) a=$a,{_NO_FEATURES};; esac; set -- "$@" "$a"; done\n'
             f'{drop}{shlex.quote(str(binary))} "$@" {_PROFILE}{to}\n'
             f"status=$?\necho $status >{at}/exit\nexit $status\n"
         )
         script.chmod(0o755)
 
-    async def _start(self, driver: Driver, spec: LaunchSpec, directory: Path, name: BrowserName) -> LocalBrowser:
+    async def _start(
+        self, driver: Driver, spec: LaunchSpec, directory: Path, name: BrowserName, exit_: Exit
+    ) -> LocalBrowser:
+        frame_height = (self._frame_height or 0) if name == "chromium" else 0
         deadline = time.monotonic() + self._settings.launch_timeout_seconds
         try:
             launched = await driver.playwright.chromium.launch(
                 executable_path=directory / "launch",
-                args=_ARGUMENTS + _arguments(spec, (self._frame_height or 0) if name == "chromium" else 0),
+                args=[*_ARGUMENTS, _only_way(exit_.port), *_arguments(spec, frame_height)],
                 chromium_sandbox=not self._settings.unsafe_no_sandbox,
                 env=_environment_of(spec, directory / "home"),
                 timeout=self._settings.launch_timeout_seconds * 1000,
@@ -299,7 +333,9 @@ class LocalLauncher:
                 raise failures.classify(f"Timeout {self._settings.launch_timeout_seconds * 1000}ms exceeded.")
             await asyncio.sleep(_PORT_POLL_SECONDS)
         port, path = content
-        return LocalBrowser(name, f"ws://127.0.0.1:{port}{path}", group, driver, launched)
+        exit_.reserve_port(port)
+        files_dir = str(directory / "home" / "downloads")
+        return LocalBrowser(name, f"ws://{LOOPBACK}:{port}{path}", files_dir, group, driver, launched, exit_)
 
     async def _measure_frame(self) -> int:
         """Height of what full Chromium draws around a page, which its window has and a viewport has not."""
@@ -318,19 +354,20 @@ class LocalLauncher:
             self._warm.remove(browser)
         driver.browsers -= 1
         browser.ended.set_result(ending)
-        self._spawn(self._clear(directory, uid))
+        self._spawn(self._clear(directory, uid, browser.exit))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _clear(self, directory: Path, uid: int | None) -> None:
-        """End what is left of a runtime's processes and remove its directory, then give its user id back."""
+    async def _clear(self, directory: Path, uid: int | None, exit_: Exit) -> None:
+        """End what is left of a runtime's processes, its exit and its directory, then give its user id back."""
         group = _read_group(directory)
         if group is not None and not await processes.end_group(group):
             _log.error("processes of a runtime can't be ended", directory=directory.name, group=group)
             return
+        await exit_.close()
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         self._directories.discard(directory.name)
         if uid is not None:
@@ -400,7 +437,14 @@ class LocalLauncher:
         self._retired.clear()
         self._driver = None
         await asyncio.gather(*(driver.close() for driver in drivers))
+        await self.egress.close()
         await asyncio.to_thread(shutil.rmtree, self._temp_root, ignore_errors=True)
+
+
+def _only_way(port: int) -> str:
+    """Leaves the browser one thing to connect to: its exit. No other name or address leads anywhere, not even in a
+    context with another proxy or none, and no name server is asked, in plain or in secret."""
+    return f"--host-resolver-rules=MAP {_EXIT_HOST} {LOOPBACK}:{port} , MAP * ~NOTFOUND"
 
 
 def _arguments(spec: LaunchSpec, frame_height: int) -> list[str]:

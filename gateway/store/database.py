@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import sqlalchemy.exc
@@ -17,6 +19,8 @@ OLDEST_SERVER = 14
 _CONNECT_SECONDS = 5
 _COMMAND_SECONDS = 30
 _POOL_SECONDS = 5
+_DEFAULT_PORT = 5432
+_PORT = re.compile(r":[0-9]+$")
 
 _UNAVAILABLE = (
     OSError,
@@ -51,6 +55,20 @@ class Database:
         )
         self._autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
 
+    def servers(self) -> list[tuple[str, int]]:
+        """Host and port of each server that the URL names; none for a socket of this machine's file system."""
+        parts = urlsplit(self.url)
+        query = parse_qs(parts.query)
+        authority = parts.netloc.rpartition("@")[2] or ",".join(query.get("host", []))
+        ports = ",".join(query.get("port", [])).split(",")
+        found = []
+        for place, text in enumerate(filter(None, authority.split(","))):
+            host, _, port = text.rpartition(":") if _PORT.search(text) else (text, "", "")
+            port = port or ports[min(place, len(ports) - 1)] or str(_DEFAULT_PORT)
+            if host and not host.startswith("/"):
+                found.append((host.strip("[]"), int(port)))
+        return found
+
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
         with _unavailable():
@@ -84,13 +102,13 @@ def _unavailable() -> Any:
     try:
         yield
     except (*_UNAVAILABLE, sqlalchemy.exc.TimeoutError, sqlalchemy.exc.InterfaceError) as error:
-        raise _no_database() from error
+        raise no_database() from error
     except sqlalchemy.exc.DBAPIError as error:
         told = error.orig.__cause__ if error.orig is not None else None
         if error.connection_invalidated or isinstance(told, _UNAVAILABLE):
-            raise _no_database() from error
+            raise no_database() from error
         raise
 
 
-def _no_database() -> Unavailable:
+def no_database() -> Unavailable:
     return Unavailable("The database can't be reached; try again shortly.", "database.unavailable", retry_after=2)

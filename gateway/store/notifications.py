@@ -19,6 +19,9 @@ REVOKED = "gateway_lease_revoked"
 # The payload is the id of the gateway that has the browser.
 STOP_WANTED = "gateway_stop_wanted"
 
+# What the connection is called in pg_stat_activity.
+APPLICATION = "gateway notifications"
+
 _CONNECT_SECONDS = 5.0
 # A connection whose other end went without a word is found out by asking.
 _CHECK_SECONDS = 30.0
@@ -59,7 +62,12 @@ class Notifications:
     async def _listen(self) -> None:
         """Connect, and listen as long as the connection lasts."""
         broken = asyncio.Event()
-        connection = await asyncpg.connect(self._url, timeout=_CONNECT_SECONDS, command_timeout=_CONNECT_SECONDS)
+        connection = await asyncpg.connect(
+            self._url,
+            timeout=_CONNECT_SECONDS,
+            command_timeout=_CONNECT_SECONDS,
+            server_settings={"application_name": APPLICATION},
+        )
         try:
             connection.add_termination_listener(lambda _: broken.set())
             for channel in self._heard:

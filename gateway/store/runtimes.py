@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Select, Text, bindparam, cast, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.egress.usage import Totals
 from gateway.store.notifications import STOP_WANTED
 from gateway.store.scope import Scope
 from gateway.store.tables import gateways, runs, runtimes
@@ -54,6 +55,9 @@ class Run:
     created_at: datetime
     started_at: datetime
     finished_at: datetime | None
+    egress_bytes_sent: int
+    egress_bytes_received: int
+    egress_refused: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +194,7 @@ async def want_stopped(
 async def end(
     connection: AsyncConnection, runtime_ids: list[UUID], status: str, code: str, message: str
 ) -> list[tuple[UUID, Scope]]:
-    """Live becomes `status` ('stopped' or 'failed'), runs end with the cause, leases close.
+    """Live becomes `status` ('stopped' or 'failed'), runs end with the cause, leases close, the proxy's password goes.
 
     Returns those that it ended, and whose they were.
     """
@@ -209,6 +213,8 @@ async def end(
                 UPDATE leases SET closed_at = now()
                 FROM ended WHERE leases.runtime_id = ended.id AND closed_at IS NULL AND revoked_at IS NULL
                     AND expires_at > now()
+            ), forgotten AS (
+                DELETE FROM secrets USING ended WHERE secrets.id = ended.id
             )
             SELECT id, organization_id, subaccount_id FROM ended
             """
@@ -216,6 +222,26 @@ async def end(
         {"ids": runtime_ids, "status": status, "code": code, "message": message},
     )
     return [(row[0], Scope(row[1], row[2])) for row in rows]
+
+
+async def write_usage(connection: AsyncConnection, usage: dict[UUID, Totals]) -> None:
+    """Write what went through the exits of runtimes, so far and in all, to their active runs."""
+    await connection.execute(
+        text(
+            """
+            UPDATE runs SET egress_bytes_sent = sent, egress_bytes_received = received, egress_refused = refused
+            FROM unnest(CAST(:ids AS uuid[]), CAST(:sent AS bigint[]), CAST(:received AS bigint[]),
+                CAST(:refused AS bigint[])) AS fresh (runtime_id, sent, received, refused)
+            WHERE runs.runtime_id = fresh.runtime_id AND runs.status = 'active'
+            """
+        ),
+        {
+            "ids": list(usage),
+            "sent": [totals.sent for totals in usage.values()],
+            "received": [totals.received for totals in usage.values()],
+            "refused": [totals.refused for totals in usage.values()],
+        },
+    )
 
 
 async def live_on(connection: AsyncConnection, gateway_id: UUID) -> list[LiveRow]:

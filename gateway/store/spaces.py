@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.scope import Scope
-from gateway.store.tables import spaces
+from gateway.store.tables import runtimes, secrets, spaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,5 +66,7 @@ async def change(connection: AsyncConnection, space_id: UUID, **values: Any) -> 
 
 
 async def remove(connection: AsyncConnection, space_id: UUID) -> None:
-    """Remove a space with its runtimes, runs and leases."""
+    """Remove a space with its runtimes, runs and leases, and what is secret of them."""
+    within = select(runtimes.c.id).where(runtimes.c.space_id == space_id)
+    await connection.execute(delete(secrets).where(secrets.c.id.in_(within)))
     await connection.execute(delete(spaces).where(spaces.c.id == space_id))

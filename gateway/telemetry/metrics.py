@@ -32,6 +32,12 @@ launch_failures = Counter("gateway_launch_failures", "Launches that failed, by c
 sockets_open = Gauge("gateway_sockets_open", "Websockets attached to leases.", registry=registry)
 sockets_closed = Counter("gateway_sockets_closed", "Websockets closed, by reason.", ["reason"], registry=registry)
 attach_refusals = Counter("gateway_attach_refusals", "Attaches refused, by code.", ["code"], registry=registry)
+egress_refusals = Counter(
+    "gateway_egress_refusals", "Requests of pages that the egress proxy refused, by rule.", ["rule"], registry=registry
+)
+egress_failures = Counter(
+    "gateway_egress_failures", "Requests of pages that were allowed and failed, by cause.", ["cause"], registry=registry
+)
 attaches = Histogram(
     "gateway_attach_seconds",
     "Seconds from the check of a lease to a socket that is open.",
@@ -87,6 +93,26 @@ _REFUSALS = (
     "gateway.draining",
     "database.unavailable",
 )
+_EGRESS_REFUSALS = (
+    "egress.bad_request",
+    "egress.denied",
+    "egress.foreign_process",
+    "egress.gateway",
+    "egress.head_too_large",
+    "egress.link_local_address",
+    "egress.loopback_address",
+    "egress.malformed_host",
+    "egress.max_connections",
+    "egress.metadata",
+    "egress.multicast_address",
+    "egress.name_not_allowed",
+    "egress.own_address",
+    "egress.private_address",
+    "egress.reserved_address",
+    "egress.url_allowlist",
+    "egress.url_blocklist",
+)
+_EGRESS_FAILURES = ("egress.bad_answer", "egress.name_not_found", "egress.timeout", "egress.unreachable")
 
 for _code in _ENDINGS:
     runtimes_ended.labels(_code)
@@ -96,6 +122,10 @@ for _close in Close:
     sockets_closed.labels(_close.reason)
 for _code in _REFUSALS:
     attach_refusals.labels(_code)
+for _code in _EGRESS_REFUSALS:
+    egress_refusals.labels(_code)
+for _code in _EGRESS_FAILURES:
+    egress_failures.labels(_code)
 for _direction in ("from_client", "to_client"):
     socket_bytes.labels(_direction)
 

@@ -51,6 +51,10 @@ class Action(Enum):
     LEAVE = auto()
 
 
+# Looked up once, for what is done for every command.
+_FORWARD = Action.FORWARD
+
+
 class Policy(Protocol):
     """What a lease's client may ask of the browser."""
 
@@ -80,9 +84,9 @@ def review(payload: bytes | bytearray, policy: Policy | None) -> tuple[Action, b
     if policy is not None:
         why = policy.check(message)
         if why is not None:
-            return Action.ANSWER, _refusal(message, _REFUSED, f"'{message['method']}' is refused: {why}")
+            return Action.ANSWER, _refusal(message, _REFUSED, why)
     try:
-        return Action.FORWARD, _encode(message)
+        return _FORWARD, _encode(message)
     except _Malformed as error:
         return Action.ANSWER, _refusal(message, _MALFORMED, str(error))
 

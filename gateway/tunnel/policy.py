@@ -16,13 +16,11 @@ from typing import Any, Literal
 from gateway.tunnel.addresses import ALLOWED_IN_WORDS, refused_address
 from gateway.tunnel.known_commands import KNOWN, REFUSED
 
-# What a check gets: the method's name and its parameters, which it may change. It returns why it refuses them.
-Check = Callable[[str, dict[str, Any]], str | None]
+# What a check gets: the method's name, its parameters, which it may change, and the directory of files. It returns why
+# it refuses them.
+Check = Callable[[str, dict[str, Any], str], str | None]
 
 _NAMED_CHARACTERS = 80
-# What Chromium leaves out by itself when a command has no filter (Target.TargetFilter in its protocol).
-_USUAL_FILTER: list[Any] = [{"type": "browser", "exclude": True}, {"type": "tab", "exclude": True}, {}]
-_WITHOUT_BROWSER_UI = {"type": "browser_ui", "exclude": True}
 # A drop of one of these opens an address in it.
 _LINK_TYPES = frozenset({"text/uri-list", "text/x-moz-url", "url"})
 _LINE_END = re.compile(r"[\r\n]")
@@ -45,19 +43,18 @@ class StandardPolicy:
     followed. Downloads and a page's own file system make none.
     """
 
+    __slots__ = ("_allow_unknown", "_files_dir")
+
     def __init__(self, files_dir: str, *, unknown: Literal["refuse", "allow"] = "refuse") -> None:
         if not files_dir.startswith("/"):
             raise ValueError(f"files_dir must be an absolute path (given: {files_dir!r})")
         self._files_dir = _normal(files_dir)
         self._allow_unknown = unknown == "allow"
-        refused = {method: _refusal(rule, method, why) for method, (rule, why) in REFUSED.items()}
-        # Method -> None when it passes, the sentence that refuses it, or the check of its parameters.
-        self._rules: dict[str, str | Check | None] = {**dict.fromkeys(KNOWN), **refused, **self._checks()}
 
     def check(self, message: dict[str, Any]) -> str | None:
         """None lets the message pass, its `params` perhaps changed; a sentence refuses it."""
         try:
-            rule = self._rules[message["method"]]
+            rule = _RULES[message["method"]]
         except (KeyError, TypeError):
             return self._unknown(message.get("method"))
         if rule is None or isinstance(rule, str):
@@ -65,7 +62,7 @@ class StandardPolicy:
         params = message.setdefault("params", {})
         if not isinstance(params, dict):
             return _malformed(message["method"], "params", "an object")
-        return rule(message["method"], params)
+        return rule(message["method"], params, self._files_dir)
 
     def _unknown(self, method: object) -> str | None:
         if not isinstance(method, str):
@@ -79,55 +76,39 @@ class StandardPolicy:
             "with GATEWAY_CDP_UNKNOWN=allow.",
         )
 
-    def _checks(self) -> dict[str, Check]:
-        return {
-            "Browser.setDownloadBehavior": self._download,
-            "DOM.setFileInputFiles": self._upload,
-            "Fetch.continueRequest": _new_address,
-            "Input.dispatchDragEvent": _drag,
-            "Input.dispatchKeyEvent": _key,
-            "Network.loadNetworkResource": _address,
-            "Page.navigate": _address,
-            "Page.setDownloadBehavior": self._download,
-            "Target.autoAttachRelated": _targets,
-            "Target.createBrowserContext": _context,
-            "Target.createTarget": _address,
-            "Target.getTargets": _targets,
-            "Target.setAutoAttach": _auto_attach,
-            "Target.setDiscoverTargets": _discover,
-            "Tracing.start": _tracing,
-        }
 
-    def _download(self, method: str, params: dict[str, Any]) -> str | None:
-        """A path that is not in the directory is one of the client's machine, and the directory takes its place."""
-        path = params.get("downloadPath", "")
-        if not isinstance(path, str):
-            return _malformed(method, "downloadPath", "a text")
-        if path or params.get("behavior") not in ("deny", "default"):
-            params["downloadPath"] = self._inside(posixpath.join(self._files_dir, path)) or self._files_dir
-        return None
+def _download(method: str, params: dict[str, Any], files_dir: str) -> str | None:
+    """A path that is not in the directory is one of the client's machine, and the directory takes its place."""
+    path = params.get("downloadPath", "")
+    if not isinstance(path, str):
+        return _malformed(method, "downloadPath", "a text")
+    if path or params.get("behavior") not in ("deny", "default"):
+        params["downloadPath"] = _inside(posixpath.join(files_dir, path), files_dir) or files_dir
+    return None
 
-    def _upload(self, method: str, params: dict[str, Any]) -> str | None:
-        files = params.get("files")
-        if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
-            return _malformed(method, "files", "a list of texts")
-        paths = [self._inside(file) for file in files]
-        if None in paths:
-            return _refusal(
-                "file.outside",
-                method,
-                "files are read from the machine of the browser, and there only from the runtime's own directory of "
-                "downloads. Give such a path, or put a file's content into the page (a DataTransfer with a File).",
-            )
-        # What the browser reads is what was looked at.
-        params["files"] = paths
-        return None
 
-    def _inside(self, path: str) -> str | None:
-        """The path in its normal form if it lies in the directory; a NUL would end it earlier than it ends here."""
-        path = _normal(path)
-        inside = path == self._files_dir or path.startswith(f"{self._files_dir}/")
-        return path if inside and "\0" not in path else None
+def _upload(method: str, params: dict[str, Any], files_dir: str) -> str | None:
+    files = params.get("files")
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        return _malformed(method, "files", "a list of texts")
+    paths = [_inside(file, files_dir) for file in files]
+    if None in paths:
+        return _refusal(
+            "file.outside",
+            method,
+            "files are read from the machine of the browser, and there only from the runtime's own directory of "
+            "downloads. Give such a path, or put a file's content into the page (a DataTransfer with a File).",
+        )
+    # What the browser reads is what was looked at.
+    params["files"] = paths
+    return None
+
+
+def _inside(path: str, files_dir: str) -> str | None:
+    """The path in its normal form if it lies in the directory; a NUL would end it earlier than it ends here."""
+    path = _normal(path)
+    inside = path == files_dir or path.startswith(f"{files_dir}/")
+    return path if inside and "\0" not in path else None
 
 
 def _normal(path: str) -> str:
@@ -135,7 +116,7 @@ def _normal(path: str) -> str:
     return posixpath.normpath(re.sub("/+", "/", path))
 
 
-def _address(method: str, params: dict[str, Any]) -> str | None:
+def _address(method: str, params: dict[str, Any], _files_dir: str) -> str | None:
     url = params.get("url")
     if not isinstance(url, str):
         return _malformed(method, "url", "a text")
@@ -147,11 +128,11 @@ def _refused_scheme(method: str, refused: str) -> str:
     return _refusal("address.scheme", method, f"{refused} can't be opened. Give {ALLOWED_IN_WORDS}.")
 
 
-def _new_address(method: str, params: dict[str, Any]) -> str | None:
-    return _address(method, params) if "url" in params else None
+def _new_address(method: str, params: dict[str, Any], files_dir: str) -> str | None:
+    return _address(method, params, files_dir) if "url" in params else None
 
 
-def _drag(method: str, params: dict[str, Any]) -> str | None:
+def _drag(method: str, params: dict[str, Any], _files_dir: str) -> str | None:
     data = params.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("items", []), list):
         return _malformed(method, "data", "an object with a list of items")
@@ -188,12 +169,12 @@ def _refused_link(line: str) -> str | None:
     return refused_address(line)
 
 
-def _key(_method: str, params: dict[str, Any]) -> None:
+def _key(_method: str, params: dict[str, Any], _files_dir: str) -> None:
     """With a native code the browser itself takes a key that the page leaves: F12 opens its DevTools window."""
     params.pop("nativeVirtualKeyCode", None)
 
 
-def _context(method: str, params: dict[str, Any]) -> str | None:
+def _context(method: str, params: dict[str, Any], _files_dir: str) -> str | None:
     other = [name for name in params if name != "disposeOnDetach"]
     if not other:
         return None
@@ -205,7 +186,7 @@ def _context(method: str, params: dict[str, Any]) -> str | None:
     )
 
 
-def _tracing(method: str, params: dict[str, Any]) -> str | None:
+def _tracing(method: str, params: dict[str, Any], _files_dir: str) -> str | None:
     """A configuration of Perfetto may name a file to write, and the system's backend is not the browser's."""
     if "perfettoConfig" not in params and params.get("tracingBackend", "auto") in ("auto", "chrome"):
         return None
@@ -216,19 +197,23 @@ def _tracing(method: str, params: dict[str, Any]) -> str | None:
     )
 
 
-def _targets(method: str, params: dict[str, Any]) -> str | None:
-    """Chromium's own surfaces, such as the list below its address bar, may do what a page may not; nobody sees them."""
-    given = params.get("filter", _USUAL_FILTER)
-    if not isinstance(given, list):
-        return _malformed(method, "filter", "a list")
-    params["filter"] = [_WITHOUT_BROWSER_UI, *given]
-    return None
+CHECKED: dict[str, Check] = {
+    "Browser.setDownloadBehavior": _download,
+    "DOM.setFileInputFiles": _upload,
+    "Fetch.continueRequest": _new_address,
+    "Input.dispatchDragEvent": _drag,
+    "Input.dispatchKeyEvent": _key,
+    "Network.loadNetworkResource": _address,
+    "Page.navigate": _address,
+    "Page.setDownloadBehavior": _download,
+    "Target.createBrowserContext": _context,
+    "Target.createTarget": _address,
+    "Tracing.start": _tracing,
+}
 
-
-def _auto_attach(method: str, params: dict[str, Any]) -> str | None:
-    return _targets(method, params) if params.get("autoAttach") is not False else None
-
-
-def _discover(method: str, params: dict[str, Any]) -> str | None:
-    # Chromium takes no filter with a command that turns it off.
-    return _targets(method, params) if params.get("discover") is not False else None
+# Method -> None when it passes, the sentence that refuses it, or the check of its parameters. One for all connections.
+_RULES: dict[str, str | Check | None] = {
+    **dict.fromkeys(KNOWN),
+    **{method: _refusal(rule, method, why) for method, (rule, why) in REFUSED.items()},
+    **CHECKED,
+}

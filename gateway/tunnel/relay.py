@@ -18,7 +18,7 @@ from gateway.domain.attachments import Attachment, Close, Ended
 from gateway.tunnel.commands import Action, InvalidText, Policy, not_a_text, review
 from gateway.tunnel.large import LARGE, LargeCommands, Overloaded
 from gateway.tunnel.splice import CAUSE_SECONDS, FLUSH_SECONDS, told_close
-from gateway.tunnel.upstream import Refused, no_such_target, unreachable
+from gateway.tunnel.upstream import Refused, host_unreachable, no_such_target, unreachable
 
 # Nobody may hold up an end by not reading, neither a client nor a browser.
 _GOODBYE_SECONDS = 1.0
@@ -48,7 +48,7 @@ async def open_upstream(url: str, *, headers: dict[str, str] | None, largest: in
         kept = {name.lower(): value for name, value in answer.headers.raw_items()}
         raise Refused(answer.status_code, kept, bytes(answer.body or b"")) from None
     except (OSError, WebSocketException) as error:
-        raise unreachable() from error
+        raise unreachable() if headers is None else host_unreachable() from error
 
 
 async def relay(
@@ -59,10 +59,11 @@ async def relay(
     policy: Policy | None,
     large: LargeCommands,
     reviewed: bool,
+    passed_on: bool,
     lost: Close,
 ) -> Ended:
     """Move messages both ways until an end; close both sides and return how it ended. See splice.Tunnel."""
-    moved = _Relay(client, upstream, policy, large, reviewed, lost)
+    moved = _Relay(client, upstream, policy, large, reviewed, passed_on, lost)
     attachment.watch(moved.end)
     return await moved.run()
 
@@ -75,6 +76,7 @@ class _Relay:
         policy: Policy | None,
         large: LargeCommands,
         reviewed: bool,
+        passed_on: bool,
         lost: Close,
     ) -> None:
         self._client = client
@@ -82,6 +84,7 @@ class _Relay:
         self._policy = policy
         self._large = large
         self._reviewed = reviewed
+        self._passed_on = passed_on
         self._lost = lost
         self._ending: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
         # A message to the client is sent whole before the next, from whichever of the two pumps.
@@ -117,7 +120,7 @@ class _Relay:
         with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
             async with asyncio.timeout(_GOODBYE_SECONDS):
                 await self._client.close(ended.code, ended.reason)
-        await self._upstream.close()
+        await (self._upstream.close() if self._reviewed else self._upstream.close(ended.code, ended.reason))
         return Ended(ended, self._bytes_from_client, self._bytes_to_client, self._commands)
 
     async def _flush(self, to_client: asyncio.Task[Close]) -> None:
@@ -133,7 +136,9 @@ class _Relay:
         while True:
             message = await self._client.receive()
             if message["type"] == "websocket.disconnect":
-                return Close.TOO_BIG if message.get("code") == Close.TOO_BIG.code else Close.CLIENT_CLOSED
+                told = told_close(message.get("code", 1005), message.get("reason") or "") if self._passed_on else None
+                too_big = message.get("code") == Close.TOO_BIG.code
+                return told or (Close.TOO_BIG if too_big else Close.CLIENT_CLOSED)
             if self._ending.done():
                 # Once a revoke is answered, not one message more may reach the browser.
                 return self._ending.result()

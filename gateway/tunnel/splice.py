@@ -29,21 +29,26 @@ from gateway.tunnel.frames import (
     read_close,
 )
 from gateway.tunnel.large import LARGE, LargeCommands, Overloaded
-from gateway.tunnel.upstream import Upstream
+from gateway.tunnel.upstream import Upstream, untaken
 
 # A browser that dies takes its socket with it a moment before its end is known; the client is told the true reason.
 CAUSE_SECONDS = 0.5
 # In which what the browser has sent before an end must have come through.
 FLUSH_SECONDS = 0.5
-# In which a client must have answered a close frame. Nobody waits for it: its lease and its browser are free already.
+# In which a client must have answered a close frame, or taken some of what is before it, again and again up to the
+# longest. Nobody waits for it: its lease and its browser are free already.
 _GOODBYE_SECONDS = 5.0
+_LONGEST_GOODBYE_SECONDS = 60.0
 # The same, for one whose answer would not be understood.
 _DEAF_SECONDS = 1.0
 # A timer of the loop may be early by a little; it is not asked again at once.
 _TICK_SECONDS = 0.005
 
-# Answers of ours that a client may leave waiting before its commands wait too.
-_MOST_ANSWERS = 64
+# Of answers of ours that wait for the end of a browser's message; a client's commands wait when there are more.
+_MOST_ANSWERS_BYTES = 64 * 1024
+
+# Looked up once: a member of an Enum takes longer to find than a command to unmask.
+_FORWARD = Action.FORWARD
 
 _REASONS = {(close.code, close.reason): close for close in Close}
 # Ends where the two sides no longer understand each other, so that nothing is worth waiting for.
@@ -60,6 +65,7 @@ class Tunnel(asyncio.Protocol):
 
     __slots__ = (
         "_answers",
+        "_answers_bytes",
         "_attachment",
         "_awaiting_close",
         "_browser_full",
@@ -81,6 +87,7 @@ class Tunnel(asyncio.Protocol):
         "_lost",
         "_next_ping",
         "_owes",
+        "_passed_on",
         "_ping_seconds",
         "_policy",
         "_pong_seconds",
@@ -104,13 +111,15 @@ class Tunnel(asyncio.Protocol):
         policy: Policy | None,
         large: LargeCommands,
         reviewed: bool,
+        passed_on: bool,
         lost: Close,
         max_message_bytes: int,
         ping_seconds: float,
         pong_seconds: float,
     ) -> None:
-        """`reviewed`: whether commands are read here; not where the gateway that hosts the browser does. `lost` is what
-        it means when the browser ends its socket without a word, and nothing else is known."""
+        """`reviewed`: whether commands are read here; not where the gateway that hosts the browser does. `passed_on`:
+        whether the client is another gateway, which says why in its close frame. `lost` is what it means when the
+        browser ends its socket without a word, and nothing else is known."""
         self._attachment = attachment
         self._upstream = upstream
         self._leave: Callable[[Ended], None] | None = leave
@@ -122,6 +131,7 @@ class Tunnel(asyncio.Protocol):
         self._review: asyncio.Task[tuple[Action, bytes]] | None = None
         self._waiting: list[tuple[int, bytes | bytearray]] = []
         self._spliced = not reviewed
+        self._passed_on = passed_on
         self._lost = lost
         self._ping_seconds = ping_seconds
         self._pong_seconds = pong_seconds
@@ -132,6 +142,7 @@ class Tunnel(asyncio.Protocol):
         self._connections: set[Any] = set()
         # Messages of ours that wait for the end of a message of the browser.
         self._answers: list[bytes] = []
+        self._answers_bytes = 0
         self._client_full = False
         self._browser_full = False
         # Whether something of ours waits for a client that takes nothing.
@@ -168,7 +179,7 @@ class Tunnel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._bytes_from_client += len(data)
         self._heard = True
-        if self._ending is Close.PROTOCOL_ERROR:
+        if self._ending is not None and self._ending is Close.PROTOCOL_ERROR:
             # Where its frames begin nobody knows any more.
             return
         try:
@@ -213,7 +224,7 @@ class Tunnel(asyncio.Protocol):
         self._read_or_wait()
 
     def _obey(self, action: Action, text: bytes) -> None:
-        if action is Action.FORWARD:
+        if action is _FORWARD:
             self._upstream.write(frame(Opcode.TEXT, text, masked=True))
             return
         self._answer(text)
@@ -226,15 +237,15 @@ class Tunnel(asyncio.Protocol):
         self._hold()
         if review.cancelled() or self._ending is not None:
             return
+        waiting, self._waiting = self._waiting, []
         try:
             self._obey(*review.result())
+            for opcode, payload in waiting:
+                self._take(opcode, payload)
         except InvalidText:
             self.end(Close.INVALID_TEXT)
         except Overloaded:
             self.end(Close.OVERLOADED)
-        waiting, self._waiting = self._waiting, []
-        for opcode, payload in waiting:
-            self._take(opcode, payload)
         self._read_or_wait()
 
     def _hold(self) -> None:
@@ -246,12 +257,13 @@ class Tunnel(asyncio.Protocol):
 
     def _client_closes(self, payload: bytes) -> None:
         try:
-            code, _ = read_close(payload)
+            code, reason = read_close(payload)
         except FrameError:
             self.end(Close.PROTOCOL_ERROR)
             return
         if not self._awaiting_close:
-            self._ending = self._ending or Close.CLIENT_CLOSED
+            told = told_close(code, reason) if self._passed_on else None
+            self._ending = self._ending or told or Close.CLIENT_CLOSED
             self._write((close_frame(1000 if code == 1005 else code),))
             self._settle()
         self._close_connection()
@@ -284,11 +296,12 @@ class Tunnel(asyncio.Protocol):
     def from_browser(self, data: bytes) -> None:
         try:
             out = self._follower.feed(data)
-        except TooBig:
-            self.end(Close.TOO_BIG)
-            return
-        except FrameError:
-            self.end(Close.UPSTREAM_ERROR)
+        except FrameError as error:
+            if not self._awaiting_close:
+                self._write(error.passed)
+            self.end(Close.TOO_BIG if isinstance(error, TooBig) else Close.UPSTREAM_ERROR)
+            # Where its frames begin nobody knows any more.
+            self._say_goodbye()
             return
         if self._awaiting_close:
             return
@@ -336,15 +349,22 @@ class Tunnel(asyncio.Protocol):
 
     def browser_drained(self) -> None:
         self._browser_full = False
+        # While it was not read it could not be heard.
+        self._heard = True
         self._read_or_wait()
+
+    @property
+    def _waits_for_us(self) -> bool:
+        """Whether the client is not read for no fault of its own."""
+        held = self._answers_bytes > _MOST_ANSWERS_BYTES and not self._client_full
+        return self._browser_full or held or self._review is not None
 
     def _read_or_wait(self) -> None:
         """Read the client as long as there is room for what follows from it: commands, answers and pongs."""
         if self._transport is None:
             return
         # A client that does not read what we say to it may not make us say more.
-        owes = self._owes or len(self._answers) > _MOST_ANSWERS
-        waits = self._browser_full or owes or self._review is not None
+        waits = self._waits_for_us or self._owes or self._answers_bytes > _MOST_ANSWERS_BYTES
         if waits and not self._awaiting_close:
             self._transport.pause_reading()
         else:
@@ -375,19 +395,24 @@ class Tunnel(asyncio.Protocol):
         self._settle()
         # Closing now could lose the frame: a connection that is closed with something unread is reset.
         self._transport.resume_reading()
-        wait = _GOODBYE_SECONDS if self._ending is not Close.PROTOCOL_ERROR else _DEAF_SECONDS
-        self._timer = self._loop.call_later(wait, self._transport.abort)
+        if self._ending is Close.PROTOCOL_ERROR:
+            self._timer = self._loop.call_later(_DEAF_SECONDS, self._transport.abort)
+        else:
+            self._cut_off_unless_it_takes(self._loop.time() + _LONGEST_GOODBYE_SECONDS)
 
     def _settle(self) -> None:
         """Nothing goes either way any more: let the browser go, and tell how it went."""
+        assert self._ending is not None
         self._awaiting_close = True
-        self._upstream.leave()
+        if self._spliced:
+            self._upstream.leave(self._ending.code, self._ending.reason)
+        else:
+            self._upstream.leave()
         self._reader.pass_over()
         if self._review is not None:
             self._review.cancel()
         self._hold()
         if self._leave is not None:
-            assert self._ending is not None
             leave, self._leave = self._leave, None
             leave(Ended(self._ending, self._bytes_from_client, self._bytes_to_client, self._commands))
 
@@ -395,16 +420,28 @@ class Tunnel(asyncio.Protocol):
         if self._transport is not None:
             # It is flushed first; one that does not take it is cut off.
             self._cancel_timer()
-            self._timer = self._loop.call_later(_GOODBYE_SECONDS, self._transport.abort)
+            self._cut_off_unless_it_takes(self._loop.time() + _LONGEST_GOODBYE_SECONDS)
             self._transport.close()
+
+    def _cut_off_unless_it_takes(self, deadline: float, before: int | None = None) -> None:
+        """Cut the client off once it takes nothing more of what is there for it; a slow one is to hear its end."""
+        if self._transport is None:
+            return
+        left = untaken(self._transport)
+        if self._loop.time() >= deadline or (before is not None and left >= before):
+            self._transport.abort()
+            return
+        self._timer = self._loop.call_later(_GOODBYE_SECONDS, self._cut_off_unless_it_takes, deadline, left)
 
     # Keeping it alive
 
     def _tick(self) -> None:
         """Ping when it is time to, and end it when a ping was not answered in time."""
         now = self._loop.time()
-        if self._heard or (self._client_full and self._bytes_to_client > self._sent_at_ping):
-            # A slow client that still takes what it is sent has the ping behind all that.
+        slow = self._client_full and self._bytes_to_client > self._sent_at_ping
+        if self._heard or slow or self._waits_for_us:
+            # A slow client that still takes what it is sent has the ping behind all that, and one that is not read,
+            # since its browser takes nothing, has its pong behind its commands.
             self._unanswered = None
         elif self._unanswered is not None and now >= self._unanswered + self._pong_seconds:
             self.end(Close.PING_TIMEOUT)
@@ -416,9 +453,9 @@ class Tunnel(asyncio.Protocol):
             self._next_ping = now + self._ping_seconds
             if self._unanswered is None:
                 self._unanswered = now
-        due = (
-            self._next_ping if self._unanswered is None else min(self._next_ping, self._unanswered + self._pong_seconds)
-        )
+        due = self._next_ping
+        if self._unanswered is not None:
+            due = min(due, self._unanswered + self._pong_seconds)
         self._timer = self._loop.call_later(max(_TICK_SECONDS, due - now), self._tick)
 
     def _cancel_timer(self) -> None:
@@ -430,13 +467,14 @@ class Tunnel(asyncio.Protocol):
 
     def _answer(self, text: bytes) -> None:
         self._answers.append(text)
+        self._answers_bytes += len(text)
         if self._follower.between_messages:
             self._send_answers()
         else:
             self._read_or_wait()
 
     def _send_answers(self) -> None:
-        answers, self._answers = self._answers, []
+        answers, self._answers, self._answers_bytes = self._answers, [], 0
         for text in answers:
             self._say(frame(Opcode.TEXT, text))
 

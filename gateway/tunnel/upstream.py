@@ -14,6 +14,7 @@ import os
 import ssl
 import termios
 from collections.abc import Sequence
+from functools import cache
 from typing import Protocol, cast
 from urllib.parse import urlsplit
 
@@ -24,6 +25,8 @@ from gateway.tunnel.frames import Buffer, close_frame
 
 _LARGEST_HEAD = 16 * 1024
 _LARGEST_BODY = 64 * 1024
+# In which a browser must have taken what was written to it before its socket was left.
+_LEAVE_SECONDS = 5.0
 
 
 class Receiver(Protocol):
@@ -160,19 +163,16 @@ class Upstream(asyncio.Protocol):
         """Bytes that the kernel holds of what the browser has sent."""
         if self._transport is None or self._transport.get_extra_info("ssl_object") is not None:
             return 0
-        held = bytearray(4)
-        descriptor = self._transport.get_extra_info("socket").fileno()
-        # A socket that is closing has no descriptor any more.
-        with contextlib.suppress(OSError, ValueError):
-            fcntl.ioctl(descriptor, termios.FIONREAD, held)
-        return int.from_bytes(held, "little")
+        return _held(self._transport, termios.FIONREAD)
 
-    def leave(self) -> None:
+    def leave(self, code: int = 1000, reason: str = "") -> None:
         """Say goodbye; whatever comes from here on is for nobody."""
         self._receiver = None
         if self._transport is not None:
-            self._transport.write(close_frame(1000, masked=True))
+            self._transport.write(close_frame(code, reason, masked=True))
             self._transport.close()
+            # A browser that stands still may not keep what it does not take.
+            asyncio.get_running_loop().call_later(_LEAVE_SECONDS, self.abort)
 
     def abort(self) -> None:
         self._receiver = None
@@ -206,12 +206,12 @@ async def open_upstream(url: str, *, headers: dict[str, str] | None = None) -> U
             lambda: Upstream(request, accept_key(key)),
             parts.hostname,
             parts.port or (443 if secure else 80),
-            ssl=ssl.create_default_context() if secure else None,
+            ssl=_tls() if secure else None,
         )
         await upstream.opened()
     except OSError as error:
         _abort(upstream)
-        raise unreachable() from error
+        raise unreachable() if headers is None else host_unreachable() from error
     except Refused:
         _abort(upstream)
         if headers is None:
@@ -224,8 +224,34 @@ async def open_upstream(url: str, *, headers: dict[str, str] | None = None) -> U
     return upstream
 
 
+def untaken(transport: asyncio.Transport) -> int:
+    """Bytes written to a connection that the other side's kernel does not have yet."""
+    return transport.get_write_buffer_size() + _held(transport, termios.TIOCOUTQ)
+
+
+def _held(transport: asyncio.Transport, which: int) -> int:
+    """What the kernel holds of a connection, either way."""
+    held = bytearray(4)
+    # A socket that is closing has no descriptor any more.
+    with contextlib.suppress(OSError, ValueError):
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), which, held)
+    return int.from_bytes(held, "little")
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    # Once: it reads certificates from the disk.
+    return ssl.create_default_context()
+
+
 def unreachable() -> GatewayError:
     return Unavailable("The browser of this lease can't be reached.", "browser.unreachable", retry_after=1)
+
+
+def host_unreachable() -> GatewayError:
+    return Unavailable(
+        "The gateway that has the browser of this lease can't be reached.", "runtime.host_unavailable", retry_after=1
+    )
 
 
 def no_such_target() -> GatewayError:

@@ -5,26 +5,41 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AnyUrl, Field
+from pydantic import AnyUrl, Field, field_validator
 
 from gateway.api.addresses import websocket_root
 from gateway.api.models import Answer, Body, Metadata, Time, optional
 from gateway.api.operations import Call, Operations
 from gateway.api.spaces.runtimes import path_ids
+from gateway.errors import Forbidden
+from gateway.settings import variable
 from gateway.store.leases import Lease as Record
 from gateway.store.leases import Usage as UsageRecord
 
 operations = Operations("Connections")
 
+_POLICIES = ("standard", "unrestricted")
+
 Protocol = Literal["cdp", "cua", "rdp", "vnc", "mcp", "http"]
 
 
 class CreateConnection(Body):
-    """`ttlSeconds` is 60 to 7200; without it the lease lives for the gateway's default, an hour."""
+    """`ttlSeconds` is 60 to 7200; without it the lease lives for the gateway's default, an hour.
+
+    Of `options`, `policy` is read: `standard` (the default), or `unrestricted` where the operator allows it.
+    """
 
     protocol: Literal["cdp"]
     ttl_seconds: Annotated[int, Field(ge=60, le=7200)] = optional()
     options: Metadata = optional()
+
+    @field_validator("options")
+    @classmethod
+    def _known_policy(cls, options: dict[str, Any]) -> dict[str, Any]:
+        policy = options.get("policy", "standard")
+        if policy not in _POLICIES:
+            raise ValueError(f"policy must be one of {', '.join(_POLICIES)}, and is {str(policy)[:100]!r}")
+        return options
 
 
 class WebsocketEndpoint(Answer):
@@ -130,11 +145,12 @@ _ROOT = "/v1/spaces/{id}/runtimes/{runtimeId}/connections"
 
 
 @operations.post(
-    _ROOT, id="runtimes-connections-create", summary="Create a protocol connection lease", errors=(404, 409)
+    _ROOT, id="runtimes-connections-create", summary="Create a protocol connection lease", errors=(403, 404, 409)
 )
 async def create(call: Call, body: CreateConnection) -> CreatedConnection:
     """Mint a short-lived lease of a live runtime, for a client that attaches to `endpoint.url`."""
     space_id, runtime_id = path_ids(call)
+    _check_policy(call, body)
     # First, so that a host that is not trusted leaves no lease behind.
     root = websocket_root(call.request, call.services.settings)
     lease, token = await call.services.leases.mint(
@@ -150,6 +166,18 @@ async def create(call: Call, body: CreateConnection) -> CreatedConnection:
         status="active",
         endpoint=WebsocketEndpoint(type="websocket", url=AnyUrl(f"{root}/v1/connect/{token}")),
     )
+
+
+def _check_policy(call: Call, body: CreateConnection) -> None:
+    """Raises Forbidden for a lease that the operator does not allow."""
+    unrestricted = body.options is not None and body.options.get("policy") == "unrestricted"
+    if unrestricted and not call.services.settings.unrestricted_leases:
+        setting = variable("unrestricted_leases")
+        raise Forbidden(
+            f"The operator allows no unrestricted leases; leave options.policy out, or have {setting} set.",
+            "connection.policy_forbidden",
+            details={"setting": setting},
+        )
 
 
 @operations.get(_ROOT, id="runtimes-connections-list", summary="List connection leases", errors=(404,))

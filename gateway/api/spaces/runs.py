@@ -33,6 +33,14 @@ class RunFailure(Answer):
     message: str
 
 
+class Network(Answer):
+    """What the runtime's pages sent and got through the egress proxy, to the second, and what was refused them."""
+
+    bytes_sent: int = Field(ge=0)
+    bytes_received: int = Field(ge=0)
+    refused: int = Field(ge=0)
+
+
 class Run(Answer):
     id: UUID
     space_id: UUID
@@ -43,6 +51,7 @@ class Run(Answer):
     started_at: Time
     finished_at: Time | None
     duration_ms: int | None = Field(ge=0)
+    network: Network
     end_reason: RunFailure | None
     failure: RunFailure | None
 
@@ -60,6 +69,11 @@ class Run(Answer):
             started_at=record.started_at,
             finished_at=finished,
             duration_ms=int((finished - record.started_at).total_seconds() * 1000) if finished else None,
+            network=Network(
+                bytes_sent=record.egress_bytes_sent,
+                bytes_received=record.egress_bytes_received,
+                refused=record.egress_refused,
+            ),
             end_reason=ended,
             failure=ended if record.status == "failed" else None,
         )

@@ -16,9 +16,11 @@ from gateway.api.forwarding import pass_on, was_passed_on
 from gateway.api.inside import NotAnswered
 from gateway.api.models import Answer, Body, Metadata, Name, Time, optional
 from gateway.api.operations import Call, Operations
+from gateway.api.spaces.network import NetworkTraffic, Proxy
 from gateway.api.spaces.runs import RunList, RunQuery, run_page
 from gateway.domain.identifiers import new_id
 from gateway.domain.runtimes import RuntimeRequest
+from gateway.egress.traffic import Traffic
 from gateway.errors import RequestInvalid
 from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.store.runtimes import Runtime as Record
@@ -71,9 +73,7 @@ class Fingerprint(Body):
 class RuntimeConfig(Body):
     """How the browser is launched. Whatever is absent takes the browser's or the gateway's default."""
 
-    not_served = frozenset(
-        {"profile", "stealth", "proxy", "extensionIds", "networkTraffic", "webRtcProxyOnly", "forceOpenShadowRoots"}
-    )
+    not_served = frozenset({"profile", "stealth", "extensionIds", "webRtcProxyOnly", "forceOpenShadowRoots"})
 
     browser: BrowserName = optional()
     viewport: Viewport = optional()
@@ -81,6 +81,8 @@ class RuntimeConfig(Body):
     timezone: Annotated[str, AfterValidator(_timezone)] = optional()
     user_agent: Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_printable)] = optional()
     fingerprint: Fingerprint = optional()
+    proxy: Proxy = optional()
+    network_traffic: NetworkTraffic = optional()
     idle_timeout_seconds: Annotated[int, Field(ge=10, le=604800)] = optional()
     max_lifetime_seconds: Annotated[int, Field(ge=60, le=2592000)] = optional()
 
@@ -94,6 +96,11 @@ class RuntimeConfig(Body):
     @property
     def any_viewport(self) -> Viewport | None:
         return self.viewport or (self.fingerprint.viewport if self.fingerprint else None)
+
+    def kept(self) -> dict[str, Any]:
+        """As it is kept and answered: what was given, and the proxy without its password."""
+        given = self.model_dump(by_alias=True, exclude_unset=True)
+        return given | {"proxy": self.proxy.answer()} if self.proxy else given
 
     @property
     def any_locale(self) -> str | None:
@@ -220,7 +227,7 @@ async def create(call: Call, body: CreateRuntime) -> Runtime:
     request = RuntimeRequest(
         name=body.name,
         metadata=body.metadata,
-        config=config.model_dump(by_alias=True, exclude_unset=True),
+        config=config.kept(),
         spec=LaunchSpec(
             runtime_id=new_id(),
             browser=config.browser,
@@ -228,6 +235,8 @@ async def create(call: Call, body: CreateRuntime) -> Runtime:
             locale=config.any_locale,
             timezone=config.timezone,
             user_agent=config.user_agent,
+            traffic=config.network_traffic.traffic() if config.network_traffic else Traffic(),
+            upstream=config.proxy.upstream() if config.proxy else None,
         ),
         idle_timeout_seconds=config.idle_timeout_seconds,
         max_lifetime_seconds=config.max_lifetime_seconds,

@@ -1,0 +1,55 @@
+"""What is measured beside what, and the processes that this takes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from bench.tunnel.processes import Started, cpu_seconds
+
+DIRECT = "direct"
+TUNNEL, UNPOLICED, RELAY = "tunnel", "tunnel, no policy", "relay"
+PUMP, HTTP_PROXY = "pump", "node http-proxy"
+
+Starter = Callable[[str], Started]
+
+STARTERS: dict[str, Starter] = {
+    TUNNEL: lambda target: Started.python("bench.tunnel.servers", "tunnel", target),
+    UNPOLICED: lambda target: Started.python("bench.tunnel.servers", "tunnel-without-policy", target),
+    RELAY: lambda target: Started.python("bench.tunnel.servers", "relay", target),
+    PUMP: lambda target: Started.python("bench.tunnel.servers", "pump", target),
+    HTTP_PROXY: lambda target: Started.node("proxy.mjs", target),
+}
+NAMES = (DIRECT, *STARTERS)
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to a browser: the address that a client takes, and the process in between, if there is one."""
+
+    name: str
+    url: str
+    process: psutil.Process | None = None
+    collect: Callable[[], None] = lambda: None
+
+    def cpu_seconds(self) -> float:
+        return cpu_seconds(self.process) if self.process is not None else 0.0
+
+
+@contextlib.contextmanager
+def way(name: str, target: str) -> Iterator[Way]:
+    """A fresh process of this kind in front of `target`, for as long as the block lasts."""
+    if name == DIRECT:
+        yield Way(DIRECT, target)
+        return
+    with STARTERS[name](target) as started:
+        yield Way(name, f"ws://127.0.0.1:{started.port}/", started.process, started.collect)
+
+
+@contextlib.contextmanager
+def ways(names: Sequence[str], target: str) -> Iterator[list[Way]]:
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(way(name, target)) for name in names]

@@ -1,0 +1,162 @@
+"""The proxies of the bench that are written in Python, each a process of its own with one fixed browser behind it.
+
+python -m bench.tunnel.servers pump ws://127.0.0.1:9222/devtools/browser/...
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import uvicorn
+import uvloop
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from bench.tunnel.processes import attend
+from gateway import server
+from gateway.domain.attachments import Attachment, Attachments, Close, Ended
+from gateway.settings import Settings
+from gateway.tunnel import relay
+from gateway.tunnel.commands import Policy
+from gateway.tunnel.large import LargeCommands
+from gateway.tunnel.protocol import EXTENSION
+from gateway.tunnel.splice import Tunnel
+from gateway.tunnel.upstream import open_upstream
+
+_MOST_BYTES = 1 << 30
+_BACKLOG = 2048
+
+
+class Pump:
+    """A proxy as most would write it: a Starlette route and a `websockets` client, with the limits out of the way."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+
+    async def attach(self, client: WebSocket) -> None:
+        async with connect(self._target, compression=None, max_size=_MOST_BYTES, proxy=None) as browser:
+            await client.accept()
+            pumps = {
+                asyncio.create_task(self._to_browser(client, browser)),
+                asyncio.create_task(self._to_client(browser, client)),
+            }
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            for pump in pumps:
+                pump.cancel()
+
+    async def _to_browser(self, client: WebSocket, browser: ClientConnection) -> None:
+        try:
+            while True:
+                await browser.send(await client.receive_text())
+        except (WebSocketDisconnect, ConnectionClosed):
+            return
+
+    async def _to_client(self, browser: ClientConnection, client: WebSocket) -> None:
+        try:
+            async for message in browser:
+                await client.send_text(str(message))
+        except (RuntimeError, WebSocketDisconnect, ConnectionClosed):
+            return
+
+    def configuration(self) -> uvicorn.Config:
+        """uvicorn's own websocket class, which its `auto` takes."""
+        app = Starlette(routes=[WebSocketRoute("/", self.attach)])
+        return uvicorn.Config(app, ws_max_size=_MOST_BYTES, ws_per_message_deflate=False, **_QUIET)
+
+
+_QUIET: dict[str, Any] = {"log_level": "warning", "lifespan": "off", "access_log": False}
+
+
+class Ours:
+    """An endpoint that hands every client to the tunnel, or to the relay where the server has no tunnel."""
+
+    def __init__(self, target: str, *, reviewed: bool) -> None:
+        self._target = target
+        self._reviewed = reviewed
+        self._policy: Policy | None = None
+        self._settings = Settings()
+        self._attachments = Attachments()
+        self._large = LargeCommands(self._settings.max_held_bytes, self._settings.large_command_seconds)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        socket = WebSocket(scope, receive, send)
+        attachment = self._attachments.enter("bench")
+        if EXTENSION in scope["extensions"]:
+            await send({"type": EXTENSION, "tunnel": await self._tunnel(attachment)})
+            return
+        upstream = await relay.open_upstream(self._target, headers=None, largest=self._settings.max_message_bytes)
+        await socket.accept()
+        await relay.relay(
+            socket,
+            upstream,
+            attachment,
+            policy=self._policy,
+            large=self._large,
+            reviewed=self._reviewed,
+            passed_on=False,
+            lost=Close.UPSTREAM_ERROR,
+        )
+        self._attachments.leave(attachment)
+
+    async def _tunnel(self, attachment: Attachment) -> Tunnel:
+        return Tunnel(
+            attachment,
+            await open_upstream(self._target),
+            partial(self._left, attachment),
+            policy=self._policy,
+            large=self._large,
+            reviewed=self._reviewed,
+            passed_on=False,
+            lost=Close.UPSTREAM_ERROR,
+            max_message_bytes=self._settings.max_message_bytes,
+            ping_seconds=self._settings.ping_interval_seconds,
+            pong_seconds=self._settings.ping_timeout_seconds,
+        )
+
+    def _left(self, attachment: Attachment, ended: Ended) -> None:
+        self._attachments.leave(attachment)
+
+    def configuration(self, *, tunnel: bool) -> uvicorn.Config:
+        configuration = server.configuration(self._settings, Starlette(routes=[WebSocketRoute("/", self)]))
+        if not tunnel:
+            configuration.ws = "websockets-sansio"
+        return configuration
+
+
+async def serve(configuration: uvicorn.Config) -> None:
+    """Until the bench is gone. The socket listens from the start, so nobody has to wait for the server."""
+    listening = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+    serving_here = uvicorn.Server(configuration)
+    serving = asyncio.create_task(serving_here.serve(sockets=[listening]))
+    await attend(listening.getsockname()[1])
+    serving_here.should_exit = serving_here.force_exit = True
+    await serving
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.tunnel.servers")
+    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("target", help="the websocket of a browser")
+    options = parser.parse_args()
+    uvloop.run(serve(KINDS[options.kind](options.target)))
+
+
+KINDS: dict[str, Callable[[str], uvicorn.Config]] = {
+    "tunnel": lambda target: Ours(target, reviewed=True).configuration(tunnel=True),
+    "tunnel-without-policy": lambda target: Ours(target, reviewed=False).configuration(tunnel=True),
+    "relay": lambda target: Ours(target, reviewed=True).configuration(tunnel=False),
+    "pump": lambda target: Pump(target).configuration(),
+}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""The proxy through which everything that a browser sends goes: plain HTTP and CONNECT, on the loopback address.
+
+Every runtime has a listener of its own for its life, here called its exit; what comes in there is judged and counted
+as that runtime's. The port is its credential, since Chromium can be given no other: `--proxy-server` takes no password
+and neither does a PAC script; a driver that answers `Fetch.authRequired` does so only in pages that it controls, and
+gets in the way of clients that intercept requests themselves; a password put into the browser's cache of passwords is
+missing in every context that a client makes. So the kernel vouches for it:
+
+- As root each runtime's browser has a user id of its own, and the kernel is asked whose each connection is (owners.py).
+  A process of another runtime that finds the port gets 407.
+- A page has no sockets but through its own exit, and no exit connects to a port of the gateway or of a browser's
+  DevTools, whatever is allowed. This holds without root, too; without root all browsers are of one user anyway.
+
+A browser's connection is tied to one connection out, as if both were one, so that either end sees keep-alive, resets
+and half-closes as it would without a proxy. Bodies and tunnels are passed on as they come, and read no faster than they
+are taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter
+from collections.abc import Coroutine
+from ipaddress import ip_address
+from typing import Any
+from uuid import UUID
+
+import psutil
+import structlog
+
+from gateway.egress import owners, upstream
+from gateway.egress.addresses import Address, Host, Machine, Refusal, Rules, is_local_name, kind_of, parse_host
+from gateway.egress.connections import BrowserConnection, Refused
+from gateway.egress.heads import RequestHead
+from gateway.egress.names import Lookup, NameNotFound, Names, system_lookup
+from gateway.egress.traffic import Traffic
+from gateway.egress.upstream import UpstreamProxy
+from gateway.egress.usage import Usage
+from gateway.settings import Settings
+from gateway.telemetry import metrics
+
+LOOPBACK = "127.0.0.1"
+
+_log = structlog.get_logger("gateway.egress")
+
+_LOCAL = (ip_address("127.0.0.1"), ip_address("::1"))
+_MACHINE_SECONDS = 5.0
+_LOGGED_REFUSALS = 20
+
+
+class EgressProxy:
+    """The exits of all runtimes of this gateway, and what they share."""
+
+    def __init__(self, settings: Settings, lookup: Lookup = system_lookup) -> None:
+        self.settings = settings
+        self.rules = Rules(settings.egress_allow, settings.egress_deny)
+        self.names = Names(settings.egress_lookups, lookup)
+        self._exits: set[Exit] = set()
+        self._ports: Counter[int] = Counter()
+        self._endpoints: set[tuple[Host, int]] = set()
+        self._addresses: frozenset[Address] = frozenset()
+        self._looked_at = float("-inf")
+
+    async def open_exit(self, runtime_id: UUID, uid: int | None) -> Exit:
+        """A listener for one runtime; with `uid`, only for processes of that user."""
+        opened = Exit(self, runtime_id, uid)
+        await opened.open()
+        self._exits.add(opened)
+        return opened
+
+    def forget(self, closed: Exit) -> None:
+        self._exits.discard(closed)
+
+    def reserve_port(self, port: int) -> None:
+        """A port of this machine that no page may reach: the gateway's own, or a browser's."""
+        self._ports[port] += 1
+
+    def release_port(self, port: int) -> None:
+        self._ports[port] -= 1
+        if not self._ports[port]:
+            del self._ports[port]
+
+    async def reserve_server(self, host: str, port: int) -> None:
+        """A server that the gateway uses, its database say, which no page may reach by name or address."""
+        named = parse_host(f"[{host}]" if ":" in host else host)
+        try:
+            addresses = [named] if not isinstance(named, str) else await self.names.resolve(named)
+        except NameNotFound:
+            addresses = []
+        self._endpoints.update((each, port) for each in (named, *addresses))
+        own = (await self.machine()).addresses
+        if any(kind_of(address) == "loopback" or address in own for address in addresses):
+            self.reserve_port(port)
+
+    async def machine(self) -> Machine:
+        now = asyncio.get_running_loop().time()
+        if now - self._looked_at > _MACHINE_SECONDS:
+            self._looked_at = now
+            self._addresses = await asyncio.to_thread(_interface_addresses)
+        return Machine(self._addresses, self._ports, self._endpoints)
+
+    async def close(self) -> None:
+        for exit_ in list(self._exits):
+            await exit_.close()
+        self.names.close()
+
+
+class Exit:
+    """One runtime's way out."""
+
+    def __init__(self, proxy: EgressProxy, runtime_id: UUID, uid: int | None) -> None:
+        self.runtime_id = runtime_id
+        self.traffic = Traffic()
+        self.upstream: UpstreamProxy | None = None
+        self.usage = Usage()
+        self.port = 0
+        self.settings = proxy.settings
+        self._proxy = proxy
+        self._uid = uid
+        self._server: asyncio.Server | None = None
+        self._reserved: list[int] = []
+        self._connections: set[BrowserConnection] = set()
+        # A page that asks for many slow names must not keep others from having theirs resolved.
+        self._lookups = asyncio.Semaphore(max(1, proxy.settings.egress_lookups // 4))
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def adopt(self, runtime_id: UUID, traffic: Traffic, upstream: UpstreamProxy | None) -> None:
+        """Be the exit of this runtime, which is so before its browser is given to anybody."""
+        self.runtime_id = runtime_id
+        self.traffic = traffic
+        self.upstream = upstream
+
+    def reserve_port(self, port: int) -> None:
+        """A port of the runtime's browser, which no page may reach as long as this exit is open."""
+        self._proxy.reserve_port(port)
+        self._reserved.append(port)
+
+    async def open(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: BrowserConnection(self), LOOPBACK, 0, backlog=256)
+        self.port = self._server.sockets[0].getsockname()[1]
+        self.reserve_port(self.port)
+
+    async def close(self) -> None:
+        """End it with all its connections; as often as one likes."""
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        server.close()
+        for connection in list(self._connections):
+            connection.transport.abort()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for port in self._reserved:
+            self._proxy.release_port(port)
+        self._proxy.forget(self)
+
+    def enter(self, connection: BrowserConnection, peer: tuple[str, int]) -> Refused | None:
+        """Take a browser's connection, or say why not."""
+        if self._uid is not None and owners.uid_of(peer, (LOOPBACK, self.port)) != self._uid:
+            return Refused(407, "egress.foreign_process", "This port is for another runtime's processes.")
+        if len(self._connections) >= self.settings.egress_max_connections:
+            most = self.settings.egress_max_connections
+            return Refused(503, "egress.max_connections", f"A runtime may have {most} connections at once, and has.")
+        self._connections.add(connection)
+        return None
+
+    def leave(self, connection: BrowserConnection) -> None:
+        self._connections.discard(connection)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def note_refusal(self, refused: Refused, head: RequestHead | None) -> None:
+        """Count what the proxy answered itself; only the first ones are logged, since a page may have any number."""
+        if refused.is_failure:
+            metrics.egress_failures.labels(refused.rule).inc()
+            return
+        metrics.egress_refusals.labels(refused.rule).inc()
+        self.usage.refused[refused.rule] += 1
+        count = self.usage.refused.total()
+        if count <= _LOGGED_REFUSALS:
+            target = f"{head.host}:{head.port}" if head is not None else None
+            last = count == _LOGGED_REFUSALS
+            _log.info(
+                "egress refused", runtime_id=str(self.runtime_id), rule=refused.rule, target=target, last_logged=last
+            )
+
+    async def dial(self, host: Host, port: int) -> tuple[socket.socket, bytes]:
+        """A socket to the host, once it is checked, and what came on it already.
+
+        Raises Refusal, NameNotFound, Unreachable; TimeoutError when it takes too long.
+        """
+        async with asyncio.timeout(self.settings.egress_timeout_seconds):
+            through = self.upstream
+            if through is None:
+                return await upstream.connect(await self._checked(host, port), port), b""
+            target = host
+            if through.resolves_names and isinstance(host, str):
+                await self._check_unresolved(host, port)
+            else:
+                target = (await self._checked(host, port))[0]
+            made = await upstream.connect(await self._checked(through.parsed_host, through.port), through.port)
+            try:
+                return made, await upstream.tunnel(made, through, target, port)
+            except BaseException:
+                made.close()
+                raise
+
+    async def _checked(self, host: Host, port: int) -> list[Address]:
+        """Every address of the host, each checked. Raises Refusal, NameNotFound."""
+        rules, machine = self._proxy.rules, await self._proxy.machine()
+        if not isinstance(host, str):
+            rules.judge_address(host, port, machine)
+            return [host]
+        by_name = rules.judge_name(host, port, machine)
+        if is_local_name(host):
+            addresses: list[Address] = list(_LOCAL)
+            allowed = [address for address in addresses if not _refused(rules, address, port, machine, by_name)]
+            addresses = allowed or addresses
+        else:
+            async with self._lookups:
+                addresses = await self._proxy.names.resolve(host)
+        try:
+            for address in addresses:
+                rules.judge_address(address, port, machine, by_name=by_name)
+        except Refusal as error:
+            if is_local_name(host):
+                raise
+            raise _name_refused() from error
+        return addresses
+
+    async def _check_unresolved(self, name: str, port: int) -> None:
+        """What can be checked of a name that the upstream proxy resolves. Raises Refusal."""
+        rules, machine = self._proxy.rules, await self._proxy.machine()
+        by_name = rules.judge_name(name, port, machine)
+        if is_local_name(name):
+            rules.judge_address(_LOCAL[0], port, machine, by_name=by_name)
+
+
+def _refused(rules: Rules, address: Address, port: int, machine: Machine, by_name: bool) -> bool:
+    try:
+        rules.judge_address(address, port, machine, by_name=by_name)
+    except Refusal:
+        return True
+    return False
+
+
+def _name_refused() -> Refusal:
+    """Said in place of the reason, which would tell the page what a name of the inner network leads to."""
+    return Refusal("egress.name_not_allowed", "The name leads to an address that can't be reached from here.")
+
+
+def _interface_addresses() -> frozenset[Address]:
+    found = [
+        ip_address(entry.address.partition("%")[0])
+        for entries in psutil.net_if_addrs().values()
+        for entry in entries
+        if entry.family in (socket.AF_INET, socket.AF_INET6)
+    ]
+    return frozenset(found)
