@@ -21,6 +21,7 @@ from gateway.crypto.tokens import TokenIssuer
 from gateway.domain.access import Access
 from gateway.domain.ai_connections import AiConnections
 from gateway.domain.attachments import Attachments
+from gateway.domain.audit import Audit
 from gateway.domain.leases import Leases
 from gateway.domain.providers import ProviderClient
 from gateway.domain.rate_limits import RateLimits
@@ -54,6 +55,7 @@ class Gateway:
     services: Services
     supervisor: Supervisor
     providers: ProviderClient
+    audit: Audit
 
     async def drain(self) -> None:
         """Take nothing new, close sockets, end browsers, write it down; within the grace, or as far as it goes."""
@@ -66,21 +68,29 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Supervised from here on; on the way out nothing of it is left, and rows say so."""
-        await self.supervisor.start()
-        try:
-            yield
-        finally:
-            await self.drain()
-            await self.services.large_commands.close()
-            await self.supervisor.stop()
-            await self.providers.aclose()
-            await self.services.inside.aclose()
+        async with self.audit.running():
+            await self.supervisor.start()
+            try:
+                yield
+            finally:
+                await self.drain()
+                await self.services.large_commands.close()
+                await self.supervisor.stop()
+                await self.providers.aclose()
+                await self.services.inside.aclose()
 
 
 async def build(
     settings: Settings, database: Database, keys: KeySource, launcher: Launcher, gateway_id: UUID
 ) -> Gateway:
-    secrets = SecretStore(keys)
+    audit = Audit(
+        database,
+        gateway_id,
+        reads=settings.audit_reads,
+        kept=settings.audit_kept_events,
+        refusals=settings.audit_refusals_per_second,
+    )
+    secrets = SecretStore(keys, audit)
     async with database.begin() as connection:
         issuer = TokenIssuer(await secrets.pepper(connection))
     providers = ProviderClient(
@@ -90,22 +100,22 @@ async def build(
         settings.provider_timeout_seconds,
     )
     attachments = Attachments()
-    access = Access(database, issuer)
-    living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id)
+    access = Access(database, issuer, audit)
+    living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit)
     services = Services(
         settings=settings,
         database=database,
         access=access,
         rate_limits=RateLimits(settings),
-        ai_connections=AiConnections(database, secrets, providers),
-        spaces=Spaces(database, settings.region),
+        ai_connections=AiConnections(database, secrets, providers, audit),
+        spaces=Spaces(database, settings.region, audit),
         runtimes=living,
-        leases=Leases(database, issuer, attachments, living, settings, gateway_id),
+        leases=Leases(database, issuer, attachments, living, settings, gateway_id, audit),
         large_commands=LargeCommands(settings.max_held_bytes, settings.large_command_seconds),
         inside=Inside(settings.max_discovery_bytes),
     )
     supervisor = Supervisor(database, living, services.leases, launcher, access, gateway_id)
-    return Gateway(create_app(services), services, supervisor, providers)
+    return Gateway(create_app(services), services, supervisor, providers, audit)
 
 
 def create_app(services: Services) -> ASGIApp:

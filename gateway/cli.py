@@ -1,4 +1,4 @@
-"""The one command, `gateway`: up, serve, migrate, keys, secrets, doctor."""
+"""The one command, `gateway`: up, serve, migrate, keys, secrets, audit, doctor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import signal
 import stat
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ import uvloop
 
 from gateway import __version__, settings
 from gateway.crypto.keyring import create_key_file
+from gateway.domain import audit
 from gateway.domain.access import Access
+from gateway.domain.audit import Action, Audit, Head
 from gateway.domain.first_start import ensure_organization, write_first_key
 from gateway.domain.secrets import KeySource, SecretStore, rotate
 from gateway.errors import ConfigurationError, GatewayError
@@ -123,16 +125,49 @@ def _parser() -> argparse.ArgumentParser:
     rotation.add_argument(
         "--new-key", metavar="ID", help="first add a fresh master key of this id to the top of the master key file"
     )
+
+    log = commands.add_parser("audit", help="The audit log.")
+    log_commands = log.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    verification = command(
+        log_commands, "verify", "Check that the audit log is as it was written; tell its head.", _audit_verify
+    )
+    verification.add_argument(
+        "--pinned", type=_head, metavar="SEQUENCE:HASH", help="a head from earlier, which must still be in the log"
+    )
+    verification.add_argument(
+        "--after",
+        type=_head,
+        default=audit.BEGINNING,
+        metavar="SEQUENCE:HASH",
+        help="begin behind this event, which was the last one of what was removed",
+    )
+    exporting = command(log_commands, "export", "Write the audit log as lines of JSON.", _audit_export)
+    exporting.add_argument(
+        "--since", type=_time, metavar="TIME", help="from this time on, with zone, such as 2027-01-31T00:00:00Z"
+    )
+    exporting.add_argument("--organization", type=UUID, metavar="ID", help="of this organization alone")
     return parser
 
 
-def _time_to_come(text: str) -> datetime:
+def _head(text: str) -> Head:
+    try:
+        return Head.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text[:100]!r} {error}") from None
+
+
+def _time(text: str) -> datetime:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no time such as 2027-01-31T00:00:00Z") from None
     if time.tzinfo is None:
         raise argparse.ArgumentTypeError(f"{text!r} has no zone; end it with Z or an offset such as +01:00")
+    return time
+
+
+def _time_to_come(text: str) -> datetime:
+    time = _time(text)
     if time <= datetime.now(UTC):
         raise argparse.ArgumentTypeError(f"{text!r} is not in the future")
     return time
@@ -320,16 +355,26 @@ class _Keys:
 
 
 @contextlib.asynccontextmanager
+async def _audited(database: Database, organization: Scope) -> AsyncIterator[Audit]:
+    """What is done in the block is the operator's, and is in the audit log when it ends."""
+    log = Audit(database)
+    with audit.acting(replace(audit.OPERATOR, scope=organization)):
+        try:
+            yield log
+        finally:
+            await log.write()
+
+
+@contextlib.asynccontextmanager
 async def _keys(loaded: Settings, database: Database) -> AsyncIterator[_Keys]:
     from gateway.crypto.tokens import TokenIssuer
 
-    state = await schema.state(database)
-    if state.behind:
-        raise ConfigurationError(state.sentence())
-    organization_id = await ensure_organization(database)
-    async with database.begin() as connection:
-        pepper = await SecretStore(KeySource.of(loaded)).pepper(connection)
-    yield _Keys(Access(database, TokenIssuer(pepper)), Scope(organization_id))
+    await _require_schema(database)
+    organization = Scope(await ensure_organization(database))
+    async with _audited(database, organization) as log:
+        async with database.begin() as connection:
+            pepper = await SecretStore(KeySource.of(loaded), log).pepper(connection)
+        yield _Keys(Access(database, TokenIssuer(pepper), log), organization)
 
 
 def _keys_create(loaded: Settings, parsed: argparse.Namespace) -> int:
@@ -394,7 +439,14 @@ def _secrets_rotate(loaded: Settings, parsed: argparse.Namespace) -> int:
     keys = KeySource.of(loaded)
 
     async def rotate_all(database: Database) -> int:
-        rotation = await rotate(database, keys, lambda done, left: _say(f"{done} secrets re-wrapped, {left} left"))
+        await _require_schema(database)
+        organization = Scope(await ensure_organization(database))
+        async with _audited(database, organization) as log:
+            with log.noting(Action.SECRETS_ROTATED) as noting:
+                rotation = await rotate(
+                    database, keys, lambda done, left: _say(f"{done} secrets re-wrapped, {left} left")
+                )
+                noting.details = {"masterKeyId": rotation.writing_id, "left": sum(rotation.left.values())}
         writing = rotation.writing_id
         for failure in rotation.undecryptable:
             _say(failure.message, file=sys.stderr)
@@ -442,6 +494,41 @@ def _add_master_key(path: Path, key_id: str) -> None:
         raise ConfigurationError(f"The master key file {path} can't be changed: {error.strerror}.") from None
     finally:
         fresh.unlink(missing_ok=True)
+
+
+# The audit log
+
+
+def _audit_verify(loaded: Settings, parsed: argparse.Namespace) -> int:
+    async def verify(database: Database) -> int:
+        await _require_schema(database)
+        events, head = await audit.verify(database, after=parsed.after, pinned=parsed.pinned)
+        _say(f"{events} events, each as it was written. The head, to be kept elsewhere and given to --pinned:")
+        _say(str(head))
+        return 0
+
+    return _with_database(loaded, verify)
+
+
+def _audit_export(loaded: Settings, parsed: argparse.Namespace) -> int:
+    async def export(database: Database) -> int:
+        await _require_schema(database)
+        async for lines in audit.export(database, since=parsed.since, organization_id=parsed.organization):
+            try:
+                _say("\n".join(lines))
+            except BrokenPipeError:
+                # Whoever read it has enough. What Python still holds must not be tried again at its end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 1
+        return 0
+
+    return _with_database(loaded, export)
+
+
+async def _require_schema(database: Database) -> None:
+    state = await schema.state(database)
+    if state.behind:
+        raise ConfigurationError(state.sentence())
 
 
 def _doctor(loaded: Settings, _: argparse.Namespace) -> int:

@@ -245,6 +245,22 @@ class Settings(BaseModel):
     )
     provider_timeout_seconds: float = Field(10.0, gt=0, le=120, description="Seconds a provider has to answer a test.")
 
+    # Audit log
+    audit_reads: bool = Field(True, description="Whether the audit log tells of reading, too.")
+    audit_kept_events: int = Field(
+        100_000,
+        ge=1,
+        le=10_000_000,
+        description="Audit events that are kept while the database is away; of further ones only the count is.",
+    )
+    audit_refusals_per_second: int = Field(
+        20,
+        ge=1,
+        le=10_000,
+        description="Different refused keys and leases a second that the audit log tells each by itself; further ones "
+        "are told as a count.",
+    )
+
     # Running it
     shutdown_grace_seconds: int = Field(20, ge=1, le=3600, description="Seconds in which a stop must be done.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")

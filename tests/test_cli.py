@@ -39,7 +39,10 @@ from tests.remote import Remote, ask
 
 MASTER_KEY = base64.b64encode(os.urandom(32)).decode()
 PASSWORD = "hunter2-and-a-half"
-COMMANDS = ["up", "serve", "migrate", "doctor", "keys create", "keys list", "keys revoke", "secrets rotate"]
+COMMANDS = [
+    *("up", "serve", "migrate", "doctor", "keys create", "keys list", "keys revoke", "secrets rotate"),
+    *("audit verify", "audit export"),
+]
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,11 @@ async def test_the_help_of_all_names_every_command(cli: Cli) -> None:
         ["keys", "create", "--expires-at", "2001-01-31T00:00:00Z"],
         ["serve", "--database-url", "postgresql://x"],
         ["serve", "--master-keys", "main:x"],
+        ["audit"],
+        ["audit", "verify", "--pinned", "12"],
+        ["audit", "verify", "--after", f"1:{'0' * 63}"],
+        ["audit", "export", "--since", "2027-01-31T00:00:00"],
+        ["audit", "export", "--organization", "x"],
     ],
     ids=" ".join,
 )

@@ -129,6 +129,7 @@ async def test_a_dump_of_every_table_has_none_of_the_secrets_that_were_issued(
         f"/v1/spaces/{space['id']}/runtimes/{runtime['id']}/connections", {"protocol": "cdp", "options": {"a": "b"}}
     )
     await gateway.supervisor.round()
+    await gateway.audit.write()
     token = lease["endpoint"]["url"].rsplit("/", 1)[1]
     subaccount_key = next(
         value for value in own.values() if isinstance(value, str) and value.startswith("bctrl_") and len(value) > 40

@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket
 
 from gateway.api.errors import error_response
 from gateway.api.services import Services
+from gateway.domain import audit
 from gateway.domain.identifiers import new_id
 from gateway.errors import GatewayError, Internal, MethodNotAllowed, NotFound
 from gateway.telemetry import metrics
@@ -40,11 +41,14 @@ class RequestFrame:
         request_id = str(new_id())
         scope.setdefault("state", {})["request_id"] = request_id
         structlog.contextvars.bind_contextvars(request_id=request_id)
+        # As uvicorn tells it, which believes what the operator's proxies say of it.
+        client = scope.get("client")
         try:
-            if scope["type"] == "http":
-                await self._http(scope, receive, send, request_id)
-            else:
-                await self._websocket(scope, receive, send, request_id)
+            with audit.acting(audit.anonymous(client[0] if client else None, request_id)):
+                if scope["type"] == "http":
+                    await self._http(scope, receive, send, request_id)
+                else:
+                    await self._websocket(scope, receive, send, request_id)
         finally:
             structlog.contextvars.clear_contextvars()
 

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from gateway.crypto.tokens import TokenIssuer
+from gateway.domain.audit import Action, Audit
 from gateway.domain.identifiers import new_id
 from gateway.domain.secrets import SecretStore
 from gateway.store import accounts
@@ -36,6 +37,7 @@ async def write_first_key(database: Database, secrets: SecretStore, file: Path) 
     The file comes first and the row second, so that a start that is cut short leaves no key that nobody knows.
     """
     organization_id = await ensure_organization(database)
+    key_id = new_id()
     async with database.begin() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         if await accounts.keys(connection, Scope(organization_id)):
@@ -43,9 +45,17 @@ async def write_first_key(database: Database, secrets: SecretStore, file: Path) 
         token = TokenIssuer(await secrets.pepper(connection)).api_key()
         await asyncio.to_thread(_write_private, file, f"{token.secret}\n")
         await accounts.add_key(
-            connection, Scope(organization_id), id=new_id(), name="first", prefix=token.prefix, digest=token.digest
+            connection, Scope(organization_id), id=key_id, name="first", prefix=token.prefix, digest=token.digest
         )
-        return token.secret
+    audit = Audit(database)
+    audit.note(
+        Action.API_KEY_CREATED,
+        key_id,
+        details={"prefix": token.prefix, "subaccountId": None},
+        scope=Scope(organization_id),
+    )
+    await audit.write()
+    return token.secret
 
 
 def _write_private(file: Path, content: str) -> None:

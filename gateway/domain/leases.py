@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +14,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.crypto.tokens import TokenIssuer, lease_token_prefix
+from gateway.domain import audit
 from gateway.domain.attachments import Attachment, Attachments, Close, Ended
+from gateway.domain.audit import Action, Audit, Origin
 from gateway.domain.identifiers import new_id, not_found
 from gateway.domain.runtimes import SILENT_SECONDS, Runtimes
 from gateway.errors import Conflict, GatewayError, Gone, LimitReached, Unauthorized, Unavailable
@@ -37,7 +39,8 @@ _CLOSES = {close.reason: close for close in Close}
 class Grant:
     """What a checked token allows: one socket to this browser, until its attachment is told to close.
 
-    The browser is either here (`devtools_url`) or on another gateway, which is reached at `host_url`.
+    The browser is either here (`devtools_url`) or on another gateway, which is reached at `host_url`. `origin` is the
+    lease as the one who acts, and from where.
     """
 
     attachment: Attachment
@@ -49,6 +52,7 @@ class Grant:
     host_url: str | None
     # Where the browser is here: the directory whose files may be named, or None where everything may be commanded.
     files_dir: str | None
+    origin: Origin
 
 
 class _NotAnswered(Exception):
@@ -68,7 +72,9 @@ class Leases:
         runtimes: Runtimes,
         settings: Settings,
         gateway_id: UUID,
+        audit: Audit,
     ) -> None:
+        self._audit = audit
         self._database = database
         self._issuer = issuer
         self._attachments = attachments
@@ -89,20 +95,30 @@ class Leases:
         options: dict[str, Any] | None,
     ) -> tuple[Lease, str]:
         """A new lease and its token, which is known this once. Raises NotFound, Conflict (runtime not active)."""
+        lease_id = new_id()
+        with self._audit.noting(Action.LEASE_MINTED, lease_id) as noting:
+            unrestricted = options is not None and options.get("policy") == "unrestricted"
+            noting.details = {
+                "runtimeId": str(runtime_id),
+                "protocol": protocol,
+                "policy": "unrestricted" if unrestricted else "standard",
+            }
+            return await self._mint(
+                scope,
+                runtime_id,
+                id=lease_id,
+                space_id=space_id,
+                protocol=protocol,
+                options=options,
+                ttl=ttl_seconds or self._settings.lease_ttl_seconds,
+            )
+
+    async def _mint(self, scope: Scope, runtime_id: UUID, **values: Any) -> tuple[Lease, str]:
         token = self._issuer.lease_token()
         try:
             async with self._database.connect() as connection:
                 minting = await leases.mint(
-                    connection,
-                    scope,
-                    runtime_id=runtime_id,
-                    id=new_id(),
-                    space_id=space_id,
-                    protocol=protocol,
-                    options=options,
-                    prefix=token.prefix,
-                    digest=token.digest,
-                    ttl=ttl_seconds or self._settings.lease_ttl_seconds,
+                    connection, scope, runtime_id=runtime_id, prefix=token.prefix, digest=token.digest, **values
                 )
         except IntegrityError:
             # The runtime was deleted with its space in the midst of this.
@@ -119,16 +135,19 @@ class Leases:
         return minting.lease, token.secret
 
     async def listed(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> list[Lease]:
-        await self._runtimes.get(scope, space_id, runtime_id)
-        async with self._database.connect() as connection:
-            return await leases.listed(connection, scope, runtime_id)
+        with self._audit.noting(Action.LEASE_READ) as noting:
+            noting.details["runtimeId"] = str(runtime_id)
+            await self._runtimes.find(scope, space_id, runtime_id)
+            async with self._database.connect() as connection:
+                return await leases.listed(connection, scope, runtime_id)
 
     async def get(self, scope: Scope, space_id: UUID, runtime_id: UUID, lease_id: UUID) -> Lease:
-        async with self._database.connect() as connection:
-            found = await leases.get(connection, scope, space_id, runtime_id, lease_id)
-        if found is None:
-            raise not_found("connection", lease_id)
-        return found
+        with self._audit.noting(Action.LEASE_READ, lease_id):
+            async with self._database.connect() as connection:
+                found = await leases.get(connection, scope, space_id, runtime_id, lease_id)
+            if found is None:
+                raise not_found("connection", lease_id)
+            return found
 
     async def usage(self, lease: Lease) -> Usage:
         """What a lease was used for; what passed through a socket is told once it has ended."""
@@ -140,10 +159,11 @@ class Leases:
 
     async def revoke(self, scope: Scope, space_id: UUID, runtime_id: UUID, lease_id: UUID) -> Lease:
         """Revoke, as often as one likes. When this returns, no socket attaches any more, on no gateway."""
-        async with self._database.connect() as connection:
-            revoked = await leases.revoke(connection, scope, space_id, runtime_id, lease_id)
-        if revoked is None:
-            raise not_found("connection", lease_id)
+        with self._audit.noting(Action.LEASE_REVOKED, lease_id):
+            async with self._database.connect() as connection:
+                revoked = await leases.revoke(connection, scope, space_id, runtime_id, lease_id)
+            if revoked is None:
+                raise not_found("connection", lease_id)
         lease, prefix = revoked
         self._attachments.close_lease(prefix, Close.LEASE_REVOKED)
         self._runtimes.note_activity(runtime_id)
@@ -157,13 +177,25 @@ class Leases:
         """
         prefix = lease_token_prefix(token)
         if prefix is None:
-            raise _unknown()
+            error = _unknown()
+            self._audit.refused(Action.LEASE_REFUSED, error)
+            raise error
         attachment = self._attachments.enter(prefix)
+        lease: LeaseOnFile | None = None
         try:
-            return await self._check(attachment, token, forwarded)
-        except BaseException:
+            lease = await self._lease(prefix, token)
+            return self._grant(attachment, lease, forwarded)
+        except BaseException as error:
             self._attachments.leave(attachment)
+            self._note_refusal(error, prefix, lease)
             raise
+
+    def _note_refusal(self, error: BaseException, prefix: str, lease: LeaseOnFile | None) -> None:
+        """A lease acts once its token was found to be right; before it is anybody."""
+        if lease is None:
+            self._audit.refused(Action.LEASE_REFUSED, error, prefix=prefix)
+        else:
+            self._audit.refused(Action.LEASE_REFUSED, error, lease.id, prefix=prefix, origin=_acting(lease))
 
     @contextlib.asynccontextmanager
     async def visit(self, token: str, *, forwarded: bool = False) -> AsyncIterator[Grant]:
@@ -174,8 +206,9 @@ class Leases:
         """
         grant = await self.attach(token, forwarded=forwarded)
         try:
-            yield grant
-            refuse_closing(grant.attachment)
+            with self._audit.noting(Action.LEASE_VISITED, grant.lease_id, origin=grant.origin):
+                yield grant
+                refuse_closing(grant.attachment)
         finally:
             self.leave(grant, None)
 
@@ -187,8 +220,8 @@ class Leases:
         raises what `attach` raises, or it is not answered before the upgrade is. An error on the way out says that
         there was no lock in the end, because the database went away: the socket must then be closed.
         """
-        refuse_closing(grant.attachment)
         try:
+            refuse_closing(grant.attachment)
             async with contextlib.AsyncExitStack() as stack:
                 try:
                     async with asyncio.timeout(self._settings.attach_timeout_seconds):
@@ -203,6 +236,18 @@ class Leases:
                     raise _NotAnswered(error) from None
         except _NotAnswered as unanswered:
             raise unanswered.error from None
+        except GatewayError as error:
+            self._audit.refused(
+                Action.LEASE_REFUSED, error, grant.lease_id, prefix=grant.attachment.prefix, origin=grant.origin
+            )
+            raise
+        here = grant.devtools_url is not None
+        self._audit.note(
+            Action.LEASE_ATTACHED if here else Action.LEASE_PASSED_ON,
+            grant.lease_id,
+            details={"socketId": str(grant.socket_id), "runtimeId": str(grant.runtime_id)},
+            origin=grant.origin,
+        )
         metrics.attaches.observe(asyncio.get_running_loop().time() - grant.attachment.entered_at)
 
     async def _let_in(self, connection: AsyncConnection, grant: Grant) -> None:
@@ -223,6 +268,18 @@ class Leases:
         metrics.count_traffic(ended.bytes_from_client, ended.bytes_to_client, ended.commands)
         if grant.devtools_url is None:
             return
+        self._audit.note(
+            Action.LEASE_DETACHED,
+            grant.lease_id,
+            details={
+                "socketId": str(grant.socket_id),
+                "reason": ended.close.reason,
+                "bytesFromClient": ended.bytes_from_client,
+                "bytesToClient": ended.bytes_to_client,
+                "commands": ended.commands,
+            },
+            origin=grant.origin,
+        )
         if len(self._unwritten) >= _UNWRITTEN_KEPT:
             if not self._dropped:
                 _log.error("the ends of sockets can't be kept any more", kept=_UNWRITTEN_KEPT)
@@ -273,12 +330,17 @@ class Leases:
 
     # Checking
 
-    async def _check(self, attachment: Attachment, token: str, forwarded: bool) -> Grant:
+    async def _lease(self, prefix: str, token: str) -> LeaseOnFile:
+        """The lease of a token. Raises Unauthorized."""
         async with self._database.connect() as connection:
-            lease = await leases.by_prefix(connection, attachment.prefix, SILENT_SECONDS)
+            lease = await leases.by_prefix(connection, prefix, SILENT_SECONDS)
         matches = self._issuer.matches(token, lease.digest if lease else bytes(32))
         if lease is None or not matches:
             raise _unknown()
+        return lease
+
+    def _grant(self, attachment: Attachment, lease: LeaseOnFile, forwarded: bool) -> Grant:
+        """What the lease allows a socket that was entered before it was read."""
         if lease.revoked:
             raise refusal(Close.LEASE_REVOKED)
         if lease.seconds_left <= 0:
@@ -306,6 +368,7 @@ class Leases:
             lease.devtools_url if here else None,
             host_url,
             self._runtimes.files_dir(lease.runtime_id) if here and not self._is_unrestricted(lease) else None,
+            _acting(lease),
         )
 
     def _is_unrestricted(self, lease: LeaseOnFile) -> bool:
@@ -346,6 +409,11 @@ class Leases:
                 details={"limit": most},
                 retry_after=_RETRY_SOCKETS_SECONDS,
             )
+
+
+def _acting(lease: LeaseOnFile) -> Origin:
+    """The lease as the one who acts, from where the request came."""
+    return replace(audit.origin(), actor=str(lease.id), scope=lease.owner)
 
 
 def refuse_closing(attachment: Attachment) -> None:

@@ -18,7 +18,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.crypto.keyring import Owner
+from gateway.domain import audit
 from gateway.domain.attachments import Attachments, Close
+from gateway.domain.audit import OK, Action, Audit, Origin
 from gateway.domain.capacity import Capacity
 from gateway.domain.identifiers import new_id, not_found
 from gateway.domain.secrets import SecretStore
@@ -71,12 +73,14 @@ class RuntimeRequest:
 
 
 class _Hosted:
-    """A browser of this gateway and, once its end has begun, why."""
+    """A browser of this gateway and, once its end has begun, why and by whom."""
 
-    def __init__(self, runtime_id: UUID, browser: Browser) -> None:
+    def __init__(self, runtime_id: UUID, browser: Browser, owner: Scope) -> None:
         self.runtime_id = runtime_id
         self.browser = browser
+        self.owner = owner
         self.reason: Ending | None = None
+        self.ended_by = audit.GATEWAY
         self.written = asyncio.Event()
 
 
@@ -89,7 +93,9 @@ class Runtimes:
         attachments: Attachments,
         settings: Settings,
         gateway_id: UUID,
+        audit: Audit,
     ) -> None:
+        self._audit = audit
         self._database = database
         self._secrets = secrets
         self._launcher = launcher
@@ -113,6 +119,11 @@ class Runtimes:
 
         Raises NotFound (space), LimitReached (429), LaunchFailed (503).
         """
+        with self._audit.noting(Action.RUNTIME_CREATED, request.spec.runtime_id) as noting:
+            noting.details["spaceId"] = str(space_id)
+            return await self._create(scope, space_id, request)
+
+    async def _create(self, scope: Scope, space_id: UUID, request: RuntimeRequest) -> Runtime:
         self._refuse_while_draining()
         runtime_id = request.spec.runtime_id
         async with self._database.connect() as connection:
@@ -128,7 +139,7 @@ class Runtimes:
                     # The space was deleted since it was found.
                     raise not_found("space", space_id) from None
                 browser = await self._launch(request.spec)
-                return await self._activate(runtime_id, browser)
+                return await self._activate(runtime_id, browser, space.owner)
             finally:
                 self._starting.discard(runtime_id)
 
@@ -186,8 +197,8 @@ class Runtimes:
             await self._note_end(spec.runtime_id, Ending(error.code, error.message))
             raise
 
-    async def _activate(self, runtime_id: UUID, browser: Browser) -> Runtime:
-        hosted = self._hosted[runtime_id] = _Hosted(runtime_id, browser)
+    async def _activate(self, runtime_id: UUID, browser: Browser, owner: Scope) -> Runtime:
+        hosted = self._hosted[runtime_id] = _Hosted(runtime_id, browser, owner)
         try:
             async with self._database.connect() as connection:
                 runtime = await runtimes.activate(
@@ -207,12 +218,19 @@ class Runtimes:
         return runtime
 
     async def listed(self, scope: Scope, space_id: UUID) -> list[Runtime]:
-        async with self._database.connect() as connection:
-            if await spaces.get(connection, scope, space_id) is None:
-                raise not_found("space", space_id)
-            return await runtimes.listed(connection, scope, space_id)
+        with self._audit.noting(Action.RUNTIME_READ) as noting:
+            noting.details["spaceId"] = str(space_id)
+            async with self._database.connect() as connection:
+                if await spaces.get(connection, scope, space_id) is None:
+                    raise not_found("space", space_id)
+                return await runtimes.listed(connection, scope, space_id)
 
     async def get(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> Runtime:
+        with self._audit.noting(Action.RUNTIME_READ, runtime_id):
+            return await self.find(scope, space_id, runtime_id)
+
+    async def find(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> Runtime:
+        """As `get`, for what is about more than reading the runtime."""
         async with self._database.connect() as connection:
             found = await runtimes.get(connection, scope, space_id, runtime_id)
         if found is None or found.status == "starting":
@@ -220,33 +238,41 @@ class Runtimes:
         return found
 
     async def host_url(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> str | None:
-        """Where the gateway that has the browser is reached; None when that is this one, or can't be told."""
+        """Where the gateway that has the browser is reached, to ask it for a stop; None when that is this one, or can't
+        be told."""
         if self.hosts(runtime_id):
             return None
-        found = await self.get(scope, space_id, runtime_id)
+        with self._audit.noting(Action.RUNTIME_STOPPED, runtime_id, failures_only=True):
+            found = await self.find(scope, space_id, runtime_id)
         if found.status != "active" or found.gateway_id == self._gateway_id:
             return None
         async with self._database.connect() as connection:
-            return await runtimes.gateway_url(connection, found.gateway_id, SILENT_SECONDS)
+            url = await runtimes.gateway_url(connection, found.gateway_id, SILENT_SECONDS)
+        if url is not None:
+            self._audit.note(Action.RUNTIME_STOP_WANTED, runtime_id, details={"by": "request"})
+        return url
 
     async def stop(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> Runtime:
         """Stop a runtime and return it as it then is; one that has ended already is returned as it is."""
-        found = await self.get(scope, space_id, runtime_id)
-        if found.status != "active":
-            return found
-        await self.end([runtime_id], STOPPED)
-        return await self.get(scope, space_id, runtime_id)
+        with self._audit.noting(Action.RUNTIME_STOPPED, runtime_id, failures_only=True):
+            found = await self.find(scope, space_id, runtime_id)
+            if found.status != "active":
+                return found
+            await self.end([runtime_id], STOPPED)
+            return await self.find(scope, space_id, runtime_id)
 
     async def runs(self, scope: Scope, *, limit: int, **filters: Any) -> list[Run]:
-        async with self._database.connect() as connection:
-            return await runtimes.runs_of(connection, scope, limit=limit, **filters)
+        with self._audit.noting(Action.RUN_READ):
+            async with self._database.connect() as connection:
+                return await runtimes.runs_of(connection, scope, limit=limit, **filters)
 
     async def run(self, scope: Scope, run_id: UUID) -> Run:
-        async with self._database.connect() as connection:
-            found = await runtimes.run(connection, scope, run_id)
-        if found is None:
-            raise not_found("run", run_id)
-        return found
+        with self._audit.noting(Action.RUN_READ, run_id):
+            async with self._database.connect() as connection:
+                found = await runtimes.run(connection, scope, run_id)
+            if found is None:
+                raise not_found("run", run_id)
+            return found
 
     # Ending
 
@@ -266,6 +292,7 @@ class Runtimes:
         runtime_id = hosted.runtime_id
         if hosted.reason is None:
             hosted.reason = reason
+            hosted.ended_by = audit.origin()
         close = Close.IDLE_TIMEOUT if reason.code == "runtime.idle_timeout" else Close.RUNTIME_GONE
         self._attachments.close_runtime(runtime_id, close)
         await hosted.browser.stop()
@@ -274,6 +301,8 @@ class Runtimes:
     async def _end_elsewhere(self, runtime_ids: list[UUID]) -> None:
         async with self._database.connect() as connection:
             await runtimes.want_stopped(connection, runtime_ids=runtime_ids)
+        for runtime_id in runtime_ids:
+            self._audit.note(Action.RUNTIME_STOP_WANTED, runtime_id, details={"by": "database"})
         deadline = asyncio.get_running_loop().time() + _ELSEWHERE_SECONDS
         while True:
             async with self._database.connect() as connection:
@@ -292,13 +321,16 @@ class Runtimes:
         runtime_id = hosted.runtime_id
         self._attachments.close_runtime(runtime_id, Close.RUNTIME_GONE)
         ending = hosted.browser.ended.result()
+        # What follows runs on behalf of whoever created the runtime, who need not be the one that ends it.
+        ended_by = audit.GATEWAY
         if ending.asked and hosted.reason is not None:
-            ending = hosted.reason
+            ending, ended_by = hosted.reason, hosted.ended_by
         elif self.draining:
             # A stop may reach the whole process tree, and the browser before us.
             ending = GATEWAY_STOPPED
         if not ending.asked:
             _log.error("runtime failed", runtime_id=str(runtime_id), code=ending.code, cause=ending.message)
+        self.note_ended(runtime_id, hosted.owner, ending, ended_by)
         self.capacity.release()
         metrics.runtimes_live.dec()
         metrics.runtimes_ended.labels(ending.code).inc()
@@ -373,6 +405,12 @@ class Runtimes:
         """Whether a hosted runtime's end has begun, which its row may not say yet."""
         hosted = self._hosted[runtime_id]
         return hosted.reason is not None or hosted.browser.ended.done()
+
+    def note_ended(self, runtime_id: UUID, owner: Scope, ending: Ending, by: Origin = audit.GATEWAY) -> None:
+        """Note for the audit log how a runtime ended."""
+        action = Action.RUNTIME_STOPPED if ending.asked else Action.RUNTIME_FAILED
+        outcome_ = OK if ending.asked else ending.code
+        self._audit.note(action, runtime_id, outcome=outcome_, details={"code": ending.code}, origin=by, scope=owner)
 
     def note_activity(self, runtime_id: UUID) -> None:
         """An API action on a runtime, which puts its idle timeout off; written by the supervisor in one go."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.crypto.keyring import DecryptionFailed, KeyRing, Owner
+from gateway.crypto.keyring import DecryptionFailed, KeyRing, Owner, Sealed
+from gateway.domain.audit import Action, Audit
 from gateway.errors import ConfigurationError
 from gateway.settings import Settings
 from gateway.store import secrets
@@ -74,8 +76,11 @@ class KeySource:
 
 
 class SecretStore:
-    def __init__(self, keys: KeySource) -> None:
+    """Keeps and opens secrets; each time that one is opened is in the audit log, where there is one."""
+
+    def __init__(self, keys: KeySource, audit: Audit | None = None) -> None:
         self._keys = keys
+        self._audit = audit
 
     async def put(self, connection: AsyncConnection, owner: Owner, secret: str) -> None:
         """Keep a secret for its owner, in place of the one that was there."""
@@ -87,10 +92,7 @@ class SecretStore:
         found = await secrets.get(connection, owner.row_id)
         if found is None:
             return None
-        stated, sealed = found
-        if stated != owner:
-            raise DecryptionFailed(f"Secret {owner.row_id} ({owner.purpose}) was moved to another row or tenant.")
-        return self._keys.ring().open(sealed, owner).decode()
+        return self._open(*found, owner).decode()
 
     async def remove(self, connection: AsyncConnection, row_id: UUID) -> None:
         await secrets.remove(connection, row_id)
@@ -104,7 +106,16 @@ class SecretStore:
             await secrets.put(connection, owner, sealed, keep=True)  # another gateway may be at it as well
             found = await secrets.get(connection, _PEPPER_ROW)
         assert found is not None
-        return self._keys.ring().open(found[1], owner)
+        return self._open(*found, owner)
+
+    def _open(self, stated: Owner, sealed: Sealed, owner: Owner) -> bytes:
+        with contextlib.ExitStack() as noted:
+            if self._audit is not None:
+                noting = noted.enter_context(self._audit.noting(Action.SECRET_DECRYPTED, owner.row_id))
+                noting.details["purpose"] = owner.purpose
+            if stated != owner:
+                raise DecryptionFailed(f"Secret {owner.row_id} ({owner.purpose}) was moved to another row or tenant.")
+            return self._keys.ring().open(sealed, owner)
 
 
 @dataclass(frozen=True, slots=True)

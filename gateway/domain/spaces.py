@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from gateway.domain.audit import Action, Audit
 from gateway.domain.identifiers import new_id, not_found
 from gateway.errors import LimitReached, RequestInvalid
 from gateway.store import accounts, ai_connections, runtimes, spaces
@@ -14,65 +15,78 @@ from gateway.store.spaces import Space
 
 
 class Spaces:
-    def __init__(self, database: Database, region: str) -> None:
+    def __init__(self, database: Database, region: str, audit: Audit) -> None:
         self._database = database
         self._region = region
+        self._audit = audit
 
     async def create(self, owner: Scope, caller: Scope, values: dict[str, Any]) -> Space:
         """A new space of `owner`; raises RequestInvalid for a mount of what is not there for it."""
         space_id = new_id()
-        async with self._database.begin() as connection:
-            if owner.subaccount_id is not None:
-                account = await accounts.subaccount(connection, owner, owner.subaccount_id, lock=True)
-                most = account.limits.get("maxSpaces") if account else None
-                if most is not None and await spaces.count(connection, owner) >= most:
-                    raise LimitReached(
-                        f"This subaccount may have {most} spaces, and has them.",
-                        "subaccount.max_spaces",
-                        details={"limit": most},
-                        retry_after=60,
-                    )
-            await _check_mounts(connection, owner, caller, values.get("mounts"))
-            return await spaces.add(
-                connection,
-                owner,
-                id=space_id,
-                name=values.get("name") or f"space-{space_id.hex[-8:]}",
-                region=values.get("region") or self._region,
-                mounts=values.get("mounts") or {},
-                metadata=values.get("metadata"),
-            )
+        with self._audit.noting(Action.SPACE_CREATED, space_id):
+            async with self._database.begin() as connection:
+                if owner.subaccount_id is not None:
+                    await _check_limit(connection, owner, owner.subaccount_id)
+                await _check_mounts(connection, owner, caller, values.get("mounts"))
+                return await spaces.add(
+                    connection,
+                    owner,
+                    id=space_id,
+                    name=values.get("name") or f"space-{space_id.hex[-8:]}",
+                    region=values.get("region") or self._region,
+                    mounts=values.get("mounts") or {},
+                    metadata=values.get("metadata"),
+                )
 
     async def listed(self, scope: Scope) -> list[Space]:
-        async with self._database.connect() as connection:
-            return await spaces.listed(connection, scope)
+        with self._audit.noting(Action.SPACE_READ):
+            async with self._database.connect() as connection:
+                return await spaces.listed(connection, scope)
 
     async def get(self, scope: Scope, space_id: UUID) -> Space:
-        async with self._database.connect() as connection:
-            return _found(await spaces.get(connection, scope, space_id), space_id)
+        with self._audit.noting(Action.SPACE_READ, space_id):
+            async with self._database.connect() as connection:
+                return _found(await spaces.get(connection, scope, space_id), space_id)
 
     async def change(self, scope: Scope, space_id: UUID, values: dict[str, Any]) -> Space:
         """Change the name or the mounts. Each kind of mount that is given replaces what was; null clears it."""
-        async with self._database.begin() as connection:
-            space = _found(await spaces.get(connection, scope, space_id, lock=True), space_id)
-            changes = {"name": values["name"]} if "name" in values else {}
-            if "mounts" in values:
-                await _check_mounts(connection, space.owner, scope, values["mounts"])
-                merged = {**space.mounts, **values["mounts"]}
-                changes["mounts"] = {kind: mount for kind, mount in merged.items() if mount is not None}
-            return await spaces.change(connection, space_id, **changes) if changes else space
+        with self._audit.noting(Action.SPACE_CHANGED, space_id) as noting:
+            noting.details["fields"] = sorted(values)
+            async with self._database.begin() as connection:
+                space = _found(await spaces.get(connection, scope, space_id, lock=True), space_id)
+                changes = {"name": values["name"]} if "name" in values else {}
+                if "mounts" in values:
+                    await _check_mounts(connection, space.owner, scope, values["mounts"])
+                    merged = {**space.mounts, **values["mounts"]}
+                    changes["mounts"] = {kind: mount for kind, mount in merged.items() if mount is not None}
+                return await spaces.change(connection, space_id, **changes) if changes else space
 
     async def want_runtimes_stopped(self, scope: Scope, space_id: UUID) -> list[UUID]:
         """The first step of a removal: nothing in the space is to live on. Returns what is still live."""
-        async with self._database.begin() as connection:
-            _found(await spaces.get(connection, scope, space_id, lock=True), space_id)
-            await runtimes.want_stopped(connection, space_id=space_id)
-            return await runtimes.live_in(connection, space_id)
+        with self._audit.noting(Action.SPACE_DELETED, space_id, failures_only=True):
+            async with self._database.begin() as connection:
+                _found(await spaces.get(connection, scope, space_id, lock=True), space_id)
+                await runtimes.want_stopped(connection, space_id=space_id)
+                return await runtimes.live_in(connection, space_id)
 
     async def remove(self, scope: Scope, space_id: UUID) -> None:
-        async with self._database.begin() as connection:
-            _found(await spaces.get(connection, scope, space_id, lock=True), space_id)
-            await spaces.remove(connection, space_id)
+        with self._audit.noting(Action.SPACE_DELETED, space_id):
+            async with self._database.begin() as connection:
+                _found(await spaces.get(connection, scope, space_id, lock=True), space_id)
+                await spaces.remove(connection, space_id)
+
+
+async def _check_limit(connection: Any, owner: Scope, subaccount_id: UUID) -> None:
+    """Raises LimitReached. The row's lock lets two requests of one subaccount count one after the other."""
+    account = await accounts.subaccount(connection, owner, subaccount_id, lock=True)
+    most = account.limits.get("maxSpaces") if account else None
+    if most is not None and await spaces.count(connection, owner) >= most:
+        raise LimitReached(
+            f"This subaccount may have {most} spaces, and has them.",
+            "subaccount.max_spaces",
+            details={"limit": most},
+            retry_after=60,
+        )
 
 
 async def _check_mounts(connection: Any, owner: Scope, caller: Scope, mounts: dict[str, Any] | None) -> None:

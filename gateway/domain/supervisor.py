@@ -21,7 +21,7 @@ from gateway.domain.attachments import Close
 from gateway.domain.leases import Leases
 from gateway.domain.runtimes import SILENT_SECONDS, Runtimes
 from gateway.errors import Unavailable
-from gateway.launchers.base import Launcher
+from gateway.launchers.base import Ending, Launcher
 from gateway.store import leases as lease_store
 from gateway.store import runtimes as store
 from gateway.store.database import Database
@@ -82,7 +82,7 @@ class Supervisor:
             await self._beat(connection)
             left = [row.id for row in await store.live_on(connection, self._gateway_id)]
             if left:
-                await store.end(connection, left, *endings.outcome(self.earlier_end))
+                await self._end(connection, left, self.earlier_end)
                 _log.warning("an earlier process left runtimes live", runtimes=len(left), code=self.earlier_end.code)
         self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self.notifications.run())]
 
@@ -135,7 +135,7 @@ class Supervisor:
             rows = await store.live_on(connection, self._gateway_id)
             lost = [row.id for row in rows if row.id not in self._runtimes.held()]
             if lost:
-                await store.end(connection, lost, "failed", endings.LOST.code, endings.LOST.message)
+                await self._end(connection, lost, endings.LOST)
                 _log.error("runtimes without a browser are marked failed", runtimes=len(lost))
             if asyncio.get_running_loop().time() >= self._unsure_until:
                 await self._end_forsaken(connection)
@@ -152,13 +152,17 @@ class Supervisor:
     async def _end_forsaken(self, connection: AsyncConnection) -> None:
         """Write the end of what silent gateways had: of runtimes at once, of sockets now and then."""
         if forsaken := await store.of_dead_gateways(connection, SILENT_SECONDS):
-            ending = endings.GATEWAY_LOST
-            await store.end(connection, forsaken, "failed", ending.code, ending.message)
+            await self._end(connection, forsaken, endings.GATEWAY_LOST)
             _log.error("runtimes of a silent gateway are marked failed", runtimes=len(forsaken))
         if self._rounds % _ROUNDS_TO_SWEEP == 0 or forsaken:
             sockets = await lease_store.end_sockets_of_dead_gateways(connection, SILENT_SECONDS, *_CRASHED)
             if sockets:
                 _log.error("sockets of a silent gateway are marked as ended", sockets=sockets)
+
+    async def _end(self, connection: AsyncConnection, runtime_ids: list[UUID], ending: Ending) -> None:
+        """Write the end of runtimes whose browser is not here."""
+        for runtime_id, owner in await store.end(connection, runtime_ids, *endings.outcome(ending)):
+            self._runtimes.note_ended(runtime_id, owner, ending)
 
     def _on_stop_wanted(self, gateway_id: str) -> None:
         if gateway_id == str(self._gateway_id):

@@ -50,6 +50,12 @@ class LeaseOnFile:
     host_heard: bool
     host_url: str | None
     policy: str | None
+    organization_id: UUID
+    subaccount_id: UUID | None
+
+    @property
+    def owner(self) -> Scope:
+        return Scope(self.organization_id, self.subaccount_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +134,7 @@ _BY_PREFIX = text(
     SELECT leases.id, leases.digest, leases.runtime_id, leases.run_id, runtimes.gateway_id,
         leases.revoked_at IS NOT NULL, extract(epoch FROM leases.expires_at - now())::float8, runtimes.status,
         runtimes.devtools_url, coalesce(gateways.heartbeat_at >= now() - :silent * interval '1 second', false),
-        gateways.internal_url, leases.options ->> 'policy'
+        gateways.internal_url, leases.options ->> 'policy', leases.organization_id, leases.subaccount_id
     FROM leases JOIN runtimes ON runtimes.id = leases.runtime_id
         LEFT JOIN gateways ON gateways.id = runtimes.gateway_id
     WHERE leases.prefix = :prefix

@@ -191,16 +191,21 @@ async def want_stopped(
     await connection.execute(select(func.pg_notify(STOP_WANTED, cast(hosts.c.gateway_id, Text))))
 
 
-async def end(connection: AsyncConnection, runtime_ids: list[UUID], status: str, code: str, message: str) -> list[UUID]:
-    """Live becomes `status` ('stopped' or 'failed'), runs end with the cause, leases close, the proxy's
-    password goes; returns those it ended."""
+async def end(
+    connection: AsyncConnection, runtime_ids: list[UUID], status: str, code: str, message: str
+) -> list[tuple[UUID, Scope]]:
+    """Live becomes `status` ('stopped' or 'failed'), runs end with the cause, leases close, the proxy's password goes.
+
+    Returns those that it ended, and whose they were.
+    """
     rows = await connection.execute(
         text(
             """
             WITH ended AS (
                 UPDATE runtimes SET status = :status, desired = 'stopped', end_code = :code, end_message = :message,
                     devtools_url = NULL, ended_at = now(), updated_at = now()
-                WHERE id = ANY(:ids) AND status IN ('starting', 'active') RETURNING id
+                WHERE id = ANY(:ids) AND status IN ('starting', 'active')
+                RETURNING id, organization_id, subaccount_id
             ), finished AS (
                 UPDATE runs SET status = :status, end_code = :code, end_message = :message, finished_at = now()
                 FROM ended WHERE runs.runtime_id = ended.id AND runs.status = 'active'
@@ -211,12 +216,12 @@ async def end(connection: AsyncConnection, runtime_ids: list[UUID], status: str,
             ), forgotten AS (
                 DELETE FROM secrets USING ended WHERE secrets.id = ended.id
             )
-            SELECT id FROM ended
+            SELECT id, organization_id, subaccount_id FROM ended
             """
         ),
         {"ids": runtime_ids, "status": status, "code": code, "message": message},
     )
-    return [row[0] for row in rows]
+    return [(row[0], Scope(row[1], row[2])) for row in rows]
 
 
 async def write_usage(connection: AsyncConnection, usage: dict[UUID, Totals]) -> None:

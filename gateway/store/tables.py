@@ -284,3 +284,26 @@ lease_sockets = Table(
     Index(None, "lease_id", "opened_at"),
     Index("lease_sockets_open_idx", "gateway_id", postgresql_where=text("ended_at IS NULL")),
 )
+
+# The audit log. Nothing refers to other tables, since a row outlives what it tells of. A trigger refuses to change or
+# remove rows; `hash` covers the row and `previous_hash` (crypto/chain.py). Sequence numbers have no gap.
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", Uuid, nullable=False, unique=True),
+    Column("time", DateTime(timezone=True), nullable=False),
+    Column("organization_id", Uuid),
+    Column("subaccount_id", Uuid),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("object_kind", Text, nullable=False),
+    Column("object_id", Uuid),
+    Column("outcome", Text, nullable=False),
+    Column("address", Text),
+    Column("request_id", Text),
+    Column("gateway_id", Uuid),
+    Column("details", JSONB, nullable=False),
+    Column("previous_hash", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+)

@@ -57,6 +57,10 @@ socket_bytes = Counter(
     registry=registry,
 )
 commands = Counter("gateway_commands", "Commands of clients, on sockets that have ended.", registry=registry)
+audit_events_written = Counter("gateway_audit_events", "Audit events written.", registry=registry)
+audit_events_lost = Counter(
+    "gateway_audit_events_lost", "Audit events that could neither be written nor kept.", registry=registry
+)
 _requests = Histogram(
     "gateway_request_seconds",
     "Seconds to answer API requests, by route and status class.",

@@ -282,7 +282,7 @@ async def stop(call: Call) -> Runtime | Response:
 async def runs(call: Call, query: RunQuery) -> RunList:
     """Newest first."""
     space_id, runtime_id = path_ids(call)
-    await call.services.runtimes.get(call.scope, space_id, runtime_id)
+    await call.services.runtimes.find(call.scope, space_id, runtime_id)
     return await run_page(call, query, space_id=space_id, runtime_id=runtime_id)
 
 

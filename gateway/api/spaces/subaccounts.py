@@ -228,8 +228,7 @@ async def whoami(call: Call) -> WhoAmI:
 
 
 async def _keys_scope(call: Call) -> Scope:
-    subaccount = await call.services.access.subaccount(call.scope, call.path_id("id", "subaccount"))
-    return Scope(call.scope.organization_id, subaccount.id)
+    return await call.services.access.scope_of_keys(call.scope, call.path_id("id", "subaccount"))
 
 
 def _organization_only(call: Call) -> None:

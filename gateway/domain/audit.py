@@ -1,0 +1,463 @@
+"""The audit log: who did what, when and from where (docs/operating.md, "Audit log").
+
+What happens is noted in memory, so that a request pays nothing for it, and written in batches by one task. Who acts is
+in a context variable, which the API sets for each request; where there is none it is the gateway itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import re
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from functools import lru_cache
+from itertools import islice
+from types import TracebackType
+from uuid import UUID
+
+import structlog
+
+from gateway.crypto import chain
+from gateway.domain.identifiers import new_id
+from gateway.errors import ConfigurationError, GatewayError, Unavailable
+from gateway.store import audit as store
+from gateway.store.audit import Event, Record, Value
+from gateway.store.database import Database
+from gateway.store.scope import Scope
+from gateway.telemetry import metrics
+
+_log = structlog.get_logger("gateway.audit")
+
+OK = "ok"
+
+# An event waits so long for others, or for so many, before it is written. Hashing a batch holds up the loop.
+_GATHER_SECONDS = 0.05
+_BATCH = 200
+_FIRST_WAIT_SECONDS = 0.2
+_LONGEST_WAIT_SECONDS = 5.0
+_STOP_SECONDS = 5.0
+_REPEAT_SECONDS = 1.0
+_PAGE = 1000
+# Before every number that a row can have; ours begin with 1.
+_FIRST_OF_ALL = -(2**63)
+
+
+class Action(StrEnum):
+    """All that is noted, as `noun.verb`. A list that was read is one `read` without an object's id."""
+
+    AI_CONNECTION_CREATED = "ai_connection.created"
+    AI_CONNECTION_READ = "ai_connection.read"
+    AI_CONNECTION_CHANGED = "ai_connection.changed"
+    AI_CONNECTION_DELETED = "ai_connection.deleted"
+    AI_CONNECTION_TESTED = "ai_connection.tested"
+    SECRET_DECRYPTED = "secret.decrypted"
+    SECRETS_ROTATED = "secrets.rotated"
+    AUTH_REFUSED = "auth.refused"
+    API_KEY_CREATED = "api_key.created"
+    API_KEY_READ = "api_key.read"
+    API_KEY_REVOKED = "api_key.revoked"
+    SUBACCOUNT_CREATED = "subaccount.created"
+    SUBACCOUNT_READ = "subaccount.read"
+    SUBACCOUNT_CHANGED = "subaccount.changed"
+    SUBACCOUNT_ARCHIVED = "subaccount.archived"
+    SPACE_CREATED = "space.created"
+    SPACE_READ = "space.read"
+    SPACE_CHANGED = "space.changed"
+    SPACE_DELETED = "space.deleted"
+    RUNTIME_CREATED = "runtime.created"
+    RUNTIME_READ = "runtime.read"
+    RUNTIME_STOP_WANTED = "runtime.stop_wanted"
+    RUNTIME_STOPPED = "runtime.stopped"
+    RUNTIME_FAILED = "runtime.failed"
+    RUN_READ = "run.read"
+    LEASE_MINTED = "lease.minted"
+    LEASE_READ = "lease.read"
+    LEASE_ATTACHED = "lease.attached"
+    LEASE_PASSED_ON = "lease.passed_on"
+    LEASE_VISITED = "lease.visited"
+    LEASE_DETACHED = "lease.detached"
+    LEASE_REVOKED = "lease.revoked"
+    LEASE_REFUSED = "lease.refused"
+    AUDIT_LOST = "audit.lost"
+
+
+_KINDS = {action: action.partition(".")[0] for action in Action} | {Action.AUTH_REFUSED: "api_key"}
+_READS = frozenset(action for action in Action if action.endswith(".read"))
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who acts, and from where. `actor` is the id of an API key or of a lease, or one of the words below.
+
+    `scope` is whose key or lease it is.
+    """
+
+    actor: str
+    scope: Scope | None = None
+    address: str | None = None
+    request_id: str | None = None
+
+
+# What it does by itself, such as ending what is idle.
+GATEWAY = Origin("gateway")
+# Whoever may run `gateway` on the machine.
+OPERATOR = Origin("operator")
+
+_origin: ContextVar[Origin] = ContextVar("audit_origin", default=GATEWAY)
+
+
+def origin() -> Origin:
+    """Who acts in this context."""
+    return _origin.get()
+
+
+@contextlib.contextmanager
+def acting(who: Origin) -> Iterator[None]:
+    """In the block it is `who` that acts, or whom `identify` names later."""
+    token = _origin.set(who)
+    try:
+        yield
+    finally:
+        _origin.reset(token)
+
+
+def identify(actor: UUID, scope: Scope) -> None:
+    """Say who acts, once it is known, up to the end of the `acting` block."""
+    _origin.set(replace(_origin.get(), actor=str(actor), scope=scope))
+
+
+def anonymous(host: str | None, request_id: str) -> Origin:
+    """A request whose caller is not known yet. A host that is no address, which a proxy may tell, is left out."""
+    return Origin("anonymous", None, _address(host) if host else None, request_id)
+
+
+@lru_cache(4096)
+def _address(host: str) -> str | None:
+    try:
+        return str(ipaddress.ip_address(host.partition("%")[0]))
+    except ValueError:
+        return None
+
+
+class Noting:
+    """What happens in a `with` block, noted at its end with its outcome: `ok`, or the code of the error."""
+
+    __slots__ = ("_action", "_audit", "_failures_only", "_origin", "details", "object_id")
+
+    def __init__(
+        self, audit: Audit, action: Action, object_id: UUID | None, origin: Origin | None, failures_only: bool
+    ) -> None:
+        self._audit = audit
+        self._action = action
+        self._origin = origin
+        self._failures_only = failures_only
+        self.object_id = object_id
+        self.details: dict[str, Value] = {}
+
+    def __enter__(self) -> Noting:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None and self._failures_only:
+            return
+        self._audit.note(
+            self._action, self.object_id, outcome=_outcome(error), details=self.details, origin=self._origin
+        )
+
+
+class Audit:
+    """Notes events and writes them. Without `start` they are written when `write` is called.
+
+    `kept` is how many may wait, which they do while the database is away; further ones are counted, and the log tells
+    how many. `refusals` is how many different refusals of a second are told each by itself.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        gateway_id: UUID | None = None,
+        *,
+        reads: bool = True,
+        kept: int = 100_000,
+        refusals: int = 20,
+    ) -> None:
+        self._database = database
+        self._gateway_id = gateway_id
+        self._reads = reads
+        self._kept = kept
+        self._refusals = refusals
+        self._waiting: deque[Event] = deque()
+        self._lost = 0
+        self._refused: dict[tuple[object, ...], Event] = {}
+        self._flush: asyncio.TimerHandle | None = None
+        self._some = asyncio.Event()
+        self._enough = asyncio.Event()
+        self._writing = asyncio.Lock()
+        # Whether some of those that wait may be in the log already.
+        self._unsure = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def note(
+        self,
+        action: Action,
+        object_id: UUID | None = None,
+        *,
+        outcome: str = OK,
+        details: dict[str, Value] | None = None,
+        origin: Origin | None = None,
+        scope: Scope | None = None,
+    ) -> None:
+        """Note what happened. `details` have nothing that a caller wrote, and nothing secret.
+
+        `origin` is who did it where that is not the one who acts now; `scope` whose it is, where nobody's key did it.
+        """
+        if self._reads or action not in _READS:
+            self._keep(self._event(action, object_id, outcome, details or {}, origin or _origin.get(), scope))
+
+    def noting(
+        self,
+        action: Action,
+        object_id: UUID | None = None,
+        *,
+        origin: Origin | None = None,
+        failures_only: bool = False,
+    ) -> Noting:
+        """Note what is done in a `with` block; with `failures_only` nothing when it succeeds."""
+        return Noting(self, action, object_id, origin, failures_only)
+
+    def refused(
+        self,
+        action: Action,
+        error: BaseException,
+        object_id: UUID | None = None,
+        *,
+        prefix: str | None = None,
+        origin: Origin | None = None,
+    ) -> None:
+        """Note that somebody was not let in. What repeats within a second is one event with its count.
+
+        Strangers can cause these as often as they like, so of one second only so many are told each by itself.
+        `prefix` is the public part of what was given.
+        """
+        who, outcome = origin or _origin.get(), _outcome(error)
+        key: tuple[object, ...] = (action, outcome, who.actor, who.address, object_id, prefix)
+        if key not in self._refused and len(self._refused) >= self._refusals:
+            key, who, object_id, prefix = (action, outcome), Origin("anonymous"), None, None
+        found = self._refused.get(key)
+        if found is None:
+            details: dict[str, Value] = {"prefix": prefix} if prefix else {}
+            found = self._refused[key] = self._event(action, object_id, outcome, {**details, "count": 0}, who, None)
+        found.details["count"] = int(str(found.details["count"])) + 1
+        if self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(_REPEAT_SECONDS, self._keep_refused)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Written as it comes; on the way out the rest, as far as the database lets us."""
+        task = asyncio.create_task(self._run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            try:
+                async with asyncio.timeout(_STOP_SECONDS):
+                    await self.write()
+            except Exception as error:
+                _log.error("audit events are lost", events=len(self) + self._lost, error=type(error).__name__)
+
+    async def write(self) -> None:
+        """Write all that waits. Raises Unavailable; what is not written then still waits."""
+        self._keep_refused()
+        async with self._writing:
+            while self._waiting:
+                batch = list(islice(self._waiting, _BATCH))
+                again, self._unsure = self._unsure, True
+                async with self._database.begin() as connection:
+                    await store.append(connection, batch, time.monotonic(), again=again)
+                self._unsure = False
+                for _ in batch:
+                    self._waiting.popleft()
+                metrics.audit_events_written.inc(len(batch))
+                self._tell_lost()
+            self._some.clear()
+            self._enough.clear()
+
+    async def _run(self) -> None:
+        wait_seconds = _FIRST_WAIT_SECONDS
+        while True:
+            await self._some.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GATHER_SECONDS):
+                    await self._enough.wait()
+            try:
+                await self.write()
+                wait_seconds = _FIRST_WAIT_SECONDS
+                continue
+            except Unavailable as error:
+                if wait_seconds == _FIRST_WAIT_SECONDS:
+                    _log.error("audit events can't be written yet", events=len(self), error=error.message)
+            except Exception:
+                # They wait until somebody has seen to what is wrong, or until no more are kept.
+                _log.exception("audit events can't be written", events=len(self))
+            await asyncio.sleep(wait_seconds)
+            wait_seconds = min(2 * wait_seconds, _LONGEST_WAIT_SECONDS)
+
+    def _event(
+        self,
+        action: Action,
+        object_id: UUID | None,
+        outcome: str,
+        details: dict[str, Value],
+        who: Origin,
+        scope: Scope | None,
+    ) -> Event:
+        scope = who.scope or scope
+        return Event(
+            new_id(),
+            time.monotonic(),
+            scope.organization_id if scope else None,
+            scope.subaccount_id if scope else None,
+            who.actor,
+            action,
+            _KINDS[action],
+            object_id,
+            outcome,
+            who.address,
+            who.request_id,
+            self._gateway_id,
+            details,
+        )
+
+    def _keep(self, event: Event) -> None:
+        if len(self._waiting) >= self._kept:
+            if not self._lost:
+                _log.error("audit events can't be kept any more", kept=self._kept)
+            self._lost += 1
+            metrics.audit_events_lost.inc()
+            return
+        self._waiting.append(event)
+        self._some.set()
+        if len(self._waiting) >= _BATCH:
+            self._enough.set()
+
+    def _keep_refused(self) -> None:
+        """What was gathered of refusals goes the way of all events."""
+        if self._flush is not None:
+            self._flush.cancel()
+            self._flush = None
+        gathered, self._refused = self._refused, {}
+        for event in gathered.values():
+            self._keep(event)
+
+    def _tell_lost(self) -> None:
+        """Once there is room again, the log says how many are not in it."""
+        if self._lost:
+            lost, self._lost = self._lost, 0
+            self.note(Action.AUDIT_LOST, outcome="audit.not_kept", details={"count": lost}, origin=GATEWAY)
+
+
+def _outcome(error: BaseException | None) -> str:
+    if error is None:
+        return OK
+    if isinstance(error, GatewayError):
+        return error.code
+    return "internal.error" if isinstance(error, Exception) else "request.interrupted"
+
+
+# Reading it
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A place in the log: a sequence number and the hash of its event, as text `sequence:hash`."""
+
+    sequence: int
+    hash: bytes
+
+    @classmethod
+    def parse(cls, given: str) -> Head:
+        match = re.fullmatch(r"(\d{1,18}):([0-9a-f]{64})", given)
+        if match is None:
+            raise ValueError("is not SEQUENCE:HASH, as `gateway audit verify` tells it")
+        return cls(int(match[1]), bytes.fromhex(match[2]))
+
+    def __str__(self) -> str:
+        return f"{self.sequence}:{self.hash.hex()}"
+
+
+BEGINNING = Head(0, chain.START)
+
+
+class ChainBroken(GatewayError):
+    """Raised for a log that is not as it was written; `sequence` is the first number that is wrong."""
+
+    default_code = "audit.broken"
+
+    def __init__(self, sequence: int, why: str) -> None:
+        super().__init__(f"The audit log was tampered with: event {sequence} {why}.", details={"sequence": sequence})
+        self.sequence = sequence
+
+
+async def verify(database: Database, *, after: Head = BEGINNING, pinned: Head | None = None) -> tuple[int, Head]:
+    """Walk the log behind `after`; returns how many events it has there, and its head. Raises ChainBroken.
+
+    `pinned` is a head from earlier, which must still be in the log.
+    """
+    if pinned is not None and pinned.sequence <= after.sequence and pinned != after:
+        raise ConfigurationError(
+            f"What is pinned ({pinned.sequence}) is not behind where it begins ({after.sequence})."
+        )
+    head, events = after, 0
+    behind = after.sequence if after.sequence else _FIRST_OF_ALL
+    while True:
+        async with database.connect() as connection:
+            found = await store.page(connection, behind, _PAGE)
+        for record in found:
+            head = _next(head, record)
+            if pinned is not None and head.sequence == pinned.sequence and head.hash != pinned.hash:
+                raise ChainBroken(head.sequence, "is not the one that was pinned")
+        events, behind = events + len(found), head.sequence
+        if len(found) < _PAGE:
+            break
+    if pinned is not None and pinned.sequence > head.sequence:
+        raise ChainBroken(head.sequence + 1, f"is missing; the log was pinned at {pinned.sequence}")
+    return events, head
+
+
+def _next(head: Head, record: Record) -> Head:
+    """The head once `record` is found to be what follows. Raises ChainBroken."""
+    if record.sequence <= head.sequence:
+        raise ChainBroken(record.sequence, "is before the first one")
+    if record.sequence != head.sequence + 1:
+        raise ChainBroken(head.sequence + 1, "is missing")
+    if record.previous_hash != head.hash:
+        raise ChainBroken(record.sequence, "does not follow the one before it")
+    if chain.digest(record.entry()) != record.hash:
+        raise ChainBroken(record.sequence, "was changed")
+    return Head(record.sequence, record.hash)
+
+
+async def export(
+    database: Database, *, since: datetime | None = None, organization_id: UUID | None = None
+) -> AsyncIterator[list[str]]:
+    """The log as lines of JSON, page by page: what is hashed of each event, in that form, and its `hash`."""
+    after = _FIRST_OF_ALL
+    while True:
+        async with database.connect() as connection:
+            found = await store.page(connection, after, _PAGE, since=since, organization_id=organization_id)
+        if not found:
+            return
+        yield [chain.canonical(record.entry() | {"hash": record.hash.hex()}).decode() for record in found]
+        after = found[-1].sequence
