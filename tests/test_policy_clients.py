@@ -1,24 +1,26 @@
-"""What Playwright's users do, through the policy: it works as on a browser of one's own, or is refused in words."""
+"""What users of Playwright, Puppeteer and Selenium do over a lease with the standard policy.
+
+It works as on a browser of one's own, or is refused in words. docs/clients.md tells users of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
+from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Dialog, Page, async_playwright
 from playwright.async_api import Error as PlaywrightError
 
-from gateway.launchers import browsers
-from gateway.launchers.base import BrowserName, LaunchSpec
-from gateway.launchers.local import LocalLauncher
-from gateway.settings import Settings
-from gateway.tunnel.policy import StandardPolicy
-from tests.gateway_process import temporary_data_dir
+from gateway.launchers.base import BrowserName
+from tests import node
+from tests.gateway_process import GatewayProcess, temporary_data_dir
 from tests.pages import DOWNLOAD_BODY, DOWNLOAD_NAME, PageServer
-from tests.policed import PolicedBrowser
+from tests.watched import WatchedLease
 
 KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
 
@@ -35,36 +37,46 @@ DRAGGED = """
 """
 
 
+@dataclass(frozen=True)
+class Runtime:
+    kind: BrowserName
+    files_dir: Path
+    lease: WatchedLease
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[GatewayProcess]:
+    with temporary_data_dir() as data_dir, GatewayProcess.start(data_dir, GATEWAY_WARM_BROWSERS="0") as gateway:
+        yield gateway
+
+
 @pytest_asyncio.fixture(scope="module", params=KINDS)
-async def files_and_policed(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Path, PolicedBrowser]]:
-    found = browsers.find(None)
-    assert found is not None
-    spec = LaunchSpec(uuid4(), request.param)
-    with temporary_data_dir() as data_dir:
-        settings = Settings(data_dir=data_dir, warm_browsers=0)
-        launcher = LocalLauncher(settings, found)
-        await launcher.open()
-        try:
-            browser = await launcher.launch(spec)
-            files_dir = settings.runtimes_dir / str(spec.runtime_id) / "home" / "downloads"
-            policed = PolicedBrowser(browser.devtools_url, StandardPolicy(str(files_dir)))
-            async with policed.serving():
-                yield files_dir, policed
-        finally:
-            await launcher.close()
+async def runtime(request: pytest.FixtureRequest, gateway: GatewayProcess) -> AsyncIterator[Runtime]:
+    """One of each kind of browser, for all tests: each of them opens a context of its own."""
+    async with httpx.AsyncClient(
+        base_url=gateway.base_url, headers=gateway.headers, timeout=60, trust_env=False
+    ) as api:
+        space = created(await api.post("/v1/spaces", json={"name": "flows"}))
+        wanted = {"type": "browser", "config": {"browser": request.param}}
+        runtime = created(await api.post(f"/v1/spaces/{space['id']}/runtimes", json=wanted))
+        path = f"/v1/spaces/{space['id']}/runtimes/{runtime['id']}/connections"
+        lease = created(await api.post(path, json={"protocol": "cdp"}))
+        files_dir = gateway.data_dir / "runtimes" / runtime["id"] / "home" / "downloads"
+        async with WatchedLease(lease["endpoint"]["url"]).serving() as watched:
+            yield Runtime(request.param, files_dir, watched)
+        created(await api.delete(f"/v1/spaces/{space['id']}"))
 
 
 @pytest.fixture
-def policed(files_and_policed: tuple[Path, PolicedBrowser]) -> PolicedBrowser:
-    policed = files_and_policed[1]
-    policed.refused.clear()
-    return policed
+def lease(runtime: Runtime) -> WatchedLease:
+    runtime.lease.refused.clear()
+    return runtime.lease
 
 
 @pytest_asyncio.fixture
-async def browser(policed: PolicedBrowser) -> AsyncIterator[Browser]:
+async def browser(lease: WatchedLease) -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
-        connected = await playwright.chromium.connect_over_cdp(policed.url)
+        connected = await playwright.chromium.connect_over_cdp(lease.url)
         yield connected
         await connected.close()
 
@@ -82,7 +94,21 @@ def pages() -> Iterator[PageServer]:
         yield server
 
 
-async def test_forms_keys_and_dragging_work(page: Page, pages: PageServer, policed: PolicedBrowser) -> None:
+@pytest.fixture(scope="module")
+def node_modules() -> None:
+    node.install_packages()
+
+
+def created(response: httpx.Response) -> dict[str, Any]:
+    assert response.status_code == 200, response.text
+    body: dict[str, Any] = response.json()
+    return body
+
+
+# Playwright
+
+
+async def test_forms_keys_and_dragging_work(page: Page, pages: PageServer, lease: WatchedLease) -> None:
     await page.goto(pages.url("/form"))
     await page.fill("#name", "somebody else")
     await page.focus("#name")
@@ -96,10 +122,10 @@ async def test_forms_keys_and_dragging_work(page: Page, pages: PageServer, polic
     await page.drag_and_drop("#from", "#to")
     await page.drag_and_drop("#link", "#to")
     assert await page.evaluate("dropped") == ["text", "javascript:void(0)"]
-    assert policed.refused == []
+    assert lease.refused == []
 
 
-async def test_dialogs_and_popups_work(page: Page, pages: PageServer, policed: PolicedBrowser) -> None:
+async def test_dialogs_and_popups_work(page: Page, pages: PageServer, lease: WatchedLease) -> None:
     async def accept(dialog: Dialog) -> None:
         await dialog.accept("yes")
 
@@ -109,11 +135,11 @@ async def test_dialogs_and_popups_work(page: Page, pages: PageServer, policed: P
     async with page.expect_popup() as popup:
         await page.evaluate("window.open('about:blank'); 0")
     await (await popup.value).close()
-    assert policed.refused == []
+    assert lease.refused == []
 
 
 async def test_a_context_with_every_kind_of_emulation_works(
-    browser: Browser, pages: PageServer, policed: PolicedBrowser
+    browser: Browser, pages: PageServer, lease: WatchedLease
 ) -> None:
     context = await browser.new_context(
         locale="de-AT",
@@ -139,10 +165,10 @@ async def test_a_context_with_every_kind_of_emulation_works(
     assert [cookie.get("value") for cookie in await context.cookies()] == ["b"]
     await context.storage_state()
     await context.close()
-    assert policed.refused == []
+    assert lease.refused == []
 
 
-async def test_requests_are_intercepted(page: Page, pages: PageServer, policed: PolicedBrowser) -> None:
+async def test_requests_are_intercepted(page: Page, pages: PageServer, lease: WatchedLease) -> None:
     await page.route("**/mocked", lambda route: route.fulfill(body="<title>mocked</title>", content_type="text/html"))
     await page.route("**/moved", lambda route: route.continue_(url=pages.url("/form")))
     await page.route("**/gone", lambda route: route.abort())
@@ -152,11 +178,11 @@ async def test_requests_are_intercepted(page: Page, pages: PageServer, policed: 
     assert await page.title() == "Form"
     with pytest.raises(PlaywrightError, match="ERR_FAILED"):
         await page.goto(pages.url("/gone"))
-    assert policed.refused == []
+    assert lease.refused == []
 
 
 async def test_pdf_screenshots_and_tracing_work(
-    browser: Browser, page: Page, pages: PageServer, policed: PolicedBrowser, tmp_path: Path
+    browser: Browser, page: Page, pages: PageServer, lease: WatchedLease, tmp_path: Path
 ) -> None:
     await browser.start_tracing(page=page)
     await page.goto(pages.url("/form"))
@@ -166,11 +192,11 @@ async def test_pdf_screenshots_and_tracing_work(
     await page.context.tracing.stop(path=tmp_path / "trace.zip")
     assert (await page.pdf()).startswith(b"%PDF")
     assert (await page.screenshot(full_page=True)).startswith(b"\x89PNG")
-    assert policed.refused == []
+    assert lease.refused == []
 
 
 async def test_an_upload_takes_the_clients_own_file(
-    page: Page, pages: PageServer, policed: PolicedBrowser, tmp_path: Path
+    page: Page, pages: PageServer, lease: WatchedLease, tmp_path: Path
 ) -> None:
     """It is not there for the browser: Playwright puts its content into the page."""
     (tmp_path / "mine.txt").write_text("mine")
@@ -179,13 +205,12 @@ async def test_an_upload_takes_the_clients_own_file(
         await page.click("#file")
     await (await chooser.value).set_files(tmp_path / "mine.txt")
     assert await page.evaluate("document.querySelector('#file').files[0].text()") == "mine"
-    assert policed.refused == []
+    assert lease.refused == []
 
 
 async def test_a_download_is_told_of_and_stays_with_the_browser(
-    files_and_policed: tuple[Path, PolicedBrowser], page: Page, pages: PageServer, tmp_path: Path
+    runtime: Runtime, page: Page, pages: PageServer, lease: WatchedLease, tmp_path: Path
 ) -> None:
-    files_dir, policed = files_and_policed
     await page.goto(pages.url("/blank"))
     async with page.expect_download() as caught:
         await page.evaluate(f"location.href = '{pages.url('/download')}'")
@@ -194,11 +219,11 @@ async def test_a_download_is_told_of_and_stays_with_the_browser(
     assert await download.failure() is None
     # What Playwright takes for its path is one of the client's machine.
     path = await download.path()
-    assert path.parent != files_dir
-    assert (files_dir / path.name).read_bytes() == DOWNLOAD_BODY
+    assert path.parent != runtime.files_dir
+    assert (runtime.files_dir / path.name).read_bytes() == DOWNLOAD_BODY
     with pytest.raises(PlaywrightError, match="ENOENT"):
         await download.save_as(tmp_path / "report.txt")
-    assert policed.refused == []
+    assert lease.refused == []
 
 
 async def test_what_is_refused_is_told_in_words(browser: Browser, page: Page) -> None:
@@ -209,3 +234,77 @@ async def test_what_is_refused_is_told_in_words(browser: Browser, page: Page) ->
     session = await browser.new_browser_cdp_session()
     with pytest.raises(PlaywrightError, match=r"\(host\.details\): SystemInfo\.getInfo"):
         await session.send("SystemInfo.getInfo")
+
+
+# Puppeteer: the flows are in clients/node/puppeteer_flows.mjs
+
+PUPPETEER_SAW: dict[str, Any] = {
+    "forms": "Hello Ada, 1",
+    "dialogs": [True, "yes"],
+    "emulation": {
+        "latitude": pytest.approx(48.2),
+        "seen": ["Agent", 300, True, "Pacific/Chatham"],
+        "cookies": [["a", "b"]],
+    },
+    "rendering": {
+        "covered": 1,
+        "trace": True,
+        "pdf": "%PDF",
+        "screenshot": "PNG",
+        "documents": True,
+        "role": "RootWebArea",
+    },
+}
+
+
+async def puppeteer(flow: str, lease: WatchedLease, pages: PageServer, file: Path | None = None) -> Any:
+    task = {"flow": flow, "endpoint": lease.url, "pages": pages.base_url, "file": str(file)}
+    return await node.run_script("puppeteer_flows", task)
+
+
+@pytest.mark.usefixtures("node_modules")
+@pytest.mark.parametrize("flow", PUPPETEER_SAW)
+async def test_puppeteer_does_as_on_a_browser_of_its_own(flow: str, lease: WatchedLease, pages: PageServer) -> None:
+    assert await puppeteer(flow, lease, pages) == PUPPETEER_SAW[flow]
+    assert lease.refused == []
+
+
+@pytest.mark.usefixtures("node_modules")
+async def test_puppeteer_intercepts_requests(lease: WatchedLease, pages: PageServer) -> None:
+    saw = await puppeteer("interception", lease, pages)
+    assert saw["titles"] == ["mocked", "Form"]
+    assert "ERR_FAILED" in saw["gone"]
+    assert lease.refused == []
+
+
+@pytest.mark.usefixtures("node_modules")
+async def test_puppeteer_uploads_content_but_no_path(lease: WatchedLease, pages: PageServer, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text("mine")
+    saw = await puppeteer("uploads", lease, pages, mine)
+    assert "(file.outside): DOM.setFileInputFiles: files are read from the machine of the browser" in saw["byPath"]
+    assert saw["byChooser"] == saw["byPath"]
+    assert saw["content"] == "mine"
+    assert len(lease.refused) == 2
+
+
+@pytest.mark.usefixtures("node_modules")
+async def test_a_download_of_puppeteer_goes_into_the_runtimes_directory(
+    runtime: Runtime, lease: WatchedLease, pages: PageServer, tmp_path: Path
+) -> None:
+    saw = await puppeteer("downloads", lease, pages, tmp_path)
+    assert saw["state"] == "completed"
+    assert saw["filePath"] == str(runtime.files_dir / DOWNLOAD_NAME)
+    assert (runtime.files_dir / DOWNLOAD_NAME).read_bytes() == DOWNLOAD_BODY
+    assert saw["content"] == DOWNLOAD_BODY.decode()
+    assert not (tmp_path / DOWNLOAD_NAME).exists()
+    assert lease.refused == []
+
+
+@pytest.mark.usefixtures("node_modules")
+async def test_what_is_refused_is_told_to_puppeteer_in_words(lease: WatchedLease, pages: PageServer) -> None:
+    saw = await puppeteer("refusals", lease, pages)
+    assert "(address.scheme): Page.navigate: a file: address can't be opened" in saw["file"]
+    assert "(network.guard): Target.createBrowserContext: proxyServer can't be set" in saw["proxy"]
+    assert "(browser.extensions): Extensions.loadUnpacked" in saw["extension"]
+    assert len(lease.refused) == 3
