@@ -5,9 +5,13 @@ It works as on a browser of one's own, or is refused in words. docs/clients.md t
 
 from __future__ import annotations
 
+import asyncio
+import base64
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import httpx
@@ -15,11 +19,13 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Dialog, Page, async_playwright
 from playwright.async_api import Error as PlaywrightError
+from selenium.common import WebDriverException
 
 from gateway.launchers.base import BrowserName
 from tests import node
 from tests.gateway_process import GatewayProcess, temporary_data_dir
 from tests.pages import DOWNLOAD_BODY, DOWNLOAD_NAME, PageServer
+from tests.selenium_session import ANSWER_SECONDS, SeleniumSession, devtools
 from tests.watched import WatchedLease
 
 KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
@@ -307,4 +313,125 @@ async def test_what_is_refused_is_told_to_puppeteer_in_words(lease: WatchedLease
     assert "(address.scheme): Page.navigate: a file: address can't be opened" in saw["file"]
     assert "(network.guard): Target.createBrowserContext: proxyServer can't be set" in saw["proxy"]
     assert "(browser.extensions): Extensions.loadUnpacked" in saw["extension"]
+    assert len(lease.refused) == 3
+
+
+# Selenium: commands of its own, from a thread, since it waits in it
+
+
+@pytest_asyncio.fixture
+async def selenium(lease: WatchedLease) -> AsyncIterator[SeleniumSession]:
+    with ExitStack() as opened:
+        yield await asyncio.to_thread(opened.enter_context, SeleniumSession.open(lease.url))
+        await asyncio.to_thread(opened.close)
+
+
+async def test_selenium_fills_forms_and_answers_dialogs(
+    selenium: SeleniumSession, pages: PageServer, lease: WatchedLease
+) -> None:
+    def flow() -> tuple[str, str]:
+        selenium.on(
+            devtools.page.JavascriptDialogOpening,
+            lambda _: selenium.execute(devtools.page.handle_java_script_dialog(True, "yes")),
+        )
+        selenium.goto(pages.url("/form"))
+        selenium.evaluate("document.querySelector('#name').focus()")
+        selenium.execute(devtools.input_.insert_text("Ada"))
+        selenium.evaluate("document.querySelector('#greet').click()")
+        return selenium.evaluate("document.querySelector('#result').textContent"), selenium.evaluate("prompt('what?')")
+
+    assert await asyncio.to_thread(flow) == ("Hello Ada, 1", "yes")
+    assert lease.refused == []
+
+
+async def test_selenium_grants_permissions_and_intercepts_requests(
+    selenium: SeleniumSession, pages: PageServer, lease: WatchedLease
+) -> None:
+    def mock(paused: Any) -> None:
+        body = base64.b64encode(b"<title>mocked</title>").decode()
+        selenium.execute(devtools.fetch.fulfill_request(paused.request_id, 200, body=body))
+
+    def flow() -> tuple[float, str]:
+        allowed = [devtools.browser.PermissionType("geolocation")]
+        grant = devtools.browser.grant_permissions(allowed, pages.base_url, selenium.context)
+        selenium.of_browser(grant)
+        selenium.execute(devtools.emulation.set_geolocation_override(48.2, 16.4, 1))
+        selenium.goto(pages.url("/blank"))
+        latitude = selenium.evaluate(
+            "new Promise(done => navigator.geolocation.getCurrentPosition(place => done(place.coords.latitude)))"
+        )
+        selenium.on(devtools.fetch.RequestPaused, mock)
+        selenium.execute(devtools.fetch.enable([devtools.fetch.RequestPattern("*/mocked")]))
+        selenium.goto(pages.url("/mocked"))
+        return latitude, selenium.evaluate("document.title")
+
+    latitude, title = await asyncio.to_thread(flow)
+    assert latitude == pytest.approx(48.2)
+    assert title == "mocked"
+    assert lease.refused == []
+
+
+async def test_selenium_prints_takes_screenshots_and_traces(
+    selenium: SeleniumSession, pages: PageServer, lease: WatchedLease
+) -> None:
+    def flow() -> tuple[bytes, bytes, str]:
+        complete: Queue[Any] = Queue()
+        selenium.on(devtools.tracing.TracingComplete, complete.put)
+        selenium.of_browser(devtools.tracing.start(transfer_mode="ReturnAsStream"))
+        selenium.goto(pages.url("/form"))
+        shot = base64.b64decode(selenium.execute(devtools.page.capture_screenshot()))
+        document = base64.b64decode(selenium.execute(devtools.page.print_to_pdf())[0])
+        selenium.of_browser(devtools.tracing.end())
+        trace = complete.get(timeout=ANSWER_SECONDS).stream
+        return shot, document, selenium.of_browser(devtools.io.read(trace))[1]
+
+    shot, document, trace = await asyncio.to_thread(flow)
+    assert shot.startswith(b"\x89PNG")
+    assert document.startswith(b"%PDF")
+    assert "traceEvents" in trace
+    assert lease.refused == []
+
+
+async def test_a_download_of_selenium_goes_into_the_runtimes_directory(
+    runtime: Runtime, selenium: SeleniumSession, pages: PageServer, lease: WatchedLease, tmp_path: Path
+) -> None:
+    ended: Queue[Any] = Queue()
+
+    def progress(event: Any) -> None:
+        if event.state != "inProgress":
+            ended.put(event)
+
+    def flow() -> tuple[str, str]:
+        selenium.on(devtools.browser.DownloadProgress, progress)
+        selenium.of_browser(
+            devtools.browser.set_download_behavior("allow", selenium.context, str(tmp_path), events_enabled=True)
+        )
+        selenium.goto(pages.url("/blank"))
+        selenium.evaluate(f"void (location.href = '{pages.url('/download')}')")
+        event = ended.get(timeout=ANSWER_SECONDS)
+        return event.state, event.file_path
+
+    state, path = await asyncio.to_thread(flow)
+    assert state == "completed"
+    assert path.startswith(f"{runtime.files_dir}/")
+    assert not (tmp_path / DOWNLOAD_NAME).exists()
+    assert lease.refused == []
+
+
+async def test_what_is_refused_is_told_to_selenium_in_words(
+    selenium: SeleniumSession, pages: PageServer, lease: WatchedLease, tmp_path: Path
+) -> None:
+    def choose() -> None:
+        selenium.goto(pages.url("/upload"))
+        found = selenium.execute(devtools.runtime.evaluate("document.querySelector('#file')"))[0]
+        selenium.execute(devtools.dom.set_file_input_files([str(tmp_path / "mine.txt")], object_id=found.object_id))
+
+    with pytest.raises(WebDriverException, match=r"\(file\.outside\): DOM\.setFileInputFiles"):
+        await asyncio.to_thread(choose)
+    with pytest.raises(WebDriverException, match=r"\(address\.scheme\): Page\.navigate: a file: address"):
+        await asyncio.to_thread(selenium.execute, devtools.page.navigate("file:///etc/passwd"))
+    with pytest.raises(WebDriverException, match=r"\(network\.guard\): Target\.createBrowserContext: proxyServer"):
+        await asyncio.to_thread(
+            selenium.of_browser, devtools.target.create_browser_context(proxy_server="http://127.0.0.1:1")
+        )
     assert len(lease.refused) == 3
