@@ -295,14 +295,14 @@ async def test_puppeteer_uploads_content_but_no_path(lease: WatchedLease, pages:
 
 
 @pytest.mark.usefixtures("node_modules")
-async def test_a_download_of_puppeteer_goes_into_the_runtimes_directory(
+async def test_a_download_of_puppeteer_goes_into_the_runtimes_directory_and_can_be_uploaded(
     runtime: Runtime, lease: WatchedLease, pages: PageServer, tmp_path: Path
 ) -> None:
     saw = await puppeteer("downloads", lease, pages, tmp_path)
     assert saw["state"] == "completed"
     assert saw["filePath"] == str(runtime.files_dir / DOWNLOAD_NAME)
     assert (runtime.files_dir / DOWNLOAD_NAME).read_bytes() == DOWNLOAD_BODY
-    assert saw["content"] == DOWNLOAD_BODY.decode()
+    assert saw["content"] == saw["uploaded"] == DOWNLOAD_BODY.decode()
     assert not (tmp_path / DOWNLOAD_NAME).exists()
     assert lease.refused == []
 
@@ -324,6 +324,12 @@ async def selenium(lease: WatchedLease) -> AsyncIterator[SeleniumSession]:
     with ExitStack() as opened:
         yield await asyncio.to_thread(opened.enter_context, SeleniumSession.open(lease.url))
         await asyncio.to_thread(opened.close)
+
+
+def choose(selenium: SeleniumSession, url: str, path: str) -> None:
+    selenium.goto(url)
+    found = selenium.execute(devtools.runtime.evaluate("document.querySelector('#file')"))[0]
+    selenium.execute(devtools.dom.set_file_input_files([path], object_id=found.object_id))
 
 
 async def test_selenium_fills_forms_and_answers_dialogs(
@@ -392,7 +398,7 @@ async def test_selenium_prints_takes_screenshots_and_traces(
     assert lease.refused == []
 
 
-async def test_a_download_of_selenium_goes_into_the_runtimes_directory(
+async def test_a_download_of_selenium_goes_into_the_runtimes_directory_and_can_be_uploaded(
     runtime: Runtime, selenium: SeleniumSession, pages: PageServer, lease: WatchedLease, tmp_path: Path
 ) -> None:
     ended: Queue[Any] = Queue()
@@ -401,7 +407,7 @@ async def test_a_download_of_selenium_goes_into_the_runtimes_directory(
         if event.state != "inProgress":
             ended.put(event)
 
-    def flow() -> tuple[str, str]:
+    def flow() -> tuple[str, str, str]:
         selenium.on(devtools.browser.DownloadProgress, progress)
         selenium.of_browser(
             devtools.browser.set_download_behavior("allow", selenium.context, str(tmp_path), events_enabled=True)
@@ -409,10 +415,12 @@ async def test_a_download_of_selenium_goes_into_the_runtimes_directory(
         selenium.goto(pages.url("/blank"))
         selenium.evaluate(f"void (location.href = '{pages.url('/download')}')")
         event = ended.get(timeout=ANSWER_SECONDS)
-        return event.state, event.file_path
+        choose(selenium, pages.url("/upload"), event.file_path)
+        return event.state, event.file_path, selenium.evaluate("document.querySelector('#file').files[0].text()")
 
-    state, path = await asyncio.to_thread(flow)
+    state, path, uploaded = await asyncio.to_thread(flow)
     assert state == "completed"
+    assert uploaded == DOWNLOAD_BODY.decode()
     assert path.startswith(f"{runtime.files_dir}/")
     assert not (tmp_path / DOWNLOAD_NAME).exists()
     assert lease.refused == []
@@ -421,13 +429,8 @@ async def test_a_download_of_selenium_goes_into_the_runtimes_directory(
 async def test_what_is_refused_is_told_to_selenium_in_words(
     selenium: SeleniumSession, pages: PageServer, lease: WatchedLease, tmp_path: Path
 ) -> None:
-    def choose() -> None:
-        selenium.goto(pages.url("/upload"))
-        found = selenium.execute(devtools.runtime.evaluate("document.querySelector('#file')"))[0]
-        selenium.execute(devtools.dom.set_file_input_files([str(tmp_path / "mine.txt")], object_id=found.object_id))
-
     with pytest.raises(WebDriverException, match=r"\(file\.outside\): DOM\.setFileInputFiles"):
-        await asyncio.to_thread(choose)
+        await asyncio.to_thread(choose, selenium, pages.url("/upload"), str(tmp_path / "mine.txt"))
     with pytest.raises(WebDriverException, match=r"\(address\.scheme\): Page\.navigate: a file: address"):
         await asyncio.to_thread(selenium.execute, devtools.page.navigate("file:///etc/passwd"))
     with pytest.raises(WebDriverException, match=r"\(network\.guard\): Target\.createBrowserContext: proxyServer"):

@@ -115,7 +115,11 @@ const flows = {
     const {state, filePath} = await ended;
     // What a client can have of it today: the page fetches it once more.
     const content = await page.evaluate(async (url) => (await fetch(url)).text(), `${pages}/download`);
-    return {state, filePath, content};
+    await page.goto(`${pages}/upload`);
+    const input = await page.$('#file');
+    await input.uploadFile(filePath);
+    const uploaded = await page.$eval('#file', (input) => input.files[0].text());
+    return {state, filePath, content, uploaded};
   },
 
   async refusals(browser, page) {
