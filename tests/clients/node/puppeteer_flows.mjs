@@ -91,13 +91,14 @@ const flows = {
     const byPath = await failure(input.uploadFile(file));
     const chosen = await Promise.all([page.waitForFileChooser(), page.click('#file')]);
     const byChooser = await failure(chosen[0].accept([file]));
-    await page.$eval('#file', (input, content, name) => {
+    await page.evaluate(({content, name}) => {
       const bytes = Uint8Array.from(atob(content), (character) => character.charCodeAt(0));
       const transfer = new DataTransfer();
       transfer.items.add(new File([bytes], name));
+      const input = document.querySelector('#file');
       input.files = transfer.files;
       input.dispatchEvent(new Event('change', {bubbles: true}));
-    }, Buffer.from('mine').toString('base64'), 'mine.txt');
+    }, {content: Buffer.from('mine').toString('base64'), name: 'mine.txt'});
     const content = await page.$eval('#file', (input) => input.files[0].text());
     return {byPath, byChooser, content};
   },
