@@ -6,33 +6,25 @@ leaves, comes back with the same lease to the state it left, and is refused once
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import httpx
 import pytest
-from playwright._impl._driver import compute_driver_executable
 from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import async_playwright
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
+from tests import node
 from tests.gateway_process import GatewayProcess, temporary_data_dir
 from tests.pages import BIG_SCREENSHOT_BYTES, PageServer
 
-NODE_CLIENTS = Path(__file__).parent / "clients" / "node"
 LARGEST_MESSAGE = 256 * 1024 * 1024
-CLIENT_SECONDS = 60.0
-INSTALL_SECONDS = 100.0
 
 
 @dataclass(frozen=True)
@@ -218,15 +210,7 @@ def node_client(name: str) -> Client:
 
 
 async def run_node(name: str, mode: Literal["drive", "attach"], endpoint: str, pages: str) -> dict[str, Any]:
-    """Runs a script with the Node.js of Playwright's driver; the task goes in by stdin, since it holds a credential."""
-    task = json.dumps({"mode": mode, "endpoint": endpoint, "pages": pages})
-    node, _ = compute_driver_executable()
-    command = [node, str(NODE_CLIENTS / f"{name}.mjs")]
-    done = await asyncio.to_thread(
-        subprocess.run, command, input=task, capture_output=True, text=True, timeout=CLIENT_SECONDS, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    answer: dict[str, Any] = json.loads(done.stdout)
+    answer: dict[str, Any] = await node.run_script(name, {"mode": mode, "endpoint": endpoint, "pages": pages})
     return answer
 
 
@@ -244,16 +228,7 @@ DISCOVERING = ["playwright-python", "playwright-node", "puppeteer-node"]
 
 @pytest.fixture(scope="module")
 def node_modules() -> None:
-    """The packages of the lock file, installed once; no browser is downloaded with them."""
-    lock, installed = NODE_CLIENTS / "package-lock.json", NODE_CLIENTS / "node_modules" / ".package-lock.json"
-    if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:
-        return
-    npm = shutil.which("npm")
-    if npm is None:
-        assert "CI" not in os.environ, "CI must have npm: without it the Node.js clients go untested"
-        pytest.skip("npm is not installed, so the Node.js clients can't be")
-    done = subprocess.run([npm, "ci"], cwd=NODE_CLIENTS, capture_output=True, text=True, timeout=INSTALL_SECONDS)
-    assert done.returncode == 0, done.stderr
+    node.install_packages()
 
 
 @pytest.fixture(scope="module")
