@@ -21,6 +21,8 @@ class Cluster:
     def __init__(self, database_url: str) -> None:
         self._shared = {
             "GATEWAY_DATABASE_URL": database_url,
+            # The tests' own pages.
+            "GATEWAY_EGRESS_ALLOW": "127.0.0.1",
             "GATEWAY_MASTER_KEYS": f"main:{base64.b64encode(os.urandom(32)).decode()}",
         }
         self._api_key: str | None = None

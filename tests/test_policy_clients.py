@@ -52,10 +52,8 @@ class Runtime:
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[GatewayProcess]:
-    with (
-        temporary_data_dir() as data_dir,
-        GatewayProcess.start(data_dir, GATEWAY_WARM_BROWSERS="0", GATEWAY_EGRESS_ALLOW="127.0.0.1") as gateway,
-    ):
+    options = {"GATEWAY_WARM_BROWSERS": "0", "GATEWAY_EGRESS_ALLOW": "127.0.0.1"}
+    with temporary_data_dir() as data_dir, GatewayProcess.start(data_dir, **options) as gateway:
         yield gateway
 
 
