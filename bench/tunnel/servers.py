@@ -28,6 +28,7 @@ from gateway.settings import Settings
 from gateway.tunnel import relay
 from gateway.tunnel.commands import Policy
 from gateway.tunnel.large import LargeCommands
+from gateway.tunnel.policy import StandardPolicy
 from gateway.tunnel.protocol import EXTENSION
 from gateway.tunnel.splice import Tunnel
 from gateway.tunnel.upstream import open_upstream
@@ -82,7 +83,7 @@ class Ours:
     def __init__(self, target: str, *, reviewed: bool) -> None:
         self._target = target
         self._reviewed = reviewed
-        self._policy: Policy | None = None
+        self._policy: Policy | None = StandardPolicy("/nonexistent", unknown="allow") if reviewed else None
         self._settings = Settings()
         self._attachments = Attachments()
         self._large = LargeCommands(self._settings.max_held_bytes, self._settings.large_command_seconds)
