@@ -55,7 +55,11 @@ def proxied() -> Iterator[Proxied]:
         temporary_data_dir() as data_dir,
         temporary_data_dir() as directory,
         GatewayProcess.start(
-            data_dir, GATEWAY_PUBLIC_URL=root, GATEWAY_PING_INTERVAL_SECONDS="0.5", GATEWAY_PING_TIMEOUT_SECONDS="0.5"
+            data_dir,
+            GATEWAY_PUBLIC_URL=root,
+            GATEWAY_PING_INTERVAL_SECONDS="0.5",
+            GATEWAY_PING_TIMEOUT_SECONDS="0.5",
+            GATEWAY_EGRESS_ALLOW="127.0.0.1",
         ) as gateway,
     ):
         inner = int(gateway.base_url.rpartition(":")[2])
