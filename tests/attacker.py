@@ -19,6 +19,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from tests.egress import serving
 from tests.remote import LARGEST_MESSAGE, Remote
+from tests.waiting import until
 
 REACHED = "the canary's answer"
 PAGE = f"<!doctype html><title>Canary</title><body>{REACHED}</body>"
@@ -398,9 +399,14 @@ async def _create_target(page: Page, url: str) -> str:
 
 async def _when_loaded(page: Page) -> str:
     """A page that was just made is still empty."""
-    async with asyncio.timeout(SECONDS):
-        while (told := await page.text()).startswith("about:blank "):
-            await asyncio.sleep(0.05)  # Between two looks.
+    told = ""
+
+    async def is_loaded() -> bool:
+        nonlocal told
+        told = await page.text()
+        return not told.startswith("about:blank ")
+
+    await until(is_loaded, "the page has begun", SECONDS)
     return told
 
 

@@ -163,9 +163,11 @@ async def allowing() -> AsyncIterator[Place]:
 @pytest_asyncio.fixture(scope="module", params=KINDS)
 async def pair(default: Place, request: pytest.FixtureRequest) -> AsyncIterator[tuple[Holder, Holder]]:
     """An attacker and its victim."""
-    async with Holder.of(default.remote, browser=request.param) as attacker:
-        async with Holder.of(default.remote, browser=request.param) as victim:
-            yield attacker, victim
+    async with (
+        Holder.of(default.remote, browser=request.param) as attacker,
+        Holder.of(default.remote, browser=request.param) as victim,
+    ):
+        yield attacker, victim
 
 
 async def devtools_answers(holder: Holder) -> bool:
@@ -200,17 +202,18 @@ async def test_no_page_reaches_what_is_inside(default: Place, pair: tuple[Holder
     attacker, victim = pair
     before = await victim.addresses()
     assert await devtools_answers(victim)
-    page = await attacker.page()
-    for start in ("about:blank", PAGE_ONE):
-        await page.visit(start)
-        for host in LOOPBACK:
-            told = await page.try_all(f"http://{host}:{default.canary.port}/")
-            assert REACHED not in str(told)
-            assert {told[way] for way in ("fetch", "xhr", "events", "websocket", "image", "script")} == {"failed"}
-        for url in inside(default, attacker, victim)[:: 1 if start == "about:blank" else 8]:
+    canaries = [f"http://{host}:{default.canary.port}/" for host in LOOPBACK]
+    targets = canaries + inside(default, attacker, victim)
+    # Chromium lets a process that many websockets were refused to wait for the next ones.
+    for first in range(0, len(targets), 8):
+        page = await attacker.page()
+        await page.visit(PAGE_ONE if first % 16 else "about:blank")
+        for url in targets[first : first + 8]:
             told = await page.try_all(url)
+            assert REACHED not in str(told), url
             assert HOLE not in str(told), url
             assert {told[way] for way in ("fetch", "xhr", "events", "websocket", "image", "script")} == {"failed"}, url
+        await page.send("Page.close")
     assert default.canary.connections == 0
     assert await victim.addresses() == before
 
@@ -398,8 +401,8 @@ async def test_no_page_opens_a_file_or_a_page_of_the_browsers_own(pair: tuple[Ho
         assert await page.run(f"{leave}({json.dumps(url)})") == "failed", url
         with contextlib.suppress(Refusal):
             await page.run(f"location = {json.dumps(url)}; 1")
-        for again in ("Page.reload", "Page.bringToFront"):
-            await page.send(again)
+            # What was refused to a page might be opened to the browser's own wish.
+            await page.send("Page.reload")
         told = await page.text()
         assert told.startswith(("about:blank", "chrome-error:", "data:")), (url, told)
         assert FILE_TEXT not in told
@@ -447,14 +450,13 @@ async def test_a_download_is_written_into_the_runtimes_own_directory(allowing: P
         paths = (
             str(outside),
             f"{own}/../../../../outside",
-            f"//{outside}",
+            f"/{outside}",
             f"{own}/\0/../../../../outside",
             str(victim.directory / "home" / "downloads"),
             "/etc",
             "../../outside",
         )
         page = await attacker.page()
-        number = 0
         for path in paths:
             for commands, session, method in (
                 (attacker.commands, None, "Browser.setDownloadBehavior"),
@@ -462,14 +464,16 @@ async def test_a_download_is_written_into_the_runtimes_own_directory(allowing: P
                 (page.commands, page.session, "Page.setDownloadBehavior"),
             ):
                 more = {} if method.startswith("Page") else {"eventsEnabled": True}
+                for file in own.iterdir():
+                    file.unlink()
                 await commands.send(method, session, behavior="allow", downloadPath=path, **more)
                 await page.visit(f"{allowed.url}/")
                 await page.run("location = '/download'; 1")
-                number += 1
-                await until(lambda: len(list(own.rglob("*"))) >= number, f"{method} {path!r} wrote it", 15)
+                await until(lambda: list(own.rglob("*out*")) != [], f"{method} {path!r} wrote it", 15)
         assert list(outside.iterdir()) == []
         assert list((victim.directory / "home" / "downloads").iterdir()) == []
         assert not any(file.is_symlink() for file in own.rglob("*"))
+        assert not Path("/etc/out").exists()
 
         async with attacker.unguarded() as commands:
             page = await attacker.page(commands)
