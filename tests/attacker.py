@@ -329,10 +329,6 @@ class Holder:
         return port
 
     @property
-    def devtools_path(self) -> str:
-        return urlsplit(self.devtools_url).path
-
-    @property
     def uid(self) -> int:
         return (self.directory / "home").stat().st_uid
 
