@@ -346,6 +346,8 @@ def test_deny_beats_allow() -> None:
 def test_the_machines_own_addresses_need_an_entry_of_their_own() -> None:
     machine = Machine(addresses={ip_address("10.0.0.7"), ip_address("93.184.216.34"), ip_address("127.0.0.1")})
     assert refused(Rules(), "93.184.216.34", 80, machine) == "egress.own_address"
+    assert refused(Rules(), "[64:ff9b::93.184.216.34]", 80, machine) == "egress.own_address"
+    judge(Rules(), "[64:ff9b::93.184.216.35]", 80, machine)
     network = Rules(allow=("10.0.0.0/8", "93.184.0.0/16"))
     judge(network, "10.0.0.8", 80, machine)
     assert refused(network, "10.0.0.7", 80, machine) == "egress.own_address"

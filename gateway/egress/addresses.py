@@ -308,8 +308,8 @@ class Rules:
         if is_metadata(address):
             raise Refusal("egress.metadata", "Metadata services of clouds can't be reached from here.")
         kind = kind_of(address)
-        own = kind != "loopback" and address in machine.addresses
         inside = [address, *_embedded(address)]
+        own = kind != "loopback" and any(host in machine.addresses for host in inside)
         if any((host, port) in machine.endpoints for host in inside):
             raise _gateways_own()
         if port in machine.ports and any(kind_of(host) == "loopback" or host in machine.addresses for host in inside):
