@@ -114,8 +114,12 @@ def messages(draw: st.DrawFn) -> str:
 @unhurried
 @given(text=messages())
 def test_what_is_forwarded_reads_as_what_was_sent(text: str) -> None:
-    # As repr, for in Python True == 1 == 1.0.
-    assert repr(json.loads(forwarded(text))) == repr(json.loads(text))
+    assert as_chromium_reads(forwarded(text)) == as_chromium_reads(text)
+
+
+def as_chromium_reads(text: str) -> str:
+    """A message whose numbers are doubles, but for short whole ones; as repr, for in Python True == 1 == 1.0."""
+    return repr(json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 16 else float(digits)))
 
 
 @unhurried

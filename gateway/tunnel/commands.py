@@ -1,7 +1,7 @@
 """What a lease's client sends to its browser: read, checked and written anew. No I/O.
 
 The browser gets a command as it was checked, in one canonical form, so that it can't read another one out of the same
-bytes: each key once, no blanks, no escapes but the needed ones, numbers as Python writes them.
+bytes: each key once, no blanks, no escapes but the needed ones, numbers in their shortest form.
 
 What Chromium's reader takes (156; crdtp/json.cc of its inspector_protocol), and what is made of it here:
 
@@ -23,6 +23,8 @@ import json
 from _json import encode_basestring, make_encoder, make_scanner
 from enum import Enum, auto
 from typing import Any, NoReturn, Protocol, cast
+
+import orjson
 
 # Chromium's codes and words.
 _MALFORMED = -32700
@@ -70,10 +72,15 @@ def review(payload: bytes | bytearray, policy: Policy | None) -> tuple[Action, b
 
     LEAVE is `Browser.close`: the client's socket ends, the browser is not told.
     """
+    encode = _dumps
     try:
-        message = _decode(payload)
-    except _Malformed as error:
-        return Action.ANSWER, _refusal({}, _MALFORMED, str(error))
+        message = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        encode = _encode
+        try:
+            message = _decode(payload)
+        except _Malformed as error:
+            return Action.ANSWER, _refusal({}, _MALFORMED, str(error))
     if type(message) is not dict:
         return Action.ANSWER, _refusal({}, _INVALID, "Message must be an object")
     flaw = _flaw(message)
@@ -86,7 +93,7 @@ def review(payload: bytes | bytearray, policy: Policy | None) -> tuple[Action, b
         if why is not None:
             return Action.ANSWER, _refusal(message, _REFUSED, why)
     try:
-        return _FORWARD, _encode(message)
+        return _FORWARD, encode(message)
     except _Malformed as error:
         return Action.ANSWER, _refusal(message, _MALFORMED, str(error))
 
@@ -104,7 +111,16 @@ def _no_number(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-# Both run in C as long as they have no hooks for ordinary values.
+def _dumps(message: dict[str, Any]) -> bytes:
+    """What orjson has read, written by it, which takes a fifth of the time; it writes less deep than it reads."""
+    try:
+        return orjson.dumps(message)
+    except orjson.JSONEncodeError:
+        return _encode(message)
+
+
+# What orjson does not read is read here: lone surrogates, and numbers that no double holds; all else that it refuses
+# is refused here too, in words. Both run in C as long as they have no hooks for ordinary values.
 _read = make_scanner(cast(Any, json.JSONDecoder(parse_constant=_no_number)))
 _write = make_encoder(None, json.JSONEncoder().default, encode_basestring, None, ":", ",", False, False, False)
 

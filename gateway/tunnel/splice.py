@@ -180,12 +180,11 @@ class Tunnel(asyncio.Protocol):
         self._bytes_from_client += len(data)
         self._heard = True
         try:
-            if self._ending is None and self._review is None and not self._spliced:
+            if self._ending is None and self._review is None:
                 # The usual case, and on the way of every command: one of them, alone.
                 command = self._reader.alone(data)
                 if command is not None:
-                    self._commands += 1
-                    self._obey(*review(command, self._policy))
+                    self._command(Opcode.TEXT, command)
                     return
             elif self._ending is Close.PROTOCOL_ERROR:
                 # Where its frames begin nobody knows any more.
