@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -12,7 +13,7 @@ from bench.tunnel.processes import Started, cpu_seconds
 
 DIRECT = "direct"
 TUNNEL, UNPOLICED, RELAY = "tunnel", "tunnel, no policy", "relay"
-PUMP, HTTP_PROXY = "pump", "node http-proxy"
+PUMP, HTTP_PROXY, BARE = "pump", "node http-proxy", "bare splice"
 
 Starter = Callable[[str], Started]
 
@@ -21,6 +22,7 @@ STARTERS: dict[str, Starter] = {
     UNPOLICED: lambda target: Started.python("bench.tunnel.servers", "tunnel-without-policy", target),
     RELAY: lambda target: Started.python("bench.tunnel.servers", "relay", target),
     PUMP: lambda target: Started.python("bench.tunnel.servers", "pump", target),
+    BARE: lambda target: Started.python("bench.tunnel.servers", "bare", target),
     HTTP_PROXY: lambda target: Started.node("proxy.mjs", target),
 }
 NAMES = (DIRECT, *STARTERS)
@@ -46,7 +48,9 @@ def way(name: str, target: str) -> Iterator[Way]:
         yield Way(DIRECT, target)
         return
     with STARTERS[name](target) as started:
-        yield Way(name, f"ws://127.0.0.1:{started.port}/", started.process, started.collect)
+        # Where bytes pass as they are, the address is the browser's own.
+        path = urlsplit(target).path if name == BARE else "/"
+        yield Way(name, f"ws://127.0.0.1:{started.port}{path}", started.process, started.collect)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ import asyncio
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 import uvicorn
 import uvloop
@@ -133,6 +134,68 @@ class Ours:
         return configuration
 
 
+class BareSplice(asyncio.Protocol):
+    """Bytes from one connection to the other, with backpressure and nothing else: the least that Python can do.
+
+    Of the two ends the client's opens the browser's.
+    """
+
+    def __init__(self, target: str, other: BareSplice | None = None) -> None:
+        self._target = target
+        self._other = other
+        self._transport: asyncio.Transport | None = None
+        self._early: list[bytes] = []
+        self._opening: asyncio.Task[Any] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if self._other is not None:
+            self._other.opened(self)
+            return
+        parts = urlsplit(self._target)
+        loop = asyncio.get_running_loop()
+        address = (str(parts.hostname), parts.port or 80)
+        opening = loop.create_connection(lambda: BareSplice(self._target, self), *address)
+        self._opening = loop.create_task(opening)
+
+    def opened(self, other: BareSplice) -> None:
+        self._other = other
+        for data in self._early:
+            other.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        if self._other is None:
+            self._early.append(data)
+        else:
+            self._other.write(data)
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def pause_writing(self) -> None:
+        if self._other is not None and self._other._transport is not None:
+            self._other._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self._other is not None and self._other._transport is not None:
+            self._other._transport.resume_reading()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        if self._other is not None and self._other._transport is not None:
+            self._other._transport.close()
+
+
+async def serve_bare(target: str) -> None:
+    """Until the bench is gone."""
+    server = await asyncio.get_running_loop().create_server(
+        lambda: BareSplice(target), "127.0.0.1", 0, backlog=_BACKLOG
+    )
+    await attend(server.sockets[0].getsockname()[1])
+    server.close()
+
+
 async def serve(configuration: uvicorn.Config) -> None:
     """Until the bench is gone. The socket listens from the start, so nobody has to wait for the server."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
@@ -145,10 +208,13 @@ async def serve(configuration: uvicorn.Config) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.tunnel.servers")
-    parser.add_argument("kind", choices=KINDS)
+    parser.add_argument("kind", choices=[*KINDS, "bare"])
     parser.add_argument("target", help="the websocket of a browser")
     options = parser.parse_args()
-    uvloop.run(serve(KINDS[options.kind](options.target)))
+    if options.kind == "bare":
+        uvloop.run(serve_bare(options.target))
+    else:
+        uvloop.run(serve(KINDS[options.kind](options.target)))
 
 
 KINDS: dict[str, Callable[[str], uvicorn.Config]] = {
