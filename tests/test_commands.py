@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 import pytest_asyncio
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gateway.launchers import browsers
@@ -130,6 +130,8 @@ def test_no_key_is_forwarded_twice(text: str) -> None:
 
 @unhurried
 @given(text=messages())
+@example(text='{"id":1,"method":"a","jsonrpc":"\\ud800","jsonrpc":[1e16,1e-7,123456789012345678901234567890]}')
+@example(text='{"id":1,"method":"a","jsonrpc":["\\ud800",1e16,1e-7,123456789012345678901234567890]}')
 def test_what_is_forwarded_is_canonical(text: str) -> None:
     assert forwarded(forwarded(text)) == forwarded(text)
 

@@ -76,7 +76,7 @@ def review(payload: bytes | bytearray, policy: Policy | None) -> tuple[Action, b
     try:
         message = orjson.loads(payload)
     except orjson.JSONDecodeError:
-        encode = _encode
+        encode = _encode_rare
         try:
             message = _decode(payload)
         except _Malformed as error:
@@ -177,6 +177,16 @@ def _encode(message: dict[str, Any]) -> bytes:
         raise _Malformed("JSON: invalid number") from None
     # Only lone surrogates are not UTF-8, and they are within strings, where Python's escape for them is JSON's.
     return text.encode("utf-8", "backslashreplace")
+
+
+def _encode_rare(message: dict[str, Any]) -> bytes:
+    """What orjson has not read, in the form that orjson gives where it reads what is left of it (of a key that comes
+    twice, one is gone): a command has one form, whoever read it."""
+    text = _encode(message)
+    try:
+        return _dumps(orjson.loads(text))
+    except orjson.JSONDecodeError:
+        return text
 
 
 def _refusal(message: dict[str, Any], code: int, words: str) -> bytes:
