@@ -306,7 +306,7 @@ class Leases:
             )
             for socket_id, (at, ended) in self._unwritten.items()
         ]
-        async with self._database.connect() as connection:
+        async with self._database.begin() as connection:
             await leases.end_sockets(connection, written)
         for socket in written:
             self._unwritten.pop(socket.socket_id, None)

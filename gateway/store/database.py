@@ -105,6 +105,10 @@ def _unavailable() -> Any:
         raise no_database() from error
     except sqlalchemy.exc.DBAPIError as error:
         told = error.orig.__cause__ if error.orig is not None else None
+        if isinstance(told, asyncpg.DeadlockDetectedError):
+            raise Unavailable(
+                "Two requests were in each other's way in the database; try again.", "database.busy", retry_after=1
+            ) from error
         if error.connection_invalidated or isinstance(told, _UNAVAILABLE):
             raise no_database() from error
         raise

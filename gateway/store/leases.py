@@ -204,6 +204,16 @@ _END_SOCKETS = text(
 )
 
 
+_HOLD_SPACES = text(
+    """
+    SELECT 1 FROM spaces WHERE id IN (
+        SELECT leases.space_id FROM lease_sockets JOIN leases ON leases.id = lease_sockets.lease_id
+        WHERE lease_sockets.id = ANY(:socket_ids)
+    ) ORDER BY id FOR KEY SHARE
+    """
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Minting:
     """The outcome of a mint: the lease, or the runtime's status that forbade it."""
@@ -253,7 +263,12 @@ async def over(connection: AsyncConnection, lease_ids: list[UUID]) -> list[tuple
 
 
 async def end_sockets(connection: AsyncConnection, ended: list[EndedSocket]) -> None:
-    """Write the ends of sockets, and add what passed through them to their leases; twice is once."""
+    """Write the ends of sockets, and add what passed through them to their leases; twice is once. In a transaction.
+
+    A space that is being deleted takes its leases and then their sockets, and here it is the other way round: who has
+    the space's row goes first.
+    """
+    await connection.execute(_HOLD_SPACES, {"socket_ids": [socket.socket_id for socket in ended]})
     columns = {name: [getattr(socket, name) for socket in ended] for name in EndedSocket.__slots__}
     await connection.execute(_END_SOCKETS, columns)
 
