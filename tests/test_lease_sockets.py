@@ -41,7 +41,7 @@ from tests.launchers import WorkingLauncher
 from tests.waiting import until
 
 # `GATEWAY_TEST_RACES=10000` for the whole of what is promised.
-RACES = int(os.environ.get("GATEWAY_TEST_RACES", "2000"))
+RACES = int(os.environ.get("GATEWAY_TEST_RACES", "500"))
 ENDED = Ended(Close.CLIENT_CLOSED, bytes_from_client=10, bytes_to_client=2_000, commands=3)
 
 
