@@ -63,6 +63,18 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.stop()
 
 
+@pytest.fixture
+def own_server() -> Iterator[EmbeddedPostgres]:
+    """A database server that a test may stop and start."""
+    with tempfile.TemporaryDirectory(prefix="gateway-db-") as directory:
+        Path(directory).chmod(0o711)
+        server = EmbeddedPostgres(Path(directory), Settings().uid_base)
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
 @pytest_asyncio.fixture(scope="session")
 async def template_url(postgres_url: str) -> AsyncIterator[str]:
     """A migrated database that others are copied from, which takes a tenth of migrating anew."""

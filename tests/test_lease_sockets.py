@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -766,18 +765,6 @@ async def test_ends_beyond_what_is_kept_are_dropped_and_said_once(
 
 
 # Without a database
-
-
-@pytest.fixture
-def own_server() -> Iterator[EmbeddedPostgres]:
-    """A database server that a test may stop and start."""
-    with tempfile.TemporaryDirectory(prefix="gateway-db-") as directory:
-        Path(directory).chmod(0o711)
-        server = EmbeddedPostgres(Path(directory), Settings().uid_base)
-        try:
-            yield server
-        finally:
-            server.stop()
 
 
 async def test_without_a_database_sockets_stay_and_expire_and_their_ends_are_written_later(

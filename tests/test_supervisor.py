@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -394,18 +393,6 @@ async def test_a_launch_that_fails_leaves_a_failed_row(another: Another) -> None
     failed = await house.get(f"/v1/spaces/{space}/runtimes/{answer.json()['details']['runtimeId']}")
     assert failed["status"] == "failed"
     assert failed["summary"]["endReason"]["code"] == "runtime.launch_failed"
-
-
-@pytest.fixture
-def own_server() -> Iterator[EmbeddedPostgres]:
-    """A database server that a test may stop and start."""
-    with tempfile.TemporaryDirectory(prefix="gateway-db-") as directory:
-        Path(directory).chmod(0o711)
-        server = EmbeddedPostgres(Path(directory), Settings().uid_base)
-        try:
-            yield server
-        finally:
-            server.stop()
 
 
 async def test_ends_outlive_an_absence_of_the_database_with_their_causes(

@@ -39,10 +39,6 @@ class Results:
         """What it is of direct."""
         return self._median(kind, lambda own, direct: ratio(own.get(measure, nan), direct.get(measure, nan)))
 
-    def medians(self) -> dict[str, Measures]:
-        names = {name for measured in self.rounds for own in measured.values() for name in own}
-        return {kind: {name: self.value(kind, name) for name in sorted(names)} for kind in self.kinds}
-
     def _median(self, kind: str, of: Callable[[Measures, Measures], float]) -> float:
         """NaN where no round has it."""
         values = [of(measured.get(kind, {}), measured.get(DIRECT, {})) for measured in self.rounds]
