@@ -307,3 +307,118 @@ audit_events = Table(
     Column("previous_hash", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
 )
+
+# What is told of a run, and of an organization. `stream_id` is the run or the organization; numbers have no gap and
+# come in the order in which they are committed (event_counters), so that a number is a place to go on from. Nothing
+# refers to other tables, since they come by the thousand a second; what is left of a deleted run goes with the sweep.
+# `in_activity` is what people are told in the timeline.
+events = Table(
+    "events",
+    metadata,
+    Column("stream_id", Uuid, primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", Uuid, nullable=False),
+    Column("time", DateTime(timezone=True), nullable=False),
+    Column("type", Text, nullable=False),
+    Column("category", Text, nullable=False),
+    Column("page_id", Text),
+    Column("connection_id", Uuid),
+    Column("subaccount_id", Uuid),
+    Column("in_activity", Boolean, nullable=False),
+    Column("data", JSONB, nullable=False),
+    Index(None, "stream_id", "type", "sequence"),
+    Index("events_activity_idx", "stream_id", "sequence", postgresql_where=text("in_activity")),
+    Index(None, "time", postgresql_using="brin"),
+)
+
+# The last number of each stream. Whoever writes events holds its row, so that numbers are committed in their order.
+event_counters = Table(
+    "event_counters",
+    metadata,
+    Column("stream_id", Uuid, primary_key=True),
+    Column("last", BigInteger, nullable=False),
+)
+
+# What was asked of the platform about a run, by the API: not what a client commands over its lease.
+run_commands = Table(
+    "run_commands",
+    metadata,
+    _id(),
+    Column("run_id", Uuid, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("execution_mode", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("input", JSONB, nullable=False),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("finished_at", DateTime(timezone=True)),
+    _created_at(),
+    Index(None, "run_id", "created_at", "id"),
+)
+
+# Files of a space. A row comes once the object is whole; objects without a row go with the sweep.
+files = Table(
+    "files",
+    metadata,
+    _id(),
+    _organization(),
+    _subaccount(),
+    Column("space_id", Uuid, ForeignKey("spaces.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("content_type", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("object_key", Text, nullable=False, unique=True),
+    Column("metadata", JSONB),
+    Column("expires_at", DateTime(timezone=True)),
+    _created_at(),
+    Index("files_space_id_path_key", "space_id", "path", unique=True),
+    Index(None, "subaccount_id"),
+    Index(None, "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
+)
+
+# What a run brought forth: a file of the space, and where it came from.
+artifacts = Table(
+    "artifacts",
+    metadata,
+    _id(),
+    _organization(),
+    _subaccount(),
+    Column("space_id", Uuid, ForeignKey("spaces.id", ondelete="CASCADE"), nullable=False),
+    Column("runtime_id", Uuid, nullable=False),
+    Column("run_id", Uuid, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    Column("file_id", Uuid, ForeignKey("files.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("page_id", Text),
+    _created_at(),
+    Index(None, "run_id", "created_at", "id"),
+    Index(None, "space_id", "created_at", "id"),
+    Index(None, "file_id"),
+)
+
+# One row a run that was recorded. Its frames are with the gateway that recorded it, until the video is a file.
+recordings = Table(
+    "recordings",
+    metadata,
+    Column("run_id", Uuid, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("gateway_id", Uuid, nullable=False),
+    Column(
+        "status",
+        Text,
+        CheckConstraint(
+            "status IN ('recording', 'preparing', 'processing', 'ready', 'failed', 'expired')", name="status"
+        ),
+        nullable=False,
+    ),
+    Column("duration_ms", BigInteger),
+    Column("tabs", JSONB, nullable=False),
+    Column("object_key", Text, unique=True),
+    Column("size_bytes", BigInteger),
+    Column("error", Text),
+    Column("expires_at", DateTime(timezone=True)),
+    _created_at(),
+    _updated_at(),
+    Index(None, "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
+)
