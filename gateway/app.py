@@ -22,6 +22,7 @@ from gateway.domain.access import Access
 from gateway.domain.ai_connections import AiConnections
 from gateway.domain.attachments import Attachments
 from gateway.domain.audit import Audit
+from gateway.domain.events import Events
 from gateway.domain.leases import Leases
 from gateway.domain.providers import ProviderClient
 from gateway.domain.rate_limits import RateLimits
@@ -30,6 +31,7 @@ from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
 from gateway.domain.supervisor import Supervisor
 from gateway.launchers.base import Launcher
+from gateway.observer.observers import BrowserObservers
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.telemetry import metrics
@@ -74,6 +76,7 @@ class Gateway:
                 yield
             finally:
                 await self.drain()
+                await self.services.observers.close()
                 await self.services.large_commands.close()
                 await self.supervisor.stop()
                 await self.providers.aclose()
@@ -101,7 +104,9 @@ async def build(
     )
     attachments = Attachments()
     access = Access(database, issuer, audit)
-    living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit)
+    events = Events()
+    observers = BrowserObservers([])
+    living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
     services = Services(
         settings=settings,
         database=database,
@@ -113,6 +118,8 @@ async def build(
         leases=Leases(database, issuer, attachments, living, settings, gateway_id, audit),
         large_commands=LargeCommands(settings.max_held_bytes, settings.large_command_seconds),
         inside=Inside(settings.max_discovery_bytes),
+        events=events,
+        observers=observers,
     )
     supervisor = Supervisor(database, living, services.leases, launcher, access, gateway_id)
     return Gateway(create_app(services), services, supervisor, providers, audit)

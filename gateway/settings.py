@@ -245,6 +245,14 @@ class Settings(BaseModel):
     )
     provider_timeout_seconds: float = Field(10.0, gt=0, le=120, description="Seconds a provider has to answer a test.")
 
+    # The record of runs
+    event_level: Literal["off", "lifecycle", "standard", "full"] = Field(
+        "standard", description="How much is recorded of a run whose runtime does not say (`config.events`)."
+    )
+    recording: bool = Field(
+        False, description="Whether runs are recorded on video where the runtime does not say (`config.recording`)."
+    )
+
     # Audit log
     audit_reads: bool = Field(True, description="Whether the audit log tells of reading, too.")
     audit_kept_events: int = Field(

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from gateway.api.inside import Inside
 from gateway.domain.access import Access
 from gateway.domain.ai_connections import AiConnections
+from gateway.domain.events import Events
 from gateway.domain.leases import Leases
 from gateway.domain.rate_limits import RateLimits
 from gateway.domain.runtimes import Runtimes
 from gateway.domain.spaces import Spaces
+from gateway.observer.observers import BrowserObservers
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.tunnel.large import LargeCommands
@@ -28,3 +30,5 @@ class Services:
     leases: Leases
     large_commands: LargeCommands
     inside: Inside
+    events: Events
+    observers: BrowserObservers

@@ -22,7 +22,9 @@ from gateway.domain import audit
 from gateway.domain.attachments import Attachments, Close
 from gateway.domain.audit import OK, Action, Audit, Origin
 from gateway.domain.capacity import Capacity
+from gateway.domain.events import Events, Level
 from gateway.domain.identifiers import new_id, not_found
+from gateway.domain.observation import Observed, Observers
 from gateway.domain.secrets import SecretStore
 from gateway.egress.usage import Totals, Usage
 from gateway.errors import Conflict, GatewayError, LimitReached, Unavailable
@@ -70,15 +72,18 @@ class RuntimeRequest:
     spec: LaunchSpec
     idle_timeout_seconds: int | None
     max_lifetime_seconds: int | None
+    event_level: Level | None = None
+    recording: bool | None = None
 
 
 class _Hosted:
     """A browser of this gateway and, once its end has begun, why and by whom."""
 
-    def __init__(self, runtime_id: UUID, browser: Browser, owner: Scope) -> None:
-        self.runtime_id = runtime_id
-        self.browser = browser
-        self.owner = owner
+    def __init__(self, observed: Observed) -> None:
+        self.runtime_id = observed.runtime_id
+        self.browser = observed.browser
+        self.owner = observed.owner
+        self.observed = observed
         self.reason: Ending | None = None
         self.ended_by = audit.GATEWAY
         self.written = asyncio.Event()
@@ -94,8 +99,12 @@ class Runtimes:
         settings: Settings,
         gateway_id: UUID,
         audit: Audit,
+        events: Events,
+        observers: Observers,
     ) -> None:
         self._audit = audit
+        self._events = events
+        self._observers = observers
         self._database = database
         self._secrets = secrets
         self._launcher = launcher
@@ -139,7 +148,7 @@ class Runtimes:
                     # The space was deleted since it was found.
                     raise not_found("space", space_id) from None
                 browser = await self._launch(request.spec)
-                return await self._activate(runtime_id, browser, space.owner)
+                return await self._activate(self._observed(space, request, browser))
             finally:
                 self._starting.discard(runtime_id)
 
@@ -197,23 +206,39 @@ class Runtimes:
             await self._note_end(spec.runtime_id, Ending(error.code, error.message))
             raise
 
-    async def _activate(self, runtime_id: UUID, browser: Browser, owner: Scope) -> Runtime:
-        hosted = self._hosted[runtime_id] = _Hosted(runtime_id, browser, owner)
+    def _observed(self, space: Space, request: RuntimeRequest, browser: Browser) -> Observed:
+        level = request.event_level
+        if level is None:
+            level = Level[self._settings.event_level.upper()]
+        recording = self._settings.recording if request.recording is None else request.recording
+        run_id = new_id()
+        record = self._events.record(run_id, level)
+        return Observed(space.id, request.spec.runtime_id, run_id, space.owner, browser, record, recording)
+
+    async def _activate(self, observed: Observed) -> Runtime:
+        runtime_id, browser = observed.runtime_id, observed.browser
+        hosted = self._hosted[runtime_id] = _Hosted(observed)
+        observing = asyncio.create_task(self._observers.begin(observed))
         try:
             async with self._database.connect() as connection:
                 runtime = await runtimes.activate(
-                    connection, runtime_id, new_id(), browser.devtools_url, browser.name, browser.version
+                    connection, runtime_id, observed.run_id, browser.devtools_url, browser.name, browser.version
                 )
             if runtime is None:
                 raise Conflict("The runtime was stopped while it started.", "runtime.stopped")
+            await observing
         except BaseException as error:
             del self._hosted[runtime_id]
+            observing.cancel()
             await browser.stop()
+            await self._observers.end(observed)
             if isinstance(error, Conflict):
                 await self._note_end(runtime_id, STOPPED)
             raise
         self._usage[runtime_id] = (browser.usage, Totals())
         metrics.runtimes_live.inc()
+        observed.record.note("runtime.lifecycle", {"status": "started", "browser": browser.name})
+        self._events.update(observed.owner, "runtime.started", _about(observed))
         browser.ended.add_done_callback(lambda _: self._spawn(self._after_end(hosted)))
         return runtime
 
@@ -336,9 +361,16 @@ class Runtimes:
         metrics.runtimes_ended.labels(ending.code).inc()
         try:
             await self._note_end(runtime_id, ending)
+            await self._observers.end(hosted.observed)
+            self._tell_end(hosted.observed, ending)
         finally:
             del self._hosted[runtime_id]
             hosted.written.set()
+
+    def _tell_end(self, observed: Observed, ending: Ending) -> None:
+        status, code, message = outcome(ending)
+        observed.record.note("runtime.lifecycle", {"status": status, "code": code, "message": message})
+        self._events.update(observed.owner, f"runtime.{status}", {**_about(observed), "code": code, "message": message})
 
     async def _note_end(self, runtime_id: UUID, ending: Ending) -> None:
         """Write an end, now or, when the database can't be reached, with the supervisor's next round."""
@@ -401,6 +433,11 @@ class Runtimes:
         """The one directory of a hosted runtime whose files a client may name."""
         return self._hosted[runtime_id].browser.files_dir
 
+    def observed(self, runtime_id: UUID) -> Observed | None:
+        """The live run of a runtime whose browser this gateway has."""
+        hosted = self._hosted.get(runtime_id)
+        return None if hosted is None else hosted.observed
+
     def is_ending(self, runtime_id: UUID) -> bool:
         """Whether a hosted runtime's end has begun, which its row may not say yet."""
         hosted = self._hosted[runtime_id]
@@ -429,6 +466,15 @@ class Runtimes:
     def _refuse_while_draining(self) -> None:
         if self.draining:
             raise Unavailable("This gateway is stopping and takes no new runtimes.", "gateway.draining", retry_after=5)
+
+
+def _about(observed: Observed) -> dict[str, Any]:
+    """What updates say of a runtime."""
+    return {
+        "spaceId": str(observed.space_id),
+        "runtimeId": str(observed.runtime_id),
+        "runId": str(observed.run_id),
+    }
 
 
 def _owner(scope: Scope, runtime_id: UUID) -> Owner:

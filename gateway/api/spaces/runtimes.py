@@ -18,6 +18,7 @@ from gateway.api.models import Answer, Body, Metadata, Name, Time, optional
 from gateway.api.operations import Call, Operations
 from gateway.api.spaces.network import NetworkTraffic, Proxy
 from gateway.api.spaces.runs import RunList, RunQuery, run_page
+from gateway.domain.events import Level
 from gateway.domain.identifiers import new_id
 from gateway.domain.runtimes import RuntimeRequest
 from gateway.egress.traffic import Traffic
@@ -83,6 +84,8 @@ class RuntimeConfig(Body):
     fingerprint: Fingerprint = optional()
     proxy: Proxy = optional()
     network_traffic: NetworkTraffic = optional()
+    events: Literal["off", "lifecycle", "standard", "full"] = optional()
+    recording: bool = optional()
     idle_timeout_seconds: Annotated[int, Field(ge=10, le=604800)] = optional()
     max_lifetime_seconds: Annotated[int, Field(ge=60, le=2592000)] = optional()
 
@@ -240,6 +243,8 @@ async def create(call: Call, body: CreateRuntime) -> Runtime:
         ),
         idle_timeout_seconds=config.idle_timeout_seconds,
         max_lifetime_seconds=config.max_lifetime_seconds,
+        event_level=Level[config.events.upper()] if config.events else None,
+        recording=config.recording,
     )
     return Runtime.of(await call.services.runtimes.create(call.scope, call.path_id("id", "space"), request))
 
