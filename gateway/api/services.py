@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from gateway.api.inside import Inside
 from gateway.domain.access import Access
 from gateway.domain.ai_connections import AiConnections
+from gateway.domain.artifacts import Artifacts
 from gateway.domain.events import Events
+from gateway.domain.files import Files
 from gateway.domain.leases import Leases
 from gateway.domain.rate_limits import RateLimits
 from gateway.domain.runtimes import Runtimes
@@ -32,3 +34,5 @@ class Services:
     inside: Inside
     events: Events
     observers: BrowserObservers
+    files: Files
+    artifacts: Artifacts
