@@ -31,8 +31,8 @@ class DevTools:
         self._socket = socket
         self._last_id = 0
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        # Session id, or "" for the browser itself, -> who hears its events.
-        self._listeners: dict[str, Listener] = {}
+        # Session id, or "" for the browser itself, -> who hear its events.
+        self._listeners: dict[str, tuple[Listener, ...]] = {}
         self.closed = asyncio.Event()
         self._reading = asyncio.create_task(self._read())
 
@@ -46,11 +46,19 @@ class DevTools:
             raise DevToolsError(f"The browser can't be reached: {type(error).__name__}.") from error
 
     def listen(self, listener: Listener, session: str = "") -> None:
-        """Call `listener` with each event of a session, in order; it may not raise and may not wait."""
-        self._listeners[session] = listener
+        """Call `listener`, beside those that there are, with each event of a session, in order.
 
-    def forget(self, session: str) -> None:
-        self._listeners.pop(session, None)
+        It may not raise and may not wait.
+        """
+        self._listeners[session] = (*self._listeners.get(session, ()), listener)
+
+    def forget(self, session: str, listener: Listener | None = None) -> None:
+        """Call this listener no more, or nobody, with the events of a session."""
+        left = tuple(each for each in self._listeners.get(session, ()) if listener not in (None, each))
+        if left:
+            self._listeners[session] = left
+        else:
+            self._listeners.pop(session, None)
 
     async def call(self, method: str, params: dict[str, Any] | None = None, session: str = "") -> dict[str, Any]:
         """The result of a command; raises DevToolsError."""
@@ -95,8 +103,7 @@ class DevTools:
     def _hear(self, message: dict[str, Any]) -> None:
         number = message.get("id")
         if number is None:
-            listener = self._listeners.get(message.get("sessionId", ""))
-            if listener is not None:
+            for listener in self._listeners.get(message.get("sessionId", ""), ()):
                 listener(message["method"], message.get("params", {}))
             return
         answer = self._answers.pop(number, None)
