@@ -16,7 +16,17 @@ from gateway.api import connect, discovery, docs, health, operations
 from gateway.api.frame import RequestFrame
 from gateway.api.inside import Inside
 from gateway.api.services import Services
-from gateway.api.spaces import ai_connections, artifacts, connections, runs, runtimes, spaces, storage, subaccounts
+from gateway.api.spaces import (
+    ai_connections,
+    artifacts,
+    connections,
+    runs,
+    runtime_files,
+    runtimes,
+    spaces,
+    storage,
+    subaccounts,
+)
 from gateway.crypto.tokens import TokenIssuer
 from gateway.domain.access import Access
 from gateway.domain.ai_connections import AiConnections
@@ -28,6 +38,7 @@ from gateway.domain.files import Files
 from gateway.domain.leases import Leases
 from gateway.domain.providers import ProviderClient
 from gateway.domain.rate_limits import RateLimits
+from gateway.domain.runtime_files import RuntimeFiles
 from gateway.domain.runtimes import Runtimes
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
@@ -49,7 +60,17 @@ _DRAIN_SHARE = 0.8
 
 OPERATIONS = [
     operation
-    for resource in (ai_connections, spaces, storage, runtimes, connections, runs, artifacts, subaccounts)
+    for resource in (
+        ai_connections,
+        spaces,
+        storage,
+        runtimes,
+        connections,
+        runtime_files,
+        runs,
+        artifacts,
+        subaccounts,
+    )
     for operation in resource.operations.listed
 ]
 
@@ -110,10 +131,11 @@ async def build(
     attachments = Attachments()
     access = Access(database, issuer, audit)
     events = Events()
+    files = Files(database, await asyncio.to_thread(Objects.of, settings), settings, audit, events)
+    run_artifacts = Artifacts(database, files, audit)
     masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
     observers = BrowserObservers([Pages(masking, settings.events_per_second)])
     living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
-    files = Files(database, await asyncio.to_thread(Objects.of, settings), settings, audit, events)
     services = Services(
         settings=settings,
         database=database,
@@ -128,7 +150,8 @@ async def build(
         events=events,
         observers=observers,
         files=files,
-        artifacts=Artifacts(database, files, audit),
+        artifacts=run_artifacts,
+        runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit),
     )
     supervisor = Supervisor(database, living, services.leases, launcher, access, gateway_id)
     return Gateway(create_app(services), services, supervisor, providers, audit)
