@@ -32,6 +32,7 @@ from gateway.domain.spaces import Spaces
 from gateway.domain.supervisor import Supervisor
 from gateway.launchers.base import Launcher
 from gateway.observer.observers import BrowserObservers
+from gateway.observer.screencast import ScreencastWatcher
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.telemetry import metrics
@@ -105,7 +106,7 @@ async def build(
     attachments = Attachments()
     access = Access(database, issuer, audit)
     events = Events()
-    observers = BrowserObservers([])
+    observers = BrowserObservers([ScreencastWatcher(settings)])
     living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
     services = Services(
         settings=settings,
