@@ -33,7 +33,9 @@ from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
 from gateway.domain.supervisor import Supervisor
 from gateway.launchers.base import Launcher
+from gateway.observer.masking import Masking
 from gateway.observer.observers import BrowserObservers
+from gateway.observer.pages import Pages
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.telemetry import metrics
@@ -109,7 +111,8 @@ async def build(
     access = Access(database, issuer, audit)
     events = Events(database, kept=settings.events_kept, level=settings.event_level)
     event_streams = EventStreams(database, settings.max_event_streams)
-    observers = BrowserObservers([])
+    masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
+    observers = BrowserObservers([Pages(masking, settings.events_per_second)])
     living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
     services = Services(
         settings=settings,

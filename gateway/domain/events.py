@@ -292,7 +292,7 @@ class Events:
             self._wait_dropped(stream_id)
 
     def _wait_dropped(self, stream_id: UUID) -> None:
-        data = {"count": self._dropped.pop(stream_id)}
+        data = {"count": self._dropped.pop(stream_id), "reason": "buffer"}
         self._waiting.append((stream_id, DROPPED, TYPES[DROPPED], time.time(), None, None, None, data))
 
 
