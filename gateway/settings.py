@@ -279,6 +279,23 @@ class Settings(BaseModel):
     screencast_max_height: int = Field(
         1280, ge=100, le=8192, description="Largest height of these pictures in pixels; larger pages are made smaller."
     )
+    events_kept: int = Field(
+        50_000,
+        ge=1,
+        le=10_000_000,
+        description="Events that are kept in memory while the database is slow or away; of further ones only the count "
+        "is.",
+    )
+    events_days: int = Field(7, ge=1, le=3650, description="Days after which events and commands of runs are deleted.")
+    max_event_streams: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="Streams of events, and waits for one, that may be open on this gateway at once.",
+    )
+    event_heartbeat_seconds: float = Field(
+        15.0, gt=0, le=3600, description="Seconds without an event after which a stream says that it is still there."
+    )
 
     # Audit log
     audit_reads: bool = Field(True, description="Whether the audit log tells of reading, too.")

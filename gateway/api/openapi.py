@@ -75,6 +75,8 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], Any]) -> dic
         "parameters": _parameters(operation),
         "responses": {"200": _response("Default Response", schemas[operation.answer])},
     }
+    if operation.streams:
+        described["responses"]["200"]["content"] = {"text/event-stream": {"schema": schemas[operation.answer]}}
     if operation.description:
         described["description"] = operation.description
     if operation.body is not None:

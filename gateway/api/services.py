@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from gateway.api.inside import Inside
 from gateway.domain.access import Access
 from gateway.domain.ai_connections import AiConnections
+from gateway.domain.event_streams import EventStreams
 from gateway.domain.events import Events
 from gateway.domain.leases import Leases
 from gateway.domain.rate_limits import RateLimits
@@ -31,4 +32,5 @@ class Services:
     large_commands: LargeCommands
     inside: Inside
     events: Events
+    event_streams: EventStreams
     observers: BrowserObservers

@@ -61,6 +61,13 @@ audit_events_written = Counter("gateway_audit_events", "Audit events written.", 
 audit_events_lost = Counter(
     "gateway_audit_events_lost", "Audit events that could neither be written nor kept.", registry=registry
 )
+events_written = Counter("gateway_events", "Events of runs and updates written.", registry=registry)
+events_dropped = Counter(
+    "gateway_events_dropped", "Events of runs and updates that could neither be written nor kept.", registry=registry
+)
+event_streams_open = Gauge(
+    "gateway_event_streams_open", "Streams of events, and waits for one, that are open.", registry=registry
+)
 _requests = Histogram(
     "gateway_request_seconds",
     "Seconds to answer API requests, by route and status class.",

@@ -11,8 +11,7 @@ from uuid import UUID
 from pydantic import Field
 
 from gateway.api.models import Answer, Query, Time, optional
-from gateway.api.operations import Call, Operations
-from gateway.errors import RequestInvalid
+from gateway.api.operations import Call, Operations, invalid_field
 from gateway.store.runtimes import Run as Record
 
 operations = Operations("Runs")
@@ -115,10 +114,4 @@ def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
         moment, _, run_id = base64.urlsafe_b64decode(cursor).decode().partition("|")
         return datetime.fromisoformat(moment).astimezone(UTC), UUID(run_id)
     except (ValueError, OverflowError, binascii.Error):
-        message = "This is no cursor; give the nextCursor of the page before"
-        raise RequestInvalid(
-            f"The request is not valid: cursor: {message}.",
-            details={
-                "errors": [{"field": "cursor", "message": message, "value": cursor[:100], "code": "field.invalid"}]
-            },
-        ) from None
+        raise invalid_field("cursor", "This is no cursor; give the nextCursor of the page before", cursor) from None
