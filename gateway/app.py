@@ -108,7 +108,7 @@ async def build(
     access = Access(database, issuer, audit)
     events = Events()
     masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
-    observers = BrowserObservers([Pages(masking, settings.events_per_second)])
+    observers = BrowserObservers([Pages(masking)])
     living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
     services = Services(
         settings=settings,
