@@ -34,6 +34,7 @@ from gateway.launchers.base import Launcher
 from gateway.observer.masking import Masking
 from gateway.observer.observers import BrowserObservers
 from gateway.observer.pages import Pages
+from gateway.observer.refusals import Refusals
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.telemetry import metrics
@@ -108,7 +109,7 @@ async def build(
     access = Access(database, issuer, audit)
     events = Events()
     masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
-    observers = BrowserObservers([Pages(masking)])
+    observers = BrowserObservers([Pages(masking), Refusals(masking)])
     living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
     services = Services(
         settings=settings,
