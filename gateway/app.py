@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -32,9 +32,10 @@ from gateway.domain.spaces import Spaces
 from gateway.domain.supervisor import Supervisor
 from gateway.launchers.base import Launcher
 from gateway.observer.masking import Masking
-from gateway.observer.observers import BrowserObservers
+from gateway.observer.observers import BrowserObservers, Watcher
 from gateway.observer.pages import Pages
 from gateway.observer.refusals import Refusals
+from gateway.observer.screencast import ScreencastWatcher
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.telemetry import metrics
@@ -86,9 +87,20 @@ class Gateway:
                 await self.services.inside.aclose()
 
 
+def _watchers(settings: Settings) -> list[Watcher]:
+    masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
+    return [Pages(masking), Refusals(masking), ScreencastWatcher(settings)]
+
+
 async def build(
-    settings: Settings, database: Database, keys: KeySource, launcher: Launcher, gateway_id: UUID
+    settings: Settings,
+    database: Database,
+    keys: KeySource,
+    launcher: Launcher,
+    gateway_id: UUID,
+    watchers: Sequence[Watcher] | None = None,
 ) -> Gateway:
+    """`watchers`: what looks at browsers, if not all that there is."""
     audit = Audit(
         database,
         gateway_id,
@@ -108,8 +120,7 @@ async def build(
     attachments = Attachments()
     access = Access(database, issuer, audit)
     events = Events()
-    masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
-    observers = BrowserObservers([Pages(masking), Refusals(masking)])
+    observers = BrowserObservers(_watchers(settings) if watchers is None else watchers)
     living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
     services = Services(
         settings=settings,

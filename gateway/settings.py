@@ -269,6 +269,16 @@ class Settings(BaseModel):
     recording: bool = Field(
         False, description="Whether runs are recorded on video where the runtime does not say (`config.recording`)."
     )
+    screencast_fps: float = Field(
+        15.0, ge=1, le=60, description="Most pictures a second that a browser sends of a tab that somebody looks at."
+    )
+    screencast_quality: int = Field(70, ge=1, le=100, description="JPEG quality of these pictures.")
+    screencast_max_width: int = Field(
+        1280, ge=100, le=8192, description="Largest width of these pictures in pixels; larger pages are made smaller."
+    )
+    screencast_max_height: int = Field(
+        1280, ge=100, le=8192, description="Largest height of these pictures in pixels; larger pages are made smaller."
+    )
 
     # Audit log
     audit_reads: bool = Field(True, description="Whether the audit log tells of reading, too.")

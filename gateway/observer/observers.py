@@ -61,6 +61,8 @@ class BrowserObservers:
         return self._live.get(runtime_id)
 
     async def begin(self, observed: Observed) -> None:
+        if not self._watchers:
+            return
         observation = await self._watch(observed)
         if observation is None:
             observed.record.note("events.dropped", {"reason": "connection"})
