@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -34,8 +34,9 @@ from gateway.domain.spaces import Spaces
 from gateway.domain.supervisor import Supervisor
 from gateway.launchers.base import Launcher
 from gateway.observer.masking import Masking
-from gateway.observer.observers import BrowserObservers
+from gateway.observer.observers import BrowserObservers, Watcher
 from gateway.observer.pages import Pages
+from gateway.observer.refusals import Refusals
 from gateway.observer.screencast import ScreencastWatcher
 from gateway.settings import Settings
 from gateway.store.database import Database
@@ -89,9 +90,20 @@ class Gateway:
                 await self.services.inside.aclose()
 
 
+def _watchers(settings: Settings) -> list[Watcher]:
+    masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
+    return [Pages(masking), Refusals(masking), ScreencastWatcher(settings)]
+
+
 async def build(
-    settings: Settings, database: Database, keys: KeySource, launcher: Launcher, gateway_id: UUID
+    settings: Settings,
+    database: Database,
+    keys: KeySource,
+    launcher: Launcher,
+    gateway_id: UUID,
+    watchers: Sequence[Watcher] | None = None,
 ) -> Gateway:
+    """`watchers`: what looks at browsers, if not all that there is."""
     audit = Audit(
         database,
         gateway_id,
@@ -112,8 +124,7 @@ async def build(
     access = Access(database, issuer, audit)
     events = Events(database, kept=settings.events_kept, level=settings.event_level)
     event_streams = EventStreams(database, settings.max_event_streams)
-    masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
-    observers = BrowserObservers([Pages(masking, settings.events_per_second), ScreencastWatcher(settings)])
+    observers = BrowserObservers(_watchers(settings) if watchers is None else watchers)
     living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
     services = Services(
         settings=settings,
