@@ -16,15 +16,17 @@ from gateway.api import connect, discovery, docs, health, operations
 from gateway.api.frame import RequestFrame
 from gateway.api.inside import Inside
 from gateway.api.services import Services
-from gateway.api.spaces import ai_connections, connections, runs, runtimes, spaces, subaccounts
+from gateway.api.spaces import ai_connections, artifacts, connections, runs, runtimes, spaces, storage, subaccounts
 from gateway.api.spaces import events as run_events
 from gateway.crypto.tokens import TokenIssuer
 from gateway.domain.access import Access
 from gateway.domain.ai_connections import AiConnections
+from gateway.domain.artifacts import Artifacts
 from gateway.domain.attachments import Attachments
 from gateway.domain.audit import Audit
 from gateway.domain.event_streams import EventStreams
 from gateway.domain.events import Events
+from gateway.domain.files import Files
 from gateway.domain.leases import Leases
 from gateway.domain.providers import ProviderClient
 from gateway.domain.rate_limits import RateLimits
@@ -40,6 +42,7 @@ from gateway.observer.refusals import Refusals
 from gateway.observer.screencast import ScreencastWatcher
 from gateway.settings import Settings
 from gateway.store.database import Database
+from gateway.store.objects import Objects
 from gateway.telemetry import metrics
 from gateway.tunnel.large import LargeCommands
 
@@ -50,7 +53,17 @@ _DRAIN_SHARE = 0.8
 
 OPERATIONS = [
     operation
-    for resource in (ai_connections, spaces, runtimes, connections, runs, run_events, subaccounts)
+    for resource in (
+        ai_connections,
+        spaces,
+        storage,
+        runtimes,
+        connections,
+        runs,
+        run_events,
+        artifacts,
+        subaccounts,
+    )
     for operation in resource.operations.listed
 ]
 
@@ -77,7 +90,7 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Supervised from here on; on the way out nothing of it is left, and rows say so."""
-        async with self.audit.running(), self.services.events.running():
+        async with self.audit.running(), self.services.events.running(), self.services.files.running():
             await self.supervisor.start()
             try:
                 yield
@@ -126,6 +139,7 @@ async def build(
     event_streams = EventStreams(database, settings.max_event_streams)
     observers = BrowserObservers(_watchers(settings) if watchers is None else watchers)
     living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
+    files = Files(database, await asyncio.to_thread(Objects.of, settings), settings, audit, events)
     services = Services(
         settings=settings,
         database=database,
@@ -140,6 +154,8 @@ async def build(
         events=events,
         event_streams=event_streams,
         observers=observers,
+        files=files,
+        artifacts=Artifacts(database, files, audit),
     )
     supervisor = Supervisor(database, living, services.leases, launcher, access, event_streams, gateway_id)
     return Gateway(create_app(services), services, supervisor, providers, audit)
