@@ -31,6 +31,7 @@ launches = Histogram(
 launch_failures = Counter("gateway_launch_failures", "Launches that failed, by class.", ["class"], registry=registry)
 sockets_open = Gauge("gateway_sockets_open", "Websockets attached to leases.", registry=registry)
 sockets_closed = Counter("gateway_sockets_closed", "Websockets closed, by reason.", ["reason"], registry=registry)
+viewers_open = Gauge("gateway_viewers_open", "Websockets of live views.", registry=registry)
 attach_refusals = Counter("gateway_attach_refusals", "Attaches refused, by code.", ["code"], registry=registry)
 rate_limited = Counter(
     "gateway_rate_limited",
