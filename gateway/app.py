@@ -12,15 +12,17 @@ import structlog
 from starlette.routing import Router, WebSocketRoute
 from starlette.types import ASGIApp
 
-from gateway.api import connect, discovery, docs, health, operations
+from gateway.api import connect, discovery, docs, health, operations, viewers
 from gateway.api.frame import RequestFrame
 from gateway.api.inside import Inside
 from gateway.api.services import Services
 from gateway.api.spaces import ai_connections, connections, runs, runtimes, spaces, subaccounts
+from gateway.api.spaces import viewers as run_viewers
 from gateway.crypto.tokens import TokenIssuer
+from gateway.crypto.viewers import ViewerTokens
 from gateway.domain.access import Access
 from gateway.domain.ai_connections import AiConnections
-from gateway.domain.attachments import Attachments
+from gateway.domain.attachments import Attachments, ViewerClose
 from gateway.domain.audit import Audit
 from gateway.domain.events import Events
 from gateway.domain.leases import Leases
@@ -30,8 +32,11 @@ from gateway.domain.runtimes import Runtimes
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
 from gateway.domain.supervisor import Supervisor
+from gateway.domain.viewers import Viewers
 from gateway.launchers.base import Launcher
+from gateway.observer.masking import Masking
 from gateway.observer.observers import BrowserObservers
+from gateway.observer.pages import Pages
 from gateway.observer.screencast import ScreencastWatcher
 from gateway.settings import Settings
 from gateway.store.database import Database
@@ -45,7 +50,7 @@ _DRAIN_SHARE = 0.8
 
 OPERATIONS = [
     operation
-    for resource in (ai_connections, spaces, runtimes, connections, runs, subaccounts)
+    for resource in (ai_connections, spaces, runtimes, connections, runs, run_viewers, subaccounts)
     for operation in resource.operations.listed
 ]
 
@@ -64,6 +69,7 @@ class Gateway:
         """Take nothing new, close sockets, end browsers, write it down; within the grace, or as far as it goes."""
         try:
             async with asyncio.timeout(self.services.settings.shutdown_grace_seconds * _DRAIN_SHARE):
+                self.services.viewers.close_all(ViewerClose.DRAINING)
                 await self.services.runtimes.drain()
         except TimeoutError:
             _log.error("not all runtimes could be stopped within the grace")
@@ -96,7 +102,8 @@ async def build(
     )
     secrets = SecretStore(keys, audit)
     async with database.begin() as connection:
-        issuer = TokenIssuer(await secrets.pepper(connection))
+        pepper = await secrets.pepper(connection)
+    issuer = TokenIssuer(pepper)
     providers = ProviderClient(
         settings.openai_base_url,
         settings.anthropic_base_url,
@@ -106,7 +113,8 @@ async def build(
     attachments = Attachments()
     access = Access(database, issuer, audit)
     events = Events()
-    observers = BrowserObservers([ScreencastWatcher(settings)])
+    masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
+    observers = BrowserObservers([Pages(masking, settings.events_per_second), ScreencastWatcher(settings)])
     living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
     services = Services(
         settings=settings,
@@ -121,6 +129,7 @@ async def build(
         inside=Inside(settings.max_discovery_bytes),
         events=events,
         observers=observers,
+        viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit),
     )
     supervisor = Supervisor(database, living, services.leases, launcher, access, gateway_id)
     return Gateway(create_app(services), services, supervisor, providers, audit)
@@ -133,6 +142,7 @@ def create_app(services: Services) -> ASGIApp:
         WebSocketRoute("/v1/connect/{token}/{below:path}", connect.Connect()),
         *connect.PLAIN_ROUTES,
         *discovery.ROUTES,
+        *viewers.ROUTES,
         *health.ROUTES,
         *docs.routes(OPERATIONS),
     ]

@@ -256,6 +256,23 @@ class Settings(BaseModel):
     event_level: Literal["off", "lifecycle", "standard", "full"] = Field(
         "standard", description="How much is recorded of a run whose runtime does not say (`config.events`)."
     )
+    event_masked_parameters: tuple[str, ...] = Field(
+        (),
+        description="Names of parameters in addresses whose values are secrets, beside those that are known for it; "
+        "they are masked before an address is recorded.",
+    )
+    event_text_characters: int = Field(
+        2048,
+        ge=64,
+        le=65536,
+        description="Longest address, console message or error that is recorded; the rest is cut.",
+    )
+    events_per_second: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="Events of one type that are recorded of a run in a second; of further ones only the count is.",
+    )
     recording: bool = Field(
         False, description="Whether runs are recorded on video where the runtime does not say (`config.recording`)."
     )
@@ -315,7 +332,13 @@ class Settings(BaseModel):
         return value
 
     @field_validator(
-        "trusted_hosts", "allowed_origins", "egress_allow", "egress_deny", "viewer_frame_ancestors", mode="before"
+        "trusted_hosts",
+        "allowed_origins",
+        "egress_allow",
+        "egress_deny",
+        "event_masked_parameters",
+        "viewer_frame_ancestors",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: Any) -> Any:

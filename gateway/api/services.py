@@ -12,6 +12,7 @@ from gateway.domain.leases import Leases
 from gateway.domain.rate_limits import RateLimits
 from gateway.domain.runtimes import Runtimes
 from gateway.domain.spaces import Spaces
+from gateway.domain.viewers import Viewers
 from gateway.observer.observers import BrowserObservers
 from gateway.settings import Settings
 from gateway.store.database import Database
@@ -32,3 +33,4 @@ class Services:
     inside: Inside
     events: Events
     observers: BrowserObservers
+    viewers: Viewers

@@ -12,11 +12,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from enum import Enum
 from uuid import UUID
 
 from gateway.crypto.viewers import Kind, Viewer, ViewerTokens
 from gateway.domain import audit
+from gateway.domain.attachments import ViewerClose
 from gateway.domain.audit import Action, Audit, Origin
 from gateway.domain.identifiers import new_id, not_found
 from gateway.domain.runtimes import SILENT_SECONDS, Runtimes
@@ -30,30 +30,6 @@ from gateway.telemetry import metrics
 
 DEFAULT_SECONDS = 3600
 MOST_SECONDS = 86400
-
-
-class ViewerClose(Enum):
-    """Why a live view's socket ends: close code and reason, which its page tells (docs/close-codes.md)."""
-
-    LEFT = (1000, "viewer_left")
-    DRAINING = (1001, "draining")
-    HOST_LOST = (1011, "host_lost")
-    BROWSER_LOST = (1011, "browser_lost")
-    TOO_SLOW = (1011, "ping_timeout")
-    TOO_BIG = (1009, "too_big")
-    MESSAGE_INVALID = (4400, "message_invalid")
-    EXPIRED = (4401, "viewer_expired")
-    CONTROL_REFUSED = (4403, "control_refused")
-    RUN_ENDED = (4404, "run_ended")
-    TOO_MANY = (4429, "too_many_viewers")
-
-    @property
-    def code(self) -> int:
-        return self.value[0]
-
-    @property
-    def reason(self) -> str:
-        return self.value[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +87,7 @@ class Viewers:
         may_control: bool = False,
         activity: bool = False,
     ) -> Minted:
-        """A viewer of a run that the caller can see. Raises NotFound, and Conflict for a live view of what has ended."""
+        """A viewer of a run that the caller can see. Raises NotFound, and Conflict for a live view of an ended run."""
         viewer_id = new_id()
         with self._audit.noting(Action.VIEWER_MINTED, viewer_id) as noting:
             noting.details = {"runId": str(run_id), "kind": kind.name.lower(), "control": may_control}
@@ -189,9 +165,7 @@ class Viewers:
             details={"runId": str(viewer.run_id)},
             origin=origin,
         )
-        expiry = asyncio.get_running_loop().call_later(
-            max(0.0, viewer.seconds_left()), seat.close, ViewerClose.EXPIRED
-        )
+        expiry = asyncio.get_running_loop().call_later(max(0.0, viewer.seconds_left()), seat.close, ViewerClose.EXPIRED)
         try:
             yield seat
         finally:
@@ -199,9 +173,7 @@ class Viewers:
             self._seats.discard(seat)
             metrics.viewers_open.dec()
             if here:
-                self._audit.note(
-                    Action.VIEWER_CLOSED, viewer.id, details={"runId": str(viewer.run_id)}, origin=origin
-                )
+                self._audit.note(Action.VIEWER_CLOSED, viewer.id, details={"runId": str(viewer.run_id)}, origin=origin)
 
     def _refuse_above_limits(self, run_id: UUID) -> None:
         most, most_of_run = self._settings.max_viewers, self._settings.max_viewers_per_run
@@ -210,7 +182,9 @@ class Viewers:
                 f"This gateway may have {most} live views open at once.", "gateway.max_viewers", retry_after=5
             )
         if sum(seat.viewer.run_id == run_id for seat in self._seats) >= most_of_run:
-            raise LimitReached(f"A run may have {most_of_run} live views open at once.", "run.max_viewers", retry_after=5)
+            raise LimitReached(
+                f"A run may have {most_of_run} live views open at once.", "run.max_viewers", retry_after=5
+            )
 
     def close_all(self, why: ViewerClose) -> None:
         for seat in list(self._seats):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol
 from uuid import UUID
 
 import structlog
@@ -14,12 +14,14 @@ from gateway.observer.devtools import DevTools, DevToolsError
 
 _log = structlog.get_logger("gateway.observer")
 
+# Between two attempts at a browser that can't be reached, and is not known to have ended.
+_AGAIN_SECONDS = 0.5
 # In which what a browser left must be kept; it goes on behind the answer to a stop.
 _END_SECONDS = 5.0
 
 
 class Observation:
-    """One live run that is watched."""
+    """One live run that is watched. `devtools` is another one after its connection broke (see Watching.resume)."""
 
     def __init__(self, observed: Observed, devtools: DevTools) -> None:
         self.observed = observed
@@ -29,6 +31,9 @@ class Observation:
 
 class Watching(Protocol):
     """A watcher of one run, from the run's begin to its end."""
+
+    async def resume(self) -> None:
+        """The connection broke and there is a new one, on which nothing is set up. May raise DevToolsError."""
 
     async def end(self) -> None:
         """The browser is gone; keep what is worth keeping."""
@@ -56,23 +61,54 @@ class BrowserObservers:
     async def begin(self, observed: Observed) -> None:
         try:
             observation = Observation(observed, await DevTools.connect(observed.browser.devtools_url))
+        except DevToolsError as error:
+            _cannot_watch(observed, error)
+            return
+        try:
             for watcher in self._watchers:
                 watching = await watcher.begin(observation)
                 if watching is not None:
                     observation.watching.append(watching)
-        except DevToolsError as error:
-            _log.error("a browser can't be watched", runtime_id=str(observed.runtime_id), cause=str(error))
+        except BaseException as error:
+            await observation.devtools.close()
+            if not isinstance(error, DevToolsError):
+                raise
+            _cannot_watch(observed, error)
             return
         self._live[observed.runtime_id] = observation
+        self._spawn(self._keep(observation))
+
+    async def _keep(self, observation: Observation) -> None:
+        """Connect anew as often as the connection breaks while the browser lives, and tell that there was a gap."""
+        observed = observation.observed
+        ended = observed.browser.ended
+        while True:
+            await observation.devtools.closed.wait()
+            # A browser that ends takes its connection with it a moment before its end is known.
+            await asyncio.wait({ended}, timeout=_AGAIN_SECONDS)
+            if ended.done():
+                return
+            try:
+                observation.devtools = await DevTools.connect(observed.browser.devtools_url)
+                observed.record.note("events.dropped", {"reason": "connection"})
+                for watching in observation.watching:
+                    await watching.resume()
+            except DevToolsError as error:
+                await observation.devtools.close()
+                _log.warning("a browser can't be watched again yet", run_id=str(observed.run_id), cause=str(error))
 
     async def end(self, observed: Observed) -> None:
         observation = self._live.pop(observed.runtime_id, None)
         if observation is None:
             return
-        ending = asyncio.create_task(self._end(observation))
-        self._tasks.add(ending)
-        ending.add_done_callback(self._tasks.discard)
+        ending = self._spawn(self._end(observation))
         await asyncio.wait({ending}, timeout=_END_SECONDS)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _end(self, observation: Observation) -> None:
         await observation.devtools.close()
@@ -87,3 +123,8 @@ class BrowserObservers:
         """Return when what ended browsers left is kept."""
         if self._tasks:
             await asyncio.wait(set(self._tasks))
+
+
+def _cannot_watch(observed: Observed, error: Exception) -> None:
+    observed.record.note("events.dropped", {"reason": "connection"})
+    _log.error("a browser can't be watched", runtime_id=str(observed.runtime_id), cause=str(error))

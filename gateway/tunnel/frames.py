@@ -21,6 +21,7 @@ Buffer = bytes | bytearray | memoryview
 _FIN = 0x80
 _MASKED = 0x80
 _LONGEST_CONTROL = 125
+_WHOLE_TEXT = _FIN | 0x1
 # The first two bytes of a whole text message of no bytes, and of one whose length has two bytes of its own.
 _TEXT = 0x8100
 _TEXT_126 = 0x817E
@@ -374,6 +375,89 @@ class MessageReader:
                 self._oversized = False
         self.held = len(self._collected) if self._collected is not None else 0
         return position + taken
+
+
+class MessageCollector:
+    """Collects what a browser says to us alone: whole messages, and its control frames in `controls`."""
+
+    __slots__ = ("_fragments", "_held", "_largest", "_needed", "_size", "controls")
+
+    def __init__(self, largest: int) -> None:
+        self._largest = largest
+        # A frame of which a part has come, and how much of it there has to be before it is looked at again.
+        self._held = bytearray()
+        self._needed = 0
+        # The frames so far of a message in several.
+        self._fragments: list[bytes] | None = None
+        self._size = 0
+        self.controls: list[tuple[int, bytes]] = []
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The messages that are whole now. Raises FrameError, TooBig, after which it is of no more use."""
+        if self._held:
+            self._held += data
+            if len(self._held) < self._needed:
+                return []
+            data = bytes(self._held)
+            self._held = bytearray()
+        found: list[bytes] = []
+        position, end = 0, len(data)
+        while position < end:
+            payload = self._payload(data, position, end)
+            if payload > end:
+                self._needed = payload - position
+                self._held += memoryview(data)[position:]
+                break
+            after = payload + self._length(data, position, payload)
+            if after > end:
+                self._needed = after - position
+                self._held += memoryview(data)[position:]
+                break
+            if data[position] == _WHOLE_TEXT and self._fragments is None:
+                found.append(data[payload:after])
+            else:
+                self._rare(data[position], data[payload:after], found)
+            position = after
+        return found
+
+    def _payload(self, data: bytes, position: int, end: int) -> int:
+        """Where the payload of the frame begins; beyond the end where that can't be told yet."""
+        if end - position < 2:
+            return position + 2
+        second = data[position + 1]
+        if second < 126:
+            return position + 2
+        if second & _MASKED:
+            raise FrameError("a masked frame")
+        return position + (4 if second == 126 else 10)
+
+    def _length(self, data: bytes, position: int, payload: int) -> int:
+        second = data[position + 1]
+        length = second if second < 126 else int.from_bytes(data[position + 2 : payload])
+        if length + self._size > self._largest:
+            raise TooBig
+        return length
+
+    def _rare(self, first: int, payload: bytes, found: list[bytes]) -> None:
+        """A control frame, or a part of a message."""
+        opcode, fin = first & 0x0F, first & _FIN
+        if first & 0x70:
+            raise FrameError("a frame with reserved bits")
+        if opcode in _CONTROL:
+            if not fin or len(payload) > _LONGEST_CONTROL:
+                raise FrameError("a control frame in fragments, or a long one")
+            self.controls.append((opcode, payload))
+            return
+        if opcode not in (Opcode.CONTINUATION, *_DATA) or (opcode == Opcode.CONTINUATION) is (self._fragments is None):
+            raise FrameError(f"a frame with the opcode {opcode} where it may not be")
+        if self._fragments is None:
+            self._fragments = []
+        self._fragments.append(payload)
+        self._size += len(payload)
+        if fin:
+            found.append(b"".join(self._fragments))
+            self._fragments = None
+            self._size = 0
 
 
 def _unmasked(payload: Buffer, key: bytes) -> bytes:
