@@ -15,6 +15,7 @@ from gateway.domain.leases import Leases
 from gateway.domain.rate_limits import RateLimits
 from gateway.domain.runtimes import Runtimes
 from gateway.domain.spaces import Spaces
+from gateway.domain.viewers import Viewers
 from gateway.observer.observers import BrowserObservers
 from gateway.settings import Settings
 from gateway.store.database import Database
@@ -38,3 +39,4 @@ class Services:
     observers: BrowserObservers
     files: Files
     artifacts: Artifacts
+    viewers: Viewers
