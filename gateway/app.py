@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -12,7 +12,7 @@ import structlog
 from starlette.routing import Router, WebSocketRoute
 from starlette.types import ASGIApp
 
-from gateway.api import connect, discovery, docs, health, operations
+from gateway.api import connect, discovery, docs, health, operations, viewers
 from gateway.api.frame import RequestFrame
 from gateway.api.inside import Inside
 from gateway.api.services import Services
@@ -27,12 +27,16 @@ from gateway.api.spaces import (
     storage,
     subaccounts,
 )
+from gateway.api.spaces import events as run_events
+from gateway.api.spaces import viewers as run_viewers
 from gateway.crypto.tokens import TokenIssuer
+from gateway.crypto.viewers import ViewerTokens
 from gateway.domain.access import Access
 from gateway.domain.ai_connections import AiConnections
 from gateway.domain.artifacts import Artifacts
-from gateway.domain.attachments import Attachments
+from gateway.domain.attachments import Attachments, ViewerClose
 from gateway.domain.audit import Audit
+from gateway.domain.event_streams import EventStreams
 from gateway.domain.events import Events
 from gateway.domain.files import Files
 from gateway.domain.leases import Leases
@@ -43,10 +47,13 @@ from gateway.domain.runtimes import Runtimes
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
 from gateway.domain.supervisor import Supervisor
+from gateway.domain.viewers import Viewers
 from gateway.launchers.base import Launcher
 from gateway.observer.masking import Masking
-from gateway.observer.observers import BrowserObservers
+from gateway.observer.observers import BrowserObservers, Watcher
 from gateway.observer.pages import Pages
+from gateway.observer.refusals import Refusals
+from gateway.observer.screencast import ScreencastWatcher
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.store.objects import Objects
@@ -68,6 +75,8 @@ OPERATIONS = [
         connections,
         runtime_files,
         runs,
+        run_events,
+        run_viewers,
         artifacts,
         subaccounts,
     )
@@ -87,8 +96,10 @@ class Gateway:
 
     async def drain(self) -> None:
         """Take nothing new, close sockets, end browsers, write it down; within the grace, or as far as it goes."""
+        self.services.event_streams.close()
         try:
             async with asyncio.timeout(self.services.settings.shutdown_grace_seconds * _DRAIN_SHARE):
+                self.services.viewers.close_all(ViewerClose.DRAINING)
                 await self.services.runtimes.drain()
         except TimeoutError:
             _log.error("not all runtimes could be stopped within the grace")
@@ -96,7 +107,7 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Supervised from here on; on the way out nothing of it is left, and rows say so."""
-        async with self.audit.running(), self.services.files.running():
+        async with self.audit.running(), self.services.events.running(), self.services.files.running():
             await self.supervisor.start()
             try:
                 yield
@@ -109,9 +120,20 @@ class Gateway:
                 await self.services.inside.aclose()
 
 
+def _watchers(settings: Settings) -> list[Watcher]:
+    masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
+    return [Pages(masking), Refusals(masking), ScreencastWatcher(settings)]
+
+
 async def build(
-    settings: Settings, database: Database, keys: KeySource, launcher: Launcher, gateway_id: UUID
+    settings: Settings,
+    database: Database,
+    keys: KeySource,
+    launcher: Launcher,
+    gateway_id: UUID,
+    watchers: Sequence[Watcher] | None = None,
 ) -> Gateway:
+    """`watchers`: what looks at browsers, if not all that there is."""
     audit = Audit(
         database,
         gateway_id,
@@ -121,7 +143,8 @@ async def build(
     )
     secrets = SecretStore(keys, audit)
     async with database.begin() as connection:
-        issuer = TokenIssuer(await secrets.pepper(connection))
+        pepper = await secrets.pepper(connection)
+    issuer = TokenIssuer(pepper)
     providers = ProviderClient(
         settings.openai_base_url,
         settings.anthropic_base_url,
@@ -130,11 +153,11 @@ async def build(
     )
     attachments = Attachments()
     access = Access(database, issuer, audit)
-    events = Events()
+    events = Events(database, kept=settings.events_kept, level=settings.event_level)
+    event_streams = EventStreams(database, settings.max_event_streams)
     files = Files(database, await asyncio.to_thread(Objects.of, settings), settings, audit, events)
     run_artifacts = Artifacts(database, files, audit)
-    masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
-    observers = BrowserObservers([Pages(masking, settings.events_per_second)])
+    observers = BrowserObservers(_watchers(settings) if watchers is None else watchers)
     living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
     services = Services(
         settings=settings,
@@ -148,12 +171,14 @@ async def build(
         large_commands=LargeCommands(settings.max_held_bytes, settings.large_command_seconds),
         inside=Inside(settings.max_discovery_bytes),
         events=events,
+        event_streams=event_streams,
         observers=observers,
         files=files,
         artifacts=run_artifacts,
         runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit),
+        viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit),
     )
-    supervisor = Supervisor(database, living, services.leases, launcher, access, gateway_id)
+    supervisor = Supervisor(database, living, services.leases, launcher, access, event_streams, gateway_id)
     return Gateway(create_app(services), services, supervisor, providers, audit)
 
 
@@ -164,6 +189,7 @@ def create_app(services: Services) -> ASGIApp:
         WebSocketRoute("/v1/connect/{token}/{below:path}", connect.Connect()),
         *connect.PLAIN_ROUTES,
         *discovery.ROUTES,
+        *viewers.ROUTES,
         *health.ROUTES,
         *docs.routes(OPERATIONS),
     ]

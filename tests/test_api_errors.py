@@ -457,7 +457,7 @@ async def test_without_a_database_everything_is_503_until_it_is_back(settings: S
             await schema.upgrade(database)
             key = await write_first_key(database, SecretStore(keys), Path(directory) / "api-key")
             assert key is not None
-            built = await build(settings, database, keys, WorkingLauncher(), uuid4())
+            built = await build(settings, database, keys, WorkingLauncher(), uuid4(), ())
             transport = httpx.ASGITransport(built.app)
             async with (
                 built.running(),

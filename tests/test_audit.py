@@ -108,7 +108,7 @@ async def neighbour(
     settings: Settings, database: Database, keys: KeySource, api_key: str
 ) -> AsyncIterator[tuple[Gateway, httpx.AsyncClient]]:
     """A second gateway on the database, and a client of it."""
-    built = await build(settings, database, keys, WorkingLauncher(), uuid4())
+    built = await build(settings, database, keys, WorkingLauncher(), uuid4(), ())
     headers = {"Authorization": f"Bearer {api_key}"}
     transport = httpx.ASGITransport(built.app)
     async with (

@@ -79,6 +79,8 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], Any]) -> dic
         "parameters": _parameters(operation),
         "responses": _successes(operation, schemas),
     }
+    if operation.streams and operation.answer is not None:
+        described["responses"]["200"]["content"] = {"text/event-stream": {"schema": schemas[operation.answer]}}
     if operation.description:
         described["description"] = operation.description
     if operation.body is not None:

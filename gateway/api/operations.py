@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
+from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -86,6 +87,8 @@ class Operation:
     # None for raw bytes.
     answer: type[BaseModel] | None
     errors: tuple[int, ...]
+    # Whether it answers with server-sent events, each with an `answer`.
+    streams: bool
 
     async def respond(self, request: Request) -> Response:
         services: Services = request.app.state.services
@@ -94,7 +97,9 @@ class Operation:
         services.rate_limits.take(principal.key_id)
         arguments: dict[str, Any] = {}
         if self.query is not None:
-            arguments["query"] = _validated(self.query.model_validate, dict(request.query_params), self.query)
+            arguments["query"] = _validated(
+                self.query.model_validate, _given(request.query_params, self.query), self.query
+            )
         if self.body is not None:
             raw = await read_json(request, services.settings.max_body_bytes)
             arguments["body"] = _validated(self.body.model_validate_json, raw, self.body)
@@ -137,6 +142,7 @@ class Operations:
         id: str,  # noqa: A002  (as OpenAPI's operationId)
         summary: str,
         errors: tuple[int, ...] = (),
+        streams: bool = False,
     ) -> Callable[[Handler], Handler]:
         def declare(handler: Handler) -> Handler:
             types = typing.get_type_hints(handler)
@@ -156,6 +162,7 @@ class Operations:
                     query=types.get("query"),
                     answer=answers[0] if answers else None,
                     errors=errors,
+                    streams=streams,
                 )
             )
             return handler
@@ -212,6 +219,24 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 def _too_large(limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"The body is larger than {limit} bytes.", details={"limit": limit})
+
+
+def invalid_field(field: str, message: str, value: str) -> RequestInvalid:
+    """What is told of one wrong field that no model could judge."""
+    return RequestInvalid(
+        f"The request is not valid: {field}: {message}.",
+        details={"errors": [{"field": field, "message": message, "value": _shown(value), "code": "field.invalid"}]},
+    )
+
+
+def _given(query: QueryParams, model: type[BaseModel]) -> dict[str, Any]:
+    """A query as its model reads it: what may be several is given several times, or with commas."""
+    given: dict[str, Any] = dict(query)
+    for name, field in model.model_fields.items():
+        alias = field.alias or name
+        if alias in given and typing.get_origin(field.annotation) is list:
+            given[alias] = [part.strip() for value in query.getlist(alias) for part in value.split(",")]
+    return given
 
 
 def _validated(validate: Callable[[Any], Model], given: Any, model: type[Model]) -> Model:

@@ -8,6 +8,7 @@ from gateway.api.inside import Inside
 from gateway.domain.access import Access
 from gateway.domain.ai_connections import AiConnections
 from gateway.domain.artifacts import Artifacts
+from gateway.domain.event_streams import EventStreams
 from gateway.domain.events import Events
 from gateway.domain.files import Files
 from gateway.domain.leases import Leases
@@ -15,6 +16,7 @@ from gateway.domain.rate_limits import RateLimits
 from gateway.domain.runtime_files import RuntimeFiles
 from gateway.domain.runtimes import Runtimes
 from gateway.domain.spaces import Spaces
+from gateway.domain.viewers import Viewers
 from gateway.observer.observers import BrowserObservers
 from gateway.settings import Settings
 from gateway.store.database import Database
@@ -34,7 +36,9 @@ class Services:
     large_commands: LargeCommands
     inside: Inside
     events: Events
+    event_streams: EventStreams
     observers: BrowserObservers
     files: Files
     artifacts: Artifacts
     runtime_files: RuntimeFiles
+    viewers: Viewers

@@ -17,8 +17,10 @@ def upgrade() -> None:
         "event_counters",
         sa.Column("stream_id", sa.Uuid(), nullable=False),
         sa.Column("last", sa.BigInteger(), nullable=False),
+        sa.Column("oldest", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("stream_id", name=op.f("event_counters_pkey")),
     )
+    op.create_index(op.f("event_counters_oldest_idx"), "event_counters", ["oldest"], unique=False)
     op.create_table(
         "events",
         sa.Column("stream_id", sa.Uuid(), nullable=False),
@@ -44,7 +46,20 @@ def upgrade() -> None:
     op.create_index(
         op.f("events_stream_id_type_sequence_idx"), "events", ["stream_id", "type", "sequence"], unique=False
     )
-    op.create_index(op.f("events_time_idx"), "events", ["time"], unique=False, postgresql_using="brin")
+    op.create_index(
+        "events_page_idx",
+        "events",
+        ["stream_id", "page_id", "sequence"],
+        unique=False,
+        postgresql_where=sa.text("page_id IS NOT NULL"),
+    )
+    op.create_index(
+        "events_connection_idx",
+        "events",
+        ["stream_id", "connection_id", "sequence"],
+        unique=False,
+        postgresql_where=sa.text("connection_id IS NOT NULL"),
+    )
     op.create_table(
         "files",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -150,9 +165,9 @@ def upgrade() -> None:
         sa.Column("error_message", sa.Text(), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("run_commands_run_id_fkey"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("run_commands_pkey")),
     )
     op.create_index(
         op.f("run_commands_run_id_created_at_id_idx"), "run_commands", ["run_id", "created_at", "id"], unique=False
     )
+    op.create_index(op.f("run_commands_created_at_idx"), "run_commands", ["created_at"], unique=False)
