@@ -49,6 +49,7 @@ from gateway.domain.spaces import Spaces
 from gateway.domain.supervisor import Supervisor
 from gateway.domain.viewers import Viewers
 from gateway.launchers.base import Launcher
+from gateway.observer.downloads import Downloads
 from gateway.observer.masking import Masking
 from gateway.observer.observers import BrowserObservers, Watcher
 from gateway.observer.pages import Pages
@@ -120,9 +121,14 @@ class Gateway:
                 await self.services.inside.aclose()
 
 
-def _watchers(settings: Settings) -> list[Watcher]:
+def _watchers(settings: Settings, artifacts: Artifacts) -> list[Watcher]:
     masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
-    return [Pages(masking), Refusals(masking), ScreencastWatcher(settings)]
+    return [
+        Pages(masking),
+        Refusals(masking),
+        Downloads(artifacts, masking, settings.max_uploads),
+        ScreencastWatcher(settings),
+    ]
 
 
 async def build(
@@ -157,7 +163,7 @@ async def build(
     event_streams = EventStreams(database, settings.max_event_streams)
     files = Files(database, await asyncio.to_thread(Objects.of, settings), settings, audit, events)
     run_artifacts = Artifacts(database, files, audit)
-    observers = BrowserObservers(_watchers(settings) if watchers is None else watchers)
+    observers = BrowserObservers(_watchers(settings, run_artifacts) if watchers is None else watchers)
     living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
     services = Services(
         settings=settings,

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from gateway.egress.usage import Usage
 from gateway.errors import LaunchFailed
-from gateway.launchers.base import BrowserName, Ending, LaunchSpec
+from gateway.launchers.base import BrowserName, Ending, FilesHold, LaunchSpec
 
 BROWSER_USER = 870_123
 
@@ -23,6 +23,7 @@ class FakeBrowser:
         self.version = "1.2.3.4"
         self.devtools_url = "ws://127.0.0.1:9/devtools/browser/none"
         self.files_dir = "/nonexistent/downloads"
+        self.files = FilesHold()
         self.usage = Usage()
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 

@@ -150,9 +150,7 @@ class RuntimeFiles:
         to: str,
         artifact: WantedArtifact | None,
     ) -> tuple[File, Artifact | None]:
-        stack = contextlib.ExitStack()
-        try:
-            descriptor: int = await in_thread(stack.enter_context, directory.reading(segments))
+        async with reading(directory, segments) as descriptor:
             content_type = guessed_type(name)
             if artifact is None:
                 told = NewFile(name=name, path=to, content_type=content_type)
@@ -166,8 +164,6 @@ class RuntimeFiles:
                 content_type=content_type,
                 or_another=False,
             )
-        finally:
-            await in_thread(stack.close)
 
     def _live(self, runtime_id: UUID) -> Observed:
         observed = self._runtimes.observed(runtime_id)
@@ -222,6 +218,16 @@ class RuntimeFiles:
                 "runtime_file.timeout",
                 details={"seconds": seconds},
             ) from None
+
+
+@contextlib.asynccontextmanager
+async def reading(directory: FilesDir, segments: tuple[str, ...]) -> AsyncIterator[int]:
+    """A descriptor to read a file of a runtime by; raises NotAFile."""
+    stack = contextlib.ExitStack()
+    try:
+        yield await in_thread(stack.enter_context, directory.reading(segments))
+    finally:
+        await in_thread(stack.close)
 
 
 async def bytes_of(descriptor: int) -> AsyncIterator[bytes]:
