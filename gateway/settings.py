@@ -364,7 +364,7 @@ class Settings(BaseModel):
     )
     file_grace_seconds: float = Field(
         3600.0,
-        ge=0,
+        ge=60,
         le=604800,
         description="Age from which bytes that belong to no file are removed. What is just being written has none yet.",
     )

@@ -10,11 +10,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, exists, func, insert, select, text
+from sqlalchemy import delete, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.scope import Scope
-from gateway.store.tables import files, recordings, spaces, subaccounts
+from gateway.store.tables import files, spaces, subaccounts
 
 # Of a path, what is indexed.
 _INDEXED = 512
@@ -188,11 +188,15 @@ async def remove_expired(connection: AsyncConnection, most: int) -> list[str]:
 
 async def without_row(connection: AsyncConnection, keys: list[str]) -> list[str]:
     """Which of these objects belong to no file and no recording."""
-    given = select(func.unnest(keys).label("key")).subquery()
     rows = await connection.execute(
-        select(given.c.key).where(
-            ~exists().where(files.c.object_key == given.c.key), ~exists().where(recordings.c.object_key == given.c.key)
-        )
+        text(
+            """
+            SELECT key FROM unnest(CAST(:keys AS text[])) AS given (key)
+            WHERE NOT EXISTS (SELECT FROM files WHERE object_key = key)
+                AND NOT EXISTS (SELECT FROM recordings WHERE object_key = key)
+            """
+        ),
+        {"keys": keys},
     )
     return list(rows.scalars())
 
