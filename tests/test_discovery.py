@@ -31,6 +31,8 @@ from tests.gateway_process import temporary_data_dir
 from tests.launchers import FakeBrowser, WorkingLauncher
 from tests.serving import serving
 
+pytestmark = pytest.mark.usefixtures("unwatched")
+
 MOST_BYTES = 4096
 ATTACH_SECONDS = 0.5
 NOBODYS_TOKEN = TokenIssuer(bytes(32)).lease_token().secret
