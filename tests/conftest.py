@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -18,16 +18,15 @@ import pytest_asyncio
 from gateway.app import Gateway, build
 from gateway.crypto.keyring import create_key_file
 from gateway.domain.first_start import write_first_key
-from gateway.domain.observation import Observed
 from gateway.domain.secrets import KeySource, SecretStore
-from gateway.observer.observers import BrowserObservers
+from gateway.observer.observers import Watcher
 from gateway.settings import Settings
 from gateway.store import schema
 from gateway.store.database import Database
 from gateway.store.embedded import EmbeddedPostgres
 from gateway.telemetry import logs
 from tests import scratch
-from tests.launchers import FakeBrowser, WorkingLauncher
+from tests.launchers import WorkingLauncher
 from tests.recorder import recorded
 
 # Each worker's own, since all of them may use one server.
@@ -168,21 +167,15 @@ def keys(tmp_path: Path) -> KeySource:
 
 
 @pytest.fixture
-def unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody watches a browser that a test plays: only its clients speak with it."""
-    begin = BrowserObservers.begin
-
-    async def begin_on_real_ones(self: BrowserObservers, observed: Observed) -> None:
-        if not isinstance(observed.browser, FakeBrowser):
-            await begin(self, observed)
-
-    monkeypatch.setattr(BrowserObservers, "begin", begin_on_real_ones)
-
-
-@pytest.fixture
 def launcher() -> WorkingLauncher:
     """A launcher without browsers; a test that wants another one overrides this fixture."""
     return WorkingLauncher()
+
+
+@pytest.fixture
+def watchers() -> Sequence[Watcher] | None:
+    """None of them, since there are no browsers; a test with real ones returns None for all that there are."""
+    return ()
 
 
 @pytest_asyncio.fixture
@@ -195,10 +188,15 @@ async def api_key(database: Database, keys: KeySource, tmp_path: Path) -> str:
 
 @pytest_asyncio.fixture
 async def gateway(
-    settings: Settings, database: Database, keys: KeySource, launcher: WorkingLauncher, api_key: str
+    settings: Settings,
+    database: Database,
+    keys: KeySource,
+    launcher: WorkingLauncher,
+    api_key: str,
+    watchers: Sequence[Watcher] | None,
 ) -> AsyncIterator[Gateway]:
     """A whole gateway in this process, whose launcher starts no browsers."""
-    built = await build(settings, database, keys, launcher, uuid4())
+    built = await build(settings, database, keys, launcher, uuid4(), watchers)
     async with built.running():
         yield built
 

@@ -31,8 +31,6 @@ from tests.gateway_process import temporary_data_dir
 from tests.launchers import FakeBrowser, WorkingLauncher
 from tests.serving import serving
 
-pytestmark = pytest.mark.usefixtures("unwatched")
-
 MOST_BYTES = 4096
 ATTACH_SECONDS = 0.5
 NOBODYS_TOKEN = TokenIssuer(bytes(32)).lease_token().secret
@@ -113,10 +111,7 @@ class Port:
 
 @pytest.fixture
 def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
-    return settings.model_copy(
-        update={"max_discovery_bytes": MOST_BYTES, "attach_timeout_seconds": ATTACH_SECONDS}
-        | getattr(request, "param", {})
-    )
+    return settings.model_copy(update={"max_discovery_bytes": MOST_BYTES} | getattr(request, "param", {}))
 
 
 @pytest_asyncio.fixture
@@ -468,6 +463,7 @@ async def test_the_addresses_of_websockets_want_an_upgrade(port: Port, lease: Le
 # Browsers that do not answer well
 
 
+@pytest.mark.parametrize("settings", [{"attach_timeout_seconds": ATTACH_SECONDS}], indirect=True)
 async def test_a_browser_that_is_silent_is_503_within_the_attach_timeout(
     port: Port, endpoint: Endpoint, lease: Lease
 ) -> None:
@@ -555,7 +551,7 @@ async def pair(
     port: Port, settings: Settings, database_url: str, database: Database, keys: KeySource, api_key: str
 ) -> AsyncIterator[Pair]:
     other = Database(database_url, 10)
-    edge = await build(settings, other, keys, WorkingLauncher(), uuid4())
+    edge = await build(settings, other, keys, WorkingLauncher(), uuid4(), ())
     async with edge.running(), at_a_port(edge, settings, api_key) as edge_port:
         pair = Pair(port, edge_port, database)
         await pair.told_as(port.root)

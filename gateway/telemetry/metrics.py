@@ -12,7 +12,7 @@ from prometheus_client import (
     ProcessCollector,
 )
 
-from gateway.domain.attachments import Close
+from gateway.domain.attachments import Close, ViewerClose
 from gateway.launchers.failures import Failure
 
 registry = CollectorRegistry()
@@ -31,6 +31,10 @@ launches = Histogram(
 launch_failures = Counter("gateway_launch_failures", "Launches that failed, by class.", ["class"], registry=registry)
 sockets_open = Gauge("gateway_sockets_open", "Websockets attached to leases.", registry=registry)
 sockets_closed = Counter("gateway_sockets_closed", "Websockets closed, by reason.", ["reason"], registry=registry)
+viewers_open = Gauge("gateway_viewers_open", "Websockets of live views.", registry=registry)
+viewers_closed = Counter(
+    "gateway_viewers_closed", "Websockets of live views closed, by reason.", ["reason"], registry=registry
+)
 attach_refusals = Counter("gateway_attach_refusals", "Attaches refused, by code.", ["code"], registry=registry)
 rate_limited = Counter(
     "gateway_rate_limited",
@@ -57,9 +61,20 @@ socket_bytes = Counter(
     registry=registry,
 )
 commands = Counter("gateway_commands", "Commands of clients, on sockets that have ended.", registry=registry)
+uploads = Gauge("gateway_uploads", "Files on their way into storage.", registry=registry)
+file_bytes = Counter(
+    "gateway_file_bytes", "Bytes of files, by direction: into storage or out of it.", ["direction"], registry=registry
+)
 audit_events_written = Counter("gateway_audit_events", "Audit events written.", registry=registry)
 audit_events_lost = Counter(
     "gateway_audit_events_lost", "Audit events that could neither be written nor kept.", registry=registry
+)
+events_written = Counter("gateway_events", "Events of runs and updates written.", registry=registry)
+events_dropped = Counter(
+    "gateway_events_dropped", "Events of runs and updates that could neither be written nor kept.", registry=registry
+)
+event_streams_open = Gauge(
+    "gateway_event_streams_open", "Streams of events, and waits for one, that are open.", registry=registry
 )
 _requests = Histogram(
     "gateway_request_seconds",
@@ -127,6 +142,8 @@ for _failure in Failure:
     launch_failures.labels(_failure.value)
 for _close in Close:
     sockets_closed.labels(_close.reason)
+for _viewer_close in ViewerClose:
+    viewers_closed.labels(_viewer_close.reason)
 for _code in _REFUSALS:
     attach_refusals.labels(_code)
 for _reason in ("key", "address"):
@@ -137,6 +154,8 @@ for _code in _EGRESS_FAILURES:
     egress_failures.labels(_code)
 for _direction in ("from_client", "to_client"):
     socket_bytes.labels(_direction)
+for _direction in ("in", "out"):
+    file_bytes.labels(_direction)
 
 
 def count_traffic(bytes_from_client: int, bytes_to_client: int, client_commands: int) -> None:

@@ -1,0 +1,111 @@
+"""What is taken out of addresses and texts before they are kept: secrets, the content of data: URLs, and length.
+
+Masked are passwords and names of users before a host, and the values of parameters that are known to carry secrets, by
+their names, in the query, in the fragment, in parameters of the path (`;jsessionid=`), and in addresses that are
+themselves the value of a parameter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from urllib.parse import quote, unquote
+
+MASK = "***"
+
+# Names, in lower case and without anything but letters and digits, whose values are secrets; and what such names have
+# in them.
+_NAMES = frozenset(
+    re.findall(
+        r"\w+",
+        "assertion auth authorization code cred creds csrf jwt key nonce otp pass passphrase passwd pin pwd "
+        "samlrequest samlresponse session sess sid sig state ticket tgt xsrf",
+    )
+)
+_PARTS = re.compile(
+    "token|secret|passw|signature|credential|apikey|accesskey|privatekey|sessionid|sessid|sessionkey|authcode|authkey"
+)
+
+# Whether there is anything to look at; most addresses have nothing.
+_SUSPICIOUS = re.compile(r"[?#@;=]|^\s*data:", re.IGNORECASE)
+_DATA = re.compile(r"(?<![\w/])data:([^,;\s\"'<>]*)[^\s\"'<>)]*", re.IGNORECASE)
+_USER = re.compile(r"//[^/?#\\\s\"'<>]*@")
+_PARAMETER = re.compile(r"([?&#;])([^?&#;=\s\"'<>]*)=([^&#\s\"'<>]*)")
+_PATH_PARAMETER = re.compile(r";([^?&#;=/]*)=([^?#;/]*)")
+# What ends an address in a text.
+_ENDS = re.compile(r"[\s\"'<>]")
+_NOT_OF_A_NAME = re.compile(r"[^a-z0-9]")
+_MARK = re.compile("[?#]")
+_NESTED = 4
+
+
+class Masking:
+    """`parameters`: names beside the known ones. Nothing that is returned is longer than `longest`."""
+
+    def __init__(self, parameters: Iterable[str], longest: int) -> None:
+        self._names = _NAMES | {_plain(name) for name in parameters}
+        self._longest = longest
+
+    def url(self, address: str) -> str:
+        if len(address) > 2 * self._longest:
+            address = address[: 2 * self._longest]
+        if _SUSPICIOUS.search(address) is not None:
+            address = self._masked(_ENDS.sub(lambda found: quote(found[0]), address), 0)
+        return self._cut(address)
+
+    def text(self, text: str) -> str:
+        """A text that people read, with the addresses in it masked."""
+        if len(text) > 2 * self._longest:
+            text = text[: 2 * self._longest]
+        if _SUSPICIOUS.search(text) is not None:
+            text = self._masked(text, 0)
+        return self._cut(text)
+
+    def _cut(self, text: str) -> str:
+        return text if len(text) <= self._longest else f"{text[: self._longest - 1]}…"
+
+    def _masked(self, text: str, depth: int) -> str:
+        text = _DATA.sub(r"data:\1", text)
+        text = _USER.sub(f"//{MASK}@", text)
+
+        def parameter(found: re.Match[str]) -> str:
+            before, name, value = found.groups()
+            return f"{before}{name}={self._value(name, value, depth)}"
+
+        def path_parameter(found: re.Match[str]) -> str:
+            name, value = found.groups()
+            return f";{name}={MASK if self._is_secret(name) else value}"
+
+        head, mark, tail = _partition(text)
+        if ";" in head:
+            head = _PATH_PARAMETER.sub(path_parameter, head)
+        return head + _PARAMETER.sub(parameter, mark + tail) if mark else head
+
+    def _value(self, name: str, value: str, depth: int) -> str:
+        if self._is_secret(name):
+            return MASK
+        if depth == _NESTED:
+            # Whoever nests deeper than anybody reads.
+            return MASK if "=" in value or "%" in value else value
+        if "=" in value or "@" in value or "data:" in value:
+            value = self._masked(f"?{value}", depth + 1)[1:]
+        if "%" in value:
+            plain = unquote(value)
+            masked = self._masked(f"?{plain}", depth + 1)[1:]
+            if masked != plain:
+                return quote(masked, safe="*")
+        return value
+
+    def _is_secret(self, name: str) -> bool:
+        plain = _plain(unquote(name) if "%" in name else name)
+        return plain in self._names or _PARTS.search(plain) is not None
+
+
+def _partition(text: str) -> tuple[str, str, str]:
+    """What is before the first `?` or `#`, that character, and the rest."""
+    found = _MARK.search(text)
+    return (text[: found.start()], found[0], text[found.end() :]) if found is not None else (text, "", "")
+
+
+def _plain(name: str) -> str:
+    return _NOT_OF_A_NAME.sub("", name.lower())

@@ -1,0 +1,456 @@
+"""The pages of a run: made, navigated, closed, crashed; and, where more is wanted, what they load, say and ask.
+
+Lifecycle comes by the discovery of targets alone, in which a page has no part. What is above it needs a session with
+each page. Sessions are those of a browser session of our own, so that what other watchers set up does not matter here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import orjson
+
+from gateway.domain.events import Level
+from gateway.observer import dialogs
+from gateway.observer.masking import Masking
+from gateway.observer.observers import Observation, Watching
+
+_PAGES: list[dict[str, Any]] = [{"type": "page"}, {"exclude": True}]
+# What loads by itself within a page, and is seen at the level `full` alone.
+_WITHIN: list[dict[str, Any]] = [
+    *({"type": type_} for type_ in ("iframe", "worker", "shared_worker", "service_worker")),
+    {"exclude": True},
+]
+# Of bodies the browser keeps nothing for us.
+_NETWORK = {"maxTotalBufferSize": 0, "maxResourceBufferSize": 0, "maxPostDataSize": 0}
+# Requests under way of one session that are kept in mind; of the oldest beyond it the end is not told.
+_MOST_REQUESTS = 4096
+_MOST_ARGUMENTS = 20
+_NOT_A_PAGE_YET = ("", "about:blank")
+
+
+class Pages:
+    """The watcher of pages (see observers.Watcher)."""
+
+    def __init__(self, masking: Masking) -> None:
+        self._masking = masking
+
+    async def begin(self, observation: Observation) -> Watching | None:
+        if observation.observed.record.level == Level.OFF:
+            return None
+        pages = PagesOfRun(observation, self._masking)
+        await pages.resume()
+        return pages
+
+
+class PagesOfRun:
+    """The pages of one live run."""
+
+    def __init__(self, observation: Observation, masking: Masking) -> None:
+        self._observation = observation
+        self._record = observation.observed.bounded
+        self._level = observation.observed.record.level
+        self._masking = masking
+        self._pages: dict[str, _Page] = {}
+        self._sessions: dict[str, _Session] = {}
+        # Those that are there when we come; what is asked of each is answered before we say that all is seen.
+        self._setting_up: list[asyncio.Future[dict[str, Any]]] = []
+        # Pages that were there before the connection broke.
+        self._known: dict[str, _Page] = {}
+
+    async def resume(self) -> None:
+        devtools = self._observation.devtools
+        self._sessions.clear()
+        before, self._pages = self._pages, {}
+        session = (await devtools.call("Target.attachToBrowserTarget"))["sessionId"]
+        devtools.listen(self._hear_browser, session, self._of_browser.keys())
+        self._known = before
+        await devtools.call("Target.setDiscoverTargets", {"discover": True, "filter": _PAGES}, session)
+        self._known = {}
+        for page_id in before.keys() - self._pages.keys():
+            self._record.note("page.closed", before[page_id].about(self._masking), page_id=page_id)
+        if self._level >= Level.STANDARD:
+            await devtools.call("Target.setAutoAttach", _auto_attach(_PAGES), session)
+            setting_up, self._setting_up = self._setting_up, []
+            await asyncio.gather(*setting_up, return_exceptions=True)
+
+    async def end(self) -> None:
+        for session in self._sessions.values():
+            session.end()
+        self._record.close()
+
+    def _hear_browser(self, method: str, params: dict[str, Any]) -> None:
+        self._of_browser[method](self, params)
+
+    def _created(self, params: dict[str, Any]) -> None:
+        info = params["targetInfo"]
+        page_id = info["targetId"]
+        page = self._pages[page_id] = _Page(info)
+        known = self._known.get(page_id)
+        if known is None:
+            data = page.about(self._masking)
+            if opener := info.get("openerId"):
+                data["openerPageId"] = opener
+            self._record.note("page.created", data, page_id=page_id)
+        elif known.url != page.url:
+            self._record.note("navigation", page.about(self._masking), page_id=page_id)
+
+    def _changed(self, params: dict[str, Any]) -> None:
+        info = params["targetInfo"]
+        page = self._pages.get(info["targetId"])
+        if page is None:
+            return
+        if info["attached"] is not page.attached:
+            # Somebody came or left. The address may be one that is only on its way.
+            page.attached = info["attached"]
+            return
+        before = page.url
+        page.take(info)
+        if before in _NOT_A_PAGE_YET and page.url in _NOT_A_PAGE_YET:
+            return
+        # The same address once more is a reload.
+        self._record.note("navigation", page.about(self._masking), page_id=info["targetId"])
+
+    def _destroyed(self, params: dict[str, Any]) -> None:
+        page = self._pages.pop(params["targetId"], None)
+        if page is not None:
+            self._record.note("page.closed", page.about(self._masking), page_id=params["targetId"])
+
+    def _crashed(self, params: dict[str, Any]) -> None:
+        page = self._pages.get(params["targetId"])
+        if page is not None:
+            data = {**page.about(self._masking), "status": params["status"], "errorCode": params["errorCode"]}
+            self._record.note("page.crash", data, page_id=params["targetId"])
+
+    def attached(self, params: dict[str, Any], page_id: str | None = None) -> None:
+        """We have a session with a page, or, of the page `page_id`, with something that is within it."""
+        info, id_ = params["targetInfo"], params["sessionId"]
+        session = _Session(self, id_, info["type"], page_id or info["targetId"])
+        self._sessions[id_] = session
+        self._setting_up += session.set_up(waits=params["waitingForDebugger"])
+
+    def detached(self, params: dict[str, Any]) -> None:
+        session = self._sessions.pop(params["sessionId"], None)
+        if session is not None:
+            session.end()
+            self._observation.devtools.forget(params["sessionId"])
+
+    _of_browser: Mapping[str, Callable[[PagesOfRun, dict[str, Any]], None]] = {
+        "Target.targetCreated": _created,
+        "Target.targetInfoChanged": _changed,
+        "Target.targetDestroyed": _destroyed,
+        "Target.targetCrashed": _crashed,
+        "Target.attachedToTarget": attached,
+        "Target.detachedFromTarget": detached,
+    }
+
+
+class _Page:
+    """What is known of a page by the discovery of targets."""
+
+    __slots__ = ("attached", "title", "url")
+
+    def __init__(self, info: dict[str, Any]) -> None:
+        self.take(info)
+
+    def take(self, info: dict[str, Any]) -> None:
+        self.url: str = info["url"]
+        self.attached: bool = info["attached"]
+        # Until a page has a title, Chromium says the end of its address.
+        title: str = info["title"]
+        self.title = "" if self.url.endswith(title) else title
+
+    def about(self, masking: Masking) -> dict[str, Any]:
+        data = {"url": masking.url(self.url)}
+        if self.title:
+            data["title"] = masking.text(self.title)
+        return data
+
+
+class _Request:
+    """A request under way."""
+
+    __slots__ = ("began", "from_cache", "resource_type", "response", "size", "url")
+
+    def __init__(self, began: float, url: str, resource_type: str | None) -> None:
+        self.began = began
+        self.url = url
+        self.resource_type = resource_type
+        self.from_cache = False
+        self.response: dict[str, Any] | None = None
+
+
+class _Session:
+    """Our session with a page, or with something within it."""
+
+    def __init__(self, pages: PagesOfRun, id_: str, type_: str, page_id: str) -> None:
+        self._pages = pages
+        self._devtools = pages._observation.devtools
+        self._note = pages._record.note
+        self._allows = pages._record.allows
+        self._clients = pages._observation.observed.clients
+        self._masking = pages._masking
+        self._full = pages._level >= Level.FULL
+        self._id = id_
+        self._type = type_
+        self._page_id = page_id
+        self._requests: dict[str, _Request] = {}
+
+    def set_up(self, *, waits: bool) -> list[asyncio.Future[dict[str, Any]]]:
+        """Ask for what is to be heard, and let it go on where it waits for that."""
+        devtools = self._devtools
+        devtools.listen(self._hear, self._id, self._heard.keys())
+        asked = [
+            devtools.start("Network.enable", _NETWORK, self._id),
+            devtools.start("Runtime.enable", None, self._id),
+        ]
+        if self._type == "page":
+            asked.append(devtools.start("Page.enable", None, self._id))
+        if self._full:
+            asked.append(devtools.start("Target.setAutoAttach", _auto_attach(_WITHIN), self._id))
+        if waits:
+            asked.append(devtools.start("Runtime.runIfWaitingForDebugger", None, self._id))
+        return asked
+
+    def end(self) -> None:
+        """What came of the requests that never ended."""
+        for id_ in list(self._requests):
+            if self._requests[id_].response is not None:
+                self._finish(id_, None, None)
+        self._requests.clear()
+
+    def _hear(self, method: str, params: dict[str, Any]) -> None:
+        self._heard[method](self, params)
+
+    # Network
+
+    def _request(self, params: dict[str, Any]) -> None:
+        id_, request, began = params["requestId"], params["request"], params["timestamp"]
+        redirect = params.get("redirectResponse")
+        if redirect is not None and id_ in self._requests:
+            self._respond(id_, redirect)
+            self._finish(id_, began, redirect.get("encodedDataLength"))
+        url: str = request["url"]
+        if url.startswith("data:") and not self._full:
+            # It is in the page already, and nothing is loaded.
+            return
+        masked = self._masking.url(url)
+        kind = params.get("type")
+        self._begin(id_, _Request(began, masked, kind))
+        if not self._allows("network.request"):
+            return
+        data = {"requestId": id_, "method": request["method"], "url": masked, "resourceType": kind}
+        if redirect is not None:
+            data["redirected"] = True
+        if self._full:
+            data["initiator"] = params["initiator"]["type"]
+            data["priority"] = request["initialPriority"]
+            data["frameId"] = params.get("frameId")
+        self._note("network.request", data, page_id=self._page_id)
+
+    def _begin(self, id_: str, request: _Request) -> None:
+        requests = self._requests
+        requests[id_] = request
+        if len(requests) > _MOST_REQUESTS:
+            del requests[next(iter(requests))]
+
+    def _from_cache(self, params: dict[str, Any]) -> None:
+        request = self._requests.get(params["requestId"])
+        if request is not None:
+            request.from_cache = True
+
+    def _response(self, params: dict[str, Any]) -> None:
+        self._respond(params["requestId"], params["response"])
+
+    def _respond(self, id_: str, response: dict[str, Any]) -> None:
+        """The head of a response; it is told with its end, when its size and its time are known."""
+        request = self._requests.get(id_)
+        if request is None:
+            return
+        from_cache = request.from_cache or response.get("fromDiskCache") or response.get("fromPrefetchCache") or False
+        request.response = data = {
+            "requestId": id_,
+            "url": request.url,
+            "resourceType": request.resource_type,
+            "status": response["status"],
+            "mimeType": response.get("mimeType"),
+            "fromCache": from_cache,
+        }
+        if response.get("fromServiceWorker"):
+            data["fromServiceWorker"] = True
+        if self._full:
+            data["protocol"] = response.get("protocol")
+            if timing := response.get("timing"):
+                data["timing"] = _timing(timing)
+
+    def _finished(self, params: dict[str, Any]) -> None:
+        self._finish(params["requestId"], params["timestamp"], params.get("encodedDataLength"))
+
+    def _finish(self, id_: str, ended: float | None, size: float | None) -> None:
+        request = self._requests.pop(id_, None)
+        if request is None or request.response is None or not self._allows("network.response"):
+            return
+        data = request.response
+        if ended is not None:
+            data["duration"] = _milliseconds(ended - request.began)
+        if size is not None:
+            data["size"] = int(size)
+        self._note("network.response", data, page_id=self._page_id)
+
+    def _failed(self, params: dict[str, Any]) -> None:
+        id_ = params["requestId"]
+        request = self._requests.pop(id_, None)
+        if request is None or not self._allows("network.failed"):
+            return
+        data = {
+            "requestId": id_,
+            "url": request.url,
+            "resourceType": request.resource_type,
+            "errorText": params["errorText"],
+            "canceled": params.get("canceled", False),
+            "duration": _milliseconds(params["timestamp"] - request.began),
+        }
+        if reason := params.get("blockedReason"):
+            data["blockedReason"] = reason
+        if request.response is not None:
+            data["status"] = request.response["status"]
+        self._note("network.failed", data, page_id=self._page_id)
+
+    def _socket(self, params: dict[str, Any]) -> None:
+        """A websocket; of its life nothing is told but its begin, its handshake and its failure."""
+        url = self._masking.url(params["url"])
+        self._begin(params["requestId"], _Request(0.0, url, "WebSocket"))
+        if self._allows("network.request"):
+            data = {"requestId": params["requestId"], "method": "GET", "url": url, "resourceType": "WebSocket"}
+            self._note("network.request", data, page_id=self._page_id)
+
+    def _socket_begins(self, params: dict[str, Any]) -> None:
+        request = self._requests.get(params["requestId"])
+        if request is not None:
+            request.began = params["timestamp"]
+
+    def _socket_opened(self, params: dict[str, Any]) -> None:
+        self._respond(params["requestId"], params["response"])
+        self._finish(params["requestId"], params["timestamp"], None)
+
+    def _socket_failed(self, params: dict[str, Any]) -> None:
+        id_ = params["requestId"]
+        request = self._requests.pop(id_, None)
+        if request is not None and self._allows("network.failed"):
+            data = {"requestId": id_, "url": request.url, "resourceType": "WebSocket"}
+            self._note("network.failed", data | {"errorText": params["errorMessage"]}, page_id=self._page_id)
+
+    # What a page says
+
+    def _console(self, params: dict[str, Any]) -> None:
+        if not self._allows("console.message"):
+            return
+        arguments = params["args"][:_MOST_ARGUMENTS]
+        text = self._masking.text(" ".join(map(_in_words, arguments)))
+        data = {"level": _LEVELS.get(params["type"], params["type"]), "text": text}
+        stack = params.get("stackTrace")
+        if stack is not None and stack["callFrames"]:
+            data |= self._place(stack["callFrames"][0])
+        self._note("console.message", data, page_id=self._page_id)
+
+    def _error(self, params: dict[str, Any]) -> None:
+        if not self._allows("page.error"):
+            return
+        details = params["exceptionDetails"]
+        exception = details.get("exception")
+        text = details["text"] if exception is None else f"{details['text']} {_in_words(exception)}"
+        self._note("page.error", {"text": self._masking.text(text)} | self._place(details), page_id=self._page_id)
+
+    def _place(self, frame: dict[str, Any]) -> dict[str, Any]:
+        if not frame.get("url"):
+            return {}
+        place = {"url": self._masking.url(frame["url"]), "line": frame["lineNumber"] + 1}
+        return place | {"column": frame["columnNumber"] + 1}
+
+    def _dialog(self, params: dict[str, Any]) -> None:
+        dialogs.settle(params, self._clients, self._page_id, self._devtools, self._id)
+        data = {
+            "type": params["type"],
+            "message": self._masking.text(params["message"]),
+            "url": self._masking.url(params["url"]),
+        }
+        self._note("dialog", data, page_id=self._page_id)
+
+    # What is within a page
+
+    def _attached(self, params: dict[str, Any]) -> None:
+        self._pages.attached(params, self._page_id)
+
+    def _detached(self, params: dict[str, Any]) -> None:
+        self._pages.detached(params)
+
+    _heard: Mapping[str, Callable[[_Session, dict[str, Any]], None]] = {
+        "Network.requestWillBeSent": _request,
+        "Network.requestServedFromCache": _from_cache,
+        "Network.responseReceived": _response,
+        "Network.loadingFinished": _finished,
+        "Network.loadingFailed": _failed,
+        "Network.webSocketCreated": _socket,
+        "Network.webSocketWillSendHandshakeRequest": _socket_begins,
+        "Network.webSocketHandshakeResponseReceived": _socket_opened,
+        "Network.webSocketFrameError": _socket_failed,
+        "Page.javascriptDialogOpening": _dialog,
+        "Runtime.consoleAPICalled": _console,
+        "Runtime.exceptionThrown": _error,
+        "Target.attachedToTarget": _attached,
+        "Target.detachedFromTarget": _detached,
+    }
+
+
+# As people know them; others keep their name.
+_LEVELS = {"log": "info", "info": "info", "warning": "warning", "error": "error", "debug": "debug", "assert": "error"}
+
+
+def _auto_attach(filter_: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"autoAttach": True, "waitForDebuggerOnStart": True, "flatten": True, "filter": filter_}
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 1)
+
+
+def _timing(timing: dict[str, Any]) -> dict[str, float]:
+    """Milliseconds of each phase that there was (-1 is none)."""
+    phases = {}
+    for name, first, last in (
+        ("dns", "dnsStart", "dnsEnd"),
+        ("connect", "connectStart", "connectEnd"),
+        ("tls", "sslStart", "sslEnd"),
+        ("send", "sendStart", "sendEnd"),
+        ("wait", "sendEnd", "receiveHeadersStart"),
+    ):
+        begun, ended = timing.get(first, -1), timing.get(last, -1)
+        if 0 <= begun <= ended:
+            phases[name] = round(ended - begun, 1)
+    return phases
+
+
+def _in_words(argument: dict[str, Any]) -> str:
+    """An argument of a console message, or what was thrown."""
+    if "value" in argument:
+        value = argument["value"]
+        return value if isinstance(value, str) else orjson.dumps(value).decode()
+    if "unserializableValue" in argument:
+        return str(argument["unserializableValue"])
+    preview = argument.get("preview")
+    if preview is not None and preview.get("properties") and argument.get("subtype") not in ("error", "node", "date"):
+        return _previewed(preview)
+    return str(argument.get("description", argument["type"]))
+
+
+def _previewed(preview: dict[str, Any]) -> str:
+    is_list = preview.get("subtype") == "array"
+    parts = [
+        each.get("value", each["type"]) if is_list else f"{each['name']}: {each.get('value', each['type'])}"
+        for each in preview["properties"]
+    ]
+    if preview["overflow"]:
+        parts.append("…")
+    return f"[{', '.join(parts)}]" if is_list else f"{{{', '.join(parts)}}}"
