@@ -16,13 +16,17 @@ from gateway.api import connect, discovery, docs, health, operations
 from gateway.api.frame import RequestFrame
 from gateway.api.inside import Inside
 from gateway.api.services import Services
-from gateway.api.spaces import ai_connections, connections, runs, runtimes, spaces, subaccounts
+from gateway.api.spaces import ai_connections, artifacts, connections, runs, runtimes, spaces, storage, subaccounts
+from gateway.api.spaces import events as run_events
 from gateway.crypto.tokens import TokenIssuer
 from gateway.domain.access import Access
 from gateway.domain.ai_connections import AiConnections
+from gateway.domain.artifacts import Artifacts
 from gateway.domain.attachments import Attachments
 from gateway.domain.audit import Audit
+from gateway.domain.event_streams import EventStreams
 from gateway.domain.events import Events
+from gateway.domain.files import Files
 from gateway.domain.leases import Leases
 from gateway.domain.providers import ProviderClient
 from gateway.domain.rate_limits import RateLimits
@@ -38,6 +42,7 @@ from gateway.observer.refusals import Refusals
 from gateway.observer.screencast import ScreencastWatcher
 from gateway.settings import Settings
 from gateway.store.database import Database
+from gateway.store.objects import Objects
 from gateway.telemetry import metrics
 from gateway.tunnel.large import LargeCommands
 
@@ -48,7 +53,17 @@ _DRAIN_SHARE = 0.8
 
 OPERATIONS = [
     operation
-    for resource in (ai_connections, spaces, runtimes, connections, runs, subaccounts)
+    for resource in (
+        ai_connections,
+        spaces,
+        storage,
+        runtimes,
+        connections,
+        runs,
+        run_events,
+        artifacts,
+        subaccounts,
+    )
     for operation in resource.operations.listed
 ]
 
@@ -65,6 +80,7 @@ class Gateway:
 
     async def drain(self) -> None:
         """Take nothing new, close sockets, end browsers, write it down; within the grace, or as far as it goes."""
+        self.services.event_streams.close()
         try:
             async with asyncio.timeout(self.services.settings.shutdown_grace_seconds * _DRAIN_SHARE):
                 await self.services.runtimes.drain()
@@ -74,7 +90,7 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Supervised from here on; on the way out nothing of it is left, and rows say so."""
-        async with self.audit.running():
+        async with self.audit.running(), self.services.events.running(), self.services.files.running():
             await self.supervisor.start()
             try:
                 yield
@@ -119,9 +135,11 @@ async def build(
     )
     attachments = Attachments()
     access = Access(database, issuer, audit)
-    events = Events()
+    events = Events(database, kept=settings.events_kept, level=settings.event_level)
+    event_streams = EventStreams(database, settings.max_event_streams)
     observers = BrowserObservers(_watchers(settings) if watchers is None else watchers)
     living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
+    files = Files(database, await asyncio.to_thread(Objects.of, settings), settings, audit, events)
     services = Services(
         settings=settings,
         database=database,
@@ -134,9 +152,12 @@ async def build(
         large_commands=LargeCommands(settings.max_held_bytes, settings.large_command_seconds),
         inside=Inside(settings.max_discovery_bytes),
         events=events,
+        event_streams=event_streams,
         observers=observers,
+        files=files,
+        artifacts=Artifacts(database, files, audit),
     )
-    supervisor = Supervisor(database, living, services.leases, launcher, access, gateway_id)
+    supervisor = Supervisor(database, living, services.leases, launcher, access, event_streams, gateway_id)
     return Gateway(create_app(services), services, supervisor, providers, audit)
 
 

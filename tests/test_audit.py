@@ -165,6 +165,14 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
     await ok(client.get(path))
     await ok(client.get(f"/v1/runs/{runtime['activeRunId']}"))
 
+    # Files
+    files = f"/v1/spaces/{space}/storage/files"
+    file = f"{files}/{(await ok(client.post(files, files={'file': ('a', b'a')})))['id']}"
+    await ok(client.get(file))
+    assert (await client.get(f"{file}/content")).content == b"a"
+    await ok(client.delete(file))
+    await ok(client.get(f"/v1/spaces/{space}/artifacts"))
+
     # Leases
     minted = await ok(client.post(f"{path}/connections", json={"protocol": "cdp"}))
     token = minted["endpoint"]["url"].rsplit("/", 1)[1]
