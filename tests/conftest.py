@@ -167,9 +167,9 @@ def keys(tmp_path: Path) -> KeySource:
 
 
 @pytest.fixture
-def launcher() -> WorkingLauncher:
+def launcher(tmp_path: Path) -> WorkingLauncher:
     """A launcher without browsers; a test that wants another one overrides this fixture."""
-    return WorkingLauncher()
+    return WorkingLauncher(tmp_path / "runtimes")
 
 
 @pytest.fixture
