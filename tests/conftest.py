@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -94,6 +95,13 @@ async def template_url(postgres_url: str) -> AsyncIterator[str]:
 @pytest_asyncio.fixture
 async def database_url(template_url: str) -> AsyncIterator[str]:
     """URL of a fresh, migrated, empty database."""
+    async with fresh_database(template_url) as url:
+        yield url
+
+
+@asynccontextmanager
+async def fresh_database(template_url: str) -> AsyncIterator[str]:
+    """As the fixture `database_url`, for as long as the block."""
     name = f"gateway_test_{uuid4().hex}"
     await _execute(template_url, f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
     yield _named(template_url, name)
