@@ -38,6 +38,13 @@ _KUBERNETES_NAME = re.compile(
 _KUBERNETES_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
 
+_FILES_URL = re.compile(
+    r"s3://[a-z0-9][a-z0-9.-]+(/[^\s?#@]*)?"
+    r"(\?(endpoint=https?://[^\s?#&@]+|region=[a-z0-9-]+)(&(endpoint=https?://[^\s?#&@]+|region=[a-z0-9-]+))?)?"
+    r"|file:///[^\s?#]+"
+)
+
+
 def _http_url(value: str) -> str:
     wrong = ValueError("must be an http or https address without user, query and fragment")
     if not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", value):
@@ -300,6 +307,59 @@ class Settings(BaseModel):
         description="Who may show the pages of live views and recordings in a frame, as `frame-ancestors` of a Content "
         "Security Policy; `'none'` is nobody.",
     )
+    events_kept: int = Field(
+        50_000,
+        ge=1,
+        le=10_000_000,
+        description="Events that are kept in memory while the database is slow or away; of further ones only the count "
+        "is.",
+    )
+    events_days: int = Field(7, ge=1, le=3650, description="Days after which events and commands of runs are deleted.")
+    max_event_streams: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="Streams of events, and waits for one, that may be open on this gateway at once.",
+    )
+    event_heartbeat_seconds: float = Field(
+        15.0, gt=0, le=3600, description="Seconds without an event after which a stream says that it is still there."
+    )
+
+    # Files
+    files_url: str | None = Field(
+        None,
+        description="Where the bytes of files are: `s3://bucket[/prefix][?endpoint=http(s)://...&region=...]`, or "
+        "`file:///directory`; without it the directory `files` in the data directory. Several gateways need one that "
+        "they share.",
+    )
+    files_access_key: str | None = _secret(
+        None, "Access key of the bucket; without it the usual `AWS_*` environment counts."
+    )
+    files_secret_key: str | None = _secret(None, "Secret key of the bucket.")
+    max_file_bytes: int = Field(5 * 1024**3, ge=1, le=64 * 1024**3, description="Largest file that is stored.")
+    space_max_bytes: int = Field(
+        50 * 1024**3, ge=1, le=1024**5, description="Bytes that the files of one space may have together."
+    )
+    subaccount_max_bytes: int = Field(
+        200 * 1024**3, ge=1, le=1024**5, description="Bytes that the files of one subaccount may have together."
+    )
+    space_max_files: int = Field(100_000, ge=1, le=10_000_000, description="Files that one space may have.")
+    max_uploads: int = Field(
+        16,
+        ge=1,
+        le=1000,
+        description="Files that may be on their way into storage at once; each takes up to 32 MiB of memory.",
+    )
+    upload_seconds: float = Field(3600.0, gt=0, le=86400, description="Seconds in which an upload must be whole.")
+    file_sweep_seconds: float = Field(
+        600.0, gt=0, le=86400, description="Seconds between two looks for files that have expired, and for lost bytes."
+    )
+    file_grace_seconds: float = Field(
+        3600.0,
+        ge=0,
+        le=604800,
+        description="Age from which bytes that belong to no file are removed. What is just being written has none yet.",
+    )
 
     # Audit log
     audit_reads: bool = Field(True, description="Whether the audit log tells of reading, too.")
@@ -351,6 +411,13 @@ class Settings(BaseModel):
     def _postgresql(cls, value: str | None) -> str | None:
         if value is not None and not re.match(r"postgres(ql)?://", value):
             raise ValueError("must begin with postgresql://")
+        return value
+
+    @field_validator("files_url")
+    @classmethod
+    def _storage(cls, value: str | None) -> str | None:
+        if value is not None and not _FILES_URL.fullmatch(value):
+            raise ValueError("must be s3://bucket[/prefix][?endpoint=http(s)://...&region=...] or file:///directory")
         return value
 
     @property

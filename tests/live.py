@@ -103,8 +103,7 @@ class Person:
             }""",
             url,
         )
-        element = await page.wait_for_selector("iframe")
-        frame = await element.content_frame()
+        frame = await (await page.locator("iframe").element_handle()).content_frame()
         assert frame is not None
         return cls(page, frame)
 

@@ -3,7 +3,8 @@
     @operations.post("/v1/things/{id}", id="create", summary="Create a thing")
     async def create(call: Call, body: CreateThing) -> Thing: ...
 
-The types of `body`, `query` and of the answer are read from the function's annotations.
+The types of `body`, `query` and of the answer are read from the function's annotations. In place of a body there may be
+`form: Form[Model]`, a form with a file in it (forms.py). A function that returns a plain Response answers raw bytes.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import math
 import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
+from starlette.datastructures import QueryParams
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.api.addresses import client_address
+from gateway.api.forms import Form
 from gateway.api.models import Body
 from gateway.api.services import Services
 from gateway.domain.access import Principal
@@ -63,6 +66,8 @@ class Call:
         return self.scope
 
 
+Model = TypeVar("Model", bound=BaseModel)
+
 # An answer that came from elsewhere is a whole response.
 Handler = Callable[..., Awaitable[BaseModel | Response]]
 
@@ -77,9 +82,13 @@ class Operation:
     tag: str
     handler: Handler
     body: type[BaseModel] | None
+    form: type[Body] | None
     query: type[BaseModel] | None
-    answer: type[BaseModel]
+    # None for raw bytes.
+    answer: type[BaseModel] | None
     errors: tuple[int, ...]
+    # Whether it answers with server-sent events, each with an `answer`.
+    streams: bool
 
     async def respond(self, request: Request) -> Response:
         services: Services = request.app.state.services
@@ -88,14 +97,22 @@ class Operation:
         services.rate_limits.take(principal.key_id)
         arguments: dict[str, Any] = {}
         if self.query is not None:
-            arguments["query"] = _validated(self.query.model_validate, dict(request.query_params), self.query)
+            arguments["query"] = _validated(
+                self.query.model_validate, _given(request.query_params, self.query), self.query
+            )
         if self.body is not None:
             raw = await read_json(request, services.settings.max_body_bytes)
             arguments["body"] = _validated(self.body.model_validate_json, raw, self.body)
+        if self.form is not None:
+            arguments["form"] = Form(request, self.form, services.settings.max_body_bytes, self._read_form)
         answer = await self.handler(Call(principal, services, request), **arguments)
         if isinstance(answer, Response):
             return answer
         return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
+
+    def _read_form(self, given: dict[str, Any]) -> Body:
+        assert self.form is not None
+        return _validated(self.form.model_validate, given, self.form)
 
 
 class Operations:
@@ -125,9 +142,12 @@ class Operations:
         id: str,  # noqa: A002  (as OpenAPI's operationId)
         summary: str,
         errors: tuple[int, ...] = (),
+        streams: bool = False,
     ) -> Callable[[Handler], Handler]:
         def declare(handler: Handler) -> Handler:
             types = typing.get_type_hints(handler)
+            answers = _models_in(types["return"])
+            forms = typing.get_args(types.get("form"))
             self.listed.append(
                 Operation(
                     method=method,
@@ -138,9 +158,11 @@ class Operations:
                     tag=self._tag,
                     handler=handler,
                     body=types.get("body"),
+                    form=forms[0] if forms else None,
                     query=types.get("query"),
-                    answer=_models_in(types["return"])[0],
+                    answer=answers[0] if answers else None,
                     errors=errors,
+                    streams=streams,
                 )
             )
             return handler
@@ -194,7 +216,25 @@ def _too_large(limit: int) -> PayloadTooLarge:
     return PayloadTooLarge(f"The body is larger than {limit} bytes.", details={"limit": limit})
 
 
-def _validated(validate: Callable[[Any], BaseModel], given: Any, model: type[BaseModel]) -> BaseModel:
+def invalid_field(field: str, message: str, value: str) -> RequestInvalid:
+    """What is told of one wrong field that no model could judge."""
+    return RequestInvalid(
+        f"The request is not valid: {field}: {message}.",
+        details={"errors": [{"field": field, "message": message, "value": _shown(value), "code": "field.invalid"}]},
+    )
+
+
+def _given(query: QueryParams, model: type[BaseModel]) -> dict[str, Any]:
+    """A query as its model reads it: what may be several is given several times, or with commas."""
+    given: dict[str, Any] = dict(query)
+    for name, field in model.model_fields.items():
+        alias = field.alias or name
+        if alias in given and typing.get_origin(field.annotation) is list:
+            given[alias] = [part.strip() for value in query.getlist(alias) for part in value.split(",")]
+    return given
+
+
+def _validated(validate: Callable[[Any], Model], given: Any, model: type[Model]) -> Model:
     try:
         return validate(given)
     except ValidationError as error:

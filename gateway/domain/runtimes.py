@@ -213,7 +213,8 @@ class Runtimes:
         recording = self._settings.recording if request.recording is None else request.recording
         run_id = new_id()
         record = self._events.record(run_id, level)
-        return Observed(space.id, request.spec.runtime_id, run_id, space.owner, browser, record, recording)
+        per_second = self._settings.events_per_second
+        return Observed(space.id, request.spec.runtime_id, run_id, space.owner, browser, record, recording, per_second)
 
     async def _activate(self, observed: Observed) -> Runtime:
         runtime_id, browser = observed.runtime_id, observed.browser
@@ -291,8 +292,11 @@ class Runtimes:
             async with self._database.connect() as connection:
                 return await runtimes.runs_of(connection, scope, limit=limit, **filters)
 
-    async def run(self, scope: Scope, run_id: UUID) -> Run:
-        with self._audit.noting(Action.RUN_READ, run_id):
+    async def run(self, scope: Scope, run_id: UUID, *, record: str | None = None) -> Run:
+        """The run; `record` is what of its record is read besides."""
+        with self._audit.noting(Action.RUN_READ, run_id) as noting:
+            if record is not None:
+                noting.details["record"] = record
             async with self._database.connect() as connection:
                 found = await runtimes.run(connection, scope, run_id)
             if found is None:

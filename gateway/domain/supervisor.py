@@ -18,6 +18,7 @@ import gateway
 from gateway.domain import runtimes as endings
 from gateway.domain.access import Access
 from gateway.domain.attachments import Close
+from gateway.domain.event_streams import EventStreams
 from gateway.domain.leases import Leases
 from gateway.domain.runtimes import SILENT_SECONDS, Runtimes
 from gateway.errors import Unavailable
@@ -25,7 +26,7 @@ from gateway.launchers.base import Ending, Launcher
 from gateway.store import leases as lease_store
 from gateway.store import runtimes as store
 from gateway.store.database import Database
-from gateway.store.notifications import REVOKED, STOP_WANTED, Notifications
+from gateway.store.notifications import EVENTS, REVOKED, STOP_WANTED, Notifications
 
 _log = structlog.get_logger("gateway.supervisor")
 
@@ -44,6 +45,7 @@ class Supervisor:
         leases: Leases,
         launcher: Launcher,
         access: Access,
+        event_streams: EventStreams,
         gateway_id: UUID,
     ) -> None:
         self._database = database
@@ -51,6 +53,7 @@ class Supervisor:
         self._leases = leases
         self._launcher = launcher
         self._access = access
+        self._event_streams = event_streams
         self._gateway_id = gateway_id
         # How the earlier process of this gateway ended. One that stopped may have lost its database before it did.
         self.earlier_end = endings.GATEWAY_CRASHED
@@ -59,9 +62,12 @@ class Supervisor:
         self._unsure_until = 0.0
         self._woken = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self.notifications = Notifications(
-            database.url, {REVOKED: leases.on_revoked, STOP_WANTED: self._on_stop_wanted}, self.wake
-        )
+        heard = {
+            REVOKED: leases.on_revoked,
+            STOP_WANTED: self._on_stop_wanted,
+            EVENTS: event_streams.on_written,
+        }
+        self.notifications = Notifications(database.url, heard, self._on_connected)
 
     def reached_at(self, internal_url: str | None) -> None:
         """Tell where other gateways reach this one, which is known once it listens."""
@@ -84,7 +90,8 @@ class Supervisor:
             if left:
                 await self._end(connection, left, self.earlier_end)
                 _log.warning("an earlier process left runtimes live", runtimes=len(left), code=self.earlier_end.code)
-        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self.notifications.run())]
+        works = (self._run(), self.notifications.run(), self._event_streams.look())
+        self._tasks = [asyncio.create_task(work) for work in works]
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -163,6 +170,10 @@ class Supervisor:
         """Write the end of runtimes whose browser is not here."""
         for runtime_id, owner in await store.end(connection, runtime_ids, *endings.outcome(ending)):
             self._runtimes.note_ended(runtime_id, owner, ending)
+
+    def _on_connected(self) -> None:
+        self.wake()
+        self._event_streams.wake()
 
     def _on_stop_wanted(self, gateway_id: str) -> None:
         if gateway_id == str(self._gateway_id):

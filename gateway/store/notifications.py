@@ -18,6 +18,8 @@ _log = structlog.get_logger("gateway.notifications")
 REVOKED = "gateway_lease_revoked"
 # The payload is the id of the gateway that has the browser.
 STOP_WANTED = "gateway_stop_wanted"
+# The payload is ids of streams that have new events, with commas.
+EVENTS = "gateway_events"
 
 # What the connection is called in pg_stat_activity.
 APPLICATION = "gateway notifications"

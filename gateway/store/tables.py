@@ -310,7 +310,7 @@ audit_events = Table(
 
 # What is told of a run, and of an organization. `stream_id` is the run or the organization; numbers have no gap and
 # come in the order in which they are committed (event_counters), so that a number is a place to go on from. Nothing
-# refers to other tables, since they come by the thousand a second; what is left of a deleted run goes with the sweep.
+# refers to other tables, since they come by the thousand a second; what is left of a deleted run goes with retention.
 # `in_activity` is what people are told in the timeline.
 events = Table(
     "events",
@@ -327,24 +327,35 @@ events = Table(
     Column("in_activity", Boolean, nullable=False),
     Column("data", JSONB, nullable=False),
     Index(None, "stream_id", "type", "sequence"),
+    Index("events_page_idx", "stream_id", "page_id", "sequence", postgresql_where=text("page_id IS NOT NULL")),
+    Index(
+        "events_connection_idx",
+        "stream_id",
+        "connection_id",
+        "sequence",
+        postgresql_where=text("connection_id IS NOT NULL"),
+    ),
     Index("events_activity_idx", "stream_id", "sequence", postgresql_where=text("in_activity")),
-    Index(None, "time", postgresql_using="brin"),
 )
 
 # The last number of each stream. Whoever writes events holds its row, so that numbers are committed in their order.
+# `oldest` is about when its first event of those that are left was written, for retention; null when none is.
 event_counters = Table(
     "event_counters",
     metadata,
     Column("stream_id", Uuid, primary_key=True),
     Column("last", BigInteger, nullable=False),
+    Column("oldest", DateTime(timezone=True)),
+    Index(None, "oldest"),
 )
 
-# What was asked of the platform about a run, by the API: not what a client commands over its lease.
+# What was asked of the platform about a run, by the API: not what a client commands over its lease. It is written with
+# events, in one transaction, and goes as they go.
 run_commands = Table(
     "run_commands",
     metadata,
     _id(),
-    Column("run_id", Uuid, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    Column("run_id", Uuid, nullable=False),
     Column("name", Text, nullable=False),
     Column("execution_mode", Text, nullable=False),
     Column("status", Text, nullable=False),
@@ -355,9 +366,11 @@ run_commands = Table(
     Column("finished_at", DateTime(timezone=True)),
     _created_at(),
     Index(None, "run_id", "created_at", "id"),
+    Index(None, "created_at"),
 )
 
-# Files of a space. A row comes once the object is whole; objects without a row go with the sweep.
+# Files of a space. A row comes once the object is whole; objects without a row go with the sweep. Paths are longer than
+# an index takes: they are told apart by their SHA-256, and listed by their beginning, in the order of their bytes.
 files = Table(
     "files",
     metadata,
@@ -366,15 +379,18 @@ files = Table(
     _subaccount(),
     Column("space_id", Uuid, ForeignKey("spaces.id", ondelete="CASCADE"), nullable=False),
     Column("name", Text, nullable=False),
-    Column("path", Text, nullable=False),
+    Column("path", Text(collation="C"), nullable=False),
+    Column("path_digest", LargeBinary, nullable=False),
     Column("content_type", Text, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("object_key", Text, nullable=False, unique=True),
     Column("metadata", JSONB),
     Column("expires_at", DateTime(timezone=True)),
     _created_at(),
-    Index("files_space_id_path_key", "space_id", "path", unique=True),
-    Index(None, "subaccount_id"),
+    Index("files_space_id_path_key", "space_id", "path_digest", unique=True),
+    Index("files_listing_idx", "space_id", text('"left"(path, 512)'), "id"),
+    Index("files_space_bytes_idx", "space_id", postgresql_include=["size_bytes"]),
+    Index("files_subaccount_bytes_idx", "subaccount_id", postgresql_include=["size_bytes"]),
     Index(None, "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
 )
 
@@ -395,6 +411,7 @@ artifacts = Table(
     _created_at(),
     Index(None, "run_id", "created_at", "id"),
     Index(None, "space_id", "created_at", "id"),
+    Index(None, "runtime_id", "created_at", "id"),
     Index(None, "file_id"),
 )
 

@@ -17,8 +17,10 @@ def upgrade() -> None:
         "event_counters",
         sa.Column("stream_id", sa.Uuid(), nullable=False),
         sa.Column("last", sa.BigInteger(), nullable=False),
+        sa.Column("oldest", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("stream_id", name=op.f("event_counters_pkey")),
     )
+    op.create_index(op.f("event_counters_oldest_idx"), "event_counters", ["oldest"], unique=False)
     op.create_table(
         "events",
         sa.Column("stream_id", sa.Uuid(), nullable=False),
@@ -44,7 +46,20 @@ def upgrade() -> None:
     op.create_index(
         op.f("events_stream_id_type_sequence_idx"), "events", ["stream_id", "type", "sequence"], unique=False
     )
-    op.create_index(op.f("events_time_idx"), "events", ["time"], unique=False, postgresql_using="brin")
+    op.create_index(
+        "events_page_idx",
+        "events",
+        ["stream_id", "page_id", "sequence"],
+        unique=False,
+        postgresql_where=sa.text("page_id IS NOT NULL"),
+    )
+    op.create_index(
+        "events_connection_idx",
+        "events",
+        ["stream_id", "connection_id", "sequence"],
+        unique=False,
+        postgresql_where=sa.text("connection_id IS NOT NULL"),
+    )
     op.create_table(
         "files",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -52,7 +67,8 @@ def upgrade() -> None:
         sa.Column("subaccount_id", sa.Uuid(), nullable=True),
         sa.Column("space_id", sa.Uuid(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("path", sa.Text(), nullable=False),
+        sa.Column("path", sa.Text(collation="C"), nullable=False),
+        sa.Column("path_digest", sa.LargeBinary(), nullable=False),
         sa.Column("content_type", sa.Text(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("object_key", sa.Text(), nullable=False),
@@ -72,8 +88,12 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("expires_at IS NOT NULL"),
     )
-    op.create_index("files_space_id_path_key", "files", ["space_id", "path"], unique=True)
-    op.create_index(op.f("files_subaccount_id_idx"), "files", ["subaccount_id"], unique=False)
+    op.create_index("files_space_id_path_key", "files", ["space_id", "path_digest"], unique=True)
+    op.create_index("files_listing_idx", "files", ["space_id", sa.text('"left"(path, 512)'), "id"], unique=False)
+    op.create_index("files_space_bytes_idx", "files", ["space_id"], unique=False, postgresql_include=["size_bytes"])
+    op.create_index(
+        "files_subaccount_bytes_idx", "files", ["subaccount_id"], unique=False, postgresql_include=["size_bytes"]
+    )
     op.create_table(
         "artifacts",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -97,6 +117,9 @@ def upgrade() -> None:
     op.create_index(op.f("artifacts_file_id_idx"), "artifacts", ["file_id"], unique=False)
     op.create_index(
         op.f("artifacts_run_id_created_at_id_idx"), "artifacts", ["run_id", "created_at", "id"], unique=False
+    )
+    op.create_index(
+        op.f("artifacts_runtime_id_created_at_id_idx"), "artifacts", ["runtime_id", "created_at", "id"], unique=False
     )
     op.create_index(
         op.f("artifacts_space_id_created_at_id_idx"), "artifacts", ["space_id", "created_at", "id"], unique=False
@@ -142,9 +165,9 @@ def upgrade() -> None:
         sa.Column("error_message", sa.Text(), nullable=True),
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("run_commands_run_id_fkey"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("run_commands_pkey")),
     )
     op.create_index(
         op.f("run_commands_run_id_created_at_id_idx"), "run_commands", ["run_id", "created_at", "id"], unique=False
     )
+    op.create_index(op.f("run_commands_created_at_idx"), "run_commands", ["created_at"], unique=False)

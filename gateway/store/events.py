@@ -1,0 +1,289 @@
+"""The rows of events: appended by all gateways, numbered in the order of their commits, read by number."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store.database import no_database
+from gateway.store.notifications import EVENTS
+
+# One that stands still in the midst of a batch loses its session, and with it its streams, so that others go on.
+_LONGEST_IDLE = "10s"
+# A notification has less than 8000 bytes, and an id with its comma 37.
+_IDS_A_NOTIFICATION = 200
+
+# A row without its number: what it has is in the order of `_COLUMNS`, `data` as the text of JSON.
+Fresh = tuple[UUID, UUID, datetime, str, str, str | None, UUID | None, UUID | None, bool, str]
+_COLUMNS = (
+    "sequence",
+    "stream_id",
+    "id",
+    "time",
+    "type",
+    "category",
+    "page_id",
+    "connection_id",
+    "subaccount_id",
+    "in_activity",
+    "data",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A row of a stream."""
+
+    sequence: int
+    id: UUID
+    time: datetime
+    type: str
+    category: str
+    page_id: str | None
+    connection_id: UUID | None
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which events of a stream are asked for; what is None is not asked about.
+
+    `failed_types` are types of which only those are wanted whose data say `status` `failed`.
+    """
+
+    types: tuple[str, ...] | None = None
+    failed_types: tuple[str, ...] = ()
+    page_id: str | None = None
+    connection_id: UUID | None = None
+    subaccount_id: UUID | None = None
+    in_activity: bool = False
+
+
+ALL = Wanted()
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows that are written in one transaction, as often as it takes.
+
+    `first` is the place that an earlier try gave to the first row, whose end nobody heard: stream, number and id.
+    """
+
+    events: list[Fresh]
+    commands: list[dict[str, Any]]
+    first: tuple[UUID, int, UUID] | None = None
+
+
+# Locks in the order of ids, so that no two batches wait for each other.
+_ADVANCE = text(
+    """
+    INSERT INTO event_counters (stream_id, last, oldest)
+    SELECT stream_id, fresh, now()
+    FROM unnest(CAST(:stream_ids AS uuid[]), CAST(:fresh AS bigint[])) AS batch (stream_id, fresh),
+        set_config('idle_in_transaction_session_timeout', :idle, true),
+        (SELECT count(pg_notify(:channel, payload)) FROM unnest(CAST(:payloads AS text[])) AS payload) AS told
+    ORDER BY stream_id
+    ON CONFLICT (stream_id) DO UPDATE
+        SET last = event_counters.last + excluded.last, oldest = coalesce(event_counters.oldest, excluded.oldest)
+    RETURNING stream_id, last
+    """
+)
+_HOLD = text(
+    """
+    INSERT INTO event_counters (stream_id, last) VALUES (:stream_id, 0)
+    ON CONFLICT (stream_id) DO UPDATE SET last = event_counters.last
+    """
+)
+_AT = text("SELECT id FROM events WHERE stream_id = :stream_id AND sequence = :sequence")
+_COMMANDS = {
+    "id": "uuid",
+    "run_id": "uuid",
+    "name": "text",
+    "execution_mode": "text",
+    "status": "text",
+    "actor": "text",
+    "input": "text",
+    "error_code": "text",
+    "error_message": "text",
+    "created_at": "timestamptz",
+    "finished_at": "timestamptz",
+}
+_INSERT_COMMANDS = text(
+    f"""
+    INSERT INTO run_commands ({", ".join(_COMMANDS)})
+    SELECT {", ".join("CAST(input AS jsonb)" if name == "input" else name for name in _COMMANDS)}
+    FROM unnest({", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in _COMMANDS.items())}) AS told
+        ({", ".join(_COMMANDS)})
+    ON CONFLICT (id) DO NOTHING
+    """
+)
+_OFF = text(
+    """
+    SELECT runs.id FROM runs JOIN runtimes ON runtimes.id = runs.runtime_id
+    WHERE runs.id = ANY(CAST(:run_ids AS uuid[])) AND coalesce(runtimes.config ->> 'events', :level) = 'off'
+    """
+)
+
+
+async def append(connection: AsyncConnection, batch: Batch, level: str) -> None:
+    """Write a batch in the transaction of `connection`, and tell all gateways of its streams once that commits.
+
+    A batch that was written by an earlier try is left as it is. `level` is that of runs whose runtime does not say: of
+    those that are off only the commands are written.
+    """
+    if batch.first is not None and await _is_written(connection, *batch.first):
+        return
+    if batch.commands:
+        columns = {name: [command[name] for command in batch.commands] for name in _COMMANDS}
+        await connection.execute(_INSERT_COMMANDS, columns)
+        commands = {command["id"]: command["run_id"] for command in batch.commands}
+        off = await _off(connection, set(commands.values()), level)
+        batch.events = [event for event in batch.events if commands.get(event[1]) not in off]
+    if not batch.events:
+        return
+    counts = Counter(event[0] for event in batch.events)
+    advanced = await connection.execute(
+        _ADVANCE,
+        {
+            "stream_ids": list(counts),
+            "fresh": list(counts.values()),
+            "idle": _LONGEST_IDLE,
+            "channel": EVENTS,
+            "payloads": _payloads(list(counts)),
+        },
+    )
+    numbers = {stream_id: last - counts[stream_id] for stream_id, last in advanced}
+    rows = []
+    for event in batch.events:
+        numbers[event[0]] = number = numbers[event[0]] + 1
+        rows.append((number, *event))
+    batch.first = (rows[0][1], rows[0][0], rows[0][2])
+    await _copy(connection, rows)
+
+
+async def _is_written(connection: AsyncConnection, stream_id: UUID, sequence: int, event_id: UUID) -> bool:
+    """Whether an earlier try was committed; waits for it where it has not ended yet."""
+    await connection.execute(_HOLD, {"stream_id": stream_id})
+    found = await connection.execute(_AT, {"stream_id": stream_id, "sequence": sequence})
+    return found.scalar() == event_id
+
+
+async def _copy(connection: AsyncConnection, rows: Sequence[tuple[Any, ...]]) -> None:
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    try:
+        await driver.copy_records_to_table("events", records=rows, columns=_COLUMNS)
+    except asyncpg.InterfaceError as error:
+        if driver.is_closed():
+            raise no_database() from error
+        raise
+
+
+def _payloads(stream_ids: list[UUID]) -> list[str]:
+    texts = [str(stream_id) for stream_id in stream_ids]
+    return [",".join(texts[at : at + _IDS_A_NOTIFICATION]) for at in range(0, len(texts), _IDS_A_NOTIFICATION)]
+
+
+async def _off(connection: AsyncConnection, run_ids: Iterable[UUID], level: str) -> set[UUID | None]:
+    """Of these runs, those of which no events are wanted."""
+    return set((await connection.execute(_OFF, {"run_ids": list(run_ids), "level": level})).scalars())
+
+
+# Reading
+
+
+async def page(
+    connection: AsyncConnection,
+    stream_id: UUID,
+    wanted: Wanted = ALL,
+    *,
+    after: int | None = None,
+    descending: bool = False,
+    limit: int,
+) -> list[Event]:
+    """Events of a stream in the order of their numbers, behind the number `after`."""
+    values: dict[str, Any] = {"stream_id": stream_id, "limit": limit}
+    if after is not None:
+        values["after"] = after
+    if wanted.types is not None:
+        values["types"] = list(wanted.types)
+    if wanted.failed_types:
+        values["failed_types"] = list(wanted.failed_types)
+    for name in ("page_id", "connection_id", "subaccount_id"):
+        if getattr(wanted, name) is not None:
+            values[name] = getattr(wanted, name)
+    query = _page(frozenset(values), wanted.in_activity, descending)
+    return [Event(*row) for row in await connection.execute(query, values)]
+
+
+_EVENT = ", ".join(f"events.{name}" for name in Event.__slots__)
+
+
+@lru_cache(512)
+def _page(given: frozenset[str], in_activity: bool, descending: bool) -> TextClause:
+    """The query for the values that are `given`, such that an index has the rows in their order."""
+    order = "DESC" if descending else "ASC"
+    conditions = ["stream_id = :stream_id"]
+    if "after" in given:
+        conditions.append(f"sequence {'<' if descending else '>'} :after")
+    conditions += [f"{name} = :{name}" for name in ("page_id", "connection_id", "subaccount_id") if name in given]
+    if in_activity:
+        # Few of a stream are in it, so that its own index is read whatever the types.
+        conditions.append("in_activity")
+    if "failed_types" in given:
+        also = "(type = ANY(CAST(:failed_types AS text[])) AND data ->> 'status' = 'failed')"
+        conditions.append(f"(type = ANY(CAST(:types AS text[])) OR {also})")
+    elif "types" in given and (in_activity or given & {"page_id", "connection_id"}):
+        conditions.append("type = ANY(CAST(:types AS text[]))")
+    elif "types" in given:
+        # Each type by itself, since an index has only those of one type in their order.
+        within = " AND ".join([*conditions, "type = wanted.type"])
+        return text(
+            f"""
+            SELECT {_EVENT} FROM (
+                SELECT found.sequence FROM unnest(CAST(:types AS text[])) AS wanted (type) CROSS JOIN LATERAL (
+                    SELECT sequence FROM events WHERE {within} ORDER BY sequence {order} LIMIT :limit
+                ) AS found ORDER BY found.sequence {order} LIMIT :limit
+            ) AS keys JOIN events ON events.stream_id = :stream_id AND events.sequence = keys.sequence
+            ORDER BY events.sequence {order}
+            """
+        )
+    return text(f"SELECT {_EVENT} FROM events WHERE {' AND '.join(conditions)} ORDER BY sequence {order} LIMIT :limit")
+
+
+async def head(connection: AsyncConnection, stream_id: UUID) -> int:
+    """The last number of a stream; 0 where there is none."""
+    return (await heads(connection, [stream_id])).get(stream_id, 0)
+
+
+async def heads(connection: AsyncConnection, stream_ids: list[UUID]) -> dict[UUID, int]:
+    """The last number of each stream that has one."""
+    found = await connection.execute(
+        text("SELECT stream_id, last FROM event_counters WHERE stream_id = ANY(CAST(:ids AS uuid[]))"),
+        {"ids": stream_ids},
+    )
+    return {row[0]: row[1] for row in found}
+
+
+async def is_over(connection: AsyncConnection, run_id: UUID, seconds: float) -> bool:
+    """Whether a run has ended and its stream says so, or has had so many seconds to say it, or the run is gone."""
+    over = await connection.execute(
+        text(
+            """
+            SELECT status <> 'active' AND (finished_at < now() - :seconds * interval '1 second' OR EXISTS (
+                SELECT FROM events WHERE stream_id = runs.id AND type = 'runtime.lifecycle'
+                    AND data ->> 'status' IN ('stopped', 'failed')
+            )) FROM runs WHERE id = :run_id
+            """
+        ),
+        {"run_id": run_id, "seconds": seconds},
+    )
+    return over.scalar() is not False
