@@ -40,6 +40,7 @@ BODIES: dict[str, Json] = {
     "spaces-create": {},
     "spaces-update": {"name": "taken over"},
     "runtimes-create": {},
+    "runs-live": {"control": "input"},
     "runtimes-connections-create": {"protocol": "cdp"},
     "runtimes-files-stage": {"path": "a"},
     "runtimes-files-collect": {"path": "a"},
