@@ -170,6 +170,8 @@ def _bucket(settings: Settings, url: str) -> S3Store:
     if settings.files_access_key is not None and settings.files_secret_key is not None:
         config["access_key_id"] = settings.files_access_key
         config["secret_access_key"] = settings.files_secret_key
+        if settings.files_session_token is not None:
+            config["session_token"] = settings.files_session_token
     return S3Store(
         parts.netloc,
         prefix=parts.path.strip("/") or None,
