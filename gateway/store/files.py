@@ -10,13 +10,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, select, text
+from sqlalchemy import ColumnElement, Text, delete, func, insert, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.scope import Scope
 from gateway.store.tables import files, spaces, subaccounts
 
-# Of a path, what is indexed.
+# Of a path, what is indexed; a literal, since an index on an expression knows no parameters.
 _INDEXED = 512
 
 
@@ -46,7 +46,7 @@ class Used:
 
 
 _COLUMNS = tuple(files.c[name] for name in File.__slots__)
-_BEGINNING = func.left(files.c.path, _INDEXED)
+_BEGINNING: ColumnElement[str] = literal_column(f'"left"(files.path, {_INDEXED})', Text)
 # One that has expired is gone, though its row may be there until the next sweep.
 LIVES = text("(files.expires_at IS NULL OR files.expires_at > now())")
 
