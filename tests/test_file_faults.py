@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 import httpx
+import pytest
 import pytest_asyncio
 
 from gateway.app import Gateway, build
@@ -100,10 +101,17 @@ async def test_a_client_that_goes_away_in_the_midst_leaves_nothing(
     assert (await ok(client.get(storage)))["files"] == []
 
 
-async def test_a_client_that_stalls_is_told_so_and_leaves_nothing(
-    settings: Settings, database: Database, keys: KeySource, api_key: str, launcher: WorkingLauncher
+@pytest.mark.parametrize(("limit", "status"), [({"transfer_seconds": 0.5}, 408), ({"max_file_bytes": MIB}, 413)])
+async def test_a_client_that_stalls_or_sends_too_much_is_told_so_in_the_midst_and_leaves_nothing(
+    settings: Settings,
+    database: Database,
+    keys: KeySource,
+    api_key: str,
+    launcher: WorkingLauncher,
+    limit: dict[str, float],
+    status: int,
 ) -> None:
-    hasty = settings.model_copy(update={"transfer_seconds": 0.5})
+    hasty = settings.model_copy(update=limit)
     built = await build(hasty, database, keys, launcher, NEIGHBOUR, ())
     async with built.running(), serving(built, hasty) as port:
         headers = {"Authorization": f"Bearer {api_key}"}
@@ -111,7 +119,7 @@ async def test_a_client_that_stalls_is_told_so_and_leaves_nothing(
             space = (await ok(client.post("/v1/spaces", json={})))["id"]
         connection = await asyncio.to_thread(half_an_upload, port, f"/v1/spaces/{space}/storage/files", api_key)
         answer = await asyncio.to_thread(connection.recv, 1000)
-        assert answer.startswith(b"HTTP/1.1 408")
+        assert answer.startswith(b"HTTP/1.1 %d" % status)
         assert objects(settings.data_dir) == []
         connection.close()
 
