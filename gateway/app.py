@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -16,15 +16,17 @@ from gateway.api import connect, discovery, docs, health, operations
 from gateway.api.frame import RequestFrame
 from gateway.api.inside import Inside
 from gateway.api.services import Services
-from gateway.api.spaces import ai_connections, connections, runs, runtimes, spaces, subaccounts
+from gateway.api.spaces import ai_connections, artifacts, connections, runs, runtimes, spaces, storage, subaccounts
 from gateway.api.spaces import events as run_events
 from gateway.crypto.tokens import TokenIssuer
 from gateway.domain.access import Access
 from gateway.domain.ai_connections import AiConnections
+from gateway.domain.artifacts import Artifacts
 from gateway.domain.attachments import Attachments
 from gateway.domain.audit import Audit
 from gateway.domain.event_streams import EventStreams
 from gateway.domain.events import Events
+from gateway.domain.files import Files
 from gateway.domain.leases import Leases
 from gateway.domain.providers import ProviderClient
 from gateway.domain.rate_limits import RateLimits
@@ -34,10 +36,13 @@ from gateway.domain.spaces import Spaces
 from gateway.domain.supervisor import Supervisor
 from gateway.launchers.base import Launcher
 from gateway.observer.masking import Masking
-from gateway.observer.observers import BrowserObservers
+from gateway.observer.observers import BrowserObservers, Watcher
 from gateway.observer.pages import Pages
+from gateway.observer.refusals import Refusals
+from gateway.observer.screencast import ScreencastWatcher
 from gateway.settings import Settings
 from gateway.store.database import Database
+from gateway.store.objects import Objects
 from gateway.telemetry import metrics
 from gateway.tunnel.large import LargeCommands
 
@@ -48,7 +53,17 @@ _DRAIN_SHARE = 0.8
 
 OPERATIONS = [
     operation
-    for resource in (ai_connections, spaces, runtimes, connections, runs, run_events, subaccounts)
+    for resource in (
+        ai_connections,
+        spaces,
+        storage,
+        runtimes,
+        connections,
+        runs,
+        run_events,
+        artifacts,
+        subaccounts,
+    )
     for operation in resource.operations.listed
 ]
 
@@ -75,7 +90,7 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Supervised from here on; on the way out nothing of it is left, and rows say so."""
-        async with self.audit.running(), self.services.events.running():
+        async with self.audit.running(), self.services.events.running(), self.services.files.running():
             await self.supervisor.start()
             try:
                 yield
@@ -88,9 +103,20 @@ class Gateway:
                 await self.services.inside.aclose()
 
 
+def _watchers(settings: Settings) -> list[Watcher]:
+    masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
+    return [Pages(masking), Refusals(masking), ScreencastWatcher(settings)]
+
+
 async def build(
-    settings: Settings, database: Database, keys: KeySource, launcher: Launcher, gateway_id: UUID
+    settings: Settings,
+    database: Database,
+    keys: KeySource,
+    launcher: Launcher,
+    gateway_id: UUID,
+    watchers: Sequence[Watcher] | None = None,
 ) -> Gateway:
+    """`watchers`: what looks at browsers, if not all that there is."""
     audit = Audit(
         database,
         gateway_id,
@@ -111,9 +137,9 @@ async def build(
     access = Access(database, issuer, audit)
     events = Events(database, kept=settings.events_kept, level=settings.event_level)
     event_streams = EventStreams(database, settings.max_event_streams)
-    masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
-    observers = BrowserObservers([Pages(masking, settings.events_per_second)])
+    observers = BrowserObservers(_watchers(settings) if watchers is None else watchers)
     living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
+    files = Files(database, await asyncio.to_thread(Objects.of, settings), settings, audit, events)
     services = Services(
         settings=settings,
         database=database,
@@ -128,6 +154,8 @@ async def build(
         events=events,
         event_streams=event_streams,
         observers=observers,
+        files=files,
+        artifacts=Artifacts(database, files, audit),
     )
     supervisor = Supervisor(database, living, services.leases, launcher, access, event_streams, gateway_id)
     return Gateway(create_app(services), services, supervisor, providers, audit)

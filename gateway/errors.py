@@ -12,6 +12,7 @@
     |- Gone                    410
     |- PayloadTooLarge         413
     |- UnsupportedMediaType    415
+    |- RangeNotSatisfiable     416
     |- UpgradeRequired         426
     |- LimitReached            429
     |- HeadersTooLarge         431
@@ -108,6 +109,13 @@ class PayloadTooLarge(GatewayError):
 class UnsupportedMediaType(GatewayError):
     status = 415
     default_code = "request.media_type"
+
+
+class RangeNotSatisfiable(GatewayError):
+    """Raised for a range of bytes that lies behind the end; `details.sizeBytes` says where that is."""
+
+    status = 416
+    default_code = "request.range"
 
 
 class UpgradeRequired(GatewayError):

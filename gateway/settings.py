@@ -38,6 +38,13 @@ _KUBERNETES_NAME = re.compile(
 _KUBERNETES_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
 
+_FILES_URL = re.compile(
+    r"s3://[a-z0-9][a-z0-9.-]+(/[^\s?#@]*)?"
+    r"(\?(endpoint=https?://[^\s?#&@]+|region=[a-z0-9-]+)(&(endpoint=https?://[^\s?#&@]+|region=[a-z0-9-]+))?)?"
+    r"|file:///[^\s?#]+"
+)
+
+
 def _http_url(value: str) -> str:
     wrong = ValueError("must be an http or https address without user, query and fragment")
     if not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", value):
@@ -269,6 +276,16 @@ class Settings(BaseModel):
     recording: bool = Field(
         False, description="Whether runs are recorded on video where the runtime does not say (`config.recording`)."
     )
+    screencast_fps: float = Field(
+        15.0, ge=1, le=60, description="Most pictures a second that a browser sends of a tab that somebody looks at."
+    )
+    screencast_quality: int = Field(70, ge=1, le=100, description="JPEG quality of these pictures.")
+    screencast_max_width: int = Field(
+        1280, ge=100, le=8192, description="Largest width of these pictures in pixels; larger pages are made smaller."
+    )
+    screencast_max_height: int = Field(
+        1280, ge=100, le=8192, description="Largest height of these pictures in pixels; larger pages are made smaller."
+    )
     events_kept: int = Field(
         50_000,
         ge=1,
@@ -285,6 +302,42 @@ class Settings(BaseModel):
     )
     event_heartbeat_seconds: float = Field(
         15.0, gt=0, le=3600, description="Seconds without an event after which a stream says that it is still there."
+    )
+
+    # Files
+    files_url: str | None = Field(
+        None,
+        description="Where the bytes of files are: `s3://bucket[/prefix][?endpoint=http(s)://...&region=...]`, or "
+        "`file:///directory`; without it the directory `files` in the data directory. Several gateways need one that "
+        "they share.",
+    )
+    files_access_key: str | None = _secret(
+        None, "Access key of the bucket; without it the usual `AWS_*` environment counts."
+    )
+    files_secret_key: str | None = _secret(None, "Secret key of the bucket.")
+    max_file_bytes: int = Field(5 * 1024**3, ge=1, le=64 * 1024**3, description="Largest file that is stored.")
+    space_max_bytes: int = Field(
+        50 * 1024**3, ge=1, le=1024**5, description="Bytes that the files of one space may have together."
+    )
+    subaccount_max_bytes: int = Field(
+        200 * 1024**3, ge=1, le=1024**5, description="Bytes that the files of one subaccount may have together."
+    )
+    space_max_files: int = Field(100_000, ge=1, le=10_000_000, description="Files that one space may have.")
+    max_uploads: int = Field(
+        16,
+        ge=1,
+        le=1000,
+        description="Files that may be on their way into storage at once; each takes up to 32 MiB of memory.",
+    )
+    upload_seconds: float = Field(3600.0, gt=0, le=86400, description="Seconds in which an upload must be whole.")
+    file_sweep_seconds: float = Field(
+        600.0, gt=0, le=86400, description="Seconds between two looks for files that have expired, and for lost bytes."
+    )
+    file_grace_seconds: float = Field(
+        3600.0,
+        ge=0,
+        le=604800,
+        description="Age from which bytes that belong to no file are removed. What is just being written has none yet.",
     )
 
     # Audit log
@@ -331,6 +384,13 @@ class Settings(BaseModel):
     def _postgresql(cls, value: str | None) -> str | None:
         if value is not None and not re.match(r"postgres(ql)?://", value):
             raise ValueError("must begin with postgresql://")
+        return value
+
+    @field_validator("files_url")
+    @classmethod
+    def _storage(cls, value: str | None) -> str | None:
+        if value is not None and not _FILES_URL.fullmatch(value):
+            raise ValueError("must be s3://bucket[/prefix][?endpoint=http(s)://...&region=...] or file:///directory")
         return value
 
     @property

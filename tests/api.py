@@ -26,6 +26,8 @@ Send = Callable[[Any], Awaitable[httpx.Response]]
 JSON = {"Content-Type": "application/json"}
 NEVER = "0198b7d4-2f6c-7d3e-9a51-1c6f2b8e4d70"
 _WAIT_SECONDS = 20.0
+# Of an operation that answers bytes, what is not told in JSON.
+RAW_STATUSES = (200, 206, 304)
 
 
 async def ok(answer: Awaitable[httpx.Response]) -> Any:
@@ -141,6 +143,8 @@ class Recorder:
         if operation is None:
             return
         self.seen.add((operation, response.status_code))
+        if response.status_code in RAW_STATUSES and _is_raw(operation):
+            return
         UUID(response.headers["x-request-id"])
         if response.status_code == 200 and operation.endswith("-stream"):
             # Each of its events is held against the document.
@@ -177,6 +181,12 @@ def _patterns() -> list[tuple[str, re.Pattern[str], str]]:
 
 def _operation(method: str, path: str) -> str | None:
     return next((name for verb, pattern, name in _patterns() if verb == method and pattern.fullmatch(path)), None)
+
+
+@cache
+def _is_raw(operation_id: str) -> bool:
+    """Whether it answers bytes."""
+    return any(operation.operation_id == operation_id and operation.answer is None for operation in OPERATIONS)
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,6 +18,7 @@ from gateway.app import Gateway, build
 from gateway.crypto.keyring import create_key_file
 from gateway.domain.first_start import write_first_key
 from gateway.domain.secrets import KeySource, SecretStore
+from gateway.observer.observers import Watcher
 from gateway.settings import Settings
 from gateway.store import schema
 from gateway.store.database import Database
@@ -125,6 +126,12 @@ def launcher() -> WorkingLauncher:
     return WorkingLauncher()
 
 
+@pytest.fixture
+def watchers() -> Sequence[Watcher] | None:
+    """None of them, since there are no browsers; a test with real ones returns None for all that there are."""
+    return ()
+
+
 @pytest_asyncio.fixture
 async def api_key(database: Database, keys: KeySource, tmp_path: Path) -> str:
     """The organization's first key."""
@@ -135,10 +142,15 @@ async def api_key(database: Database, keys: KeySource, tmp_path: Path) -> str:
 
 @pytest_asyncio.fixture
 async def gateway(
-    settings: Settings, database: Database, keys: KeySource, launcher: WorkingLauncher, api_key: str
+    settings: Settings,
+    database: Database,
+    keys: KeySource,
+    launcher: WorkingLauncher,
+    api_key: str,
+    watchers: Sequence[Watcher] | None,
 ) -> AsyncIterator[Gateway]:
     """A whole gateway in this process, whose launcher starts no browsers."""
-    built = await build(settings, database, keys, launcher, uuid4())
+    built = await build(settings, database, keys, launcher, uuid4(), watchers)
     async with built.running():
         yield built
 

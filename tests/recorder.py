@@ -18,6 +18,7 @@ import pytest
 
 from gateway.crypto.keyring import KeyRing
 from gateway.crypto.tokens import Token, TokenIssuer, api_key_prefix
+from gateway.crypto.viewers import Viewer, ViewerTokens
 from gateway.domain.secrets import SecretStore
 from gateway.telemetry import logs
 from tests.fake_providers import KEYS
@@ -28,7 +29,9 @@ PIECE = 20
 LETTERS = 10
 
 # What a secret that a test alone knows looks like.
-SHAPE = re.compile(r"bctrl_[A-Za-z0-9]{12}_[A-Za-z0-9_-]{43}|/v1/connect/[A-Za-z0-9]{12}[A-Za-z0-9_-]{43}")
+SHAPE = re.compile(
+    r"bctrl_[A-Za-z0-9]{12}_[A-Za-z0-9_-]{43}|/v1/connect/[A-Za-z0-9]{12}[A-Za-z0-9_-]{43}|view_[A-Za-z0-9_-]{100}"
+)
 # Said once to whoever makes the first start, and not to the log.
 FIRST_KEY = re.compile(r"^First API key, shown this once .*$", re.MULTILINE)
 
@@ -101,6 +104,7 @@ def recorded() -> Iterator[Recorder]:
 def _listen(recorder: Recorder, patch: pytest.MonkeyPatch) -> None:
     """Hear of each secret where it is made, and of each gateway process when it is over."""
     token, pepper, put, ring = TokenIssuer._token, TokenIssuer.__init__, SecretStore.put, KeyRing.__init__
+    sign = ViewerTokens.sign
     start, close = GatewayProcess.start, GatewayProcess.close
 
     def noted_token(self: TokenIssuer, prefix: str, secret: str) -> Token:
@@ -111,6 +115,11 @@ def _listen(recorder: Recorder, patch: pytest.MonkeyPatch) -> None:
         for text in (given.hex(), base64.b64encode(given).decode()):
             recorder.note(text)
         pepper(self, given)
+
+    def noted_sign(self: ViewerTokens, viewer: Viewer) -> str:
+        token = sign(self, viewer)
+        recorder.note(token[-42:])  # the signature; what comes before is no secret
+        return token
 
     async def noted_put(self: SecretStore, connection: Any, owner: Any, secret: str) -> None:
         recorder.note(secret)
@@ -134,6 +143,7 @@ def _listen(recorder: Recorder, patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(TokenIssuer, "_token", noted_token)
     patch.setattr(TokenIssuer, "__init__", noted_pepper)
+    patch.setattr(ViewerTokens, "sign", noted_sign)
     patch.setattr(SecretStore, "put", noted_put)
     patch.setattr(KeyRing, "__init__", noted_ring)
     patch.setattr(GatewayProcess, "start", classmethod(debugged_start))

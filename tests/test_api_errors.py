@@ -114,6 +114,10 @@ async def test_every_error_has_the_one_shape(
     assert "inner" not in answers[-2][2].text
 
 
+# For whichever parameters a path has.
+ANY_IDS = dict.fromkeys(("id", "runtimeId", "connectionId", "keyId", "fileId"), "x")
+
+
 async def test_every_answer_has_a_request_id_of_its_own(client: httpx.AsyncClient) -> None:
     given = {"X-Request-Id": "mine"}
     answers = [
@@ -173,7 +177,7 @@ async def test_a_request_without_a_good_key_is_refused(
 
 async def test_a_key_is_asked_for_before_anything_is_looked_at(anonymous: httpx.AsyncClient) -> None:
     for operation in OPERATIONS:
-        path = operation.path.format(id="x", runtimeId="x", connectionId="x", keyId="x")
+        path = operation.path.format(**ANY_IDS)
         answer = await anonymous.request(operation.method, path, content=b"{", params={"nonsense": "1"})
         refusal(answer, 401, "auth.required")
 
@@ -190,7 +194,7 @@ async def test_a_method_that_a_path_has_not_is_answered_with_those_that_it_has(c
     for path, methods in allowed.items():
         methods |= {"HEAD"} if "GET" in methods else set()
         for method in sorted(set(EVERY_METHOD) - methods):
-            answer = await client.request(method, path.format(id="x", runtimeId="x", connectionId="x", keyId="x"))
+            answer = await client.request(method, path.format(**ANY_IDS))
             assert (answer.status_code, answer.headers["allow"]) == (405, ", ".join(sorted(methods)))
             if method != "HEAD":
                 body = shaped(answer)
@@ -453,7 +457,7 @@ async def test_without_a_database_everything_is_503_until_it_is_back(settings: S
             await schema.upgrade(database)
             key = await write_first_key(database, SecretStore(keys), Path(directory) / "api-key")
             assert key is not None
-            built = await build(settings, database, keys, WorkingLauncher(), uuid4())
+            built = await build(settings, database, keys, WorkingLauncher(), uuid4(), ())
             transport = httpx.ASGITransport(built.app)
             async with (
                 built.running(),

@@ -108,7 +108,7 @@ async def neighbour(
     settings: Settings, database: Database, keys: KeySource, api_key: str
 ) -> AsyncIterator[tuple[Gateway, httpx.AsyncClient]]:
     """A second gateway on the database, and a client of it."""
-    built = await build(settings, database, keys, WorkingLauncher(), uuid4())
+    built = await build(settings, database, keys, WorkingLauncher(), uuid4(), ())
     headers = {"Authorization": f"Bearer {api_key}"}
     transport = httpx.ASGITransport(built.app)
     async with (
@@ -164,6 +164,14 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
     path = f"/v1/spaces/{space}/runtimes/{runtime['id']}"
     await ok(client.get(path))
     await ok(client.get(f"/v1/runs/{runtime['activeRunId']}"))
+
+    # Files
+    files = f"/v1/spaces/{space}/storage/files"
+    file = f"{files}/{(await ok(client.post(files, files={'file': ('a', b'a')})))['id']}"
+    await ok(client.get(file))
+    assert (await client.get(f"{file}/content")).content == b"a"
+    await ok(client.delete(file))
+    await ok(client.get(f"/v1/spaces/{space}/artifacts"))
 
     # Leases
     minted = await ok(client.post(f"{path}/connections", json={"protocol": "cdp"}))

@@ -553,7 +553,7 @@ async def pair(
     port: Port, settings: Settings, database_url: str, database: Database, keys: KeySource, api_key: str
 ) -> AsyncIterator[Pair]:
     other = Database(database_url, 10)
-    edge = await build(settings, other, keys, WorkingLauncher(), uuid4())
+    edge = await build(settings, other, keys, WorkingLauncher(), uuid4(), ())
     async with edge.running(), at_a_port(edge, settings, api_key) as edge_port:
         pair = Pair(port, edge_port, database)
         await pair.told_as(port.root)

@@ -107,7 +107,7 @@ async def joined(
     settings: Settings, database: Database, keys: KeySource, api_key: str, gateway_id: UUID | None = None
 ) -> AsyncIterator[Node]:
     gateway_id = gateway_id or uuid4()
-    gateway = await build(settings, database, keys, WorkingLauncher(), gateway_id)
+    gateway = await build(settings, database, keys, WorkingLauncher(), gateway_id, ())
     gateway.supervisor.reached_at(f"http://{gateway_id}.internal:8787")
     transport = httpx.ASGITransport(gateway.app)
     headers = {"Authorization": f"Bearer {api_key}"}

@@ -11,7 +11,9 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any, Literal
+from uuid import uuid4
 
 import pytest
 import structlog
@@ -27,18 +29,21 @@ from starlette.websockets import WebSocket
 from websockets.frames import Close, Frame, Opcode
 
 from gateway.crypto.tokens import API_KEY, LEASE_TOKEN, TokenIssuer
+from gateway.crypto.viewers import Kind, Viewer, ViewerTokens
 from gateway.telemetry.logs import HIDDEN, configure, redact
 from tests.fake_providers import KEYS, served
 
 ISSUER = TokenIssuer(bytes(32))
 LEASE = ISSUER.lease_token()
 API = ISSUER.api_key()
+VIEWER = ViewerTokens(bytes(32)).sign(Viewer(uuid4(), Kind.LIVE, uuid4(), datetime(2030, 1, 1, tzinfo=UTC)))
 PASSWORD = "hunter2-and-a-half"
 MASTER_KEY = "q83vASNFZ4mrze8BI0VniavN7wEjRWeJq83vASNFZ4k="
 
 # What must never be seen: of tokens and keys, the part after the prefix.
 SECRETS = {
     "lease": LEASE.secret[12:],
+    "viewer": VIEWER[5:],
     "api": API.secret[19:],
     "password": PASSWORD,
     "openai": KEYS["openai"][8:],
@@ -104,6 +109,10 @@ REDACTED = [
     (f"lease {LEASE.secret} ended", f"lease {LEASE.prefix}*** ended"),
     (f"lease={LEASE.secret}, {LEASE.secret}", f"lease={LEASE.prefix}***, {LEASE.prefix}***"),
     (f"lease_{LEASE.secret}", f"lease_{LEASE.prefix}***"),
+    (f"/v1/viewers/live/{VIEWER}/socket?a=b", "/v1/viewers/live/***?a=b"),
+    (f"/v1/viewers/recording/%76{VIEWER[1:]}", "/v1/viewers/recording/***"),
+    (f"url=ws%3A%2F%2Fh%2Fv1%2Fviewers%2Factivity%2F{VIEWER}", "url=ws%3A%2F%2Fh%2Fv1%2Fviewers%2Factivity%2F***"),
+    (f"viewer {VIEWER} came", "viewer view_*** came"),
     (API.secret, f"{API.prefix}***"),
     (f"key {API.secret[:-1]} is unknown", f"key {API.prefix}*** is unknown"),
     (f"Authorization: Bearer {API.secret}", "Authorization: ***"),
@@ -142,6 +151,7 @@ def test_what_is_redacted(text: str, clean: str) -> None:
         "",
         "runtime 0190b5c2-1111-7222-8333-444455556666 is live",
         f"lease {LEASE.prefix} of {API.prefix} was made",
+        "/v1/viewers/assets/live.js of a review_",
         "http://127.0.0.1:8787/v1/spaces?limit=10 listens",
         "postgresql://localhost:5432/gateway is the database",
         "postgresql:///gateway?host=/run/db is the database",

@@ -208,7 +208,8 @@ def test_no_secret_is_in_what_is_printed() -> None:
 
 
 def test_the_secrets_are_these() -> None:
-    assert [name for name, field in options().items() if is_secret(field)] == ["database_url", "master_keys"]
+    secrets = [name for name, field in options().items() if is_secret(field)]
+    assert secrets == ["database_url", "master_keys", "files_access_key", "files_secret_key"]
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ async def housed(
     """A gateway that is not supervised but when a test says so."""
     launcher = launcher or WorkingLauncher()
     gateway_id = gateway_id or uuid4()
-    gateway = await build(settings, database, keys, launcher, gateway_id)
+    gateway = await build(settings, database, keys, launcher, gateway_id, ())
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(gateway.app),
         base_url="http://localhost",

@@ -29,7 +29,7 @@ SEES = {"A": {"A", "A1", "A2"}, "A1": {"A1"}, "A2": {"A2"}, "B": {"B", "B1"}}
 TENANTS = ("A", "A1", "A2", "B", "B1")
 OF_ORGANIZATION = ("A", "B")
 NOUNS = {
-    "/v1/spaces": {"id": "space", "runtimeId": "runtime", "connectionId": "connection"},
+    "/v1/spaces": {"id": "space", "runtimeId": "runtime", "connectionId": "connection", "fileId": "file"},
     "/v1/runs": {"id": "run"},
     "/v1/ai-connections": {"id": "ai_connection"},
     "/v1/subaccounts": {"id": "subaccount", "keyId": "key"},
@@ -102,7 +102,11 @@ async def _things(client: httpx.AsyncClient, name: str, headers: dict[str, str])
     space = await make("/v1/spaces", {"name": name, "mounts": {"ai": {"allowConnections": [ai["id"]]}}})
     runtime = await make(f"/v1/spaces/{space['id']}/runtimes", {"name": name})
     lease = await make(f"/v1/spaces/{space['id']}/runtimes/{runtime['id']}/connections", {"protocol": "cdp"})
+    file = await ok(
+        client.post(f"/v1/spaces/{space['id']}/storage/files", files={"file": (name, name.encode())}, headers=headers)
+    )
     return {
+        "file": file["id"],
         "ai_connection": ai["id"],
         "space": space["id"],
         "runtime": runtime["id"],
@@ -122,6 +126,10 @@ def body_of(operation: Operation) -> Json | None:
     return BODIES[operation.operation_id] if operation.body is not None else None
 
 
+def form_of(operation: Operation) -> dict[str, Any] | None:
+    return {"file": ("x", b"x")} if operation.form is not None else None
+
+
 def foreigners(caller: str) -> list[str]:
     """Tenants that a caller does not see and that have things apart from those of one that it sees."""
     return [name for name in TENANTS if name not in SEES[caller]]
@@ -134,10 +142,16 @@ def mixtures(parameters: list[str]) -> Iterator[set[str]]:
 
 
 async def told(
-    client: httpx.AsyncClient, method: str, path: str, body: Json | None, tenant: Tenant, strange: set[str]
+    client: httpx.AsyncClient,
+    method: str,
+    path: str,
+    body: Json | None,
+    tenant: Tenant,
+    strange: set[str],
+    form: dict[str, Any] | None = None,
 ) -> tuple[int, str]:
     """Status and text of an answer, without what may differ: the request's id and the strange ids that were given."""
-    answer = await client.request(method, path, json=body, headers=tenant.headers)
+    answer = await client.request(method, path, json=body, files=form, headers=tenant.headers)
     text = answer.text.replace(answer.headers["x-request-id"], "<request>")
     for identifier in strange:
         text = text.replace(identifier, "<id>")
@@ -153,6 +167,8 @@ async def state(client: httpx.AsyncClient, world: World) -> Json:
             found[name + path] = await ok(client.get(path, headers=headers))
         for space in found[f"{name}/v1/spaces"]["spaces"]:
             path = f"/v1/spaces/{space['id']}/runtimes"
+            files = f"/v1/spaces/{space['id']}/storage/files"
+            found[files] = await ok(client.get(files, headers=headers))
             found[path] = await ok(client.get(path, headers=headers))
             for runtime in found[path]["runtimes"]:
                 del runtime["summary"]["idleExpiresAt"]
@@ -188,6 +204,7 @@ async def test_a_foreign_id_is_answered_as_one_that_never_was_and_nothing_comes_
                         body_of(operation),
                         world[caller],
                         {given[it] for it in foreign},
+                        form_of(operation),
                     )
                     for given in (ids, never)
                 ]

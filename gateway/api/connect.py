@@ -35,6 +35,7 @@ from gateway.tunnel import relay
 from gateway.tunnel.commands import Policy
 from gateway.tunnel.policy import StandardPolicy
 from gateway.tunnel.protocol import EXTENSION
+from gateway.tunnel.record import SocketRecord
 from gateway.tunnel.splice import Tunnel
 from gateway.tunnel.upstream import (
     Refused,
@@ -109,6 +110,8 @@ class _Attach:
     upstream: Upstream | ClientConnection
     # Whether the client is another gateway.
     passed_on: bool
+    # The page that the socket is of, where it is one page's.
+    page_id: str | None
     # What it means when the browser ends the socket without a word.
     lost: Close
 
@@ -126,6 +129,7 @@ class _Attach:
             self.upstream,
             partial(_left, self.services, self.grant),
             policy=self._policy(),
+            record=self._record(),
             large=self.services.large_commands,
             reviewed=self.grant.devtools_url is not None,
             passed_on=self.passed_on,
@@ -144,6 +148,7 @@ class _Attach:
                 self.upstream,
                 self.grant.attachment,
                 policy=self._policy(),
+                record=self._record(),
                 large=self.services.large_commands,
                 reviewed=self.grant.devtools_url is not None,
                 passed_on=self.passed_on,
@@ -154,6 +159,14 @@ class _Attach:
     def _policy(self) -> Policy | None:
         files_dir = self.grant.files_dir
         return StandardPolicy(files_dir, unknown=self.services.settings.cdp_unknown) if files_dir is not None else None
+
+    def _record(self) -> SocketRecord | None:
+        """What is noted of it, where this gateway has the browser."""
+        grant = self.grant
+        observed = self.services.runtimes.observed(grant.runtime_id)
+        if grant.devtools_url is None or observed is None:
+            return None
+        return SocketRecord(observed, grant.lease_id, self.page_id)
 
     async def give_up(self) -> None:
         self.services.leases.leave(self.grant, None)
@@ -181,9 +194,9 @@ async def _attach(socket: WebSocket, services: Services) -> _Attach:
             else:
                 upstream = await relay.open_upstream(url, headers=headers, largest=settings.max_message_bytes)
             # A browser closes a target's socket without a word; another gateway never does.
-            target = headers is None and "/devtools/page/" in url
-            lost = Close.TARGET_CLOSED if target else Close.UPSTREAM_ERROR
-            return _Attach(services, grant, upstream, passed_on, lost)
+            page_id = url.rpartition("/")[2] if headers is None and "/devtools/page/" in url else None
+            lost = Close.TARGET_CLOSED if page_id is not None else Close.UPSTREAM_ERROR
+            return _Attach(services, grant, upstream, passed_on, page_id, lost)
     except BaseException as error:
         if grant is not None:
             services.leases.leave(grant, None)

@@ -13,6 +13,8 @@ def error_response(error: GatewayError, request_id: str) -> Response:
         headers["WWW-Authenticate"] = "Bearer"
     if error.status == 426:
         headers |= {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    if error.status == 416:
+        headers["Content-Range"] = f"bytes */{error.details['sizeBytes']}"
     if "allow" in error.details:
         headers["Allow"] = ", ".join(error.details["allow"])
     return JSONResponse(

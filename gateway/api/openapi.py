@@ -12,8 +12,10 @@ import gateway
 from gateway.api.models import Answer
 from gateway.api.operations import Operation
 
+_DEFAULT = "Default Response"
 _ALWAYS = (400, 401, 429, 500, 503)
 _BODY_ERRORS = (413, 415)
+_RAW_ERRORS = (416,)
 _REFERENCE = "#/components/schemas/{model}"
 
 _MEANING = {
@@ -21,9 +23,11 @@ _MEANING = {
     401: "The API key is missing, unknown, expired or revoked.",
     403: "The kind of key may not do this.",
     404: "There is no such resource, or it is not the caller's.",
+    408: "The request was not whole in time.",
     409: "The state of the resource does not allow this.",
     413: "The body is too large.",
-    415: "The body is not JSON.",
+    415: "The body is not of the media type that is served.",
+    416: "The range of bytes lies behind the end.",
     429: "A limit is reached; `Retry-After` says when to ask again.",
     500: "Something went wrong in the gateway.",
     503: "The gateway can't do this now; `Retry-After` says when to ask again.",
@@ -64,7 +68,7 @@ def document(operations: list[Operation], server: str) -> dict[str, Any]:
 
 
 def _models(operation: Operation) -> set[type[BaseModel]]:
-    return {model for model in (operation.body, operation.answer) if model is not None}
+    return {model for model in (operation.body, operation.form, operation.answer) if model is not None}
 
 
 def _operation(operation: Operation, schemas: dict[type[BaseModel], Any]) -> dict[str, Any]:
@@ -73,7 +77,7 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], Any]) -> dic
         "summary": operation.summary,
         "tags": [operation.tag],
         "parameters": _parameters(operation),
-        "responses": {"200": _response("Default Response", schemas[operation.answer])},
+        "responses": _successes(operation, schemas),
     }
     if operation.streams:
         described["responses"]["200"]["content"] = {"text/event-stream": {"schema": schemas[operation.answer]}}
@@ -84,10 +88,34 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], Any]) -> dic
             "required": True,
             "content": {"application/json": {"schema": schemas[operation.body]}},
         }
-    statuses = {*_ALWAYS, *operation.errors, *(_BODY_ERRORS if operation.body else ())}
+    if operation.form is not None:
+        described["requestBody"] = {
+            "required": True,
+            "content": {"multipart/form-data": {"schema": schemas[operation.form]}},
+        }
+    statuses = {*_ALWAYS, *operation.errors, *(_BODY_ERRORS if operation.body or operation.form else ())}
+    if operation.answer is None:
+        statuses.update(_RAW_ERRORS)
     for status in sorted(statuses):
         described["responses"][str(status)] = _response(_MEANING[status], schemas[Error])
     return described
+
+
+def _successes(operation: Operation, schemas: dict[type[BaseModel], Any]) -> dict[str, Any]:
+    if operation.answer is not None:
+        return {"200": _response(_DEFAULT, schemas[operation.answer])}
+    # Bytes, whole or a range of them.
+    content = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+    headers = {
+        "Content-Disposition": {"description": "Attachment file name.", "schema": {"type": "string"}},
+        "Content-Length": {"description": "Size in bytes.", "schema": {"type": "integer"}},
+    }
+    part = headers | {"Content-Range": {"description": "Which bytes these are.", "schema": {"type": "string"}}}
+    return {
+        "200": {"description": _DEFAULT, "headers": headers, "content": content},
+        "304": {"description": "The bytes are those that the caller has (`If-None-Match`)."},
+        "206": {"description": "The range of bytes that was asked for.", "headers": part, "content": content},
+    }
 
 
 def _response(description: str, schema: Any) -> dict[str, Any]:

@@ -3,7 +3,8 @@
     @operations.post("/v1/things/{id}", id="create", summary="Create a thing")
     async def create(call: Call, body: CreateThing) -> Thing: ...
 
-The types of `body`, `query` and of the answer are read from the function's annotations.
+The types of `body`, `query` and of the answer are read from the function's annotations. In place of a body there may be
+`form: Form[Model]`, a form with a file in it (forms.py). A function that returns a plain Response answers raw bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import math
 import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
@@ -24,6 +25,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.api.addresses import client_address
+from gateway.api.forms import Form
 from gateway.api.models import Body
 from gateway.api.services import Services
 from gateway.domain.access import Principal
@@ -64,6 +66,8 @@ class Call:
         return self.scope
 
 
+Model = TypeVar("Model", bound=BaseModel)
+
 # An answer that came from elsewhere is a whole response.
 Handler = Callable[..., Awaitable[BaseModel | Response]]
 
@@ -78,8 +82,10 @@ class Operation:
     tag: str
     handler: Handler
     body: type[BaseModel] | None
+    form: type[Body] | None
     query: type[BaseModel] | None
-    answer: type[BaseModel]
+    # None for raw bytes.
+    answer: type[BaseModel] | None
     errors: tuple[int, ...]
     # Whether it answers with server-sent events, each with an `answer`.
     streams: bool
@@ -97,10 +103,16 @@ class Operation:
         if self.body is not None:
             raw = await read_json(request, services.settings.max_body_bytes)
             arguments["body"] = _validated(self.body.model_validate_json, raw, self.body)
+        if self.form is not None:
+            arguments["form"] = Form(request, self.form, services.settings.max_body_bytes, self._read_form)
         answer = await self.handler(Call(principal, services, request), **arguments)
         if isinstance(answer, Response):
             return answer
         return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
+
+    def _read_form(self, given: dict[str, Any]) -> Body:
+        assert self.form is not None
+        return _validated(self.form.model_validate, given, self.form)
 
 
 class Operations:
@@ -134,6 +146,8 @@ class Operations:
     ) -> Callable[[Handler], Handler]:
         def declare(handler: Handler) -> Handler:
             types = typing.get_type_hints(handler)
+            answers = _models_in(types["return"])
+            forms = typing.get_args(types.get("form"))
             self.listed.append(
                 Operation(
                     method=method,
@@ -144,8 +158,9 @@ class Operations:
                     tag=self._tag,
                     handler=handler,
                     body=types.get("body"),
+                    form=forms[0] if forms else None,
                     query=types.get("query"),
-                    answer=_models_in(types["return"])[0],
+                    answer=answers[0] if answers else None,
                     errors=errors,
                     streams=streams,
                 )
@@ -219,7 +234,7 @@ def _given(query: QueryParams, model: type[BaseModel]) -> dict[str, Any]:
     return given
 
 
-def _validated(validate: Callable[[Any], BaseModel], given: Any, model: type[BaseModel]) -> BaseModel:
+def _validated(validate: Callable[[Any], Model], given: Any, model: type[Model]) -> Model:
     try:
         return validate(given)
     except ValidationError as error:

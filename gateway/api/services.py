@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from gateway.api.inside import Inside
 from gateway.domain.access import Access
 from gateway.domain.ai_connections import AiConnections
+from gateway.domain.artifacts import Artifacts
 from gateway.domain.event_streams import EventStreams
 from gateway.domain.events import Events
+from gateway.domain.files import Files
 from gateway.domain.leases import Leases
 from gateway.domain.rate_limits import RateLimits
 from gateway.domain.runtimes import Runtimes
@@ -34,3 +36,5 @@ class Services:
     events: Events
     event_streams: EventStreams
     observers: BrowserObservers
+    files: Files
+    artifacts: Artifacts

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 from uuid import UUID
 
+from gateway.domain.bounded_record import BoundedRecord
 from gateway.domain.events import RunRecord
 from gateway.launchers.base import Browser
 from gateway.store.scope import Scope
 
 
+class Client(Protocol):
+    """A client's socket to a live run's browser."""
+
+    def handles_dialogs_of(self, page_id: str) -> bool:
+        """Whether a dialog of the page waits for this client."""
+
+
+class Clients(set[Client]):
+    """The sockets of clients that are attached to a live run, as their tunnels tell it."""
+
+    def handle_dialogs_of(self, page_id: str) -> bool:
+        """Whether a dialog of the page waits for any of them; without one, the browser dismisses it at once."""
+        return any(client.handles_dialogs_of(page_id) for client in self)
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A live run of this gateway, its browser, and how much of it is wanted."""
+    """A live run of this gateway, its browser, and how much of it is wanted.
+
+    `bounded` is the same record, for what a page or a client can cause any number of.
+    """
 
     space_id: UUID
     runtime_id: UUID
@@ -22,6 +41,12 @@ class Observed:
     browser: Browser
     record: RunRecord
     recording: bool
+    events_per_second: int = 1000
+    clients: Clients = field(default_factory=Clients)
+    bounded: BoundedRecord = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bounded", BoundedRecord(self.record, self.events_per_second))
 
 
 class Observers(Protocol):

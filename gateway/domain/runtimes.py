@@ -213,7 +213,8 @@ class Runtimes:
         recording = self._settings.recording if request.recording is None else request.recording
         run_id = new_id()
         record = self._events.record(run_id, level)
-        return Observed(space.id, request.spec.runtime_id, run_id, space.owner, browser, record, recording)
+        per_second = self._settings.events_per_second
+        return Observed(space.id, request.spec.runtime_id, run_id, space.owner, browser, record, recording, per_second)
 
     async def _activate(self, observed: Observed) -> Runtime:
         runtime_id, browser = observed.runtime_id, observed.browser

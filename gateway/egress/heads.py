@@ -127,6 +127,13 @@ class RequestHead:
     keep_alive: bool
     upgrade: bool
 
+    @property
+    def target(self) -> str:
+        """The address that was asked for: of a tunnel, host and port are all that can be seen."""
+        if self.path is None:
+            return f"{self.host}:{self.port}"
+        return f"http://{self.authority.decode('latin-1')}{self.path.decode('latin-1')}"
+
     def for_server(self) -> bytes:
         """The head as the server gets it: origin form, and nothing of the proxy's own in it."""
         assert self.path is not None

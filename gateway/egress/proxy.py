@@ -183,6 +183,8 @@ class Exit:
             return
         metrics.egress_refusals.labels(refused.rule).inc()
         self.usage.refused[refused.rule] += 1
+        if self.usage.on_refusal is not None:
+            self.usage.on_refusal(refused.rule, head.target if head is not None else None)
         count = self.usage.refused.total()
         if count <= _LOGGED_REFUSALS:
             target = f"{head.host}:{head.port}" if head is not None else None

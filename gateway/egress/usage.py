@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 
@@ -21,6 +22,8 @@ class Usage:
         self.sent = 0
         self.received = 0
         self.refused: Counter[str] = Counter()
+        # Told the rule and the target of each refusal, whose query and path are as the page wrote them.
+        self.on_refusal: Callable[[str, str | None], None] | None = None
 
     def totals(self) -> Totals:
         return Totals(self.sent, self.received, self.refused.total())

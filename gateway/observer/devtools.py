@@ -16,7 +16,7 @@ from gateway.errors import GatewayError
 from gateway.tunnel.frames import FrameError, MessageCollector, Opcode, frame
 from gateway.tunnel.upstream import Upstream, open_upstream
 
-_CONNECT_SECONDS = 5.0
+_CONNECT_SECONDS = 3.0
 _LARGEST_MESSAGE = 256 * 1024 * 1024
 
 # What hears the events of a session: the method and its params.

@@ -14,8 +14,10 @@ from gateway.observer.devtools import DevTools, DevToolsError
 
 _log = structlog.get_logger("gateway.observer")
 
+# A browser that has just begun answers within milliseconds; who waits for it waits for us too.
+_BEGIN_SECONDS = 3.0
 # Between two attempts at a browser that can't be reached, and is not known to have ended.
-_AGAIN_SECONDS = 0.5
+_AGAIN_SECONDS = 1.0
 # In which what a browser left must be kept; it goes on behind the answer to a stop.
 _END_SECONDS = 5.0
 
@@ -59,43 +61,64 @@ class BrowserObservers:
         return self._live.get(runtime_id)
 
     async def begin(self, observed: Observed) -> None:
-        try:
-            observation = Observation(observed, await DevTools.connect(observed.browser.devtools_url))
-        except DevToolsError as error:
-            _cannot_watch(observed, error)
+        if not self._watchers:
             return
+        observation = await self._watch(observed)
+        if observation is None:
+            observed.record.note("events.dropped", {"reason": "connection"})
+        self._spawn(self._keep(observed, observation))
+
+    async def _watch(self, observed: Observed) -> Observation | None:
+        """Begin to watch, or say why not: a browser that can't be watched is its clients' all the same."""
+        observation: Observation | None = None
         try:
-            for watcher in self._watchers:
-                watching = await watcher.begin(observation)
-                if watching is not None:
-                    observation.watching.append(watching)
+            async with asyncio.timeout(_BEGIN_SECONDS):
+                devtools = await DevTools.connect(observed.browser.devtools_url)
+                observation = Observation(observed, devtools)
+                for watcher in self._watchers:
+                    watching = await watcher.begin(observation)
+                    if watching is not None:
+                        observation.watching.append(watching)
         except BaseException as error:
-            await observation.devtools.close()
-            if not isinstance(error, DevToolsError):
+            if observation is not None:
+                await observation.devtools.close()
+            if not isinstance(error, Exception):
                 raise
             _cannot_watch(observed, error)
-            return
+            return None
+        if observed.browser.ended.done():
+            await self._end(observation)
+            return None
         self._live[observed.runtime_id] = observation
-        self._spawn(self._keep(observation))
+        return observation
 
-    async def _keep(self, observation: Observation) -> None:
+    async def _keep(self, observed: Observed, observation: Observation | None) -> None:
         """Connect anew as often as the connection breaks while the browser lives, and tell that there was a gap."""
-        observed = observation.observed
         ended = observed.browser.ended
         while True:
-            await observation.devtools.closed.wait()
+            if observation is not None:
+                await observation.devtools.closed.wait()
             # A browser that ends takes its connection with it a moment before its end is known.
             await asyncio.wait({ended}, timeout=_AGAIN_SECONDS)
             if ended.done():
                 return
-            try:
+            if observation is None:
+                observation = await self._watch(observed)
+            else:
+                await self._resume(observation)
+
+    async def _resume(self, observation: Observation) -> None:
+        observed = observation.observed
+        try:
+            async with asyncio.timeout(_BEGIN_SECONDS):
                 observation.devtools = await DevTools.connect(observed.browser.devtools_url)
-                observed.record.note("events.dropped", {"reason": "connection"})
                 for watching in observation.watching:
                     await watching.resume()
-            except DevToolsError as error:
-                await observation.devtools.close()
-                _log.warning("a browser can't be watched again yet", run_id=str(observed.run_id), cause=str(error))
+        except Exception as error:
+            await observation.devtools.close()
+            _cannot_watch(observed, error)
+        else:
+            observed.record.note("events.dropped", {"reason": "connection"})
 
     async def end(self, observed: Observed) -> None:
         observation = self._live.pop(observed.runtime_id, None)
@@ -126,5 +149,5 @@ class BrowserObservers:
 
 
 def _cannot_watch(observed: Observed, error: Exception) -> None:
-    observed.record.note("events.dropped", {"reason": "connection"})
-    _log.error("a browser can't be watched", runtime_id=str(observed.runtime_id), cause=str(error))
+    unforeseen = not isinstance(error, DevToolsError | TimeoutError)
+    _log.error("a browser can't be watched", run_id=str(observed.run_id), cause=repr(error), exc_info=unforeseen)

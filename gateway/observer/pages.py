@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 
 from gateway.domain.events import Level
+from gateway.observer import dialogs
 from gateway.observer.masking import Masking
 from gateway.observer.observers import Observation, Watching
-from gateway.observer.rate import BoundedRecord
 
 _PAGES: list[dict[str, Any]] = [{"type": "page"}, {"exclude": True}]
 # What loads by itself within a page, and is seen at the level `full` alone.
@@ -34,15 +34,13 @@ _NOT_A_PAGE_YET = ("", "about:blank")
 class Pages:
     """The watcher of pages (see observers.Watcher)."""
 
-    def __init__(self, masking: Masking, events_per_second: int) -> None:
+    def __init__(self, masking: Masking) -> None:
         self._masking = masking
-        self._events_per_second = events_per_second
 
     async def begin(self, observation: Observation) -> Watching | None:
-        record = observation.observed.record
-        if record.level == Level.OFF:
+        if observation.observed.record.level == Level.OFF:
             return None
-        pages = PagesOfRun(observation, BoundedRecord(record, self._events_per_second), self._masking)
+        pages = PagesOfRun(observation, self._masking)
         await pages.resume()
         return pages
 
@@ -50,10 +48,10 @@ class Pages:
 class PagesOfRun:
     """The pages of one live run."""
 
-    def __init__(self, observation: Observation, record: BoundedRecord, masking: Masking) -> None:
+    def __init__(self, observation: Observation, masking: Masking) -> None:
         self._observation = observation
-        self._record = record
-        self._level = record.record.level
+        self._record = observation.observed.bounded
+        self._level = observation.observed.record.level
         self._masking = masking
         self._pages: dict[str, _Page] = {}
         self._sessions: dict[str, _Session] = {}
@@ -72,7 +70,7 @@ class PagesOfRun:
         await devtools.call("Target.setDiscoverTargets", {"discover": True, "filter": _PAGES}, session)
         self._known = {}
         for page_id in before.keys() - self._pages.keys():
-            self._record.note("page.closed", before[page_id].about(self._masking), page_id)
+            self._record.note("page.closed", before[page_id].about(self._masking), page_id=page_id)
         if self._level >= Level.STANDARD:
             await devtools.call("Target.setAutoAttach", _auto_attach(_PAGES), session)
             setting_up, self._setting_up = self._setting_up, []
@@ -95,9 +93,9 @@ class PagesOfRun:
             data = page.about(self._masking)
             if opener := info.get("openerId"):
                 data["openerPageId"] = opener
-            self._record.note("page.created", data, page_id)
+            self._record.note("page.created", data, page_id=page_id)
         elif known.url != page.url:
-            self._record.note("navigation", page.about(self._masking), page_id)
+            self._record.note("navigation", page.about(self._masking), page_id=page_id)
 
     def _changed(self, params: dict[str, Any]) -> None:
         info = params["targetInfo"]
@@ -113,18 +111,18 @@ class PagesOfRun:
         if before in _NOT_A_PAGE_YET and page.url in _NOT_A_PAGE_YET:
             return
         # The same address once more is a reload.
-        self._record.note("navigation", page.about(self._masking), info["targetId"])
+        self._record.note("navigation", page.about(self._masking), page_id=info["targetId"])
 
     def _destroyed(self, params: dict[str, Any]) -> None:
         page = self._pages.pop(params["targetId"], None)
         if page is not None:
-            self._record.note("page.closed", page.about(self._masking), params["targetId"])
+            self._record.note("page.closed", page.about(self._masking), page_id=params["targetId"])
 
     def _crashed(self, params: dict[str, Any]) -> None:
         page = self._pages.get(params["targetId"])
         if page is not None:
             data = {**page.about(self._masking), "status": params["status"], "errorCode": params["errorCode"]}
-            self._record.note("page.crash", data, params["targetId"])
+            self._record.note("page.crash", data, page_id=params["targetId"])
 
     def attached(self, params: dict[str, Any], page_id: str | None = None) -> None:
         """We have a session with a page, or, of the page `page_id`, with something that is within it."""
@@ -192,6 +190,7 @@ class _Session:
         self._devtools = pages._observation.devtools
         self._note = pages._record.note
         self._allows = pages._record.allows
+        self._clients = pages._observation.observed.clients
         self._masking = pages._masking
         self._full = pages._level >= Level.FULL
         self._id = id_
@@ -207,6 +206,8 @@ class _Session:
             devtools.start("Network.enable", _NETWORK, self._id),
             devtools.start("Runtime.enable", None, self._id),
         ]
+        if self._type == "page":
+            asked.append(devtools.start("Page.enable", None, self._id))
         if self._full:
             asked.append(devtools.start("Target.setAutoAttach", _auto_attach(_WITHIN), self._id))
         if waits:
@@ -247,7 +248,7 @@ class _Session:
             data["initiator"] = params["initiator"]["type"]
             data["priority"] = request["initialPriority"]
             data["frameId"] = params.get("frameId")
-        self._note("network.request", data, self._page_id)
+        self._note("network.request", data, page_id=self._page_id)
 
     def _begin(self, id_: str, request: _Request) -> None:
         requests = self._requests
@@ -296,7 +297,7 @@ class _Session:
             data["duration"] = _milliseconds(ended - request.began)
         if size is not None:
             data["size"] = int(size)
-        self._note("network.response", data, self._page_id)
+        self._note("network.response", data, page_id=self._page_id)
 
     def _failed(self, params: dict[str, Any]) -> None:
         id_ = params["requestId"]
@@ -315,7 +316,7 @@ class _Session:
             data["blockedReason"] = reason
         if request.response is not None:
             data["status"] = request.response["status"]
-        self._note("network.failed", data, self._page_id)
+        self._note("network.failed", data, page_id=self._page_id)
 
     def _socket(self, params: dict[str, Any]) -> None:
         """A websocket; of its life nothing is told but its begin, its handshake and its failure."""
@@ -323,7 +324,7 @@ class _Session:
         self._begin(params["requestId"], _Request(0.0, url, "WebSocket"))
         if self._allows("network.request"):
             data = {"requestId": params["requestId"], "method": "GET", "url": url, "resourceType": "WebSocket"}
-            self._note("network.request", data, self._page_id)
+            self._note("network.request", data, page_id=self._page_id)
 
     def _socket_begins(self, params: dict[str, Any]) -> None:
         request = self._requests.get(params["requestId"])
@@ -339,7 +340,7 @@ class _Session:
         request = self._requests.pop(id_, None)
         if request is not None and self._allows("network.failed"):
             data = {"requestId": id_, "url": request.url, "resourceType": "WebSocket"}
-            self._note("network.failed", data | {"errorText": params["errorMessage"]}, self._page_id)
+            self._note("network.failed", data | {"errorText": params["errorMessage"]}, page_id=self._page_id)
 
     # What a page says
 
@@ -352,7 +353,7 @@ class _Session:
         stack = params.get("stackTrace")
         if stack is not None and stack["callFrames"]:
             data |= self._place(stack["callFrames"][0])
-        self._note("console.message", data, self._page_id)
+        self._note("console.message", data, page_id=self._page_id)
 
     def _error(self, params: dict[str, Any]) -> None:
         if not self._allows("page.error"):
@@ -360,13 +361,22 @@ class _Session:
         details = params["exceptionDetails"]
         exception = details.get("exception")
         text = details["text"] if exception is None else f"{details['text']} {_in_words(exception)}"
-        self._note("page.error", {"text": self._masking.text(text)} | self._place(details), self._page_id)
+        self._note("page.error", {"text": self._masking.text(text)} | self._place(details), page_id=self._page_id)
 
     def _place(self, frame: dict[str, Any]) -> dict[str, Any]:
         if not frame.get("url"):
             return {}
         place = {"url": self._masking.url(frame["url"]), "line": frame["lineNumber"] + 1}
         return place | {"column": frame["columnNumber"] + 1}
+
+    def _dialog(self, params: dict[str, Any]) -> None:
+        dialogs.settle(params, self._clients, self._page_id, self._devtools, self._id)
+        data = {
+            "type": params["type"],
+            "message": self._masking.text(params["message"]),
+            "url": self._masking.url(params["url"]),
+        }
+        self._note("dialog", data, page_id=self._page_id)
 
     # What is within a page
 
@@ -386,6 +396,7 @@ class _Session:
         "Network.webSocketWillSendHandshakeRequest": _socket_begins,
         "Network.webSocketHandshakeResponseReceived": _socket_opened,
         "Network.webSocketFrameError": _socket_failed,
+        "Page.javascriptDialogOpening": _dialog,
         "Runtime.consoleAPICalled": _console,
         "Runtime.exceptionThrown": _error,
         "Target.attachedToTarget": _attached,

@@ -369,7 +369,8 @@ run_commands = Table(
     Index(None, "created_at"),
 )
 
-# Files of a space. A row comes once the object is whole; objects without a row go with the sweep.
+# Files of a space. A row comes once the object is whole; objects without a row go with the sweep. Paths are longer than
+# an index takes: they are told apart by their SHA-256, and listed by their beginning, in the order of their bytes.
 files = Table(
     "files",
     metadata,
@@ -378,15 +379,18 @@ files = Table(
     _subaccount(),
     Column("space_id", Uuid, ForeignKey("spaces.id", ondelete="CASCADE"), nullable=False),
     Column("name", Text, nullable=False),
-    Column("path", Text, nullable=False),
+    Column("path", Text(collation="C"), nullable=False),
+    Column("path_digest", LargeBinary, nullable=False),
     Column("content_type", Text, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("object_key", Text, nullable=False, unique=True),
     Column("metadata", JSONB),
     Column("expires_at", DateTime(timezone=True)),
     _created_at(),
-    Index("files_space_id_path_key", "space_id", "path", unique=True),
-    Index(None, "subaccount_id"),
+    Index("files_space_id_path_key", "space_id", "path_digest", unique=True),
+    Index("files_listing_idx", "space_id", text('"left"(path, 512)'), "id"),
+    Index("files_space_bytes_idx", "space_id", postgresql_include=["size_bytes"]),
+    Index("files_subaccount_bytes_idx", "subaccount_id", postgresql_include=["size_bytes"]),
     Index(None, "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
 )
 
@@ -407,6 +411,7 @@ artifacts = Table(
     _created_at(),
     Index(None, "run_id", "created_at", "id"),
     Index(None, "space_id", "created_at", "id"),
+    Index(None, "runtime_id", "created_at", "id"),
     Index(None, "file_id"),
 )
 

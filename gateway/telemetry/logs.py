@@ -22,7 +22,21 @@ HIDDEN: Final = "***"
 
 # A line that has none of these and no long run of letters has nothing to hide.
 _MARKERS = (
-    *("connect/", "connect\\/", "connect%2", "bctrl_", "@", "password=", "authorization", "bearer", "cookie"),
+    *(
+        "connect/",
+        "connect\\/",
+        "connect%2",
+        "viewers/",
+        "viewers\\/",
+        "viewers%2",
+        "view_",
+        "bctrl_",
+        "@",
+        "password=",
+        "authorization",
+        "bearer",
+        "cookie",
+    ),
     *("-key", "sk-", "aiza", "aq."),
 )
 _LONG_RUN = re.compile(r"[A-Za-z0-9+/_-]{39}")
@@ -42,6 +56,8 @@ _SECRET = re.compile(
         (
             r"(v1(?:\\?/|%2[Ff])connect(?:\\?/|%2[Ff])(?:[A-Za-z0-9]{12})?)[^\s\"'\\?#\x1b]+",
             r"(bctrl_[A-Za-z0-9]{12})[A-Za-z0-9_-]+",
+            r"(v1(?:\\?/|%2[Ff])viewers(?:\\?/|%2[Ff])(?:live|recording|activity)(?:\\?/|%2[Ff]))[^\s\"'\\?#\x1b]+",
+            r"(view_)[A-Za-z0-9_-]{20,}",
             # To the last @: the database's library takes a password with @ and / that were not encoded.
             r"(postgres(?:ql)?(?:\+\w+)?://[^\s:/@\"]*:)\S{0,2000}(?=@)",
             r"(://[^\s:/?#@\"]*:)[^\s/?#@\"\\]*(?=@)",
@@ -79,7 +95,7 @@ _PROCESSORS: Final[list[Processor]] = [
 
 
 def redact(text: str) -> str:
-    """The text without lease tokens, API keys, provider keys, passwords in addresses and authorization headers."""
+    """The text without tokens of leases and viewers, API keys, provider keys, and what else lets somebody in."""
     lowered = text.lower()
     if not any(marker in lowered for marker in _MARKERS) and not _LONG_RUN.search(text):
         return text

@@ -57,6 +57,10 @@ socket_bytes = Counter(
     registry=registry,
 )
 commands = Counter("gateway_commands", "Commands of clients, on sockets that have ended.", registry=registry)
+uploads = Gauge("gateway_uploads", "Files on their way into storage.", registry=registry)
+file_bytes = Counter(
+    "gateway_file_bytes", "Bytes of files, by direction: into storage or out of it.", ["direction"], registry=registry
+)
 audit_events_written = Counter("gateway_audit_events", "Audit events written.", registry=registry)
 audit_events_lost = Counter(
     "gateway_audit_events_lost", "Audit events that could neither be written nor kept.", registry=registry
@@ -144,6 +148,8 @@ for _code in _EGRESS_FAILURES:
     egress_failures.labels(_code)
 for _direction in ("from_client", "to_client"):
     socket_bytes.labels(_direction)
+for _direction in ("in", "out"):
+    file_bytes.labels(_direction)
 
 
 def count_traffic(bytes_from_client: int, bytes_to_client: int, client_commands: int) -> None:

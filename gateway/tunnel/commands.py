@@ -21,6 +21,7 @@ import json
 
 # What JSONEncoder makes anew for each call; made once, it takes a third off the time of a small command.
 from _json import encode_basestring, make_encoder, make_scanner
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import Any, NoReturn, Protocol, cast
 
@@ -67,10 +68,14 @@ class Policy(Protocol):
         """
 
 
-def review(payload: bytes | bytearray, policy: Policy | None) -> tuple[Action, bytes]:
+# Told of each command that is one: as it is forwarded, or with the sentence that refuses it.
+Note = Callable[[dict[str, Any], str | None], None]
+
+
+def review(payload: bytes | bytearray, policy: Policy | None, note: Note | None = None) -> tuple[Action, bytes]:
     """FORWARD the bytes to the browser, ANSWER the client with them, or answer and LEAVE; raises InvalidText.
 
-    LEAVE is `Browser.close`: the client's socket ends, the browser is not told.
+    LEAVE is `Browser.close`: the client's socket ends, the browser is not told, and it is not noted.
     """
     encode = _dumps
     try:
@@ -91,9 +96,14 @@ def review(payload: bytes | bytearray, policy: Policy | None) -> tuple[Action, b
     if policy is not None:
         why = policy.check(message)
         if why is not None:
+            if note is not None:
+                note(message, why)
             return Action.ANSWER, _refusal(message, _REFUSED, why)
     try:
-        return _FORWARD, encode(message)
+        text = encode(message)
+        if note is not None:
+            note(message, None)
+        return _FORWARD, text
     except _Malformed as error:
         return Action.ANSWER, _refusal(message, _MALFORMED, str(error))
 

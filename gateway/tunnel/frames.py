@@ -28,6 +28,12 @@ _TEXT_126 = 0x817E
 # The same of a client, whose frames are masked.
 _MASKED_TEXT = _TEXT | _MASKED
 _MASKED_TEXT_126 = _TEXT_126 | _MASKED
+# How the one event of a browser's begins that we listen to on its way, and the byte that tells it from most others.
+ATTACHED = b'{"method":"Target.attachedToTarget"'
+_TARGET_AT = ATTACHED.index(b"T")
+_TARGET = ATTACHED[_TARGET_AT]
+# Of such an event in pieces, as much is kept.
+_LONGEST_ATTACHED = 256 * 1024
 _first_four = Struct(">HH").unpack_from
 # Headers by how their length is written, without a key and with one.
 _short, _short_masked = Struct(">BB").pack, Struct(">BBI").pack
@@ -106,10 +112,11 @@ class FrameFollower:
 
     What it returns ends with a whole frame, always. A frame of which only a part has come leaves as a fragment of what
     is there, so no frame is ever left half sent, and a close frame can follow at once, in the midst of a message too.
-    Pings and close frames are for us, are taken out, and are found in `controls`.
+    Pings and close frames are for us, are taken out, and are found in `controls`. Whole events of the name
+    `Target.attachedToTarget` pass and are found in `attached` as well.
     """
 
-    __slots__ = ("_held", "_largest", "_left", "_left_fin", "_open", "_size", "controls")
+    __slots__ = ("_held", "_largest", "_left", "_left_fin", "_open", "_piece", "_size", "attached", "controls")
 
     def __init__(self, largest: int) -> None:
         self._largest = largest
@@ -121,6 +128,9 @@ class FrameFollower:
         self._open = False
         self._size = 0
         self.controls: list[tuple[int, bytes]] = []
+        self.attached: list[bytes] = []
+        # What has come of an event that may be such a one.
+        self._piece: bytearray | None = None
 
     @property
     def between_messages(self) -> bool:
@@ -136,7 +146,11 @@ class FrameFollower:
         if end > 3 and not self._open and end <= self._largest:
             # The usual case: one message, alone.
             first, length = _first_four(data)
-            if (first == _TEXT_126 and end == 4 + length) or (_TEXT < first < _TEXT_126 and end == 2 + first - _TEXT):
+            if first == _TEXT_126 and end == 4 + length:
+                if data.startswith(ATTACHED, 4):
+                    self.attached.append(data[4:])
+                return (data,)
+            if _TEXT < first < _TEXT_126 and end == 2 + first - _TEXT:
                 return (data,)
         if not self._left and self._whole_messages(data, 0, end) == end:
             return (data,)
@@ -170,13 +184,19 @@ class FrameFollower:
         if self._open or self._largest < _SHORT:
             return position
         # Four bytes at once: what the frame is, and its length where that has two bytes.
-        last = end - 4
+        last = end - 4 - _TARGET_AT - 1
         before = position
         while position <= last:
             before = position
             first, length = _first_four(data, position)
             if first == _TEXT_126:
                 position += 4 + length
+                if (
+                    data[before + 4 + _TARGET_AT] == _TARGET
+                    and position <= end
+                    and data.startswith(ATTACHED, before + 4)
+                ):
+                    self.attached.append(data[before + 4 : position])
             elif _TEXT <= first < _TEXT_126:
                 position += 2 + first - _TEXT
             else:
@@ -188,6 +208,8 @@ class FrameFollower:
         taken = min(self._left, end - position)
         self._left -= taken
         last = self._left_fin and not self._left
+        if self._piece is not None:
+            self._collect(view[position : position + taken], last)
         out.append(header(_FIN if last else 0, taken))
         out.append(view[position : position + taken])
         if last:
@@ -223,6 +245,8 @@ class FrameFollower:
         if self._size > self._largest:
             raise TooBig
         if payload + length <= end:
+            if opcode == Opcode.TEXT and fin and view[payload : payload + len(ATTACHED)] == ATTACHED:
+                self.attached.append(bytes(view[payload : payload + length]))
             out.append(view[position : payload + length])
             self._open = not fin
             if fin:
@@ -232,12 +256,26 @@ class FrameFollower:
             # Nothing of it yet but its header, which says no more than we can hold back.
             self._size -= length
             return 0
+        if opcode == Opcode.TEXT and fin and ATTACHED.startswith(view[payload:end][: len(ATTACHED)]):
+            self._piece = bytearray()
+            self._collect(view[payload:end], False)
         out.append(header(opcode, end - payload))
         out.append(view[payload:end])
         self._open = True
         self._left = length - (end - payload)
         self._left_fin = bool(fin)
         return end
+
+    def _collect(self, data: memoryview, last: bool) -> None:
+        """More of an event that begins as `attached` ones do, as far as is known."""
+        assert self._piece is not None
+        self._piece += data
+        if len(self._piece) > _LONGEST_ATTACHED:
+            self._piece = None
+        elif last:
+            if self._piece.startswith(ATTACHED):
+                self.attached.append(bytes(self._piece))
+            self._piece = None
 
 
 class MessageReader:

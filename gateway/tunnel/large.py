@@ -2,7 +2,8 @@
 are reviewed in a process of its own, since reading 100 MiB of JSON takes seconds in which an event loop stands still.
 
 The process is `python -m gateway.tunnel.large`. It is started by the first large command and ends with its stdin. Asked
-is with two lengths of 8 bytes, the policy (pickled) and the payload; answered with a byte, a length and the bytes.
+is with two lengths of 8 bytes, the policy (pickled) and the payload; answered with a byte, two lengths, what is noted
+of the command (JSON, without its parameters) and the bytes.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ import resource
 import struct
 import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import orjson
 import structlog
 
-from gateway.tunnel.commands import Action, InvalidText, Policy, review
+from gateway.tunnel.commands import Action, InvalidText, Note, Policy, review
 
 # From here on a command takes more than a few milliseconds to review.
 LARGE = 1024 * 1024
@@ -27,7 +29,7 @@ LARGE = 1024 * 1024
 _log = structlog.get_logger("gateway.tunnel")
 
 _QUESTION = struct.Struct("!QQ")
-_ANSWER = struct.Struct("!BQ")
+_ANSWER = struct.Struct("!BQQ")
 _ACTIONS = tuple(Action)
 _INVALID_TEXT = len(_ACTIONS)
 _NO_MEMORY = _INVALID_TEXT + 1
@@ -55,12 +57,14 @@ class LargeCommands:
         self.held += change
         return change <= 0 or self.held <= self._held_bytes
 
-    async def review(self, payload: bytes | bytearray, policy: Policy | None) -> tuple[Action, bytes]:
+    async def review(
+        self, payload: bytes | bytearray, policy: Policy | None, note: Note | None = None
+    ) -> tuple[Action, bytes]:
         """As commands.review, one at a time. Raises InvalidText, Overloaded."""
         async with self._one:
             try:
                 async with asyncio.timeout(self._seconds):
-                    return await self._ask(payload, pickle.dumps(policy))
+                    return await self._ask(payload, pickle.dumps(policy), note)
             except InvalidText:
                 raise
             except BaseException as error:
@@ -74,7 +78,7 @@ class LargeCommands:
     async def close(self) -> None:
         await self._end()
 
-    async def _ask(self, payload: bytes | bytearray, policy: bytes) -> tuple[Action, bytes]:
+    async def _ask(self, payload: bytes | bytearray, policy: bytes, note: Note | None) -> tuple[Action, bytes]:
         process = self._process
         if process is None or process.returncode is not None:
             process = self._process = await asyncio.create_subprocess_exec(
@@ -92,12 +96,15 @@ class LargeCommands:
         process.stdin.write(_QUESTION.pack(len(policy), len(payload)) + policy)
         process.stdin.write(payload)
         await process.stdin.drain()
-        kind, length = _ANSWER.unpack(await process.stdout.readexactly(_ANSWER.size))
+        kind, noted, length = _ANSWER.unpack(await process.stdout.readexactly(_ANSWER.size))
+        told = await process.stdout.readexactly(noted)
         text = await process.stdout.readexactly(length)
         if kind == _INVALID_TEXT:
             raise InvalidText
         if kind == _NO_MEMORY:
             raise Overloaded
+        if told and note is not None:
+            note(*orjson.loads(told))
         return _ACTIONS[kind], text
 
     async def _end(self) -> None:
@@ -115,20 +122,26 @@ def serve(questions: BinaryIO, answers: BinaryIO) -> None:
     while head := questions.read(_QUESTION.size):
         policy_length, length = _QUESTION.unpack(head)
         policy: Policy | None = pickle.loads(questions.read(policy_length))
-        kind, text = _reviewed(questions.read(length), policy)
-        answers.write(_ANSWER.pack(kind, len(text)))
+        kind, told, text = _reviewed(questions.read(length), policy)
+        answers.write(_ANSWER.pack(kind, len(told), len(text)) + told)
         answers.write(text)
         answers.flush()
 
 
-def _reviewed(payload: bytes, policy: Policy | None) -> tuple[int, bytes]:
+def _reviewed(payload: bytes, policy: Policy | None) -> tuple[int, bytes, bytes]:
+    told = b""
+
+    def note(message: dict[str, Any], refused: str | None) -> None:
+        nonlocal told
+        told = orjson.dumps(({name: message[name] for name in ("method", "sessionId") if name in message}, refused))
+
     try:
-        action, text = review(payload, policy)
+        action, text = review(payload, policy, note)
     except InvalidText:
-        return _INVALID_TEXT, b""
+        return _INVALID_TEXT, b"", b""
     except MemoryError:
-        return _NO_MEMORY, b""
-    return _ACTIONS.index(action), text
+        return _NO_MEMORY, b"", b""
+    return _ACTIONS.index(action), told, text
 
 
 def _limit_memory() -> None:

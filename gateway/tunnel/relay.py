@@ -16,7 +16,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from gateway.domain.attachments import Attachment, Close, Ended
 from gateway.tunnel.commands import Action, InvalidText, Policy, not_a_text, review
+from gateway.tunnel.frames import ATTACHED
 from gateway.tunnel.large import LARGE, LargeCommands, Overloaded
+from gateway.tunnel.record import SocketRecord
 from gateway.tunnel.splice import CAUSE_SECONDS, FLUSH_SECONDS, told_close
 from gateway.tunnel.upstream import Refused, host_unreachable, no_such_target, unreachable
 
@@ -57,13 +59,14 @@ async def relay(
     attachment: Attachment,
     *,
     policy: Policy | None,
+    record: SocketRecord | None,
     large: LargeCommands,
     reviewed: bool,
     passed_on: bool,
     lost: Close,
 ) -> Ended:
     """Move messages both ways until an end; close both sides and return how it ended. See splice.Tunnel."""
-    moved = _Relay(client, upstream, policy, large, reviewed, passed_on, lost)
+    moved = _Relay(client, upstream, policy, record, large, reviewed, passed_on, lost)
     attachment.watch(moved.end)
     return await moved.run()
 
@@ -74,6 +77,7 @@ class _Relay:
         client: WebSocket,
         upstream: ClientConnection,
         policy: Policy | None,
+        record: SocketRecord | None,
         large: LargeCommands,
         reviewed: bool,
         passed_on: bool,
@@ -82,6 +86,8 @@ class _Relay:
         self._client = client
         self._upstream = upstream
         self._policy = policy
+        self._record = record
+        self._note = None if record is None else record.command
         self._large = large
         self._reviewed = reviewed
         self._passed_on = passed_on
@@ -116,6 +122,8 @@ class _Relay:
             for pump in (to_browser, to_client):
                 pump.cancel()
             await asyncio.gather(to_browser, to_client, return_exceptions=True)
+            if self._record is not None:
+                self._record.close()
         # The client may be gone by now as well.
         with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
             async with asyncio.timeout(_GOODBYE_SECONDS):
@@ -169,13 +177,15 @@ class _Relay:
     async def _review(self, text: str) -> tuple[Action, bytes]:
         payload = text.encode()
         if len(payload) < LARGE:
-            return review(payload, self._policy)
-        return await self._large.review(payload, self._policy)
+            return review(payload, self._policy, self._note)
+        return await self._large.review(payload, self._policy, self._note)
 
     async def _to_client(self) -> Close:
         try:
             async for message in self._upstream:
                 self._bytes_to_client += len(message)
+                if self._record is not None and isinstance(message, str) and message.startswith(ATTACHED.decode()):
+                    self._record.attached(message.encode())
                 await self._say(message)
         except ConnectionClosed as error:
             return self._why(error)

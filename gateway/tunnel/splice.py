@@ -1,7 +1,8 @@
 """A lease's tunnel: the bytes between a client's socket and its browser's, from the upgrade to the close frame.
 
-Browser to client is spliced: payloads are never looked at. Client to browser is read, checked and written anew
-(commands.py). What one side can't take, the other is not read for, so that a tunnel holds little, whatever goes on.
+Browser to client is spliced: payloads are not looked at, but for one event (record.py). Client to browser is read,
+checked and written anew (commands.py). What one side can't take, the other is not read for, so that a tunnel holds
+little, whatever goes on.
 
 Every end goes the same way: what the browser has sent until then, a close frame with the reason, a moment for the
 client to say goodbye as well, and then the connection. A close frame can always be sent, since no frame is ever left
@@ -29,6 +30,7 @@ from gateway.tunnel.frames import (
     read_close,
 )
 from gateway.tunnel.large import LARGE, LargeCommands, Overloaded
+from gateway.tunnel.record import SocketRecord
 from gateway.tunnel.upstream import Upstream, untaken
 
 # A browser that dies takes its socket with it a moment before its end is known; the client is told the true reason.
@@ -86,12 +88,14 @@ class Tunnel(asyncio.Protocol):
         "_loop",
         "_lost",
         "_next_ping",
+        "_note",
         "_owes",
         "_passed_on",
         "_ping_seconds",
         "_policy",
         "_pong_seconds",
         "_reader",
+        "_record",
         "_review",
         "_sent_at_ping",
         "_spliced",
@@ -109,6 +113,7 @@ class Tunnel(asyncio.Protocol):
         leave: Callable[[Ended], None],
         *,
         policy: Policy | None,
+        record: SocketRecord | None,
         large: LargeCommands,
         reviewed: bool,
         passed_on: bool,
@@ -124,6 +129,8 @@ class Tunnel(asyncio.Protocol):
         self._upstream = upstream
         self._leave: Callable[[Ended], None] | None = leave
         self._policy = policy
+        self._record = record
+        self._note = None if record is None else record.command
         self._large = large
         self._held = 0
         self._in_review = 0
@@ -221,11 +228,11 @@ class Tunnel(asyncio.Protocol):
             self._upstream.write(frame(opcode, bytes(payload), masked=True))
             return
         if len(payload) < LARGE:
-            self._obey(*review(payload, self._policy))
+            self._obey(*review(payload, self._policy, self._note))
             return
         # What comes behind it waits, here and, once it is read no further, with the client.
         self._in_review = len(payload)
-        self._review = self._loop.create_task(self._large.review(payload, self._policy))
+        self._review = self._loop.create_task(self._large.review(payload, self._policy, self._note))
         self._review.add_done_callback(self._reviewed)
         self._read_or_wait()
 
@@ -313,6 +320,8 @@ class Tunnel(asyncio.Protocol):
             return
         self._bytes_to_client += len(data)
         self._write(out)
+        if self._follower.attached:
+            self._take_attached()
         if self._answers and self._follower.between_messages:
             self._send_answers()
         if self._follower.controls:
@@ -321,6 +330,12 @@ class Tunnel(asyncio.Protocol):
             self._flush_left = max(0, self._flush_left - len(data))
             if not self._flush_left:
                 self._say_goodbye()
+
+    def _take_attached(self) -> None:
+        attached, self._follower.attached = self._follower.attached, []
+        if self._record is not None:
+            for event in attached:
+                self._record.attached(event)
 
     def _take_controls(self) -> None:
         controls, self._follower.controls = self._follower.controls, []
@@ -419,6 +434,8 @@ class Tunnel(asyncio.Protocol):
             self._review.cancel()
         self._hold()
         if self._leave is not None:
+            if self._record is not None:
+                self._record.close()
             leave, self._leave = self._leave, None
             leave(Ended(self._ending, self._bytes_from_client, self._bytes_to_client, self._commands))
 

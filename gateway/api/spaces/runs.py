@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import Field
 
 from gateway.api.models import Answer, Query, Time, optional
-from gateway.api.operations import Call, Operations, invalid_field
+from gateway.api.operations import Call, Operations
+from gateway.api.paging import moment_cursor, read_moment_cursor
 from gateway.store.runtimes import Run as Record
 
 operations = Operations("Runs")
@@ -96,22 +94,10 @@ async def get(call: Call) -> Run:
 
 async def run_page(call: Call, query: RunQuery, **filters: Any) -> RunList:
     """One page, and the cursor of the next one where there is one."""
-    before = _read_cursor(query.cursor) if query.cursor is not None else None
+    before = read_moment_cursor(query.cursor) if query.cursor is not None else None
     found = await call.services.runtimes.runs(
         call.scope, limit=query.limit + 1, status=query.status, before=before, **filters
     )
     page = found[: query.limit]
-    cursor = _cursor(page[-1]) if len(found) > query.limit else None
+    cursor = moment_cursor(page[-1].created_at, page[-1].id) if len(found) > query.limit else None
     return RunList(runs=[Run.of(record) for record in page], next_cursor=cursor)
-
-
-def _cursor(record: Record) -> str:
-    return base64.urlsafe_b64encode(f"{record.created_at.isoformat()}|{record.id}".encode()).decode()
-
-
-def _read_cursor(cursor: str) -> tuple[datetime, UUID]:
-    try:
-        moment, _, run_id = base64.urlsafe_b64decode(cursor).decode().partition("|")
-        return datetime.fromisoformat(moment).astimezone(UTC), UUID(run_id)
-    except (ValueError, OverflowError, binascii.Error):
-        raise invalid_field("cursor", "This is no cursor; give the nextCursor of the page before", cursor) from None

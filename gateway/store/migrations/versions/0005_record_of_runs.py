@@ -67,7 +67,8 @@ def upgrade() -> None:
         sa.Column("subaccount_id", sa.Uuid(), nullable=True),
         sa.Column("space_id", sa.Uuid(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("path", sa.Text(), nullable=False),
+        sa.Column("path", sa.Text(collation="C"), nullable=False),
+        sa.Column("path_digest", sa.LargeBinary(), nullable=False),
         sa.Column("content_type", sa.Text(), nullable=False),
         sa.Column("size_bytes", sa.BigInteger(), nullable=False),
         sa.Column("object_key", sa.Text(), nullable=False),
@@ -87,8 +88,12 @@ def upgrade() -> None:
         unique=False,
         postgresql_where=sa.text("expires_at IS NOT NULL"),
     )
-    op.create_index("files_space_id_path_key", "files", ["space_id", "path"], unique=True)
-    op.create_index(op.f("files_subaccount_id_idx"), "files", ["subaccount_id"], unique=False)
+    op.create_index("files_space_id_path_key", "files", ["space_id", "path_digest"], unique=True)
+    op.create_index("files_listing_idx", "files", ["space_id", sa.text('"left"(path, 512)'), "id"], unique=False)
+    op.create_index("files_space_bytes_idx", "files", ["space_id"], unique=False, postgresql_include=["size_bytes"])
+    op.create_index(
+        "files_subaccount_bytes_idx", "files", ["subaccount_id"], unique=False, postgresql_include=["size_bytes"]
+    )
     op.create_table(
         "artifacts",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -112,6 +117,9 @@ def upgrade() -> None:
     op.create_index(op.f("artifacts_file_id_idx"), "artifacts", ["file_id"], unique=False)
     op.create_index(
         op.f("artifacts_run_id_created_at_id_idx"), "artifacts", ["run_id", "created_at", "id"], unique=False
+    )
+    op.create_index(
+        op.f("artifacts_runtime_id_created_at_id_idx"), "artifacts", ["runtime_id", "created_at", "id"], unique=False
     )
     op.create_index(
         op.f("artifacts_space_id_created_at_id_idx"), "artifacts", ["space_id", "created_at", "id"], unique=False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from typing import Any
+from uuid import UUID
 
 from gateway.domain.events import RunRecord
 
@@ -24,14 +25,18 @@ class BoundedRecord:
         # While it is counted, the end of the second.
         self._turn: asyncio.TimerHandle | None = None
 
-    def note(self, type_: str, data: dict[str, Any], page_id: str | None = None) -> None:
+    def note(
+        self, type_: str, data: dict[str, Any], *, page_id: str | None = None, connection_id: UUID | None = None
+    ) -> None:
+        if not self.record.wants(type_):
+            return
         if self._turn is None:
             self._turn = asyncio.get_running_loop().call_later(_SECOND, self._next)
         self._noted[type_] += 1
         if self._noted[type_] > self._per_second:
             self._dropped[type_] += 1
         else:
-            self.record.note(type_, data, page_id=page_id)
+            self.record.note(type_, data, page_id=page_id, connection_id=connection_id)
 
     def allows(self, type_: str) -> bool:
         """Whether one more is noted; asked before its data are gathered. One that is not is counted here."""

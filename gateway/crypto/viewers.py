@@ -1,0 +1,93 @@
+"""Viewer tokens: who has one may look at one run until it expires. Signed and kept nowhere.
+
+    view_<base64url of: version, kind, rights, expiry, run id, viewer id, HMAC-SHA-256 over all of these>
+
+The key is derived from the server's pepper, so that any gateway on the database takes a token that another has signed.
+Expiry is set by the database's clock, by whoever mints, and looked at by the clock of the gateway that is asked: they
+may differ by what the machines' clocks do.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import struct
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import IntEnum
+from uuid import UUID
+
+PREFIX = "view_"
+VIEWER_TOKEN = re.compile(r"view_[A-Za-z0-9_-]{100}")
+
+_VERSION = 1
+_PURPOSE = b"gateway viewer tokens"
+# 43 bytes, and 32 of the signature: a multiple of three, so that each token is written in one way only.
+_BODY = struct.Struct(">BBBQ16s16s")
+_INPUT = 1
+_ACTIVITY = 2
+
+
+class Kind(IntEnum):
+    """What a token opens. No kind opens what another does."""
+
+    LIVE = 1
+    RECORDING = 2
+    ACTIVITY = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """What a token says. `id` is the token's own, for the audit log and events; `expires_at` has whole seconds."""
+
+    id: UUID
+    kind: Kind
+    run_id: UUID
+    expires_at: datetime
+    # Whether mouse and keyboard are forwarded.
+    input: bool = False
+    # Whether the page shows the run's activity beside it.
+    activity: bool = False
+
+    def seconds_left(self) -> float:
+        """By this machine's clock; 0 or less once it has expired."""
+        return self.expires_at.timestamp() - time.time()
+
+
+class ViewerTokens:
+    """Signs and reads viewer tokens, with a key of its own made from the server's pepper (32 bytes)."""
+
+    def __init__(self, pepper: bytes) -> None:
+        self._key = hmac.digest(pepper, _PURPOSE, hashlib.sha256)
+
+    def sign(self, viewer: Viewer) -> str:
+        rights = (_INPUT if viewer.input else 0) | (_ACTIVITY if viewer.activity else 0)
+        expiry = int(viewer.expires_at.timestamp())
+        body = _BODY.pack(_VERSION, viewer.kind, rights, expiry, viewer.run_id.bytes, viewer.id.bytes)
+        return PREFIX + base64.urlsafe_b64encode(body + self._signature(body)).decode()
+
+    def read(self, token: str, kind: Kind) -> Viewer | None:
+        """What a token says, also when it has expired; None for what is no token of this kind that was signed here."""
+        if not VIEWER_TOKEN.fullmatch(token):
+            return None
+        raw = base64.urlsafe_b64decode(token.removeprefix(PREFIX))
+        body, signature = raw[: _BODY.size], raw[_BODY.size :]
+        if not hmac.compare_digest(self._signature(body), signature):
+            return None
+        version, said, rights, expiry, run_id, viewer_id = _BODY.unpack(body)
+        if version != _VERSION or said != kind:
+            return None
+        return Viewer(
+            UUID(bytes=viewer_id),
+            kind,
+            UUID(bytes=run_id),
+            datetime.fromtimestamp(expiry, UTC),
+            input=bool(rights & _INPUT),
+            activity=bool(rights & _ACTIVITY),
+        )
+
+    def _signature(self, body: bytes) -> bytes:
+        return hmac.digest(self._key, body, hashlib.sha256)

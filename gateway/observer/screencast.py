@@ -1,0 +1,483 @@
+"""What a browser's tabs look like: one screencast a tab, shared by all who look, and none when nobody does.
+
+Chromium sends a frame when something has changed, and has at most three under way that are not acknowledged; it drops
+what changes meanwhile, the last change too. So frames are acknowledged at the wanted rate, and a cast that has three
+under way and then falls silent is begun anew, which brings the page as it is.
+
+Nothing here moves a tab to the front or resizes it. The headless shell shows every tab; full Chromium shows the one in
+front, and another one's picture stands still (`Tab.in_front`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import structlog
+
+from gateway.observer.devtools import DevTools, DevToolsError
+from gateway.observer.observers import Observation
+from gateway.settings import Settings
+
+_log = structlog.get_logger("gateway.observer.screencast")
+
+# Chromium's own: what it has under way at most.
+_MOST_UNDER_WAY = 3
+# After which a silent cast that may have lost its last frame is begun anew.
+_SILENCE_SECONDS = 0.05
+# Titles are not told when they change.
+_LOOK_SECONDS = 0.5
+# A start of frame's length, precision, height and width follow one of these, but for three that are something else.
+_STARTS_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+@dataclass(frozen=True, slots=True)
+class Tab:
+    """A page of the browser. `in_front` is False where the browser is known to have it behind another one."""
+
+    id: str
+    title: str
+    url: str
+    in_front: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TabEvent:
+    """`active`: it is now the one that was used last. `tab` is as it now is, or was when it closed."""
+
+    kind: Literal["opened", "changed", "closed", "active"]
+    tab: Tab
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture of a tab. `time` is in seconds since 1970, `width` and `height` are of the JPEG.
+
+    The rest says where on the page it is: the size of what is shown and what lies above it, in device independent
+    pixels, and how many of them a CSS pixel has.
+    """
+
+    tab_id: str
+    time: float
+    jpeg: bytes
+    width: int
+    height: int
+    device_width: float
+    device_height: float
+    offset_top: float
+    scale: float
+
+
+FrameListener = Callable[[Frame], None]
+TabListener = Callable[[TabEvent], None]
+
+
+class Screencasts:
+    """The tabs of one live browser and their screencasts, from the run's begin to its end (see observers.Watching).
+
+    Listeners are called in the event loop, and may neither raise nor wait. `ended` is set when the browser is gone.
+    """
+
+    def __init__(self, devtools: DevTools, settings: Settings) -> None:
+        self._devtools = devtools
+        self._seconds = 1 / settings.screencast_fps
+        self._options = {
+            "format": "jpeg",
+            "quality": settings.screencast_quality,
+            "maxWidth": settings.screencast_max_width,
+            "maxHeight": settings.screencast_max_height,
+        }
+        self._tabs: dict[str, Tab] = {}
+        # From the one that was used longest ago to the last one.
+        self._used: list[str] = []
+        self._casts: dict[str, _Cast] = {}
+        self._subscriptions: set[Subscription] = set()
+        self._listeners: list[TabListener] = []
+        self._looking: asyncio.Task[None] | None = None
+        self.ended = asyncio.Event()
+
+    @staticmethod
+    def of(observation: Observation) -> Screencasts | None:
+        """Those of a run that is watched, once their watcher has begun."""
+        return next((each for each in observation.watching if isinstance(each, Screencasts)), None)
+
+    async def begin(self) -> None:
+        """Know all tabs, and hear of every further one; raises DevToolsError."""
+        self._devtools.listen(self._hear)
+        discovering = self._devtools.start("Target.setDiscoverTargets", {"discover": True})
+        # Another watcher may have them discovered already, in which case nobody tells of those that are there.
+        await self._look()
+        await discovering
+
+    async def end(self) -> None:
+        self.ended.set()
+        if self._looking is not None:
+            self._looking.cancel()
+        for cast in self._casts.values():
+            cast.forget()
+
+    # Tabs
+
+    @property
+    def tabs(self) -> list[Tab]:
+        """In the order in which they were opened."""
+        return list(self._tabs.values())
+
+    @property
+    def active(self) -> str | None:
+        """The tab that was opened, navigated, brought to the front or used last; None when there is none."""
+        return self._used[-1] if self._used else None
+
+    def listen(self, listener: TabListener) -> None:
+        """Call `listener` with everything that happens to tabs from here on."""
+        self._listeners.append(listener)
+        self._reconsider()
+
+    def forget(self, listener: TabListener) -> None:
+        self._listeners.remove(listener)
+        self._reconsider()
+
+    def used(self, tab_id: str) -> None:
+        """Note that somebody works with a tab, which makes it the active one."""
+        if tab_id in self._tabs and self.active != tab_id:
+            self._used.remove(tab_id)
+            self._used.append(tab_id)
+            self._tell("active", self._tabs[tab_id])
+            self._follow()
+
+    # Pictures
+
+    def subscribe(self, listener: FrameListener, tab_id: str | None = None) -> Subscription:
+        """Call `listener` with the frames of a tab, or of whichever is active; first of all with the last one."""
+        subscription = Subscription(self, listener, tab_id)
+        self._subscriptions.add(subscription)
+        subscription.point_at(tab_id)
+        self._reconsider()
+        return subscription
+
+    @property
+    def casting(self) -> int:
+        """How many tabs the browser sends pictures of."""
+        return sum(cast.wanted for cast in self._casts.values())
+
+    def start(self, tab_id: str, method: str, params: dict[str, Any]) -> asyncio.Future[dict[str, Any]]:
+        """Send a command to a tab that somebody looks at; the answer comes with the future, or a DevToolsError."""
+        cast = self._casts.get(tab_id)
+        if cast is None or not cast.session:
+            refused: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+            refused.set_exception(DevToolsError("Nobody looks at this tab."))
+            return refused
+        return self._devtools.start(method, params, cast.session)
+
+    def bring_to_front(self, tab_id: str) -> None:
+        """Let the browser show a tab, where it shows one at a time."""
+        self._devtools.start("Target.activateTarget", {"targetId": tab_id})
+        self.used(tab_id)
+
+    # Within
+
+    def _cast(self, tab_id: str) -> _Cast:
+        if tab_id not in self._casts:
+            self._casts[tab_id] = _Cast(
+                self._devtools, tab_id, self._options, self._seconds, lambda visible: self._shown(tab_id, visible)
+            )
+        return self._casts[tab_id]
+
+    def _left(self, subscription: Subscription) -> None:
+        self._subscriptions.discard(subscription)
+        self._reconsider()
+
+    def _follow(self) -> None:
+        for subscription in [each for each in self._subscriptions if each.wanted is None]:
+            subscription.point_at(None)
+
+    def _hear(self, method: str, params: dict[str, Any]) -> None:
+        match method:
+            case "Target.targetCreated" | "Target.targetInfoChanged":
+                self._seen(params["targetInfo"])
+            case "Target.targetDestroyed":
+                self._gone(params["targetId"])
+
+    def _seen(self, info: dict[str, Any]) -> None:
+        if info["type"] != "page" or info.get("subtype"):
+            # A page that is prepared behind another one has a subtype.
+            return
+        known = self._tabs.get(info["targetId"])
+        tab = Tab(info["targetId"], info["title"], info["url"], known is None or known.in_front)
+        if tab == known:
+            return
+        self._tabs[tab.id] = tab
+        if known is None:
+            self._used.append(tab.id)
+            self._tell("opened", tab)
+            self._tell("active", tab)
+            self._follow()
+            return
+        self._tell("changed", tab)
+        if tab.url != known.url:
+            self.used(tab.id)
+
+    def _gone(self, tab_id: str) -> None:
+        tab = self._tabs.pop(tab_id, None)
+        if tab is None:
+            return
+        was_active = self.active == tab_id
+        self._used.remove(tab_id)
+        cast = self._casts.pop(tab_id, None)
+        if cast is not None:
+            cast.forget()
+        self._tell("closed", tab)
+        if was_active:
+            if self.active is not None:
+                self._tell("active", self._tabs[self.active])
+            self._follow()
+
+    def _shown(self, tab_id: str, visible: bool) -> None:
+        """The browser has moved a tab to the front, or another one before it."""
+        tab = self._tabs.get(tab_id)
+        if tab is None or tab.in_front == visible:
+            return
+        self._tabs[tab_id] = replace(tab, in_front=visible)
+        self._tell("changed", self._tabs[tab_id])
+        if visible:
+            self.used(tab_id)
+
+    def _tell(self, kind: Literal["opened", "changed", "closed", "active"], tab: Tab) -> None:
+        for listener in list(self._listeners):
+            listener(TabEvent(kind, tab))
+
+    def _reconsider(self) -> None:
+        """Look after titles as long as somebody wants to know."""
+        wanted = bool(self._listeners or self._subscriptions) and not self.ended.is_set()
+        if wanted and self._looking is None:
+            self._looking = asyncio.create_task(self._keep_looking())
+        elif not wanted and self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+
+    async def _keep_looking(self) -> None:
+        try:
+            while True:
+                await self._look()
+                await asyncio.sleep(_LOOK_SECONDS)
+        except DevToolsError:
+            # The browser is gone, of which its observer hears.
+            return
+
+    async def _look(self) -> None:
+        for info in (await self._devtools.call("Target.getTargets"))["targetInfos"]:
+            self._seen(info)
+
+
+class Subscription:
+    """Somebody who looks at one tab, or at the active one (`wanted` is None), until `close`."""
+
+    def __init__(self, screencasts: Screencasts, listener: FrameListener, wanted: str | None) -> None:
+        self._screencasts = screencasts
+        self._cast: _Cast | None = None
+        self.listener = listener
+        self.wanted = wanted
+
+    @property
+    def tab_id(self) -> str | None:
+        """The tab that is looked at now."""
+        return None if self._cast is None else self._cast.tab_id
+
+    def point_at(self, tab_id: str | None) -> None:
+        """Look at this tab from here on, or at the active one."""
+        self.wanted = tab_id
+        shown = tab_id or self._screencasts.active
+        if shown is not None and shown not in self._screencasts._tabs:
+            shown = None
+        if shown == self.tab_id:
+            return
+        if self._cast is not None:
+            self._cast.leave(self)
+        self._cast = None if shown is None else self._screencasts._cast(shown)
+        if self._cast is not None:
+            self._cast.enter(self)
+
+    def close(self) -> None:
+        """As often as one likes."""
+        if self._cast is not None:
+            self._cast.leave(self)
+            self._cast = None
+        self._screencasts._left(self)
+
+
+class _Cast:
+    """The screencast of one tab, over a session of its own, which is there as long as somebody looks."""
+
+    def __init__(
+        self,
+        devtools: DevTools,
+        tab_id: str,
+        options: dict[str, Any],
+        seconds: float,
+        shown: Callable[[bool], None],
+    ) -> None:
+        self._devtools = devtools
+        self._options = options
+        self._seconds = seconds
+        self._shown = shown
+        self._looking: set[Subscription] = set()
+        self._last: Frame | None = None
+        self._changing: asyncio.Task[None] | None = None
+        self._next_ack = 0.0
+        # Frames of this begin that Chromium counts as under way, whether it may have dropped one, and since which it
+        # has been silent.
+        self._begin = 0
+        self._under_way = 0
+        self._may_lack = False
+        self._silence: asyncio.TimerHandle | None = None
+        self.tab_id = tab_id
+        self.session = ""
+
+    @property
+    def wanted(self) -> bool:
+        return bool(self._looking)
+
+    def enter(self, subscription: Subscription) -> None:
+        self._looking.add(subscription)
+        if self._last is not None:
+            subscription.listener(self._last)
+        self._change()
+
+    def leave(self, subscription: Subscription) -> None:
+        self._looking.discard(subscription)
+        self._change()
+
+    def forget(self) -> None:
+        """The tab is gone."""
+        self._looking.clear()
+        self._still()
+        if self._changing is not None:
+            self._changing.cancel()
+        if self.session:
+            self._devtools.forget(self.session, self._hear)
+            self.session = ""
+
+    def _change(self) -> None:
+        if self._changing is None and self.wanted != bool(self.session):
+            self._changing = asyncio.create_task(self._agree())
+
+    async def _agree(self) -> None:
+        """Begin or end until it is as it is wanted."""
+        try:
+            while self.wanted != bool(self.session):
+                await (self._open() if self.wanted else self._close())
+        except DevToolsError as error:
+            # Mostly a tab that has closed meanwhile, of which everybody is told.
+            _log.debug("a tab can't be shown", cause=str(error))
+        finally:
+            self._changing = None
+
+    async def _open(self) -> None:
+        attached = await self._devtools.call("Target.attachToTarget", {"targetId": self.tab_id, "flatten": True})
+        self.session = attached["sessionId"]
+        self._devtools.listen(self._hear, self.session)
+        await self._start()
+
+    def _start(self) -> asyncio.Future[dict[str, Any]]:
+        self._begin += 1
+        self._under_way = 0
+        self._may_lack = False
+        return self._devtools.start("Page.startScreencast", self._options, self.session)
+
+    async def _close(self) -> None:
+        session, self.session = self.session, ""
+        self._devtools.forget(session, self._hear)
+        self._still()
+        self._last = None
+        # Its screencast ends with it.
+        await self._devtools.call("Target.detachFromTarget", {"sessionId": session})
+
+    def _hear(self, method: str, params: dict[str, Any]) -> None:
+        match method:
+            case "Page.screencastFrame":
+                self._frame(params)
+            case "Page.screencastVisibilityChanged":
+                self._shown(params["visible"])
+
+    def _frame(self, params: dict[str, Any]) -> None:
+        self._still()
+        self._under_way += 1
+        self._may_lack = self._under_way >= _MOST_UNDER_WAY
+        loop = asyncio.get_running_loop()
+        due = max(loop.time(), self._next_ack)
+        self._next_ack = due + self._seconds
+        number, begin = params["sessionId"], self._begin
+        if due <= loop.time():
+            self._acknowledge(number, begin)
+        else:
+            loop.call_at(due, self._acknowledge, number, begin)
+        frame = self._last = _read(self.tab_id, params)
+        for subscription in list(self._looking):
+            subscription.listener(frame)
+
+    def _acknowledge(self, number: int, begin: int) -> None:
+        if not self.session or begin != self._begin:
+            return
+        answer = self._devtools.start("Page.screencastFrameAck", {"sessionId": number}, self.session)
+        # Answers and frames come in the order in which they were sent, so that this count is what Chromium's was.
+        answer.add_done_callback(lambda done: self._acknowledged(begin) if not done.exception() else None)
+
+    def _acknowledged(self, begin: int) -> None:
+        if begin != self._begin or not self.session:
+            return
+        self._under_way -= 1
+        if not self._under_way and self._may_lack:
+            self._silence = asyncio.get_running_loop().call_later(_SILENCE_SECONDS, self._start_anew)
+
+    def _start_anew(self) -> None:
+        if self.session:
+            self._devtools.start("Page.stopScreencast", {}, self.session)
+            self._start()
+
+    def _still(self) -> None:
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+
+
+class ScreencastWatcher:
+    """Has the screencasts of each live run of this gateway ready (see observers.Watcher)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def begin(self, observation: Observation) -> Screencasts:
+        screencasts = Screencasts(observation.devtools, self._settings)
+        await screencasts.begin()
+        return screencasts
+
+
+def _read(tab_id: str, params: dict[str, Any]) -> Frame:
+    about = params["metadata"]
+    jpeg = base64.b64decode(params["data"])
+    width, height = _size(jpeg)
+    return Frame(
+        tab_id,
+        about.get("timestamp") or time.time(),
+        jpeg,
+        width,
+        height,
+        about["deviceWidth"],
+        about["deviceHeight"],
+        about["offsetTop"],
+        about["pageScaleFactor"],
+    )
+
+
+def _size(jpeg: bytes) -> tuple[int, int]:
+    """Width and height that a JPEG says it has; 0 and 0 where it does not."""
+    at = 2
+    while at + 9 <= len(jpeg) and jpeg[at] == 0xFF:
+        if jpeg[at + 1] in _STARTS_OF_FRAME:
+            return int.from_bytes(jpeg[at + 7 : at + 9]), int.from_bytes(jpeg[at + 5 : at + 7])
+        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4])
+    return 0, 0

@@ -1,0 +1,67 @@
+"""Artifacts: files that runs brought forth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Select, func, insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store.files import LIVES, File
+from gateway.store.scope import Scope
+from gateway.store.tables import artifacts, files
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    id: UUID
+    space_id: UUID
+    runtime_id: UUID
+    run_id: UUID
+    file_id: UUID
+    kind: str
+    name: str
+    page_id: str | None
+    created_at: datetime
+    path: str
+    content_type: str
+    size_bytes: int
+
+
+_OWN_NAMES = ("id", "space_id", "runtime_id", "run_id", "file_id", "kind", "name", "page_id", "created_at")
+_OWN = tuple(artifacts.c[name] for name in _OWN_NAMES)
+_OF_FILE = (files.c.path, files.c.content_type, files.c.size_bytes)
+
+
+async def add(connection: AsyncConnection, owner: Scope, file: File, **values: Any) -> Artifact:
+    row = (await connection.execute(insert(artifacts).values(**owner.columns(), **values).returning(*_OWN))).one()
+    return Artifact(*(*row, file.path, file.content_type, file.size_bytes))
+
+
+async def listed(
+    connection: AsyncConnection,
+    scope: Scope,
+    *,
+    space_id: UUID | None = None,
+    run_id: UUID | None = None,
+    runtime_id: UUID | None = None,
+    kinds: list[str] | None = None,
+    before: tuple[datetime, UUID] | None = None,
+    limit: int,
+) -> list[Artifact]:
+    """Artifacts of a space, a run or a runtime, newest first, after the position `before` (created_at, id)."""
+    query: Select[Any] = (
+        select(*_OWN, *_OF_FILE).join(files, files.c.id == artifacts.c.file_id).where(scope.of(artifacts), LIVES)
+    )
+    for column, value in (("space_id", space_id), ("run_id", run_id), ("runtime_id", runtime_id)):
+        if value is not None:
+            query = query.where(artifacts.c[column] == value)
+    if kinds:
+        query = query.where(artifacts.c.kind.in_(kinds))
+    if before is not None:
+        query = query.where(func.row(artifacts.c.created_at, artifacts.c.id) < func.row(*before))
+    rows = await connection.execute(query.order_by(artifacts.c.created_at.desc(), artifacts.c.id.desc()).limit(limit))
+    return [Artifact(*row) for row in rows]

@@ -1,0 +1,209 @@
+"""Files of a space; their bytes are objects (objects.py)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, exists, func, insert, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.store.scope import Scope
+from gateway.store.tables import files, recordings, spaces, subaccounts
+
+# Of a path, what is indexed.
+_INDEXED = 512
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    id: UUID
+    organization_id: UUID
+    subaccount_id: UUID | None
+    space_id: UUID
+    name: str
+    path: str
+    content_type: str
+    size_bytes: int
+    object_key: str
+    metadata: dict[str, Any] | None
+    expires_at: datetime | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What the files of a space, and of all spaces of its subaccount, come to."""
+
+    files: int
+    bytes: int
+    subaccount_bytes: int
+
+
+_COLUMNS = tuple(files.c[name] for name in File.__slots__)
+_BEGINNING = func.left(files.c.path, _INDEXED)
+# One that has expired is gone, though its row may be there until the next sweep.
+LIVES = text("(files.expires_at IS NULL OR files.expires_at > now())")
+
+
+def digest(path: str) -> bytes:
+    return hashlib.sha256(path.encode()).digest()
+
+
+async def lock(connection: AsyncConnection, space_id: UUID, subaccount_id: UUID | None) -> bool:
+    """Let one file after the other be added to a space and its subaccount, in this transaction; whether the space is
+    there. Nobody who merely refers to either waits."""
+    found = await connection.execute(select(spaces.c.id).where(spaces.c.id == space_id).with_for_update(key_share=True))
+    if found.first() is None:
+        return False
+    if subaccount_id is not None:
+        await connection.execute(
+            select(subaccounts.c.id).where(subaccounts.c.id == subaccount_id).with_for_update(key_share=True)
+        )
+    return True
+
+
+async def used(connection: AsyncConnection, space_id: UUID, subaccount_id: UUID | None) -> Used:
+    of_subaccount = (
+        select(func.coalesce(func.sum(files.c.size_bytes), 0))
+        .where(files.c.subaccount_id == subaccount_id)
+        .scalar_subquery()
+    )
+    row = (
+        await connection.execute(
+            select(func.count(), func.coalesce(func.sum(files.c.size_bytes), 0), of_subaccount).where(
+                files.c.space_id == space_id
+            )
+        )
+    ).one()
+    return Used(row[0], int(row[1]), int(row[2]))
+
+
+async def taken(connection: AsyncConnection, space_id: UUID, paths: list[str]) -> set[str]:
+    """Which of these paths are taken."""
+    rows = await connection.execute(
+        select(files.c.path).where(
+            files.c.space_id == space_id, files.c.path_digest.in_([digest(path) for path in paths])
+        )
+    )
+    return set(rows.scalars())
+
+
+async def add(connection: AsyncConnection, owner: Scope, *, path: str, **values: Any) -> File:
+    row = (
+        await connection.execute(
+            insert(files).values(**owner.columns(), **values, path=path, path_digest=digest(path)).returning(*_COLUMNS)
+        )
+    ).one()
+    return File(*row)
+
+
+async def get(connection: AsyncConnection, scope: Scope, space_id: UUID, file_id: UUID) -> File | None:
+    row = (
+        await connection.execute(
+            select(*_COLUMNS).where(scope.of(files), files.c.space_id == space_id, files.c.id == file_id, LIVES)
+        )
+    ).first()
+    return File(*row) if row else None
+
+
+async def at_path(connection: AsyncConnection, scope: Scope, space_id: UUID, path: str) -> File | None:
+    row = (
+        await connection.execute(
+            select(*_COLUMNS).where(
+                scope.of(files), files.c.space_id == space_id, files.c.path_digest == digest(path), LIVES
+            )
+        )
+    ).first()
+    return File(*row) if row else None
+
+
+async def listed(
+    connection: AsyncConnection,
+    scope: Scope,
+    space_id: UUID,
+    *,
+    prefix: str,
+    after: tuple[str, UUID] | None,
+    limit: int,
+) -> list[File]:
+    """Files whose path begins with `prefix`, by their path; after the position of the last page (see `position`)."""
+    query = select(*_COLUMNS).where(scope.of(files), files.c.space_id == space_id, LIVES)
+    if prefix:
+        begins = prefix[:_INDEXED]
+        query = query.where(begins <= _BEGINNING)
+        if (end := _behind(begins)) is not None:
+            query = query.where(end > _BEGINNING)
+        if len(prefix) > _INDEXED:
+            query = query.where(func.starts_with(files.c.path, prefix))
+    if after is not None:
+        query = query.where(func.row(_BEGINNING, files.c.id) > func.row(*after))
+    rows = await connection.execute(query.order_by(_BEGINNING, files.c.id).limit(limit))
+    return [File(*row) for row in rows]
+
+
+def position(file: File) -> tuple[str, UUID]:
+    """Where a file is in the list."""
+    return file.path[:_INDEXED], file.id
+
+
+def _behind(prefix: str) -> str | None:
+    """The least text behind all that begin with `prefix`, in the order of bytes; None where there is none."""
+    for place in range(len(prefix) - 1, -1, -1):
+        code = ord(prefix[place])
+        if code < 0x10FFFF:
+            # No text has a surrogate.
+            return prefix[:place] + chr(0xE000 if code == 0xD7FF else code + 1)
+    return None
+
+
+async def remove(connection: AsyncConnection, scope: Scope, space_id: UUID, file_id: UUID) -> str | None:
+    """Remove a file, and the artifacts that it is; returns the key of its object."""
+    return (
+        await connection.execute(
+            delete(files)
+            .where(scope.of(files), files.c.space_id == space_id, files.c.id == file_id, LIVES)
+            .returning(files.c.object_key)
+        )
+    ).scalar()
+
+
+async def remove_expired(connection: AsyncConnection, most: int) -> list[str]:
+    """Remove some of the files that have expired; returns the keys of their objects."""
+    expired = (
+        select(files.c.id)
+        .where(files.c.expires_at <= func.now())
+        .limit(most)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+    )
+    rows = await connection.execute(delete(files).where(files.c.id.in_(expired)).returning(files.c.object_key))
+    return list(rows.scalars())
+
+
+async def without_row(connection: AsyncConnection, keys: list[str]) -> list[str]:
+    """Which of these objects belong to no file and no recording."""
+    given = select(func.unnest(keys).label("key")).subquery()
+    rows = await connection.execute(
+        select(given.c.key).where(
+            ~exists().where(files.c.object_key == given.c.key), ~exists().where(recordings.c.object_key == given.c.key)
+        )
+    )
+    return list(rows.scalars())
+
+
+@contextlib.asynccontextmanager
+async def sweeping(connection: AsyncConnection, place: str) -> AsyncIterator[bool]:
+    """Whether this connection is the only one in such a block for the store of that name."""
+    lock = {"lock": int.from_bytes(hashlib.sha256(f"files:{place}".encode()).digest()[:8], "big", signed=True)}
+    alone: bool = (await connection.execute(text("SELECT pg_try_advisory_lock(:lock)"), lock)).scalar_one()
+    try:
+        yield alone
+    finally:
+        if alone:
+            await connection.execute(text("SELECT pg_advisory_unlock(:lock)"), lock)
