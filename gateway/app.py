@@ -12,11 +12,22 @@ import structlog
 from starlette.routing import Router, WebSocketRoute
 from starlette.types import ASGIApp
 
-from gateway.api import connect, discovery, docs, health, operations
+from gateway.api import connect, discovery, docs, health, operations, updates
 from gateway.api.frame import RequestFrame
 from gateway.api.inside import Inside
 from gateway.api.services import Services
-from gateway.api.spaces import ai_connections, artifacts, connections, runs, runtimes, spaces, storage, subaccounts
+from gateway.api.spaces import (
+    activity,
+    ai_connections,
+    artifacts,
+    connections,
+    runs,
+    runtimes,
+    spaces,
+    storage,
+    subaccounts,
+)
+from gateway.api.spaces import commands as run_commands
 from gateway.api.spaces import events as run_events
 from gateway.crypto.tokens import TokenIssuer
 from gateway.domain.access import Access
@@ -24,6 +35,7 @@ from gateway.domain.ai_connections import AiConnections
 from gateway.domain.artifacts import Artifacts
 from gateway.domain.attachments import Attachments
 from gateway.domain.audit import Audit
+from gateway.domain.commands import Commands
 from gateway.domain.event_streams import EventStreams
 from gateway.domain.events import Events
 from gateway.domain.files import Files
@@ -61,8 +73,11 @@ OPERATIONS = [
         connections,
         runs,
         run_events,
+        run_commands,
+        activity,
         artifacts,
         subaccounts,
+        updates,
     )
     for operation in resource.operations.listed
 ]
@@ -138,21 +153,26 @@ async def build(
     events = Events(database, kept=settings.events_kept, level=settings.event_level)
     event_streams = EventStreams(database, settings.max_event_streams)
     observers = BrowserObservers(_watchers(settings) if watchers is None else watchers)
-    living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
+    commands = Commands(database, events)
+    living = Runtimes(
+        database, secrets, launcher, attachments, settings, gateway_id, audit, events, commands, observers
+    )
     files = Files(database, await asyncio.to_thread(Objects.of, settings), settings, audit, events)
     services = Services(
         settings=settings,
         database=database,
+        audit=audit,
         access=access,
         rate_limits=RateLimits(settings),
         ai_connections=AiConnections(database, secrets, providers, audit),
-        spaces=Spaces(database, settings.region, audit),
+        spaces=Spaces(database, settings.region, audit, events),
         runtimes=living,
-        leases=Leases(database, issuer, attachments, living, settings, gateway_id, audit),
+        leases=Leases(database, issuer, attachments, living, settings, gateway_id, audit, events, commands),
         large_commands=LargeCommands(settings.max_held_bytes, settings.large_command_seconds),
         inside=Inside(settings.max_discovery_bytes),
         events=events,
         event_streams=event_streams,
+        commands=commands,
         observers=observers,
         files=files,
         artifacts=Artifacts(database, files, audit),

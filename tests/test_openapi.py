@@ -89,8 +89,11 @@ def test_it_has_the_shape_of_openapi_3_1(served: Json) -> None:
                 # Bytes.
                 assert response.get("content", BYTES) == BYTES
                 continue
+            streams = path.endswith(("/stream", "/updates"))
+            if streams and status == "204":
+                continue
             ((media_type, content),) = response["content"].items()
-            assert media_type == ("text/event-stream" if path.endswith("/stream") and status == "200" else JSON)
+            assert media_type == ("text/event-stream" if streams and status == "200" else JSON)
             Draft202012Validator.check_schema(content["schema"])
 
 
