@@ -12,7 +12,7 @@ import structlog
 from starlette.routing import Router, WebSocketRoute
 from starlette.types import ASGIApp
 
-from gateway.api import connect, discovery, docs, health, operations, updates
+from gateway.api import connect, discovery, docs, health, operations, updates, viewers
 from gateway.api.frame import RequestFrame
 from gateway.api.inside import Inside
 from gateway.api.services import Services
@@ -29,11 +29,13 @@ from gateway.api.spaces import (
 )
 from gateway.api.spaces import commands as run_commands
 from gateway.api.spaces import events as run_events
+from gateway.api.spaces import viewers as run_viewers
 from gateway.crypto.tokens import TokenIssuer
+from gateway.crypto.viewers import ViewerTokens
 from gateway.domain.access import Access
 from gateway.domain.ai_connections import AiConnections
 from gateway.domain.artifacts import Artifacts
-from gateway.domain.attachments import Attachments
+from gateway.domain.attachments import Attachments, ViewerClose
 from gateway.domain.audit import Audit
 from gateway.domain.commands import Commands
 from gateway.domain.event_streams import EventStreams
@@ -46,6 +48,7 @@ from gateway.domain.runtimes import Runtimes
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
 from gateway.domain.supervisor import Supervisor
+from gateway.domain.viewers import Viewers
 from gateway.launchers.base import Launcher
 from gateway.observer.masking import Masking
 from gateway.observer.observers import BrowserObservers, Watcher
@@ -75,6 +78,7 @@ OPERATIONS = [
         run_events,
         run_commands,
         activity,
+        run_viewers,
         artifacts,
         subaccounts,
         updates,
@@ -98,6 +102,7 @@ class Gateway:
         self.services.event_streams.close()
         try:
             async with asyncio.timeout(self.services.settings.shutdown_grace_seconds * _DRAIN_SHARE):
+                self.services.viewers.close_all(ViewerClose.DRAINING)
                 await self.services.runtimes.drain()
         except TimeoutError:
             _log.error("not all runtimes could be stopped within the grace")
@@ -141,7 +146,8 @@ async def build(
     )
     secrets = SecretStore(keys, audit)
     async with database.begin() as connection:
-        issuer = TokenIssuer(await secrets.pepper(connection))
+        pepper = await secrets.pepper(connection)
+    issuer = TokenIssuer(pepper)
     providers = ProviderClient(
         settings.openai_base_url,
         settings.anthropic_base_url,
@@ -176,6 +182,7 @@ async def build(
         observers=observers,
         files=files,
         artifacts=Artifacts(database, files, audit),
+        viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit),
     )
     supervisor = Supervisor(database, living, services.leases, launcher, access, event_streams, gateway_id)
     return Gateway(create_app(services), services, supervisor, providers, audit)
@@ -188,6 +195,7 @@ def create_app(services: Services) -> ASGIApp:
         WebSocketRoute("/v1/connect/{token}/{below:path}", connect.Connect()),
         *connect.PLAIN_ROUTES,
         *discovery.ROUTES,
+        *viewers.ROUTES,
         *health.ROUTES,
         *docs.routes(OPERATIONS),
     ]

@@ -113,8 +113,8 @@ def configuration(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         http=http_protocol(settings),
         ws=LeaseProtocol,
         ws_max_size=settings.max_message_bytes,
-        ws_ping_interval=30.0,
-        ws_ping_timeout=30.0,
+        ws_ping_interval=settings.ping_interval_seconds,
+        ws_ping_timeout=settings.ping_timeout_seconds,
         ws_per_message_deflate=False,
         lifespan="off",
         # Ours says the route, never the path, which may hold a token.

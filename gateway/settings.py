@@ -65,8 +65,15 @@ def _origin(value: str) -> str:
     return value
 
 
+def _frame_ancestor(value: str) -> str:
+    if not re.fullmatch(r"[^\s;,\x00-\x20\x7f-\U0010ffff]+", value):
+        raise ValueError("must be sources of a Content Security Policy, as `*`, `'self'` or `https://*.example.com`")
+    return value
+
+
 HttpUrl = Annotated[str, AfterValidator(_http_url), WithJsonSchema({"type": "string", "format": "uri"})]
 Origin = Annotated[str, AfterValidator(_origin)]
+FrameAncestor = Annotated[str, AfterValidator(_frame_ancestor)]
 
 
 def _secret(default: Any, description: str) -> Any:
@@ -286,6 +293,20 @@ class Settings(BaseModel):
     screencast_max_height: int = Field(
         1280, ge=100, le=8192, description="Largest height of these pictures in pixels; larger pages are made smaller."
     )
+    max_viewers: int = Field(
+        500, ge=1, le=100_000, description="Sockets of live views that may be open on this gateway at once."
+    )
+    max_viewers_per_run: int = Field(
+        20, ge=1, le=10_000, description="Sockets of live views that one run may have open at once."
+    )
+    max_viewer_message_bytes: int = Field(
+        256 * 1024, ge=1024, le=1024**3, description="Largest message of a live view's page, pasted text among them."
+    )
+    viewer_frame_ancestors: tuple[FrameAncestor, ...] = Field(
+        ("*",),
+        description="Who may show the pages of live views and recordings in a frame, as `frame-ancestors` of a Content "
+        "Security Policy; `'none'` is nobody.",
+    )
     events_kept: int = Field(
         50_000,
         ge=1,
@@ -371,7 +392,13 @@ class Settings(BaseModel):
         return value
 
     @field_validator(
-        "trusted_hosts", "allowed_origins", "egress_allow", "egress_deny", "event_masked_parameters", mode="before"
+        "trusted_hosts",
+        "allowed_origins",
+        "egress_allow",
+        "egress_deny",
+        "event_masked_parameters",
+        "viewer_frame_ancestors",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: Any) -> Any:

@@ -54,10 +54,6 @@ class WorkingLauncher:
             await browser.stop()
 
 
-async def watch_nothing(*_: object) -> None:
-    """In place of BrowserObservers.begin: these browsers have nothing to connect to, which their runs would say."""
-
-
 class SlowLauncher(WorkingLauncher):
     """Starts nothing until `go` is set."""
 

@@ -19,19 +19,13 @@ from gateway.app import Gateway, build
 from gateway.domain.events import Level
 from gateway.domain.secrets import KeySource
 from gateway.launchers.base import Ending
-from gateway.observer.observers import BrowserObservers
 from gateway.settings import Settings
 from gateway.store.database import Database
 from tests.api import Json, bearer, checked, make_runtime, make_space, ok, problems, refused
-from tests.launchers import WorkingLauncher, watch_nothing
+from tests.launchers import WorkingLauncher
 from tests.server_sent import Stream, following
 from tests.serving import serving
 from tests.waiting import until
-
-
-@pytest.fixture(autouse=True)
-def _unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BrowserObservers, "begin", watch_nothing)
 
 
 @pytest.fixture
@@ -63,7 +57,7 @@ async def neighbour(
 ) -> AsyncIterator[tuple[Gateway, httpx.AsyncClient]]:
     """A second gateway on the database, and a client of it."""
     database = Database(database_url, 5)
-    built = await build(settings, database, keys, WorkingLauncher(), uuid4())
+    built = await build(settings, database, keys, WorkingLauncher(), uuid4(), ())
     async with built.running(), serving(built, settings) as port, at(port, api_key) as client:
         yield built, client
         built.services.event_streams.close()

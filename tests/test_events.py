@@ -19,21 +19,14 @@ from gateway.domain import events as domain_events
 from gateway.domain.events import Events, Level
 from gateway.domain.identifiers import new_id
 from gateway.errors import Unavailable
-from gateway.observer.observers import BrowserObservers
 from gateway.store import events as store
 from gateway.store.database import Database
 from gateway.store.events import ALL, Event, Wanted
 from tests.api import checked, make_runtime, ok, problems
-from tests.launchers import watch_nothing
 from tests.waiting import until
 
 RUN = UUID("0198b7d4-2f6c-7d3e-9a51-1c6f2b8e4d70")
 REQUEST = "network.request"
-
-
-@pytest.fixture(autouse=True)
-def _unwatched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BrowserObservers, "begin", watch_nothing)
 
 
 class Away(Database):

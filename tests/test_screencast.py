@@ -7,6 +7,7 @@ import ctypes
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any, cast
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -17,6 +18,7 @@ from gateway.launchers import browsers, processes
 from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local import LocalLauncher
 from gateway.observer.devtools import DevTools
+from gateway.observer.observers import Observation
 from gateway.observer.screencast import Frame, Screencasts, TabEvent
 from gateway.settings import Settings
 from tests import devtools
@@ -35,12 +37,22 @@ def page(background: str, title: str = "page") -> str:
 class Watched:
     """A browser, a client of its own at it, and the gateway's view of it."""
 
-    def __init__(self, client: devtools.DevTools, own: DevTools, screencasts: Screencasts) -> None:
+    def __init__(self, client: devtools.DevTools, observation: Observation, screencasts: Screencasts) -> None:
         self.client = client
-        self.own = own
+        self.observation = observation
         self.screencasts = screencasts
         self.commands: list[str] = []
         self.told: list[TabEvent] = []
+
+    def note_commands(self) -> None:
+        """Note from here on what the gateway commands."""
+        send = self.observation.devtools._send
+
+        def noting(method: str, params: dict[str, Any] | None, session: str) -> int:
+            self.commands.append(method)
+            return send(method, params, session)
+
+        self.observation.devtools._send = noting  # type: ignore[method-assign]
 
     async def open(self, url: str) -> tuple[str, str]:
         """Id and session of a new tab."""
@@ -92,18 +104,13 @@ async def watched(
     try:
         async with devtools.DevTools.attach(browser.devtools_url) as client:
             own = await DevTools.connect(browser.devtools_url)
-            seen = Watched(client, own, Screencasts(own, Settings(**options)))
-            start = own.start
-
-            def noting(method: str, params: dict[str, object] | None = None, session: str = "") -> object:
-                seen.commands.append(method)
-                return start(method, params, session)
-
-            own.start = noting  # type: ignore[assignment,method-assign]
-            await seen.screencasts.begin()
+            observation = Observation(cast(Any, None), own)
+            seen = Watched(client, observation, Screencasts(observation, Settings(**options)))
+            seen.note_commands()
+            await seen.screencasts.resume()
             seen.screencasts.listen(seen.told.append)
             yield seen
-            await own.close()
+            await observation.devtools.close()
             await seen.screencasts.end()
     finally:
         await browser.stop()
@@ -191,3 +198,21 @@ async def test_the_active_tab_is_followed_and_no_tab_feels_it(launcher: LocalLau
         kinds = [event.kind for event in seen.told if event.tab.id == first]
         assert kinds[:2] == ["opened", "active"]
         assert kinds[-1] == "closed"
+
+
+async def test_a_connection_that_broke_is_made_up_for(launcher: LocalLauncher) -> None:
+    async with watched(launcher) as seen:
+        tab, _ = await seen.open(page("#f00"))
+        closing, _ = await seen.open(page("#00f"))
+        frames = await seen.look(tab)
+        await shows(frames, RED)
+        url = f"ws://127.0.0.1:{seen.client.socket.remote_address[1]}{seen.client.socket.request.path}"  # type: ignore[union-attr]
+        await seen.observation.devtools.close()
+        await seen.client.send("Target.closeTarget", targetId=closing)
+        frames.clear()
+        seen.observation.devtools = await DevTools.connect(url)
+        await seen.screencasts.resume()
+        await shows(frames, RED)
+        assert [known.id for known in seen.screencasts.tabs][-1] == tab
+        assert seen.told[-1].kind in ("closed", "active", "changed")
+        assert (closing, "closed") in [(event.tab.id, event.kind) for event in seen.told]

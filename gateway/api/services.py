@@ -17,6 +17,7 @@ from gateway.domain.leases import Leases
 from gateway.domain.rate_limits import RateLimits
 from gateway.domain.runtimes import Runtimes
 from gateway.domain.spaces import Spaces
+from gateway.domain.viewers import Viewers
 from gateway.observer.observers import BrowserObservers
 from gateway.settings import Settings
 from gateway.store.database import Database
@@ -42,3 +43,4 @@ class Services:
     observers: BrowserObservers
     files: Files
     artifacts: Artifacts
+    viewers: Viewers

@@ -37,8 +37,8 @@ class Update(Answer):
 
 
 async def stream(call: Call, query: UpdateQuery) -> Update | Response:
-    """Server-sent events: runtimes, connections, spaces, files and recordings that come and go. A subaccount's key hears
-    of what is the subaccount's."""
+    """Server-sent events: runtimes, connections, spaces, files and recordings that come and go. A subaccount's key
+    hears of what is the subaccount's."""
     services = call.services
     after = resumed_at(call.request, query.cursor)
     with services.audit.noting(Action.UPDATE_READ):

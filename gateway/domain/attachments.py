@@ -42,6 +42,29 @@ class Close(Enum):
         return self.value[1]
 
 
+class ViewerClose(Enum):
+    """Why a live view's socket ends: close code and reason, which its page tells (docs/close-codes.md)."""
+
+    LEFT = (1000, "viewer_left")
+    DRAINING = (1001, "draining")
+    HOST_LOST = (1011, "host_lost")
+    BROWSER_LOST = (1011, "browser_lost")
+    TOO_BIG = (1009, "too_big")
+    MESSAGE_INVALID = (4400, "message_invalid")
+    EXPIRED = (4401, "viewer_expired")
+    CONTROL_REFUSED = (4403, "control_refused")
+    RUN_ENDED = (4404, "run_ended")
+    TOO_MANY = (4429, "too_many_viewers")
+
+    @property
+    def code(self) -> int:
+        return self.value[0]
+
+    @property
+    def reason(self) -> str:
+        return self.value[1]
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """How a socket ended, and what passed through it."""

@@ -19,12 +19,14 @@ from typing import Any, Literal
 
 import structlog
 
-from gateway.observer.devtools import DevTools, DevToolsError
+from gateway.observer.devtools import DevToolsError
 from gateway.observer.observers import Observation
 from gateway.settings import Settings
 
 _log = structlog.get_logger("gateway.observer.screencast")
 
+_OF_TARGETS = {"Target.targetCreated", "Target.targetInfoChanged", "Target.targetDestroyed"}
+_OF_PICTURES = {"Page.screencastFrame", "Page.screencastVisibilityChanged"}
 # Chromium's own: what it has under way at most.
 _MOST_UNDER_WAY = 3
 # After which a silent cast that may have lost its last frame is begun anew.
@@ -82,8 +84,8 @@ class Screencasts:
     Listeners are called in the event loop, and may neither raise nor wait. `ended` is set when the browser is gone.
     """
 
-    def __init__(self, devtools: DevTools, settings: Settings) -> None:
-        self._devtools = devtools
+    def __init__(self, observation: Observation, settings: Settings) -> None:
+        self._observation = observation
         self._seconds = 1 / settings.screencast_fps
         self._options = {
             "format": "jpeg",
@@ -105,13 +107,19 @@ class Screencasts:
         """Those of a run that is watched, once their watcher has begun."""
         return next((each for each in observation.watching if isinstance(each, Screencasts)), None)
 
-    async def begin(self) -> None:
-        """Know all tabs, and hear of every further one; raises DevToolsError."""
-        self._devtools.listen(self._hear)
-        discovering = self._devtools.start("Target.setDiscoverTargets", {"discover": True})
+    async def resume(self) -> None:
+        """Know all tabs, and hear of every further one, over a connection on which nothing is set up yet."""
+        devtools = self._observation.devtools
+        devtools.listen(self._hear, methods=_OF_TARGETS)
+        discovering = devtools.start("Target.setDiscoverTargets", {"discover": True})
         # Another watcher may have them discovered already, in which case nobody tells of those that are there.
-        await self._look()
+        there = await self._look()
         await discovering
+        for tab_id in self._tabs.keys() - there:
+            self._gone(tab_id)
+        for cast in self._casts.values():
+            cast.resume()
+        self._reconsider()
 
     async def end(self) -> None:
         self.ended.set()
@@ -171,11 +179,11 @@ class Screencasts:
             refused: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
             refused.set_exception(DevToolsError("Nobody looks at this tab."))
             return refused
-        return self._devtools.start(method, params, cast.session)
+        return self._observation.devtools.start(method, params, cast.session)
 
     def bring_to_front(self, tab_id: str) -> None:
         """Let the browser show a tab, where it shows one at a time."""
-        self._devtools.start("Target.activateTarget", {"targetId": tab_id})
+        self._observation.devtools.tell("Target.activateTarget", {"targetId": tab_id})
         self.used(tab_id)
 
     # Within
@@ -183,7 +191,7 @@ class Screencasts:
     def _cast(self, tab_id: str) -> _Cast:
         if tab_id not in self._casts:
             self._casts[tab_id] = _Cast(
-                self._devtools, tab_id, self._options, self._seconds, lambda visible: self._shown(tab_id, visible)
+                self._observation, tab_id, self._options, self._seconds, lambda visible: self._shown(tab_id, visible)
             )
         return self._casts[tab_id]
 
@@ -265,12 +273,15 @@ class Screencasts:
                 await self._look()
                 await asyncio.sleep(_LOOK_SECONDS)
         except DevToolsError:
-            # The browser is gone, of which its observer hears.
-            return
+            # The browser is gone, or there will be another connection (`resume`).
+            self._looking = None
 
-    async def _look(self) -> None:
-        for info in (await self._devtools.call("Target.getTargets"))["targetInfos"]:
+    async def _look(self) -> set[str]:
+        """Take in all tabs that there are; returns their ids."""
+        infos = (await self._observation.devtools.call("Target.getTargets"))["targetInfos"]
+        for info in infos:
             self._seen(info)
+        return {info["targetId"] for info in infos}
 
 
 class Subscription:
@@ -314,13 +325,13 @@ class _Cast:
 
     def __init__(
         self,
-        devtools: DevTools,
+        observation: Observation,
         tab_id: str,
         options: dict[str, Any],
         seconds: float,
         shown: Callable[[bool], None],
     ) -> None:
-        self._devtools = devtools
+        self._observation = observation
         self._options = options
         self._seconds = seconds
         self._shown = shown
@@ -351,6 +362,12 @@ class _Cast:
         self._looking.discard(subscription)
         self._change()
 
+    def resume(self) -> None:
+        """Its session went with the connection."""
+        self.session = ""
+        self._still()
+        self._change()
+
     def forget(self) -> None:
         """The tab is gone."""
         self._looking.clear()
@@ -358,7 +375,7 @@ class _Cast:
         if self._changing is not None:
             self._changing.cancel()
         if self.session:
-            self._devtools.forget(self.session, self._hear)
+            self._observation.devtools.forget(self.session, self._hear)
             self.session = ""
 
     def _change(self) -> None:
@@ -377,24 +394,26 @@ class _Cast:
             self._changing = None
 
     async def _open(self) -> None:
-        attached = await self._devtools.call("Target.attachToTarget", {"targetId": self.tab_id, "flatten": True})
+        attached = await self._observation.devtools.call(
+            "Target.attachToTarget", {"targetId": self.tab_id, "flatten": True}
+        )
         self.session = attached["sessionId"]
-        self._devtools.listen(self._hear, self.session)
+        self._observation.devtools.listen(self._hear, self.session, _OF_PICTURES)
         await self._start()
 
     def _start(self) -> asyncio.Future[dict[str, Any]]:
         self._begin += 1
         self._under_way = 0
         self._may_lack = False
-        return self._devtools.start("Page.startScreencast", self._options, self.session)
+        return self._observation.devtools.start("Page.startScreencast", self._options, self.session)
 
     async def _close(self) -> None:
         session, self.session = self.session, ""
-        self._devtools.forget(session, self._hear)
+        self._observation.devtools.forget(session, self._hear)
         self._still()
         self._last = None
         # Its screencast ends with it.
-        await self._devtools.call("Target.detachFromTarget", {"sessionId": session})
+        await self._observation.devtools.call("Target.detachFromTarget", {"sessionId": session})
 
     def _hear(self, method: str, params: dict[str, Any]) -> None:
         match method:
@@ -422,7 +441,7 @@ class _Cast:
     def _acknowledge(self, number: int, begin: int) -> None:
         if not self.session or begin != self._begin:
             return
-        answer = self._devtools.start("Page.screencastFrameAck", {"sessionId": number}, self.session)
+        answer = self._observation.devtools.start("Page.screencastFrameAck", {"sessionId": number}, self.session)
         # Answers and frames come in the order in which they were sent, so that this count is what Chromium's was.
         answer.add_done_callback(lambda done: self._acknowledged(begin) if not done.exception() else None)
 
@@ -435,7 +454,7 @@ class _Cast:
 
     def _start_anew(self) -> None:
         if self.session:
-            self._devtools.start("Page.stopScreencast", {}, self.session)
+            self._observation.devtools.tell("Page.stopScreencast", {}, self.session)
             self._start()
 
     def _still(self) -> None:
@@ -451,8 +470,8 @@ class ScreencastWatcher:
         self._settings = settings
 
     async def begin(self, observation: Observation) -> Screencasts:
-        screencasts = Screencasts(observation.devtools, self._settings)
-        await screencasts.begin()
+        screencasts = Screencasts(observation, self._settings)
+        await screencasts.resume()
         return screencasts
 
 

@@ -233,8 +233,9 @@ async def mint(connection: AsyncConnection, scope: Scope, *, runtime_id: UUID, *
     row = (await connection.execute(_MINT, {**scope.columns(), "runtime_id": runtime_id, **values})).first()
     if row is None:
         return None
-    minted: list[Any] = list(row[1:])
-    return Minting(row[0], None if minted[0] is None else Lease(*minted, None, None, "active"))
+    status, *minted = row
+    values = [*minted, None, None, "active"]
+    return Minting(status, None if minted[0] is None else Lease(*values))
 
 
 async def by_prefix(connection: AsyncConnection, prefix: str, silent_seconds: int) -> LeaseOnFile | None:

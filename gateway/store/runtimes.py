@@ -77,6 +77,17 @@ class EndedRuntime:
 
 
 @dataclass(frozen=True, slots=True)
+class PlaceOfRun:
+    """Where a run's browser is; `host_url` is None where its gateway is not heard of, or can't be reached by others."""
+
+    runtime_id: UUID
+    owner: Scope
+    is_live: bool
+    gateway_id: UUID
+    host_url: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class LiveRow:
     """A live runtime as the supervisor needs it; `due` is the code of the reason why it must end, if any."""
 
@@ -306,6 +317,28 @@ async def runs_of(
 async def run(connection: AsyncConnection, scope: Scope, run_id: UUID) -> Run | None:
     row = (await connection.execute(select(*_RUN).where(scope.of(runs), runs.c.id == run_id))).first()
     return Run(*row) if row else None
+
+
+async def now(connection: AsyncConnection) -> datetime:
+    """What time it is by the database's clock."""
+    moment: datetime = (await connection.execute(select(func.now()))).scalar_one()
+    return moment
+
+
+async def place_of_run(connection: AsyncConnection, run_id: UUID, silent_seconds: int) -> PlaceOfRun | None:
+    """Where a run's browser is, of whomever it is: for those who have shown a signed token of it."""
+    row = (
+        await connection.execute(
+            text(
+                "SELECT r.runtime_id, r.organization_id, r.subaccount_id, r.status = 'active', t.gateway_id,"
+                " g.internal_url FROM runs r JOIN runtimes t ON t.id = r.runtime_id LEFT JOIN gateways g"
+                " ON g.id = t.gateway_id AND g.heartbeat_at >= now() - :silent * interval '1 second'"
+                " WHERE r.id = :run_id"
+            ),
+            {"run_id": run_id, "silent": silent_seconds},
+        )
+    ).first()
+    return PlaceOfRun(row[0], Scope(row[1], row[2]), *row[3:]) if row else None
 
 
 async def beat(connection: AsyncConnection, gateway_id: UUID, version: str, internal_url: str | None) -> None:

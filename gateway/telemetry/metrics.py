@@ -12,7 +12,7 @@ from prometheus_client import (
     ProcessCollector,
 )
 
-from gateway.domain.attachments import Close
+from gateway.domain.attachments import Close, ViewerClose
 from gateway.launchers.failures import Failure
 
 registry = CollectorRegistry()
@@ -31,6 +31,10 @@ launches = Histogram(
 launch_failures = Counter("gateway_launch_failures", "Launches that failed, by class.", ["class"], registry=registry)
 sockets_open = Gauge("gateway_sockets_open", "Websockets attached to leases.", registry=registry)
 sockets_closed = Counter("gateway_sockets_closed", "Websockets closed, by reason.", ["reason"], registry=registry)
+viewers_open = Gauge("gateway_viewers_open", "Websockets of live views.", registry=registry)
+viewers_closed = Counter(
+    "gateway_viewers_closed", "Websockets of live views closed, by reason.", ["reason"], registry=registry
+)
 attach_refusals = Counter("gateway_attach_refusals", "Attaches refused, by code.", ["code"], registry=registry)
 rate_limited = Counter(
     "gateway_rate_limited",
@@ -138,6 +142,8 @@ for _failure in Failure:
     launch_failures.labels(_failure.value)
 for _close in Close:
     sockets_closed.labels(_close.reason)
+for _viewer_close in ViewerClose:
+    viewers_closed.labels(_viewer_close.reason)
 for _code in _REFUSALS:
     attach_refusals.labels(_code)
 for _reason in ("key", "address"):

@@ -1,11 +1,16 @@
-"""The websocket protocol class that uvicorn runs for us. It offers the ASGI extension `gateway.tunnel`.
+"""The websocket protocol class that uvicorn runs for us. It offers two ASGI extensions.
 
-An endpoint that finds it in `scope["extensions"]` may answer `websocket.connect` with
+An endpoint that finds `gateway.tunnel` in `scope["extensions"]` may answer `websocket.connect` with
 
     {"type": "gateway.tunnel", "tunnel": Tunnel}
 
 which accepts the upgrade and gives the connection to the tunnel; the endpoint is then done. Until a message of the
 endpoint's nothing that the client sends is looked at.
+
+One that finds `gateway.largest_message` may say before its answer what this client may send at most, with 1009 as the
+end of one that sends more:
+
+    {"type": "gateway.largest_message", "bytes": int}
 """
 
 from __future__ import annotations
@@ -19,10 +24,11 @@ from websockets.http11 import Request
 from gateway.tunnel.splice import Tunnel
 
 EXTENSION = "gateway.tunnel"
+LARGEST_MESSAGE = "gateway.largest_message"
 
 
 class LeaseProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's own class, but for two things: the extension, and that a refused attach is an answer and not an error
+    """uvicorn's own class, but for two things: the extensions, and that a refused attach is an answer and not an error
     of the application.
 
     uvicorn (0.54) logs "ASGI callable returned without completing handshake" after a whole denial response.
@@ -31,7 +37,8 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
         if self.response.status_code == 101:
-            cast(dict[str, Any], self.scope["extensions"])[EXTENSION] = {}
+            extensions = cast(dict[str, Any], self.scope["extensions"])
+            extensions[EXTENSION] = extensions[LARGEST_MESSAGE] = {}
             # A client has nothing to say before its upgrade is answered.
             self.transport.pause_reading()
             self.read_paused = True
@@ -40,6 +47,9 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
         event = cast(dict[str, Any], message)
         if event["type"] == EXTENSION:
             self._hand_over(event["tunnel"])
+            return
+        if event["type"] == LARGEST_MESSAGE:
+            self.conn.max_message_size = event["bytes"]
             return
         await super().send(message)
         if event["type"] == "websocket.http.response.body" and not event.get("more_body"):

@@ -23,8 +23,8 @@ def _kinds(text: str) -> str:
 
 
 class ArtifactQuery(Query):
-    """`kind` is one or several, repeated or split by commas; `limit` is 1 to 200; `cursor` is the `nextCursor` of the page
-    before."""
+    """`kind` is one or several, repeated or split by commas; `limit` is 1 to 200; `cursor` is the `nextCursor` of the
+    page before."""
 
     kind: Annotated[Text, AfterValidator(_kinds)] = optional()
     cursor: str = optional()

@@ -1,0 +1,55 @@
+"""POST /v1/runs/{id}/live (contract: spaces.md, 2.12, 3.15 and 4.8)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AnyUrl, Field
+
+from gateway.api.addresses import public_root
+from gateway.api.models import Answer, Body, Time, optional
+from gateway.api.operations import Call, Operations
+from gateway.crypto.viewers import Kind
+from gateway.domain.viewers import DEFAULT_SECONDS, MOST_SECONDS
+
+operations = Operations("Runs")
+
+Seconds = Annotated[int, Field(ge=1, le=MOST_SECONDS)]
+
+
+class CreateLiveViewer(Body):
+    """`components` has what the page shows beside the browser; with `control` `input` mouse and keyboard are
+    forwarded."""
+
+    control: Literal["none", "input"] = "none"
+    components: Annotated[list[Literal["activity"]], Field(max_length=1, default_factory=list)]
+    expires_in_seconds: Seconds = DEFAULT_SECONDS
+
+
+class LiveViewer(Answer):
+    """`iframeUrl` alone is the credential; whoever has it sees the run until `expiresAt`, or until it ends."""
+
+    iframe_url: AnyUrl
+    expires_at: Time
+    activity_stream_url: AnyUrl = optional()
+
+
+@operations.post("/v1/runs/{id}/live", id="runs-live", summary="Create a live viewer", errors=(404, 409))
+async def live(call: Call, body: CreateLiveViewer) -> LiveViewer:
+    """Mint a page that shows a live run, for anyone to embed."""
+    # First, so that a host that is not trusted is told before anything is minted.
+    root = public_root(call.request, call.services.settings)
+    minted = await call.services.viewers.mint(
+        call.scope,
+        call.path_id("id", "run"),
+        Kind.LIVE,
+        seconds=body.expires_in_seconds,
+        may_control=body.control == "input",
+        activity="activity" in body.components,
+    )
+    answer = LiveViewer(
+        iframe_url=AnyUrl(f"{root}/v1/viewers/live/{minted.token}"), expires_at=minted.viewer.expires_at
+    )
+    if minted.activity_token is not None:
+        answer.activity_stream_url = AnyUrl(f"{root}/v1/viewers/activity/{minted.activity_token}/stream")
+    return answer

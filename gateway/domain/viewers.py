@@ -1,0 +1,199 @@
+"""Who may look at a run: minting viewer tokens, checking them, and the live views that are open here
+(contract: spaces.md, 2.12, 3.15 and 4.8).
+
+A token is signed and kept nowhere, so it can't be taken back; it ends with its time, and a live view with its run too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from gateway.crypto.viewers import Kind, Viewer, ViewerTokens
+from gateway.domain import audit
+from gateway.domain.attachments import ViewerClose
+from gateway.domain.audit import Action, Audit, Origin
+from gateway.domain.identifiers import new_id, not_found
+from gateway.domain.runtimes import SILENT_SECONDS, Runtimes
+from gateway.errors import Conflict, Gone, LimitReached, Unauthorized, Unavailable
+from gateway.settings import Settings
+from gateway.store import runtimes
+from gateway.store.database import Database
+from gateway.store.runtimes import PlaceOfRun
+from gateway.store.scope import Scope
+from gateway.telemetry import metrics
+
+DEFAULT_SECONDS = 3600
+MOST_SECONDS = 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """A viewer and its token, and the token of the activity's stream where that was asked for."""
+
+    viewer: Viewer
+    token: str
+    activity_token: str | None
+
+
+class Seat:
+    """An open live view of this gateway. `closing` is done once it must end, with the reason."""
+
+    def __init__(self, viewer: Viewer, place: PlaceOfRun, origin: Origin) -> None:
+        self.viewer = viewer
+        self.place = place
+        self.origin = origin
+        self.entered_at = asyncio.get_running_loop().time()
+        self.closing: asyncio.Future[ViewerClose] = asyncio.get_running_loop().create_future()
+
+    def close(self, why: ViewerClose) -> None:
+        """Ask for the end; the first reason stays."""
+        if not self.closing.done():
+            self.closing.set_result(why)
+
+
+class Viewers:
+    def __init__(
+        self,
+        database: Database,
+        tokens: ViewerTokens,
+        living: Runtimes,
+        settings: Settings,
+        gateway_id: UUID,
+        audit: Audit,
+    ) -> None:
+        self._database = database
+        self._tokens = tokens
+        self._runtimes = living
+        self._settings = settings
+        self._gateway_id = gateway_id
+        self._audit = audit
+        self._seats: set[Seat] = set()
+
+    # Minting
+
+    async def mint(
+        self,
+        scope: Scope,
+        run_id: UUID,
+        kind: Kind,
+        *,
+        seconds: int | None,
+        may_control: bool = False,
+        activity: bool = False,
+    ) -> Minted:
+        """A viewer of a run that the caller can see. Raises NotFound, and Conflict for a live view of an ended run."""
+        viewer_id = new_id()
+        with self._audit.noting(Action.VIEWER_MINTED, viewer_id) as noting:
+            noting.details = {"runId": str(run_id), "kind": kind.name.lower(), "control": may_control}
+            async with self._database.connect() as connection:
+                found = await runtimes.run(connection, scope, run_id)
+                now = await runtimes.now(connection)
+            if found is None:
+                raise not_found("run", run_id)
+            if kind is Kind.LIVE and found.status != "active":
+                raise _not_live(run_id, found.status)
+        self._runtimes.note_activity(found.runtime_id)
+        # Whole seconds, never fewer than were asked for.
+        expiry = datetime.fromtimestamp(math.ceil(now.timestamp()), UTC) + timedelta(seconds=seconds or DEFAULT_SECONDS)
+        viewer = Viewer(viewer_id, kind, run_id, expiry, input=may_control, activity=activity)
+        return Minted(viewer, self._tokens.sign(viewer), self.activity_token(viewer))
+
+    def activity_token(self, viewer: Viewer) -> str | None:
+        """The token of the activity's stream that a viewer has beside it; None for one without activity."""
+        if not viewer.activity:
+            return None
+        return self._tokens.sign(replace(viewer, kind=Kind.ACTIVITY, input=False))
+
+    # Showing a token
+
+    def read(self, token: str, kind: Kind) -> Viewer:
+        """What a token says; raises Unauthorized (viewer.unknown) and Gone (viewer.expired)."""
+        viewer = self._tokens.read(token, kind)
+        error: Unauthorized | Gone
+        if viewer is None:
+            error = Unauthorized("The address holds no viewer of this gateway.", "viewer.unknown")
+            self._audit.refused(Action.VIEWER_REFUSED, error)
+            raise error
+        if viewer.seconds_left() <= 0:
+            error = Gone("The time of this viewer is over; mint a new one.", "viewer.expired")
+            self._audit.refused(Action.VIEWER_REFUSED, error, viewer.id)
+            raise error
+        return viewer
+
+    async def place(self, viewer: Viewer) -> PlaceOfRun:
+        """Where the browser of a viewer's run is; raises Gone (run.live_not_active) when the run has ended."""
+        async with self._database.connect() as connection:
+            place = await runtimes.place_of_run(connection, viewer.run_id, SILENT_SECONDS)
+        if place is None or not place.is_live:
+            raise Gone("The run of this viewer has ended.", "run.live_not_active")
+        return place
+
+    def is_here(self, place: PlaceOfRun) -> bool:
+        """Whether this gateway has the browser; raises Unavailable where no gateway that can be reached has it."""
+        if place.gateway_id == self._gateway_id:
+            return True
+        if place.host_url is None:
+            raise Unavailable(
+                "The gateway that has the browser of this run can't be reached.",
+                "runtime.host_unavailable",
+                retry_after=1,
+            )
+        return False
+
+    @contextlib.contextmanager
+    def seated(self, viewer: Viewer, place: PlaceOfRun) -> Iterator[Seat]:
+        """A place among the live views of this gateway, for the block; raises LimitReached."""
+        here = place.gateway_id == self._gateway_id
+        origin = replace(audit.origin(), actor=str(viewer.id), scope=place.owner)
+        try:
+            self._refuse_above_limits(viewer.run_id)
+        except LimitReached as error:
+            self._audit.refused(Action.VIEWER_REFUSED, error, viewer.id, origin=origin)
+            raise
+        seat = Seat(viewer, place, origin)
+        self._seats.add(seat)
+        metrics.viewers_open.inc()
+        self._audit.note(
+            Action.VIEWER_OPENED if here else Action.VIEWER_PASSED_ON,
+            viewer.id,
+            details={"runId": str(viewer.run_id)},
+            origin=origin,
+        )
+        expiry = asyncio.get_running_loop().call_later(max(0.0, viewer.seconds_left()), seat.close, ViewerClose.EXPIRED)
+        try:
+            yield seat
+        finally:
+            expiry.cancel()
+            self._seats.discard(seat)
+            metrics.viewers_open.dec()
+            if here:
+                self._audit.note(Action.VIEWER_CLOSED, viewer.id, details={"runId": str(viewer.run_id)}, origin=origin)
+
+    def _refuse_above_limits(self, run_id: UUID) -> None:
+        most, most_of_run = self._settings.max_viewers, self._settings.max_viewers_per_run
+        if len(self._seats) >= most:
+            raise LimitReached(
+                f"This gateway may have {most} live views open at once.", "gateway.max_viewers", retry_after=5
+            )
+        if sum(seat.viewer.run_id == run_id for seat in self._seats) >= most_of_run:
+            raise LimitReached(
+                f"A run may have {most_of_run} live views open at once.", "run.max_viewers", retry_after=5
+            )
+
+    def close_all(self, why: ViewerClose) -> None:
+        for seat in list(self._seats):
+            seat.close(why)
+
+
+def _not_live(run_id: UUID, status: str) -> Conflict:
+    return Conflict(
+        f"Run {run_id} is {status}; a live view needs an active one. What is recorded of it stays.",
+        "run.live_not_active",
+        details={"status": status},
+    )

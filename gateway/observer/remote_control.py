@@ -1,0 +1,194 @@
+"""Mouse, keyboard and navigation for somebody who sees a tab elsewhere.
+
+What comes in is checked already; what goes out are commands that are written here, so that a viewer can do no more than
+a person in front of the browser: keys have no native code, with which the browser itself would take them (F12 opens its
+DevTools), and addresses are of the web.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gateway.observer.devtools import DevToolsError
+from gateway.observer.screencast import Frame, Screencasts
+from gateway.tunnel.addresses import refused_address
+
+Button = Literal["none", "left", "middle", "right", "back", "forward"]
+MouseMove = Literal["move", "down", "up"]
+Direction = Literal["back", "forward", "reload", "stop"]
+
+# A page that takes nothing gets no more than so many commands ahead, and of those that only the last counts of, fewer.
+_MOST_UNANSWERED = 256
+_MOST_UNANSWERED_MOVES = 16
+
+_MOUSE = {"move": "mouseMoved", "down": "mousePressed", "up": "mouseReleased"}
+_NUMPAD = 3
+_CONTROL, _META = 2, 4
+
+
+class NotDone(Exception):
+    """Raised for what a person asked for and can't have; the text tells them why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mouse:
+    """A move, a press or a release. Places are shares of the picture, 0 to 1; modifiers are those of DevTools."""
+
+    move: MouseMove
+    x: float
+    y: float
+    button: Button
+    buttons: int
+    clicks: int
+    modifiers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """Deltas are in CSS pixels."""
+
+    x: float
+    y: float
+    delta_x: float
+    delta_y: float
+    modifiers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """As a page hears of it: `key`, `code` and `keyCode` of a KeyboardEvent."""
+
+    is_down: bool
+    key: str
+    code: str
+    key_code: int
+    location: int
+    repeats: bool
+    modifiers: int
+
+
+class RemoteControl:
+    """The hands of one viewer. Nothing of it waits for the page, which may be busy."""
+
+    def __init__(self, screencasts: Screencasts) -> None:
+        self._screencasts = screencasts
+        self._unanswered = 0
+
+    def mouse(self, frame: Frame, event: Mouse) -> None:
+        if event.move == "move" and self._unanswered >= _MOST_UNANSWERED_MOVES:
+            return
+        if event.move == "down":
+            self._screencasts.used(frame.tab_id)
+        self._send(
+            frame.tab_id,
+            "Input.dispatchMouseEvent",
+            {
+                "type": _MOUSE[event.move],
+                **_place(frame, event.x, event.y),
+                "button": event.button,
+                "buttons": event.buttons,
+                "clickCount": event.clicks,
+                "modifiers": event.modifiers,
+            },
+        )
+
+    def wheel(self, frame: Frame, event: Wheel) -> None:
+        if self._unanswered >= _MOST_UNANSWERED_MOVES:
+            return
+        self._send(
+            frame.tab_id,
+            "Input.dispatchMouseEvent",
+            {
+                "type": "mouseWheel",
+                **_place(frame, event.x, event.y),
+                "deltaX": event.delta_x,
+                "deltaY": event.delta_y,
+                "modifiers": event.modifiers,
+            },
+        )
+
+    def key(self, tab_id: str, event: Key) -> None:
+        text = _text_of(event) if event.is_down else ""
+        if event.is_down:
+            self._screencasts.used(tab_id)
+        self._send(
+            tab_id,
+            "Input.dispatchKeyEvent",
+            {
+                "type": "keyUp" if not event.is_down else "keyDown" if text else "rawKeyDown",
+                "key": event.key,
+                "code": event.code,
+                "windowsVirtualKeyCode": event.key_code,
+                "location": event.location,
+                "isKeypad": event.location == _NUMPAD,
+                "autoRepeat": event.repeats,
+                "modifiers": event.modifiers,
+                **({"text": text, "unmodifiedText": text} if text else {}),
+            },
+        )
+
+    def text(self, tab_id: str, text: str) -> None:
+        """Put a text where the cursor is: what was pasted, or was written in another way than by keys."""
+        self._screencasts.used(tab_id)
+        self._send(tab_id, "Input.insertText", {"text": text})
+
+    async def navigate(self, tab_id: str, url: str) -> None:
+        """Raises NotDone for what is no address of the web, or can't be opened."""
+        refused = refused_address(url)
+        if refused is not None or not url.strip().lower().startswith(("http://", "https://")):
+            raise NotDone(f"Only addresses of the web can be opened here (http: and https:); this is {_kind(refused)}.")
+        self._screencasts.used(tab_id)
+        result = await self._ask(tab_id, "Page.navigate", {"url": url})
+        if result.get("errorText"):
+            raise NotDone(f"The page can't be opened: {result['errorText']}.")
+
+    async def go(self, tab_id: str, direction: Direction) -> None:
+        """Back, forward, anew, or not on; nothing where there is no such page. Raises NotDone."""
+        self._screencasts.used(tab_id)
+        if direction == "reload":
+            await self._ask(tab_id, "Page.reload", {})
+        elif direction == "stop":
+            await self._ask(tab_id, "Page.stopLoading", {})
+        else:
+            history = await self._ask(tab_id, "Page.getNavigationHistory", {})
+            wanted = history["currentIndex"] + (1 if direction == "forward" else -1)
+            if 0 <= wanted < len(history["entries"]):
+                await self._ask(tab_id, "Page.navigateToHistoryEntry", {"entryId": history["entries"][wanted]["id"]})
+
+    async def _ask(self, tab_id: str, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return await self._screencasts.start(tab_id, method, params)
+        except DevToolsError as error:
+            raise NotDone(f"The browser refuses: {error}") from error
+
+    def _send(self, tab_id: str, method: str, params: dict[str, Any]) -> None:
+        """Send unless the page has too much before it that it has not taken, in which case a person sees why."""
+        if self._unanswered >= _MOST_UNANSWERED:
+            return
+        self._unanswered += 1
+        self._screencasts.start(tab_id, method, params).add_done_callback(self._answered)
+
+    def _answered(self, answer: object) -> None:
+        self._unanswered -= 1
+
+
+def _place(frame: Frame, x: float, y: float) -> dict[str, float]:
+    """Where in the page's viewport a place of its picture is, in CSS pixels."""
+    return {
+        "x": x * frame.device_width / frame.scale,
+        "y": (y * frame.device_height - frame.offset_top) / frame.scale,
+    }
+
+
+def _text_of(event: Key) -> str:
+    """What a key writes; nothing when it is a command of the keyboard."""
+    if event.modifiers & (_CONTROL | _META):
+        return ""
+    if event.key == "Enter":
+        return "\r"
+    return event.key if len(event.key) == 1 else ""
+
+
+def _kind(refused: str | None) -> str:
+    return refused or "another one"
