@@ -22,6 +22,7 @@ from gateway.api.spaces import (
     artifacts,
     connections,
     runs,
+    runtime_files,
     runtimes,
     spaces,
     storage,
@@ -44,12 +45,14 @@ from gateway.domain.files import Files
 from gateway.domain.leases import Leases
 from gateway.domain.providers import ProviderClient
 from gateway.domain.rate_limits import RateLimits
+from gateway.domain.runtime_files import RuntimeFiles
 from gateway.domain.runtimes import Runtimes
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
 from gateway.domain.supervisor import Supervisor
 from gateway.domain.viewers import Viewers
 from gateway.launchers.base import Launcher
+from gateway.observer.downloads import Downloads
 from gateway.observer.masking import Masking
 from gateway.observer.observers import BrowserObservers, Watcher
 from gateway.observer.pages import Pages
@@ -74,6 +77,7 @@ OPERATIONS = [
         storage,
         runtimes,
         connections,
+        runtime_files,
         runs,
         run_events,
         run_commands,
@@ -123,9 +127,14 @@ class Gateway:
                 await self.services.inside.aclose()
 
 
-def _watchers(settings: Settings) -> list[Watcher]:
+def _watchers(settings: Settings, artifacts: Artifacts) -> list[Watcher]:
     masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
-    return [Pages(masking), Refusals(masking), ScreencastWatcher(settings)]
+    return [
+        Pages(masking),
+        Refusals(masking),
+        Downloads(artifacts, masking, settings.max_uploads),
+        ScreencastWatcher(settings),
+    ]
 
 
 async def build(
@@ -158,12 +167,13 @@ async def build(
     access = Access(database, issuer, audit)
     events = Events(database, kept=settings.events_kept, level=settings.event_level)
     event_streams = EventStreams(database, settings.max_event_streams)
-    observers = BrowserObservers(_watchers(settings) if watchers is None else watchers)
+    files = Files(database, await asyncio.to_thread(Objects.of, settings), settings, audit, events)
+    run_artifacts = Artifacts(database, files, audit)
+    observers = BrowserObservers(_watchers(settings, run_artifacts) if watchers is None else watchers)
     commands = Commands(database, events)
     living = Runtimes(
         database, secrets, launcher, attachments, settings, gateway_id, audit, events, commands, observers
     )
-    files = Files(database, await asyncio.to_thread(Objects.of, settings), settings, audit, events)
     services = Services(
         settings=settings,
         database=database,
@@ -181,8 +191,9 @@ async def build(
         commands=commands,
         observers=observers,
         files=files,
-        artifacts=Artifacts(database, files, audit),
-        viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit),
+        artifacts=run_artifacts,
+        runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit, commands),
+        viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands),
     )
     supervisor = Supervisor(database, living, services.leases, launcher, access, event_streams, gateway_id)
     return Gateway(create_app(services), services, supervisor, providers, audit)

@@ -234,8 +234,8 @@ async def mint(connection: AsyncConnection, scope: Scope, *, runtime_id: UUID, *
     if row is None:
         return None
     status, *minted = row
-    values = [*minted, None, None, "active"]
-    return Minting(status, None if minted[0] is None else Lease(*values))
+    made: list[Any] = [*minted, None, None, "active"]
+    return Minting(status, None if minted[0] is None else Lease(*made))
 
 
 async def by_prefix(connection: AsyncConnection, prefix: str, silent_seconds: int) -> LeaseOnFile | None:
