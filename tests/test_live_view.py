@@ -251,6 +251,8 @@ async def test_tabs_are_followed_and_chosen_and_two_people_cost_one_screencast(
         assert await _named(two) == names, "each looks at what they like"
         assert live.screencasts(runtime).casting == 2
 
+        await first.mouse.click(10, 10)
+        await two.sees(RED)
         third = await first.context.new_page()
         await third.goto(page("third", "#0f0"))
         await two.sees(GREEN)
@@ -267,9 +269,13 @@ async def _named(person: Person) -> list[tuple[str, bool]]:
     return [tab for tab in await person.tabs() if tab[0] != "about:blank"]
 
 
-async def test_a_watcher_commands_nothing_and_nobody_speaks_another_language(live: LiveGateway) -> None:
+async def test_a_watcher_commands_nothing_and_nobody_speaks_another_language(
+    live: LiveGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runtime = await live.remote.runtime()
     watching, working = await live.mint(runtime), await live.mint(runtime, control="input")
+    active: list[UUID] = []
+    monkeypatch.setattr(live.gateway.services.runtimes, "note_activity", active.append)
 
     async def answer_to(minted: dict[str, Any], message: object) -> tuple[int, str]:
         async with connect(socket_url(minted), proxy=None) as socket:
@@ -308,6 +314,7 @@ async def test_a_watcher_commands_nothing_and_nobody_speaks_another_language(liv
         {"type": "seen", "picture": "1"},
     ):
         assert await answer_to(working, wrong) == ViewerClose.MESSAGE_INVALID.value, wrong
+    assert active == [], "to watch is no activity"
     most = live.gateway.services.settings.max_viewer_message_bytes
     text = {"type": "text", "tab": tab, "text": ""}
     fits = most - len(json.dumps(text))
@@ -316,6 +323,7 @@ async def test_a_watcher_commands_nothing_and_nobody_speaks_another_language(liv
         await socket.send(json.dumps(text | {"text": "x" * fits}))
         await socket.send(json.dumps({"type": "show", "tab": "none"}))
         assert (await heard(socket, "notice"))["text"] == "That tab was closed."
+        assert [str(each) for each in active] == [runtime.rpartition("/")[2]]
         await socket.send(json.dumps(text | {"text": "x" * (fits + 1)}))
         assert (await closed(socket))[0] == ViewerClose.TOO_BIG.code
 
@@ -381,6 +389,13 @@ async def test_every_end_is_told(live: LiveGateway, people: Browser, pages: Page
     assert (answer.status_code, "This run has ended" in answer.text) == (410, True)
     await refused(live.remote.api.post(f"/v1/runs/{run}/live", json={}), 409, "run.live_not_active")
     await person.page.close()
+
+    async def told() -> list[tuple[str, str | None]]:
+        events = await live.remote.get(f"/v1/runs/{run}/events?type=viewer.opened,viewer.closed")
+        return sorted((event["type"], event["data"].get("reason")) for event in events["events"])
+
+    closes = [("viewer.closed", why) for why in ("run_ended", "run_ended", "viewer_expired", "viewer_left")]
+    await until(lambda: _is(told(), closes + [("viewer.opened", None)] * 4), "the record tells of each")
 
 
 async def test_another_gateway_shows_the_same(

@@ -137,7 +137,7 @@ class Screencasts:
 
     @property
     def active(self) -> str | None:
-        """The tab that was opened, navigated, brought to the front or used last; None when there is none."""
+        """The tab that was opened, brought to the front or worked in last, by whomever; None when there is none."""
         return self._used[-1] if self._used else None
 
     def listen(self, listener: TabListener) -> None:
@@ -226,8 +226,6 @@ class Screencasts:
             self._follow()
             return
         self._tell("changed", tab)
-        if tab.url != known.url:
-            self.used(tab.id)
 
     def _gone(self, tab_id: str) -> None:
         tab = self._tabs.pop(tab_id, None)
@@ -471,6 +469,7 @@ class ScreencastWatcher:
 
     async def begin(self, observation: Observation) -> Screencasts:
         screencasts = Screencasts(observation, self._settings)
+        observation.observed.clients.on_work = screencasts.used
         await screencasts.resume()
         return screencasts
 

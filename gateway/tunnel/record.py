@@ -62,6 +62,16 @@ ACTING = frozenset(_ACTING.split()) | {
 
 # Commands that tell of sessions, whatever is recorded.
 _OF_SESSIONS = frozenset({"Page.enable", "Page.disable", "Target.detachFromTarget"})
+# Commands that say in which page a client works, whatever is recorded.
+_OF_WORK = frozenset(method for method in KNOWN if method.startswith("Input.")) | {
+    "DOM.setFileInputFiles",
+    "Page.bringToFront",
+    "Page.navigate",
+    "Page.navigateToHistoryEntry",
+    "Page.reload",
+    "Target.activateTarget",
+}
+_ALWAYS = _OF_SESSIONS | _OF_WORK
 # Sessions whose pages are kept in mind; which page one beyond it is of is not known.
 _MOST_SESSIONS = 4096
 _METHOD = re.compile(r"[A-Za-z]{1,40}\.[A-Za-z]{1,80}")
@@ -71,9 +81,9 @@ _SESSION = re.compile(r"[0-9A-F]{1,64}")
 
 
 _OF_INTEREST = {
-    Level.OFF: _OF_SESSIONS,
-    Level.LIFECYCLE: _OF_SESSIONS,
-    Level.STANDARD: ACTING | _OF_SESSIONS,
+    Level.OFF: _ALWAYS,
+    Level.LIFECYCLE: _ALWAYS,
+    Level.STANDARD: ACTING | _ALWAYS,
     # All.
     Level.FULL: None,
 }
@@ -128,7 +138,16 @@ class SocketRecord:
             self._of_sessions(method, session, message)
             if of_interest is not None:
                 return
+        if method in _OF_WORK and refused is None:
+            self._works(method, session, message)
         self._note(method, session, refused)
+
+    def _works(self, method: str, session: str, message: dict[str, Any]) -> None:
+        page = self._pages.get(session)
+        if method == "Target.activateTarget":
+            page = message.get("params", {}).get("targetId")
+        if isinstance(page, str):
+            self._clients.work_in(page)
 
     def _note(self, method: str, session: str, refused: str | None) -> None:
         # What a client made up may have anything in it.
