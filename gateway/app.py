@@ -12,11 +12,23 @@ import structlog
 from starlette.routing import Router, WebSocketRoute
 from starlette.types import ASGIApp
 
-from gateway.api import connect, discovery, docs, health, operations, viewers
+from gateway.api import connect, discovery, docs, health, operations, updates, viewers
 from gateway.api.frame import RequestFrame
 from gateway.api.inside import Inside
 from gateway.api.services import Services
-from gateway.api.spaces import ai_connections, artifacts, connections, runs, runtimes, spaces, storage, subaccounts
+from gateway.api.spaces import (
+    activity,
+    ai_connections,
+    artifacts,
+    connections,
+    runs,
+    runtime_files,
+    runtimes,
+    spaces,
+    storage,
+    subaccounts,
+)
+from gateway.api.spaces import commands as run_commands
 from gateway.api.spaces import events as run_events
 from gateway.api.spaces import viewers as run_viewers
 from gateway.crypto.tokens import TokenIssuer
@@ -26,18 +38,21 @@ from gateway.domain.ai_connections import AiConnections
 from gateway.domain.artifacts import Artifacts
 from gateway.domain.attachments import Attachments, ViewerClose
 from gateway.domain.audit import Audit
+from gateway.domain.commands import Commands
 from gateway.domain.event_streams import EventStreams
 from gateway.domain.events import Events
 from gateway.domain.files import Files
 from gateway.domain.leases import Leases
 from gateway.domain.providers import ProviderClient
 from gateway.domain.rate_limits import RateLimits
+from gateway.domain.runtime_files import RuntimeFiles
 from gateway.domain.runtimes import Runtimes
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
 from gateway.domain.supervisor import Supervisor
 from gateway.domain.viewers import Viewers
 from gateway.launchers.base import Launcher
+from gateway.observer.downloads import Downloads
 from gateway.observer.masking import Masking
 from gateway.observer.observers import BrowserObservers, Watcher
 from gateway.observer.pages import Pages
@@ -62,11 +77,15 @@ OPERATIONS = [
         storage,
         runtimes,
         connections,
+        runtime_files,
         runs,
         run_events,
+        run_commands,
+        activity,
         run_viewers,
         artifacts,
         subaccounts,
+        updates,
     )
     for operation in resource.operations.listed
 ]
@@ -108,9 +127,14 @@ class Gateway:
                 await self.services.inside.aclose()
 
 
-def _watchers(settings: Settings) -> list[Watcher]:
+def _watchers(settings: Settings, artifacts: Artifacts) -> list[Watcher]:
     masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
-    return [Pages(masking), Refusals(masking), ScreencastWatcher(settings)]
+    return [
+        Pages(masking),
+        Refusals(masking),
+        Downloads(artifacts, masking, settings.max_uploads),
+        ScreencastWatcher(settings),
+    ]
 
 
 async def build(
@@ -143,26 +167,33 @@ async def build(
     access = Access(database, issuer, audit)
     events = Events(database, kept=settings.events_kept, level=settings.event_level)
     event_streams = EventStreams(database, settings.max_event_streams)
-    observers = BrowserObservers(_watchers(settings) if watchers is None else watchers)
-    living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
     files = Files(database, await asyncio.to_thread(Objects.of, settings), settings, audit, events)
+    run_artifacts = Artifacts(database, files, audit)
+    observers = BrowserObservers(_watchers(settings, run_artifacts) if watchers is None else watchers)
+    commands = Commands(database, events)
+    living = Runtimes(
+        database, secrets, launcher, attachments, settings, gateway_id, audit, events, commands, observers
+    )
     services = Services(
         settings=settings,
         database=database,
+        audit=audit,
         access=access,
         rate_limits=RateLimits(settings),
         ai_connections=AiConnections(database, secrets, providers, audit),
-        spaces=Spaces(database, settings.region, audit),
+        spaces=Spaces(database, settings.region, audit, events),
         runtimes=living,
-        leases=Leases(database, issuer, attachments, living, settings, gateway_id, audit),
+        leases=Leases(database, issuer, attachments, living, settings, gateway_id, audit, events, commands),
         large_commands=LargeCommands(settings.max_held_bytes, settings.large_command_seconds),
         inside=Inside(settings.max_discovery_bytes),
         events=events,
         event_streams=event_streams,
+        commands=commands,
         observers=observers,
         files=files,
-        artifacts=Artifacts(database, files, audit),
-        viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit),
+        artifacts=run_artifacts,
+        runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit, commands),
+        viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands),
     )
     supervisor = Supervisor(database, living, services.leases, launcher, access, event_streams, gateway_id)
     return Gateway(create_app(services), services, supervisor, providers, audit)

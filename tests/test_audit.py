@@ -171,6 +171,8 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
     file = f"{files}/{(await ok(client.post(files, files={'file': ('a', b'a')})))['id']}"
     await ok(client.get(file))
     assert (await client.get(f"{file}/content")).content == b"a"
+    staged = await ok(client.post(f"{path}/files/stage", json={"path": "a"}))
+    await ok(client.post(f"{path}/files/collect", json={"path": staged["path"], "storagePath": "b"}))
     await ok(client.delete(file))
     await ok(client.get(f"/v1/spaces/{space}/artifacts"))
 
@@ -213,6 +215,7 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
             await leases.attach(token)
         await ok(other_client.post(f"{path}/stop"))
 
+    assert (await client.get("/v1/updates", params={"cursor": "0", "limit": "1"})).status_code == 200
     failing = await make_runtime(client, space)
     launcher.browsers[UUID(failing["id"])].end(Ending("browser.crashed", "It crashed."))
     await until(lambda: not launcher.browsers and not gateway.services.runtimes.hosted(), "the end is written")

@@ -42,13 +42,15 @@ BODIES: dict[str, Json] = {
     "runtimes-create": {},
     "runs-live": {"control": "input"},
     "runtimes-connections-create": {"protocol": "cdp"},
+    "runtimes-files-stage": {"path": "a"},
+    "runtimes-files-collect": {"path": "a"},
     "subaccounts-create": {"name": "x"},
     "subaccounts-update": {"name": "taken over"},
     "keys-create": {"name": "x"},
     "runs-events-wait": {"timeoutMs": 0},
 }
 # Without it a stream has no end.
-LIMITED = {"limit": "1"}
+LIMITED = {"limit": "1", "cursor": "0"}
 # What an organization alone may do, also to a subaccount that is the caller's own.
 MANAGING = {"subaccounts-create", "subaccounts-update", "subaccounts-archive", "keys-create", "keys-revoke"}
 
@@ -230,6 +232,7 @@ async def test_a_foreign_id_in_a_body_is_answered_as_one_that_never_was(
     for caller in SEES:
         tenant = world[caller]
         space = f"/v1/spaces/{tenant.ids['space']}"
+        stage = f"{space}/runtimes/{tenant.ids['runtime']}/files/stage"
         for foreigner in foreigners(caller):
             theirs, never = world[foreigner].ids, str(new_id())
             for method, path, kind, status, body in (
@@ -238,6 +241,7 @@ async def test_a_foreign_id_in_a_body_is_answered_as_one_that_never_was(
                 ("POST", "/v1/spaces", "ai_connection", 400, mounts),
                 ("PATCH", space, "ai_connection", 400, mounts),
                 ("PATCH", space, "label", 400, mounts),
+                ("POST", stage, "file", 404, lambda it: {"fileId": it}),
             ):
                 given = f"ai of {foreigner}" if kind == "label" else theirs[kind]
                 if given == tenant.ids.get(kind):
@@ -326,4 +330,6 @@ def test_every_operation_is_in_the_matrix() -> None:
         "subaccounts-create",
         "subaccounts-list",
         "auth-whoami",
+        "updates-stream",
+        "updates-short-stream",
     }

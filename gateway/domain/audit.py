@@ -81,6 +81,8 @@ class Action(StrEnum):
     FILE_READ = "file.read"
     FILE_DOWNLOADED = "file.downloaded"
     FILE_DELETED = "file.deleted"
+    FILE_STAGED = "file.staged"
+    FILE_COLLECTED = "file.collected"
     ARTIFACT_READ = "artifact.read"
     VIEWER_MINTED = "viewer.minted"
     VIEWER_OPENED = "viewer.opened"
@@ -95,6 +97,7 @@ class Action(StrEnum):
     LEASE_DETACHED = "lease.detached"
     LEASE_REVOKED = "lease.revoked"
     LEASE_REFUSED = "lease.refused"
+    UPDATE_READ = "update.read"
     AUDIT_LOST = "audit.lost"
 
 

@@ -71,7 +71,9 @@ _OF_WORK = frozenset(method for method in KNOWN if method.startswith("Input.")) 
     "Page.reload",
     "Target.activateTarget",
 }
-_ALWAYS = _OF_SESSIONS | _OF_WORK
+# Heard whatever is recorded: what becomes of downloads is known to those that keep them.
+_DOWNLOADS = "Browser.setDownloadBehavior"
+_ALWAYS = _OF_SESSIONS | _OF_WORK | {_DOWNLOADS}
 # Sessions whose pages are kept in mind; which page one beyond it is of is not known.
 _MOST_SESSIONS = 4096
 _METHOD = re.compile(r"[A-Za-z]{1,40}\.[A-Za-z]{1,80}")
@@ -92,11 +94,12 @@ _OF_INTEREST = {
 class SocketRecord:
     """Of one socket of a client; `page_id` when it is a page's own."""
 
-    __slots__ = ("_clients", "_connection_id", "_dialogs", "_of_interest", "_pages", "_record")
+    __slots__ = ("_clients", "_connection_id", "_dialogs", "_download_wishes", "_of_interest", "_pages", "_record")
 
     def __init__(self, observed: Observed, connection_id: UUID, page_id: str | None) -> None:
         self._record = observed.bounded
         self._clients = observed.clients
+        self._download_wishes = observed.download_wishes
         self._connection_id = connection_id
         # Session -> its page, none where it is the browser's.
         self._pages: dict[str, str | None] = {"": page_id}
@@ -138,7 +141,9 @@ class SocketRecord:
             self._of_sessions(method, session, message)
             if of_interest is not None:
                 return
-        if method in _OF_WORK and refused is None:
+        elif method == _DOWNLOADS and refused is None:
+            self._download_wishes.heard(message.get("params", {}))
+        elif method in _OF_WORK and refused is None:
             self._works(method, session, message)
         self._note(method, session, refused)
 
