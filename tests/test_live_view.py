@@ -15,7 +15,7 @@ from uuid import UUID
 import httpx
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, ConsoleMessage, Page, Playwright, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Playwright, async_playwright
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
@@ -441,13 +441,18 @@ async def _is_known(gateway: LiveGateway, runtime: str, run_id: UUID) -> bool:
     return place.host_url is not None
 
 
-async def test_a_finger_taps_and_scrolls(
+async def _says(entries: Locator, *sentences: str) -> bool:
+    told = await entries.inner_text()
+    return all(sentence in told for sentence in sentences)
+
+
+async def test_a_finger_taps_and_scrolls_and_the_activity_is_told(
     live: LiveGateway, playwright: Playwright, people: Browser, pages: PageServer
 ) -> None:
     runtime = await live.remote.runtime()
     async with client(playwright, live, runtime) as remote:
         await remote.goto(page("phone"))
-        minted = await live.mint(runtime, control="input")
+        minted = await live.mint(runtime, control="input", components=["activity"])
         phone = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
         person = await Person.at(people, pages.url("/blank"), minted["iframeUrl"] + "?theme=dark", **phone)
         await person.sees(RED)
@@ -461,6 +466,13 @@ async def test_a_finger_taps_and_scrolls(
             await devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
         await until(lambda: _is(remote.evaluate("scrollY > 60"), True), "it scrolled")
         assert await person.frame.is_visible("#keyboard")
+        entries = person.frame.locator("#entries")
+        await until(lambda: _says(entries, "The run began.", "Somebody began to watch."), "the activity is there")
+        assert await person.frame.is_visible("#activity")
+        await person.frame.click("#show-activity")
+        assert not await person.frame.is_visible("#activity")
+        answer = await live.remote.api.get(minted["activityStreamUrl"].replace("/view_A", "/view_B"))
+        assert (answer.status_code, answer.json()["code"]) == (401, "viewer.unknown")
         await person.page.close()
 
 
