@@ -20,6 +20,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
+from gateway.api import live_view
 from gateway.app import Gateway
 from gateway.crypto.keyring import create_key_file
 from gateway.crypto.viewers import Kind, Viewer
@@ -328,7 +329,10 @@ async def test_a_watcher_commands_nothing_and_nobody_speaks_another_language(
         assert (await closed(socket))[0] == ViewerClose.TOO_BIG.code
 
 
-async def test_who_stalls_is_sent_two_pictures_and_slows_nobody(live: LiveGateway, playwright: Playwright) -> None:
+async def test_who_stalls_is_sent_two_pictures_and_slows_nobody(
+    live: LiveGateway, playwright: Playwright, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_view, "_REST_SECONDS", 0.5)
     runtime = await live.remote.runtime()
     minted = await live.mint(runtime)
     async with (
@@ -350,6 +354,12 @@ async def test_who_stalls_is_sent_two_pictures_and_slows_nobody(live: LiveGatewa
                 await heard(stalled, "picture")
         await stalled.send(json.dumps({"type": "seen", "picture": 2}))
         assert (await heard(stalled, "picture"))["time"] >= picture["time"], "what it missed it is not sent"
+        await other.close()
+        await until(lambda: live.screencasts(runtime).casting == 0, "nobody looks any more")
+        for number in (3, 4):
+            await stalled.send(json.dumps({"type": "seen", "picture": number}))
+            await heard(stalled, "picture")
+        assert live.screencasts(runtime).casting == 1
 
 
 async def test_every_end_is_told(live: LiveGateway, people: Browser, pages: PageServer) -> None:

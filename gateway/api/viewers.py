@@ -142,7 +142,11 @@ class LiveSocket:
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        socket = WebSocket(scope, receive, send)
+        # Who goes away before the answer is no error.
+        with contextlib.suppress(WebSocketDisconnect):
+            await self._answer(WebSocket(scope, receive, send), scope, send)
+
+    async def _answer(self, socket: WebSocket, scope: Scope, send: Send) -> None:
         services: Services = scope["app"].state.services
         try:
             _check_origin(socket, services.settings)

@@ -288,6 +288,7 @@ class Subscription:
     def __init__(self, screencasts: Screencasts, listener: FrameListener, wanted: str | None) -> None:
         self._screencasts = screencasts
         self._cast: _Cast | None = None
+        self._rests = False
         self.listener = listener
         self.wanted = wanted
 
@@ -307,8 +308,15 @@ class Subscription:
         if self._cast is not None:
             self._cast.leave(self)
         self._cast = None if shown is None else self._screencasts._cast(shown)
-        if self._cast is not None:
+        if self._cast is not None and not self._rests:
             self._cast.enter(self)
+
+    def rest(self, rests: bool) -> None:
+        """Get no pictures for a while, as one who looks away; they cost nothing then."""
+        if rests != self._rests:
+            self._rests = rests
+            if self._cast is not None:
+                (self._cast.leave if rests else self._cast.enter)(self)
 
     def close(self) -> None:
         """As often as one likes."""
