@@ -16,11 +16,13 @@ import httpx
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Playwright, async_playwright
+from pydantic import ValidationError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
 from gateway.api import live_view
+from gateway.api.viewers import page_headers
 from gateway.app import Gateway
 from gateway.crypto.keyring import create_key_file
 from gateway.crypto.viewers import Kind, Viewer
@@ -552,6 +554,15 @@ async def test_the_page_tells_nobody_its_address_and_loads_nothing_of_others(
     answer = await anonymous.get(f"/v1/viewers/live/{viewers._tokens.sign(over)}")
     assert (answer.status_code, "This link has expired" in answer.text) == (410, True)
     assert "content-security-policy" in answer.headers
+
+
+def test_the_operator_says_who_may_show_the_page() -> None:
+    chosen: Any = "https://portal.example, 'self'"
+    policy = page_headers(Settings(viewer_frame_ancestors=chosen))["Content-Security-Policy"]
+    assert policy.endswith("; frame-ancestors https://portal.example 'self'")
+    for wrong in ("https://a.example; script-src *", "a b", "a\r\nb", "é"):
+        with pytest.raises(ValidationError, match="sources of a Content Security Policy"):
+            Settings(viewer_frame_ancestors=(wrong,))
 
 
 async def test_limits_and_origins(live: LiveGateway, monkeypatch: pytest.MonkeyPatch) -> None:
