@@ -137,7 +137,7 @@ class Screencasts:
 
     @property
     def active(self) -> str | None:
-        """The tab that was opened, navigated, brought to the front or used last; None when there is none."""
+        """The tab that was opened, brought to the front or worked in last, by whomever; None when there is none."""
         return self._used[-1] if self._used else None
 
     def listen(self, listener: TabListener) -> None:
@@ -226,8 +226,6 @@ class Screencasts:
             self._follow()
             return
         self._tell("changed", tab)
-        if tab.url != known.url:
-            self.used(tab.id)
 
     def _gone(self, tab_id: str) -> None:
         tab = self._tabs.pop(tab_id, None)
@@ -290,6 +288,7 @@ class Subscription:
     def __init__(self, screencasts: Screencasts, listener: FrameListener, wanted: str | None) -> None:
         self._screencasts = screencasts
         self._cast: _Cast | None = None
+        self._rests = False
         self.listener = listener
         self.wanted = wanted
 
@@ -309,8 +308,15 @@ class Subscription:
         if self._cast is not None:
             self._cast.leave(self)
         self._cast = None if shown is None else self._screencasts._cast(shown)
-        if self._cast is not None:
+        if self._cast is not None and not self._rests:
             self._cast.enter(self)
+
+    def rest(self, rests: bool) -> None:
+        """Get no pictures for a while, as one who looks away; they cost nothing then."""
+        if rests != self._rests:
+            self._rests = rests
+            if self._cast is not None:
+                (self._cast.leave if rests else self._cast.enter)(self)
 
     def close(self) -> None:
         """As often as one likes."""
@@ -471,6 +477,7 @@ class ScreencastWatcher:
 
     async def begin(self, observation: Observation) -> Screencasts:
         screencasts = Screencasts(observation, self._settings)
+        observation.observed.clients.on_work = screencasts.used
         await screencasts.resume()
         return screencasts
 
