@@ -12,12 +12,13 @@ import structlog
 from starlette.routing import Router, WebSocketRoute
 from starlette.types import ASGIApp
 
-from gateway.api import connect, discovery, docs, health, operations, viewers
+from gateway.api import connect, discovery, docs, health, operations, recording_viewer, viewers
 from gateway.api.frame import RequestFrame
 from gateway.api.inside import Inside
 from gateway.api.services import Services
 from gateway.api.spaces import ai_connections, artifacts, connections, runs, runtimes, spaces, storage, subaccounts
 from gateway.api.spaces import events as run_events
+from gateway.api.spaces import recordings as run_recordings
 from gateway.api.spaces import viewers as run_viewers
 from gateway.crypto.tokens import TokenIssuer
 from gateway.crypto.viewers import ViewerTokens
@@ -32,6 +33,7 @@ from gateway.domain.files import Files
 from gateway.domain.leases import Leases
 from gateway.domain.providers import ProviderClient
 from gateway.domain.rate_limits import RateLimits
+from gateway.domain.recordings import Recordings
 from gateway.domain.runtimes import Runtimes
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
@@ -41,6 +43,7 @@ from gateway.launchers.base import Launcher
 from gateway.observer.masking import Masking
 from gateway.observer.observers import BrowserObservers, Watcher
 from gateway.observer.pages import Pages
+from gateway.observer.recorder import Recorder
 from gateway.observer.refusals import Refusals
 from gateway.observer.screencast import ScreencastWatcher
 from gateway.settings import Settings
@@ -65,6 +68,7 @@ OPERATIONS = [
         runs,
         run_events,
         run_viewers,
+        run_recordings,
         artifacts,
         subaccounts,
     )
@@ -95,7 +99,12 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Supervised from here on; on the way out nothing of it is left, and rows say so."""
-        async with self.audit.running(), self.services.events.running(), self.services.files.running():
+        async with (
+            self.audit.running(),
+            self.services.events.running(),
+            self.services.files.running(),
+            self.services.recordings.running(),
+        ):
             await self.supervisor.start()
             try:
                 yield
@@ -108,9 +117,14 @@ class Gateway:
                 await self.services.inside.aclose()
 
 
-def _watchers(settings: Settings) -> list[Watcher]:
+def _watchers(settings: Settings, recordings: Recordings) -> list[Watcher]:
     masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
-    return [Pages(masking), Refusals(masking), ScreencastWatcher(settings)]
+    return [
+        Pages(masking),
+        Refusals(masking),
+        ScreencastWatcher(settings),
+        Recorder(recordings, masking, settings),
+    ]
 
 
 async def build(
@@ -143,9 +157,10 @@ async def build(
     access = Access(database, issuer, audit)
     events = Events(database, kept=settings.events_kept, level=settings.event_level)
     event_streams = EventStreams(database, settings.max_event_streams)
-    observers = BrowserObservers(_watchers(settings) if watchers is None else watchers)
-    living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
     files = Files(database, await asyncio.to_thread(Objects.of, settings), settings, audit, events)
+    recordings = Recordings(database, files, events, settings, gateway_id)
+    observers = BrowserObservers(_watchers(settings, recordings) if watchers is None else watchers)
+    living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
     services = Services(
         settings=settings,
         database=database,
@@ -163,6 +178,7 @@ async def build(
         files=files,
         artifacts=Artifacts(database, files, audit),
         viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit),
+        recordings=recordings,
     )
     supervisor = Supervisor(database, living, services.leases, launcher, access, event_streams, gateway_id)
     return Gateway(create_app(services), services, supervisor, providers, audit)
@@ -176,6 +192,7 @@ def create_app(services: Services) -> ASGIApp:
         *connect.PLAIN_ROUTES,
         *discovery.ROUTES,
         *viewers.ROUTES,
+        *recording_viewer.ROUTES,
         *health.ROUTES,
         *docs.routes(OPERATIONS),
     ]

@@ -41,6 +41,7 @@ BODIES: dict[str, Json] = {
     "spaces-update": {"name": "taken over"},
     "runtimes-create": {},
     "runtimes-connections-create": {"protocol": "cdp"},
+    "runs-recording": {},
     "subaccounts-create": {"name": "x"},
     "subaccounts-update": {"name": "taken over"},
     "keys-create": {"name": "x"},

@@ -13,6 +13,7 @@ from gateway.domain.events import Events
 from gateway.domain.files import Files
 from gateway.domain.leases import Leases
 from gateway.domain.rate_limits import RateLimits
+from gateway.domain.recordings import Recordings
 from gateway.domain.runtimes import Runtimes
 from gateway.domain.spaces import Spaces
 from gateway.domain.viewers import Viewers
@@ -40,3 +41,4 @@ class Services:
     files: Files
     artifacts: Artifacts
     viewers: Viewers
+    recordings: Recordings

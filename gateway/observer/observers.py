@@ -81,7 +81,8 @@ class BrowserObservers:
                         observation.watching.append(watching)
         except BaseException as error:
             if observation is not None:
-                await observation.devtools.close()
+                # With those that have begun already.
+                await self._end(observation)
             if not isinstance(error, Exception):
                 raise
             _cannot_watch(observed, error)
