@@ -99,18 +99,16 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Supervised from here on; on the way out nothing of it is left, and rows say so."""
-        async with (
-            self.audit.running(),
-            self.services.events.running(),
-            self.services.files.running(),
-            self.services.recordings.running(),
-        ):
+        async with self.audit.running(), self.services.events.running(), self.services.files.running():
             await self.supervisor.start()
+            # Once the runs of an earlier process have ended.
+            self.services.recordings.start()
             try:
                 yield
             finally:
                 await self.drain()
                 await self.services.observers.close()
+                await self.services.recordings.close()
                 await self.services.large_commands.close()
                 await self.supervisor.stop()
                 await self.providers.aclose()

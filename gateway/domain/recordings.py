@@ -83,6 +83,7 @@ class Recordings:
         self._gateway_id = gateway_id
         self._directory = settings.data_dir.absolute() / "recordings"
         self._held: set[UUID] = set()
+        self._rounds: list[asyncio.Task[None]] = []
         self._woken = asyncio.Event()
         self._waiting = asyncio.Event()
         # The last video that was made and is not kept yet: a store that is away costs no second encoding.
@@ -181,20 +182,19 @@ class Recordings:
 
     # Rounds
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        """Go on with what is there; a video that is not done at the end is made by the next start."""
-        rounds = [
+    def start(self) -> None:
+        """Go on with what is there, round by round."""
+        self._rounds = [
             asyncio.create_task(self._repeat(self._tend, self._woken)),
             asyncio.create_task(self._repeat(self._encode_all, self._waiting)),
         ]
-        try:
-            yield
-        finally:
-            for task in rounds:
-                task.cancel()
-            await asyncio.gather(*rounds, return_exceptions=True)
-            self.disk.close()
+
+    async def close(self) -> None:
+        """A video that is not done is made by the next start."""
+        for task in self._rounds:
+            task.cancel()
+        await asyncio.gather(*self._rounds, return_exceptions=True)
+        self.disk.close()
 
     async def _repeat(self, work: Any, woken: asyncio.Event) -> None:
         reachable = True

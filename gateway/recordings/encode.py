@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,6 +43,7 @@ _STILL_MS = 30_000
 # A seek decodes what lies between the last key frame and the place sought. What stands still needs fewer.
 _KEY_MS = 5000
 _STILL_KEY_MS = 600_000
+_LAST_MS = 1
 _MILLISECONDS = Fraction(1, 1000)
 # Chosen by measurement (docs/recording.md).
 _CODEC = "libvpx-vp9"
@@ -113,17 +114,17 @@ def encode(reel: Reel, entries: list[Entry], target: Path) -> Video:
             is_key = key_ms is None or time_ms - key_ms >= (_STILL_KEY_MS if still else _KEY_MS)
             picture.pict_type = 1 if is_key else 0
             key_ms = time_ms if is_key else key_ms
-            output.mux(stream.encode(picture))
+            output.mux(_lasting(stream.encode(picture)))
             count += 1
         if count == 0:
             raise NoFrames
-        output.mux(stream.encode(None))
+        output.mux(_lasting(stream.encode(None)))
     return Video(duration_ms, width, height, count, pictures.damaged, target.stat().st_size)
 
 
 def _shown(frames: list[Entry]) -> list[Entry]:
     """Of several frames of one millisecond the last one."""
-    following = zip(frames, [*frames[1:], None], strict=True)
+    following = zip_longest(frames, frames[1:])
     return [frame for frame, after in following if after is None or after.time_ms > frame.time_ms]
 
 
@@ -147,8 +148,15 @@ def _times(frames: list[Entry], duration_ms: int) -> Iterator[tuple[Entry, int, 
         end_ms = frames[place + 1].time_ms if place + 1 < len(frames) else duration_ms
         for time_ms in range(frame.time_ms + _STILL_MS, end_ms - _STILL_MS // 2, _STILL_MS):
             yield frame, time_ms, True
-    if frames and duration_ms > frames[-1].time_ms:
-        yield frames[-1], duration_ms, True
+    if frames and duration_ms - _LAST_MS > frames[-1].time_ms:
+        yield frames[-1], duration_ms - _LAST_MS, True
+
+
+def _lasting(packets: list[av.Packet[VideoStream]]) -> list[av.Packet[VideoStream]]:
+    """A picture lasts until the next one; only of the last one it counts what it says by itself."""
+    for packet in packets:
+        packet.duration = _LAST_MS
+    return packets
 
 
 class _Pictures:

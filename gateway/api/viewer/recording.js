@@ -21,6 +21,7 @@ const home = `${location.pathname.replace(/\/+$/, "")}/`;
 let state = null;
 let source = null;
 let speed = 1;
+let wasPlaying = false;
 let isDragging = false;
 // At each change of tabs, which are open, and which is shown.
 let moments = [];
@@ -59,6 +60,7 @@ function drop() {
   source?.pause();
   source = null;
   play.disabled = seek.disabled = true;
+  wasPlaying = false;
   document.body.classList.remove("playing");
 }
 
@@ -78,7 +80,6 @@ function toggle() {
       source.play();
     }
     show();
-    speak();
   }
 }
 
@@ -100,9 +101,9 @@ function tick() {
     return;
   }
   source.tick();
-  if (source.playing || document.body.classList.contains("playing")) {
+  if (source.playing || wasPlaying) {
     show();
-    if (performance.now() - told >= TOLD_MS || !source.playing) {
+    if (performance.now() - told >= TOLD_MS) {
       speak();
     }
   }
@@ -147,10 +148,15 @@ function show() {
   seek.setAttribute("aria-valuetext", `${clock(time)} of ${clock(duration)}`);
   part("now").textContent = clock(time);
   part("length").textContent = clock(duration);
-  document.body.classList.toggle("playing", source.playing);
-  play.setAttribute("aria-label", source.playing ? "Pause" : "Play");
+  if (source.playing !== wasPlaying) {
+    wasPlaying = source.playing;
+    document.body.classList.toggle("playing", wasPlaying);
+    play.setAttribute("aria-label", wasPlaying ? "Pause" : "Play");
+    speak();
+  }
   showTabs(time);
-  activity.mark(time < duration ? time : Infinity, timeOf);
+  // A video may be a fraction of a millisecond before where it was sought.
+  activity.mark(time < duration ? time + 1 : Infinity, timeOf);
 }
 
 function showTabs(time) {
