@@ -7,6 +7,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 BIN := .venv/bin
 NODE := tests/clients/node
 BENCH_NODE := bench/node
+# How many tests run side by side; most of them wait rather than compute.
+WORKERS ?= 3
 
 # Other users run what is installed (the database, browsers), so they must be able to read it.
 PIP := umask 022 && PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip -qq
@@ -23,7 +25,7 @@ up: .venv/installed
 # make test ARGS="-k lease"
 test: .venv/installed-dev nginx $(if $(wildcard $(NODE)/package-lock.json),$(NODE)/node_modules/installed)
 	@$(BIN)/python -m gateway.launchers.browsers
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/installed-dev
 	@$(BIN)/ruff check --quiet

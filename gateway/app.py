@@ -16,7 +16,17 @@ from gateway.api import connect, discovery, docs, health, operations, recording_
 from gateway.api.frame import RequestFrame
 from gateway.api.inside import Inside
 from gateway.api.services import Services
-from gateway.api.spaces import ai_connections, artifacts, connections, runs, runtimes, spaces, storage, subaccounts
+from gateway.api.spaces import (
+    ai_connections,
+    artifacts,
+    connections,
+    runs,
+    runtime_files,
+    runtimes,
+    spaces,
+    storage,
+    subaccounts,
+)
 from gateway.api.spaces import events as run_events
 from gateway.api.spaces import recordings as run_recordings
 from gateway.api.spaces import viewers as run_viewers
@@ -34,12 +44,14 @@ from gateway.domain.leases import Leases
 from gateway.domain.providers import ProviderClient
 from gateway.domain.rate_limits import RateLimits
 from gateway.domain.recordings import Recordings
+from gateway.domain.runtime_files import RuntimeFiles
 from gateway.domain.runtimes import Runtimes
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
 from gateway.domain.supervisor import Supervisor
 from gateway.domain.viewers import Viewers
 from gateway.launchers.base import Launcher
+from gateway.observer.downloads import Downloads
 from gateway.observer.masking import Masking
 from gateway.observer.observers import BrowserObservers, Watcher
 from gateway.observer.pages import Pages
@@ -65,6 +77,7 @@ OPERATIONS = [
         storage,
         runtimes,
         connections,
+        runtime_files,
         runs,
         run_events,
         run_viewers,
@@ -115,11 +128,12 @@ class Gateway:
                 await self.services.inside.aclose()
 
 
-def _watchers(settings: Settings, recordings: Recordings) -> list[Watcher]:
+def _watchers(settings: Settings, artifacts: Artifacts, recordings: Recordings) -> list[Watcher]:
     masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
     return [
         Pages(masking),
         Refusals(masking),
+        Downloads(artifacts, masking, settings.max_uploads),
         ScreencastWatcher(settings),
         Recorder(recordings, masking, settings),
     ]
@@ -156,8 +170,9 @@ async def build(
     events = Events(database, kept=settings.events_kept, level=settings.event_level)
     event_streams = EventStreams(database, settings.max_event_streams)
     files = Files(database, await asyncio.to_thread(Objects.of, settings), settings, audit, events)
+    run_artifacts = Artifacts(database, files, audit)
     recordings = Recordings(database, files, events, settings, gateway_id)
-    observers = BrowserObservers(_watchers(settings, recordings) if watchers is None else watchers)
+    observers = BrowserObservers(_watchers(settings, run_artifacts, recordings) if watchers is None else watchers)
     living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
     services = Services(
         settings=settings,
@@ -174,7 +189,8 @@ async def build(
         event_streams=event_streams,
         observers=observers,
         files=files,
-        artifacts=Artifacts(database, files, audit),
+        artifacts=run_artifacts,
+        runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit),
         viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit),
         recordings=recordings,
     )

@@ -371,7 +371,15 @@ class Settings(BaseModel):
         le=1000,
         description="Files that may be on their way into storage at once; each takes up to 32 MiB of memory.",
     )
-    upload_seconds: float = Field(3600.0, gt=0, le=86400, description="Seconds in which an upload must be whole.")
+    transfer_seconds: float = Field(
+        3600.0,
+        gt=0,
+        le=86400,
+        description="Seconds in which an upload, or a copy into or out of a runtime, is done.",
+    )
+    runtime_max_staged_bytes: int = Field(
+        10 * 1024**3, ge=0, le=1024**5, description="Bytes of files that may be copied into one runtime."
+    )
     file_sweep_seconds: float = Field(
         600.0, gt=0, le=86400, description="Seconds between two looks for files that have expired, and for lost bytes."
     )

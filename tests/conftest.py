@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -24,22 +25,57 @@ from gateway.store import schema
 from gateway.store.database import Database
 from gateway.store.embedded import EmbeddedPostgres
 from gateway.telemetry import logs
+from tests import scratch
 from tests.launchers import WorkingLauncher
 from tests.recorder import recorded
 
-_TEMPLATE = "gateway_test_template"
+# Each worker's own, since all of them may use one server.
+_TEMPLATE = f"gateway_test_template_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
+
+# What takes half a minute or more; a name that is missing here costs a moment at the end of a run, and no more.
+_LONGEST = (
+    "test_faults",
+    "test_isolation",
+    "test_connect",
+    "test_several_gateways",
+    "test_shutdown",
+    "test_launcher",
+    "test_proxies",
+    "test_clients",
+    "test_policy_clients",
+    "test_embedded",
+    "test_lifecycle",
+    "test_leaks",
+    "test_egress_browser",
+    "test_secrets",
+    "test_lease_sockets",
+    "test_http_protocol",
+    "test_runtime_limits",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A root of this run's own for temporary directories.
+    """A directory of this run's own for all that is temporary; its workers share it.
 
     pytest's usual one is shared, and closed to other users by each further run, browsers and databases among them.
     """
-    os.environ["PYTEST_DEBUG_TEMPROOT"] = tempfile.mkdtemp(prefix="gateway-tests-")
+    if not hasattr(config, "workerinput"):
+        root = tempfile.mkdtemp(prefix="gw-", dir=scratch.place())
+        # Browsers and databases have users of their own, who pass through it.
+        Path(root).chmod(0o711)
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = os.environ["TMPDIR"] = tempfile.tempdir = root
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Workers are given a file at a time; the long ones come first, so that none is left for the end."""
+    if hasattr(config, "workerinput"):
+        places = {name: place for place, name in enumerate(_LONGEST)}
+        items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    shutil.rmtree(os.environ.pop("PYTEST_DEBUG_TEMPROOT"), ignore_errors=True)
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ.pop("PYTEST_DEBUG_TEMPROOT"), ignore_errors=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -81,7 +117,8 @@ async def template_url(postgres_url: str) -> AsyncIterator[str]:
     """A migrated database that others are copied from, which takes a tenth of migrating anew."""
     if "GATEWAY_TEST_DATABASE_URL" not in os.environ:
         # Its data need not outlive the tests, and a database a test is many files to write through.
-        await _execute(postgres_url, "ALTER SYSTEM SET fsync = off")
+        for option in ("fsync", "full_page_writes"):
+            await _execute(postgres_url, f"ALTER SYSTEM SET {option} = off")
         await _execute(postgres_url, "SELECT pg_reload_conf()")
     await _execute(postgres_url, f"DROP DATABASE IF EXISTS {_TEMPLATE}")
     await _execute(postgres_url, f"CREATE DATABASE {_TEMPLATE}")
@@ -92,13 +129,22 @@ async def template_url(postgres_url: str) -> AsyncIterator[str]:
     await _execute(postgres_url, f"DROP DATABASE {_TEMPLATE}")
 
 
+@asynccontextmanager
+async def fresh_database(template_url: str) -> AsyncIterator[str]:
+    """URL of a copy of the template."""
+    name = f"gateway_test_{uuid4().hex}"
+    # Copied by files, which is the faster way where they are in memory or need not be written through.
+    by_files = "" if "GATEWAY_TEST_DATABASE_URL" in os.environ else " STRATEGY file_copy"
+    await _execute(template_url, f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}{by_files}")
+    yield _named(template_url, name)
+    await _execute(template_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest_asyncio.fixture
 async def database_url(template_url: str) -> AsyncIterator[str]:
     """URL of a fresh, migrated, empty database."""
-    name = f"gateway_test_{uuid4().hex}"
-    await _execute(template_url, f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
-    yield _named(template_url, name)
-    await _execute(template_url, f"DROP DATABASE {name} WITH (FORCE)")
+    async with fresh_database(template_url) as url:
+        yield url
 
 
 @pytest_asyncio.fixture
@@ -121,9 +167,9 @@ def keys(tmp_path: Path) -> KeySource:
 
 
 @pytest.fixture
-def launcher() -> WorkingLauncher:
+def launcher(tmp_path: Path) -> WorkingLauncher:
     """A launcher without browsers; a test that wants another one overrides this fixture."""
-    return WorkingLauncher()
+    return WorkingLauncher(tmp_path / "runtimes")
 
 
 @pytest.fixture

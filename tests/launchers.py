@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from pathlib import Path
 from uuid import UUID
 
 from gateway.egress.usage import Usage
 from gateway.errors import LaunchFailed
-from gateway.launchers.base import BrowserName, Ending, LaunchSpec
+from gateway.launchers.base import BrowserName, Ending, FilesHold, LaunchSpec
+
+BROWSER_USER = 870_123
 
 
 class FakeBrowser:
@@ -19,6 +23,7 @@ class FakeBrowser:
         self.version = "1.2.3.4"
         self.devtools_url = "ws://127.0.0.1:9/devtools/browser/none"
         self.files_dir = "/nonexistent/downloads"
+        self.files = FilesHold()
         self.usage = Usage()
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
@@ -31,9 +36,14 @@ class FakeBrowser:
 
 
 class WorkingLauncher:
-    """Starts at once what is asked for; `browsers` has what lives, `specs` all that was asked."""
+    """Starts at once what is asked for; `browsers` has what lives, `specs` all that was asked.
 
-    def __init__(self) -> None:
+    With a `root`, each browser has a directory for files below it, as a real one has, and it is another user's where
+    tests run as root.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self._root = root
         self.browsers: dict[UUID, FakeBrowser] = {}
         self.specs: list[LaunchSpec] = []
         self.sweeps = 0
@@ -41,6 +51,13 @@ class WorkingLauncher:
     async def launch(self, spec: LaunchSpec) -> FakeBrowser:
         self.specs.append(spec)
         browser = FakeBrowser(spec)
+        if self._root is not None:
+            directory = self._root / str(spec.runtime_id) / "home" / "downloads"
+            browser.files_dir = str(directory)
+            directory.mkdir(parents=True)
+            if os.geteuid() == 0:
+                for path in (directory, directory.parent):
+                    os.chown(path, BROWSER_USER, BROWSER_USER)
         self.browsers[spec.runtime_id] = browser
         browser.ended.add_done_callback(lambda _: self.browsers.pop(spec.runtime_id, None))
         return browser

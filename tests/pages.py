@@ -3,6 +3,7 @@
 | path | what it is |
 |---|---|
 | `/blank` | the smallest page with a title |
+| `/redirect` | leads to `/blank` |
 | `/form` | `#name` and `#greet`: a click writes `Hello NAME, CLICKS` into `#result` |
 | `/noise` | 1700 x 1500 pixels that can't be compressed: a PNG of the whole page has more than 5 MB |
 | `/download` | an attachment, `report.txt` |
@@ -20,7 +21,7 @@ from types import TracebackType
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 from uvicorn import Config, Server
 
@@ -108,6 +109,7 @@ def _pages() -> Starlette:
     return Starlette(
         routes=[
             Route("/blank", lambda request: HTMLResponse(BLANK)),
+            Route("/redirect", lambda request: RedirectResponse("/blank")),
             Route("/form", lambda request: HTMLResponse(FORM)),
             Route("/noise", lambda request: HTMLResponse(NOISE)),
             Route("/download", _download),

@@ -77,7 +77,7 @@ def make_script(path: Path, text: str) -> Path:
 @pytest.fixture
 def place() -> Iterator[Path]:
     """A directory that the users of browsers can reach, which pytest's own are not."""
-    with tempfile.TemporaryDirectory(prefix="gateway-browsers-", dir="/tmp") as name:
+    with tempfile.TemporaryDirectory(prefix="gateway-browsers-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
 

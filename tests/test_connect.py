@@ -57,7 +57,8 @@ PAINTED = """new Promise(done => {
     look();
 })"""
 NOBODYS_TOKEN = TokenIssuer(bytes(32)).lease_token().secret
-RACES = 200
+# Twice from each distance; more often by GATEWAY_TEST_RACES.
+RACES = int(os.environ.get("GATEWAY_TEST_RACES", "80"))
 
 
 class Elsewhere(WorkingLauncher):
@@ -117,9 +118,15 @@ def ceiling() -> int:
 
 
 @pytest.fixture
-def settings(settings: Settings, ceiling: int) -> Settings:
+def attach_seconds() -> float:
+    """For a browser that answers, more than it ever needs."""
+    return Settings().attach_timeout_seconds
+
+
+@pytest.fixture
+def settings(settings: Settings, ceiling: int, attach_seconds: float) -> Settings:
     # Browsers that echo know commands which no browser knows.
-    changed = {"max_message_bytes": ceiling, "attach_timeout_seconds": ATTACH_SECONDS, "cdp_unknown": "allow"}
+    changed = {"max_message_bytes": ceiling, "attach_timeout_seconds": attach_seconds, "cdp_unknown": "allow"}
     return settings.model_copy(update=changed)
 
 
@@ -268,17 +275,18 @@ async def test_a_lease_of_a_stopped_runtime_is_refused_with_410(served: Served, 
     assert told(await refused(lease.url)) == (410, "runtime.gone")
 
 
-async def test_a_browser_that_refuses_is_503_at_once(served: Served) -> None:
+async def test_a_browser_that_refuses_is_503_at_once(served: Served, attach_seconds: float) -> None:
     # Nothing listens where this launcher says its browsers are.
     lease = await served.lease()
     before = time.monotonic()
     refusal = await refused(lease.url)
-    assert time.monotonic() - before < ATTACH_SECONDS
+    assert time.monotonic() - before < attach_seconds
     assert told(refusal) == (503, "browser.unreachable")
     assert refusal.response.headers["Retry-After"] == "1"
     assert served.sockets == 0
 
 
+@pytest.mark.parametrize("attach_seconds", [ATTACH_SECONDS])
 async def test_a_browser_that_is_silent_is_503_within_the_attach_timeout(
     served: Served, launcher: WorkingLauncher
 ) -> None:
@@ -521,24 +529,25 @@ async def test_an_expiry_closes_open_sockets_at_its_time(served: Served, echoing
     expires = time.monotonic() + 1.0
     async with connect(lease.url, proxy=None) as one, connect(lease.url, proxy=None) as other:
         assert [await closed(one), await closed(other)] == [(4401, "lease_expired")] * 2
-        assert -0.2 < time.monotonic() - expires < 0.5
+        assert -0.2 < time.monotonic() - expires < 1
     assert told(await refused(lease.url)) == (410, "lease.expired")
 
 
 async def test_a_slow_browser_gives_no_lease_more_time(served: Served, launcher: WorkingLauncher) -> None:
     async def slow(_: Any, __: Any) -> None:
-        await asyncio.sleep(0.4)  # This browser's way to be slow.
+        await asyncio.sleep(1.2)  # This browser's way to be slow.
 
     async with serve_websockets(echo, "127.0.0.1", 0, process_request=slow) as server:
         at(launcher, f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
         runtime = await served.runtime()
         lease, short = await served.lease(runtime), await served.lease(runtime)
-        await served.expire_in(lease, 0.7)
-        expires = time.monotonic() + 0.7
+        await served.expire_in(lease, 1.8)
+        expires = time.monotonic() + 1.8
         async with connect(lease.url, proxy=None) as socket:
             assert await closed(socket) == (4401, "lease_expired")
-            assert time.monotonic() - expires < 0.3
-        await served.expire_in(short, 0.2)
+            # Counted from when the browser had answered, its end would be later than that.
+            assert time.monotonic() - expires < 1.2
+        await served.expire_in(short, 0.5)
         assert told(await refused(short.url)) == (410, "lease.expired")
 
 

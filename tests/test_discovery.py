@@ -111,10 +111,7 @@ class Port:
 
 @pytest.fixture
 def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
-    return settings.model_copy(
-        update={"max_discovery_bytes": MOST_BYTES, "attach_timeout_seconds": ATTACH_SECONDS}
-        | getattr(request, "param", {})
-    )
+    return settings.model_copy(update={"max_discovery_bytes": MOST_BYTES} | getattr(request, "param", {}))
 
 
 @pytest_asyncio.fixture
@@ -466,6 +463,7 @@ async def test_the_addresses_of_websockets_want_an_upgrade(port: Port, lease: Le
 # Browsers that do not answer well
 
 
+@pytest.mark.parametrize("settings", [{"attach_timeout_seconds": ATTACH_SECONDS}], indirect=True)
 async def test_a_browser_that_is_silent_is_503_within_the_attach_timeout(
     port: Port, endpoint: Endpoint, lease: Lease
 ) -> None:

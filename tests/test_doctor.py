@@ -26,13 +26,14 @@ from tests.test_browsers import make_fake, with_fakes
 
 @pytest.fixture
 def data_dir() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="gateway-doctor-test-", dir="/tmp") as name:
+    """A short path: full Chromium has a socket below it."""
+    with tempfile.TemporaryDirectory(prefix="d-") as name:
         yield Path(name) / "var"
 
 
 @pytest.fixture(scope="module")
 def database_url() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="gateway-doctor-test-", dir="/tmp") as name:
+    with tempfile.TemporaryDirectory(prefix="d-") as name:
         Path(name).chmod(0o711)
         database = EmbeddedPostgres(Path(name) / "var", Settings().uid_base)
         yield database.start()

@@ -41,7 +41,7 @@ database.stop()
 @pytest.fixture
 def private() -> Iterator[Path]:
     """A directory of mode 0700. (pytest's own may lose what is granted, when another run of pytest begins.)"""
-    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as name:
+    with tempfile.TemporaryDirectory(prefix="t-") as name:
         yield Path(name)
 
 
@@ -55,7 +55,7 @@ def data_dir(private: Path) -> Iterator[Path]:
 @pytest.fixture
 def temp_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A short directory for what must not be in the data directory; nothing may be left in it."""
-    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp") as name:
+    with tempfile.TemporaryDirectory(prefix="t-") as name:
         monkeypatch.setattr(tempfile, "tempdir", name)
         monkeypatch.setenv("TMPDIR", name)
         yield Path(name)

@@ -315,7 +315,7 @@ async def playwright() -> AsyncIterator[Playwright]:
 @pytest.fixture
 def home() -> Iterator[Path]:
     """A directory for a launch script, and below it one that a user without rights owns."""
-    with tempfile.TemporaryDirectory(prefix="gateway-failures-", dir="/tmp") as name:
+    with tempfile.TemporaryDirectory(prefix="gateway-failures-") as name:
         directory = Path(name)
         directory.chmod(0o755)
         (directory / "home").mkdir()

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 import httpx
@@ -26,6 +26,7 @@ from websockets.exceptions import InvalidStatus
 from gateway.store.notifications import APPLICATION
 from tests.bare import BareConnection
 from tests.cluster import Cluster, at
+from tests.conftest import fresh_database
 from tests.gateway_process import GatewayProcess
 from tests.pages import PageServer
 from tests.remote import LARGEST_MESSAGE, Lease, Remote, ask, closed
@@ -40,12 +41,8 @@ MIB = 1024 * 1024
 @pytest_asyncio.fixture(scope="module")
 async def shared_database_url(template_url: str) -> AsyncIterator[str]:
     """URL of one database for all tests of this file, since a start of two gateways takes its time."""
-    name = f"gateway_test_{uuid4().hex}"
-    connection = await asyncpg.connect(template_url)
-    await connection.execute(f"CREATE DATABASE {name} TEMPLATE gateway_test_template")
-    yield str(urlsplit(template_url)._replace(path=f"/{name}").geturl())
-    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await connection.close()
+    async with fresh_database(template_url) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -40,8 +40,11 @@ BODIES: dict[str, Json] = {
     "spaces-create": {},
     "spaces-update": {"name": "taken over"},
     "runtimes-create": {},
+    "runs-live": {"control": "input"},
     "runtimes-connections-create": {"protocol": "cdp"},
     "runs-recording": {},
+    "runtimes-files-stage": {"path": "a"},
+    "runtimes-files-collect": {"path": "a"},
     "subaccounts-create": {"name": "x"},
     "subaccounts-update": {"name": "taken over"},
     "keys-create": {"name": "x"},
@@ -230,6 +233,7 @@ async def test_a_foreign_id_in_a_body_is_answered_as_one_that_never_was(
     for caller in SEES:
         tenant = world[caller]
         space = f"/v1/spaces/{tenant.ids['space']}"
+        stage = f"{space}/runtimes/{tenant.ids['runtime']}/files/stage"
         for foreigner in foreigners(caller):
             theirs, never = world[foreigner].ids, str(new_id())
             for method, path, kind, status, body in (
@@ -238,6 +242,7 @@ async def test_a_foreign_id_in_a_body_is_answered_as_one_that_never_was(
                 ("POST", "/v1/spaces", "ai_connection", 400, mounts),
                 ("PATCH", space, "ai_connection", 400, mounts),
                 ("PATCH", space, "label", 400, mounts),
+                ("POST", stage, "file", 404, lambda it: {"fileId": it}),
             ):
                 given = f"ai of {foreigner}" if kind == "label" else theirs[kind]
                 if given == tenant.ids.get(kind):

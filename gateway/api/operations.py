@@ -197,7 +197,11 @@ async def read_json(request: Request, limit: int) -> bytes:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body's bytes, of any media type; raises PayloadTooLarge."""
+    """The body's bytes, of any media type, as often as they are asked for; raises PayloadTooLarge."""
+    state = request.scope["state"]
+    if "body" in state:
+        read: bytes = state["body"]
+        return read
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
@@ -209,6 +213,7 @@ async def read_body(request: Request, limit: int) -> bytes:
                 raise _too_large(limit)
     except ClientDisconnect:
         raise RequestInvalid("The client went away before the body's end.", "request.incomplete") from None
+    state["body"] = bytes(parts)
     return bytes(parts)
 
 

@@ -14,6 +14,7 @@ from gateway.domain.files import Files
 from gateway.domain.leases import Leases
 from gateway.domain.rate_limits import RateLimits
 from gateway.domain.recordings import Recordings
+from gateway.domain.runtime_files import RuntimeFiles
 from gateway.domain.runtimes import Runtimes
 from gateway.domain.spaces import Spaces
 from gateway.domain.viewers import Viewers
@@ -40,5 +41,6 @@ class Services:
     observers: BrowserObservers
     files: Files
     artifacts: Artifacts
+    runtime_files: RuntimeFiles
     viewers: Viewers
     recordings: Recordings

@@ -81,6 +81,8 @@ class Action(StrEnum):
     FILE_READ = "file.read"
     FILE_DOWNLOADED = "file.downloaded"
     FILE_DELETED = "file.deleted"
+    FILE_STAGED = "file.staged"
+    FILE_COLLECTED = "file.collected"
     ARTIFACT_READ = "artifact.read"
     VIEWER_MINTED = "viewer.minted"
     VIEWER_OPENED = "viewer.opened"

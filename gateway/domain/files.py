@@ -106,17 +106,17 @@ class Files:
                 space = await spaces.get(connection, scope, space_id)
             if space is None:
                 raise not_found("space", space_id)
-            with self._one_on_its_way():
+            with self.one_on_its_way():
                 try:
-                    async with asyncio.timeout(self._settings.upload_seconds) as within:
+                    async with asyncio.timeout(self._settings.transfer_seconds) as within:
                         file, _ = await self._keep(space.owner, space_id, file_id, chunks, about)
                 except TimeoutError:
                     if not within.expired():
                         raise
                     raise RequestTimeout(
-                        f"The upload was not whole within {self._settings.upload_seconds:g} seconds.",
+                        f"The upload was not whole within {self._settings.transfer_seconds:g} seconds.",
                         "storage.upload_timeout",
-                        details={"seconds": self._settings.upload_seconds},
+                        details={"seconds": self._settings.transfer_seconds},
                     ) from None
             return file
 
@@ -205,7 +205,7 @@ class Files:
         return file, artifact
 
     @contextlib.contextmanager
-    def _one_on_its_way(self) -> Iterator[None]:
+    def one_on_its_way(self) -> Iterator[None]:
         """Raises LimitReached where as many are on their way as may be."""
         if self._on_their_way >= self._settings.max_uploads:
             raise LimitReached(

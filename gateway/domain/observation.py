@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from gateway.domain.bounded_record import BoundedRecord
@@ -27,6 +27,21 @@ class Clients(set[Client]):
         return any(client.handles_dialogs_of(page_id) for client in self)
 
 
+class DownloadWishes(dict[str, dict[str, Any]]):
+    """What clients have told the browser to do with downloads: parameters of `Browser.setDownloadBehavior` by the id of
+    the context, which is empty for the default one. Those of the latest contexts are kept in mind."""
+
+    _MOST = 1000
+
+    def heard(self, params: dict[str, Any]) -> None:
+        context = params.get("browserContextId", "")
+        if isinstance(context, str) and len(context) <= 64:
+            self.pop(context, None)
+            self[context] = {name: params[name] for name in ("behavior", "downloadPath") if name in params}
+            if len(self) > self._MOST:
+                del self[next(iter(self))]
+
+
 @dataclass(frozen=True, slots=True)
 class Observed:
     """A live run of this gateway, its browser, and how much of it is wanted.
@@ -43,6 +58,7 @@ class Observed:
     recording: bool
     events_per_second: int = 1000
     clients: Clients = field(default_factory=Clients)
+    download_wishes: DownloadWishes = field(default_factory=DownloadWishes)
     bounded: BoundedRecord = field(init=False)
 
     def __post_init__(self) -> None:

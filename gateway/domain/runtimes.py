@@ -284,6 +284,26 @@ class Runtimes:
             self._audit.note(Action.RUNTIME_STOP_WANTED, runtime_id, details={"by": "request"})
         return url
 
+    async def elsewhere(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> str | None:
+        """Where the gateway that has the browser of a live runtime is reached; None when that is this one.
+
+        Raises NotFound, Conflict (not active), Unavailable (nobody knows where).
+        """
+        found = await self.find(scope, space_id, runtime_id)
+        if self.hosts(runtime_id):
+            return None
+        if found.status != "active":
+            raise not_active(runtime_id, found.status)
+        async with self._database.connect() as connection:
+            url = await runtimes.gateway_url(connection, found.gateway_id, SILENT_SECONDS)
+        if url is None or found.gateway_id == self._gateway_id:
+            raise Unavailable(
+                "The gateway that has the browser of this runtime can't be told.",
+                "runtime.host_unavailable",
+                retry_after=1,
+            )
+        return url
+
     async def stop(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> Runtime:
         """Stop a runtime and return it as it then is; one that has ended already is returned as it is."""
         with self._audit.noting(Action.RUNTIME_STOPPED, runtime_id, failures_only=True):
@@ -476,6 +496,14 @@ class Runtimes:
     def _refuse_while_draining(self) -> None:
         if self.draining:
             raise Unavailable("This gateway is stopping and takes no new runtimes.", "gateway.draining", retry_after=5)
+
+
+def not_active(runtime_id: UUID, status: str) -> Conflict:
+    return Conflict(
+        f"Runtime {runtime_id} is {status}; this needs an active one.",
+        "runtime.not_active",
+        details={"id": str(runtime_id), "status": status},
+    )
 
 
 def _about(observed: Observed) -> dict[str, Any]:

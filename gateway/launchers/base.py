@@ -42,6 +42,28 @@ class Ending:
     asked: bool = False
 
 
+class FilesHold:
+    """Keeps a browser's files where they are beyond its end, for those that still read them."""
+
+    def __init__(self) -> None:
+        self._holders: set[object] = set()
+        self._free = asyncio.Event()
+        self._free.set()
+
+    def hold(self, holder: object) -> None:
+        self._holders.add(holder)
+        self._free.clear()
+
+    def release(self, holder: object) -> None:
+        self._holders.discard(holder)
+        if not self._holders:
+            self._free.set()
+
+    async def free(self) -> None:
+        """Return once nobody holds them."""
+        await self._free.wait()
+
+
 class Browser(Protocol):
     """A live browser. `ended` is done when its process is no more, whoever ended it."""
 
@@ -50,6 +72,7 @@ class Browser(Protocol):
     devtools_url: str
     # Absolute path of the one directory whose files a client may name: for downloads and uploads.
     files_dir: str
+    files: FilesHold
     usage: Usage
     ended: asyncio.Future[Ending]
 

@@ -36,7 +36,7 @@ from playwright.async_api import Playwright, async_playwright
 from gateway.egress.proxy import LOOPBACK, EgressProxy, Exit
 from gateway.errors import ConfigurationError, LaunchFailed
 from gateway.launchers import control_groups, failures, limits, processes
-from gateway.launchers.base import BrowserName, Ending, LaunchSpec
+from gateway.launchers.base import BrowserName, Ending, FilesHold, LaunchSpec
 from gateway.launchers.browsers import Browsers
 from gateway.launchers.control_groups import ControlGroup, ControlGroups
 from gateway.settings import Settings
@@ -45,6 +45,7 @@ from gateway.unprivileged import grant_search
 _log = structlog.get_logger("gateway.launchers")
 
 _PORT_POLL_SECONDS = 0.002
+_KEEP_SECONDS = 120.0
 
 # What a program does to itself; every other signal was sent to it.
 _CRASHES = {
@@ -99,6 +100,7 @@ class LocalBrowser:
         self.launched = launched
         self.devtools_url = devtools_url
         self.files_dir = files_dir
+        self.files = FilesHold()
         self.group = group
         self.exit = exit_
         self.usage = exit_.usage
@@ -383,12 +385,18 @@ class LocalLauncher:
             self._warm.remove(browser)
         driver.browsers -= 1
         browser.ended.set_result(ending)
-        self._spawn(self._clear(directory, uid, browser.exit))
+        self._spawn(self._clear_after(browser.files, directory, uid, browser.exit))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _clear_after(self, files: FilesHold, directory: Path, uid: int | None, exit_: Exit) -> None:
+        """Clear once what the browser left in its directory is kept, or at the latest in two minutes."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(files.free(), _KEEP_SECONDS)
+        await self._clear(directory, uid, exit_)
 
     async def _clear(self, directory: Path, uid: int | None, exit_: Exit) -> None:
         """End what is left of a runtime's processes, its exit and its directory, then give its user id back."""

@@ -11,10 +11,13 @@ from collections.abc import Callable, Set
 from typing import Any
 
 import orjson
+import structlog
 
 from gateway.errors import GatewayError
 from gateway.tunnel.frames import FrameError, MessageCollector, Opcode, frame
 from gateway.tunnel.upstream import Upstream, open_upstream
+
+_log = structlog.get_logger("gateway.observer")
 
 _CONNECT_SECONDS = 3.0
 _LARGEST_MESSAGE = 256 * 1024 * 1024
@@ -121,7 +124,7 @@ class DevTools:
                 self._hear(text)
             if self._collector.controls:
                 self._take_controls()
-        except (FrameError, orjson.JSONDecodeError):
+        except (FrameError, ValueError):
             # Where its messages begin nobody knows any more.
             self._upstream.abort()
             self._end()
@@ -163,7 +166,11 @@ class DevTools:
                 if wanted is None or method in wanted:
                     if message is None:
                         message = orjson.loads(text)
-                    listener(message["method"], message.get("params", {}))
+                    try:
+                        listener(message["method"], message.get("params", {}))
+                    except Exception:
+                        # A newer browser's event may not be as it was; what follows it is heard all the same.
+                        _log.exception("an event of a browser is not understood", method=message["method"])
         else:
             self._take_answer(orjson.loads(text))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 MASK = "***"
@@ -31,12 +32,16 @@ _SUSPICIOUS = re.compile(r"[?#@;=]|^\s*data:", re.IGNORECASE)
 _DATA = re.compile(r"(?<![\w/])data:([^,;\s\"'<>]*)[^\s\"'<>)]*", re.IGNORECASE)
 _USER = re.compile(r"//[^/?#\\\s\"'<>]*@")
 _PARAMETER = re.compile(r"([?&#;])([^?&#;=\s\"'<>]*)=([^&#\s\"'<>]*)")
+# What can't be told by the names that are seen at first sight.
+_TO_TAKE_APART = re.compile(r"[@%]|data:", re.IGNORECASE)
+_EACH_NAME = re.compile(r"[?&#;=]([^?&#;=/\s\"'<>]*)(?==)")
 _PATH_PARAMETER = re.compile(r";([^?&#;=/]*)=([^?#;/]*)")
 # What ends an address in a text.
 _ENDS = re.compile(r"[\s\"'<>]")
 _NOT_OF_A_NAME = re.compile(r"[^a-z0-9]")
 _MARK = re.compile("[?#]")
 _NESTED = 4
+_CACHED_NAMES = 1024
 
 
 class Masking:
@@ -45,6 +50,8 @@ class Masking:
     def __init__(self, parameters: Iterable[str], longest: int) -> None:
         self._names = _NAMES | {_plain(name) for name in parameters}
         self._longest = longest
+        # Names come again and again.
+        self._is_secret = lru_cache(_CACHED_NAMES)(self._has_secret)
 
     def url(self, address: str) -> str:
         if len(address) > 2 * self._longest:
@@ -57,9 +64,13 @@ class Masking:
         """A text that people read, with the addresses in it masked."""
         if len(text) > 2 * self._longest:
             text = text[: 2 * self._longest]
-        if _SUSPICIOUS.search(text) is not None:
+        if _SUSPICIOUS.search(text) is not None and self._may_have_secrets(text):
             text = self._masked(text, 0)
         return self._cut(text)
+
+    def _may_have_secrets(self, text: str) -> bool:
+        """Whether it is worth to take it apart."""
+        return _TO_TAKE_APART.search(text) is not None or any(map(self._is_secret, _EACH_NAME.findall(text)))
 
     def _cut(self, text: str) -> str:
         return text if len(text) <= self._longest else f"{text[: self._longest - 1]}…"
@@ -96,7 +107,7 @@ class Masking:
                 return quote(masked, safe="*")
         return value
 
-    def _is_secret(self, name: str) -> bool:
+    def _has_secret(self, name: str) -> bool:
         plain = _plain(unquote(name) if "%" in name else name)
         return plain in self._names or _PARTS.search(plain) is not None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 from uuid import UUID
@@ -20,6 +21,7 @@ _BEGIN_SECONDS = 3.0
 _AGAIN_SECONDS = 1.0
 # In which what a browser left must be kept; it goes on behind the answer to a stop.
 _END_SECONDS = 5.0
+_LAST_WORDS_SECONDS = 1.0
 
 
 class Observation:
@@ -81,8 +83,8 @@ class BrowserObservers:
                         observation.watching.append(watching)
         except BaseException as error:
             if observation is not None:
-                # With those that have begun already.
-                await self._end(observation)
+                await observation.devtools.close()
+                await self._end_watching(observation)
             if not isinstance(error, Exception):
                 raise
             _cannot_watch(observed, error)
@@ -135,7 +137,13 @@ class BrowserObservers:
         return task
 
     async def _end(self, observation: Observation) -> None:
+        # What the browser said last is heard first.
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(observation.devtools.closed.wait(), _LAST_WORDS_SECONDS)
         await observation.devtools.close()
+        await self._end_watching(observation)
+
+    async def _end_watching(self, observation: Observation) -> None:
         for watching in observation.watching:
             try:
                 await watching.end()

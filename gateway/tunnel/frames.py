@@ -28,10 +28,8 @@ _TEXT_126 = 0x817E
 # The same of a client, whose frames are masked.
 _MASKED_TEXT = _TEXT | _MASKED
 _MASKED_TEXT_126 = _TEXT_126 | _MASKED
-# How the one event of a browser's begins that we listen to on its way, and the byte that tells it from most others.
+# How the one event of a browser's begins that is listened to on its way.
 ATTACHED = b'{"method":"Target.attachedToTarget"'
-_TARGET_AT = ATTACHED.index(b"T")
-_TARGET = ATTACHED[_TARGET_AT]
 # Of such an event in pieces, as much is kept.
 _LONGEST_ATTACHED = 256 * 1024
 _first_four = Struct(">HH").unpack_from
@@ -184,24 +182,25 @@ class FrameFollower:
         if self._open or self._largest < _SHORT:
             return position
         # Four bytes at once: what the frame is, and its length where that has two bytes.
-        last = end - 4 - _TARGET_AT - 1
+        last = end - 16
         before = position
         while position <= last:
             before = position
             first, length = _first_four(data, position)
             if first == _TEXT_126:
+                # The T of "Target.", where an event's name begins: numbers, since this is done for every message.
+                if data[position + 15] == 84:
+                    self._look(data, position + 4, position + 4 + length, end)
                 position += 4 + length
-                if (
-                    data[before + 4 + _TARGET_AT] == _TARGET
-                    and position <= end
-                    and data.startswith(ATTACHED, before + 4)
-                ):
-                    self.attached.append(data[before + 4 : position])
             elif _TEXT <= first < _TEXT_126:
                 position += 2 + first - _TEXT
             else:
                 return position
         return position if position <= end else before
+
+    def _look(self, data: bytes, payload: int, after: int, end: int) -> None:
+        if after <= end and data.startswith(ATTACHED, payload):
+            self.attached.append(data[payload:after])
 
     def _continued(self, view: memoryview, position: int, end: int, out: list[Buffer]) -> int:
         """More of a frame that began to leave, as a fragment."""
@@ -441,6 +440,17 @@ class MessageCollector:
         found: list[bytes] = []
         position, end = 0, len(data)
         while position < end:
+            if end - position > 3 and self._fragments is None:
+                # The usual case: a short message in one frame.
+                first, length = _first_four(data, position)
+                begin = position + 4
+                if _TEXT <= first < _TEXT_126:
+                    length = first - _TEXT
+                    begin = position + 2
+                if _TEXT <= first <= _TEXT_126 and begin + length <= end and length <= self._largest:
+                    position = begin + length
+                    found.append(data[begin:position])
+                    continue
             payload = self._payload(data, position, end)
             if payload > end:
                 self._needed = payload - position

@@ -62,6 +62,9 @@ ACTING = frozenset(_ACTING.split()) | {
 
 # Commands that tell of sessions, whatever is recorded.
 _OF_SESSIONS = frozenset({"Page.enable", "Page.disable", "Target.detachFromTarget"})
+# Heard whatever is recorded: what becomes of downloads is known to those that keep them.
+_DOWNLOADS = "Browser.setDownloadBehavior"
+_ALWAYS = _OF_SESSIONS | {_DOWNLOADS}
 # Sessions whose pages are kept in mind; which page one beyond it is of is not known.
 _MOST_SESSIONS = 4096
 _METHOD = re.compile(r"[A-Za-z]{1,40}\.[A-Za-z]{1,80}")
@@ -71,9 +74,9 @@ _SESSION = re.compile(r"[0-9A-F]{1,64}")
 
 
 _OF_INTEREST = {
-    Level.OFF: _OF_SESSIONS,
-    Level.LIFECYCLE: _OF_SESSIONS,
-    Level.STANDARD: ACTING | _OF_SESSIONS,
+    Level.OFF: _ALWAYS,
+    Level.LIFECYCLE: _ALWAYS,
+    Level.STANDARD: ACTING | _ALWAYS,
     # All.
     Level.FULL: None,
 }
@@ -82,11 +85,12 @@ _OF_INTEREST = {
 class SocketRecord:
     """Of one socket of a client; `page_id` when it is a page's own."""
 
-    __slots__ = ("_clients", "_connection_id", "_dialogs", "_of_interest", "_pages", "_record")
+    __slots__ = ("_clients", "_connection_id", "_dialogs", "_download_wishes", "_of_interest", "_pages", "_record")
 
     def __init__(self, observed: Observed, connection_id: UUID, page_id: str | None) -> None:
         self._record = observed.bounded
         self._clients = observed.clients
+        self._download_wishes = observed.download_wishes
         self._connection_id = connection_id
         # Session -> its page, none where it is the browser's.
         self._pages: dict[str, str | None] = {"": page_id}
@@ -128,6 +132,8 @@ class SocketRecord:
             self._of_sessions(method, session, message)
             if of_interest is not None:
                 return
+        elif method == _DOWNLOADS and refused is None:
+            self._download_wishes.heard(message.get("params", {}))
         self._note(method, session, refused)
 
     def _note(self, method: str, session: str, refused: str | None) -> None:

@@ -52,7 +52,9 @@ class RunArtifact(Answer):
     download_url: str = optional()
 
     @classmethod
-    def of(cls, record: Record, root: str) -> RunArtifact:
+    def of(cls, record: Record, root: str | None) -> RunArtifact:
+        path = f"/v1/spaces/{record.space_id}/storage/files/{record.file_id}/content"
+        url = {"download_url": root + path} if root is not None else {}
         return cls(
             id=record.id,
             run_id=record.run_id,
@@ -65,7 +67,7 @@ class RunArtifact(Answer):
             content_type=record.content_type,
             size_bytes=record.size_bytes,
             created_at=record.created_at,
-            download_url=f"{root}/v1/spaces/{record.space_id}/storage/files/{record.file_id}/content",
+            **url,
         )
 
 
@@ -88,9 +90,8 @@ async def of_space(call: Call, query: SpaceArtifactQuery) -> ArtifactList:
     """Newest first, of all runs. `downloadUrl` takes the same API key as any request."""
     space_id = call.path_id("id", "space")
     root = public_root(call.request, call.services.settings)
-    found = await call.services.artifacts.of_space(
-        call.scope, space_id, runtime_id=query.runtime_id, **_page(call, query)
-    )
+    page = _page(call, query)
+    found = await call.services.artifacts.of_space(call.scope, space_id, runtime_id=query.runtime_id, **page)
     return _answer(query, found, root)
 
 

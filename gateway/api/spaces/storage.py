@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
@@ -87,7 +87,7 @@ class StorageFile(Answer):
     metadata: dict[str, Any] | None = optional()
 
     @classmethod
-    def of(cls, record: Record) -> StorageFile:
+    def of(cls, record: Record) -> Self:
         return cls(
             id=record.id,
             name=record.name,

@@ -18,8 +18,7 @@ Seconds = Annotated[int, Field(ge=1, le=MOST_SECONDS)]
 
 
 class CreateLiveViewer(Body):
-    """`components` has what the page shows beside the browser; with `control` `input` mouse and keyboard are
-    forwarded."""
+    """`components` has what the page shows beside the browser; `control` `input` lets people work in it."""
 
     control: Literal["none", "input"] = "none"
     components: Annotated[list[Literal["activity"]], Field(max_length=1, default_factory=list)]

@@ -69,6 +69,7 @@ function greet(hello) {
     resize();
   }
   tell("live", mayControl ? "Live, with control" : "Live");
+  watchTime();
 }
 
 async function draw() {
@@ -153,7 +154,9 @@ function toParent(type, about) {
 }
 
 let hasWarned = false;
-setInterval(() => {
+setInterval(watchTime, 1000);
+
+function watchTime() {
   const left = Math.ceil((expiresAt - Date.now()) / 1000);
   if (isOver || left > SOON_SECONDS) {
     return;
@@ -162,8 +165,10 @@ setInterval(() => {
     hasWarned = true;
     toParent("bctrl:live-expiring", { expiresAt: new Date(expiresAt).toISOString() });
   }
-  tell("live", `Ends in ${Math.max(0, left)} s`);
-}, 1000);
+  if (part("status").dataset.state === "live") {
+    tell("live", `Ends in ${Math.max(0, left)} s`);
+  }
+}
 
 // Size: as large as there is room, and no larger than twice the page.
 
