@@ -289,6 +289,27 @@ class Settings(BaseModel):
     recording: bool = Field(
         False, description="Whether runs are recorded on video where the runtime does not say (`config.recording`)."
     )
+    recording_fps: float = Field(
+        5.0, ge=0.1, le=60, description="Most pictures a second that a recording takes of the active tab."
+    )
+    recording_max_bytes: int = Field(
+        1024**3,
+        ge=64 * 1024,
+        le=1024**4,
+        description="Bytes of pictures that one recording may have on the gateway's disk; near them it gets coarser.",
+    )
+    recording_days: float = Field(
+        7.0, gt=0, le=3650, description="Days for which a recording is kept after its run has ended."
+    )
+    recording_encode_seconds: float = Field(
+        3600.0, gt=0, le=86400, description="Seconds in which the video of a recording must be made."
+    )
+    recording_wait_seconds: float = Field(
+        3600.0,
+        ge=0,
+        le=604800,
+        description="Seconds after which an unfinished recording fails whose gateway is not heard of.",
+    )
     screencast_fps: float = Field(
         15.0, ge=1, le=60, description="Most pictures a second that a browser sends of a tab that somebody looks at."
     )

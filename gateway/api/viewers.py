@@ -85,7 +85,7 @@ def shown(request: Request, kind: Kind) -> Viewer | Response:
 
 def error_page(settings: Settings, status: int, title: str, text: str) -> Response:
     """A page for people that says why there is nothing to see."""
-    filled = _asset("error.html").replace("{{title}}", html.escape(title)).replace("{{text}}", html.escape(text))
+    filled = asset_text("error.html").replace("{{title}}", html.escape(title)).replace("{{text}}", html.escape(text))
     return HTMLResponse(filled, status, page_headers(settings))
 
 
@@ -103,7 +103,7 @@ async def live_page(request: Request) -> Response:
             "This run has ended",
             "There is nothing to watch any more. Its recording may be kept.",
         )
-    return HTMLResponse(_asset("live.html"), headers=page_headers(services.settings))
+    return HTMLResponse(asset_text("live.html"), headers=page_headers(services.settings))
 
 
 async def asset(request: Request) -> Response:
@@ -112,7 +112,7 @@ async def asset(request: Request) -> Response:
     if name not in _assets() or name.endswith(".html"):
         raise NotFound("There is nothing of this name.", "route.not_found")
     return Response(
-        _asset(name),
+        asset_text(name),
         media_type=_TYPES[name.rpartition(".")[2]],
         headers={"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"},
     )
@@ -306,7 +306,7 @@ def _assets() -> frozenset[str]:
 
 
 @cache
-def _asset(name: str) -> str:
+def asset_text(name: str) -> str:
     return resources.files("gateway.api").joinpath("viewer", name).read_text("utf-8")
 
 
