@@ -2,6 +2,7 @@
 
 /v1/viewers/live/{token}           the page of a live view
 /v1/viewers/live/{token}/socket    its websocket, on any gateway; passed on to the one that has the browser
+/v1/viewers/activity/{token}/stream   the run's activity beside it, as server-sent events
 /v1/viewers/assets/{name}          what pages are made of
 
 A page tells nobody its address (no referrer), keeps nothing (no store), and loads nothing from elsewhere.
@@ -28,8 +29,10 @@ from gateway.api.addresses import client_address
 from gateway.api.errors import error_response
 from gateway.api.forwarding import HOP, was_passed_on
 from gateway.api.live_view import LiveView
+from gateway.api.operations import read_query
 from gateway.api.origin import is_allowed, own_root
 from gateway.api.services import Services
+from gateway.api.spaces.activity import ActivityStreamQuery, activity_stream
 from gateway.crypto.viewers import Kind, Viewer
 from gateway.domain.attachments import ViewerClose
 from gateway.domain.viewers import Seat
@@ -114,6 +117,19 @@ async def asset(request: Request) -> Response:
         media_type=_TYPES[name.rpartition(".")[2]],
         headers={"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"},
     )
+
+
+async def activity(request: Request) -> Response:
+    """The stream of a run's activity, as /v1/runs/{id}/activity/stream has it, until the token expires."""
+    services: Services = request.app.state.services
+    with services.rate_limits.checking(client_address(request)):
+        viewer = services.viewers.read(request.path_params["token"], Kind.ACTIVITY)
+
+    async def allowed() -> None:
+        services.viewers.read(request.path_params["token"], Kind.ACTIVITY)
+
+    query = read_query(request, ActivityStreamQuery)
+    return await activity_stream(services, viewer.run_id, request, query, allowed)
 
 
 class LiveSocket:
@@ -292,4 +308,5 @@ ROUTES: list[BaseRoute] = [
     Route("/v1/viewers/assets/{name}", asset),
     Route("/v1/viewers/live/{token}", live_page),
     WebSocketRoute("/v1/viewers/live/{token}/socket", LiveSocket()),
+    Route("/v1/viewers/activity/{token}/stream", activity),
 ]
