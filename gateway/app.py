@@ -12,7 +12,7 @@ import structlog
 from starlette.routing import Router, WebSocketRoute
 from starlette.types import ASGIApp
 
-from gateway.api import connect, discovery, docs, health, operations, updates, viewers
+from gateway.api import connect, discovery, docs, health, operations, recording_viewer, updates, viewers
 from gateway.api.frame import RequestFrame
 from gateway.api.inside import Inside
 from gateway.api.services import Services
@@ -30,6 +30,7 @@ from gateway.api.spaces import (
 )
 from gateway.api.spaces import commands as run_commands
 from gateway.api.spaces import events as run_events
+from gateway.api.spaces import recordings as run_recordings
 from gateway.api.spaces import viewers as run_viewers
 from gateway.crypto.tokens import TokenIssuer
 from gateway.crypto.viewers import ViewerTokens
@@ -45,6 +46,7 @@ from gateway.domain.files import Files
 from gateway.domain.leases import Leases
 from gateway.domain.providers import ProviderClient
 from gateway.domain.rate_limits import RateLimits
+from gateway.domain.recordings import Recordings
 from gateway.domain.runtime_files import RuntimeFiles
 from gateway.domain.runtimes import Runtimes
 from gateway.domain.secrets import KeySource, SecretStore
@@ -56,6 +58,7 @@ from gateway.observer.downloads import Downloads
 from gateway.observer.masking import Masking
 from gateway.observer.observers import BrowserObservers, Watcher
 from gateway.observer.pages import Pages
+from gateway.observer.recorder import Recorder
 from gateway.observer.refusals import Refusals
 from gateway.observer.screencast import ScreencastWatcher
 from gateway.settings import Settings
@@ -83,6 +86,7 @@ OPERATIONS = [
         run_commands,
         activity,
         run_viewers,
+        run_recordings,
         artifacts,
         subaccounts,
         updates,
@@ -116,24 +120,28 @@ class Gateway:
         """Supervised from here on; on the way out nothing of it is left, and rows say so."""
         async with self.audit.running(), self.services.events.running(), self.services.files.running():
             await self.supervisor.start()
+            # Once the runs of an earlier process have ended.
+            self.services.recordings.start()
             try:
                 yield
             finally:
                 await self.drain()
                 await self.services.observers.close()
+                await self.services.recordings.close()
                 await self.services.large_commands.close()
                 await self.supervisor.stop()
                 await self.providers.aclose()
                 await self.services.inside.aclose()
 
 
-def _watchers(settings: Settings, artifacts: Artifacts) -> list[Watcher]:
+def _watchers(settings: Settings, artifacts: Artifacts, recordings: Recordings) -> list[Watcher]:
     masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
     return [
         Pages(masking),
         Refusals(masking),
         Downloads(artifacts, masking, settings.max_uploads),
         ScreencastWatcher(settings),
+        Recorder(recordings, masking, settings),
     ]
 
 
@@ -169,8 +177,9 @@ async def build(
     event_streams = EventStreams(database, settings.max_event_streams, settings.events_days)
     files = Files(database, await asyncio.to_thread(Objects.of, settings), settings, audit, events)
     run_artifacts = Artifacts(database, files, audit)
-    observers = BrowserObservers(_watchers(settings, run_artifacts) if watchers is None else watchers)
     commands = Commands(database, events)
+    recordings = Recordings(database, files, events, settings, gateway_id)
+    observers = BrowserObservers(_watchers(settings, run_artifacts, recordings) if watchers is None else watchers)
     living = Runtimes(
         database, secrets, launcher, attachments, settings, gateway_id, audit, events, commands, observers
     )
@@ -194,6 +203,7 @@ async def build(
         artifacts=run_artifacts,
         runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit, commands),
         viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands),
+        recordings=recordings,
     )
     supervisor = Supervisor(database, living, services.leases, launcher, access, event_streams, gateway_id)
     return Gateway(create_app(services), services, supervisor, providers, audit)
@@ -207,6 +217,7 @@ def create_app(services: Services) -> ASGIApp:
         *connect.PLAIN_ROUTES,
         *discovery.ROUTES,
         *viewers.ROUTES,
+        *recording_viewer.ROUTES,
         *health.ROUTES,
         *docs.routes(OPERATIONS),
     ]

@@ -14,7 +14,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from starlette.routing import Route
 
-from gateway.api import connect, discovery, viewers
+from gateway.api import connect, discovery, recording_viewer, viewers
 from gateway.api.openapi import document
 from gateway.app import OPERATIONS, Gateway
 from tests.api import NEVER, Json, Recorder, ok
@@ -32,7 +32,7 @@ NO_OPERATIONS = {
     "/docs",
     "/docs/start.js",
     *(route.path for route in (*connect.PLAIN_ROUTES, *discovery.ROUTES)),
-    *(route.path for route in viewers.ROUTES if isinstance(route, Route)),
+    *(route.path for route in (*viewers.ROUTES, *recording_viewer.ROUTES) if isinstance(route, Route)),
 }
 
 

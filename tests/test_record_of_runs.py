@@ -186,7 +186,8 @@ async def test_activity_is_filtered_by_category_and_severity(client: httpx.Async
 @pytest.mark.parametrize("type_", TYPES_IN_ACTIVITY)
 def test_every_event_of_the_timeline_has_a_sentence_whatever_it_says(type_: str) -> None:
     kind = TYPES[type_]
-    for data in ({}, {"status": "failed", "error": {}, "url": "u", "name": None, "message": "m"}):
+    told: list[dict[str, Any]] = [{}, {"status": "failed", "error": {}, "url": "u", "name": None, "message": "m"}]
+    for data in told:
         event = Event(1, new_id(), datetime.now(UTC), type_, kind.category, None, None, data)
         assert len(message(event)) > 5
 

@@ -97,7 +97,9 @@ class Operation:
         services.rate_limits.take(principal.key_id)
         arguments: dict[str, Any] = {}
         if self.query is not None:
-            arguments["query"] = read_query(request, self.query)
+            arguments["query"] = _validated(
+                self.query.model_validate, _given(request.query_params, self.query), self.query
+            )
         if self.body is not None:
             raw = await read_json(request, services.settings.max_body_bytes)
             arguments["body"] = _validated(self.body.model_validate_json, raw, self.body)
@@ -225,11 +227,6 @@ def invalid_field(field: str, message: str, value: str) -> RequestInvalid:
         f"The request is not valid: {field}: {message}.",
         details={"errors": [{"field": field, "message": message, "value": _shown(value), "code": "field.invalid"}]},
     )
-
-
-def read_query(request: Request, model: type[Model]) -> Model:
-    """The query of a request as `model`; raises RequestInvalid."""
-    return _validated(model.model_validate, _given(request.query_params, model), model)
 
 
 def _given(query: QueryParams, model: type[BaseModel]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from gateway.domain.events import Events
 from gateway.domain.files import Files
 from gateway.domain.leases import Leases
 from gateway.domain.rate_limits import RateLimits
+from gateway.domain.recordings import Recordings
 from gateway.domain.runtime_files import RuntimeFiles
 from gateway.domain.runtimes import Runtimes
 from gateway.domain.spaces import Spaces
@@ -46,3 +47,4 @@ class Services:
     artifacts: Artifacts
     runtime_files: RuntimeFiles
     viewers: Viewers
+    recordings: Recordings

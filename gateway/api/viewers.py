@@ -1,9 +1,9 @@
 """The pages of viewers, whose address alone is the credential:
 
-/v1/viewers/live/{token}           the page of a live view
-/v1/viewers/live/{token}/socket    its websocket, on any gateway; passed on to the one that has the browser
-/v1/viewers/activity/{token}/stream   the run's activity beside it, as server-sent events
-/v1/viewers/assets/{name}          what pages are made of
+/v1/viewers/live/{token}               the page of a live view
+/v1/viewers/live/{token}/socket        its websocket, on any gateway; passed on to the one that has the browser
+/v1/viewers/activity/{token}/stream    the activity of a run
+/v1/viewers/assets/{name}              what pages are made of
 
 A page tells nobody its address (no referrer), keeps nothing (no store), and loads nothing from elsewhere.
 """
@@ -29,7 +29,6 @@ from gateway.api.addresses import client_address
 from gateway.api.errors import error_response
 from gateway.api.forwarding import HOP, was_passed_on
 from gateway.api.live_view import LiveView
-from gateway.api.operations import read_query
 from gateway.api.origin import is_allowed, own_root
 from gateway.api.services import Services
 from gateway.api.spaces.activity import ActivityStreamQuery, activity_stream
@@ -86,7 +85,7 @@ def shown(request: Request, kind: Kind) -> Viewer | Response:
 
 def error_page(settings: Settings, status: int, title: str, text: str) -> Response:
     """A page for people that says why there is nothing to see."""
-    filled = _asset("error.html").replace("{{title}}", html.escape(title)).replace("{{text}}", html.escape(text))
+    filled = asset_text("error.html").replace("{{title}}", html.escape(title)).replace("{{text}}", html.escape(text))
     return HTMLResponse(filled, status, page_headers(settings))
 
 
@@ -104,7 +103,7 @@ async def live_page(request: Request) -> Response:
             "This run has ended",
             "There is nothing to watch any more. Its recording may be kept.",
         )
-    return HTMLResponse(_asset("live.html"), headers=page_headers(services.settings))
+    return HTMLResponse(asset_text("live.html"), headers=page_headers(services.settings))
 
 
 async def asset(request: Request) -> Response:
@@ -113,23 +112,26 @@ async def asset(request: Request) -> Response:
     if name not in _assets() or name.endswith(".html"):
         raise NotFound("There is nothing of this name.", "route.not_found")
     return Response(
-        _asset(name),
+        asset_text(name),
         media_type=_TYPES[name.rpartition(".")[2]],
         headers={"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"},
     )
 
 
 async def activity(request: Request) -> Response:
-    """The stream of a run's activity, as /v1/runs/{id}/activity/stream has it, until the token expires."""
+    """The timeline of a run as server-sent events, for pages of any origin: its address is all that is needed."""
     services: Services = request.app.state.services
+    token = request.path_params["token"]
     with services.rate_limits.checking(client_address(request)):
-        viewer = services.viewers.read(request.path_params["token"], Kind.ACTIVITY)
+        viewer = services.viewers.read(token, Kind.ACTIVITY)
 
     async def allowed() -> None:
-        services.viewers.read(request.path_params["token"], Kind.ACTIVITY)
+        services.viewers.read(token, Kind.ACTIVITY)
 
-    query = read_query(request, ActivityStreamQuery)
-    return await activity_stream(services, viewer.run_id, request, query, allowed)
+    stream = await activity_stream(services, viewer.run_id, request, ActivityStreamQuery(), allowed, named=False)
+    stream.headers["Access-Control-Allow-Origin"] = "*"
+    stream.headers["Referrer-Policy"] = "no-referrer"
+    return stream
 
 
 class LiveSocket:
@@ -140,7 +142,11 @@ class LiveSocket:
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        socket = WebSocket(scope, receive, send)
+        # Who goes away before the answer is no error.
+        with contextlib.suppress(WebSocketDisconnect):
+            await self._answer(WebSocket(scope, receive, send), scope, send)
+
+    async def _answer(self, socket: WebSocket, scope: Scope, send: Send) -> None:
         services: Services = scope["app"].state.services
         try:
             _check_origin(socket, services.settings)
@@ -300,13 +306,13 @@ def _assets() -> frozenset[str]:
 
 
 @cache
-def _asset(name: str) -> str:
+def asset_text(name: str) -> str:
     return resources.files("gateway.api").joinpath("viewer", name).read_text("utf-8")
 
 
 ROUTES: list[BaseRoute] = [
     Route("/v1/viewers/assets/{name}", asset),
+    Route("/v1/viewers/activity/{token}/stream", activity),
     Route("/v1/viewers/live/{token}", live_page),
     WebSocketRoute("/v1/viewers/live/{token}/socket", LiveSocket()),
-    Route("/v1/viewers/activity/{token}/stream", activity),
 ]

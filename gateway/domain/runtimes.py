@@ -231,7 +231,13 @@ class Runtimes:
         try:
             async with self._database.connect() as connection:
                 runtime = await runtimes.activate(
-                    connection, runtime_id, observed.run_id, browser.devtools_url, browser.name, browser.version
+                    connection,
+                    runtime_id,
+                    observed.run_id,
+                    browser.devtools_url,
+                    browser.name,
+                    browser.version,
+                    recording=observed.recording,
                 )
             if runtime is None:
                 raise Conflict("The runtime was stopped while it started.", "runtime.stopped")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -137,7 +138,7 @@ class Screencasts:
 
     @property
     def active(self) -> str | None:
-        """The tab that was opened, navigated, brought to the front or used last; None when there is none."""
+        """The tab that was opened, brought to the front or worked in last, by whomever; None when there is none."""
         return self._used[-1] if self._used else None
 
     def listen(self, listener: TabListener) -> None:
@@ -159,9 +160,12 @@ class Screencasts:
 
     # Pictures
 
-    def subscribe(self, listener: FrameListener, tab_id: str | None = None) -> Subscription:
-        """Call `listener` with the frames of a tab, or of whichever is active; first of all with the last one."""
-        subscription = Subscription(self, listener, tab_id)
+    def subscribe(self, listener: FrameListener, tab_id: str | None = None, *, fps: float = math.inf) -> Subscription:
+        """Call `listener` with the frames of a tab, or of whichever is active; first of all with the last one.
+
+        A browser makes no more of them than somebody wants, and all who look get as many.
+        """
+        subscription = Subscription(self, listener, tab_id, fps)
         self._subscriptions.add(subscription)
         subscription.point_at(tab_id)
         self._reconsider()
@@ -226,8 +230,6 @@ class Screencasts:
             self._follow()
             return
         self._tell("changed", tab)
-        if tab.url != known.url:
-            self.used(tab.id)
 
     def _gone(self, tab_id: str) -> None:
         tab = self._tabs.pop(tab_id, None)
@@ -287,11 +289,14 @@ class Screencasts:
 class Subscription:
     """Somebody who looks at one tab, or at the active one (`wanted` is None), until `close`."""
 
-    def __init__(self, screencasts: Screencasts, listener: FrameListener, wanted: str | None) -> None:
+    def __init__(self, screencasts: Screencasts, listener: FrameListener, wanted: str | None, fps: float) -> None:
         self._screencasts = screencasts
         self._cast: _Cast | None = None
+        self._rests = False
         self.listener = listener
         self.wanted = wanted
+        # May change at any time.
+        self.fps = fps
 
     @property
     def tab_id(self) -> str | None:
@@ -309,8 +314,15 @@ class Subscription:
         if self._cast is not None:
             self._cast.leave(self)
         self._cast = None if shown is None else self._screencasts._cast(shown)
-        if self._cast is not None:
+        if self._cast is not None and not self._rests:
             self._cast.enter(self)
+
+    def rest(self, rests: bool) -> None:
+        """Get no pictures for a while, as one who looks away; they cost nothing then."""
+        if rests != self._rests:
+            self._rests = rests
+            if self._cast is not None:
+                (self._cast.leave if rests else self._cast.enter)(self)
 
     def close(self) -> None:
         """As often as one likes."""
@@ -428,7 +440,7 @@ class _Cast:
         self._may_lack = self._under_way >= _MOST_UNDER_WAY
         loop = asyncio.get_running_loop()
         due = max(loop.time(), self._next_ack)
-        self._next_ack = due + self._seconds
+        self._next_ack = due + max(self._seconds, 1 / max(each.fps for each in self._looking))
         number, begin = params["sessionId"], self._begin
         if due <= loop.time():
             self._acknowledge(number, begin)
@@ -471,6 +483,7 @@ class ScreencastWatcher:
 
     async def begin(self, observation: Observation) -> Screencasts:
         screencasts = Screencasts(observation, self._settings)
+        observation.observed.clients.on_work = screencasts.used
         await screencasts.resume()
         return screencasts
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.egress.usage import Totals
 from gateway.store.notifications import STOP_WANTED
 from gateway.store.scope import Scope
-from gateway.store.tables import gateways, runs, runtimes
+from gateway.store.tables import gateways, recordings, runs, runtimes
 
 LIVE = ("starting", "active")
 
@@ -132,9 +132,16 @@ async def add(connection: AsyncConnection, scope: Scope, **values: Any) -> None:
 
 
 async def activate(
-    connection: AsyncConnection, runtime_id: UUID, run_id: UUID, devtools_url: str, name: str, version: str
+    connection: AsyncConnection,
+    runtime_id: UUID,
+    run_id: UUID,
+    devtools_url: str,
+    name: str,
+    version: str,
+    *,
+    recording: bool,
 ) -> Runtime | None:
-    """Starting becomes active and its run begins; None when it was stopped or removed in the meantime."""
+    """Starting becomes active and its run begins, with its recording; None when it was stopped or removed meanwhile."""
     activated = (
         update(runtimes)
         .where(runtimes.c.id == runtime_id, runtimes.c.status == "starting", runtimes.c.desired == "active")
@@ -161,9 +168,19 @@ async def activate(
         .returning(runs.c.id)
         .cte("begun")
     )
-    row = (
-        await connection.execute(select(*activated.c, begun.c.id).select_from(activated.join(begun, text("true"))))
-    ).first()
+    answer = select(*activated.c, begun.c.id).select_from(activated.join(begun, text("true")))
+    if recording:
+        answer = answer.add_cte(
+            insert(recordings)
+            .from_select(
+                ["run_id", "gateway_id", "status"],
+                select(begun.c.id, activated.c.gateway_id, text("'recording'")).select_from(
+                    activated.join(begun, text("true"))
+                ),
+            )
+            .cte("recorded")
+        )
+    row = (await connection.execute(answer)).first()
     return Runtime(*tuple(row)) if row else None
 
 

@@ -415,7 +415,9 @@ artifacts = Table(
     Index(None, "file_id"),
 )
 
-# One row a run that was recorded. Its frames are with the gateway that recorded it, until the video is a file.
+# One row a run that is recorded. Its frames are with the gateway that recorded it, until the video is a file; a file
+# that somebody deletes takes the video with it. `started_at` is the time 0 of frames, by the clock of that gateway;
+# `tabs` is what became of tabs, from then on.
 recordings = Table(
     "recordings",
     metadata,
@@ -429,13 +431,24 @@ recordings = Table(
         ),
         nullable=False,
     ),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("started_at", DateTime(timezone=True)),
     Column("duration_ms", BigInteger),
-    Column("tabs", JSONB, nullable=False),
-    Column("object_key", Text, unique=True),
-    Column("size_bytes", BigInteger),
-    Column("error", Text),
+    Column("width", Integer),
+    Column("height", Integer),
+    Column("tabs", JSONB, nullable=False, server_default=text("'[]'")),
+    Column("file_id", Uuid, ForeignKey("files.id", ondelete="SET NULL")),
+    Column("error_code", Text),
+    Column("error_message", Text),
     Column("expires_at", DateTime(timezone=True)),
     _created_at(),
     _updated_at(),
+    Index(None, "file_id"),
     Index(None, "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
+    Index(
+        "recordings_unfinished_idx",
+        "gateway_id",
+        "created_at",
+        postgresql_where=text("status IN ('recording', 'preparing', 'processing')"),
+    ),
 )

@@ -76,6 +76,19 @@ events_dropped = Counter(
 event_streams_open = Gauge(
     "gateway_event_streams_open", "Streams of events, and waits for one, that are open.", registry=registry
 )
+recording_bytes = Counter(
+    "gateway_recording_bytes", "Bytes of pictures that recordings wrote to the disk.", registry=registry
+)
+recording_frames_dropped = Counter(
+    "gateway_recording_frames_dropped", "Pictures left out of recordings since the disk was slow.", registry=registry
+)
+recording_encodings = Histogram(
+    "gateway_recording_encoding_seconds",
+    "Seconds that the video of a recording took to make.",
+    buckets=(0.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600),
+    registry=registry,
+)
+recordings_failed = Counter("gateway_recordings_failed", "Recordings that failed.", registry=registry)
 _requests = Histogram(
     "gateway_request_seconds",
     "Seconds to answer API requests, by route and status class.",

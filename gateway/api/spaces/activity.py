@@ -111,9 +111,15 @@ async def stream(call: Call, query: ActivityStreamQuery) -> ActivityItem | Respo
 
 
 async def activity_stream(
-    services: Services, run_id: UUID, request: Request, query: ActivityStreamQuery, allowed: Allowed
+    services: Services,
+    run_id: UUID,
+    request: Request,
+    query: ActivityStreamQuery,
+    allowed: Allowed,
+    *,
+    named: bool = True,
 ) -> Response:
     """The stream of a run, for who may read it as long as `allowed`, which is asked now and then, raises nothing."""
     after = resumed_at(request, query.cursor)
-    followed = Followed(run_id, query.wanted(), after or 0, ActivityItem.of, limit=query.limit)
+    followed = Followed(run_id, query.wanted(), after or 0, ActivityItem.of, limit=query.limit, named=named)
     return await run_stream(services, followed, allowed, resumed=after is not None)

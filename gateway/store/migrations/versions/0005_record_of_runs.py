@@ -129,21 +129,25 @@ def upgrade() -> None:
         sa.Column("run_id", sa.Uuid(), nullable=False),
         sa.Column("gateway_id", sa.Uuid(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("duration_ms", sa.BigInteger(), nullable=True),
-        sa.Column("tabs", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column("object_key", sa.Text(), nullable=True),
-        sa.Column("size_bytes", sa.BigInteger(), nullable=True),
-        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("width", sa.Integer(), nullable=True),
+        sa.Column("height", sa.Integer(), nullable=True),
+        sa.Column("tabs", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'[]'"), nullable=False),
+        sa.Column("file_id", sa.Uuid(), nullable=True),
+        sa.Column("error_code", sa.Text(), nullable=True),
+        sa.Column("error_message", sa.Text(), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.ForeignKeyConstraint(["file_id"], ["files.id"], name=op.f("recordings_file_id_fkey"), ondelete="SET NULL"),
         sa.ForeignKeyConstraint(["run_id"], ["runs.id"], name=op.f("recordings_run_id_fkey"), ondelete="CASCADE"),
         sa.CheckConstraint(
             "status IN ('recording', 'preparing', 'processing', 'ready', 'failed', 'expired')",
             name=op.f("recordings_status_check"),
         ),
         sa.PrimaryKeyConstraint("run_id", name=op.f("recordings_pkey")),
-        sa.UniqueConstraint("object_key", name=op.f("recordings_object_key_key")),
     )
     op.create_index(
         op.f("recordings_expires_at_idx"),
@@ -151,6 +155,14 @@ def upgrade() -> None:
         ["expires_at"],
         unique=False,
         postgresql_where=sa.text("expires_at IS NOT NULL"),
+    )
+    op.create_index(op.f("recordings_file_id_idx"), "recordings", ["file_id"], unique=False)
+    op.create_index(
+        "recordings_unfinished_idx",
+        "recordings",
+        ["gateway_id", "created_at"],
+        unique=False,
+        postgresql_where=sa.text("status IN ('recording', 'preparing', 'processing')"),
     )
     op.create_table(
         "run_commands",

@@ -1,0 +1,407 @@
+"""Recordings of runs: from frames on this gateway's disk to one video in storage, and to its end (docs/recording.md).
+
+Where a recording is in its life is a row (store/recordings.py), and each round looks at what is: a gateway that was
+killed goes on where it was. Frames are with the gateway that recorded them until the video is kept, and go then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import structlog
+
+from gateway.domain.events import Events, Level, RunRecord
+from gateway.domain.files import Files, NewArtifact, NewFile
+from gateway.domain.identifiers import not_found
+from gateway.domain.runtimes import SILENT_SECONDS
+from gateway.errors import GatewayError, NotFound, Unavailable
+from gateway.recordings.disk import Disk
+from gateway.recordings.encode import NO_FRAMES
+from gateway.recordings.reel import FRAME, Reel, ReelWriter
+from gateway.settings import Settings
+from gateway.store import recordings as store
+from gateway.store import runtimes
+from gateway.store.database import Database
+from gateway.store.files import File
+from gateway.store.recordings import Recording, Unfinished
+from gateway.store.scope import Scope
+from gateway.telemetry import metrics
+
+_log = structlog.get_logger("gateway.recordings")
+
+_ROUND_SECONDS = 5.0
+# Of encodings that ended with the gateway itself: whatever ends it should not do so for ever.
+_MOST_ATTEMPTS = 5
+_EXPIRED_AT_ONCE = 200
+_CHUNK_BYTES = 1024 * 1024
+# What an encoder tells in one line, of which the most are tabs.
+_LONGEST_LINE = 64 * 1024**2
+_CONTENT_TYPE = "video/webm"
+_VIDEO = "video.webm"
+_UNFINISHED = "video.unfinished"
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a reel has, from a record on: frames as (number, time in ms, tab), and what became of tabs."""
+
+    begun: datetime
+    frames: list[tuple[int, int, int]]
+    tabs: list[dict[str, Any]]
+    next: int
+    duration_ms: int
+
+
+class _Failed(Exception):
+    """Ends an encoding for good."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Recordings:
+    def __init__(self, database: Database, files: Files, events: Events, settings: Settings, gateway_id: UUID) -> None:
+        self._database = database
+        self._files = files
+        self._events = events
+        self._settings = settings
+        self._gateway_id = gateway_id
+        self._directory = settings.data_dir.absolute() / "recordings"
+        self._held: set[UUID] = set()
+        self._rounds: list[asyncio.Task[None]] = []
+        self._woken = asyncio.Event()
+        self._waiting = asyncio.Event()
+        # The last video that was made and is not kept yet: a store that is away costs no second encoding.
+        self._made: tuple[UUID, dict[str, int]] | None = None
+        self.disk = Disk()
+
+    # Recording
+
+    async def begin(self, run_id: UUID, begun: float) -> ReelWriter:
+        """A new reel for a run, whose frames are counted from `begun` (seconds since 1970). Raises OSError."""
+        self._held.add(run_id)
+        try:
+            return await self.disk.run(partial(self._new_reel, run_id, begun))
+        except OSError:
+            self.ended(run_id)
+            raise
+
+    def _new_reel(self, run_id: UUID, begun: float) -> ReelWriter:
+        # There is one where the run could not be watched at the first attempt.
+        shutil.rmtree(self._place(run_id), ignore_errors=True)
+        return ReelWriter(self._place(run_id), begun)
+
+    def ended(self, run_id: UUID) -> None:
+        """Nothing more is written of a run."""
+        self._held.discard(run_id)
+        self._woken.set()
+
+    # Asking
+
+    async def find(self, scope: Scope, run_id: UUID) -> Recording:
+        """Raises NotFound (run)."""
+        async with self._database.connect() as connection:
+            found = await store.get(connection, run_id, scope)
+        if found is None:
+            raise not_found("run", run_id)
+        return found
+
+    async def of(self, run_id: UUID) -> Recording:
+        """As `find`, for who shows a token of the run."""
+        async with self._database.connect() as connection:
+            found = await store.get(connection, run_id)
+        if found is None:
+            raise not_found("run", run_id)
+        return found
+
+    async def host_url(self, recording: Recording) -> str | None:
+        """Where the gateway that has the frames is reached; None when that is this one, or can't be told."""
+        if recording.gateway_id is None or recording.gateway_id == self._gateway_id:
+            return None
+        async with self._database.connect() as connection:
+            return await runtimes.gateway_url(connection, recording.gateway_id, SILENT_SECONDS)
+
+    async def contents(self, run_id: UUID, first: int, most: int) -> Contents | None:
+        """What this gateway has of a recording that is no video yet, from record `first` on; None when nothing."""
+        return await asyncio.to_thread(self._contents, run_id, first, most)
+
+    def _contents(self, run_id: UUID, first: int, most: int) -> Contents | None:
+        try:
+            reel = Reel(self._place(run_id))
+            entries = reel.entries(first, most)
+            last = entries if entries else reel.entries(max(0, first - 1), 1)
+        except (FileNotFoundError, ValueError):
+            return None
+        if run_id in self._held:
+            duration_ms = int((time.time() - reel.begun) * 1000)
+        else:
+            duration_ms = last[-1].time_ms if last else 0
+        return Contents(
+            datetime.fromtimestamp(reel.begun, UTC),
+            [(entry.number, entry.time_ms, entry.tab) for entry in entries if entry.kind == FRAME],
+            list(reel.tabs(entries)),
+            first + len(entries),
+            duration_ms,
+        )
+
+    async def frame(self, run_id: UUID, number: int) -> bytes | None:
+        """A frame's JPEG, where this gateway has it."""
+        return await asyncio.to_thread(self._frame, run_id, number)
+
+    def _frame(self, run_id: UUID, number: int) -> bytes | None:
+        try:
+            reel = Reel(self._place(run_id))
+            entries = reel.entries(number, 1)
+        except (FileNotFoundError, ValueError):
+            return None
+        return reel.read(entries[0]) if entries and entries[0].kind == FRAME else None
+
+    async def video(self, recording: Recording) -> File | None:
+        """The file of a recording that is ready; None when it was deleted."""
+        if recording.status != "ready" or recording.file_id is None:
+            return None
+        try:
+            return await self._files.find(recording.owner, recording.space_id, recording.file_id)
+        except NotFound:
+            return None
+
+    # Rounds
+
+    def start(self) -> None:
+        """Go on with what is there, round by round."""
+        self._rounds = [
+            asyncio.create_task(self._repeat(self._tend, self._woken)),
+            asyncio.create_task(self._repeat(self._encode_all, self._waiting)),
+        ]
+
+    async def close(self) -> None:
+        """A video that is not done is made by the next start."""
+        for task in self._rounds:
+            task.cancel()
+        await asyncio.gather(*self._rounds, return_exceptions=True)
+        self.disk.close()
+
+    async def _repeat(self, work: Any, woken: asyncio.Event) -> None:
+        reachable = True
+        while True:
+            woken.clear()
+            try:
+                await work()
+                reachable = True
+            except Unavailable as error:
+                if reachable:
+                    _log.error("recordings have to wait", cause=error.message)
+                reachable = False
+            except Exception:
+                # One bad round must not end all of them; the next one looks at everything anew.
+                _log.exception("a round of recordings failed")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ROUND_SECONDS):
+                    await woken.wait()
+
+    async def _tend(self) -> None:
+        days = self._settings.recording_days
+        async with self._database.connect() as connection:
+            for recording in await store.prepare_ended(connection, self._gateway_id, list(self._held), days):
+                self._tell(recording, "preparing")
+                self._waiting.set()
+            message = "The gateway that has the frames is no longer heard of."
+            for recording in await store.fail_forsaken(
+                connection, SILENT_SECONDS, self._settings.recording_wait_seconds, days, "gateway.lost", message
+            ):
+                self._tell_failure(recording, "gateway.lost", message)
+            while (expired := await store.expire(connection, _EXPIRED_AT_ONCE))[0]:
+                _log.info("recordings are over their time", recordings=expired[0])
+            there = await asyncio.to_thread(self._directories)
+            needed = await store.unfinished(connection, self._gateway_id) if there else set()
+        for run_id in there - needed - self._held:
+            await self.disk.run(partial(shutil.rmtree, self._place(run_id), ignore_errors=True))
+
+    async def _encode_all(self) -> None:
+        """Make videos, one after the other, until nothing waits."""
+        while True:
+            async with self._database.connect() as connection:
+                taken = await store.take_next(connection, self._gateway_id)
+            if taken is None:
+                return
+            recording, attempts = taken
+            try:
+                if attempts >= _MOST_ATTEMPTS:
+                    raise _Failed(
+                        "recording.cut_off", f"The gateway ended while it made the video, {attempts} times over."
+                    )
+                await self._make(recording)
+            except _Failed as failed:
+                await self._fail(recording, failed)
+            except (Unavailable, asyncio.CancelledError):
+                # Neither is the recording's fault.
+                async with self._database.connect() as connection:
+                    await store.put_back(connection, recording.run_id)
+                raise
+
+    async def _make(self, recording: Unfinished) -> None:
+        """The video of a reel, kept; raises _Failed, Unavailable."""
+        if self._made is None or self._made[0] != recording.run_id:
+            with metrics.recording_encodings.time():
+                self._made = (recording.run_id, await self._encode(recording))
+        video = self._made[1]
+        name = f"recording-{recording.run_id}.webm"
+        about = NewFile(
+            name,
+            f"recordings/{name}",
+            _CONTENT_TYPE,
+            expires_at=recording.expires_at,
+            or_another=True,
+            artifact=NewArtifact(recording.runtime_id, recording.run_id, "recording", name),
+        )
+        try:
+            file, artifact = await self._files.keep(
+                recording.owner, recording.space_id, _chunks(self._place(recording.run_id) / _VIDEO), about
+            )
+        except Unavailable:
+            raise
+        except GatewayError as error:
+            raise _Failed(error.code, f"The video can't be kept: {error.message}") from error
+        async with self._database.connect() as connection:
+            if not await store.ready(connection, recording.run_id, file.id, video["width"], video["height"]):
+                return
+        self._made = None
+        self._woken.set()
+        assert artifact is not None
+        about_file = {
+            "artifactId": str(artifact.id),
+            "fileId": str(file.id),
+            "kind": artifact.kind,
+            "name": name,
+            "path": file.path,
+            "contentType": file.content_type,
+            "sizeBytes": file.size_bytes,
+        }
+        self._record(recording).note("artifact.created", about_file)
+        self._tell(recording, "ready", durationMs=video["duration_ms"], sizeBytes=file.size_bytes, fileId=str(file.id))
+        self._events.update(
+            recording.owner,
+            "recording.ready",
+            {
+                "spaceId": str(recording.space_id),
+                "runtimeId": str(recording.runtime_id),
+                "runId": str(recording.run_id),
+                "durationMs": video["duration_ms"],
+            },
+        )
+        _log.info("a recording is ready", run_id=str(recording.run_id), **video)
+
+    async def _encode(self, recording: Unfinished) -> dict[str, int]:
+        """Let the encoder make the video; what it tells of the reel first is kept at once."""
+        place = self._place(recording.run_id)
+        encoder = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "gateway.recordings.encode",
+            str(place),
+            str(place / _UNFINISHED),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=_LONGEST_LINE,
+            # Nothing of ours is for it but where modules are.
+            env={name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
+            start_new_session=True,
+        )
+        assert encoder.stdout is not None
+        assert encoder.stderr is not None
+        complaining = asyncio.create_task(encoder.stderr.read())
+        try:
+            async with asyncio.timeout(self._settings.recording_encode_seconds):
+                if line := await encoder.stdout.readline():
+                    await self._note_contents(recording, json.loads(line))
+                made = await encoder.stdout.read()
+                code = await encoder.wait()
+        except TimeoutError:
+            raise _Failed(
+                "recording.encoding_timeout",
+                f"The video was not made within {self._settings.recording_encode_seconds:g} seconds.",
+            ) from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                encoder.kill()
+            await encoder.wait()
+            complaint = (await complaining).decode(errors="replace").strip()
+        if code == NO_FRAMES:
+            raise _Failed("recording.no_frames", "Nothing was seen of the run.")
+        if code:
+            _log.error("an encoder failed", run_id=str(recording.run_id), exit_code=code, told=complaint[-2000:])
+            raise _Failed("recording.encoding_failed", "The video can't be made of the frames.")
+        await asyncio.to_thread(os.replace, place / _UNFINISHED, place / _VIDEO)
+        video: dict[str, int] = json.loads(made)
+        return video
+
+    async def _note_contents(self, recording: Unfinished, contents: dict[str, Any]) -> None:
+        async with self._database.connect() as connection:
+            await store.note_contents(
+                connection,
+                recording.run_id,
+                datetime.fromtimestamp(contents["begun"], UTC),
+                contents["duration_ms"],
+                contents["tabs"],
+            )
+        self._tell(recording, "processing", durationMs=contents["duration_ms"])
+
+    async def _fail(self, recording: Unfinished, failed: _Failed) -> None:
+        async with self._database.connect() as connection:
+            is_told = await store.failed(connection, recording.run_id, failed.code, failed.message)
+        self._made = None
+        self._woken.set()
+        if is_told:
+            self._tell_failure(recording, failed.code, failed.message)
+
+    def _tell_failure(self, recording: Unfinished, code: str, message: str) -> None:
+        metrics.recordings_failed.inc()
+        _log.error("a recording failed", run_id=str(recording.run_id), code=code, cause=message)
+        self._tell(recording, "failed", code=code, message=message)
+
+    def _tell(self, recording: Unfinished, status: str, **data: Any) -> None:
+        self._record(recording).note("recording.status", {"status": status, **data})
+
+    def _record(self, recording: Unfinished) -> RunRecord:
+        level = Level[(recording.level or self._settings.event_level).upper()]
+        return self._events.record(recording.run_id, level)
+
+    def _place(self, run_id: UUID) -> Path:
+        return self._directory / str(run_id)
+
+    def _directories(self) -> set[UUID]:
+        """Of which runs there are frames here."""
+        try:
+            names = os.listdir(self._directory)
+        except FileNotFoundError:
+            return set()
+        found = set()
+        for name in names:
+            with contextlib.suppress(ValueError):
+                found.add(UUID(name))
+        return found
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    file = await asyncio.to_thread(open, path, "rb")
+    try:
+        while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+            yield chunk
+    finally:
+        await asyncio.to_thread(file.close)

@@ -1,0 +1,41 @@
+"""The thread that writes the reels of a gateway, so that a slow disk holds up nothing but frames."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# Of frames that wait for the disk, in all recordings of a gateway.
+_MOST_WAITING_BYTES = 64 * 1024**2
+
+
+class Disk:
+    """Does one thing after the other, in the order in which they are given."""
+
+    def __init__(self, most_waiting_bytes: int = _MOST_WAITING_BYTES) -> None:
+        self._thread = ThreadPoolExecutor(1, "reels")
+        self._most_waiting_bytes = most_waiting_bytes
+        self.waiting_bytes = 0
+
+    def start(self, work: Callable[[], None], size: int) -> asyncio.Future[None] | None:
+        """Do `work`, which holds `size` bytes, later; None when too much waits already."""
+        if self.waiting_bytes + size > self._most_waiting_bytes:
+            return None
+        self.waiting_bytes += size
+        done = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        done.add_done_callback(lambda _: self._release(size))
+        return done
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do `work` behind all that waits, and return what it returns."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=False)
+
+    def _release(self, size: int) -> None:
+        self.waiting_bytes -= size
