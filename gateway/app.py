@@ -174,7 +174,7 @@ async def build(
     attachments = Attachments()
     access = Access(database, issuer, audit)
     events = Events(database, kept=settings.events_kept, level=settings.event_level)
-    event_streams = EventStreams(database, settings.max_event_streams)
+    event_streams = EventStreams(database, settings.max_event_streams, settings.events_days)
     files = Files(database, await asyncio.to_thread(Objects.of, settings), settings, audit, events)
     run_artifacts = Artifacts(database, files, audit)
     commands = Commands(database, events)
