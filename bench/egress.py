@@ -61,7 +61,7 @@ class _Pages(asyncio.Protocol):
         return b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s" % (kind, len(body), body)
 
 
-def _serve(listening: socket.socket, resources: int, size: int) -> None:
+def serve_pages(listening: socket.socket, resources: int, size: int) -> None:
     async def serve() -> None:
         factory: Callable[[], asyncio.Protocol] = lambda: _Pages(resources, size)  # noqa: E731
         server = await asyncio.get_running_loop().create_server(factory, sock=listening)
@@ -79,7 +79,9 @@ async def load(page: Page, url: str) -> float:
 
 async def bench(count: int, resources: int, size: int) -> dict[str, Any]:
     listening = socket.create_server(("127.0.0.1", 0), backlog=512)
-    server = multiprocessing.get_context("fork").Process(target=_serve, args=(listening, resources, size), daemon=True)
+    server = multiprocessing.get_context("fork").Process(
+        target=serve_pages, args=(listening, resources, size), daemon=True
+    )
     server.start()
     base = f"http://127.0.0.1:{listening.getsockname()[1]}/page?"
     listening.close()

@@ -12,11 +12,12 @@ import structlog
 from starlette.routing import Router, WebSocketRoute
 from starlette.types import ASGIApp
 
-from gateway.api import connect, discovery, docs, health, operations, recording_viewer, viewers
+from gateway.api import connect, discovery, docs, health, operations, recording_viewer, updates, viewers
 from gateway.api.frame import RequestFrame
 from gateway.api.inside import Inside
 from gateway.api.services import Services
 from gateway.api.spaces import (
+    activity,
     ai_connections,
     artifacts,
     connections,
@@ -27,6 +28,7 @@ from gateway.api.spaces import (
     storage,
     subaccounts,
 )
+from gateway.api.spaces import commands as run_commands
 from gateway.api.spaces import events as run_events
 from gateway.api.spaces import recordings as run_recordings
 from gateway.api.spaces import viewers as run_viewers
@@ -37,6 +39,7 @@ from gateway.domain.ai_connections import AiConnections
 from gateway.domain.artifacts import Artifacts
 from gateway.domain.attachments import Attachments, ViewerClose
 from gateway.domain.audit import Audit
+from gateway.domain.commands import Commands
 from gateway.domain.event_streams import EventStreams
 from gateway.domain.events import Events
 from gateway.domain.files import Files
@@ -80,10 +83,13 @@ OPERATIONS = [
         runtime_files,
         runs,
         run_events,
+        run_commands,
+        activity,
         run_viewers,
         run_recordings,
         artifacts,
         subaccounts,
+        updates,
     )
     for operation in resource.operations.listed
 ]
@@ -173,25 +179,30 @@ async def build(
     run_artifacts = Artifacts(database, files, audit)
     recordings = Recordings(database, files, events, settings, gateway_id)
     observers = BrowserObservers(_watchers(settings, run_artifacts, recordings) if watchers is None else watchers)
-    living = Runtimes(database, secrets, launcher, attachments, settings, gateway_id, audit, events, observers)
+    commands = Commands(database, events)
+    living = Runtimes(
+        database, secrets, launcher, attachments, settings, gateway_id, audit, events, commands, observers
+    )
     services = Services(
         settings=settings,
         database=database,
+        audit=audit,
         access=access,
         rate_limits=RateLimits(settings),
         ai_connections=AiConnections(database, secrets, providers, audit),
-        spaces=Spaces(database, settings.region, audit),
+        spaces=Spaces(database, settings.region, audit, events),
         runtimes=living,
-        leases=Leases(database, issuer, attachments, living, settings, gateway_id, audit),
+        leases=Leases(database, issuer, attachments, living, settings, gateway_id, audit, events, commands),
         large_commands=LargeCommands(settings.max_held_bytes, settings.large_command_seconds),
         inside=Inside(settings.max_discovery_bytes),
         events=events,
         event_streams=event_streams,
+        commands=commands,
         observers=observers,
         files=files,
         artifacts=run_artifacts,
-        runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit),
-        viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit),
+        runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit, commands),
+        viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands),
         recordings=recordings,
     )
     supervisor = Supervisor(database, living, services.leases, launcher, access, event_streams, gateway_id)

@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -29,12 +29,14 @@ import asyncpg
 import psutil
 
 from gateway.crypto.keyring import KeyRing
-from gateway.errors import ConfigurationError, GatewayError, LaunchFailed
+from gateway.domain.identifiers import new_id
+from gateway.errors import ConfigurationError, GatewayError, LaunchFailed, Unavailable
 from gateway.launchers import browsers, control_groups, failures, limits
 from gateway.launchers.browsers import Binary, Browsers
 from gateway.settings import Settings
 from gateway.store import schema
 from gateway.store.database import OLDEST_SERVER, Database
+from gateway.store.objects import Objects
 
 _MIB = 1024 * 1024
 _GIB = 1024 * _MIB
@@ -87,6 +89,7 @@ def run(settings: Settings, embedded: bool) -> list[Finding]:
         ("master keys", lambda: _master_keys(settings, embedded)),
         ("port", lambda: _port(settings.host, settings.port)),
         ("data directory", lambda: _data_dir(settings.data_dir)),
+        ("files", lambda: _files(settings)),
         ("open files", lambda: _open_files(settings)),
         ("processes", lambda: _processes(settings)),
         ("runtimes' limits", lambda: _runtime_limits(settings)),
@@ -305,6 +308,31 @@ def _shared_memory(settings: Settings) -> Iterator[Finding]:
             f"{_SHARED_MEMORY_DIR} has {_size(free)} free of {size}, enough for {enough} of {settings.max_runtimes} "
             "browsers that would use it.",
         )
+
+
+def _files(settings: Settings) -> Iterator[Finding]:
+    """Whether a storage that the operator chose can be written, read and cleared; raises what it raises."""
+    if settings.files_url is None:
+        return
+
+    async def there_and_back() -> None:
+        async def one() -> AsyncIterator[bytes]:
+            yield b"doctor"
+
+        objects = Objects.of(settings)
+        key = f"doctor/{new_id()}"
+        await objects.put(key, one())
+        read = b"".join([chunk async for chunk in objects.read(key, 0, len(b"doctor"))])
+        await objects.remove([key])
+        assert read == b"doctor"
+
+    advice = "Look at GATEWAY_FILES_URL, the bucket's name and its credentials; the log above says what failed."
+    try:
+        asyncio.run(there_and_back())
+    except Unavailable as error:
+        yield Finding(Level.FAILED, "files", error.message, advice)
+    else:
+        yield Finding(Level.OK, "files", "Files can be written, read and removed where GATEWAY_FILES_URL says.")
 
 
 def _open_files(settings: Settings) -> Iterator[Finding]:

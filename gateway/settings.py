@@ -38,6 +38,12 @@ _KUBERNETES_NAME = re.compile(
 _KUBERNETES_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
 
+# What other tools call the credentials of a bucket.
+_OF_BUCKETS = {
+    "AWS_ACCESS_KEY_ID": "files_access_key",
+    "AWS_SECRET_ACCESS_KEY": "files_secret_key",
+    "AWS_SESSION_TOKEN": "files_session_token",
+}
 _FILES_URL = re.compile(
     r"s3://[a-z0-9][a-z0-9.-]+(/[^\s?#@]*)?"
     r"(\?(endpoint=https?://[^\s?#&@]+|region=[a-z0-9-]+)(&(endpoint=https?://[^\s?#&@]+|region=[a-z0-9-]+))?)?"
@@ -359,9 +365,12 @@ class Settings(BaseModel):
         "they share.",
     )
     files_access_key: str | None = _secret(
-        None, "Access key of the bucket; without it the usual `AWS_*` environment counts."
+        None, "Access key of the bucket; without it `AWS_ACCESS_KEY_ID` and the other usual `AWS_*` variables count."
     )
-    files_secret_key: str | None = _secret(None, "Secret key of the bucket.")
+    files_secret_key: str | None = _secret(None, "Secret key of the bucket; else `AWS_SECRET_ACCESS_KEY`.")
+    files_session_token: str | None = _secret(
+        None, "Session token that goes with the keys, if any; else `AWS_SESSION_TOKEN`."
+    )
     max_file_bytes: int = Field(5 * 1024**3, ge=1, le=64 * 1024**3, description="Largest file that is stored.")
     space_max_bytes: int = Field(
         50 * 1024**3, ge=1, le=1024**5, description="Bytes that the files of one space may have together."
@@ -390,7 +399,7 @@ class Settings(BaseModel):
     )
     file_grace_seconds: float = Field(
         3600.0,
-        ge=0,
+        ge=60,
         le=604800,
         description="Age from which bytes that belong to no file are removed. What is just being written has none yet.",
     )
@@ -483,6 +492,8 @@ def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[Settings
     """
     values, warnings = _from_environment(environ)
     values.update(flags)
+    if values.get("files_url", "").startswith("s3://") and "files_access_key" not in values:
+        values.update({name: environ[key] for key, name in _OF_BUCKETS.items() if environ.get(key)})
     try:
         return Settings(**values), warnings
     except ValidationError as error:
@@ -534,6 +545,8 @@ def forget_secrets() -> None:
     for name, field in Settings.model_fields.items():
         if is_secret(field):
             os.environ.pop(variable(name), None)
+    for key in _OF_BUCKETS:
+        os.environ.pop(key, None)
 
 
 _DOCUMENT = Path(__file__).parent.parent / "docs" / "settings.md"

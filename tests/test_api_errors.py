@@ -391,12 +391,14 @@ async def test_no_value_at_any_place_of_any_body_makes_a_500(client: httpx.Async
         "/v1/spaces": {"id": runtime["spaceId"], "runtimeId": runtime["id"]},
         "/v1/ai-connections": {"id": connection["id"]},
         "/v1/subaccounts": {"id": subaccount},
+        "/v1/runs": {"id": runtime["activeRunId"]},
     }
     minimal: dict[str, Json] = {
         "create": {"label": "x", "provider": "openai"},
         "runtimes-connections-create": {"protocol": "cdp"},
         "subaccounts-create": {"name": "x"},
         "keys-create": {"name": "x"},
+        "runs-events-wait": {"timeoutMs": 0},
     }
     tried = 0
     for operation in OPERATIONS:

@@ -8,15 +8,20 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
+from sqlalchemy import event, text
 
 from gateway.app import Gateway
 from gateway.settings import Settings
+from gateway.store import files as store
+from gateway.store.database import Database
+from gateway.store.scope import Scope
 from tests.api import NEVER, Json, checked, make_space, make_subaccount, ok, problems, refused
 
-HALF_MIB = 512 * 1024
+NOBODY = UUID(NEVER)
 
 
 @pytest.fixture
@@ -26,7 +31,7 @@ def settings(settings: Settings) -> Settings:
             "max_file_bytes": 4000,
             "space_max_bytes": 10_000,
             "subaccount_max_bytes": 6000,
-            "space_max_files": 40,
+            "space_max_files": 15,
             "max_uploads": 2,
             "max_body_bytes": 20_000,
         }
@@ -150,14 +155,22 @@ async def test_what_is_wrong_with_a_form_is_named(client: httpx.AsyncClient, roo
         {"content": b"no form", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
     ):
         await refused(send(root, **broken), 400, "request.malformed")
+    for behind, right in ((1024, True), (1025, False)):
+
+        async def with_an_end(behind: int = behind) -> AsyncIterator[bytes]:
+            yield parts((FILE, b"a"), (field("path"), b"%d" % behind))["content"]
+            yield bytes(behind)
+
+        answer = await send(root, headers=parts()["headers"], content=with_an_end())
+        assert answer.status_code == (200 if right else 400)
     whole = parts((FILE, b"abc"))
     for length in (10, len(whole["content"]) - 8):
         await refused(send(root, **whole | {"content": whole["content"][:length]}), 400, "request.incomplete")
     await refused(send(root, json={}), 415, "request.media_type")
     fields = parts((FILE, b"a"), (field("metadata"), b"x" * 20_001))
     await refused(send(root, **fields), 413, "request.too_large")
-    # All but the one empty file that was right.
-    assert len(objects(settings)) == 1
+    # All but the two that were right.
+    assert len(objects(settings)) == 2
 
 
 async def test_a_path_stays_below_its_root(client: httpx.AsyncClient, root: str) -> None:
@@ -214,10 +227,10 @@ async def test_a_space_takes_so_many_bytes_and_so_many_files(
     await refused(upload(client, root, b"x", path="e"), 409, "space.storage_full")
     await ok(client.delete(f"{root}/{last['id']}"))
     await ok(upload(client, root, b"x", path="e"))
-    for number in range(36):
+    for number in range(11):
         await ok(upload(client, root, b"", path=f"empty/{number}"))
     await refused(upload(client, root, b"", path="one more"), 409, "space.max_files")
-    assert len(objects(settings)) == 40
+    assert len(objects(settings)) == 15
 
 
 async def test_uploads_side_by_side_do_not_squeeze_past_a_limit(
@@ -310,6 +323,32 @@ async def test_files_are_listed_by_path_in_pages_and_by_prefix(client: httpx.Asy
     assert await problems(client.get(root, params={"cursor": "x"})) == {"cursor": "field.invalid"}
     assert await problems(client.get(root, params={"limit": 0})) == {"limit": "greater_than_equal"}
     assert await problems(client.get(root, params={"limit": 201})) == {"limit": "less_than_equal"}
+
+
+async def test_a_list_of_a_prefix_reads_an_index_in_its_order(
+    client: httpx.AsyncClient, root: str, database: Database
+) -> None:
+    await ok(upload(client, root, b"", path="a"))
+    many = """
+        INSERT INTO files (id, organization_id, space_id, name, path, path_digest, content_type, size_bytes, object_key)
+        SELECT gen_random_uuid(), organization_id, space_id, 'n', 'p' || n, sha256(n::text::bytea), 't', 0, n::text
+        FROM files, generate_series(1, 3000) AS series (n)
+    """
+    asked: list[tuple[str, Any]] = []
+    scope = Scope(UUID((await ok(client.get("/v1/auth/whoami")))["organizationId"]))
+    async with database.begin() as connection:
+        await connection.execute(text(many))
+        await connection.execute(text("ANALYZE files"))
+
+        def hear(*told: Any) -> None:
+            asked.append((told[2], told[3]))
+
+        event.listen(connection.sync_connection, "before_cursor_execute", hear)
+        await store.listed(connection, scope, UUID(root.split("/")[3]), prefix="p1", after=("p11", NOBODY), limit=10)
+        statement, parameters = asked[0]
+        plan = "\n".join((await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)).scalars())
+    assert "Index Scan using files_listing_idx" in plan, plan
+    assert "Sort" not in plan
 
 
 async def test_ranges_and_heads(client: httpx.AsyncClient, root: str) -> None:

@@ -25,6 +25,7 @@ from websockets.exceptions import InvalidStatus
 
 from gateway.app import Gateway, build
 from gateway.crypto import chain
+from gateway.crypto.viewers import Kind
 from gateway.domain import audit as domain_audit
 from gateway.domain.access import Principal
 from gateway.domain.audit import BEGINNING, Action, Audit, ChainBroken, Head, Origin, verify
@@ -188,6 +189,17 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
         pass
     await ok(client.get(f"{path}/connections/{minted['id']}"))
 
+    # Viewers
+    shown = await ok(client.post(f"/v1/runs/{runtime['activeRunId']}/live", json={}))
+    viewers, viewer_token = gateway.services.viewers, shown["iframeUrl"].rsplit("/", 1)[1]
+    secrets.note(viewer_token[-42:])
+    viewer = viewers.read(viewer_token, Kind.LIVE)
+    place = await viewers.place(viewer)
+    with viewers.seated(viewer, place):
+        pass
+    with pytest.raises(Unauthorized):
+        viewers.read(viewer_token[:-1], Kind.LIVE)
+
     # Another gateway
     gateway.supervisor.reached_at("http://127.0.0.1:9")
     await gateway.supervisor.round()
@@ -196,11 +208,14 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
         async with other.services.leases.admit(grant):
             pass
         other.services.leases.leave(grant, ENDED)
+        with other.services.viewers.seated(viewer, place):
+            pass
         await ok(client.delete(f"{path}/connections/{minted['id']}"))
         with pytest.raises(GatewayError):
             await leases.attach(token)
         await ok(other_client.post(f"{path}/stop"))
 
+    assert (await client.get("/v1/updates", params={"cursor": "0", "limit": "1"})).status_code == 200
     failing = await make_runtime(client, space)
     launcher.browsers[UUID(failing["id"])].end(Ending("browser.crashed", "It crashed."))
     await until(lambda: not launcher.browsers and not gateway.services.runtimes.hosted(), "the end is written")

@@ -382,3 +382,17 @@ def test_a_limit_of_memory_that_can_not_be_kept_fails_and_says_why(
     assert kept == Finding(
         Level.OK, "runtimes' memory", "Each runtime may have 1.0 GiB, by a control group below /group."
     )
+
+
+# Files
+
+
+def test_a_storage_of_the_operators_choice_is_tried(data_dir: Path) -> None:
+    def found(url: str | None) -> list[tuple[str, str]]:
+        findings = doctor._files(Settings(data_dir=data_dir, files_url=url))
+        return [(finding.level.value, finding.subject) for finding in findings]
+
+    assert found(None) == []
+    assert found(f"file://{data_dir}/shared") == [("ok", "files")]
+    assert list((data_dir / "shared").iterdir()) == []
+    assert found("s3://files?endpoint=http://127.0.0.1:9") == [("failed", "files")]

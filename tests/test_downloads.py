@@ -264,3 +264,26 @@ async def test_a_client_that_waits_for_its_downloads_gets_them_as_before(run: Ru
         await browser.close()
     artifacts = await run.has_artifacts(2)
     assert {artifact["name"] for artifact in artifacts} == {"0.txt", "1.txt"}
+
+
+async def test_a_staged_file_is_put_into_a_page_and_a_downloaded_one_collected(
+    run: Run, attachments: Attachments
+) -> None:
+    space = run.path.rpartition("/runtimes/")[0]
+    answer = await run.remote.api.post(f"{space}/storage/files", files={"file": ("june.csv", b"1,2")})
+    staged = await run.remote.post(f"{run.path}/files/stage", {"fileId": answer.json()["id"]})
+    page = (await ask(run.socket, "Target.createTarget", url="about:blank"))["targetId"]
+    session = (await ask(run.socket, "Target.attachToTarget", targetId=page, flatten=True))["sessionId"]
+    made = "document.body.innerHTML = '<input type=file>'; document.querySelector('input')"
+    field = (await ask(run.socket, "Runtime.evaluate", session, expression=made))["result"]["objectId"]
+    await ask(run.socket, "DOM.setFileInputFiles", session, files=[staged["path"]], objectId=field)
+    text = "(async ([file]) => file.name + await file.text())(document.querySelector('input').files)"
+    evaluated = await ask(
+        run.socket, "Runtime.evaluate", session, expression=text, awaitPromise=True, returnByValue=True
+    )
+    assert evaluated["result"]["value"] == "june.csv1,2"
+    await run.page(f"{attachments.url}/file?size=10")
+    await until(lambda: len([name for name in run.names() if "." not in name]) == 1, "the file is whole", 20)
+    (name,) = (name for name in run.names() if "." not in name)
+    collected = await run.remote.post(f"{run.path}/files/collect", {"path": name, "storagePath": "taken/out"})
+    assert (collected["path"], collected["sizeBytes"]) == ("taken/out", 10)

@@ -13,6 +13,7 @@ from gateway.tunnel.frames import (
     OVERSIZED,
     FrameError,
     FrameFollower,
+    MessageCollector,
     MessageReader,
     Opcode,
     TooBig,
@@ -146,6 +147,29 @@ def test_however_it_is_split_the_same_messages_arrive_and_each_part_ends_with_a_
     assert assembled(frames) == [one for one in sent if one[0] in (Opcode.TEXT, Opcode.BINARY)]
     assert follower.controls == [one for one in sent if one[0] in (Opcode.PING, Opcode.PONG)]
     assert follower.between_messages
+
+
+TELLING = b'{"method":"Target.attachedToTarget","params":%s}'
+
+
+@given(
+    sizes=st.lists(st.sampled_from([80, 300, 3000, 65_400, 66_000]), min_size=1, max_size=6),
+    telling=st.lists(st.booleans(), min_size=6, max_size=6),
+    cuts=st.lists(st.integers(0, 500_000), max_size=10),
+)
+def test_however_it_is_split_the_event_that_tells_of_sessions_is_found(
+    sizes: list[int], telling: list[bool], cuts: list[int]
+) -> None:
+    sent, wanted = b"", []
+    for size, tells in zip(sizes, telling, strict=False):
+        text = (TELLING if tells else TELLING.replace(b"attachedTo", b"detachedAt")) % (b'"' + b"x" * size + b'"')
+        sent += joined(Opcode.TEXT, text)
+        if tells:
+            wanted.append(text)
+    follower = FrameFollower(CEILING)
+    passed = b"".join(bytes(each) for part in split(sent, cuts) for each in follower.feed(part))
+    assert follower.attached == wanted
+    assert MessageCollector(CEILING).feed(passed) == MessageCollector(CEILING).feed(sent)
 
 
 @given(

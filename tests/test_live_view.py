@@ -15,11 +15,14 @@ from uuid import UUID
 import httpx
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, ConsoleMessage, Page, Playwright, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Playwright, async_playwright
+from pydantic import ValidationError
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
+from gateway.api import live_view
+from gateway.api.viewers import page_headers
 from gateway.app import Gateway
 from gateway.crypto.keyring import create_key_file
 from gateway.crypto.viewers import Kind, Viewer
@@ -251,6 +254,8 @@ async def test_tabs_are_followed_and_chosen_and_two_people_cost_one_screencast(
         assert await _named(two) == names, "each looks at what they like"
         assert live.screencasts(runtime).casting == 2
 
+        await first.mouse.click(10, 10)
+        await two.sees(RED)
         third = await first.context.new_page()
         await third.goto(page("third", "#0f0"))
         await two.sees(GREEN)
@@ -267,9 +272,13 @@ async def _named(person: Person) -> list[tuple[str, bool]]:
     return [tab for tab in await person.tabs() if tab[0] != "about:blank"]
 
 
-async def test_a_watcher_commands_nothing_and_nobody_speaks_another_language(live: LiveGateway) -> None:
+async def test_a_watcher_commands_nothing_and_nobody_speaks_another_language(
+    live: LiveGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     runtime = await live.remote.runtime()
     watching, working = await live.mint(runtime), await live.mint(runtime, control="input")
+    active: list[UUID] = []
+    monkeypatch.setattr(live.gateway.services.runtimes, "note_activity", active.append)
 
     async def answer_to(minted: dict[str, Any], message: object) -> tuple[int, str]:
         async with connect(socket_url(minted), proxy=None) as socket:
@@ -308,6 +317,7 @@ async def test_a_watcher_commands_nothing_and_nobody_speaks_another_language(liv
         {"type": "seen", "picture": "1"},
     ):
         assert await answer_to(working, wrong) == ViewerClose.MESSAGE_INVALID.value, wrong
+    assert active == [], "to watch is no activity"
     most = live.gateway.services.settings.max_viewer_message_bytes
     text = {"type": "text", "tab": tab, "text": ""}
     fits = most - len(json.dumps(text))
@@ -316,11 +326,15 @@ async def test_a_watcher_commands_nothing_and_nobody_speaks_another_language(liv
         await socket.send(json.dumps(text | {"text": "x" * fits}))
         await socket.send(json.dumps({"type": "show", "tab": "none"}))
         assert (await heard(socket, "notice"))["text"] == "That tab was closed."
+        assert [str(each) for each in active] == [runtime.rpartition("/")[2]]
         await socket.send(json.dumps(text | {"text": "x" * (fits + 1)}))
         assert (await closed(socket))[0] == ViewerClose.TOO_BIG.code
 
 
-async def test_who_stalls_is_sent_two_pictures_and_slows_nobody(live: LiveGateway, playwright: Playwright) -> None:
+async def test_who_stalls_is_sent_two_pictures_and_slows_nobody(
+    live: LiveGateway, playwright: Playwright, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_view, "_REST_SECONDS", 0.5)
     runtime = await live.remote.runtime()
     minted = await live.mint(runtime)
     async with (
@@ -342,6 +356,12 @@ async def test_who_stalls_is_sent_two_pictures_and_slows_nobody(live: LiveGatewa
                 await heard(stalled, "picture")
         await stalled.send(json.dumps({"type": "seen", "picture": 2}))
         assert (await heard(stalled, "picture"))["time"] >= picture["time"], "what it missed it is not sent"
+        await other.close()
+        await until(lambda: live.screencasts(runtime).casting == 0, "nobody looks any more")
+        for number in (3, 4):
+            await stalled.send(json.dumps({"type": "seen", "picture": number}))
+            await heard(stalled, "picture")
+        assert live.screencasts(runtime).casting == 1
 
 
 async def test_every_end_is_told(live: LiveGateway, people: Browser, pages: PageServer) -> None:
@@ -381,6 +401,13 @@ async def test_every_end_is_told(live: LiveGateway, people: Browser, pages: Page
     assert (answer.status_code, "This run has ended" in answer.text) == (410, True)
     await refused(live.remote.api.post(f"/v1/runs/{run}/live", json={}), 409, "run.live_not_active")
     await person.page.close()
+
+    async def told() -> list[tuple[str, str | None]]:
+        events = await live.remote.get(f"/v1/runs/{run}/events?type=viewer.opened,viewer.closed")
+        return sorted((event["type"], event["data"].get("reason")) for event in events["events"])
+
+    closes = [("viewer.closed", why) for why in ("run_ended", "run_ended", "viewer_expired", "viewer_left")]
+    await until(lambda: _is(told(), closes + [("viewer.opened", None)] * 4), "the record tells of each")
 
 
 async def test_another_gateway_shows_the_same(
@@ -426,13 +453,18 @@ async def _is_known(gateway: LiveGateway, runtime: str, run_id: UUID) -> bool:
     return place.host_url is not None
 
 
-async def test_a_finger_taps_and_scrolls(
+async def _says(entries: Locator, *sentences: str) -> bool:
+    told = await entries.inner_text()
+    return all(sentence in told for sentence in sentences)
+
+
+async def test_a_finger_taps_and_scrolls_and_the_activity_is_told(
     live: LiveGateway, playwright: Playwright, people: Browser, pages: PageServer
 ) -> None:
     runtime = await live.remote.runtime()
     async with client(playwright, live, runtime) as remote:
         await remote.goto(page("phone"))
-        minted = await live.mint(runtime, control="input")
+        minted = await live.mint(runtime, control="input", components=["activity"])
         phone = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
         person = await Person.at(people, pages.url("/blank"), minted["iframeUrl"] + "?theme=dark", **phone)
         await person.sees(RED)
@@ -446,6 +478,13 @@ async def test_a_finger_taps_and_scrolls(
             await devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
         await until(lambda: _is(remote.evaluate("scrollY > 60"), True), "it scrolled")
         assert await person.frame.is_visible("#keyboard")
+        entries = person.frame.locator("#entries")
+        await until(lambda: _says(entries, "The run began.", "Somebody began to watch."), "the activity is there")
+        assert await person.frame.is_visible("#activity")
+        await person.frame.click("#show-activity")
+        assert not await person.frame.is_visible("#activity")
+        answer = await live.remote.api.get(minted["activityStreamUrl"].replace("/view_A", "/view_B"))
+        assert (answer.status_code, answer.json()["code"]) == (401, "viewer.unknown")
         await person.page.close()
 
 
@@ -515,6 +554,15 @@ async def test_the_page_tells_nobody_its_address_and_loads_nothing_of_others(
     answer = await anonymous.get(f"/v1/viewers/live/{viewers._tokens.sign(over)}")
     assert (answer.status_code, "This link has expired" in answer.text) == (410, True)
     assert "content-security-policy" in answer.headers
+
+
+def test_the_operator_says_who_may_show_the_page() -> None:
+    chosen: Any = "https://portal.example, 'self'"
+    policy = page_headers(Settings(viewer_frame_ancestors=chosen))["Content-Security-Policy"]
+    assert policy.endswith("; frame-ancestors https://portal.example 'self'")
+    for wrong in ("https://a.example; script-src *", "a b", "a\r\nb", "é"):
+        with pytest.raises(ValidationError, match="sources of a Content Security Policy"):
+            Settings(viewer_frame_ancestors=(wrong,))
 
 
 async def test_limits_and_origins(live: LiveGateway, monkeypatch: pytest.MonkeyPatch) -> None:

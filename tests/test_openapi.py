@@ -90,8 +90,11 @@ def test_it_has_the_shape_of_openapi_3_1(served: Json) -> None:
                 # Bytes.
                 assert response.get("content", BYTES) == BYTES
                 continue
+            streams = path.endswith(("/stream", "/updates"))
+            if streams and status == "204":
+                continue
             ((media_type, content),) = response["content"].items()
-            assert media_type == ("text/event-stream" if path.endswith("/stream") and status == "200" else JSON)
+            assert media_type == ("text/event-stream" if streams and status == "200" else JSON)
             Draft202012Validator.check_schema(content["schema"])
 
 
@@ -121,7 +124,7 @@ def test_every_body_is_required_and_every_error_has_the_one_shape(served: Json) 
         assert ("requestBody" in operation) == ({"413", "415"} <= statuses), (method, path)
         assert operation.get("requestBody", {"required": True})["required"] is True
         assert ("404" in statuses) >= ("{" in path), (method, path)
-        for status in statuses - {"200", "206", "304"}:
+        for status in statuses - {"200", "204", "206", "304"}:
             assert operation["responses"][status]["content"]["application/json"]["schema"] == error
 
 
@@ -265,7 +268,7 @@ async def test_the_answers_of_every_operation_are_as_the_document_says(client: h
             path = operation.path.format(**right)
             assert (await client.request(operation.method, path, json={"x": 1})).status_code == 400
             assert (await client.request(operation.method, path, content=b"{}")).status_code == 415
-        params = {"limit": "1"} if operation.streams else None
+        params = {"limit": "1", "cursor": "0"} if operation.streams else None
         answer = await client.request(
             operation.method, operation.path.format(**right), json=body, files=form, params=params
         )

@@ -209,7 +209,50 @@ def test_no_secret_is_in_what_is_printed() -> None:
 
 def test_the_secrets_are_these() -> None:
     secrets = [name for name, field in options().items() if is_secret(field)]
-    assert secrets == ["database_url", "master_keys", "files_access_key", "files_secret_key"]
+    assert secrets == ["database_url", "master_keys", *OF_BUCKETS]
+
+
+OF_BUCKETS = ("files_access_key", "files_secret_key", "files_session_token")
+
+
+def test_a_buckets_credentials_come_from_the_usual_variables_too_and_leave_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usual = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": "t"}
+
+    def read(**environ: str) -> list[str | None]:
+        found = loaded(usual | environ)
+        assert SECRET not in repr(found)
+        return [getattr(found, name) for name in OF_BUCKETS]
+
+    bucket = "s3://files/below?endpoint=https://s3.example:9000&region=eu-1"
+    assert read(GATEWAY_FILES_URL=bucket) == ["a", SECRET, "t"]
+    given = read(GATEWAY_FILES_URL=bucket, GATEWAY_FILES_ACCESS_KEY="b", GATEWAY_FILES_SECRET_KEY="c")
+    assert given == ["b", "c", None]
+    assert read() == read(GATEWAY_FILES_URL="file:///shared") == [None, None, None]
+    for name, value in usual.items():
+        monkeypatch.setenv(name, value)
+    forget_secrets()
+    assert not usual.keys() & os.environ.keys()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://",
+        "s3://B",
+        "files",
+        "/files",
+        "file://host/x",
+        "https://x",
+        "s3://u:p@b",
+        "s3://b?endpoint=x",
+        "s3://b?key=x",
+    ],
+)
+def test_where_files_are_is_an_address_of_a_bucket_or_a_directory(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="GATEWAY_FILES_URL: must be s3://bucket"):
+        loaded({"GATEWAY_FILES_URL": url})
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ BODIES: dict[str, Json] = {
     "runs-events-wait": {"timeoutMs": 0},
 }
 # Without it a stream has no end.
-LIMITED = {"limit": "1"}
+LIMITED = {"limit": "1", "cursor": "0"}
 # What an organization alone may do, also to a subaccount that is the caller's own.
 MANAGING = {"subaccounts-create", "subaccounts-update", "subaccounts-archive", "keys-create", "keys-revoke"}
 
@@ -331,4 +331,6 @@ def test_every_operation_is_in_the_matrix() -> None:
         "subaccounts-create",
         "subaccounts-list",
         "auth-whoami",
+        "updates-stream",
+        "updates-short-stream",
     }

@@ -119,6 +119,7 @@ class _Attach:
         """Answer the upgrade."""
         if isinstance(self.upstream, ClientConnection):
             await socket.accept()
+        self.services.leases.opened(self.grant)
         metrics.sockets_open.inc()
         _log.info("client attached", lease_id=str(self.grant.lease_id), runtime_id=str(self.grant.runtime_id))
         if isinstance(self.upstream, ClientConnection):

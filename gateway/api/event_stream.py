@@ -59,7 +59,8 @@ def still_allowed(call: Call) -> Allowed:
 class Followed:
     """What a client follows: which events of which stream, behind which number, and how each is told.
 
-    It ends after `limit` events, and once all is told of what is `over`.
+    It ends after `limit` events, and once all is told of what is `over`. Events that are not `named` by their type all
+    reach one listener of an EventSource, which else must know each name.
     """
 
     stream_id: UUID
@@ -68,6 +69,7 @@ class Followed:
     wire: Callable[[Event], BaseModel]
     over: Over | None = None
     limit: int | None = None
+    named: bool = True
 
 
 class EventStream(Response):
@@ -146,7 +148,8 @@ class EventStream(Response):
 
     def _frame(self, event: Event) -> bytes:
         told = self._followed.wire(event).model_dump_json(exclude_unset=True)
-        return f"id: {event.sequence}\nevent: {event.type}\ndata: {told}\n\n".encode()
+        name = f"event: {event.type}\n" if self._followed.named else ""
+        return f"id: {event.sequence}\n{name}data: {told}\n\n".encode()
 
 
 async def run_stream(services: Services, followed: Followed, allowed: Allowed, *, resumed: bool) -> Response:

@@ -19,6 +19,8 @@ from gateway.errors import PayloadTooLarge, RequestInvalid, UnsupportedMediaType
 
 FILE = "file"
 _SHOWN = 100
+# Behind the last boundary a form may have a line's end, or a few words that mean nothing.
+_MOST_BEHIND = 1024
 
 Model = TypeVar("Model", bound=Body)
 
@@ -71,6 +73,7 @@ class Form(Generic[Model]):
             },
         )
         self._ended = False
+        self._behind = 0
         self._text_bytes = 0
         self._found: dict[str, Any] = {}
         # Of the part that is read
@@ -85,6 +88,10 @@ class Form(Generic[Model]):
         """The bytes of the file; when they are through, all of the form has been read and is right."""
         try:
             async for piece in self._request.stream():
+                if self._ended:
+                    self._behind += len(piece)
+                    if self._behind > _MOST_BEHIND:
+                        raise _malformed(f"more than {_MOST_BEHIND} bytes come behind its last boundary")
                 if piece:
                     self._parser.write(piece)
                 if self._file:

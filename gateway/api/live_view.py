@@ -26,6 +26,8 @@ from gateway.observer.remote_control import NotDone, RemoteControl
 from gateway.observer.screencast import Frame, Screencasts, Tab, TabEvent
 
 _MOST_UNDER_WAY = 2
+# A page that has drawn nothing for so long is not looked at, or stalls, and gets no picture until it draws again.
+_REST_SECONDS = 5.0
 _MOST_NOTICES = 8
 # Tabs and letters of their addresses and titles that a page is told.
 _MOST_TABS = 200
@@ -140,6 +142,7 @@ class LiveView:
         self._number = 0
         self._seen = 0
         self._asking: asyncio.Task[None] | None = None
+        self._resting: asyncio.TimerHandle | None = None
         self._subscription = screencasts.subscribe(self._take)
 
     async def run(self) -> ViewerClose:
@@ -157,6 +160,7 @@ class LiveView:
                 return self._seat.closing.result()
             return next(task.result() for task in tasks if task in done)
         finally:
+            self._wake()
             self._subscription.close()
             self._screencasts.forget(self._hear)
             under_way = [*tasks, *([self._asking] if self._asking is not None else [])]
@@ -192,8 +196,13 @@ class LiveView:
                     await self._tell(self._told_tabs())
                 while self._notices:
                     await self._tell({"type": "notice", "text": self._notices.popleft()})
-                if self._picture is not None and self._number - self._seen < _MOST_UNDER_WAY:
+                if self._picture is None:
+                    continue
+                if self._number - self._seen < _MOST_UNDER_WAY:
                     await self._send_picture(self._picture)
+                elif self._resting is None:
+                    loop = asyncio.get_running_loop()
+                    self._resting = loop.call_later(_REST_SECONDS, self._subscription.rest, True)
         except (WebSocketDisconnect, RuntimeError):
             return ViewerClose.LEFT
 
@@ -242,6 +251,7 @@ class LiveView:
                 return ViewerClose.MESSAGE_INVALID
             if isinstance(given, Seen):
                 self._seen = max(self._seen, min(given.picture, self._number))
+                self._wake()
                 self._some.set()
             elif isinstance(given, Show):
                 self._show(given.tab)
@@ -250,6 +260,13 @@ class LiveView:
             else:
                 self._active()
                 self._do(given)
+
+    def _wake(self) -> None:
+        """The page draws: it is sent pictures again."""
+        if self._resting is not None:
+            self._resting.cancel()
+            self._resting = None
+            self._subscription.rest(False)
 
     def _show(self, tab_id: str | None) -> None:
         known = {tab.id for tab in self._screencasts.tabs}

@@ -79,8 +79,6 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], Any]) -> dic
         "parameters": _parameters(operation),
         "responses": _successes(operation, schemas),
     }
-    if operation.streams and operation.answer is not None:
-        described["responses"]["200"]["content"] = {"text/event-stream": {"schema": schemas[operation.answer]}}
     if operation.description:
         described["description"] = operation.description
     if operation.body is not None:
@@ -103,7 +101,13 @@ def _operation(operation: Operation, schemas: dict[type[BaseModel], Any]) -> dic
 
 def _successes(operation: Operation, schemas: dict[type[BaseModel], Any]) -> dict[str, Any]:
     if operation.answer is not None:
-        return {"200": _response(_DEFAULT, schemas[operation.answer])}
+        schema = schemas[operation.answer]
+        if operation.streams:
+            content = {"text/event-stream": {"schema": schema}}
+            ended = {"description": "The run has ended, and the caller has all of it."}
+            nothing_more = {"204": ended} if "{" in operation.path else {}
+            return {"200": {"description": "Server-sent events.", "content": content}, **nothing_more}
+        return {"200": _response(_DEFAULT, schema)}
     # Bytes, whole or a range of them.
     content = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
     headers = {

@@ -8,6 +8,8 @@ from gateway.api.inside import Inside
 from gateway.domain.access import Access
 from gateway.domain.ai_connections import AiConnections
 from gateway.domain.artifacts import Artifacts
+from gateway.domain.audit import Audit
+from gateway.domain.commands import Commands
 from gateway.domain.event_streams import EventStreams
 from gateway.domain.events import Events
 from gateway.domain.files import Files
@@ -28,6 +30,7 @@ from gateway.tunnel.large import LargeCommands
 class Services:
     settings: Settings
     database: Database
+    audit: Audit
     access: Access
     rate_limits: RateLimits
     ai_connections: AiConnections
@@ -38,6 +41,7 @@ class Services:
     inside: Inside
     events: Events
     event_streams: EventStreams
+    commands: Commands
     observers: BrowserObservers
     files: Files
     artifacts: Artifacts

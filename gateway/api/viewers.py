@@ -1,8 +1,9 @@
 """The pages of viewers, whose address alone is the credential:
 
-/v1/viewers/live/{token}           the page of a live view
-/v1/viewers/live/{token}/socket    its websocket, on any gateway; passed on to the one that has the browser
-/v1/viewers/assets/{name}          what pages are made of
+/v1/viewers/live/{token}               the page of a live view
+/v1/viewers/live/{token}/socket        its websocket, on any gateway; passed on to the one that has the browser
+/v1/viewers/activity/{token}/stream    the activity of a run
+/v1/viewers/assets/{name}              what pages are made of
 
 A page tells nobody its address (no referrer), keeps nothing (no store), and loads nothing from elsewhere.
 """
@@ -30,6 +31,7 @@ from gateway.api.forwarding import HOP, was_passed_on
 from gateway.api.live_view import LiveView
 from gateway.api.origin import is_allowed, own_root
 from gateway.api.services import Services
+from gateway.api.spaces.activity import ActivityStreamQuery, activity_stream
 from gateway.crypto.viewers import Kind, Viewer
 from gateway.domain.attachments import ViewerClose
 from gateway.domain.viewers import Seat
@@ -116,6 +118,22 @@ async def asset(request: Request) -> Response:
     )
 
 
+async def activity(request: Request) -> Response:
+    """The timeline of a run as server-sent events, for pages of any origin: its address is all that is needed."""
+    services: Services = request.app.state.services
+    token = request.path_params["token"]
+    with services.rate_limits.checking(client_address(request)):
+        viewer = services.viewers.read(token, Kind.ACTIVITY)
+
+    async def allowed() -> None:
+        services.viewers.read(token, Kind.ACTIVITY)
+
+    stream = await activity_stream(services, viewer.run_id, request, ActivityStreamQuery(), allowed, named=False)
+    stream.headers["Access-Control-Allow-Origin"] = "*"
+    stream.headers["Referrer-Policy"] = "no-referrer"
+    return stream
+
+
 class LiveSocket:
     """The socket of a page; an ASGI application, since it says what Starlette does not know (tunnel/protocol.py).
 
@@ -124,7 +142,11 @@ class LiveSocket:
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        socket = WebSocket(scope, receive, send)
+        # Who goes away before the answer is no error.
+        with contextlib.suppress(WebSocketDisconnect):
+            await self._answer(WebSocket(scope, receive, send), scope, send)
+
+    async def _answer(self, socket: WebSocket, scope: Scope, send: Send) -> None:
         services: Services = scope["app"].state.services
         try:
             _check_origin(socket, services.settings)
@@ -290,6 +312,7 @@ def asset_text(name: str) -> str:
 
 ROUTES: list[BaseRoute] = [
     Route("/v1/viewers/assets/{name}", asset),
+    Route("/v1/viewers/activity/{token}/stream", activity),
     Route("/v1/viewers/live/{token}", live_page),
     WebSocketRoute("/v1/viewers/live/{token}/socket", LiveSocket()),
 ]

@@ -97,6 +97,7 @@ class Action(StrEnum):
     LEASE_DETACHED = "lease.detached"
     LEASE_REVOKED = "lease.revoked"
     LEASE_REFUSED = "lease.refused"
+    UPDATE_READ = "update.read"
     AUDIT_LOST = "audit.lost"
 
 

@@ -178,15 +178,16 @@ class Events:
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
             try:
+                # Before the task is ended, which may be in the midst of writing.
                 async with asyncio.timeout(_STOP_SECONDS):
                     await self.write()
             except Exception as error:
-                lost = len(self) + sum(self._dropped.values())
                 metrics.events_dropped.inc(len(self))
+                lost = len(self) + sum(self._dropped.values())
                 _log.error("events are lost", events=lost, error=type(error).__name__)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def write(self) -> None:
         """Write all that waits. Raises Unavailable; what is not written then still waits."""

@@ -89,6 +89,9 @@ class Files:
                 await self.sweep()
             except Unavailable as error:
                 _log.error("files can't be swept", error=error.message)
+            except Exception:
+                # One bad sweep must not end the sweeping; the next one looks at everything anew.
+                _log.exception("a sweep of files failed")
             await asyncio.sleep(self._settings.file_sweep_seconds)
 
     async def upload(
@@ -338,7 +341,8 @@ class Files:
                     await self._objects.remove(lost)
                     _log.warning("bytes without a file are removed", objects=len(lost))
                     gone += len(lost)
-            return gone + await self._objects.clear_unfinished(grace)
+            # One that is still written to may have been waiting for its client for long.
+            return gone + await self._objects.clear_unfinished(grace + self._settings.transfer_seconds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from gateway.crypto.tokens import TokenIssuer, lease_token_prefix
 from gateway.domain import audit
 from gateway.domain.attachments import Attachment, Attachments, Close, Ended
 from gateway.domain.audit import Action, Audit, Origin
+from gateway.domain.commands import Commands
+from gateway.domain.events import Events, RunRecord
 from gateway.domain.identifiers import new_id, not_found
 from gateway.domain.runtimes import SILENT_SECONDS, Runtimes
 from gateway.errors import Conflict, GatewayError, Gone, LimitReached, Unauthorized, Unavailable
@@ -53,6 +55,8 @@ class Grant:
     # Where the browser is here: the directory whose files may be named, or None where everything may be commanded.
     files_dir: str | None
     origin: Origin
+    # Of the run, where the browser is here.
+    record: RunRecord | None
 
 
 class _NotAnswered(Exception):
@@ -73,8 +77,12 @@ class Leases:
         settings: Settings,
         gateway_id: UUID,
         audit: Audit,
+        events: Events,
+        commands: Commands,
     ) -> None:
         self._audit = audit
+        self._events = events
+        self._commands = commands
         self._database = database
         self._issuer = issuer
         self._attachments = attachments
@@ -103,15 +111,16 @@ class Leases:
                 "protocol": protocol,
                 "policy": "unrestricted" if unrestricted else "standard",
             }
-            return await self._mint(
-                scope,
-                runtime_id,
-                id=lease_id,
-                space_id=space_id,
-                protocol=protocol,
-                options=options,
-                ttl=ttl_seconds or self._settings.lease_ttl_seconds,
-            )
+            ttl = ttl_seconds or self._settings.lease_ttl_seconds
+            given = {"connectionId": str(lease_id), "protocol": protocol, "ttlSeconds": ttl}
+            given["policy"] = noting.details["policy"]
+            with self._commands.noting(None, "connections.create", given) as command:
+                lease, token = await self._mint(
+                    scope, runtime_id, id=lease_id, space_id=space_id, protocol=protocol, options=options, ttl=ttl
+                )
+                command.run_id = lease.run_id
+        self._events.update(lease.owner, "connection.created", _about(lease))
+        return lease, token
 
     async def _mint(self, scope: Scope, runtime_id: UUID, **values: Any) -> tuple[Lease, str]:
         token = self._issuer.lease_token()
@@ -159,13 +168,20 @@ class Leases:
 
     async def revoke(self, scope: Scope, space_id: UUID, runtime_id: UUID, lease_id: UUID) -> Lease:
         """Revoke, as often as one likes. When this returns, no socket attaches any more, on no gateway."""
-        with self._audit.noting(Action.LEASE_REVOKED, lease_id):
+        given = {"connectionId": str(lease_id)}
+        with (
+            self._audit.noting(Action.LEASE_REVOKED, lease_id),
+            self._commands.noting(None, "connections.revoke", given) as command,
+        ):
             async with self._database.connect() as connection:
                 revoked = await leases.revoke(connection, scope, space_id, runtime_id, lease_id)
             if revoked is None:
                 raise not_found("connection", lease_id)
-        lease, prefix = revoked
+            lease, prefix, first = revoked
+            command.run_id = lease.run_id
         self._attachments.close_lease(prefix, Close.LEASE_REVOKED)
+        if first:
+            self._events.update(lease.owner, "connection.revoked", _about(lease))
         self._runtimes.note_activity(runtime_id)
         return lease
 
@@ -259,6 +275,12 @@ class Leases:
         if not let_in:
             raise refusal(_CLOSES[await leases.why_not(connection, grant.lease_id)])
 
+    def opened(self, grant: Grant) -> None:
+        """The upgrade was answered; nothing of what the client says was read yet."""
+        if grant.record is not None:
+            data = {"socketId": str(grant.socket_id)}
+            grant.record.note("connection.opened", data, connection_id=grant.lease_id)
+
     def leave(self, grant: Grant, ended: Ended | None) -> None:
         """The socket is gone. How it ended is written with the supervisor's next round; None was never admitted."""
         self._attachments.leave(grant.attachment)
@@ -268,18 +290,17 @@ class Leases:
         metrics.count_traffic(ended.bytes_from_client, ended.bytes_to_client, ended.commands)
         if grant.devtools_url is None:
             return
-        self._audit.note(
-            Action.LEASE_DETACHED,
-            grant.lease_id,
-            details={
-                "socketId": str(grant.socket_id),
-                "reason": ended.close.reason,
-                "bytesFromClient": ended.bytes_from_client,
-                "bytesToClient": ended.bytes_to_client,
-                "commands": ended.commands,
-            },
-            origin=grant.origin,
-        )
+        details: dict[str, Any] = {
+            "socketId": str(grant.socket_id),
+            "reason": ended.close.reason,
+            "bytesFromClient": ended.bytes_from_client,
+            "bytesToClient": ended.bytes_to_client,
+            "commands": ended.commands,
+        }
+        self._audit.note(Action.LEASE_DETACHED, grant.lease_id, details=details, origin=grant.origin)
+        if grant.record is not None:
+            told = {**details, "code": ended.close.code}
+            grant.record.note("connection.closed", told, connection_id=grant.lease_id)
         if len(self._unwritten) >= _UNWRITTEN_KEPT:
             if not self._dropped:
                 _log.error("the ends of sockets can't be kept any more", kept=_UNWRITTEN_KEPT)
@@ -359,6 +380,7 @@ class Leases:
         self._refuse_over_limits(attachment.prefix, here)
         self._attachments.check_in(attachment, lease.id, lease.runtime_id)
         attachment.expire_in(lease.seconds_left)
+        observed = self._runtimes.observed(lease.runtime_id)
         return Grant(
             attachment,
             lease.id,
@@ -369,6 +391,7 @@ class Leases:
             host_url,
             self._runtimes.files_dir(lease.runtime_id) if here and not self._is_unrestricted(lease) else None,
             _acting(lease),
+            observed.record if observed is not None else None,
         )
 
     def _is_unrestricted(self, lease: LeaseOnFile) -> bool:
@@ -409,6 +432,16 @@ class Leases:
                 details={"limit": most},
                 retry_after=_RETRY_SOCKETS_SECONDS,
             )
+
+
+def _about(lease: Lease) -> dict[str, str]:
+    """What updates say of a lease."""
+    return {
+        "spaceId": str(lease.space_id),
+        "runtimeId": str(lease.runtime_id),
+        "runId": str(lease.run_id),
+        "connectionId": str(lease.id),
+    }
 
 
 def _acting(lease: LeaseOnFile) -> Origin:

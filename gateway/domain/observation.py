@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
@@ -21,6 +22,13 @@ class Client(Protocol):
 
 class Clients(set[Client]):
     """The sockets of clients that are attached to a live run, as their tunnels tell it."""
+
+    # Hears in which page a client does something.
+    on_work: Callable[[str], None] | None = None
+
+    def work_in(self, page_id: str) -> None:
+        if self.on_work is not None:
+            self.on_work(page_id)
 
     def handle_dialogs_of(self, page_id: str) -> bool:
         """Whether a dialog of the page waits for any of them; without one, the browser dismisses it at once."""

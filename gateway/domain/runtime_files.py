@@ -16,6 +16,7 @@ from uuid import UUID
 
 from gateway.domain.artifacts import Artifacts
 from gateway.domain.audit import Action, Audit
+from gateway.domain.commands import Commands
 from gateway.domain.file_names import check_path, guessed_type, safe_name
 from gateway.domain.files import Files, NewFile
 from gateway.domain.identifiers import new_id
@@ -54,13 +55,20 @@ class WantedArtifact:
 
 class RuntimeFiles:
     def __init__(
-        self, runtimes: Runtimes, files: Files, artifacts: Artifacts, settings: Settings, audit: Audit
+        self,
+        runtimes: Runtimes,
+        files: Files,
+        artifacts: Artifacts,
+        settings: Settings,
+        audit: Audit,
+        commands: Commands,
     ) -> None:
         self._runtimes = runtimes
         self._files = files
         self._artifacts = artifacts
         self._settings = settings
         self._audit = audit
+        self._commands = commands
         # Bytes that were staged into each runtime of this gateway.
         self._staged: dict[UUID, int] = {}
 
@@ -80,14 +88,19 @@ class RuntimeFiles:
         Without `runtime_path` it lies right in the runtime's directory, under a name that is free. Raises NotFound
         (space, runtime, file), Conflict (not active, something there, full), RequestInvalid, Unavailable.
         """
-        with self._audit.noting(Action.FILE_STAGED, file_id) as noting:
+        with (
+            self._audit.noting(Action.FILE_STAGED, file_id) as noting,
+            self._commands.noting(None, "files.stage", {"fileId": file_id and str(file_id)}) as command,
+        ):
             noting.details["runtimeId"] = str(runtime_id)
             runtime = await self._runtimes.find(scope, space_id, runtime_id)
             observed = self._live(runtime_id)
+            command.run_id = observed.run_id
             if file_id is not None:
                 file = await self._files.find(scope, space_id, file_id)
             else:
                 file = await self._files.find_at(scope, space_id, check_path(path or ""))
+            command.input["fileId"] = str(file.id)
             directory = FilesDir(observed.browser.files_dir)
             if runtime_path is None:
                 segments: tuple[str, ...] | None = (safe_name(name or file.name),)
@@ -126,9 +139,13 @@ class RuntimeFiles:
 
         Raises what `stage` does, and what Files.upload does.
         """
-        with self._audit.noting(Action.FILE_COLLECTED, runtime_id):
+        with (
+            self._audit.noting(Action.FILE_COLLECTED, runtime_id),
+            self._commands.noting(None, "files.collect", {}) as command,
+        ):
             await self._runtimes.find(scope, space_id, runtime_id)
             observed = self._live(runtime_id)
+            command.run_id = observed.run_id
             directory = FilesDir(observed.browser.files_dir)
             segments = directory.relative(path)
             if segments is None:
@@ -138,6 +155,7 @@ class RuntimeFiles:
             with self._problems("path", path), self._files.one_on_its_way():
                 async with self._in_time():
                     kept = await self._read(observed, directory, segments, name, to, artifact)
+            command.input["fileId"] = str(kept[0].id)
             self._runtimes.note_activity(runtime_id)
             return kept
 

@@ -18,11 +18,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.crypto.keyring import Owner
-from gateway.domain import audit
+from gateway.domain import audit, commands
 from gateway.domain.attachments import Attachments, Close
 from gateway.domain.audit import OK, Action, Audit, Origin
 from gateway.domain.capacity import Capacity
-from gateway.domain.events import Events, Level
+from gateway.domain.commands import Commands
+from gateway.domain.events import Events, Level, RunRecord
 from gateway.domain.identifiers import new_id, not_found
 from gateway.domain.observation import Observed, Observers
 from gateway.domain.secrets import SecretStore
@@ -32,7 +33,7 @@ from gateway.launchers.base import Browser, Ending, Launcher, LaunchSpec
 from gateway.settings import Settings
 from gateway.store import accounts, runtimes, spaces
 from gateway.store.database import Database
-from gateway.store.runtimes import Run, Runtime
+from gateway.store.runtimes import EndedRuntime, Run, Runtime
 from gateway.store.scope import Scope
 from gateway.store.spaces import Space
 from gateway.telemetry import metrics
@@ -85,6 +86,8 @@ class _Hosted:
         self.owner = observed.owner
         self.observed = observed
         self.reason: Ending | None = None
+        # Of those that asked for the end: told before it.
+        self.commands: list[commands.Noting] = []
         self.ended_by = audit.GATEWAY
         self.written = asyncio.Event()
 
@@ -100,10 +103,12 @@ class Runtimes:
         gateway_id: UUID,
         audit: Audit,
         events: Events,
+        commands: Commands,
         observers: Observers,
     ) -> None:
         self._audit = audit
         self._events = events
+        self._commands = commands
         self._observers = observers
         self._database = database
         self._secrets = secrets
@@ -115,6 +120,9 @@ class Runtimes:
         self._starting: set[UUID] = set()
         self._noted: set[UUID] = set()
         self._unwritten: dict[UUID, Ending] = {}
+        # Ends that are told once it is written that they were ours, and those that were not.
+        self._untold: dict[UUID, tuple[Observed, Ending]] = {}
+        self._told_elsewhere: set[UUID] = set()
         # Of each runtime until its end is written: what its browser used, and what of that is written.
         self._usage: dict[UUID, tuple[Usage, Totals]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -310,7 +318,10 @@ class Runtimes:
             found = await self.find(scope, space_id, runtime_id)
             if found.status != "active":
                 return found
-            await self.end([runtime_id], STOPPED)
+            with self._commands.noting(found.active_run_id, "runtimes.stop", {}) as command:
+                if runtime_id in self._hosted:
+                    self._hosted[runtime_id].commands.append(command)
+                await self.end([runtime_id], STOPPED)
             return await self.find(scope, space_id, runtime_id)
 
     async def runs(self, scope: Scope, *, limit: int, **filters: Any) -> list[Run]:
@@ -392,15 +403,28 @@ class Runtimes:
         try:
             await self._note_end(runtime_id, ending)
             await self._observers.end(hosted.observed)
-            self._tell_end(hosted.observed, ending)
+            for command in hosted.commands:
+                command.done()
+            self._untold[runtime_id] = (hosted.observed, ending)
+            self._tell_end(runtime_id)
         finally:
             del self._hosted[runtime_id]
             hosted.written.set()
 
-    def _tell_end(self, observed: Observed, ending: Ending) -> None:
+    def _tell_end(self, runtime_id: UUID) -> None:
+        """Tell the end of a run of ours, once it is all seen and written, and was not written by another gateway."""
+        if runtime_id in self._unwritten or runtime_id not in self._untold:
+            return
+        observed, ending = self._untold.pop(runtime_id)
+        if runtime_id in self._told_elsewhere:
+            self._told_elsewhere.remove(runtime_id)
+            return
+        self._note_run_ended(observed.record, observed.owner, _about(observed), ending)
+
+    def _note_run_ended(self, record: RunRecord, owner: Scope, about: dict[str, Any], ending: Ending) -> None:
         status, code, message = outcome(ending)
-        observed.record.note("runtime.lifecycle", {"status": status, "code": code, "message": message})
-        self._events.update(observed.owner, f"runtime.{status}", {**_about(observed), "code": code, "message": message})
+        record.note("runtime.lifecycle", {"status": status, "code": code, "message": message})
+        self._events.update(owner, f"runtime.{status}", {**about, "code": code, "message": message})
 
     async def _note_end(self, runtime_id: UUID, ending: Ending) -> None:
         """Write an end, now or, when the database can't be reached, with the supervisor's next round."""
@@ -415,9 +439,14 @@ class Runtimes:
         for runtime_id, ending in list(self._unwritten.items()):
             async with self._database.connect() as connection:
                 await self._write_usage(connection, [runtime_id])
-                await runtimes.end(connection, [runtime_id], *outcome(ending))
-            self._unwritten.pop(runtime_id, None)
+                ended = await runtimes.end(connection, [runtime_id], *outcome(ending))
+                # Where it was ended already, by us without an answer, or by one that took this gateway for gone.
+                ours = bool(ended) or await runtimes.end_code(connection, runtime_id) in (ending.code, None)
+            first = self._unwritten.pop(runtime_id, None) is not None
+            if first and not ours and (runtime_id in self._hosted or runtime_id in self._untold):
+                self._told_elsewhere.add(runtime_id)
             self._usage.pop(runtime_id, None)
+            self._tell_end(runtime_id)
 
     async def write_usage(self, connection: AsyncConnection) -> None:
         """Write what the browsers of this gateway have sent and got by now, where it is not written yet."""
@@ -472,6 +501,14 @@ class Runtimes:
         """Whether a hosted runtime's end has begun, which its row may not say yet."""
         hosted = self._hosted[runtime_id]
         return hosted.reason is not None or hosted.browser.ended.done()
+
+    def note_ended_elsewhere(self, ended: EndedRuntime, ending: Ending) -> None:
+        """Note the end of a runtime whose browser this gateway has not, and whose end it has written."""
+        self.note_ended(ended.id, ended.owner, ending)
+        if ended.run_id is not None:
+            level = Level[(ended.event_level or self._settings.event_level).upper()]
+            about = {"spaceId": str(ended.space_id), "runtimeId": str(ended.id), "runId": str(ended.run_id)}
+            self._note_run_ended(self._events.record(ended.run_id, level), ended.owner, about, ending)
 
     def note_ended(self, runtime_id: UUID, owner: Scope, ending: Ending, by: Origin = audit.GATEWAY) -> None:
         """Note for the audit log how a runtime ended."""

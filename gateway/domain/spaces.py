@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from gateway.domain.audit import Action, Audit
+from gateway.domain.events import Events
 from gateway.domain.identifiers import new_id, not_found
 from gateway.errors import LimitReached, RequestInvalid
 from gateway.store import accounts, ai_connections, runtimes, spaces
@@ -15,8 +16,9 @@ from gateway.store.spaces import Space
 
 
 class Spaces:
-    def __init__(self, database: Database, region: str, audit: Audit) -> None:
+    def __init__(self, database: Database, region: str, audit: Audit, events: Events) -> None:
         self._database = database
+        self._events = events
         self._region = region
         self._audit = audit
 
@@ -28,7 +30,7 @@ class Spaces:
                 if owner.subaccount_id is not None:
                     await _check_limit(connection, owner, owner.subaccount_id)
                 await _check_mounts(connection, owner, caller, values.get("mounts"))
-                return await spaces.add(
+                space = await spaces.add(
                     connection,
                     owner,
                     id=space_id,
@@ -37,6 +39,8 @@ class Spaces:
                     mounts=values.get("mounts") or {},
                     metadata=values.get("metadata"),
                 )
+        self._events.update(owner, "space.created", _about(space))
+        return space
 
     async def listed(self, scope: Scope) -> list[Space]:
         with self._audit.noting(Action.SPACE_READ):
@@ -72,8 +76,9 @@ class Spaces:
     async def remove(self, scope: Scope, space_id: UUID) -> None:
         with self._audit.noting(Action.SPACE_DELETED, space_id):
             async with self._database.begin() as connection:
-                _found(await spaces.get(connection, scope, space_id, lock=True), space_id)
+                space = _found(await spaces.get(connection, scope, space_id, lock=True), space_id)
                 await spaces.remove(connection, space_id)
+        self._events.update(space.owner, "space.deleted", _about(space))
 
 
 async def _check_limit(connection: Any, owner: Scope, subaccount_id: UUID) -> None:
@@ -118,6 +123,11 @@ def _named_connections(ai: dict[str, Any]) -> list[tuple[str, str]]:
         if default is not None:
             named.append((f"mounts.ai.defaults.{provider}.connection", default["connection"]))
     return named
+
+
+def _about(space: Space) -> dict[str, str]:
+    """What updates say of a space."""
+    return {"spaceId": str(space.id), "name": space.name}
 
 
 def _found(space: Space | None, space_id: UUID) -> Space:

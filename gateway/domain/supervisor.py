@@ -168,8 +168,8 @@ class Supervisor:
 
     async def _end(self, connection: AsyncConnection, runtime_ids: list[UUID], ending: Ending) -> None:
         """Write the end of runtimes whose browser is not here."""
-        for runtime_id, owner in await store.end(connection, runtime_ids, *endings.outcome(ending)):
-            self._runtimes.note_ended(runtime_id, owner, ending)
+        for ended in await store.end(connection, runtime_ids, *endings.outcome(ending)):
+            self._runtimes.note_ended_elsewhere(ended, ending)
 
     def _on_connected(self) -> None:
         self.wake()

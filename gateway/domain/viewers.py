@@ -18,6 +18,7 @@ from gateway.crypto.viewers import Kind, Viewer, ViewerTokens
 from gateway.domain import audit
 from gateway.domain.attachments import ViewerClose
 from gateway.domain.audit import Action, Audit, Origin
+from gateway.domain.commands import Commands
 from gateway.domain.identifiers import new_id, not_found
 from gateway.domain.runtimes import SILENT_SECONDS, Runtimes
 from gateway.errors import Conflict, Gone, LimitReached, Unauthorized, Unavailable
@@ -66,6 +67,7 @@ class Viewers:
         settings: Settings,
         gateway_id: UUID,
         audit: Audit,
+        commands: Commands,
     ) -> None:
         self._database = database
         self._tokens = tokens
@@ -73,6 +75,7 @@ class Viewers:
         self._settings = settings
         self._gateway_id = gateway_id
         self._audit = audit
+        self._commands = commands
         self._seats: set[Seat] = set()
 
     # Minting
@@ -89,13 +92,18 @@ class Viewers:
     ) -> Minted:
         """A viewer of a run that the caller can see. Raises NotFound, and Conflict for a live view of an ended run."""
         viewer_id = new_id()
-        with self._audit.noting(Action.VIEWER_MINTED, viewer_id) as noting:
+        given = {"viewerId": str(viewer_id), "control": may_control}
+        with (
+            self._audit.noting(Action.VIEWER_MINTED, viewer_id) as noting,
+            self._commands.noting(None, f"{kind.name.lower()}.create", given) as command,
+        ):
             noting.details = {"runId": str(run_id), "kind": kind.name.lower(), "control": may_control}
             async with self._database.connect() as connection:
                 found = await runtimes.run(connection, scope, run_id)
                 now = await runtimes.now(connection)
             if found is None:
                 raise not_found("run", run_id)
+            command.run_id = run_id
             if kind is Kind.LIVE and found.status != "active":
                 raise _not_live(run_id, found.status)
         self._runtimes.note_activity(found.runtime_id)

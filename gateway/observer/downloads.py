@@ -32,6 +32,8 @@ _GUID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
 _FOLDER = "downloads"
 # Between attempts at a storage or a database that does not answer.
 _PAUSES = (0.5, 2.0, 5.0)
+# After the end of a run; the launcher waits a little longer before it clears the directory.
+_END_SECONDS = 100.0
 # Pages that are looked through for the frame that has begun a download.
 _MOST_PAGES = 50
 # Of one run, downloads that are kept in mind after their end, since the browser may tell of it again.
@@ -259,8 +261,16 @@ class DownloadsOfRun:
 
     async def end(self) -> None:
         try:
-            await self._take_what_is_left()
-            await self._whole.join()
+            async with asyncio.timeout(_END_SECONDS):
+                await self._take_what_is_left()
+                await self._whole.join()
+        except TimeoutError:
+            _log.error(
+                "downloads of a run are lost", run_id=str(self._observed.run_id), waiting=self._whole.qsize() + 1
+            )
+            while not self._whole.empty():
+                message = "It could not be kept soon enough after the end of the runtime."
+                self._lost(self._whole.get_nowait(), "runtime_file.timeout", message)
         finally:
             self.close()
 

@@ -59,10 +59,13 @@ class PagesOfRun:
         self._setting_up: list[asyncio.Future[dict[str, Any]]] = []
         # Pages that were there before the connection broke.
         self._known: dict[str, _Page] = {}
+        # Until when, by the pages' clock, what they said is told: a page that one comes to says all of it again.
+        self._said = self._said_before = 0.0
 
     async def resume(self) -> None:
         devtools = self._observation.devtools
         self._sessions.clear()
+        self._said_before = self._said
         before, self._pages = self._pages, {}
         session = (await devtools.call("Target.attachToBrowserTarget"))["sessionId"]
         devtools.listen(self._hear_browser, session, self._of_browser.keys())
@@ -124,6 +127,11 @@ class PagesOfRun:
             data = {**page.about(self._masking), "status": params["status"], "errorCode": params["errorCode"]}
             self._record.note("page.crash", data, page_id=params["targetId"])
 
+    def is_new(self, said: float) -> bool:
+        """Whether what a page said at this time is not told yet."""
+        self._said = max(self._said, said)
+        return said > self._said_before
+
     def attached(self, params: dict[str, Any], page_id: str | None = None) -> None:
         """We have a session with a page, or, of the page `page_id`, with something that is within it."""
         info, id_ = params["targetInfo"], params["sessionId"]
@@ -174,7 +182,7 @@ class _Request:
 
     __slots__ = ("began", "from_cache", "resource_type", "response", "size", "url")
 
-    def __init__(self, began: float, url: str, resource_type: str | None) -> None:
+    def __init__(self, began: float | None, url: str, resource_type: str | None) -> None:
         self.began = began
         self.url = url
         self.resource_type = resource_type
@@ -211,6 +219,8 @@ class _Session:
         if self._full:
             asked.append(devtools.start("Target.setAutoAttach", _auto_attach(_WITHIN), self._id))
         if waits:
+            # Behind the others, and not after their answers, which a page that waits does not give. If the connection
+            # breaks, Chromium lets it go.
             asked.append(devtools.start("Runtime.runIfWaitingForDebugger", None, self._id))
         return asked
 
@@ -262,7 +272,23 @@ class _Session:
             request.from_cache = True
 
     def _response(self, params: dict[str, Any]) -> None:
-        self._respond(params["requestId"], params["response"])
+        id_, response = params["requestId"], params["response"]
+        if id_ not in self._requests:
+            self._request_missed(id_, response, params.get("type"))
+        self._respond(id_, response)
+
+    def _request_missed(self, id_: str, response: dict[str, Any], kind: str | None) -> None:
+        """A request that was under way before we came: of some pages it is, although they wait."""
+        url: str = response["url"]
+        if url.startswith("data:") and not self._full:
+            return
+        timing = response.get("timing")
+        masked = self._masking.url(url)
+        self._begin(id_, _Request(timing["requestTime"] if timing else None, masked, kind))
+        if self._allows("network.request"):
+            self._note(
+                "network.request", {"requestId": id_, "url": masked, "resourceType": kind}, page_id=self._page_id
+            )
 
     def _respond(self, id_: str, response: dict[str, Any]) -> None:
         """The head of a response; it is told with its end, when its size and its time are known."""
@@ -293,7 +319,7 @@ class _Session:
         if request is None or request.response is None or not self._allows("network.response"):
             return
         data = request.response
-        if ended is not None:
+        if ended is not None and request.began is not None:
             data["duration"] = _milliseconds(ended - request.began)
         if size is not None:
             data["size"] = int(size)
@@ -310,8 +336,9 @@ class _Session:
             "resourceType": request.resource_type,
             "errorText": params["errorText"],
             "canceled": params.get("canceled", False),
-            "duration": _milliseconds(params["timestamp"] - request.began),
         }
+        if request.began is not None:
+            data["duration"] = _milliseconds(params["timestamp"] - request.began)
         if reason := params.get("blockedReason"):
             data["blockedReason"] = reason
         if request.response is not None:
@@ -345,7 +372,7 @@ class _Session:
     # What a page says
 
     def _console(self, params: dict[str, Any]) -> None:
-        if not self._allows("console.message"):
+        if not self._pages.is_new(params["timestamp"]) or not self._allows("console.message"):
             return
         arguments = params["args"][:_MOST_ARGUMENTS]
         text = self._masking.text(" ".join(map(_in_words, arguments)))
@@ -356,7 +383,7 @@ class _Session:
         self._note("console.message", data, page_id=self._page_id)
 
     def _error(self, params: dict[str, Any]) -> None:
-        if not self._allows("page.error"):
+        if not self._pages.is_new(params["timestamp"]) or not self._allows("page.error"):
             return
         details = params["exceptionDetails"]
         exception = details.get("exception")

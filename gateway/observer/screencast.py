@@ -32,7 +32,7 @@ _OF_PICTURES = {"Page.screencastFrame", "Page.screencastVisibilityChanged"}
 _MOST_UNDER_WAY = 3
 # After which a silent cast that may have lost its last frame is begun anew.
 _SILENCE_SECONDS = 0.05
-# Between two frames that somebody wants, from which on it is cheaper to end a cast for so long than to leave frames unacknowledged.
+# Between two wanted frames, from which on it is cheaper to end a cast for so long than to leave frames unacknowledged.
 _SLOW_SECONDS = 0.1
 # Titles are not told when they change.
 _LOOK_SECONDS = 0.5
@@ -140,7 +140,7 @@ class Screencasts:
 
     @property
     def active(self) -> str | None:
-        """The tab that was opened, navigated, brought to the front or used last; None when there is none."""
+        """The tab that was opened, brought to the front or worked in last, by whomever; None when there is none."""
         return self._used[-1] if self._used else None
 
     def listen(self, listener: TabListener) -> None:
@@ -232,8 +232,6 @@ class Screencasts:
             self._follow()
             return
         self._tell("changed", tab)
-        if tab.url != known.url:
-            self.used(tab.id)
 
     def _gone(self, tab_id: str) -> None:
         tab = self._tabs.pop(tab_id, None)
@@ -296,6 +294,7 @@ class Subscription:
     def __init__(self, screencasts: Screencasts, listener: FrameListener, wanted: str | None, fps: float) -> None:
         self._screencasts = screencasts
         self._cast: _Cast | None = None
+        self._rests = False
         self.listener = listener
         self.wanted = wanted
         # May change at any time.
@@ -317,8 +316,15 @@ class Subscription:
         if self._cast is not None:
             self._cast.leave(self)
         self._cast = None if shown is None else self._screencasts._cast(shown)
-        if self._cast is not None:
+        if self._cast is not None and not self._rests:
             self._cast.enter(self)
+
+    def rest(self, rests: bool) -> None:
+        """Get no pictures for a while, as one who looks away; they cost nothing then."""
+        if rests != self._rests:
+            self._rests = rests
+            if self._cast is not None:
+                (self._cast.leave if rests else self._cast.enter)(self)
 
     def close(self) -> None:
         """As often as one likes."""
@@ -443,7 +449,7 @@ class _Cast:
         loop = asyncio.get_running_loop()
         last, frame = self._last, _read(self.tab_id, params)
         self._last = frame
-        wanted = 1 / max(each.fps for each in self._looking)
+        wanted = 1 / max((each.fps for each in self._looking), default=math.inf)
         is_slow, seconds = wanted >= _SLOW_SECONDS, max(self._seconds, wanted)
         number, begin = params["sessionId"], self._begin
         if is_slow and last is not None and frame.jpeg == last.jpeg:
@@ -511,6 +517,7 @@ class ScreencastWatcher:
 
     async def begin(self, observation: Observation) -> Screencasts:
         screencasts = Screencasts(observation, self._settings)
+        observation.observed.clients.on_work = screencasts.used
         await screencasts.resume()
         return screencasts
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store.database import no_database
 from gateway.store.notifications import EVENTS
 
 # One that stands still in the midst of a batch loses its session, and with it its streams, so that others go on.
@@ -22,21 +20,21 @@ _LONGEST_IDLE = "10s"
 # A notification has less than 8000 bytes, and an id with its comma 37.
 _IDS_A_NOTIFICATION = 200
 
-# A row without its number: what it has is in the order of `_COLUMNS`, `data` as the text of JSON.
+# A row without its number: what `_COLUMNS` has behind it, in that order, and `data` as the text of JSON.
 Fresh = tuple[UUID, UUID, datetime, str, str, str | None, UUID | None, UUID | None, bool, str]
-_COLUMNS = (
-    "sequence",
-    "stream_id",
-    "id",
-    "time",
-    "type",
-    "category",
-    "page_id",
-    "connection_id",
-    "subaccount_id",
-    "in_activity",
-    "data",
-)
+_COLUMNS = {
+    "sequence": "bigint",
+    "stream_id": "uuid",
+    "id": "uuid",
+    "time": "timestamptz",
+    "type": "text",
+    "category": "text",
+    "page_id": "text",
+    "connection_id": "uuid",
+    "subaccount_id": "uuid",
+    "in_activity": "boolean",
+    "data": "text",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +102,7 @@ _HOLD = text(
     """
 )
 _AT = text("SELECT id FROM events WHERE stream_id = :stream_id AND sequence = :sequence")
-_COMMANDS = {
+_COMMAND_COLUMNS = {
     "id": "uuid",
     "run_id": "uuid",
     "name": "text",
@@ -117,15 +115,25 @@ _COMMANDS = {
     "created_at": "timestamptz",
     "finished_at": "timestamptz",
 }
-_INSERT_COMMANDS = text(
-    f"""
-    INSERT INTO run_commands ({", ".join(_COMMANDS)})
-    SELECT {", ".join("CAST(input AS jsonb)" if name == "input" else name for name in _COMMANDS)}
-    FROM unnest({", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in _COMMANDS.items())}) AS told
-        ({", ".join(_COMMANDS)})
-    ON CONFLICT (id) DO NOTHING
+
+
+def _insert(table: str, columns: dict[str, str], json: str, otherwise: str = "") -> TextClause:
+    """A statement that adds many rows, given by column; `json` is the column that has JSON.
+
+    Not COPY: who stands still in the midst of one is not idle, and would hold its locks for as long as it likes.
     """
-)
+    return text(
+        f"""
+        INSERT INTO {table} ({", ".join(columns)})
+        SELECT {", ".join(f"CAST({name} AS jsonb)" if name == json else name for name in columns)}
+        FROM unnest({", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in columns.items())}) AS told
+            ({", ".join(columns)}) {otherwise}
+        """
+    )
+
+
+_INSERT_EVENTS = _insert("events", _COLUMNS, "data")
+_INSERT_COMMANDS = _insert("run_commands", _COMMAND_COLUMNS, "input", "ON CONFLICT (id) DO NOTHING")
 _OFF = text(
     """
     SELECT runs.id FROM runs JOIN runtimes ON runtimes.id = runs.runtime_id
@@ -143,7 +151,7 @@ async def append(connection: AsyncConnection, batch: Batch, level: str) -> None:
     if batch.first is not None and await _is_written(connection, *batch.first):
         return
     if batch.commands:
-        columns = {name: [command[name] for command in batch.commands] for name in _COMMANDS}
+        columns = {name: [command[name] for command in batch.commands] for name in _COMMAND_COLUMNS}
         await connection.execute(_INSERT_COMMANDS, columns)
         commands = {command["id"]: command["run_id"] for command in batch.commands}
         off = await _off(connection, set(commands.values()), level)
@@ -167,7 +175,7 @@ async def append(connection: AsyncConnection, batch: Batch, level: str) -> None:
         numbers[event[0]] = number = numbers[event[0]] + 1
         rows.append((number, *event))
     batch.first = (rows[0][1], rows[0][0], rows[0][2])
-    await _copy(connection, rows)
+    await connection.execute(_INSERT_EVENTS, dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
 
 
 async def _is_written(connection: AsyncConnection, stream_id: UUID, sequence: int, event_id: UUID) -> bool:
@@ -175,16 +183,6 @@ async def _is_written(connection: AsyncConnection, stream_id: UUID, sequence: in
     await connection.execute(_HOLD, {"stream_id": stream_id})
     found = await connection.execute(_AT, {"stream_id": stream_id, "sequence": sequence})
     return found.scalar() == event_id
-
-
-async def _copy(connection: AsyncConnection, rows: Sequence[tuple[Any, ...]]) -> None:
-    driver: Any = (await connection.get_raw_connection()).driver_connection
-    try:
-        await driver.copy_records_to_table("events", records=rows, columns=_COLUMNS)
-    except asyncpg.InterfaceError as error:
-        if driver.is_closed():
-            raise no_database() from error
-        raise
 
 
 def _payloads(stream_ids: list[UUID]) -> list[str]:

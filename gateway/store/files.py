@@ -10,13 +10,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, exists, func, insert, select, text
+from sqlalchemy import ColumnElement, Text, delete, func, insert, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.scope import Scope
-from gateway.store.tables import files, recordings, spaces, subaccounts
+from gateway.store.tables import files, spaces, subaccounts
 
-# Of a path, what is indexed.
+# Of a path, what is indexed; a literal, since an index on an expression knows no parameters.
 _INDEXED = 512
 
 
@@ -46,7 +46,7 @@ class Used:
 
 
 _COLUMNS = tuple(files.c[name] for name in File.__slots__)
-_BEGINNING = func.left(files.c.path, _INDEXED)
+_BEGINNING: ColumnElement[str] = literal_column(f'"left"(files.path, {_INDEXED})', Text)
 # One that has expired is gone, though its row may be there until the next sweep.
 LIVES = text("(files.expires_at IS NULL OR files.expires_at > now())")
 
@@ -188,11 +188,15 @@ async def remove_expired(connection: AsyncConnection, most: int) -> list[str]:
 
 async def without_row(connection: AsyncConnection, keys: list[str]) -> list[str]:
     """Which of these objects belong to no file and no recording."""
-    given = select(func.unnest(keys).label("key")).subquery()
     rows = await connection.execute(
-        select(given.c.key).where(
-            ~exists().where(files.c.object_key == given.c.key), ~exists().where(recordings.c.object_key == given.c.key)
-        )
+        text(
+            """
+            SELECT key FROM unnest(CAST(:keys AS text[])) AS given (key)
+            WHERE NOT EXISTS (SELECT FROM files WHERE object_key = key)
+                AND NOT EXISTS (SELECT FROM recordings WHERE object_key = key)
+            """
+        ),
+        {"keys": keys},
     )
     return list(rows.scalars())
 

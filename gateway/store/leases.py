@@ -20,6 +20,9 @@ from gateway.store.tables import lease_sockets, leases
 @dataclass(frozen=True, slots=True)
 class Lease:
     id: UUID
+    organization_id: UUID
+    subaccount_id: UUID | None
+    space_id: UUID
     runtime_id: UUID
     run_id: UUID
     protocol: str
@@ -28,6 +31,10 @@ class Lease:
     closed_at: datetime | None
     revoked_at: datetime | None
     status: str
+
+    @property
+    def owner(self) -> Scope:
+        return Scope(self.organization_id, self.subaccount_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +129,9 @@ _MINT = text(
         SELECT :id, organization_id, subaccount_id, space_id, id, run_id, :protocol, :options,
             :prefix, :digest, now() + :ttl * interval '1 second'
         FROM target WHERE status = 'active' AND desired = 'active'
-        RETURNING id, run_id, created_at, expires_at
+        RETURNING id, organization_id, subaccount_id, space_id, runtime_id, run_id, protocol, created_at, expires_at
     )
-    SELECT target.status, minted.id, minted.run_id, minted.created_at, minted.expires_at
-    FROM target LEFT JOIN minted ON true
+    SELECT target.status, minted.* FROM target LEFT JOIN minted ON true
     """
 ).bindparams(bindparam("options", type_=JSONB))
 
@@ -227,11 +233,9 @@ async def mint(connection: AsyncConnection, scope: Scope, *, runtime_id: UUID, *
     row = (await connection.execute(_MINT, {**scope.columns(), "runtime_id": runtime_id, **values})).first()
     if row is None:
         return None
-    status, lease_id, run_id, created_at, expires_at = row
-    if lease_id is None:
-        return Minting(status, None)
-    lease = Lease(lease_id, runtime_id, run_id, values["protocol"], created_at, expires_at, None, None, "active")
-    return Minting(status, lease)
+    status, *minted = row
+    made: list[Any] = [*minted, None, None, "active"]
+    return Minting(status, None if minted[0] is None else Lease(*made))
 
 
 async def by_prefix(connection: AsyncConnection, prefix: str, silent_seconds: int) -> LeaseOnFile | None:
@@ -330,23 +334,23 @@ async def usage(connection: AsyncConnection, lease_id: UUID, newest: int) -> Usa
 
 async def revoke(
     connection: AsyncConnection, scope: Scope, space_id: UUID, runtime_id: UUID, lease_id: UUID
-) -> tuple[Lease, str] | None:
+) -> tuple[Lease, str, bool] | None:
     """Revoke, and tell all gateways; the first time of revoking stays.
 
-    Returns the lease and the prefix that its sockets are known by.
+    Returns the lease, the prefix that its sockets are known by, and whether this was the first time.
     """
     # A clock that goes on, for an admission that this waits for was before it.
     revoked = (
         update(leases)
         .where(*_one(scope, space_id, runtime_id, lease_id))
         .values(revoked_at=func.coalesce(leases.c.revoked_at, func.clock_timestamp()))
-        .returning(*_COLUMNS, leases.c.prefix)
+        .returning(*_COLUMNS, leases.c.prefix, (leases.c.revoked_at >= func.statement_timestamp()).label("first"))
         .cte("revoked")
     )
     row = (
         await connection.execute(select(*revoked.c, func.pg_notify(REVOKED, revoked.c.prefix)).select_from(revoked))
     ).first()
-    return (Lease(*row[:-2]), row[-2]) if row else None
+    return (Lease(*row[:-3]), row[-3], row[-2]) if row else None
 
 
 def _one(scope: Scope, space_id: UUID, runtime_id: UUID, lease_id: UUID) -> tuple[ColumnElement[bool], ...]:

@@ -23,7 +23,7 @@ import structlog
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
 
-from gateway.errors import Unavailable
+from gateway.errors import ConfigurationError, Unavailable
 from gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -66,13 +66,20 @@ class Objects:
 
     @classmethod
     def of(cls, settings: Settings) -> Objects:
+        """Where the settings say; raises ConfigurationError for a directory that can't be."""
         url = settings.files_url
         if url is not None and url.startswith("s3://"):
             return cls(_bucket(settings, url), None, url)
         directory = Path(unquote(urlsplit(url).path)) if url else settings.data_dir.absolute() / "files"
-        directory.mkdir(parents=True, exist_ok=True)
-        # Objects are made readable for all; nobody else gets as far as this.
-        directory.chmod(0o700)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            if url is None:
+                # Objects are made readable for all; nobody else gets as far as this.
+                directory.chmod(0o700)
+        except OSError as error:
+            raise ConfigurationError(
+                f"The directory of files {str(directory)!r} can't be used ({error.strerror}); see GATEWAY_FILES_URL."
+            ) from error
         return cls(LocalStore(prefix=directory, automatic_cleanup=True), directory, str(directory))
 
     async def put(self, key: str, chunks: AsyncIterator[bytes]) -> int:
@@ -170,6 +177,8 @@ def _bucket(settings: Settings, url: str) -> S3Store:
     if settings.files_access_key is not None and settings.files_secret_key is not None:
         config["access_key_id"] = settings.files_access_key
         config["secret_access_key"] = settings.files_secret_key
+        if settings.files_session_token is not None:
+            config["session_token"] = settings.files_session_token
     return S3Store(
         parts.netloc,
         prefix=parts.path.strip("/") or None,

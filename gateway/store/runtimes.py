@@ -61,6 +61,22 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class EndedRuntime:
+    """A runtime whose end was written now. `event_level` is what its config says, `run_id` None where none began."""
+
+    id: UUID
+    organization_id: UUID
+    subaccount_id: UUID | None
+    space_id: UUID
+    run_id: UUID | None
+    event_level: str | None
+
+    @property
+    def owner(self) -> Scope:
+        return Scope(self.organization_id, self.subaccount_id)
+
+
+@dataclass(frozen=True, slots=True)
 class PlaceOfRun:
     """Where a run's browser is; `host_url` is None where its gateway is not heard of, or can't be reached by others."""
 
@@ -221,10 +237,10 @@ async def want_stopped(
 
 async def end(
     connection: AsyncConnection, runtime_ids: list[UUID], status: str, code: str, message: str
-) -> list[tuple[UUID, Scope]]:
+) -> list[EndedRuntime]:
     """Live becomes `status` ('stopped' or 'failed'), runs end with the cause, leases close, the proxy's password goes.
 
-    Returns those that it ended, and whose they were.
+    Returns those that it ended.
     """
     rows = await connection.execute(
         text(
@@ -233,10 +249,11 @@ async def end(
                 UPDATE runtimes SET status = :status, desired = 'stopped', end_code = :code, end_message = :message,
                     devtools_url = NULL, ended_at = now(), updated_at = now()
                 WHERE id = ANY(:ids) AND status IN ('starting', 'active')
-                RETURNING id, organization_id, subaccount_id
+                RETURNING id, organization_id, subaccount_id, space_id, config ->> 'events' AS event_level
             ), finished AS (
                 UPDATE runs SET status = :status, end_code = :code, end_message = :message, finished_at = now()
                 FROM ended WHERE runs.runtime_id = ended.id AND runs.status = 'active'
+                RETURNING runs.id, runs.runtime_id
             ), closed AS (
                 UPDATE leases SET closed_at = now()
                 FROM ended WHERE leases.runtime_id = ended.id AND closed_at IS NULL AND revoked_at IS NULL
@@ -244,12 +261,19 @@ async def end(
             ), forgotten AS (
                 DELETE FROM secrets USING ended WHERE secrets.id = ended.id
             )
-            SELECT id, organization_id, subaccount_id FROM ended
+            SELECT ended.id, organization_id, subaccount_id, space_id, finished.id, event_level
+            FROM ended LEFT JOIN finished ON finished.runtime_id = ended.id
             """
         ),
         {"ids": runtime_ids, "status": status, "code": code, "message": message},
     )
-    return [(row[0], Scope(row[1], row[2])) for row in rows]
+    return [EndedRuntime(*row) for row in rows]
+
+
+async def end_code(connection: AsyncConnection, runtime_id: UUID) -> str | None:
+    """How a runtime ended; None while it has not, or where it is gone."""
+    found = await connection.execute(select(runtimes.c.end_code).where(runtimes.c.id == runtime_id))
+    return found.scalar()
 
 
 async def write_usage(connection: AsyncConnection, usage: dict[UUID, Totals]) -> None:

@@ -111,7 +111,7 @@ class FrameFollower:
     What it returns ends with a whole frame, always. A frame of which only a part has come leaves as a fragment of what
     is there, so no frame is ever left half sent, and a close frame can follow at once, in the midst of a message too.
     Pings and close frames are for us, are taken out, and are found in `controls`. Whole events of the name
-    `Target.attachedToTarget` pass and are found in `attached` as well.
+    `Target.attachedToTarget`, none of which is shorter than 126 bytes, pass and are found in `attached` as well.
     """
 
     __slots__ = ("_held", "_largest", "_left", "_left_fin", "_open", "_piece", "_size", "attached", "controls")
@@ -150,11 +150,11 @@ class FrameFollower:
                 return (data,)
             if _TEXT < first < _TEXT_126 and end == 2 + first - _TEXT:
                 return (data,)
-        if not self._left and self._whole_messages(data, 0, end) == end:
+        position = self._whole_messages(data, 0, end) if not self._left else 0
+        if position == end:
             return (data,)
         view = memoryview(data)
-        out: list[Buffer] = []
-        position = 0
+        out: list[Buffer] = [view[:position]] if position else []
         while position < end:
             if self._left:
                 position = self._continued(view, position, end, out)

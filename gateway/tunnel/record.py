@@ -62,9 +62,18 @@ ACTING = frozenset(_ACTING.split()) | {
 
 # Commands that tell of sessions, whatever is recorded.
 _OF_SESSIONS = frozenset({"Page.enable", "Page.disable", "Target.detachFromTarget"})
+# Commands that say in which page a client works, whatever is recorded.
+_OF_WORK = frozenset(method for method in KNOWN if method.startswith("Input.")) | {
+    "DOM.setFileInputFiles",
+    "Page.bringToFront",
+    "Page.navigate",
+    "Page.navigateToHistoryEntry",
+    "Page.reload",
+    "Target.activateTarget",
+}
 # Heard whatever is recorded: what becomes of downloads is known to those that keep them.
 _DOWNLOADS = "Browser.setDownloadBehavior"
-_ALWAYS = _OF_SESSIONS | {_DOWNLOADS}
+_ALWAYS = _OF_SESSIONS | _OF_WORK | {_DOWNLOADS}
 # Sessions whose pages are kept in mind; which page one beyond it is of is not known.
 _MOST_SESSIONS = 4096
 _METHOD = re.compile(r"[A-Za-z]{1,40}\.[A-Za-z]{1,80}")
@@ -134,7 +143,16 @@ class SocketRecord:
                 return
         elif method == _DOWNLOADS and refused is None:
             self._download_wishes.heard(message.get("params", {}))
+        elif method in _OF_WORK and refused is None:
+            self._works(method, session, message)
         self._note(method, session, refused)
+
+    def _works(self, method: str, session: str, message: dict[str, Any]) -> None:
+        page = self._pages.get(session)
+        if method == "Target.activateTarget":
+            page = message.get("params", {}).get("targetId")
+        if isinstance(page, str):
+            self._clients.work_in(page)
 
     def _note(self, method: str, session: str, refused: str | None) -> None:
         # What a client made up may have anything in it.

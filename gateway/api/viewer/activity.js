@@ -21,9 +21,7 @@ export class Activity {
   /** Follow a stream of server-sent events, which the browser itself connects again. */
   follow(address) {
     const stream = new EventSource(address);
-    const read = (event) => this.add(JSON.parse(event.data));
-    stream.addEventListener("message", read);
-    stream.addEventListener("activity", read);
+    stream.addEventListener("message", (event) => this.add(JSON.parse(event.data)));
     return stream;
   }
 

@@ -68,6 +68,10 @@ function greet(hello) {
     stream = new Activity(part("entries")).follow(new URL(hello.activityStream, location.href));
     resize();
   }
+  if (!state.follows && state.shown) {
+    // After a break the gateway knows nothing of what was chosen.
+    socket.send({ type: "show", tab: state.shown });
+  }
   tell("live", mayControl ? "Live, with control" : "Live");
   watchTime();
 }
