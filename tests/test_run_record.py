@@ -74,8 +74,9 @@ class Script:
             await self.person.sees((red, green, blue), 0.5, 0.5)
             return "navigation", f"number={number}&"
         if number % 25 == 24:
-            async with page.expect_download():
+            async with page.expect_download() as download:
                 await page.click("#download")
+            assert await (await download.value).failure() is None
             return "download", DOWNLOAD_NAME
         if number % 5 == 1:
             async with page.expect_console_message():
