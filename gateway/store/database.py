@@ -118,8 +118,8 @@ def _unavailable() -> Any:
 
 
 def _raise_if_cancelled(error: Exception) -> None:
-    """A connection that is being opened tells its cancellation as its own timeout; whoever goes on after one that failed
-    would then go on for ever."""
+    """A connection that is being opened tells its cancellation as its own timeout; whoever goes on after one that
+    failed would then go on for ever."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError from error
