@@ -174,12 +174,12 @@ async def build(
     attachments = Attachments()
     access = Access(database, issuer, audit)
     events = Events(database, kept=settings.events_kept, level=settings.event_level)
-    event_streams = EventStreams(database, settings.max_event_streams)
+    event_streams = EventStreams(database, settings.max_event_streams, settings.events_days)
     files = Files(database, await asyncio.to_thread(Objects.of, settings), settings, audit, events)
     run_artifacts = Artifacts(database, files, audit)
+    commands = Commands(database, events)
     recordings = Recordings(database, files, events, settings, gateway_id)
     observers = BrowserObservers(_watchers(settings, run_artifacts, recordings) if watchers is None else watchers)
-    commands = Commands(database, events)
     living = Runtimes(
         database, secrets, launcher, attachments, settings, gateway_id, audit, events, commands, observers
     )

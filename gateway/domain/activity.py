@@ -92,7 +92,7 @@ _SENTENCES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "page.crash": _about("A page crashed", "url"),
     "page.error": _about("A page had an error", "text"),
     "dialog": _about("A page showed a dialog", "message", "type"),
-    "download": _about("A page offered a download", "name", "filename", "url"),
+    "download": lambda data: f"A download {data.get('state', 'began')}: {data.get('name', '')}",
     "network.refused": _about("A page was refused an address", "target", "rule"),
     "artifact.created": _about("A file was kept", "name"),
     "tool.command": _command,

@@ -21,6 +21,10 @@ _PAGE = 200
 # Between looks at all streams that are followed, for what no notification told.
 _LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
+# Old events go in batches, with pauses between them while there are more.
+_REMOVED_AT_ONCE = 5000
+_REMOVE_SECONDS = 60.0
+_REMOVE_PAUSE_SECONDS = 0.2
 _RETRY_LIMIT_SECONDS = 5
 # In which the stream of a run that has ended says so, if it ever does.
 _END_SECONDS = 10.0
@@ -29,10 +33,11 @@ Over = Callable[[], Awaitable[bool]]
 
 
 class EventStreams:
-    """Reads streams. At most `most` are followed at once."""
+    """Reads streams, and removes what is older than `days`. At most `most` are followed at once."""
 
-    def __init__(self, database: Database, most: int) -> None:
+    def __init__(self, database: Database, most: int, days: int) -> None:
         self._database = database
+        self._days = days
         self._most = most
         self._followers: dict[UUID, set[asyncio.Event]] = {}
         self._heads: dict[UUID, int] = {}
@@ -72,6 +77,20 @@ class EventStreams:
                     self._heads[stream_id] = last
                     self._wake(stream_id)
             self._heads = {stream_id: last for stream_id, last in self._heads.items() if stream_id in self._followers}
+
+    async def remove_old(self) -> None:
+        """Remove what is old, a batch at a time, again and again; returns never."""
+        while True:
+            try:
+                async with self._database.connect() as connection:
+                    removed = await store.remove_old(connection, self._days, _REMOVED_AT_ONCE)
+            except Unavailable as error:
+                _log.warning("old events can't be removed yet", error=error.message)
+                removed = 0
+            except Exception:
+                _log.exception("old events can't be removed")
+                removed = 0
+            await asyncio.sleep(_REMOVE_SECONDS if removed < _REMOVED_AT_ONCE else _REMOVE_PAUSE_SECONDS)
 
     def _wake(self, stream_id: UUID) -> None:
         for woken in self._followers.get(stream_id, ()):

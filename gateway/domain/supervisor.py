@@ -90,7 +90,8 @@ class Supervisor:
             if left:
                 await self._end(connection, left, self.earlier_end)
                 _log.warning("an earlier process left runtimes live", runtimes=len(left), code=self.earlier_end.code)
-        works = (self._run(), self.notifications.run(), self._event_streams.look())
+        streams = self._event_streams
+        works = (self._run(), self.notifications.run(), streams.look(), streams.remove_old())
         self._tasks = [asyncio.create_task(work) for work in works]
 
     async def stop(self) -> None:

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -104,6 +105,9 @@ class Screencasts:
         self._listeners: list[TabListener] = []
         self._looking: asyncio.Task[None] | None = None
         self.ended = asyncio.Event()
+        self._viewers = 0
+        self._left_alone = asyncio.Event()
+        self._left_alone.set()
 
     @staticmethod
     def of(observation: Observation) -> Screencasts | None:
@@ -130,6 +134,20 @@ class Screencasts:
             self._looking.cancel()
         for cast in self._casts.values():
             cast.forget()
+        # What viewers say of their ends is of the run, too.
+        await self._left_alone.wait()
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """A viewer is there for the block, which ends soon after the browser has."""
+        self._viewers += 1
+        self._left_alone.clear()
+        try:
+            yield
+        finally:
+            self._viewers -= 1
+            if not self._viewers:
+                self._left_alone.set()
 
     # Tabs
 

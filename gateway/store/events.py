@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -285,3 +285,89 @@ async def is_over(connection: AsyncConnection, run_id: UUID, seconds: float) -> 
         {"run_id": run_id, "seconds": seconds},
     )
     return over.scalar() is not False
+
+
+# Removing what is old
+
+# Of all gateways on the database one removes at a time.
+_LOCK = 0x6761746577617903
+# A stream whose run is gone goes after so long: the last of it may come after the run went.
+_GONE_AFTER = timedelta(minutes=10)
+
+_OLD = text(
+    """
+    SELECT stream_id FROM event_counters WHERE oldest < now() - :days * interval '1 day'
+    ORDER BY oldest LIMIT :limit
+    """
+)
+_GONE = text(
+    """
+    SELECT stream_id FROM event_counters
+    WHERE oldest < now() - CAST(:after AS interval)
+        AND NOT EXISTS (SELECT FROM runs WHERE runs.id = stream_id)
+        AND NOT EXISTS (SELECT FROM organizations WHERE organizations.id = stream_id)
+    ORDER BY oldest LIMIT :limit
+    """
+)
+_REMOVE = text(
+    """
+    DELETE FROM events WHERE stream_id = :stream_id AND sequence IN (
+        SELECT sequence FROM (
+            SELECT sequence, time FROM events WHERE stream_id = :stream_id ORDER BY sequence LIMIT :limit
+        ) AS first WHERE time < now() - :days * interval '1 day'
+    )
+    """
+)
+# No writer waits for more than this one row. Where events came in the meantime, which the look for them has not seen,
+# it stays as it is.
+_SET_OLDEST = text(
+    """
+    UPDATE event_counters SET oldest = (
+        SELECT time FROM events WHERE events.stream_id = :stream_id ORDER BY sequence LIMIT 1
+    ) WHERE stream_id = :stream_id
+        AND last = (SELECT seen.last FROM event_counters AS seen WHERE seen.stream_id = :stream_id)
+    """
+)
+_FORGET = text(
+    "DELETE FROM event_counters WHERE stream_id = :stream_id AND oldest IS NULL"
+    " AND NOT EXISTS (SELECT FROM events WHERE events.stream_id = :stream_id)"
+)
+_REMOVE_COMMANDS = text(
+    """
+    DELETE FROM run_commands WHERE id IN (
+        SELECT id FROM run_commands WHERE created_at < now() - :days * interval '1 day' LIMIT :limit
+    )
+    """
+)
+_REMOVE_COMMANDS_OF = text("DELETE FROM run_commands WHERE run_id = :stream_id")
+
+
+async def remove_old(connection: AsyncConnection, days: int, limit: int) -> int:
+    """Remove events and commands that are older, and those of runs that are gone, about `limit` of them at most, each
+    statement by itself. Returns how many; 0 also where another gateway is at it."""
+    if not (await connection.execute(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK})).scalar():
+        return 0
+    try:
+        return await _remove_old(connection, days, limit)
+    finally:
+        await connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+
+
+async def _remove_old(connection: AsyncConnection, days: int, limit: int) -> int:
+    removed = (await connection.execute(_REMOVE_COMMANDS, {"days": days, "limit": limit})).rowcount
+    gone = (await connection.execute(_GONE, {"after": _GONE_AFTER, "limit": limit})).scalars().all()
+    old = (await connection.execute(_OLD, {"days": days, "limit": limit})).scalars().all()
+    for stream_id in dict.fromkeys((*gone, *old)):
+        values = {"stream_id": stream_id}
+        # Of a run that is gone all is old.
+        those = {**values, "days": 0 if stream_id in gone else days, "limit": limit}
+        of_stream = (await connection.execute(_REMOVE, those)).rowcount
+        removed += of_stream
+        if stream_id not in gone or of_stream < limit:
+            await connection.execute(_SET_OLDEST, values)
+        if stream_id in gone and of_stream < limit:
+            await connection.execute(_REMOVE_COMMANDS_OF, values)
+            await connection.execute(_FORGET, values)
+        if removed >= limit:
+            break
+    return removed
