@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import av
+import httpx
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
@@ -19,6 +20,7 @@ from gateway.launchers import browsers
 from gateway.store.database import Database
 from tests.live import Person, adopts_orphans_no_longer, live_gateway
 from tests.pages import DOWNLOAD_NAME, PageServer
+from tests.pictures import colour
 from tests.waiting import until
 
 STEPS = 50
@@ -52,13 +54,37 @@ def colour_of(step: int) -> tuple[int, int, int]:
     return (step * 97 % 200 + 40, step * 61 % 200 + 40, step * 31 % 200 + 40)
 
 
+class Recording:
+    """What is on the recording of a run that still lives."""
+
+    def __init__(self, api: httpx.AsyncClient, player: str) -> None:
+        self._api = api
+        self._player = player
+        self._next = 0
+
+    async def has(self, wanted: tuple[int, int, int]) -> None:
+        """Return once a picture of this colour is on it, behind those that were looked at."""
+
+        async def is_there() -> bool:
+            fresh = (await self._api.get(f"{self._player}/frames?from={self._next}")).raise_for_status().json()
+            for number, _, _ in fresh["frames"]:
+                jpeg = (await self._api.get(f"{self._player}/frames/{number}")).raise_for_status().content
+                self._next = number + 1
+                if near(colour(jpeg, 40, 40), wanted):
+                    return True
+            return False
+
+        await until(is_there, f"{wanted} is recorded")
+
+
 class Script:
     """What a client does, step by step, and by which event of the record each step is known."""
 
-    def __init__(self, page: Page, pages: PageServer, person: Person) -> None:
+    def __init__(self, page: Page, pages: PageServer, person: Person, recording: Recording) -> None:
         self.page = page
         self.pages = pages
         self.person = person
+        self.recording = recording
         page.on("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
 
     async def run(self) -> list[tuple[str, str]]:
@@ -72,6 +98,7 @@ class Script:
             url = self.pages.url(f"/step?number={number}&colour={red:02x}{green:02x}{blue:02x}")
             await page.goto(url)
             await self.person.sees((red, green, blue), 0.5, 0.5)
+            await self.recording.has((red, green, blue))
             return "navigation", f"number={number}&"
         if number % 25 == 24:
             async with page.expect_download() as download:
@@ -105,7 +132,8 @@ async def test_all_that_is_kept_of_a_run_tells_one_story(
             person = await Person.at(browser, pages.url("/blank"), view["iframeUrl"])
             async with async_playwright() as playwright:
                 client = await playwright.chromium.connect_over_cdp(lease.url)
-                steps = await Script(client.contexts[0].pages[0], pages, person).run()
+                recording = Recording(remote.api, (await remote.post(f"{run}/recording", {}))["iframeUrl"])
+                steps = await Script(client.contexts[0].pages[0], pages, person, recording).run()
                 await client.close()
             await remote.post(f"{runtime}/stop", {})
 
@@ -183,12 +211,12 @@ def assert_activity_is_of(events: list[Told], activity: Told) -> None:
 
 def assert_commands_fit(events: list[Told], commands: list[Told]) -> None:
     names = [command["name"] for command in commands]
-    assert names == ["connections.create", "live.create", "runtimes.stop"]
+    assert names == ["connections.create", "live.create", "recording.create", "runtimes.stop"]
     assert {command["status"] for command in commands} == {"succeeded"}
     told = [event["data"]["name"] for event in events if event["type"] == "tool.command"]
     assert told == names
     last = next(event for event in reversed(events) if event["type"] == "navigation")
-    assert commands[1]["createdAt"] <= last["time"] <= commands[2]["createdAt"]
+    assert commands[2]["createdAt"] <= last["time"] <= commands[3]["createdAt"]
 
 
 def assert_artifacts_fit(events: list[Told], artifacts: list[Told]) -> None:
@@ -203,6 +231,10 @@ def assert_artifacts_fit(events: list[Told], artifacts: list[Told]) -> None:
         if event["type"] == "download" and event["data"]["state"] == "completed"
     ]
     assert finished == told
+
+
+def near(seen: Sequence[int], wanted: Sequence[int]) -> bool:
+    return all(abs(one - other) < NEARLY for one, other in zip(seen, wanted, strict=True))
 
 
 def colours(video: bytes) -> list[tuple[float, list[int]]]:
@@ -221,14 +253,7 @@ def assert_video_shows(
 ) -> None:
     """Each colour, at about its time, and behind the one before."""
     rest = iter(pictures)
-    for colour, second in wanted:
-        shown = next(
-            (
-                at
-                for at, seen in rest
-                if all(abs(one - other) < NEARLY for one, other in zip(seen, colour, strict=True))
-            ),
-            None,
-        )
-        assert shown is not None, f"{colour} is not shown in its place"
-        assert abs(shown - second) < SECONDS, f"{colour} is shown at {shown}, and was there at {second}"
+    for wanted_colour, second in wanted:
+        shown = next((at for at, seen in rest if near(seen, wanted_colour)), None)
+        assert shown is not None, f"{wanted_colour} is not shown in its place"
+        assert abs(shown - second) < SECONDS, f"{wanted_colour} is shown at {shown}, and was there at {second}"
