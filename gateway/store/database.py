@@ -43,7 +43,13 @@ class Database:
     def __init__(self, url: str, pool_size: int = 10) -> None:
         async def connection(**_: Any) -> Any:
             # asyncpg reads the address itself, with all that libpq knows: sslmode, several hosts, passfile.
-            return await asyncpg.connect(url, timeout=_CONNECT_SECONDS, command_timeout=_COMMAND_SECONDS)
+            before = _cancellations()
+            made = await asyncpg.connect(url, timeout=_CONNECT_SECONDS, command_timeout=_COMMAND_SECONDS)
+            if _cancellations() > before:
+                # It goes on with the next address of the server when it is cancelled.
+                made.terminate()
+                raise asyncio.CancelledError
+            return made
 
         self.url = url
         self._engine = create_async_engine(
@@ -100,13 +106,14 @@ class Database:
 
 @contextlib.contextmanager
 def _unavailable() -> Any:
+    before = _cancellations()
     try:
         yield
     except (*_UNAVAILABLE, sqlalchemy.exc.TimeoutError, sqlalchemy.exc.InterfaceError) as error:
-        _raise_if_cancelled(error)
+        _raise_if_cancelled(before, error)
         raise no_database() from error
     except sqlalchemy.exc.DBAPIError as error:
-        _raise_if_cancelled(error)
+        _raise_if_cancelled(before, error)
         told = error.orig.__cause__ if error.orig is not None else None
         if isinstance(told, asyncpg.DeadlockDetectedError):
             raise Unavailable(
@@ -115,13 +122,22 @@ def _unavailable() -> Any:
         if error.connection_invalidated or isinstance(told, _UNAVAILABLE):
             raise no_database() from error
         raise
+    except Exception as error:
+        # Such as that of a statement in a `finally`, on a connection that went with the statement before it.
+        _raise_if_cancelled(before, error)
+        raise
 
 
-def _raise_if_cancelled(error: Exception) -> None:
+def _cancellations() -> int:
+    """How often the current task was cancelled."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def _raise_if_cancelled(before: int, error: Exception) -> None:
     """A connection that is being opened tells its cancellation as its own timeout; whoever goes on after one that
     failed would then go on for ever."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
+    if _cancellations() > before:
         raise asyncio.CancelledError from error
 
 
