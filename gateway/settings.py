@@ -129,7 +129,12 @@ class Settings(BaseModel):
     uid_base: int = Field(
         870000, ge=1000, le=2_000_000_000, description="First user id for browsers and database when started as root."
     )
-    uid_count: int = Field(10000, ge=10, le=1_000_000, description="How many user ids from the first one on are used.")
+    uid_count: int = Field(
+        10000,
+        ge=10,
+        le=1_000_000,
+        description="How many user ids from the first one on browsers use; the next one makes videos.",
+    )
     max_runtimes: int = Field(50, ge=1, le=10000, description="Runtimes that may be live on this gateway at once.")
     max_starting: int = Field(16, ge=1, le=1000, description="Runtimes that may be starting on this gateway at once.")
     subaccount_max_runtimes: int = Field(

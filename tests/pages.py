@@ -7,6 +7,7 @@
 | `/form` | `#name` and `#greet`: a click writes `Hello NAME, CLICKS` into `#result` |
 | `/noise` | 1700 x 1500 pixels that can't be compressed: a PNG of the whole page has more than 5 MB |
 | `/download` | an attachment, `report.txt` |
+| `/step` | the colour of `?colour=rrggbb` all over; `#step` says in the console which `?number` it is |
 | `/upload` | `#file` in a form; its POST answers with name, size and hash of what came |
 """
 
@@ -66,6 +67,18 @@ NOISE = """<!doctype html>
 </script>
 """
 
+STEP = """<!doctype html>
+<title>Step</title>
+<style>button { position: fixed; bottom: 8px; right: 8px } a { position: fixed; bottom: 8px; left: 8px }</style>
+<button id="step">Step</button>
+<a id="download" href="/download">Download</a>
+<script>
+  const given = new URLSearchParams(location.search);
+  document.documentElement.style.background = `#${given.get('colour')}`;
+  document.querySelector('#step').addEventListener('click', () => console.log(`clicked ${given.get('number')}`));
+</script>
+"""
+
 UPLOAD = """<!doctype html>
 <title>Upload</title>
 <form method="post" enctype="multipart/form-data">
@@ -113,6 +126,7 @@ def _pages() -> Starlette:
             Route("/form", lambda request: HTMLResponse(FORM)),
             Route("/noise", lambda request: HTMLResponse(NOISE)),
             Route("/download", _download),
+            Route("/step", lambda request: HTMLResponse(STEP)),
             Route("/upload", lambda request: HTMLResponse(UPLOAD)),
             Route("/upload", _upload, methods=["POST"]),
         ]

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from gateway.errors import Unavailable
+from gateway.store import database as database_module
 from gateway.store.database import Database
 
 LOCK = text("UPDATE gateways SET version = version WHERE id = CAST(:id AS uuid)")
@@ -38,3 +39,21 @@ async def test_what_is_wrong_with_a_statement_is_no_trouble_of_the_databases(dat
     with pytest.raises(Exception, match="nothing_of_the_kind"):
         async with database.connect() as connection:
             await connection.execute(text("SELECT * FROM nothing_of_the_kind"))
+
+
+async def test_a_cancellation_that_a_connection_tells_as_its_timeout_stays_one() -> None:
+    entered = asyncio.Event()
+
+    async def connecting() -> None:
+        with database_module._unavailable():
+            try:
+                entered.set()
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise TimeoutError from None
+
+    task = asyncio.create_task(connecting())
+    await entered.wait()
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()

@@ -200,16 +200,17 @@ async def _serve_here(socket: WebSocket, services: Services, seat: Seat) -> View
         return ViewerClose.BROWSER_LOST
     record = observation.observed.record
     about = {"viewerId": str(seat.viewer.id), "control": "input" if seat.viewer.input else "none"}
-    record.note("viewer.opened", about)
-    activity = services.viewers.activity_token(seat.viewer)
-    stream = None if activity is None else f"../activity/{activity}/stream"
-    view = LiveView(socket, seat, screencasts, stream, lambda: services.runtimes.note_activity(runtime_id))
-    ended = ViewerClose.LEFT
-    try:
-        ended = await view.run()
-    finally:
-        seconds = asyncio.get_running_loop().time() - seat.entered_at
-        record.note("viewer.closed", {**about, "reason": ended.reason, "durationMs": round(seconds * 1000)})
+    with screencasts.watched():
+        record.note("viewer.opened", about)
+        activity = services.viewers.activity_token(seat.viewer)
+        stream = None if activity is None else f"../activity/{activity}/stream"
+        view = LiveView(socket, seat, screencasts, stream, lambda: services.runtimes.note_activity(runtime_id))
+        ended = ViewerClose.LEFT
+        try:
+            ended = await view.run()
+        finally:
+            seconds = asyncio.get_running_loop().time() - seat.entered_at
+            record.note("viewer.closed", {**about, "reason": ended.reason, "durationMs": round(seconds * 1000)})
     if ended is ViewerClose.RUN_ENDED and services.runtimes.draining:
         return ViewerClose.DRAINING
     return ended

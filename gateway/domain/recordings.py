@@ -84,6 +84,7 @@ class Recordings:
         self._directory = settings.data_dir.absolute() / "recordings"
         self._held: set[UUID] = set()
         self._rounds: list[asyncio.Task[None]] = []
+        self._closing = False
         self._woken = asyncio.Event()
         self._waiting = asyncio.Event()
         # The last video that was made and is not kept yet: a store that is away costs no second encoding.
@@ -191,6 +192,7 @@ class Recordings:
 
     async def close(self) -> None:
         """A video that is not done is made by the next start."""
+        self._closing = True
         for task in self._rounds:
             task.cancel()
         await asyncio.gather(*self._rounds, return_exceptions=True)
@@ -198,7 +200,7 @@ class Recordings:
 
     async def _repeat(self, work: Any, woken: asyncio.Event) -> None:
         reachable = True
-        while True:
+        while not self._closing:
             woken.clear()
             try:
                 await work()
@@ -314,7 +316,8 @@ class Recordings:
             "-m",
             "gateway.recordings.encode",
             str(place),
-            str(place / _UNFINISHED),
+            _UNFINISHED,
+            str(self._settings.uid_base + self._settings.uid_count),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

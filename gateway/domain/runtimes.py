@@ -227,6 +227,8 @@ class Runtimes:
     async def _activate(self, observed: Observed) -> Runtime:
         runtime_id, browser = observed.runtime_id, observed.browser
         hosted = self._hosted[runtime_id] = _Hosted(observed)
+        # First of all that is told of the run. Where no run comes of it, nobody finds it, and it goes with the sweep.
+        observed.record.note("runtime.lifecycle", {"status": "started", "browser": browser.name})
         observing = asyncio.create_task(self._observers.begin(observed))
         try:
             async with self._database.connect() as connection:
@@ -252,7 +254,6 @@ class Runtimes:
             raise
         self._usage[runtime_id] = (browser.usage, Totals())
         metrics.runtimes_live.inc()
-        observed.record.note("runtime.lifecycle", {"status": "started", "browser": browser.name})
         self._events.update(observed.owner, "runtime.started", _about(observed))
         browser.ended.add_done_callback(lambda _: self._spawn(self._after_end(hosted)))
         return runtime

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -32,6 +33,8 @@ _OF_PICTURES = {"Page.screencastFrame", "Page.screencastVisibilityChanged"}
 _MOST_UNDER_WAY = 3
 # After which a silent cast that may have lost its last frame is begun anew.
 _SILENCE_SECONDS = 0.05
+# Between two wanted frames, from which on it is cheaper to end a cast for so long than to leave frames unacknowledged.
+_SLOW_SECONDS = 0.1
 # Titles are not told when they change.
 _LOOK_SECONDS = 0.5
 # A start of frame's length, precision, height and width follow one of these, but for three that are something else.
@@ -102,6 +105,9 @@ class Screencasts:
         self._listeners: list[TabListener] = []
         self._looking: asyncio.Task[None] | None = None
         self.ended = asyncio.Event()
+        self._viewers = 0
+        self._left_alone = asyncio.Event()
+        self._left_alone.set()
 
     @staticmethod
     def of(observation: Observation) -> Screencasts | None:
@@ -128,6 +134,20 @@ class Screencasts:
             self._looking.cancel()
         for cast in self._casts.values():
             cast.forget()
+        # What viewers say of their ends is of the run, too.
+        await self._left_alone.wait()
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """A viewer is there for the block, which ends soon after the browser has."""
+        self._viewers += 1
+        self._left_alone.clear()
+        try:
+            yield
+        finally:
+            self._viewers -= 1
+            if not self._viewers:
+                self._left_alone.set()
 
     # Tabs
 
@@ -357,6 +377,8 @@ class _Cast:
         self._under_way = 0
         self._may_lack = False
         self._silence: asyncio.TimerHandle | None = None
+        # Set while nothing is captured, since few frames are wanted and one has just come.
+        self._rest: asyncio.TimerHandle | None = None
         self.tab_id = tab_id
         self.session = ""
 
@@ -378,12 +400,14 @@ class _Cast:
         """Its session went with the connection."""
         self.session = ""
         self._still()
+        self._wake()
         self._change()
 
     def forget(self) -> None:
         """The tab is gone."""
         self._looking.clear()
         self._still()
+        self._wake()
         if self._changing is not None:
             self._changing.cancel()
         if self.session:
@@ -414,6 +438,7 @@ class _Cast:
         await self._start()
 
     def _start(self) -> asyncio.Future[dict[str, Any]]:
+        self._wake()
         self._begin += 1
         self._under_way = 0
         self._may_lack = False
@@ -423,6 +448,7 @@ class _Cast:
         session, self.session = self.session, ""
         self._observation.devtools.forget(session, self._hear)
         self._still()
+        self._wake()
         self._last = None
         # Its screencast ends with it.
         await self._observation.devtools.call("Target.detachFromTarget", {"sessionId": session})
@@ -439,16 +465,41 @@ class _Cast:
         self._under_way += 1
         self._may_lack = self._under_way >= _MOST_UNDER_WAY
         loop = asyncio.get_running_loop()
-        due = max(loop.time(), self._next_ack)
-        self._next_ack = due + max(self._seconds, 1 / max(each.fps for each in self._looking))
+        last, frame = self._last, _read(self.tab_id, params)
+        self._last = frame
+        wanted = 1 / max((each.fps for each in self._looking), default=math.inf)
+        is_slow, seconds = wanted >= _SLOW_SECONDS, max(self._seconds, wanted)
         number, begin = params["sessionId"], self._begin
-        if due <= loop.time():
+        if is_slow and last is not None and frame.jpeg == last.jpeg:
+            # The page stands still; what comes next is a change.
+            self._acknowledge(number, begin)
+            return
+        due = max(loop.time(), self._next_ack)
+        self._next_ack = due + seconds
+        if is_slow:
+            self._pause(seconds)
+        elif due <= loop.time():
             self._acknowledge(number, begin)
         else:
             loop.call_at(due, self._acknowledge, number, begin)
-        frame = self._last = _read(self.tab_id, params)
         for subscription in list(self._looking):
             subscription.listener(frame)
+
+    def _pause(self, seconds: float) -> None:
+        """Let the browser capture nothing for so long: it captures whatever a page draws, also what nobody wants."""
+        if self._rest is None:
+            self._observation.devtools.tell("Page.stopScreencast", {}, self.session)
+            self._rest = asyncio.get_running_loop().call_later(seconds, self._go_on)
+
+    def _go_on(self) -> None:
+        self._rest = None
+        if self.session:
+            self._start()
+
+    def _wake(self) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+            self._rest = None
 
     def _acknowledge(self, number: int, begin: int) -> None:
         if not self.session or begin != self._begin:
@@ -470,6 +521,7 @@ class _Cast:
             self._start()
 
     def _still(self) -> None:
+        """Forget about beginning anew."""
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None

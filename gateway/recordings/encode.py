@@ -1,11 +1,14 @@
-"""Makes one video of a reel, in a process of its own: `python -m gateway.recordings.encode <reel> <video>`.
+"""Makes one video of a reel, in a process of its own: `python -m gateway.recordings.encode <reel> <video> <user id>`.
+
+The video's name is that of a file in the reel's directory. What root starts goes on as that user, since pictures come
+from a browser, and are what somebody may have made to break a decoder.
 
 VP9 in WebM, which every browser plays without a licence. A frame of the video has the time at which it was seen; a page
 that stands still is one long frame, repeated now and then, since players stumble over frames of minutes. All frames are
 brought to one size, that at which most of the time was spent, with bars where the shape differs.
 
 Prints two lines of JSON: what is on the reel, at once, and what was made of it (Contents, Video). Exits with 3 where
-the reel has no frame, and when its stdin is closed.
+the reel has no frame, and with 4 when its stdin is closed.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from av.video.stream import VideoStream
 from gateway.recordings.reel import FRAME, Entry, Reel
 
 NO_FRAMES = 3
+LEFT_ALONE = 4
 
 # Of addresses, not of what is used; a 4K video takes less than one.
 _MEMORY = 4 * 1024**3
@@ -225,14 +229,31 @@ def _end_with_parent() -> None:
     # Not by sys.stdin, whose lock would be held at the exit.
     while os.read(0, 1):
         pass
-    os._exit(NO_FRAMES)
+    os._exit(LEFT_ALONE)
 
 
-def main(directory: str, target: str) -> int:
+def _give_up_rights(target: str, user_id: int) -> None:
+    """From here on nothing but what is in this directory can be read, and nothing but `target` be written."""
+    with open(target, "wb"):
+        pass
+    if os.geteuid() != 0:
+        return
+    for file in os.scandir():
+        os.chmod(file, 0o644)
+    os.chown(target, user_id, user_id)
+    os.setgroups([])
+    os.setresgid(user_id, user_id, user_id)
+    os.setresuid(user_id, user_id, user_id)
+
+
+def main(directory: str, target: str, user_id: str) -> int:
     _limit()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        reel = Reel(Path(directory))
+        # What is above it need not be open to that user.
+        os.chdir(directory)
+        _give_up_rights(target, int(user_id))
+        reel = Reel(Path())
         entries = reel.entries()
         print(json.dumps(asdict(contents(reel, entries))), flush=True)
         video = encode(reel, entries, Path(target))

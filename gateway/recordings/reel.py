@@ -51,7 +51,9 @@ class ReelWriter:
     """Writes a new reel. Its methods wait for the disk, and raise OSError when there is no room."""
 
     def __init__(self, directory: Path, begun: float) -> None:
-        directory.mkdir(parents=True)
+        # Others than the owner get no further than to the directory of all reels.
+        directory.parent.mkdir(mode=0o700, exist_ok=True)
+        directory.mkdir(mode=0o755)
         self._directory = directory
         self._segment = 0
         self._offset = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
@@ -102,8 +103,10 @@ def _unavailable() -> Any:
     try:
         yield
     except (*_UNAVAILABLE, sqlalchemy.exc.TimeoutError, sqlalchemy.exc.InterfaceError) as error:
+        _raise_if_cancelled(error)
         raise no_database() from error
     except sqlalchemy.exc.DBAPIError as error:
+        _raise_if_cancelled(error)
         told = error.orig.__cause__ if error.orig is not None else None
         if isinstance(told, asyncpg.DeadlockDetectedError):
             raise Unavailable(
@@ -112,6 +115,14 @@ def _unavailable() -> Any:
         if error.connection_invalidated or isinstance(told, _UNAVAILABLE):
             raise no_database() from error
         raise
+
+
+def _raise_if_cancelled(error: Exception) -> None:
+    """A connection that is being opened tells its cancellation as its own timeout; whoever goes on after one that
+    failed would then go on for ever."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError from error
 
 
 def no_database() -> Unavailable:
