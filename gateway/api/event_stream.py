@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.api.operations import Call, invalid_field
 from gateway.api.services import Services
 from gateway.domain.event_streams import EventStreams, Over
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Unavailable
 from gateway.store.events import Event, Wanted
 
 _log = structlog.get_logger("gateway.api")
@@ -137,8 +137,10 @@ class EventStream(Response):
             async for page in pages:
                 now = asyncio.get_running_loop().time()
                 if now - checked_at >= self._heartbeat_seconds:
-                    await self._allowed()
-                    checked_at = now
+                    # While the database is away nobody can say, and nothing is told.
+                    with contextlib.suppress(Unavailable):
+                        await self._allowed()
+                        checked_at = now
                 if left is not None:
                     page = page[:left]
                     left -= len(page)

@@ -82,8 +82,7 @@ class EventStreams:
         """Remove what is old, a batch at a time, again and again; returns never."""
         while True:
             try:
-                async with self._database.connect() as connection:
-                    removed = await store.remove_old(connection, self._days, _REMOVED_AT_ONCE)
+                removed = await self.remove_some(_REMOVED_AT_ONCE)
             except Unavailable as error:
                 _log.warning("old events can't be removed yet", error=error.message)
                 removed = 0
@@ -91,6 +90,14 @@ class EventStreams:
                 _log.exception("old events can't be removed")
                 removed = 0
             await asyncio.sleep(_REMOVE_SECONDS if removed < _REMOVED_AT_ONCE else _REMOVE_PAUSE_SECONDS)
+
+    async def remove_some(self, limit: int) -> int:
+        """Remove about so many old events, and return how many; 0 also where another gateway is at it."""
+        async with self._database.begin() as holding:
+            if not await store.may_remove(holding):
+                return 0
+            async with self._database.connect() as connection:
+                return await store.remove_old(connection, self._days, limit)
 
     def _wake(self, stream_id: UUID) -> None:
         for woken in self._followers.get(stream_id, ()):
@@ -141,20 +148,21 @@ class EventStreams:
         self, stream_id: UUID, wanted: Wanted, after: int | None, seconds: float
     ) -> tuple[Event | None, int]:
         """The first event behind `after`, or from now on, and its number; without one, the number to go on from."""
-        with self.open(), self._following(stream_id) as woken:
-            position = await self.head(stream_id) if after is None else after
+        with self.open():
             deadline = asyncio.get_running_loop().time() + seconds
-            while True:
-                woken.clear()
-                self.refuse_closing()
-                found, position = await self._next(stream_id, wanted, position, 1)
-                if found:
-                    return found[0], position
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        await woken.wait()
-                except TimeoutError:
-                    return None, position
+            position = await self.head(stream_id) if after is None else after
+            with self._following(stream_id) as woken:
+                while True:
+                    woken.clear()
+                    self.refuse_closing()
+                    found, position = await self._next(stream_id, wanted, position, 1)
+                    if found:
+                        return found[0], position
+                    try:
+                        async with asyncio.timeout_at(deadline):
+                            await woken.wait()
+                    except TimeoutError:
+                        return None, position
 
     async def follow(
         self, stream_id: UUID, wanted: Wanted, after: int, *, heartbeat_seconds: float, over: Over | None = None

@@ -342,18 +342,15 @@ _REMOVE_COMMANDS = text(
 _REMOVE_COMMANDS_OF = text("DELETE FROM run_commands WHERE run_id = :stream_id")
 
 
+async def may_remove(connection: AsyncConnection) -> bool:
+    """Whether this gateway is the one that removes, up to the end of the transaction."""
+    return bool((await connection.execute(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": _LOCK})).scalar())
+
+
 async def remove_old(connection: AsyncConnection, days: int, limit: int) -> int:
-    """Remove events and commands that are older, and those of runs that are gone, about `limit` of them at most, each
-    statement by itself. Returns how many; 0 also where another gateway is at it."""
-    if not (await connection.execute(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK})).scalar():
-        return 0
-    try:
-        return await _remove_old(connection, days, limit)
-    finally:
-        await connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+    """Remove events and commands that are older, and those of runs that are gone, about `limit` of them at most.
 
-
-async def _remove_old(connection: AsyncConnection, days: int, limit: int) -> int:
+    Returns how many. Each statement commits by itself, so that none holds what a writer waits for."""
     removed = (await connection.execute(_REMOVE_COMMANDS, {"days": days, "limit": limit})).rowcount
     gone = (await connection.execute(_GONE, {"after": _GONE_AFTER, "limit": limit})).scalars().all()
     old = (await connection.execute(_OLD, {"days": days, "limit": limit})).scalars().all()
