@@ -350,7 +350,8 @@ async def may_remove(connection: AsyncConnection) -> bool:
 async def remove_old(connection: AsyncConnection, days: int, limit: int) -> int:
     """Remove events and commands that are older, and those of runs that are gone, about `limit` of them at most.
 
-    Returns how many. Each statement commits by itself, so that none holds what a writer waits for."""
+    Returns how many. Each statement commits by itself, so that none holds what a writer waits for.
+    """
     removed = (await connection.execute(_REMOVE_COMMANDS, {"days": days, "limit": limit})).rowcount
     gone = (await connection.execute(_GONE, {"after": _GONE_AFTER, "limit": limit})).scalars().all()
     old = (await connection.execute(_OLD, {"days": days, "limit": limit})).scalars().all()
