@@ -60,13 +60,15 @@ def settled(gateway: GatewayProcess, warm: int, before: Footprint | None = None)
         return runtime_directories(gateway) == warm and len(browsers(gateway)) == warm
 
     wait_until(at_rest, SETTLE_SECONDS, f"no browser but {warm} warm ones is left")
-    if before is None:
-        return footprint(gateway)
     now: list[Footprint] = []
 
     def as_before() -> bool:
-        now.append(footprint(gateway))
-        return now[-1].counts == before.counts
+        try:
+            now.append(footprint(gateway))
+        except psutil.NoSuchProcess:
+            # One has just ended; then it is not at rest.
+            return False
+        return before is None or now[-1].counts == before.counts
 
     try:
         wait_until(as_before, SETTLE_SECONDS, "as many processes, descriptors and directories as before")

@@ -12,11 +12,9 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-from sqlalchemy import text
 
 from gateway.app import Gateway
 from gateway.domain.files import NewFile
-from gateway.domain.identifiers import new_id
 from gateway.errors import Unavailable
 from gateway.settings import Settings
 from gateway.store.database import Database
@@ -153,31 +151,22 @@ async def test_a_sweep_takes_what_has_expired_and_what_belongs_to_nothing(
     objects = Objects.of(settings)
     runtime = await make_runtime(client)
     caller = await gateway.services.access.authenticate(client.headers["authorization"])
-    async with database.connect() as connection:
-        space = await gateway.services.spaces.get(caller.scope, UUID(runtime["spaceId"]))
-        kept, _ = await files.keep(space.owner, space.id, chunks(b"kept"), NewFile("k", "k", "text/plain"))
-        past = datetime(2020, 1, 1, tzinfo=UTC)
-        expired, _ = await files.keep(
-            space.owner, space.id, chunks(b"over"), NewFile("e", "e", "text/plain", expires_at=past)
-        )
-        assert (await client.get(f"/v1/spaces/{space.id}/storage/files/{expired.id}")).status_code == 404
-        await objects.put("lost/1", chunks(b"lost"))
-        await objects.put("recorded/1", chunks(b"recorded"))
-        await connection.execute(
-            text(
-                "INSERT INTO recordings (run_id, gateway_id, status, tabs, object_key)"
-                " VALUES (:run, :gateway, 'ready', '[]', 'recorded/1')"
-            ),
-            {"run": runtime["activeRunId"], "gateway": str(new_id())},
-        )
+    space = await gateway.services.spaces.get(caller.scope, UUID(runtime["spaceId"]))
+    kept, _ = await files.keep(space.owner, space.id, chunks(b"kept"), NewFile("k", "k", "text/plain"))
+    past = datetime(2020, 1, 1, tzinfo=UTC)
+    expired, _ = await files.keep(
+        space.owner, space.id, chunks(b"over"), NewFile("e", "e", "text/plain", expires_at=past)
+    )
+    assert (await client.get(f"/v1/spaces/{space.id}/storage/files/{expired.id}")).status_code == 404
+    await objects.put("lost/1", chunks(b"lost"))
     # What is young may be about to get its row.
     await files.sweep()
-    ours = {kept.object_key, "lost/1", "recorded/1"}
+    ours = {kept.object_key, "lost/1"}
     assert await keys(objects) & {*ours, expired.object_key} == ours
     # A second of a bucket's clock is one number.
     files._settings = settings.model_copy(update={"file_grace_seconds": -1.0})
     await files.sweep()
-    assert await keys(objects) & ours == {kept.object_key, "recorded/1"}
+    assert await keys(objects) & ours == {kept.object_key}
 
 
 async def test_what_a_killed_gateway_has_half_written_is_cleared(settings: Settings, objects: Objects) -> None:

@@ -187,13 +187,12 @@ async def remove_expired(connection: AsyncConnection, most: int) -> list[str]:
 
 
 async def without_row(connection: AsyncConnection, keys: list[str]) -> list[str]:
-    """Which of these objects belong to no file and no recording."""
+    """Which of these objects belong to no file."""
     rows = await connection.execute(
         text(
             """
             SELECT key FROM unnest(CAST(:keys AS text[])) AS given (key)
             WHERE NOT EXISTS (SELECT FROM files WHERE object_key = key)
-                AND NOT EXISTS (SELECT FROM recordings WHERE object_key = key)
             """
         ),
         {"keys": keys},
