@@ -17,7 +17,6 @@ from gateway.app import Gateway
 from gateway.domain.files import NewFile
 from gateway.errors import Unavailable
 from gateway.settings import Settings
-from gateway.store.database import Database
 from gateway.store.objects import Objects
 from tests.api import make_runtime, make_space, ok
 from tests.buckets import Bucket, serving_bucket
@@ -145,7 +144,7 @@ async def test_files_are_kept_in_either(client: httpx.AsyncClient, settings: Set
 
 
 async def test_a_sweep_takes_what_has_expired_and_what_belongs_to_nothing(
-    client: httpx.AsyncClient, gateway: Gateway, settings: Settings, database: Database
+    client: httpx.AsyncClient, gateway: Gateway, settings: Settings
 ) -> None:
     files = gateway.services.files
     objects = Objects.of(settings)
