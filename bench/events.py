@@ -36,6 +36,7 @@ from gateway.settings import Settings
 from gateway.store import schema
 from gateway.store.database import Database
 from gateway.store.embedded import EmbeddedPostgres
+from gateway.telemetry import logs
 from tests.launchers import WorkingLauncher
 from tests.serving import serving
 from tests.waiting import until
@@ -132,12 +133,13 @@ async def write(house: House, per_second: float, seconds: float) -> dict[str, fl
     }
 
 
-async def hear(house: House, seconds: float, beside: float) -> list[float]:
+async def hear(house: House, own_run: str, seconds: float, beside: float) -> list[float]:
     """Milliseconds from the note of an event to its arrival at a client, with `beside` others a second."""
     events = house.gateway.services.events
-    own, *others = (events.record(UUID(run), Level.FULL) for run in house.runs)
+    own = events.record(UUID(own_run), Level.FULL)
+    others = [events.record(UUID(run), Level.FULL) for run in house.runs if run != own_run]
     latencies: list[float] = []
-    path = f"/v1/runs/{house.runs[0]}/events/stream?type=console.message"
+    path = f"/v1/runs/{own_run}/events/stream?type=console.message"
     async with house.client.stream("GET", path) as response:
         listening = asyncio.create_task(_listen(response, latencies))
         began = time.perf_counter()
@@ -163,7 +165,7 @@ async def _listen(response: httpx.Response, latencies: list[float]) -> None:
 
 async def list_pages(house: House, rows: int) -> dict[str, list[float]]:
     """Milliseconds of pages of a run with so many events."""
-    run = house.runs[1]
+    run = house.runs[2]
     async with house.database.begin() as connection:
         await connection.execute(text("DELETE FROM events WHERE stream_id = CAST(:run AS uuid)"), {"run": run})
         await connection.execute(_MILLION, {"run": run, "rows": rows, "data": json.dumps(_DATA)})
@@ -195,8 +197,8 @@ def _cpu(processes: list[psutil.Process]) -> float:
 async def measure(url: str, directory: Path, per_second: float, seconds: float, rows: int) -> dict[str, Any]:
     async with house(url, directory) as built:
         written = await write(built, per_second, seconds)
-        alone = await hear(built, seconds, 0)
-        beside = await hear(built, seconds, per_second)
+        alone = await hear(built, built.runs[0], seconds, 0)
+        beside = await hear(built, built.runs[1], seconds, per_second)
         pages = await list_pages(built, rows)
     return {
         "write": written,
@@ -217,6 +219,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1_000_000, help="events of the run whose pages are listed")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     options = parser.parse_args()
+    logs.configure("warning", "json")
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as name:
         directory = Path(name)
         directory.chmod(0o711)
