@@ -8,14 +8,30 @@ from typing import Any
 from uuid import UUID
 
 from gateway.domain.audit import Action, Audit
+from gateway.domain.events import RunRecord
 from gateway.domain.files import Files, NewArtifact, NewFile
 from gateway.domain.identifiers import not_found
 from gateway.domain.observation import Observed
-from gateway.store import artifacts, runtimes, spaces
+from gateway.domain.spaces import find_space
+from gateway.store import artifacts, runtimes
 from gateway.store.artifacts import Artifact
 from gateway.store.database import Database
 from gateway.store.files import File
 from gateway.store.scope import Scope
+
+
+def note_created(record: RunRecord, file: File, artifact: Artifact, page_id: str | None = None) -> None:
+    """Tell of a new artifact in its run's record."""
+    data = {
+        "artifactId": str(artifact.id),
+        "fileId": str(file.id),
+        "kind": artifact.kind,
+        "name": artifact.name,
+        "path": file.path,
+        "contentType": file.content_type,
+        "sizeBytes": file.size_bytes,
+    }
+    record.note("artifact.created", data, page_id=page_id)
 
 
 class Artifacts:
@@ -48,19 +64,7 @@ class Artifacts:
         )
         file, artifact = await self._files.keep(observed.owner, observed.space_id, chunks, told)
         assert artifact is not None
-        observed.record.note(
-            "artifact.created",
-            {
-                "artifactId": str(artifact.id),
-                "fileId": str(file.id),
-                "kind": kind,
-                "name": name,
-                "path": file.path,
-                "contentType": content_type,
-                "sizeBytes": file.size_bytes,
-            },
-            page_id=page_id,
-        )
+        note_created(observed.record, file, artifact, page_id)
         return file, artifact
 
     async def of_run(self, scope: Scope, run_id: UUID, **page: Any) -> list[Artifact]:
@@ -77,6 +81,5 @@ class Artifacts:
         with self._audit.noting(Action.ARTIFACT_READ) as noting:
             noting.details["spaceId"] = str(space_id)
             async with self._database.connect() as connection:
-                if await spaces.get(connection, scope, space_id) is None:
-                    raise not_found("space", space_id)
+                await find_space(connection, scope, space_id)
                 return await artifacts.listed(connection, scope, space_id=space_id, **page)

@@ -16,7 +16,21 @@ from uuid import UUID
 _TIMER_SECONDS = 0.005
 
 
-class Close(Enum):
+class _Why(Enum):
+    """Close code and reason of a websocket's end."""
+
+    _value_: tuple[int, str]
+
+    @property
+    def code(self) -> int:
+        return self.value[0]
+
+    @property
+    def reason(self) -> str:
+        return self.value[1]
+
+
+class Close(_Why):
     """Why a socket ends: close code and reason, a contract for clients (docs/close-codes.md)."""
 
     CLIENT_CLOSED = (1000, "client_closed")
@@ -33,16 +47,8 @@ class Close(Enum):
     RUNTIME_GONE = (4404, "runtime_gone")
     IDLE_TIMEOUT = (4408, "idle_timeout")
 
-    @property
-    def code(self) -> int:
-        return self.value[0]
 
-    @property
-    def reason(self) -> str:
-        return self.value[1]
-
-
-class ViewerClose(Enum):
+class ViewerClose(_Why):
     """Why a live view's socket ends: close code and reason, which its page tells (docs/close-codes.md)."""
 
     LEFT = (1000, "viewer_left")
@@ -55,14 +61,6 @@ class ViewerClose(Enum):
     CONTROL_REFUSED = (4403, "control_refused")
     RUN_ENDED = (4404, "run_ended")
     TOO_MANY = (4429, "too_many_viewers")
-
-    @property
-    def code(self) -> int:
-        return self.value[0]
-
-    @property
-    def reason(self) -> str:
-        return self.value[1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ import structlog
 
 from gateway.crypto import chain
 from gateway.domain.identifiers import new_id
-from gateway.errors import ConfigurationError, GatewayError, Unavailable
+from gateway.domain.writing import write_on
+from gateway.errors import ConfigurationError, GatewayError
 from gateway.store import audit as store
 from gateway.store.audit import Event, Record, Value
 from gateway.store.database import Database
@@ -40,8 +41,6 @@ OK = "ok"
 # An event waits so long for others, or for so many, before it is written. Hashing a batch holds up the loop.
 _GATHER_SECONDS = 0.05
 _BATCH = 200
-_FIRST_WAIT_SECONDS = 0.2
-_LONGEST_WAIT_SECONDS = 5.0
 _STOP_SECONDS = 5.0
 _REPEAT_SECONDS = 1.0
 _PAGE = 1000
@@ -278,7 +277,7 @@ class Audit:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Written as it comes; on the way out the rest, as far as the database lets us."""
-        task = asyncio.create_task(self._run())
+        task = asyncio.create_task(write_on(self, self._gathered, self.write, _log, "audit events"))
         try:
             yield
         finally:
@@ -307,25 +306,11 @@ class Audit:
             self._some.clear()
             self._enough.clear()
 
-    async def _run(self) -> None:
-        wait_seconds = _FIRST_WAIT_SECONDS
-        while True:
-            await self._some.wait()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_GATHER_SECONDS):
-                    await self._enough.wait()
-            try:
-                await self.write()
-                wait_seconds = _FIRST_WAIT_SECONDS
-                continue
-            except Unavailable as error:
-                if wait_seconds == _FIRST_WAIT_SECONDS:
-                    _log.error("audit events can't be written yet", events=len(self), error=error.message)
-            except Exception:
-                # They wait until somebody has seen to what is wrong, or until no more are kept.
-                _log.exception("audit events can't be written", events=len(self))
-            await asyncio.sleep(wait_seconds)
-            wait_seconds = min(2 * wait_seconds, _LONGEST_WAIT_SECONDS)
+    async def _gathered(self) -> None:
+        await self._some.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GATHER_SECONDS):
+                await self._enough.wait()
 
     def _event(
         self,

@@ -24,6 +24,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 
 from gateway.domain.identifiers import new_id
+from gateway.domain.writing import write_on
 from gateway.errors import Unavailable
 from gateway.store import events as store
 from gateway.store.database import Database
@@ -36,8 +37,6 @@ _log = structlog.get_logger("gateway.events")
 # An event is written at once where nothing was written for so long; else it waits for others, or for so many.
 _GATHER_SECONDS = 0.05
 _BATCH = 1000
-_FIRST_WAIT_SECONDS = 0.2
-_LONGEST_WAIT_SECONDS = 5.0
 _STOP_SECONDS = 5.0
 # What an event may say: its data as JSON, and a page's id, which an index has.
 _DATA_BYTES = 65_536
@@ -52,6 +51,11 @@ class Level(IntEnum):
     LIFECYCLE = 1
     STANDARD = 2
     FULL = 3
+
+    @classmethod
+    def named(cls, name: str) -> Level:
+        """As settings and a runtime's config write it."""
+        return cls[name.upper()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,7 @@ class Events:
         self._some = asyncio.Event()
         self._enough = asyncio.Event()
         self._writing = asyncio.Lock()
+        self._written_at = -math.inf
 
     def __len__(self) -> int:
         return len(self._waiting) + sum(len(batch.events) for batch in self._batches)
@@ -174,7 +179,7 @@ class Events:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Written as it comes; on the way out the rest, as far as the database lets us."""
-        task = asyncio.create_task(self._run())
+        task = asyncio.create_task(write_on(self, self._gathered, self.write, _log, "events"))
         try:
             yield
         finally:
@@ -200,29 +205,15 @@ class Events:
             self._some.clear()
             self._enough.clear()
 
-    async def _run(self) -> None:
-        wait_seconds = _FIRST_WAIT_SECONDS
-        written_at = -math.inf
-        while True:
-            await self._some.wait()
-            gather = written_at + _GATHER_SECONDS - time.monotonic()
-            if gather > 0:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(gather):
-                        await self._enough.wait()
-            written_at = time.monotonic()
-            try:
-                await self.write()
-                wait_seconds = _FIRST_WAIT_SECONDS
-                continue
-            except Unavailable as error:
-                if wait_seconds == _FIRST_WAIT_SECONDS:
-                    _log.error("events can't be written yet", events=len(self), error=error.message)
-            except Exception:
-                # They wait until somebody has seen to what is wrong, or until no more are kept.
-                _log.exception("events can't be written", events=len(self))
-            await asyncio.sleep(wait_seconds)
-            wait_seconds = min(2 * wait_seconds, _LONGEST_WAIT_SECONDS)
+    async def _gathered(self) -> None:
+        """Return at once where nothing was written for a while, else when there are some more."""
+        await self._some.wait()
+        gather = self._written_at + _GATHER_SECONDS - time.monotonic()
+        if gather > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(gather):
+                    await self._enough.wait()
+        self._written_at = time.monotonic()
 
     def _take(self) -> Batch:
         """What waits as rows, whose ids are made here: a batch that is tried again has them again."""
@@ -375,6 +366,11 @@ def _storable(text: str) -> str:
     if text.isascii() and "\0" not in text:
         return text
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def about_run(space_id: UUID, runtime_id: UUID, run_id: UUID) -> dict[str, Any]:
+    """What updates say of whose run it is."""
+    return {"spaceId": str(space_id), "runtimeId": str(runtime_id), "runId": str(run_id)}
 
 
 class RunRecord:

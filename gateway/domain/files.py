@@ -21,9 +21,10 @@ from gateway.domain.audit import Action, Audit
 from gateway.domain.events import Events
 from gateway.domain.file_names import shortened
 from gateway.domain.identifiers import new_id, not_found
+from gateway.domain.spaces import find_space
 from gateway.errors import Conflict, LimitReached, PayloadTooLarge, RequestTimeout, Unavailable
 from gateway.settings import Settings
-from gateway.store import artifacts, files, spaces
+from gateway.store import artifacts, files
 from gateway.store.artifacts import Artifact
 from gateway.store.database import Database
 from gateway.store.files import File
@@ -106,21 +107,10 @@ class Files:
         with self._audit.noting(Action.FILE_CREATED, file_id) as noting:
             noting.details["spaceId"] = str(space_id)
             async with self._database.connect() as connection:
-                space = await spaces.get(connection, scope, space_id)
-            if space is None:
-                raise not_found("space", space_id)
+                space = await find_space(connection, scope, space_id)
             with self.one_on_its_way():
-                try:
-                    async with asyncio.timeout(self._settings.transfer_seconds) as within:
-                        file, _ = await self._keep(space.owner, space_id, file_id, chunks, about)
-                except TimeoutError:
-                    if not within.expired():
-                        raise
-                    raise RequestTimeout(
-                        f"The upload was not whole within {self._settings.transfer_seconds:g} seconds.",
-                        "storage.upload_timeout",
-                        details={"seconds": self._settings.transfer_seconds},
-                    ) from None
+                async with self.in_time("The upload was not whole", "storage.upload_timeout"):
+                    file, _ = await self._keep(space.owner, space_id, file_id, chunks, about)
             return file
 
     async def keep(
@@ -225,6 +215,18 @@ class Files:
             self._on_their_way -= 1
             metrics.uploads.dec()
 
+    @contextlib.asynccontextmanager
+    async def in_time(self, said: str, code: str) -> AsyncIterator[None]:
+        """Raises RequestTimeout, which begins with what is `said`, for a transfer that takes too long."""
+        seconds = self._settings.transfer_seconds
+        try:
+            async with asyncio.timeout(seconds) as within:
+                yield
+        except TimeoutError:
+            if not within.expired():
+                raise
+            raise RequestTimeout(f"{said} within {seconds:g} seconds.", code, details={"seconds": seconds}) from None
+
     async def _room(self, connection: AsyncConnection, owner: Scope, space_id: UUID) -> _Room:
         """How large a further file may be; raises Conflict where there may be none."""
         used = await files.used(connection, space_id, owner.subaccount_id)
@@ -266,8 +268,7 @@ class Files:
         with self._audit.noting(Action.FILE_READ) as noting:
             noting.details["spaceId"] = str(space_id)
             async with self._database.connect() as connection:
-                if await spaces.get(connection, scope, space_id) is None:
-                    raise not_found("space", space_id)
+                await find_space(connection, scope, space_id)
                 return await files.listed(connection, scope, space_id, prefix=prefix, after=after, limit=limit)
 
     async def get(self, scope: Scope, space_id: UUID, file_id: UUID) -> File:
@@ -277,8 +278,7 @@ class Files:
     async def find(self, scope: Scope, space_id: UUID, file_id: UUID) -> File:
         """As `get`, for what is about more than reading what is said of the file."""
         async with self._database.connect() as connection:
-            if await spaces.get(connection, scope, space_id) is None:
-                raise not_found("space", space_id)
+            await find_space(connection, scope, space_id)
             found = await files.get(connection, scope, space_id, file_id)
         if found is None:
             raise not_found("file", file_id)
@@ -306,8 +306,7 @@ class Files:
         """Remove a file, and the artifacts that it is."""
         with self._audit.noting(Action.FILE_DELETED, file_id):
             async with self._database.connect() as connection:
-                if await spaces.get(connection, scope, space_id) is None:
-                    raise not_found("space", space_id)
+                await find_space(connection, scope, space_id)
                 key = await files.remove(connection, scope, space_id, file_id)
             if key is None:
                 raise not_found("file", file_id)

@@ -18,7 +18,7 @@ from gateway.domain import audit
 from gateway.domain.attachments import Attachment, Attachments, Close, Ended
 from gateway.domain.audit import Action, Audit, Origin
 from gateway.domain.commands import Commands
-from gateway.domain.events import Events, RunRecord
+from gateway.domain.events import Events, RunRecord, about_run
 from gateway.domain.identifiers import new_id, not_found
 from gateway.domain.runtimes import SILENT_SECONDS, Runtimes
 from gateway.errors import Conflict, GatewayError, Gone, LimitReached, Unauthorized, Unavailable
@@ -436,12 +436,7 @@ class Leases:
 
 def _about(lease: Lease) -> dict[str, str]:
     """What updates say of a lease."""
-    return {
-        "spaceId": str(lease.space_id),
-        "runtimeId": str(lease.runtime_id),
-        "runId": str(lease.run_id),
-        "connectionId": str(lease.id),
-    }
+    return {**about_run(lease.space_id, lease.runtime_id, lease.run_id), "connectionId": str(lease.id)}
 
 
 def _acting(lease: LeaseOnFile) -> Origin:

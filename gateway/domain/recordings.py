@@ -23,9 +23,11 @@ from uuid import UUID
 
 import structlog
 
-from gateway.domain.events import Events, Level, RunRecord
+from gateway.domain.artifacts import note_created
+from gateway.domain.events import Events, Level, RunRecord, about_run
 from gateway.domain.files import Files, NewArtifact, NewFile
 from gateway.domain.identifiers import not_found
+from gateway.domain.runtime_files import bytes_of
 from gateway.domain.runtimes import SILENT_SECONDS
 from gateway.errors import GatewayError, NotFound, Unavailable
 from gateway.recordings.disk import Disk
@@ -39,6 +41,7 @@ from gateway.store.files import File
 from gateway.store.recordings import Recording, Unfinished
 from gateway.store.scope import Scope
 from gateway.telemetry import metrics
+from gateway.threads import in_thread
 
 _log = structlog.get_logger("gateway.recordings")
 
@@ -46,7 +49,6 @@ _ROUND_SECONDS = 5.0
 # Of encodings that ended with the gateway itself: whatever ends it should not do so for ever.
 _MOST_ATTEMPTS = 5
 _EXPIRED_AT_ONCE = 200
-_CHUNK_BYTES = 1024 * 1024
 # What an encoder tells in one line, of which the most are tabs.
 _LONGEST_LINE = 64 * 1024**2
 _CONTENT_TYPE = "video/webm"
@@ -114,18 +116,10 @@ class Recordings:
 
     # Asking
 
-    async def find(self, scope: Scope, run_id: UUID) -> Recording:
-        """Raises NotFound (run)."""
+    async def of(self, run_id: UUID, scope: Scope | None = None) -> Recording:
+        """Raises NotFound (run). Who shows a token of the run has no `scope`."""
         async with self._database.connect() as connection:
             found = await store.get(connection, run_id, scope)
-        if found is None:
-            raise not_found("run", run_id)
-        return found
-
-    async def of(self, run_id: UUID) -> Recording:
-        """As `find`, for who shows a token of the run."""
-        async with self._database.connect() as connection:
-            found = await store.get(connection, run_id)
         if found is None:
             raise not_found("run", run_id)
         return found
@@ -227,8 +221,8 @@ class Recordings:
                 connection, SILENT_SECONDS, self._settings.recording_wait_seconds, days, "gateway.lost", message
             ):
                 self._tell_failure(recording, "gateway.lost", message)
-            while (expired := await store.expire(connection, _EXPIRED_AT_ONCE))[0]:
-                _log.info("recordings are over their time", recordings=expired[0])
+            while expired := await store.expire(connection, _EXPIRED_AT_ONCE):
+                _log.info("recordings are over their time", recordings=expired)
             there = await asyncio.to_thread(self._directories)
             needed = await store.unfinished(connection, self._gateway_id) if there else set()
         for run_id in there - needed - self._held:
@@ -285,27 +279,10 @@ class Recordings:
         self._made = None
         self._woken.set()
         assert artifact is not None
-        about_file = {
-            "artifactId": str(artifact.id),
-            "fileId": str(file.id),
-            "kind": artifact.kind,
-            "name": name,
-            "path": file.path,
-            "contentType": file.content_type,
-            "sizeBytes": file.size_bytes,
-        }
-        self._record(recording).note("artifact.created", about_file)
+        note_created(self._record(recording), file, artifact)
         self._tell(recording, "ready", durationMs=video["duration_ms"], sizeBytes=file.size_bytes, fileId=str(file.id))
-        self._events.update(
-            recording.owner,
-            "recording.ready",
-            {
-                "spaceId": str(recording.space_id),
-                "runtimeId": str(recording.runtime_id),
-                "runId": str(recording.run_id),
-                "durationMs": video["duration_ms"],
-            },
-        )
+        about_video = about_run(recording.space_id, recording.runtime_id, recording.run_id)
+        self._events.update(recording.owner, "recording.ready", {**about_video, "durationMs": video["duration_ms"]})
         _log.info("a recording is ready", run_id=str(recording.run_id), **video)
 
     async def _encode(self, recording: Unfinished) -> dict[str, int]:
@@ -382,7 +359,7 @@ class Recordings:
         self._record(recording).note("recording.status", {"status": status, **data})
 
     def _record(self, recording: Unfinished) -> RunRecord:
-        level = Level[(recording.level or self._settings.event_level).upper()]
+        level = Level.named(recording.level or self._settings.event_level)
         return self._events.record(recording.run_id, level)
 
     def _place(self, run_id: UUID) -> Path:
@@ -402,9 +379,9 @@ class Recordings:
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    file = await asyncio.to_thread(open, path, "rb")
+    descriptor = await in_thread(os.open, path, os.O_RDONLY)
     try:
-        while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+        async for chunk in bytes_of(descriptor):
             yield chunk
     finally:
-        await asyncio.to_thread(file.close)
+        await in_thread(os.close, descriptor)

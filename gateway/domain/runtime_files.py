@@ -6,7 +6,6 @@ the way back. Both see nothing but the runtime's own directory (launchers/files_
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -22,7 +21,7 @@ from gateway.domain.files import Files, NewFile
 from gateway.domain.identifiers import new_id
 from gateway.domain.observation import Observed
 from gateway.domain.runtimes import Runtimes, not_active
-from gateway.errors import Conflict, GatewayError, NotFound, RequestInvalid, RequestTimeout, Unavailable
+from gateway.errors import Conflict, GatewayError, NotFound, RequestInvalid, Unavailable
 from gateway.launchers.files_dir import FilesDir, NotAFile, NotThere, Taken, Writing
 from gateway.settings import Settings
 from gateway.store.artifacts import Artifact
@@ -32,6 +31,7 @@ from gateway.store.scope import Scope
 from gateway.threads import in_thread
 
 _SHOWN = 100
+_TOO_LATE = ("The file was not copied", "runtime_file.timeout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class RuntimeFiles:
             if segments is None:
                 raise _outside("runtimePath", runtime_path or "", directory)
             with self._room(runtime_id, file.size_bytes), self._problems("runtimePath", runtime_path or segments[-1]):
-                async with self._in_time():
+                async with self._files.in_time(*_TOO_LATE):
                     place = await self._write(directory, segments, file, or_another=runtime_path is None)
             self._runtimes.note_activity(runtime_id)
             expires_at = runtime.created_at + timedelta(seconds=runtime.max_lifetime_seconds)
@@ -153,7 +153,7 @@ class RuntimeFiles:
             name = safe_name(segments[-1])
             to = check_path(storage_path if storage_path is not None else name, "storagePath")
             with self._problems("path", path), self._files.one_on_its_way():
-                async with self._in_time():
+                async with self._files.in_time(*_TOO_LATE):
                     kept = await self._read(observed, directory, segments, name, to, artifact)
             command.input["fileId"] = str(kept[0].id)
             self._runtimes.note_activity(runtime_id)
@@ -221,21 +221,6 @@ class RuntimeFiles:
                 "runtime_file.unavailable",
                 retry_after=5,
             ) from error
-
-    @contextlib.asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
-        seconds = self._settings.transfer_seconds
-        try:
-            async with asyncio.timeout(seconds) as within:
-                yield
-        except TimeoutError:
-            if not within.expired():
-                raise
-            raise RequestTimeout(
-                f"The file was not copied within {seconds:g} seconds.",
-                "runtime_file.timeout",
-                details={"seconds": seconds},
-            ) from None
 
 
 @contextlib.asynccontextmanager

@@ -23,15 +23,16 @@ from gateway.domain.attachments import Attachments, Close
 from gateway.domain.audit import OK, Action, Audit, Origin
 from gateway.domain.capacity import Capacity
 from gateway.domain.commands import Commands
-from gateway.domain.events import Events, Level, RunRecord
+from gateway.domain.events import Events, Level, RunRecord, about_run
 from gateway.domain.identifiers import new_id, not_found
 from gateway.domain.observation import Observed, Observers
 from gateway.domain.secrets import SecretStore
+from gateway.domain.spaces import find_space
 from gateway.egress.usage import Totals, Usage
 from gateway.errors import Conflict, GatewayError, LimitReached, Unavailable
 from gateway.launchers.base import Browser, Ending, Launcher, LaunchSpec
 from gateway.settings import Settings
-from gateway.store import accounts, runtimes, spaces
+from gateway.store import accounts, runtimes
 from gateway.store.database import Database
 from gateway.store.runtimes import EndedRuntime, Run, Runtime
 from gateway.store.scope import Scope
@@ -144,9 +145,7 @@ class Runtimes:
         self._refuse_while_draining()
         runtime_id = request.spec.runtime_id
         async with self._database.connect() as connection:
-            space = await spaces.get(connection, scope, space_id)
-        if space is None:
-            raise not_found("space", space_id)
+            space = await find_space(connection, scope, space_id)
         with self.capacity.start(), metrics.launches.time():
             self._starting.add(runtime_id)
             try:
@@ -215,9 +214,7 @@ class Runtimes:
             raise
 
     def _observed(self, space: Space, request: RuntimeRequest, browser: Browser) -> Observed:
-        level = request.event_level
-        if level is None:
-            level = Level[self._settings.event_level.upper()]
+        level = Level.named(self._settings.event_level) if request.event_level is None else request.event_level
         recording = self._settings.recording if request.recording is None else request.recording
         run_id = new_id()
         record = self._events.record(run_id, level)
@@ -262,8 +259,7 @@ class Runtimes:
         with self._audit.noting(Action.RUNTIME_READ) as noting:
             noting.details["spaceId"] = str(space_id)
             async with self._database.connect() as connection:
-                if await spaces.get(connection, scope, space_id) is None:
-                    raise not_found("space", space_id)
+                await find_space(connection, scope, space_id)
                 return await runtimes.listed(connection, scope, space_id)
 
     async def get(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> Runtime:
@@ -507,8 +503,8 @@ class Runtimes:
         """Note the end of a runtime whose browser this gateway has not, and whose end it has written."""
         self.note_ended(ended.id, ended.owner, ending)
         if ended.run_id is not None:
-            level = Level[(ended.event_level or self._settings.event_level).upper()]
-            about = {"spaceId": str(ended.space_id), "runtimeId": str(ended.id), "runId": str(ended.run_id)}
+            level = Level.named(ended.event_level or self._settings.event_level)
+            about = about_run(ended.space_id, ended.id, ended.run_id)
             self._note_run_ended(self._events.record(ended.run_id, level), ended.owner, about, ending)
 
     def note_ended(self, runtime_id: UUID, owner: Scope, ending: Ending, by: Origin = audit.GATEWAY) -> None:
@@ -545,12 +541,7 @@ def not_active(runtime_id: UUID, status: str) -> Conflict:
 
 
 def _about(observed: Observed) -> dict[str, Any]:
-    """What updates say of a runtime."""
-    return {
-        "spaceId": str(observed.space_id),
-        "runtimeId": str(observed.runtime_id),
-        "runId": str(observed.run_id),
-    }
+    return about_run(observed.space_id, observed.runtime_id, observed.run_id)
 
 
 def _owner(scope: Scope, runtime_id: UUID) -> Owner:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from gateway.domain.audit import Action, Audit
 from gateway.domain.events import Events
 from gateway.domain.identifiers import new_id, not_found
@@ -50,14 +52,14 @@ class Spaces:
     async def get(self, scope: Scope, space_id: UUID) -> Space:
         with self._audit.noting(Action.SPACE_READ, space_id):
             async with self._database.connect() as connection:
-                return _found(await spaces.get(connection, scope, space_id), space_id)
+                return await find_space(connection, scope, space_id)
 
     async def change(self, scope: Scope, space_id: UUID, values: dict[str, Any]) -> Space:
         """Change the name or the mounts. Each kind of mount that is given replaces what was; null clears it."""
         with self._audit.noting(Action.SPACE_CHANGED, space_id) as noting:
             noting.details["fields"] = sorted(values)
             async with self._database.begin() as connection:
-                space = _found(await spaces.get(connection, scope, space_id, lock=True), space_id)
+                space = await find_space(connection, scope, space_id, lock=True)
                 changes = {"name": values["name"]} if "name" in values else {}
                 if "mounts" in values:
                     await _check_mounts(connection, space.owner, scope, values["mounts"])
@@ -69,14 +71,14 @@ class Spaces:
         """The first step of a removal: nothing in the space is to live on. Returns what is still live."""
         with self._audit.noting(Action.SPACE_DELETED, space_id, failures_only=True):
             async with self._database.begin() as connection:
-                _found(await spaces.get(connection, scope, space_id, lock=True), space_id)
+                await find_space(connection, scope, space_id, lock=True)
                 await runtimes.want_stopped(connection, space_id=space_id)
                 return await runtimes.live_in(connection, space_id)
 
     async def remove(self, scope: Scope, space_id: UUID) -> None:
         with self._audit.noting(Action.SPACE_DELETED, space_id):
             async with self._database.begin() as connection:
-                space = _found(await spaces.get(connection, scope, space_id, lock=True), space_id)
+                space = await find_space(connection, scope, space_id, lock=True)
                 await spaces.remove(connection, space_id)
         self._events.update(space.owner, "space.deleted", _about(space))
 
@@ -130,7 +132,9 @@ def _about(space: Space) -> dict[str, str]:
     return {"spaceId": str(space.id), "name": space.name}
 
 
-def _found(space: Space | None, space_id: UUID) -> Space:
+async def find_space(connection: AsyncConnection, scope: Scope, space_id: UUID, *, lock: bool = False) -> Space:
+    """A space that the caller sees; raises NotFound."""
+    space = await spaces.get(connection, scope, space_id, lock=lock)
     if space is None:
         raise not_found("space", space_id)
     return space

@@ -206,26 +206,25 @@ async def unfinished(connection: AsyncConnection, gateway_id: UUID) -> set[UUID]
     return {row[0] for row in rows}
 
 
-async def expire(connection: AsyncConnection, most: int) -> tuple[int, list[UUID]]:
-    """Recordings whose time is over are `expired`, at most so many; and the files that are to go with them."""
-    rows = (
-        await connection.execute(
-            text(
-                """
-                WITH due AS (
-                    SELECT run_id, file_id FROM recordings
-                    WHERE expires_at <= now() AND status IN ('ready', 'failed')
-                    ORDER BY expires_at LIMIT :most FOR UPDATE SKIP LOCKED
-                )
-                UPDATE recordings r
-                SET status = 'expired', file_id = NULL, expires_at = NULL, tabs = '[]', updated_at = now()
-                FROM due WHERE r.run_id = due.run_id RETURNING due.file_id
-                """
-            ),
-            {"most": most},
-        )
-    ).all()
-    return len(rows), [row[0] for row in rows if row[0] is not None]
+async def expire(connection: AsyncConnection, most: int) -> int:
+    """Recordings whose time is over are `expired`, at most so many; returns how many. Their files expire by
+    themselves."""
+    done = await connection.execute(
+        text(
+            """
+            WITH due AS (
+                SELECT run_id FROM recordings
+                WHERE expires_at <= now() AND status IN ('ready', 'failed')
+                ORDER BY expires_at LIMIT :most FOR UPDATE SKIP LOCKED
+            )
+            UPDATE recordings r
+            SET status = 'expired', file_id = NULL, expires_at = NULL, tabs = '[]', updated_at = now()
+            FROM due WHERE r.run_id = due.run_id
+            """
+        ),
+        {"most": most},
+    )
+    return done.rowcount
 
 
 def _unfinished(row: Sequence[Any]) -> Unfinished:

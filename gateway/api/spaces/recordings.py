@@ -41,7 +41,7 @@ async def create(call: Call, body: CreateRecordingViewer) -> RecordingViewer:
     """The address of a page that plays the recording of a run, while it is made and afterwards."""
     run_id = call.path_id("id", "run")
     root = public_root(call.request, call.services.settings)
-    recording = await call.services.recordings.find(call.scope, run_id)
+    recording = await call.services.recordings.of(run_id, call.scope)
     minted = await call.services.viewers.mint(
         call.scope,
         run_id,

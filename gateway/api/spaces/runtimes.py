@@ -243,7 +243,7 @@ async def create(call: Call, body: CreateRuntime) -> Runtime:
         ),
         idle_timeout_seconds=config.idle_timeout_seconds,
         max_lifetime_seconds=config.max_lifetime_seconds,
-        event_level=Level[config.events.upper()] if config.events else None,
+        event_level=Level.named(config.events) if config.events else None,
         recording=config.recording,
     )
     return Runtime.of(await call.services.runtimes.create(call.scope, call.path_id("id", "space"), request))
