@@ -144,6 +144,16 @@ class Unavailable(GatewayError):
     default_code = "gateway.unavailable"
 
 
+def host_unavailable(noun: str, cause: object = None) -> Unavailable:
+    """For a `lease`, `run` or `runtime` whose browser another gateway has, which can't be asked."""
+    why = "" if cause is None else f": {cause}"
+    return Unavailable(
+        f"The gateway that has the browser of this {noun} can't be reached{why}.",
+        "runtime.host_unavailable",
+        retry_after=1,
+    )
+
+
 class LaunchFailed(Unavailable):
     """Raised when a browser did not come up. `failure` is one of the classes in launchers/failures.py."""
 

@@ -26,6 +26,7 @@ from gateway.store.database import Database
 from gateway.store.embedded import EmbeddedPostgres
 from gateway.telemetry import logs
 from tests import scratch
+from tests.away import Away
 from tests.launchers import WorkingLauncher
 from tests.recorder import recorded
 
@@ -145,6 +146,13 @@ async def database_url(template_url: str) -> AsyncIterator[str]:
     """URL of a fresh, migrated, empty database."""
     async with fresh_database(template_url) as url:
         yield url
+
+
+@pytest_asyncio.fixture
+async def away(database_url: str) -> AsyncIterator[Away]:
+    opened = Away(database_url, 4)
+    yield opened
+    await opened.close()
 
 
 @pytest_asyncio.fixture

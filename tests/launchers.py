@@ -1,15 +1,22 @@
-"""Launchers without browsers: one that works, and faults, each a few lines."""
+"""Launchers: a real one, one without browsers that works, and faults, each a few lines."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from gateway.egress.usage import Usage
 from gateway.errors import LaunchFailed
+from gateway.launchers import browsers
 from gateway.launchers.base import BrowserName, Ending, FilesHold, LaunchSpec
+from gateway.launchers.local import LocalLauncher
+from gateway.settings import Settings
+from tests.gateway_process import temporary_data_dir
 
 BROWSER_USER = 870_123
 
@@ -93,3 +100,15 @@ class FailingLauncher(WorkingLauncher):
 
     async def launch(self, spec: LaunchSpec) -> FakeBrowser:
         raise LaunchFailed("The browser exited.", failure="exited", advice="Look at its last words.")
+
+
+@asynccontextmanager
+async def local_launcher(**options: Any) -> AsyncIterator[LocalLauncher]:
+    """One that launches real browsers, in a data directory of its own."""
+    found = browsers.find(None)
+    assert found is not None
+    with temporary_data_dir() as data_dir:
+        launcher = LocalLauncher(Settings(data_dir=data_dir, **options), found)
+        await launcher.open()
+        yield launcher
+        await launcher.close()

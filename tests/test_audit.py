@@ -16,10 +16,8 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-import pytest_asyncio
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -39,6 +37,7 @@ from gateway.store.database import Database
 from gateway.store.scope import Scope
 from gateway.telemetry import logs
 from tests.api import Json, bearer, make_runtime, make_space, make_subaccount, ok, refused
+from tests.away import Away
 from tests.fake_providers import KEYS, FakeProviders
 from tests.gateway_process import ROOT
 from tests.launchers import WorkingLauncher
@@ -585,31 +584,6 @@ async def test_what_is_noted_is_written_soon_and_the_rest_at_the_end(
         await make_runtime(client)
     ends = [event for event in await log(database) if event["action"] == "runtime.stopped"]
     assert [(event["actor"], event["details"]["code"]) for event in ends] == [("gateway", "gateway.stopped")]
-
-
-class Away(Database):
-    """A database that can be away, or be so right after a commit, which nobody hears of then."""
-
-    away = False
-    mute = False
-    tried = 0
-
-    @contextlib.asynccontextmanager
-    async def begin(self) -> AsyncIterator[AsyncConnection]:
-        self.tried += 1
-        if self.away:
-            raise Unavailable("away", "database.unavailable")
-        async with super().begin() as connection:
-            yield connection
-        if self.mute:
-            raise Unavailable("away", "database.unavailable")
-
-
-@pytest_asyncio.fixture
-async def away(database_url: str) -> AsyncIterator[Away]:
-    opened = Away(database_url, 2)
-    yield opened
-    await opened.close()
 
 
 @pytest.mark.parametrize(("noted", "lost"), [(2, 0), (3, 0), (5, 2)], ids=["under", "at", "over"])

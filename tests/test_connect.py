@@ -32,7 +32,6 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from gateway.app import Gateway
 from gateway.crypto.tokens import TokenIssuer
 from gateway.domain.runtimes import REASONS
-from gateway.launchers import browsers
 from gateway.launchers.base import LaunchSpec
 from gateway.launchers.local import LocalLauncher
 from gateway.server import _configuration, _Server
@@ -42,8 +41,8 @@ from gateway.telemetry import metrics
 from gateway.tunnel.frames import header
 from gateway.tunnel.large import LARGE, LargeCommands
 from gateway.tunnel.splice import Tunnel
+from tests import launchers
 from tests.devtools import DevTools
-from tests.gateway_process import temporary_data_dir
 from tests.launchers import FakeBrowser, WorkingLauncher
 from tests.pages import BIG_SCREENSHOT_BYTES, PageServer
 from tests.remote import Lease, closed
@@ -132,13 +131,8 @@ def settings(settings: Settings, ceiling: int, attach_seconds: float) -> Setting
 
 @pytest_asyncio.fixture(scope="module")
 async def local_launcher() -> AsyncIterator[LocalLauncher]:
-    found = browsers.find(None)
-    assert found is not None
-    with temporary_data_dir() as data_dir:
-        launcher = LocalLauncher(Settings(data_dir=data_dir, egress_allow=("127.0.0.1",)), found)
-        await launcher.open()
-        yield launcher
-        await launcher.close()
+    async with launchers.local_launcher(egress_allow=("127.0.0.1",)) as opened:
+        yield opened
 
 
 @pytest.fixture(params=["tunnel", "relay"])

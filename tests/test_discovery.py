@@ -21,13 +21,12 @@ from gateway.api.discovery import new_target, readdressed
 from gateway.app import Gateway, build
 from gateway.crypto.tokens import TokenIssuer
 from gateway.domain.secrets import KeySource
-from gateway.launchers import browsers
 from gateway.launchers.base import LaunchSpec
 from gateway.launchers.local import LocalLauncher
 from gateway.settings import Settings
 from gateway.store.database import Database
+from tests import launchers
 from tests.api import bearer, make_runtime, ok, refusal, until_true
-from tests.gateway_process import temporary_data_dir
 from tests.launchers import FakeBrowser, WorkingLauncher
 from tests.serving import serving
 
@@ -146,13 +145,8 @@ async def lease(port: Port) -> Lease:
 
 @pytest_asyncio.fixture(scope="module")
 async def local_launcher() -> AsyncIterator[LocalLauncher]:
-    found = browsers.find(None)
-    assert found is not None
-    with temporary_data_dir() as data_dir:
-        launcher = LocalLauncher(Settings(data_dir=data_dir), found)
-        await launcher.open()
-        yield launcher
-        await launcher.close()
+    async with launchers.local_launcher() as opened:
+        yield opened
 
 
 @pytest.fixture

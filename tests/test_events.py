@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
@@ -23,35 +22,11 @@ from gateway.store import events as store
 from gateway.store.database import Database
 from gateway.store.events import ALL, Event, Wanted
 from tests.api import checked, make_runtime, ok, problems
+from tests.away import Away
 from tests.waiting import until
 
 RUN = UUID("0198b7d4-2f6c-7d3e-9a51-1c6f2b8e4d70")
 REQUEST = "network.request"
-
-
-class Away(Database):
-    """A database that can be away, or be so right after a commit or in the midst of one, which nobody hears of then."""
-
-    away = False
-    mute = False
-    tried = 0
-
-    @contextlib.asynccontextmanager
-    async def begin(self) -> AsyncIterator[AsyncConnection]:
-        self.tried += 1
-        if self.away:
-            raise Unavailable("away", "database.unavailable")
-        async with super().begin() as connection:
-            yield connection
-        if self.mute:
-            raise Unavailable("away", "database.unavailable")
-
-
-@pytest_asyncio.fixture
-async def away(database_url: str) -> AsyncIterator[Away]:
-    opened = Away(database_url, 4)
-    yield opened
-    await opened.close()
 
 
 async def stream(database: Database, stream_id: UUID = RUN, wanted: Wanted = ALL, **how: Any) -> list[Event]:

@@ -720,9 +720,12 @@ async def test_sockets_of_a_gateway_that_is_killed_are_written_as_ended_by_its_n
                 leases = [await remote.lease(await remote.runtime()) for _ in range(2)]
                 clients = await attached(stack, leases * 10)
                 # An upgrade is answered a moment before its row is committed; the lock is what the two share.
-                async with rows_of(gateway) as rows, asyncio.timeout(10):
-                    while await rows.fetchval("SELECT count(*) FROM lease_sockets") < len(clients):  # noqa: ASYNC110
-                        await asyncio.sleep(0.02)
+                async with rows_of(gateway) as rows:
+
+                    async def all_written(rows: Any = rows) -> bool:
+                        return bool(await rows.fetchval("SELECT count(*) FROM lease_sockets") == len(clients))
+
+                    await until(all_written, "the rows of all sockets are written", 10)
                 gateway.kill()
                 for client in clients:
                     with pytest.raises(Gone):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import ctypes
 import json
 import os
 import re
@@ -30,6 +29,7 @@ from gateway.settings import Settings
 from gateway.unprivileged import grant_search
 from tests.devtools import DevTools
 from tests.gateway_process import ROOT, temporary_data_dir, wait_until
+from tests.live import adopts_orphans_no_longer
 from tests.waiting import until
 
 IS_ROOT = os.geteuid() == 0
@@ -71,8 +71,7 @@ def found() -> Browsers:
 def _adopts_orphans_no_longer() -> Iterator[None]:
     """A launcher makes its process the parent of orphans; the tests after these must find it as it was."""
     yield
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(processes._PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    adopts_orphans_no_longer()
 
 
 @contextlib.asynccontextmanager

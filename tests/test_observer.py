@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
-import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -19,19 +17,19 @@ from gateway.domain.bounded_record import BoundedRecord
 from gateway.domain.events import Events, Level, RunRecord
 from gateway.domain.observation import Observed
 from gateway.egress.usage import Usage
-from gateway.launchers import browsers, processes
 from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local import LocalBrowser, LocalLauncher
 from gateway.observer.masking import Masking
 from gateway.observer.observers import BrowserObservers, Observation
 from gateway.observer.pages import Pages
 from gateway.observer.refusals import Refusals, RefusalsOfRun
-from gateway.settings import Settings
 from gateway.store.scope import Scope
 from gateway.tunnel.known_commands import KNOWN
 from gateway.tunnel.record import ACTING, SocketRecord
 from tests.devtools import DevTools
 from tests.gateway_process import GatewayProcess, temporary_data_dir
+from tests.launchers import local_launcher
+from tests.live import adopts_orphans_no_longer
 from tests.pages import PageServer
 from tests.remote import Remote
 from tests.waiting import until
@@ -104,20 +102,13 @@ class Watched:
 @pytest.fixture(scope="module", autouse=True)
 def _adopts_orphans_no_longer() -> Iterator[None]:
     yield
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(processes._PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    adopts_orphans_no_longer()
 
 
 @pytest_asyncio.fixture(scope="module")
 async def launcher() -> AsyncIterator[LocalLauncher]:
-    found = browsers.find(None)
-    assert found is not None
-    with temporary_data_dir() as data_dir:
-        allow = ("127.0.0.1", "localhost")
-        launcher = LocalLauncher(Settings(data_dir=data_dir, warm_browsers=0, egress_allow=allow), found)
-        await launcher.open()
-        yield launcher
-        await launcher.close()
+    async with local_launcher(warm_browsers=0, egress_allow=("127.0.0.1", "localhost")) as opened:
+        yield opened
 
 
 @pytest_asyncio.fixture(scope="module")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -14,7 +12,6 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
-from gateway.launchers import browsers, processes
 from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local import LocalLauncher
 from gateway.observer.devtools import DevTools
@@ -22,7 +19,8 @@ from gateway.observer.observers import Observation
 from gateway.observer.screencast import Frame, Screencasts, TabEvent
 from gateway.settings import Settings
 from tests import devtools
-from tests.gateway_process import temporary_data_dir
+from tests.launchers import local_launcher
+from tests.live import adopts_orphans_no_longer
 from tests.pictures import Colour, colour
 from tests.waiting import until
 
@@ -81,19 +79,13 @@ async def shows(frames: list[Frame], wanted: Colour, tab: str | None = None) -> 
 @pytest.fixture(scope="module", autouse=True)
 def _adopts_orphans_no_longer() -> Iterator[None]:
     yield
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(processes._PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    adopts_orphans_no_longer()
 
 
 @pytest_asyncio.fixture(scope="module")
 async def launcher() -> AsyncIterator[LocalLauncher]:
-    found = browsers.find(None)
-    assert found is not None
-    with temporary_data_dir() as data_dir:
-        launcher = LocalLauncher(Settings(data_dir=data_dir, warm_browsers=0), found)
-        await launcher.open()
-        yield launcher
-        await launcher.close()
+    async with local_launcher(warm_browsers=0) as opened:
+        yield opened
 
 
 @asynccontextmanager

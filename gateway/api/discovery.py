@@ -21,7 +21,7 @@ from gateway.api.inside import Answer, NotAnswered
 from gateway.api.origin import check_origin
 from gateway.api.services import Services
 from gateway.domain.leases import Grant
-from gateway.errors import Forbidden, NotFound, Unavailable
+from gateway.errors import Forbidden, NotFound, Unavailable, host_unavailable
 from gateway.tunnel.addresses import ALLOWED_IN_WORDS, refused_address
 
 _log = structlog.get_logger("gateway.discovery")
@@ -67,11 +67,7 @@ async def _elsewhere(request: Request, services: Services, grant: Grant, root: s
     try:
         response = await pass_on(request, services, grant.host_url, seconds=services.settings.attach_timeout_seconds)
     except NotAnswered as error:
-        raise Unavailable(
-            f"The gateway that has the browser of this lease can't be reached: {error}.",
-            "runtime.host_unavailable",
-            retry_after=1,
-        ) from error
+        raise host_unavailable("lease", error) from error
     if response.status_code != 200:
         return response
     return Response(

@@ -15,6 +15,7 @@ import math
 import typing
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -232,11 +233,16 @@ def invalid_field(field: str, message: str, value: str) -> RequestInvalid:
 def _given(query: QueryParams, model: type[BaseModel]) -> dict[str, Any]:
     """A query as its model reads it: what may be several is given several times, or with commas."""
     given: dict[str, Any] = dict(query)
-    for name, field in model.model_fields.items():
-        alias = field.alias or name
-        if alias in given and typing.get_origin(field.annotation) is list:
-            given[alias] = [part.strip() for value in query.getlist(alias) for part in value.split(",")]
+    for name in _lists(model) & given.keys():
+        given[name] = [part.strip() for value in query.getlist(name) for part in value.split(",")]
     return given
+
+
+@cache
+def _lists(model: type[BaseModel]) -> frozenset[str]:
+    """Fields of a query, by their names on the wire, that may be several."""
+    fields = model.model_fields.items()
+    return frozenset(field.alias or name for name, field in fields if typing.get_origin(field.annotation) is list)
 
 
 def _validated(validate: Callable[[Any], Model], given: Any, model: type[Model]) -> Model:

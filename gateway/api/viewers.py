@@ -23,7 +23,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from gateway.api.addresses import client_address
 from gateway.api.errors import error_response
@@ -35,7 +35,7 @@ from gateway.api.spaces.activity import ActivityStreamQuery, activity_stream
 from gateway.crypto.viewers import Kind, Viewer
 from gateway.domain.attachments import ViewerClose
 from gateway.domain.viewers import Seat
-from gateway.errors import Forbidden, GatewayError, Gone, LimitReached, NotFound, Unauthorized, Unavailable
+from gateway.errors import Forbidden, GatewayError, Gone, LimitReached, NotFound, Unauthorized, host_unavailable
 from gateway.observer.screencast import Screencasts
 from gateway.settings import Settings
 from gateway.telemetry import metrics
@@ -236,12 +236,8 @@ async def _pass_on(socket: WebSocket, services: Services, seat: Seat, host_url: 
             proxy=None,
             user_agent_header=None,
         )
-    except (OSError, WebSocketException, InvalidStatus) as error:
-        raise Unavailable(
-            f"The gateway that has the browser of this run can't be reached: {type(error).__name__}.",
-            "runtime.host_unavailable",
-            retry_after=1,
-        ) from error
+    except (OSError, WebSocketException) as error:
+        raise host_unavailable("run", type(error).__name__) from error
     async with upstream:
         await socket.accept()
         pumps = [asyncio.create_task(_to_page(socket, upstream)), asyncio.create_task(_to_host(socket, upstream))]

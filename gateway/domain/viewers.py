@@ -21,7 +21,7 @@ from gateway.domain.audit import Action, Audit, Origin
 from gateway.domain.commands import Commands
 from gateway.domain.identifiers import new_id, not_found
 from gateway.domain.runtimes import SILENT_SECONDS, Runtimes
-from gateway.errors import Conflict, Gone, LimitReached, Unauthorized, Unavailable
+from gateway.errors import Conflict, Gone, LimitReached, Unauthorized, host_unavailable
 from gateway.settings import Settings
 from gateway.store import runtimes
 from gateway.store.database import Database
@@ -147,11 +147,7 @@ class Viewers:
         if place.gateway_id == self._gateway_id:
             return True
         if place.host_url is None:
-            raise Unavailable(
-                "The gateway that has the browser of this run can't be reached.",
-                "runtime.host_unavailable",
-                retry_after=1,
-            )
+            raise host_unavailable("run")
         return False
 
     @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,7 +152,7 @@ class DownloadsOfRun:
                 self._is_over(download)
                 self._tell_later(download, "canceled")
 
-    _of_browser = {  # noqa: RUF012  (never changed)
+    _of_browser: Mapping[str, Callable[[DownloadsOfRun, dict[str, Any]], None]] = {
         "Target.targetCreated": _page_created,
         "Target.targetDestroyed": _page_gone,
         "Browser.downloadWillBegin": _will_begin,

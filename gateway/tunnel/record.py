@@ -137,14 +137,15 @@ class SocketRecord:
         if refused is None and of_interest is not None and method not in of_interest:
             return
         session = message.get("sessionId", "")
-        if method in _OF_SESSIONS and refused is None:
-            self._of_sessions(method, session, message)
-            if of_interest is not None:
-                return
-        elif method == _DOWNLOADS and refused is None:
-            self._download_wishes.heard(message.get("params", {}))
-        elif method in _OF_WORK and refused is None:
-            self._works(method, session, message)
+        if refused is None:
+            if method in _OF_SESSIONS:
+                self._of_sessions(method, session, message)
+                if of_interest is not None:
+                    return
+            elif method == _DOWNLOADS:
+                self._download_wishes.heard(message.get("params", {}))
+            elif method in _OF_WORK:
+                self._works(method, session, message)
         self._note(method, session, refused)
 
     def _works(self, method: str, session: str, message: dict[str, Any]) -> None:

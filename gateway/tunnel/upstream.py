@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from websockets.utils import accept_key
 
-from gateway.errors import GatewayError, NotFound, Unavailable
+from gateway.errors import GatewayError, NotFound, Unavailable, host_unavailable
 from gateway.tunnel.frames import Buffer, close_frame
 
 _LARGEST_HEAD = 16 * 1024
@@ -265,9 +265,7 @@ def unreachable() -> GatewayError:
 
 
 def host_unreachable() -> GatewayError:
-    return Unavailable(
-        "The gateway that has the browser of this lease can't be reached.", "runtime.host_unavailable", retry_after=1
-    )
+    return host_unavailable("lease")
 
 
 def no_such_target() -> GatewayError:

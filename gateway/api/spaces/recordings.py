@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AnyUrl, Field
+from pydantic import Field
 
 from gateway.api.addresses import public_root
-from gateway.api.models import Answer, Body, Time, optional
+from gateway.api.models import Body, optional
 from gateway.api.operations import Call, Operations
-from gateway.api.spaces.viewers import Seconds
+from gateway.api.spaces.viewers import Seconds, ViewerLease
 from gateway.crypto.viewers import Kind
 from gateway.domain.viewers import DEFAULT_SECONDS
 from gateway.store.recordings import Recording
@@ -26,13 +26,10 @@ class CreateRecordingViewer(Body):
     expires_in_seconds: Seconds = DEFAULT_SECONDS
 
 
-class RecordingViewer(Answer):
+class RecordingViewer(ViewerLease):
     """`iframeUrl` alone is the credential; whoever has it sees the recording until `expiresAt`."""
 
-    iframe_url: AnyUrl
     status: Status
-    expires_at: Time
-    activity_stream_url: AnyUrl = optional()
     duration_ms: Annotated[int, Field(ge=0)] = optional()
 
 
@@ -49,13 +46,7 @@ async def create(call: Call, body: CreateRecordingViewer) -> RecordingViewer:
         seconds=body.expires_in_seconds,
         activity="activity" in body.components,
     )
-    answer = RecordingViewer(
-        iframe_url=AnyUrl(f"{root}/v1/viewers/recording/{minted.token}"),
-        status=status(recording),
-        expires_at=minted.viewer.expires_at,
-    )
-    if minted.activity_token is not None:
-        answer.activity_stream_url = AnyUrl(f"{root}/v1/viewers/activity/{minted.activity_token}/stream")
+    answer = RecordingViewer.of(minted, root, status=status(recording))
     if recording.duration_ms is not None and answer.status in ("processing", "ready"):
         answer.duration_ms = recording.duration_ms
     return answer

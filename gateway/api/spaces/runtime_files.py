@@ -19,7 +19,7 @@ from gateway.api.spaces.storage import FileName, Path, StorageFile
 from gateway.domain.file_names import LONGEST_PATH
 from gateway.domain.identifiers import parse_id
 from gateway.domain.runtime_files import Staged, WantedArtifact
-from gateway.errors import Unavailable
+from gateway.errors import host_unavailable
 
 operations = Operations("Runtime files")
 
@@ -155,8 +155,4 @@ async def _elsewhere(call: Call, space_id: UUID, runtime_id: UUID) -> Response |
     try:
         return await pass_on(call.request, call.services, host_url, seconds=seconds)
     except NotAnswered as error:
-        raise Unavailable(
-            f"The gateway that has the browser of this runtime can't be reached: {error}.",
-            "runtime.host_unavailable",
-            retry_after=1,
-        ) from error
+        raise host_unavailable("runtime", error) from error

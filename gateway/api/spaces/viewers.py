@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AnyUrl, Field
 
@@ -10,7 +10,7 @@ from gateway.api.addresses import public_root
 from gateway.api.models import Answer, Body, Time, optional
 from gateway.api.operations import Call, Operations
 from gateway.crypto.viewers import Kind
-from gateway.domain.viewers import DEFAULT_SECONDS, MOST_SECONDS
+from gateway.domain.viewers import DEFAULT_SECONDS, MOST_SECONDS, Minted
 
 operations = Operations("Runs")
 
@@ -25,12 +25,25 @@ class CreateLiveViewer(Body):
     expires_in_seconds: Seconds = DEFAULT_SECONDS
 
 
-class LiveViewer(Answer):
-    """`iframeUrl` alone is the credential; whoever has it sees the run until `expiresAt`, or until it ends."""
+class ViewerLease(Answer):
+    """`iframeUrl` alone is the credential."""
 
     iframe_url: AnyUrl
     expires_at: Time
     activity_stream_url: AnyUrl = optional()
+
+    @classmethod
+    def of(cls, minted: Minted, root: str, **more: Any) -> Self:
+        """`root` is the gateway's public address."""
+        viewer = minted.viewer
+        if minted.activity_token is not None:
+            more["activity_stream_url"] = AnyUrl(f"{root}/v1/viewers/activity/{minted.activity_token}/stream")
+        page = AnyUrl(f"{root}/v1/viewers/{viewer.kind.name.lower()}/{minted.token}")
+        return cls(iframe_url=page, expires_at=viewer.expires_at, **more)
+
+
+class LiveViewer(ViewerLease):
+    """`iframeUrl` alone is the credential; whoever has it sees the run until `expiresAt`, or until it ends."""
 
 
 @operations.post("/v1/runs/{id}/live", id="runs-live", summary="Create a live viewer", errors=(404, 409))
@@ -46,9 +59,4 @@ async def live(call: Call, body: CreateLiveViewer) -> LiveViewer:
         may_control=body.control == "input",
         activity="activity" in body.components,
     )
-    answer = LiveViewer(
-        iframe_url=AnyUrl(f"{root}/v1/viewers/live/{minted.token}"), expires_at=minted.viewer.expires_at
-    )
-    if minted.activity_token is not None:
-        answer.activity_stream_url = AnyUrl(f"{root}/v1/viewers/activity/{minted.activity_token}/stream")
-    return answer
+    return LiveViewer.of(minted, root)
