@@ -27,6 +27,8 @@ _GOODBYE_SECONDS = 1.0
 # A browser that has sent nothing for so long had nothing under way.
 _SILENCE_SECONDS = 0.05
 
+_ATTACHED = ATTACHED.decode()
+
 
 async def open_upstream(url: str, *, headers: dict[str, str] | None, largest: int) -> ClientConnection:
     """As `upstream.open_upstream`; a message from there of more than `largest` bytes ends it."""
@@ -184,7 +186,7 @@ class _Relay:
         try:
             async for message in self._upstream:
                 self._bytes_to_client += len(message)
-                if self._record is not None and isinstance(message, str) and message.startswith(ATTACHED.decode()):
+                if self._record is not None and isinstance(message, str) and message.startswith(_ATTACHED):
                     self._record.attached(message.encode())
                 await self._say(message)
         except ConnectionClosed as error:
