@@ -56,6 +56,7 @@ lock: $(BIN)/pip
 	@echo 'setuptools>=80' | $(COMPILE) $(ARGS) pyproject.toml - --output-file requirements.txt >/dev/null
 	@echo 'setuptools>=80' | $(COMPILE) $(ARGS) pyproject.toml - --extra dev --constraint requirements.txt \
 		--output-file requirements-dev.txt >/dev/null
+	@$(COMPILE) $(ARGS) --group tools --output-file requirements-tools.txt >/dev/null
 
 # Everything that was made here but data: that is in var/.
 clean:
