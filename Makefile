@@ -24,7 +24,7 @@ up: .venv/installed
 
 # make test ARGS="-k lease"
 test: .venv/installed-dev nginx $(if $(wildcard $(NODE)/package-lock.json),$(NODE)/node_modules/installed)
-	@$(BIN)/python -m gateway.launchers.browsers
+	@$(BIN)/python -m gateway.launchers.local.browsers
 	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/installed-dev
@@ -37,7 +37,7 @@ format: .venv/installed-dev
 	@$(BIN)/ruff format --quiet
 
 bench: .venv/installed-dev $(BENCH_NODE)/node_modules/installed
-	@$(BIN)/python -m gateway.launchers.browsers
+	@$(BIN)/python -m gateway.launchers.local.browsers
 	@$(BIN)/python -m bench.lifecycle
 	@$(BIN)/python -m bench.api
 	@$(BIN)/python -m bench.leaks
@@ -64,13 +64,13 @@ clean:
 	rm -rf $(NODE)/node_modules $(BENCH_NODE)/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/installed: requirements.txt pyproject.toml | $(BIN)/pip
+.venv/installed: requirements.txt pyproject.toml setup.py | $(BIN)/pip
 	@echo 'Installing what requirements.txt pins.'
 	@$(PIP) install --no-deps --requirement requirements.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venv/installed-dev: requirements-dev.txt requirements.txt pyproject.toml | $(BIN)/pip
+.venv/installed-dev: requirements-dev.txt requirements.txt pyproject.toml setup.py | $(BIN)/pip
 	@echo 'Installing what requirements-dev.txt pins.'
 	@$(PIP) install --no-deps --requirement requirements-dev.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .

@@ -22,7 +22,7 @@ import psutil
 import uvloop
 
 from bench.figures import percentile, ratio, table, verdict
-from tests.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 
 MINTS_PER_SECOND = 600.0
 MINT_P99_MS = 30.0

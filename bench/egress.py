@@ -24,8 +24,8 @@ import uvloop
 from playwright.async_api import Page, async_playwright
 
 from bench.figures import percentile, table, verdict
-from tests.gateway_process import GatewayProcess, temporary_data_dir
-from tests.remote import Remote
+from tests.support.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.remote import Remote
 
 GOAL = 1.15
 THROUGH = "through the proxy"

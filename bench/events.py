@@ -29,17 +29,17 @@ from sqlalchemy import text
 from bench.figures import percentile, table, verdict
 from gateway.app import Gateway, build
 from gateway.crypto.keyring import create_key_file
-from gateway.domain.events import Level
-from gateway.domain.first_start import write_first_key
+from gateway.domain.accounts.first_start import write_first_key
+from gateway.domain.events.service import Level
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.settings import Settings
 from gateway.store import schema
 from gateway.store.database import Database
 from gateway.store.embedded import EmbeddedPostgres
 from gateway.telemetry import logs
-from tests.launchers import WorkingLauncher
-from tests.serving import serving
-from tests.waiting import until
+from tests.support.launchers import WorkingLauncher
+from tests.support.serving import serving
+from tests.support.waiting import until
 
 PER_SECOND = 5000.0
 STREAM_P99_MS = 200.0

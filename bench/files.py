@@ -23,8 +23,8 @@ import httpx
 import psutil
 
 from bench.figures import table, verdict
-from tests.buckets import serving_bucket
-from tests.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.buckets import serving_bucket
+from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 
 MIB = 1024 * 1024
 # Of memory, each file on its way may add so much: a few parts of 8 MiB.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from tests.gateway_process import GatewayProcess, wait_until
+from tests.support.gateway_process import GatewayProcess, wait_until
 
 SETTLE_SECONDS = 20.0
 

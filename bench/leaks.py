@@ -16,7 +16,7 @@ from websockets.sync.client import connect
 
 from bench.figures import table, verdict
 from bench.footprint import Footprint, settled
-from tests.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 
 GROWTH_MB = 5.0
 FIRST_CYCLES = 50

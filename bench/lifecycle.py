@@ -23,8 +23,8 @@ from playwright.async_api import Playwright, async_playwright
 
 from bench.figures import percentile, ratio, table, verdict
 from bench.footprint import browsers, settled
-from tests.gateway_process import GatewayProcess, temporary_data_dir
-from tests.pages import PageServer
+from tests.support.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.pages import PageServer
 
 GOALS = {50: 1.25, 99: 1.5}
 CYCLE_SECONDS = 90.0

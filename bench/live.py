@@ -16,9 +16,9 @@ import uvloop
 from playwright.async_api import Frame, async_playwright
 
 from bench.figures import percentile, table, verdict
-from gateway.launchers import browsers
-from tests.gateway_process import GatewayProcess, temporary_data_dir
-from tests.remote import Remote
+from gateway.launchers.local import browsers
+from tests.support.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.remote import Remote
 
 GOAL_MS = 120.0
 VIEWPORT = {"width": 1280, "height": 800}

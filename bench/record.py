@@ -24,9 +24,9 @@ from playwright.async_api import BrowserContext, async_playwright
 
 from bench.egress import load, serve_pages
 from bench.figures import ratio, table, verdict
-from tests.gateway_process import GatewayProcess, temporary_data_dir
-from tests.pages import PageServer
-from tests.remote import Remote
+from tests.support.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.pages import PageServer
+from tests.support.remote import Remote
 
 OFF = "off"
 # How a runtime is configured, and the most that its client may take, as a part of `off`.

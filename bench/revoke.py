@@ -22,11 +22,11 @@ import uvloop
 from bench.figures import percentile, table, verdict
 from gateway.store.embedded import EmbeddedPostgres
 from gateway.store.notifications import APPLICATION
-from tests.bare import BareConnection
-from tests.cluster import Cluster
-from tests.gateway_process import GatewayProcess, temporary_data_dir
-from tests.remote import Remote
-from tests.waiting import until
+from tests.support.bare import BareConnection
+from tests.support.cluster import Cluster
+from tests.support.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.remote import Remote
+from tests.support.waiting import until
 
 CLOSE_SECONDS = 10.0
 EXPECTED = (4403, "lease_revoked")

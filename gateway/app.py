@@ -12,15 +12,14 @@ import structlog
 from starlette.routing import Router, WebSocketRoute
 from starlette.types import ASGIApp
 
-from gateway.api import connect, discovery, docs, health, operations, recording_viewer, updates, viewers
-from gateway.api.frame import RequestFrame
-from gateway.api.inside import Inside
-from gateway.api.services import Services
-from gateway.api.spaces import (
+from gateway.attach import discovery
+from gateway.attach import socket as connect
+from gateway.contracts.spaces import (
     activity,
     ai_connections,
     artifacts,
     connections,
+    run_commands,
     runs,
     runtime_files,
     runtimes,
@@ -28,31 +27,36 @@ from gateway.api.spaces import (
     storage,
     subaccounts,
 )
-from gateway.api.spaces import commands as run_commands
-from gateway.api.spaces import events as run_events
-from gateway.api.spaces import recordings as run_recordings
-from gateway.api.spaces import viewers as run_viewers
+from gateway.contracts.spaces import events as run_events
+from gateway.contracts.spaces import live as run_viewers
+from gateway.contracts.spaces import recordings as run_recordings
+from gateway.contracts.workspaces import updates
 from gateway.crypto.tokens import TokenIssuer
-from gateway.crypto.viewers import ViewerTokens
-from gateway.domain.access import Access
-from gateway.domain.ai_connections import AiConnections
-from gateway.domain.artifacts import Artifacts
-from gateway.domain.attachments import Attachments, ViewerClose
+from gateway.crypto.viewer_tokens import ViewerTokens
+from gateway.domain.accounts.access import Access
+from gateway.domain.accounts.rate_limits import RateLimits
+from gateway.domain.ai.connections import AiConnections
+from gateway.domain.ai.providers import ProviderClient
 from gateway.domain.audit import Audit
-from gateway.domain.commands import Commands
-from gateway.domain.event_streams import EventStreams
-from gateway.domain.events import Events
-from gateway.domain.files import Files
-from gateway.domain.leases import Leases
-from gateway.domain.providers import ProviderClient
-from gateway.domain.rate_limits import RateLimits
+from gateway.domain.events.run_commands import Commands
+from gateway.domain.events.service import Events
+from gateway.domain.events.streams import EventStreams
+from gateway.domain.files.artifacts import Artifacts
+from gateway.domain.files.service import Files
+from gateway.domain.leases.attachments import Attachments, ViewerClose
+from gateway.domain.leases.service import Leases
 from gateway.domain.recordings import Recordings
-from gateway.domain.runtime_files import RuntimeFiles
-from gateway.domain.runtimes import Runtimes
+from gateway.domain.runtimes.files import RuntimeFiles
+from gateway.domain.runtimes.service import Runtimes
+from gateway.domain.runtimes.supervisor import Supervisor
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
-from gateway.domain.supervisor import Supervisor
 from gateway.domain.viewers import Viewers
+from gateway.http import docs, health
+from gateway.http import endpoints as operations
+from gateway.http.middleware import RequestFrame
+from gateway.http.peers import Inside
+from gateway.http.services import Services
 from gateway.launchers.base import Launcher
 from gateway.observer.downloads import Downloads
 from gateway.observer.masking import Masking
@@ -65,7 +69,9 @@ from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.store.objects import Objects
 from gateway.telemetry import metrics
-from gateway.tunnel.large import LargeCommands
+from gateway.tunnel.large_commands import LargeCommands
+from gateway.viewers import live_page as viewers
+from gateway.viewers import recording_page as recording_viewer
 
 _log = structlog.get_logger("gateway.app")
 

@@ -22,14 +22,14 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from gateway.api.http_protocol import http_protocol
 from gateway.app import Gateway, build
-from gateway.domain.identifiers import new_id
-from gateway.domain.runtimes import GATEWAY_CRASHED, GATEWAY_STOPPED
+from gateway.core.errors import ConfigurationError
+from gateway.core.ids import new_id
+from gateway.domain.runtimes.service import GATEWAY_CRASHED, GATEWAY_STOPPED
 from gateway.domain.secrets import KeySource
-from gateway.errors import ConfigurationError
-from gateway.launchers.browsers import Browsers
-from gateway.launchers.local import LocalLauncher
+from gateway.http.server_protocol import http_protocol
+from gateway.launchers.local.browsers import Browsers
+from gateway.launchers.local.launcher import LocalLauncher
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.tunnel.protocol import LeaseProtocol

@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from gateway.app import Gateway, build
 from gateway.crypto.keyring import create_key_file
-from gateway.domain.first_start import write_first_key
+from gateway.domain.accounts.first_start import write_first_key
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.observer.observers import Watcher
 from gateway.settings import Settings
@@ -25,10 +25,10 @@ from gateway.store import schema
 from gateway.store.database import Database
 from gateway.store.embedded import EmbeddedPostgres
 from gateway.telemetry import logs
-from tests import scratch
-from tests.away import Away
-from tests.launchers import WorkingLauncher
-from tests.recorder import recorded
+from tests.support import scratch
+from tests.support.away import Away
+from tests.support.launchers import WorkingLauncher
+from tests.support.recorder import recorded
 
 # Each worker's own, since all of them may use one server.
 _TEMPLATE = f"gateway_test_template_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
@@ -81,7 +81,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _logging() -> Iterator[None]:
-    """All is logged, and at the end of the session none of it may have a secret in it (tests/recorder.py)."""
+    """All is logged, and at the end of the session none of it may have a secret in it (tests/support/recorder.py)."""
     logs.configure("debug", "json")
     with recorded():
         yield

@@ -22,8 +22,8 @@ from bench.footprint import browsers
 from bench.tunnel.kinds import DIRECT, TUNNEL, Way, ways
 from bench.tunnel.results import Measures, Results, in_turns
 from bench.tunnel.websocket import Client
-from tests.gateway_process import GatewayProcess, temporary_data_dir
-from tests.pages import PageServer
+from tests.support.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.pages import PageServer
 
 EXPRESSION = {"expression": "1+1"}
 REPLIES = (1 << 20, 20 << 20)

@@ -24,15 +24,15 @@ from websockets.exceptions import ConnectionClosed
 
 from bench.tunnel.processes import attend
 from gateway import server
-from gateway.domain.attachments import Attachment, Attachments, Close, Ended
+from gateway.domain.leases.attachments import Attachment, Attachments, Close, Ended
 from gateway.settings import Settings
 from gateway.tunnel import relay
-from gateway.tunnel.commands import Policy
-from gateway.tunnel.large import LargeCommands
+from gateway.tunnel.browser_socket import open_upstream
+from gateway.tunnel.cdp_messages import Policy
+from gateway.tunnel.large_commands import LargeCommands
 from gateway.tunnel.policy import StandardPolicy
 from gateway.tunnel.protocol import EXTENSION
 from gateway.tunnel.splice import Tunnel
-from gateway.tunnel.upstream import open_upstream
 
 _MOST_BYTES = 1 << 30
 _BACKLOG = 2048

@@ -18,7 +18,7 @@ from uuid import UUID
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from gateway.errors import ConfigurationError, GatewayError
+from gateway.core.errors import ConfigurationError, GatewayError
 
 KEY_BYTES = 32
 NONCE_BYTES = 12

@@ -24,14 +24,14 @@ from uuid import UUID
 
 import structlog
 
-from gateway.crypto import chain
-from gateway.domain.identifiers import new_id
-from gateway.domain.writing import write_on
-from gateway.errors import ConfigurationError, GatewayError
+from gateway.core.errors import ConfigurationError, GatewayError
+from gateway.core.ids import new_id
+from gateway.core.scope import Scope
+from gateway.crypto import audit_chain as chain
+from gateway.domain.batches import write_on
 from gateway.store import audit as store
 from gateway.store.audit import Event, Record, Value
 from gateway.store.database import Database
-from gateway.store.scope import Scope
 from gateway.telemetry import metrics
 
 _log = structlog.get_logger("gateway.audit")

@@ -23,25 +23,25 @@ from uuid import UUID
 
 import structlog
 
-from gateway.domain.artifacts import note_created
-from gateway.domain.events import Events, Level, RunRecord, about_run
-from gateway.domain.files import Files, NewArtifact, NewFile
-from gateway.domain.identifiers import not_found
-from gateway.domain.runtime_files import bytes_of
-from gateway.domain.runtimes import SILENT_SECONDS
-from gateway.errors import GatewayError, NotFound, Unavailable
-from gateway.recordings.disk import Disk
-from gateway.recordings.encode import NO_FRAMES
-from gateway.recordings.reel import FRAME, Reel, ReelWriter
+from gateway.core.errors import GatewayError, NotFound, Unavailable
+from gateway.core.ids import not_found
+from gateway.core.scope import Scope
+from gateway.core.threads import in_thread
+from gateway.domain.events.service import Events, Level, RunRecord, about_run
+from gateway.domain.files.artifacts import note_created
+from gateway.domain.files.service import Files, NewArtifact, NewFile
+from gateway.domain.runtimes.files import bytes_of
+from gateway.domain.runtimes.service import SILENT_SECONDS
 from gateway.settings import Settings
 from gateway.store import recordings as store
 from gateway.store import runtimes
 from gateway.store.database import Database
 from gateway.store.files import File
 from gateway.store.recordings import Recording, Unfinished
-from gateway.store.scope import Scope
 from gateway.telemetry import metrics
-from gateway.threads import in_thread
+from gateway.video.encoder import NO_FRAMES
+from gateway.video.reel import FRAME, Reel, ReelWriter
+from gateway.video.writer import Disk
 
 _log = structlog.get_logger("gateway.recordings")
 
@@ -291,7 +291,7 @@ class Recordings:
         encoder = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "gateway.recordings.encode",
+            "gateway.video.encoder",
             str(place),
             _UNFINISHED,
             str(self._settings.uid_base + self._settings.uid_count),

@@ -12,9 +12,9 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.core.errors import ConfigurationError
 from gateway.crypto.keyring import DecryptionFailed, KeyRing, Owner, Sealed
 from gateway.domain.audit import Action, Audit
-from gateway.errors import ConfigurationError
 from gateway.settings import Settings
 from gateway.store import secrets
 from gateway.store.database import Database

@@ -7,13 +7,13 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.core.errors import LimitReached, RequestInvalid
+from gateway.core.ids import new_id, not_found
+from gateway.core.scope import Scope
 from gateway.domain.audit import Action, Audit
-from gateway.domain.events import Events
-from gateway.domain.identifiers import new_id, not_found
-from gateway.errors import LimitReached, RequestInvalid
+from gateway.domain.events.service import Events
 from gateway.store import accounts, ai_connections, runtimes, spaces
 from gateway.store.database import Database
-from gateway.store.scope import Scope
 from gateway.store.spaces import Space
 
 

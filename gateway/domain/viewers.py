@@ -14,19 +14,19 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from gateway.crypto.viewers import Kind, Viewer, ViewerTokens
+from gateway.core.errors import Conflict, Gone, LimitReached, Unauthorized, host_unavailable
+from gateway.core.ids import new_id, not_found
+from gateway.core.scope import Scope
+from gateway.crypto.viewer_tokens import Kind, Viewer, ViewerTokens
 from gateway.domain import audit
-from gateway.domain.attachments import ViewerClose
 from gateway.domain.audit import Action, Audit, Origin
-from gateway.domain.commands import Commands
-from gateway.domain.identifiers import new_id, not_found
-from gateway.domain.runtimes import SILENT_SECONDS, Runtimes
-from gateway.errors import Conflict, Gone, LimitReached, Unauthorized, host_unavailable
+from gateway.domain.events.run_commands import Commands
+from gateway.domain.leases.attachments import ViewerClose
+from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
 from gateway.settings import Settings
 from gateway.store import runtimes
 from gateway.store.database import Database
 from gateway.store.runtimes import PlaceOfRun
-from gateway.store.scope import Scope
 from gateway.telemetry import metrics
 
 DEFAULT_SECONDS = 3600

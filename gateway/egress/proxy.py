@@ -29,14 +29,15 @@ from uuid import UUID
 import psutil
 import structlog
 
-from gateway.egress import owners, upstream
-from gateway.egress.addresses import Address, Host, Machine, Refusal, Rules, is_local_name, kind_of, parse_host
-from gateway.egress.connections import BrowserConnection, Refused
-from gateway.egress.heads import RequestHead
-from gateway.egress.names import Lookup, NameNotFound, Names, system_lookup
-from gateway.egress.traffic import Traffic
-from gateway.egress.upstream import UpstreamProxy
-from gateway.egress.usage import Usage
+from gateway.core.usage import Usage
+from gateway.egress import socket_owners as owners
+from gateway.egress import upstream_proxy as upstream
+from gateway.egress.browser_connections import BrowserConnection, Refused
+from gateway.egress.http_heads import RequestHead
+from gateway.egress.ip_rules import Address, Host, Machine, Refusal, Rules, is_local_name, kind_of, parse_host
+from gateway.egress.resolver import Lookup, NameNotFound, Names, system_lookup
+from gateway.egress.traffic_rules import Traffic
+from gateway.egress.upstream_proxy import UpstreamProxy
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 from uuid import UUID
 
-from gateway.egress.traffic import Traffic
-from gateway.egress.upstream import UpstreamProxy
-from gateway.egress.usage import Usage
+from gateway.core.usage import Usage
+from gateway.egress.traffic_rules import Traffic
+from gateway.egress.upstream_proxy import UpstreamProxy
 
 BrowserName = Literal["headless-shell", "chromium"]
 

@@ -1,6 +1,6 @@
 """Why a browser did not come up, told from Playwright's error text or from the browser's own output.
 
-What is matched here was provoked with Chromium 156 under Playwright 1.65 (tests/test_failures.py holds the texts).
+What is matched here was provoked with Chromium 156 under Playwright 1.65 (texts in tests/launchers/test_failures.py).
 The words that end up in an answer hold no command line, no DevTools address and no path of the gateway's own.
 """
 
@@ -11,7 +11,7 @@ import signal
 from enum import StrEnum
 from typing import NamedTuple
 
-from gateway.errors import LaunchFailed
+from gateway.core.errors import LaunchFailed
 
 
 class Failure(StrEnum):
@@ -63,7 +63,7 @@ _SIGNS = (
         r"[Ee]xecutable doesn't exist at|\bspawn .+ ENOENT\b|setpriv: failed to execute .+: No such file"
         r"|^\S+: \d+: .+: not found$",
         "The browser's binary is not there.",
-        "Get a browser with `python -m gateway.launchers.browsers`, or name one in GATEWAY_CHROMIUM.",
+        "Get a browser with `python -m gateway.launchers.local.browsers`, or name one in GATEWAY_CHROMIUM.",
     ),
     _Sign(
         Failure.OUT_OF_PROCESSES,

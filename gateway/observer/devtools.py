@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 import structlog
 
-from gateway.errors import GatewayError
+from gateway.core.errors import GatewayError
+from gateway.tunnel.browser_socket import Upstream, open_upstream
 from gateway.tunnel.frames import FrameError, MessageCollector, Opcode, frame
-from gateway.tunnel.upstream import Upstream, open_upstream
 
 _log = structlog.get_logger("gateway.observer")
 

@@ -15,15 +15,15 @@ from typing import Any
 
 import structlog
 
-from gateway.domain.artifacts import Artifacts
-from gateway.domain.file_names import guessed_type, safe_name
-from gateway.domain.runtime_files import bytes_of, reading
-from gateway.errors import GatewayError, Unavailable
-from gateway.launchers.files_dir import FilesDir, NotAFile
+from gateway.core.errors import GatewayError, Unavailable
+from gateway.core.threads import in_thread
+from gateway.domain.files.artifacts import Artifacts
+from gateway.domain.files.names import guessed_type, safe_name
+from gateway.domain.runtimes.files import bytes_of, reading
+from gateway.launchers.local.files_dir import FilesDir, NotAFile
 from gateway.observer.devtools import DevToolsError
 from gateway.observer.masking import Masking
 from gateway.observer.observers import Observation, Watching
-from gateway.threads import in_thread
 
 _log = structlog.get_logger("gateway.downloads")
 

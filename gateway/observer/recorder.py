@@ -1,4 +1,4 @@
-"""Records what the active tab of a run looks like, and what becomes of its tabs, onto a reel (recordings/reel.py).
+"""Records what the active tab of a run looks like, and what becomes of its tabs, onto a reel (video/reel.py).
 
 Frames are taken at GATEWAY_RECORDING_FPS at most, and none where nothing changes. Half of the bytes that a recording
 may have go for that; then each half of what is left for half of the rate before, so that a recording which comes near
@@ -18,9 +18,9 @@ from gateway.domain.recordings import Recordings
 from gateway.observer.masking import Masking
 from gateway.observer.observers import Observation
 from gateway.observer.screencast import Frame, Screencasts, Tab, TabEvent
-from gateway.recordings.reel import ReelWriter
 from gateway.settings import Settings
 from gateway.telemetry import metrics
+from gateway.video.reel import ReelWriter
 
 _log = structlog.get_logger("gateway.observer.recorder")
 

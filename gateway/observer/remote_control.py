@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from gateway.observer.devtools import DevToolsError
 from gateway.observer.screencast import Frame, Screencasts
-from gateway.tunnel.addresses import refused_address
+from gateway.tunnel.allowed_urls import refused_address
 
 Button = Literal["none", "left", "middle", "right", "back", "forward"]
 MouseMove = Literal["move", "down", "up"]

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store.scope import Scope
+from gateway.core.scope import Scope
 from gateway.store.tables import api_keys, organizations, subaccounts
 
 

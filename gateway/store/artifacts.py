@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import Select, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.core.scope import Scope
 from gateway.store.files import LIVES, File
-from gateway.store.scope import Scope
 from gateway.store.tables import artifacts, files
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.crypto import chain
+from gateway.crypto import audit_chain as chain
 from gateway.store.tables import audit_events
 
 # Of all gateways on the database, one appends at a time. One that stands still in the midst of it loses its session,

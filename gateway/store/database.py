@@ -13,7 +13,7 @@ import asyncpg
 import sqlalchemy.exc
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from gateway.errors import ConfigurationError, Unavailable
+from gateway.core.errors import ConfigurationError, Unavailable
 
 OLDEST_SERVER = 14
 

@@ -24,8 +24,8 @@ from urllib.parse import quote
 
 import psutil
 
-from gateway.errors import ConfigurationError
-from gateway.unprivileged import grant_search
+from gateway.core.errors import ConfigurationError
+from gateway.core.unprivileged import grant_search
 
 _PORT = 5432  # It only names the socket. Clients are told, since they would take another one from PGPORT.
 _SOCKET = f".s.PGSQL.{_PORT}"

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Text, delete, func, insert, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store.scope import Scope
+from gateway.core.scope import Scope
 from gateway.store.tables import files, spaces, subaccounts
 
 # Of a path, what is indexed; a literal, since an index on an expression knows no parameters.

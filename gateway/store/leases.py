@@ -12,8 +12,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import bindparam
 
+from gateway.core.scope import Scope
 from gateway.store.notifications import REVOKED
-from gateway.store.scope import Scope
 from gateway.store.tables import lease_sockets, leases
 
 

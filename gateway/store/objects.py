@@ -23,7 +23,7 @@ import structlog
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
 
-from gateway.errors import ConfigurationError, Unavailable
+from gateway.core.errors import ConfigurationError, Unavailable
 from gateway.settings import Settings
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from sqlalchemy import cast, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.store.scope import Scope
+from gateway.core.scope import Scope
 from gateway.store.tables import recordings, runs
 
 _UNFINISHED = "status IN ('recording', 'preparing', 'processing')"

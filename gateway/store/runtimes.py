@@ -10,9 +10,9 @@ from uuid import UUID
 from sqlalchemy import Select, Text, bindparam, cast, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.egress.usage import Totals
+from gateway.core.scope import Scope
+from gateway.core.usage import Totals
 from gateway.store.notifications import STOP_WANTED
-from gateway.store.scope import Scope
 from gateway.store.tables import gateways, recordings, runs, runtimes
 
 LIVE = ("starting", "active")

@@ -286,7 +286,7 @@ lease_sockets = Table(
 )
 
 # The audit log. Nothing refers to other tables, since a row outlives what it tells of. A trigger refuses to change or
-# remove rows; `hash` covers the row and `previous_hash` (crypto/chain.py). Sequence numbers have no gap.
+# remove rows; `hash` covers the row and `previous_hash` (crypto/audit_chain.py). Sequence numbers have no gap.
 audit_events = Table(
     "audit_events",
     metadata,

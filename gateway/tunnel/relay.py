@@ -14,13 +14,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from gateway.domain.attachments import Attachment, Close, Ended
-from gateway.tunnel.commands import Action, InvalidText, Policy, not_a_text, review
+from gateway.domain.leases.attachments import Attachment, Close, Ended
+from gateway.tunnel.browser_socket import Refused, host_unreachable, no_such_target, unreachable
+from gateway.tunnel.cdp_messages import Action, InvalidText, Policy, not_a_text, review
+from gateway.tunnel.command_record import SocketRecord
 from gateway.tunnel.frames import ATTACHED
-from gateway.tunnel.large import LARGE, LargeCommands, Overloaded
-from gateway.tunnel.record import SocketRecord
+from gateway.tunnel.large_commands import LARGE, LargeCommands, Overloaded
 from gateway.tunnel.splice import CAUSE_SECONDS, FLUSH_SECONDS, told_close
-from gateway.tunnel.upstream import Refused, host_unreachable, no_such_target, unreachable
 
 # Nobody may hold up an end by not reading, neither a client nor a browser.
 _GOODBYE_SECONDS = 1.0

@@ -15,8 +15,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway.domain.attachments import Attachment, Close, Ended
-from gateway.tunnel.commands import Action, InvalidText, Policy, not_a_text, review
+from gateway.domain.leases.attachments import Attachment, Close, Ended
+from gateway.tunnel.browser_socket import Upstream, untaken
+from gateway.tunnel.cdp_messages import Action, InvalidText, Policy, not_a_text, review
+from gateway.tunnel.command_record import SocketRecord
 from gateway.tunnel.frames import (
     OVERSIZED,
     Buffer,
@@ -29,9 +31,7 @@ from gateway.tunnel.frames import (
     frame,
     read_close,
 )
-from gateway.tunnel.large import LARGE, LargeCommands, Overloaded
-from gateway.tunnel.record import SocketRecord
-from gateway.tunnel.upstream import Upstream, untaken
+from gateway.tunnel.large_commands import LARGE, LargeCommands, Overloaded
 
 # A browser that dies takes its socket with it a moment before its end is known; the client is told the true reason.
 CAUSE_SECONDS = 0.5

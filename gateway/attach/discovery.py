@@ -1,0 +1,169 @@
+"""What tools ask for below a lease's root to find their way: `/json/version`, `/json/list` and their like.
+
+The browser's own HTTP endpoint answers (https://chromedevtools.github.io/devtools-protocol/#endpoints); every address
+in its answer becomes the one under which the client reaches it, through this gateway and with the same lease.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from urllib.parse import quote, unquote_to_bytes, urlsplit
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.core.errors import Forbidden, NotFound, Unavailable, host_unavailable
+from gateway.domain.leases.service import Grant
+from gateway.http.forwarding import pass_on, was_passed_on
+from gateway.http.origin import check_origin
+from gateway.http.peers import Answer, NotAnswered
+from gateway.http.public_url import client_address, websocket_root
+from gateway.http.services import Services
+from gateway.tunnel.allowed_urls import ALLOWED_IN_WORDS, refused_address
+
+_log = structlog.get_logger("gateway.discovery")
+
+ROOT = "/v1/connect/{token}"
+
+# An answer holds the lease's token, and what a page calls itself.
+_HEADERS = {
+    "Content-Type": "application/json; charset=UTF-8",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+_HOP_ROOT = "ws://gateway.invalid"
+_TARGET_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+
+async def discover(request: Request) -> Response:
+    """The browser's answer, for the path below the lease's root.
+
+    A gateway to which this was passed on does not know the root that the client sees, and nobody can be believed who
+    would tell it: it answers with `_HOP_ROOT`, which the gateway that the client sees puts its own root in place of.
+    """
+    services: Services = request.app.state.services
+    check_origin(request, services.settings)
+    passed_on = was_passed_on(request)
+    # First, so that a host that is not trusted is told before anything is done in the browser.
+    root = _HOP_ROOT if passed_on else websocket_root(request, services.settings)
+    token = request.path_params["token"]
+    path = _path(request)
+    with services.rate_limits.checking(client_address(request)):
+        async with services.leases.visit(token, forwarded=passed_on) as grant:
+            if grant.devtools_url is None:
+                return await _elsewhere(request, services, grant, root)
+            authority = urlsplit(grant.devtools_url).netloc
+            answer = await _ask(services, request, authority, path)
+    return Response(readdressed(answer.body, authority, f"{root}/v1/connect/{token}"), headers=_HEADERS)
+
+
+async def _elsewhere(request: Request, services: Services, grant: Grant, root: str) -> Response:
+    """The answer of the gateway that has the browser."""
+    assert grant.host_url is not None
+    try:
+        response = await pass_on(request, services, grant.host_url, seconds=services.settings.attach_timeout_seconds)
+    except NotAnswered as error:
+        raise host_unavailable("lease", error) from error
+    if response.status_code != 200:
+        return response
+    return Response(
+        _moved(bytes(response.body), re.escape(urlsplit(_HOP_ROOT).netloc.encode()), root), headers=_HEADERS
+    )
+
+
+async def _ask(services: Services, request: Request, authority: str, path: str) -> Answer:
+    """The browser's answer, 200; raises NotFound (no such target) and Unavailable."""
+    seconds = services.settings.attach_timeout_seconds
+    method = "GET" if request.method == "HEAD" else request.method
+    query = new_target(request.scope["query_string"]) if path == "/json/new" else request.scope["query_string"]
+    # A browser answers to its own address only, against pages that make another name lead to it.
+    headers = {"Host": f"127.0.0.1:{authority.rpartition(':')[2]}"}
+    try:
+        answer = await services.inside.ask(method, f"http://{authority}", path, query, headers=headers, seconds=seconds)
+    except NotAnswered as error:
+        _log.warning("a browser's endpoint did not answer", cause=str(error))
+        raise Unavailable(
+            f"The browser of this lease can't be reached: {error}.", "browser.unreachable", retry_after=1
+        ) from error
+    if answer.status == 404:
+        raise NotFound("The browser has no such target; /json/list has those that it has.", "target.not_found")
+    if answer.status != 200:
+        raise Unavailable(
+            f"The browser of this lease refused with status {answer.status}.", "browser.unreachable", retry_after=1
+        )
+    return answer
+
+
+def new_target(query: bytes) -> bytes:
+    """The query of `/json/new` as the browser reads it, written anew; raises Forbidden where the lease may not open it.
+
+    The browser takes the first part that is not empty, unquoted, for an address, and opens files too. After it comes
+    `for_tab`, or nothing of meaning.
+    """
+    address, *options = [part for part in query.split(b"&") if part] or [b""]
+    plain = unquote_to_bytes(address)
+    refused = refused_address(plain.decode("utf-8", "replace"))
+    if refused is not None:
+        raise Forbidden(
+            f"The query is {refused}, which a lease may not open; it may open {ALLOWED_IN_WORDS}.",
+            "target.address_refused",
+        )
+    return quote(plain, safe="").encode() + (b"&for_tab" if b"for_tab" in options else b"")
+
+
+def _path(request: Request) -> str:
+    """The path as the browser has it: that of the route, without a slash at its end."""
+    path: str = request.scope["route"].path.removeprefix(ROOT).rstrip("/")
+    target = request.path_params.get("target")
+    if target is None:
+        return path
+    if not _TARGET_ID.fullmatch(target):
+        raise NotFound("This is no id of a target; /json/list has them.", "target.not_found")
+    return path.replace("{target}", target)
+
+
+def readdressed(body: bytes, authority: str, root: str) -> bytes:
+    """A browser's answer with the websockets of `authority` under `root` (ws(s)://...), and that nowhere else.
+
+    Addresses are found as text: an answer may be large, and nothing else in it looks like one, but for a page that has
+    the browser's address in its own address or title.
+    """
+    port = authority.rpartition(":")[2]
+    own = rb"(?:" + b"|".join(re.escape(name) for name in sorted(_names(authority, port))) + rb")(?!\d)"
+    return re.sub(own, b"browser.invalid", _moved(body, own + rb"(?=/devtools/)", root))
+
+
+def _moved(body: bytes, place: bytes, root: str) -> bytes:
+    """The body with `ws://<place>`, and `ws=<place>` as in the query of an address, turned into those of `root`."""
+    scheme, _, new = root.partition("://")
+    told = {b"://": json.dumps(new)[1:-1].encode(), b"=": quote(new, safe="/:[]").encode()}
+    return re.sub(rb"\bws(=|://)" + place, lambda match: scheme.encode() + match[1] + told[match[1]], body)
+
+
+def _names(authority: str, port: str) -> set[bytes]:
+    """The ways to write a browser's address."""
+    return {authority.encode(), *(f"{host}:{port}".encode() for host in ("127.0.0.1", "localhost", "[::1]"))}
+
+
+def _routes() -> list[Route]:
+    methods = {
+        "/json": "GET",
+        "/json/version": "GET",
+        "/json/list": "GET",
+        "/json/protocol": "GET",
+        "/json/new": "PUT",
+        "/json/activate/{target}": "GET",
+        "/json/close/{target}": "GET",
+    }
+    return [
+        Route(ROOT + path + slash, discover, methods=[method])
+        for path, method in methods.items()
+        for slash in ("", "/")
+    ]
+
+
+ROUTES = _routes()

@@ -1,0 +1,273 @@
+"""The websockets of a lease, whose address alone is the credential:
+
+/v1/connect/{token}                           the browser's own socket
+/v1/connect/{token}/devtools/browser/{id}     the same, for tools that discover
+/v1/connect/{token}/devtools/page/{id}        the socket of one target
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from functools import partial
+from urllib.parse import urlsplit
+
+import structlog
+from starlette.endpoints import HTTPEndpoint
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+from websockets.asyncio.client import ClientConnection
+
+from gateway.core.errors import GatewayError, UpgradeRequired
+from gateway.domain.leases.attachments import Close, Ended
+from gateway.domain.leases.service import Grant, Leases
+from gateway.http.errors import error_response
+from gateway.http.forwarding import HOP, was_passed_on, with_id
+from gateway.http.origin import check_origin
+from gateway.http.public_url import client_address
+from gateway.http.services import Services
+from gateway.store.database import no_database
+from gateway.telemetry import metrics
+from gateway.tunnel import relay
+from gateway.tunnel.browser_socket import (
+    Refused,
+    Upstream,
+    host_unreachable,
+    no_such_target,
+    open_upstream,
+    unreachable,
+)
+from gateway.tunnel.cdp_messages import Policy
+from gateway.tunnel.command_record import SocketRecord
+from gateway.tunnel.policy import StandardPolicy
+from gateway.tunnel.protocol import EXTENSION
+from gateway.tunnel.splice import Tunnel
+
+_log = structlog.get_logger("gateway.connect")
+
+# Of the time for an attach, when another gateway passed it on.
+_HOST_SHARE = 0.8
+
+_BELOW = re.compile(r"/devtools/(?P<kind>browser|page)/(?P<id>[A-Za-z0-9-]{1,128})")
+
+
+class Connect:
+    """The websocket endpoint; an ASGI application, since it may answer with a tunnel, which Starlette does not know.
+
+    The token is checked, the browser's socket opened, the lease checked once more under a lock, and only then is the
+    upgrade answered. A refusal is an HTTP status with our body.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        socket = WebSocket(scope, receive, send)
+        services: Services = scope["app"].state.services
+        try:
+            attach = await _attach(socket, services)
+        except GatewayError as error:
+            await _refuse(socket, error)
+            return
+        except Refused as refusal:
+            await _pass_on(socket, refusal)
+            return
+        answered = False
+        try:
+            async with services.leases.admit(attach.grant):
+                await attach.accept(socket, send)
+                answered = True
+                # What was written leaves with the end of this turn of the loop; only then may the lock go.
+                await asyncio.sleep(0)
+        except GatewayError as error:
+            if not answered:
+                await attach.give_up()
+                await _refuse(socket, error)
+                return
+            # The database went away between the answer and the commit, so nothing says that this socket was let in.
+            attach.grant.attachment.close(Close.UPSTREAM_ERROR)
+        except BaseException:
+            # The client went away before the answer, and nobody runs what was opened for it.
+            if not answered:
+                await attach.give_up()
+            raise
+        await attach.run(socket)
+
+
+class Plain(HTTPEndpoint):
+    """A plain HTTP request, of any method, to the address of a websocket."""
+
+    async def dispatch(self) -> None:
+        raise UpgradeRequired("This is the address of a websocket; attach with a DevTools client.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Attach:
+    """A granted attach with an open socket to the browser; how its bytes move depends on the server that runs us."""
+
+    services: Services
+    grant: Grant
+    upstream: Upstream | ClientConnection
+    # Whether the client is another gateway.
+    passed_on: bool
+    # The page that the socket is of, where it is one page's.
+    page_id: str | None
+    # What it means when the browser ends the socket without a word.
+    lost: Close
+
+    async def accept(self, socket: WebSocket, send: Send) -> None:
+        """Answer the upgrade."""
+        if isinstance(self.upstream, ClientConnection):
+            await socket.accept()
+        self.services.leases.opened(self.grant)
+        metrics.sockets_open.inc()
+        _log.info("client attached", lease_id=str(self.grant.lease_id), runtime_id=str(self.grant.runtime_id))
+        if isinstance(self.upstream, ClientConnection):
+            return
+        settings = self.services.settings
+        tunnel = Tunnel(
+            self.grant.attachment,
+            self.upstream,
+            partial(_left, self.services, self.grant),
+            policy=self._policy(),
+            record=self._record(),
+            large=self.services.large_commands,
+            reviewed=self.grant.devtools_url is not None,
+            passed_on=self.passed_on,
+            lost=self.lost,
+            max_message_bytes=settings.max_message_bytes,
+            ping_seconds=settings.ping_interval_seconds,
+            pong_seconds=settings.ping_timeout_seconds,
+        )
+        await send({"type": EXTENSION, "tunnel": tunnel})
+
+    async def run(self, socket: WebSocket) -> None:
+        """Return when nothing is left to do here: a tunnel goes on by itself."""
+        if isinstance(self.upstream, ClientConnection):
+            ended = await relay.relay(
+                socket,
+                self.upstream,
+                self.grant.attachment,
+                policy=self._policy(),
+                record=self._record(),
+                large=self.services.large_commands,
+                reviewed=self.grant.devtools_url is not None,
+                passed_on=self.passed_on,
+                lost=self.lost,
+            )
+            _left(self.services, self.grant, ended)
+
+    def _policy(self) -> Policy | None:
+        files_dir = self.grant.files_dir
+        return StandardPolicy(files_dir, unknown=self.services.settings.cdp_unknown) if files_dir is not None else None
+
+    def _record(self) -> SocketRecord | None:
+        """What is noted of it, where this gateway has the browser."""
+        grant = self.grant
+        observed = self.services.runtimes.observed(grant.runtime_id)
+        if grant.devtools_url is None or observed is None:
+            return None
+        return SocketRecord(observed, grant.lease_id, self.page_id)
+
+    async def give_up(self) -> None:
+        self.services.leases.leave(self.grant, None)
+        if isinstance(self.upstream, ClientConnection):
+            await self.upstream.close()
+        else:
+            self.upstream.leave()
+
+
+async def _attach(socket: WebSocket, services: Services) -> _Attach:
+    """Check the request and open the browser's socket, within the attach timeout. Raises GatewayError and Refused."""
+    settings = services.settings
+    check_origin(socket, settings)
+    passed_on = was_passed_on(socket)
+    # The gateway that has passed it on waits for an answer, and has waited already.
+    seconds = settings.attach_timeout_seconds * (_HOST_SHARE if passed_on else 1)
+    grant: Grant | None = None
+    try:
+        async with asyncio.timeout(seconds):
+            with services.rate_limits.checking(client_address(socket)):
+                grant = await _granted(services.leases, socket.path_params["token"], passed_on)
+            url, headers = _upstream_address(grant, socket)
+            if EXTENSION in socket.scope["extensions"]:
+                upstream: Upstream | ClientConnection = await open_upstream(url, headers=headers)
+            else:
+                upstream = await relay.open_upstream(url, headers=headers, largest=settings.max_message_bytes)
+            # A browser closes a target's socket without a word; another gateway never does.
+            page_id = url.rpartition("/")[2] if headers is None and "/devtools/page/" in url else None
+            lost = Close.TARGET_CLOSED if page_id is not None else Close.UPSTREAM_ERROR
+            return _Attach(services, grant, upstream, passed_on, page_id, lost)
+    except BaseException as error:
+        if grant is not None:
+            services.leases.leave(grant, None)
+        if isinstance(error, TimeoutError):
+            if grant is None:
+                # Who granted nothing in that time is the database.
+                raise no_database() from None
+            raise unreachable() if grant.host_url is None else host_unreachable() from None
+        raise
+
+
+async def _granted(leases: Leases, token: str, forwarded: bool) -> Grant:
+    """As Leases.attach, but that a cancel is not waited for: to give up a database that stands still takes seconds."""
+    granting = asyncio.create_task(leases.attach(token, forwarded=forwarded))
+    try:
+        return await asyncio.shield(granting)
+    except asyncio.CancelledError:
+        granting.cancel()
+        granting.add_done_callback(partial(_leave_what_was_granted, leases))
+        raise
+
+
+def _leave_what_was_granted(leases: Leases, granting: asyncio.Task[Grant]) -> None:
+    if not granting.cancelled() and granting.exception() is None:
+        leases.leave(granting.result(), None)
+
+
+def _upstream_address(grant: Grant, socket: WebSocket) -> tuple[str, dict[str, str] | None]:
+    """The websocket's address at the browser, or at the gateway that hosts it, with the headers that such a hop has."""
+    below = socket.path_params.get("below", "")
+    if below:
+        below = f"/{below}"
+    if grant.devtools_url is None:
+        assert grant.host_url is not None
+        token = socket.path_params["token"]
+        return f"ws{grant.host_url.removeprefix('http')}/v1/connect/{token}{below}", {HOP: "1"}
+    if not below:
+        return grant.devtools_url, None
+    match = _BELOW.fullmatch(below)
+    browser = urlsplit(grant.devtools_url)
+    if match is None or (match["kind"] == "browser" and below != browser.path):
+        raise no_such_target()
+    return f"{browser.scheme}://{browser.netloc}{below}", None
+
+
+def _left(services: Services, grant: Grant, ended: Ended) -> None:
+    metrics.sockets_open.dec()
+    metrics.sockets_closed.labels(ended.close.reason).inc()
+    _log.info("client detached", lease_id=str(grant.lease_id), reason=ended.close.reason)
+    services.leases.leave(grant, ended)
+
+
+async def _refuse(socket: WebSocket, error: GatewayError) -> None:
+    metrics.attach_refusals.labels(error.code).inc()
+    await socket.send_denial_response(error_response(error, socket.scope["state"]["request_id"]))
+
+
+async def _pass_on(socket: WebSocket, refusal: Refused) -> None:
+    """What the gateway that hosts the browser answered, with the id of the request here."""
+    if not refusal.headers.get("content-type", "").startswith("application/json"):
+        # Of something in front of it.
+        await _refuse(socket, host_unreachable())
+        return
+    kept = {name: value for name, value in refusal.headers.items() if name in ("content-type", "retry-after")}
+    metrics.attach_refusals.labels("elsewhere").inc()
+    body = with_id(refusal.body, socket.scope["state"]["request_id"])
+    await socket.send_denial_response(Response(body, refusal.status, kept))
+
+
+PLAIN_ROUTES = [
+    Route(f"/v1/connect/{{token}}{path}", Plain)
+    for path in ("", "/", "/devtools/browser/{target}", "/devtools/page/{target}")
+]

@@ -1,0 +1,125 @@
+"""/v1/runs/{id}/activity: the timeline for people (contract: spaces.md, 2.10 and 3.10)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.contracts.spaces.events import Category, read_run
+from gateway.domain.events import activity
+from gateway.domain.events.activity import Severity
+from gateway.http.endpoints import Call, Operations
+from gateway.http.models import Answer, Query, Time, optional
+from gateway.http.services import Services
+from gateway.http.sse import Allowed, Followed, number_of, resumed_at, run_stream, still_allowed
+from gateway.store.events import Event, Wanted
+
+operations = Operations("Runs")
+
+Level = Literal["info", "warning", "error"]
+
+
+class ActivityFilter(Query):
+    """`categories` may be given several times, or several with commas; `level` is the least severity that is told."""
+
+    categories: Annotated[list[Category], Field(max_length=20)] = optional()
+    level: Level = "info"
+
+    def wanted(self) -> Wanted:
+        return activity.wanted(self.categories, Severity[self.level.upper()])
+
+
+class ActivityQuery(ActivityFilter):
+    """`limit` is 1 to 1000; `cursor` is a `nextCursor`, or the `sequence` of an item."""
+
+    cursor: str = optional()
+    limit: Annotated[int, Field(ge=1, le=1000)] = 50
+
+
+class ActivityStreamQuery(ActivityFilter):
+    """Goes on behind `cursor`, the `sequence` of an item; the header `Last-Event-ID` beats it. It ends after `limit`
+    items, if there is one."""
+
+    cursor: str = optional()
+    limit: Annotated[int, Field(ge=1)] = optional()
+
+
+class ActivityItem(Answer):
+    """One event of the run, as the list of events has it under the same `id` and `sequence`."""
+
+    id: UUID
+    sequence: int
+    time: Time
+    type: str
+    category: Category
+    message: str
+    severity: Level
+    page_id: str = optional()
+    connection_id: UUID = optional()
+    data: dict[str, Any]
+
+    @classmethod
+    def of(cls, event: Event) -> ActivityItem:
+        about: dict[str, Any] = {"page_id": event.page_id, "connection_id": event.connection_id}
+        return cls(
+            id=event.id,
+            sequence=event.sequence,
+            time=event.time,
+            type=event.type,
+            category=event.category,
+            message=activity.message(event),
+            severity=activity.severity(event).name.lower(),
+            data=event.data,
+            **{name: value for name, value in about.items() if value is not None},
+        )
+
+
+class ActivityList(Answer):
+    items: list[ActivityItem]
+    next_cursor: str = optional()
+
+
+@operations.get("/v1/runs/{id}/activity", id="activity-list", summary="List the activity of a run", errors=(404,))
+async def listed(call: Call, query: ActivityQuery) -> ActivityList:
+    """What happened, for people, from the beginning on."""
+    run_id = await read_run(call, "activity")
+    after = None if query.cursor is None else number_of(query.cursor)
+    found = await call.services.event_streams.page(run_id, query.wanted(), after=after, limit=query.limit + 1)
+    items = [ActivityItem.of(event) for event in found[: query.limit]]
+    return (
+        ActivityList(items=items)
+        if len(found) <= query.limit
+        else ActivityList(items=items, next_cursor=str(items[-1].sequence))
+    )
+
+
+@operations.get(
+    "/v1/runs/{id}/activity/stream",
+    id="activity-stream",
+    summary="Follow the activity of a run",
+    errors=(404,),
+    streams=True,
+)
+async def stream(call: Call, query: ActivityStreamQuery) -> ActivityItem | Response:
+    """Server-sent events, from the first one on, up to the end of the run."""
+    run_id = await read_run(call, "activity")
+    return await activity_stream(call.services, run_id, call.request, query, still_allowed(call))
+
+
+async def activity_stream(
+    services: Services,
+    run_id: UUID,
+    request: Request,
+    query: ActivityStreamQuery,
+    allowed: Allowed,
+    *,
+    named: bool = True,
+) -> Response:
+    """The stream of a run, for who may read it as long as `allowed`, which is asked now and then, raises nothing."""
+    after = resumed_at(request, query.cursor)
+    followed = Followed(run_id, query.wanted(), after or 0, ActivityItem.of, limit=query.limit, named=named)
+    return await run_stream(services, followed, allowed, resumed=after is not None)

@@ -1,0 +1,131 @@
+"""/v1/ai-connections (contract: seed 000; spaces.md, 2.14 and 3.4)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gateway.contracts.spaces.deleted import Deleted
+from gateway.http.endpoints import Call, Operations
+from gateway.http.models import STORABLE, Answer, Body, Text, UntypedTime, optional
+from gateway.store.ai_connections import AiConnection as Record
+
+operations = Operations("AI connections")
+
+Provider = Literal["openai", "anthropic", "google"]
+Label = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
+ApiKey = Annotated[str, Field(min_length=1, max_length=4096), STORABLE]
+Model = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
+
+
+class CreateAiConnection(Body):
+    label: Label
+    provider: Provider
+    api_key: ApiKey = optional()
+    default_model: Model = optional()
+    enabled: bool = True
+    subaccount_id: Text = optional()
+
+
+class UpdateAiConnection(Body):
+    """`apiKey` replaces the stored key; `apiKey: null` removes it."""
+
+    label: Label = optional()
+    api_key: ApiKey | None = None
+    default_model: Model | None = None
+    enabled: bool = optional()
+
+
+class AiConnection(Answer):
+    id: str
+    label: str
+    provider: Provider
+    enabled: bool
+    has_stored_key: bool
+    created_at: UntypedTime
+    updated_at: UntypedTime
+    default_model: str | None = None
+    subaccount_id: str | None = None
+
+    @classmethod
+    def of(cls, record: Record) -> AiConnection:
+        return cls(
+            id=str(record.id),
+            label=record.label,
+            provider=record.provider,
+            enabled=record.enabled,
+            has_stored_key=record.has_stored_key,
+            created_at=record.created_at,
+            updated_at=record.updated_at,
+            default_model=record.default_model,
+            subaccount_id=str(record.subaccount_id) if record.subaccount_id else None,
+        )
+
+
+class AiConnectionList(Answer):
+    ai_connections: list[AiConnection]
+
+
+class AiConnectionTest(Answer):
+    ok: bool
+    provider: Provider
+    message: str = Field(min_length=1)
+
+
+@operations.post("/v1/ai-connections", id="create", summary="Create an AI connection", errors=(404, 409))
+async def create(call: Call, body: CreateAiConnection) -> AiConnection:
+    """Save access to an AI provider. The key is kept encrypted and never returned; `hasStoredKey` tells of it."""
+    record = await call.services.ai_connections.create(
+        await call.owner(body.subaccount_id),
+        body.api_key,
+        label=body.label,
+        provider=body.provider,
+        enabled=body.enabled,
+        default_model=body.default_model,
+    )
+    return AiConnection.of(record)
+
+
+@operations.get("/v1/ai-connections", id="ai-connections-list", summary="List AI connections")
+async def listed(call: Call) -> AiConnectionList:
+    records = await call.services.ai_connections.listed(call.scope)
+    return AiConnectionList(ai_connections=[AiConnection.of(record) for record in records])
+
+
+@operations.get("/v1/ai-connections/{id}", id="ai-connections-get", summary="Get an AI connection", errors=(404,))
+async def get(call: Call) -> AiConnection:
+    return AiConnection.of(await call.services.ai_connections.get(call.scope, call.path_id("id", "ai_connection")))
+
+
+@operations.patch(
+    "/v1/ai-connections/{id}", id="ai-connections-update", summary="Update an AI connection", errors=(404,)
+)
+async def update(call: Call, body: UpdateAiConnection) -> AiConnection:
+    """Change what is given. `apiKey` replaces the stored key, `apiKey: null` removes it."""
+    changes = body.model_dump(include=body.model_fields_set)
+    record = await call.services.ai_connections.change(call.scope, call.path_id("id", "ai_connection"), changes)
+    return AiConnection.of(record)
+
+
+@operations.delete(
+    "/v1/ai-connections/{id}", id="ai-connections-delete", summary="Delete an AI connection", errors=(404,)
+)
+async def delete(call: Call) -> Deleted:
+    """Delete the connection and its stored key."""
+    connection_id = call.path_id("id", "ai_connection")
+    await call.services.ai_connections.remove(call.scope, connection_id)
+    return Deleted(id=connection_id, deleted=True)
+
+
+@operations.post(
+    "/v1/ai-connections/{id}/test", id="ai-connections-test", summary="Test an AI connection", errors=(404,)
+)
+async def test(call: Call) -> AiConnectionTest:
+    """Call the provider with the stored key. The answer is 200 also when the provider refuses; `ok` tells."""
+    tested = await call.services.ai_connections.test(call.scope, call.path_id("id", "ai_connection"))
+    return AiConnectionTest(
+        ok=tested.verdict.ok,
+        provider=tested.connection.provider,
+        message=tested.verdict.message,
+    )

@@ -1,0 +1,110 @@
+"""/v1/runs/{id}/artifacts and /v1/spaces/{id}/artifacts (contract: spaces.md, 2.11, 3.9 and 4.7)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, Field
+
+from gateway.http.cursors import moment_cursor, read_moment_cursor
+from gateway.http.endpoints import Call, Operations
+from gateway.http.models import Answer, Query, Text, UntypedTime, optional
+from gateway.http.public_url import public_root
+from gateway.store.artifacts import Artifact as Record
+
+operations = Operations("Artifacts")
+
+
+def _kinds(text: str) -> str:
+    if not all(0 < len(kind) <= 100 for kind in text.split(",")):
+        raise ValueError("must be one kind, or several split by commas, such as download,recording")
+    return text
+
+
+class ArtifactQuery(Query):
+    """`kind` is one or several, repeated or split by commas; `limit` is 1 to 200; `cursor` is the `nextCursor` of the
+    page before."""
+
+    kind: Annotated[Text, AfterValidator(_kinds)] = optional()
+    cursor: str = optional()
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+
+
+class SpaceArtifactQuery(ArtifactQuery):
+    """As for a run; `runtimeId` picks what one runtime brought forth."""
+
+    runtime_id: UUID = optional()
+
+
+class RunArtifact(Answer):
+    id: UUID
+    run_id: UUID
+    runtime_id: UUID
+    runtime_kind: Literal["browser", "desktop", "spreadsheet"]
+    kind: str
+    name: str
+    file_id: UUID
+    path: str
+    content_type: str
+    size_bytes: int = Field(ge=0)
+    created_at: UntypedTime
+    download_url: str = optional()
+
+    @classmethod
+    def of(cls, record: Record, root: str | None) -> RunArtifact:
+        path = f"/v1/spaces/{record.space_id}/storage/files/{record.file_id}/content"
+        url = {"download_url": root + path} if root is not None else {}
+        return cls(
+            id=record.id,
+            run_id=record.run_id,
+            runtime_id=record.runtime_id,
+            runtime_kind="browser",
+            kind=record.kind,
+            name=record.name,
+            file_id=record.file_id,
+            path=record.path,
+            content_type=record.content_type,
+            size_bytes=record.size_bytes,
+            created_at=record.created_at,
+            **url,
+        )
+
+
+class ArtifactList(Answer):
+    artifacts: list[RunArtifact]
+    next_cursor: str | None
+
+
+@operations.get("/v1/runs/{id}/artifacts", id="runs-artifacts", summary="List artifacts of a run", errors=(404,))
+async def of_run(call: Call, query: ArtifactQuery) -> ArtifactList:
+    """Newest first. `downloadUrl` takes the same API key as any request."""
+    run_id = call.path_id("id", "run")
+    root = public_root(call.request, call.services.settings)
+    found = await call.services.artifacts.of_run(call.scope, run_id, **_page(call, query))
+    return _answer(query, found, root)
+
+
+@operations.get("/v1/spaces/{id}/artifacts", id="spaces-artifacts", summary="List artifacts of a space", errors=(404,))
+async def of_space(call: Call, query: SpaceArtifactQuery) -> ArtifactList:
+    """Newest first, of all runs. `downloadUrl` takes the same API key as any request."""
+    space_id = call.path_id("id", "space")
+    root = public_root(call.request, call.services.settings)
+    page = _page(call, query)
+    found = await call.services.artifacts.of_space(call.scope, space_id, runtime_id=query.runtime_id, **page)
+    return _answer(query, found, root)
+
+
+def _page(call: Call, query: ArtifactQuery) -> dict[str, Any]:
+    kinds = [kind for given in call.request.query_params.getlist("kind") for kind in given.split(",")]
+    return {
+        "kinds": kinds or None,
+        "before": read_moment_cursor(query.cursor) if query.cursor is not None else None,
+        "limit": query.limit + 1,
+    }
+
+
+def _answer(query: ArtifactQuery, found: list[Record], root: str) -> ArtifactList:
+    page = found[: query.limit]
+    next_cursor = moment_cursor(page[-1].created_at, page[-1].id) if len(found) > query.limit else None
+    return ArtifactList(artifacts=[RunArtifact.of(record, root) for record in page], next_cursor=next_cursor)

@@ -1,0 +1,220 @@
+"""/v1/spaces/{id}/runtimes/{runtimeId}/connections (contract: seed 001; spaces.md, 2.5 and 4.3)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AnyUrl, Field, field_validator
+
+from gateway.contracts.spaces.runtimes import path_ids
+from gateway.core.errors import Forbidden
+from gateway.http.endpoints import Call, Operations
+from gateway.http.models import Answer, Body, Metadata, Time, optional
+from gateway.http.public_url import websocket_root
+from gateway.settings import variable
+from gateway.store.leases import Lease as Record
+from gateway.store.leases import Usage as UsageRecord
+
+operations = Operations("Connections")
+
+_POLICIES = ("standard", "unrestricted")
+
+Protocol = Literal["cdp", "cua", "rdp", "vnc", "mcp", "http"]
+
+
+class CreateConnection(Body):
+    """`ttlSeconds` is 60 to 7200; without it the lease lives for the gateway's default, an hour.
+
+    Of `options`, `policy` is read: `standard` (the default), or `unrestricted` where the operator allows it.
+    """
+
+    protocol: Literal["cdp"]
+    ttl_seconds: Annotated[int, Field(ge=60, le=7200)] = optional()
+    options: Metadata = optional()
+
+    @field_validator("options")
+    @classmethod
+    def _known_policy(cls, options: dict[str, Any]) -> dict[str, Any]:
+        policy = options.get("policy", "standard")
+        if policy not in _POLICIES:
+            raise ValueError(f"policy must be one of {', '.join(_POLICIES)}, and is {str(policy)[:100]!r}")
+        return options
+
+
+class WebsocketEndpoint(Answer):
+    type: Literal["websocket"]
+    url: AnyUrl
+
+
+class HttpEndpoint(Answer):
+    type: Literal["http"]
+    base_url: AnyUrl
+
+
+class RdpEndpoint(Answer):
+    type: Literal["rdp"]
+    host: str
+    port: int
+    username: str
+    password: str
+
+
+class CompositeEndpoint(Answer):
+    type: Literal["composite"]
+    endpoints: dict[str, Any]
+
+
+Endpoint = Annotated[WebsocketEndpoint | HttpEndpoint | RdpEndpoint | CompositeEndpoint, Field(discriminator="type")]
+
+
+class ConnectionRow(Answer):
+    """A connection as it is listed: without its URL, which is told once."""
+
+    id: UUID
+    runtime_id: UUID
+    run_id: UUID
+    protocol: Protocol
+    status: Literal["active", "expired", "revoked", "closed"]
+    created_at: Time
+    expires_at: Time | None
+    closed_at: Time | None
+    revoked_at: Time | None
+
+    @classmethod
+    def of(cls, record: Record) -> ConnectionRow:
+        return cls(**_common(record), status=record.status)
+
+
+class Socket(Answer):
+    """One socket that was let in. What passed through it is known once it has ended."""
+
+    opened_at: Time
+    ended_at: Time | None
+    close_code: int | None
+    close_reason: str | None
+    bytes_from_client: int
+    bytes_to_client: int
+    commands: int
+
+
+class Usage(Answer):
+    """What a connection was used for; `sockets` are the newest 100. Bytes and commands come with a socket's end."""
+
+    attaches: int
+    first_attached_at: Time | None
+    last_active_at: Time | None
+    bytes_from_client: int
+    bytes_to_client: int
+    commands: int
+    sockets: list[Socket]
+
+    @classmethod
+    def of(cls, record: UsageRecord) -> Usage:
+        counts = {name: getattr(record, name) for name in cls.model_fields if name != "sockets"}
+        sockets = [Socket(**{name: getattr(socket, name) for name in Socket.model_fields}) for socket in record.sockets]
+        return cls(**counts, sockets=sockets)
+
+
+class ConnectionDetails(ConnectionRow):
+    """A connection as it is listed, and what it was used for."""
+
+    usage: Usage = optional()
+
+
+class CreatedConnection(Answer):
+    """A new connection. `endpoint.url` alone is the credential, and is never told again."""
+
+    id: UUID
+    runtime_id: UUID
+    run_id: UUID
+    protocol: Protocol
+    status: Literal["active"]
+    endpoint: Endpoint
+    created_at: Time
+    expires_at: Time | None
+    closed_at: Time | None
+    revoked_at: Time | None
+
+
+class ConnectionList(Answer):
+    connections: list[ConnectionRow]
+
+
+_ROOT = "/v1/spaces/{id}/runtimes/{runtimeId}/connections"
+
+
+@operations.post(
+    _ROOT, id="runtimes-connections-create", summary="Create a protocol connection lease", errors=(403, 404, 409)
+)
+async def create(call: Call, body: CreateConnection) -> CreatedConnection:
+    """Mint a short-lived lease of a live runtime, for a client that attaches to `endpoint.url`."""
+    space_id, runtime_id = path_ids(call)
+    _check_policy(call, body)
+    # First, so that a host that is not trusted leaves no lease behind.
+    root = websocket_root(call.request, call.services.settings)
+    lease, token = await call.services.leases.mint(
+        call.scope,
+        space_id,
+        runtime_id,
+        protocol=body.protocol,
+        ttl_seconds=body.ttl_seconds,
+        options=body.options,
+    )
+    return CreatedConnection(
+        **_common(lease),
+        status="active",
+        endpoint=WebsocketEndpoint(type="websocket", url=AnyUrl(f"{root}/v1/connect/{token}")),
+    )
+
+
+def _check_policy(call: Call, body: CreateConnection) -> None:
+    """Raises Forbidden for a lease that the operator does not allow."""
+    unrestricted = body.options is not None and body.options.get("policy") == "unrestricted"
+    if unrestricted and not call.services.settings.unrestricted_leases:
+        setting = variable("unrestricted_leases")
+        raise Forbidden(
+            f"The operator allows no unrestricted leases; leave options.policy out, or have {setting} set.",
+            "connection.policy_forbidden",
+            details={"setting": setting},
+        )
+
+
+@operations.get(_ROOT, id="runtimes-connections-list", summary="List connection leases", errors=(404,))
+async def listed(call: Call) -> ConnectionList:
+    """Newest first, without URLs."""
+    records = await call.services.leases.listed(call.scope, *path_ids(call))
+    return ConnectionList(connections=[ConnectionRow.of(record) for record in records])
+
+
+@operations.get(
+    _ROOT + "/{connectionId}", id="runtimes-connections-get", summary="Get a connection lease", errors=(404,)
+)
+async def get(call: Call) -> ConnectionDetails:
+    """Also what the connection was used for: attaches, bytes, commands, and how each socket ended."""
+    leases = call.services.leases
+    record = await leases.get(call.scope, *path_ids(call), call.path_id("connectionId", "connection"))
+    return ConnectionDetails(**_common(record), status=record.status, usage=Usage.of(await leases.usage(record)))
+
+
+@operations.delete(
+    _ROOT + "/{connectionId}", id="runtimes-connections-delete", summary="Revoke a connection lease", errors=(404,)
+)
+async def revoke(call: Call) -> ConnectionRow:
+    """Once this has answered no socket attaches with the lease any more; as often as one likes."""
+    return ConnectionRow.of(
+        await call.services.leases.revoke(call.scope, *path_ids(call), call.path_id("connectionId", "connection"))
+    )
+
+
+def _common(record: Record) -> dict[str, Any]:
+    return {
+        "id": record.id,
+        "runtime_id": record.runtime_id,
+        "run_id": record.run_id,
+        "protocol": record.protocol,
+        "created_at": record.created_at,
+        "expires_at": record.expires_at,
+        "closed_at": record.closed_at,
+        "revoked_at": record.revoked_at,
+    }

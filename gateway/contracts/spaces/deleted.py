@@ -1,0 +1,13 @@
+"""The answer of every DELETE that removes a resource (contract: spaces.md, 5.12)."""
+
+from __future__ import annotations
+
+from typing import Literal
+from uuid import UUID
+
+from gateway.http.models import Answer
+
+
+class Deleted(Answer):
+    id: UUID
+    deleted: Literal[True]

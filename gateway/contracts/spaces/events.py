@@ -1,0 +1,174 @@
+"""/v1/runs/{id}/events: listed, waited for and followed (contract: spaces.md, 2.8, 3.10, 4.10 and 4.12; for the wait
+workspaces.md, 3.2)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import AfterValidator, Field, WithJsonSchema
+from starlette.responses import Response
+
+from gateway.domain.events.service import RUN_TYPES, TYPES
+from gateway.http.endpoints import Call, Operations
+from gateway.http.models import STORABLE, Answer, Body, Query, Time, optional
+from gateway.http.sse import Followed, number_of, resumed_at, run_stream, still_allowed
+from gateway.store.events import Event as Record
+from gateway.store.events import Wanted
+
+operations = Operations("Runs")
+
+Category = Literal["runtime", "connection", "browser", "network", "artifact", "tool"]
+PageId = Annotated[str, Field(min_length=1, max_length=128), STORABLE]
+
+
+def _known_type(given: str) -> str:
+    if given not in RUN_TYPES:
+        raise ValueError(f"{given[:100]!r} is no type of event; there are {', '.join(RUN_TYPES)}")
+    return given
+
+
+EventType = Annotated[str, AfterValidator(_known_type), WithJsonSchema({"type": "string", "enum": list(RUN_TYPES)})]
+
+
+class EventFilter(Query):
+    """`type` may be given several times, or several with commas."""
+
+    type: Annotated[list[EventType], Field(max_length=100)] = optional()
+    category: Category = optional()
+    page_id: PageId = optional()
+    connection_id: UUID = optional()
+
+
+class EventQuery(EventFilter):
+    """`limit` is 1 to 1000; `cursor` is a `nextCursor`, or the `sequence` of an event."""
+
+    cursor: str = optional()
+    limit: Annotated[int, Field(ge=1, le=1000)] = 50
+    order: Literal["asc", "desc"] = "asc"
+
+
+class EventStreamQuery(EventFilter):
+    """Goes on behind `cursor`, the `sequence` of an event; the header `Last-Event-ID` beats it. It ends after `limit`
+    events, if there is one."""
+
+    cursor: str = optional()
+    limit: Annotated[int, Field(ge=1)] = optional()
+
+
+class WaitForEvent(Body):
+    """Without `after`, the `sequence` of an event, only what comes from now on counts."""
+
+    not_served = frozenset({"contextId"})
+
+    event_types: Annotated[list[EventType], Field(max_length=100)] = optional()
+    category: Category = optional()
+    page_id: PageId = optional()
+    connection_id: UUID = optional()
+    after: str | None = None
+    timeout_ms: Annotated[int, Field(ge=0, le=120_000)] = 30_000
+
+
+class RunEvent(Answer):
+    """`sequence` counts the events of the run: 1, 2, 3, in the order in which they can be read."""
+
+    id: UUID
+    run_id: UUID
+    sequence: int
+    type: str
+    category: Category
+    time: Time
+    page_id: str | None
+    connection_id: UUID | None
+    data: dict[str, Any]
+
+    @classmethod
+    def of(cls, run_id: UUID, record: Record) -> RunEvent:
+        return cls(
+            id=record.id,
+            run_id=run_id,
+            sequence=record.sequence,
+            type=record.type,
+            category=record.category,
+            time=record.time,
+            page_id=record.page_id,
+            connection_id=record.connection_id,
+            data=record.data,
+        )
+
+
+class EventList(Answer):
+    events: list[RunEvent]
+    next_cursor: str | None
+
+
+class AwaitedEvent(Answer):
+    """`cursor` is where the next wait may go on, as its `after`."""
+
+    event: RunEvent | None
+    cursor: str
+    timed_out: bool
+
+
+@operations.get("/v1/runs/{id}/events", id="runs-events", summary="List events of a run", errors=(404,))
+async def listed(call: Call, query: EventQuery) -> EventList:
+    """In the order in which they were written, or the newest first."""
+    run_id = await read_run(call, "events")
+    found = await call.services.event_streams.page(
+        run_id,
+        _wanted(query.type, query.category, query.page_id, query.connection_id),
+        after=None if query.cursor is None else number_of(query.cursor),
+        descending=query.order == "desc",
+        limit=query.limit + 1,
+    )
+    page = found[: query.limit]
+    cursor = str(page[-1].sequence) if len(found) > query.limit else None
+    return EventList(events=[RunEvent.of(run_id, record) for record in page], next_cursor=cursor)
+
+
+@operations.post(
+    "/v1/runs/{id}/events/wait", id="runs-events-wait", summary="Wait for an event of a run", errors=(404,)
+)
+async def wait(call: Call, body: WaitForEvent) -> AwaitedEvent:
+    """The next event that fits, as soon as there is one, or none after `timeoutMs`."""
+    run_id = await read_run(call, "events")
+    found, number = await call.services.event_streams.wait(
+        run_id,
+        _wanted(body.event_types, body.category, body.page_id, body.connection_id),
+        None if body.after is None else number_of(body.after, "after"),
+        body.timeout_ms / 1000,
+    )
+    event = None if found is None else RunEvent.of(run_id, found)
+    return AwaitedEvent(event=event, cursor=str(number), timed_out=event is None)
+
+
+@operations.get(
+    "/v1/runs/{id}/events/stream",
+    id="runs-events-stream",
+    summary="Follow the events of a run",
+    errors=(404,),
+    streams=True,
+)
+async def stream(call: Call, query: EventStreamQuery) -> RunEvent | Response:
+    """Server-sent events, from the first one on, up to the end of the run."""
+    after = resumed_at(call.request, query.cursor)
+    run_id = await read_run(call, "events")
+    wanted = _wanted(query.type, query.category, query.page_id, query.connection_id)
+    followed = Followed(run_id, wanted, after or 0, partial(RunEvent.of, run_id), limit=query.limit)
+    return await run_stream(call.services, followed, still_allowed(call), resumed=after is not None)
+
+
+async def read_run(call: Call, what: str) -> UUID:
+    """The run of a call, whose record is read; raises NotFound."""
+    run_id = call.path_id("id", "run")
+    await call.services.runtimes.run(call.scope, run_id, record=what)
+    return run_id
+
+
+def _wanted(types: list[str] | None, category: str | None, page_id: str | None, connection_id: UUID | None) -> Wanted:
+    """A category is the types that it has, so that the index of types serves it, too."""
+    if category is not None:
+        of_category = [name for name in RUN_TYPES if TYPES[name].category == category]
+        types = of_category if types is None else [name for name in types if name in of_category]
+    return Wanted(None if types is None else tuple(sorted(set(types))), page_id=page_id, connection_id=connection_id)

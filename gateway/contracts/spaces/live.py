@@ -1,0 +1,62 @@
+"""POST /v1/runs/{id}/live (contract: spaces.md, 2.12, 3.15 and 4.8)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AnyUrl, Field
+
+from gateway.crypto.viewer_tokens import Kind
+from gateway.domain.viewers import DEFAULT_SECONDS, MOST_SECONDS, Minted
+from gateway.http.endpoints import Call, Operations
+from gateway.http.models import Answer, Body, Time, optional
+from gateway.http.public_url import public_root
+
+operations = Operations("Runs")
+
+Seconds = Annotated[int, Field(ge=1, le=MOST_SECONDS)]
+
+
+class CreateLiveViewer(Body):
+    """`components` has what the page shows beside the browser; `control` `input` lets people work in it."""
+
+    control: Literal["none", "input"] = "none"
+    components: Annotated[list[Literal["activity"]], Field(max_length=1, default_factory=list)]
+    expires_in_seconds: Seconds = DEFAULT_SECONDS
+
+
+class ViewerLease(Answer):
+    """`iframeUrl` alone is the credential."""
+
+    iframe_url: AnyUrl
+    expires_at: Time
+    activity_stream_url: AnyUrl = optional()
+
+    @classmethod
+    def of(cls, minted: Minted, root: str, **more: Any) -> Self:
+        """`root` is the gateway's public address."""
+        viewer = minted.viewer
+        if minted.activity_token is not None:
+            more["activity_stream_url"] = AnyUrl(f"{root}/v1/viewers/activity/{minted.activity_token}/stream")
+        page = AnyUrl(f"{root}/v1/viewers/{viewer.kind.name.lower()}/{minted.token}")
+        return cls(iframe_url=page, expires_at=viewer.expires_at, **more)
+
+
+class LiveViewer(ViewerLease):
+    """`iframeUrl` alone is the credential; whoever has it sees the run until `expiresAt`, or until it ends."""
+
+
+@operations.post("/v1/runs/{id}/live", id="runs-live", summary="Create a live viewer", errors=(404, 409))
+async def live(call: Call, body: CreateLiveViewer) -> LiveViewer:
+    """Mint a page that shows a live run, for anyone to embed."""
+    # First, so that a host that is not trusted is told before anything is minted.
+    root = public_root(call.request, call.services.settings)
+    minted = await call.services.viewers.mint(
+        call.scope,
+        call.path_id("id", "run"),
+        Kind.LIVE,
+        seconds=body.expires_in_seconds,
+        may_control=body.control == "input",
+        activity="activity" in body.components,
+    )
+    return LiveViewer.of(minted, root)

@@ -1,0 +1,123 @@
+"""What a runtime's config says of the network: its own proxy, and lists that narrow what its pages may reach
+(contract: spaces.md, 3.18)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from gateway.egress.ip_rules import Refusal
+from gateway.egress.traffic_rules import Traffic, UrlPattern
+from gateway.egress.upstream_proxy import UpstreamProxy
+from gateway.http.models import STORABLE, Body, optional
+
+_DEFAULT_PORTS = {"http": 80, "socks5": 1080}
+_MOST_BYTES = 255  # of SOCKS5's user and password each
+_SHAPE = "give {protocol, host, port, username, password}, or {url} such as http://user:password@proxy.example:3128"
+
+
+def _pattern(text: str) -> str:
+    UrlPattern.parse(text)
+    return text
+
+
+def _credential(text: str) -> str:
+    if not text.isprintable() or len(text.encode()) > _MOST_BYTES:
+        raise ValueError(f"must have printable characters only, and {_MOST_BYTES} bytes at most")
+    return text
+
+
+Pattern = Annotated[str, Field(min_length=1, max_length=2048), STORABLE, AfterValidator(_pattern)]
+Patterns = Annotated[list[Pattern], Field(max_length=1000)]
+Credential = Annotated[str, Field(min_length=1, max_length=_MOST_BYTES), AfterValidator(_credential)]
+
+
+class NetworkTraffic(Body):
+    """Lists of hosts and URL patterns. They narrow what the gateway's operator allows, and can't widen it."""
+
+    not_served = frozenset({"saver", "blockAds", "blockTrackers", "blockResourceTypes"})
+
+    url_allowlist: Patterns = optional()
+    url_blocklist: Patterns = optional()
+
+    def traffic(self) -> Traffic:
+        return Traffic(self.url_allowlist or (), self.url_blocklist or ())
+
+
+class Proxy(Body):
+    """A proxy of the caller's own that the runtime's traffic goes through, told as `url` or as its parts."""
+
+    url: Annotated[str, Field(min_length=1, max_length=2048)] = optional()
+    protocol: Literal["http", "socks5"] = optional()
+    host: Annotated[str, Field(min_length=1, max_length=253)] = optional()
+    port: Annotated[int, Field(ge=1, le=65535)] = optional()
+    username: Credential | None = None
+    password: Credential | None = None
+    dns_resolution: Literal["local", "proxy"] = "local"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_saved_one(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(f"saved proxies are not served yet; {_SHAPE}")
+        return value
+
+    @field_validator("url")
+    @classmethod
+    def _whole_url(cls, value: str) -> str:
+        _parts_of(value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Proxy:
+        told = self.model_fields_set - {"dns_resolution"}
+        if (told != {"url"}) if "url" in told else not {"protocol", "host", "port"} <= told:
+            raise ValueError(_SHAPE)
+        proxy = self.upstream()
+        if proxy.password is not None and proxy.username is None:
+            raise ValueError("a password needs a username")
+        if proxy.protocol == "http" and ":" in (proxy.username or ""):
+            raise ValueError("the username of an http proxy can't have a colon")
+        try:
+            proxy.parsed_host  # noqa: B018  (it raises)
+        except Refusal:
+            raise ValueError("the proxy's host is malformed") from None
+        return self
+
+    def upstream(self) -> UpstreamProxy:
+        resolves_names = self.dns_resolution == "proxy"
+        if "url" in self.model_fields_set:
+            return replace(_parts_of(self.url), resolves_names=resolves_names)
+        return UpstreamProxy(self.protocol, self.host, self.port, self.username, self.password, resolves_names)
+
+    def answer(self) -> dict[str, Any]:
+        """As it is kept and answered: without its password."""
+        proxy = self.upstream()
+        return {
+            "protocol": proxy.protocol,
+            "host": proxy.host,
+            "port": proxy.port,
+            "username": proxy.username,
+            "hasPassword": proxy.password is not None,
+            "dnsResolution": self.dns_resolution,
+        }
+
+
+def _parts_of(url: str) -> UpstreamProxy:
+    """Raises ValueError that does not repeat the URL, which may hold a password."""
+    wrong = ValueError(f"is no proxy's URL; {_SHAPE}")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise wrong from None
+    protocol: Literal["http", "socks5"] = "http" if parts.scheme == "http" else "socks5"
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or parts.path.strip("/") or parts.query or port == 0:
+        raise wrong
+    username, password = (unquote(text) if text else None for text in (parts.username, parts.password))
+    for text in filter(None, (username, password)):
+        _credential(text)
+    return UpstreamProxy(protocol, parts.hostname, port or _DEFAULT_PORTS[protocol], username, password)

@@ -1,0 +1,68 @@
+"""/v1/runs/{id}/recording (contract: spaces.md, 2.12, 3.15 and 4.8)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gateway.contracts.spaces.live import Seconds, ViewerLease
+from gateway.crypto.viewer_tokens import Kind
+from gateway.domain.viewers import DEFAULT_SECONDS
+from gateway.http.endpoints import Call, Operations
+from gateway.http.models import Body, optional
+from gateway.http.public_url import public_root
+from gateway.store.recordings import Recording
+
+operations = Operations("Runs")
+
+Status = Literal["not_available", "preparing", "processing", "ready", "failed"]
+
+
+class CreateRecordingViewer(Body):
+    """`components` has what the page shows beside the recording."""
+
+    components: list[Literal["activity"]] = Field(default_factory=list, max_length=1)
+    expires_in_seconds: Seconds = DEFAULT_SECONDS
+
+
+class RecordingViewer(ViewerLease):
+    """`iframeUrl` alone is the credential; whoever has it sees the recording until `expiresAt`."""
+
+    status: Status
+    duration_ms: Annotated[int, Field(ge=0)] = optional()
+
+
+@operations.post("/v1/runs/{id}/recording", id="runs-recording", summary="Create a recording viewer", errors=(404, 409))
+async def create(call: Call, body: CreateRecordingViewer) -> RecordingViewer:
+    """The address of a page that plays the recording of a run, while it is made and afterwards."""
+    run_id = call.path_id("id", "run")
+    root = public_root(call.request, call.services.settings)
+    recording = await call.services.recordings.of(run_id, call.scope)
+    minted = await call.services.viewers.mint(
+        call.scope,
+        run_id,
+        Kind.RECORDING,
+        seconds=body.expires_in_seconds,
+        activity="activity" in body.components,
+    )
+    answer = RecordingViewer.of(minted, root, status=status(recording))
+    if recording.duration_ms is not None and answer.status in ("processing", "ready"):
+        answer.duration_ms = recording.duration_ms
+    return answer
+
+
+def status(recording: Recording) -> Status:
+    """The status in the words of the contract: `preparing` is all until the video is begun, a live run too."""
+    match recording.status:
+        case "recording" | "preparing":
+            return "preparing"
+        case "processing":
+            return "processing"
+        case "ready":
+            # Somebody may have deleted the file.
+            return "ready" if recording.file_id is not None else "not_available"
+        case "failed":
+            return "failed"
+        case _:
+            return "not_available"

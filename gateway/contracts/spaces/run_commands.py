@@ -1,0 +1,92 @@
+"""/v1/runs/{id}/commands: what was asked of the platform (contract: spaces.md, 2.9 and 3.10)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from gateway.contracts.spaces.events import read_run
+from gateway.http.cursors import moment_cursor, read_moment_cursor
+from gateway.http.endpoints import Call, Operations
+from gateway.http.models import Answer, Query, Time, optional
+from gateway.store.run_commands import Command as Record
+
+operations = Operations("Runs")
+
+Status = Literal["succeeded", "failed"]
+ExecutionMode = Literal["inline", "durable"]
+
+
+class CommandQuery(Query):
+    """`limit` is 1 to 200; `cursor` is the `nextCursor` of the page before; with `include=input` each tells what was
+    given."""
+
+    cursor: str = optional()
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    order: Literal["asc", "desc"] = "asc"
+    status: Status = optional()
+    execution_mode: ExecutionMode = optional()
+    include: Annotated[list[Literal["input"]], Field(max_length=10)] = optional()
+
+
+class CommandError(Answer):
+    code: str
+    message: str
+
+
+class RunCommand(Answer):
+    """`actor` is the id of the API key that asked; `input` has nothing secret."""
+
+    id: UUID
+    run_id: UUID
+    name: str
+    execution_mode: ExecutionMode
+    status: Status
+    actor: str
+    created_at: Time
+    finished_at: Time
+    error: CommandError | None
+    input: dict[str, Any] = optional()
+
+    @classmethod
+    def of(cls, record: Record, *, with_input: bool) -> RunCommand:
+        failed = record.error_code is not None
+        return cls(
+            id=record.id,
+            run_id=record.run_id,
+            name=record.name,
+            execution_mode=record.execution_mode,
+            status=record.status,
+            actor=record.actor,
+            created_at=record.created_at,
+            finished_at=record.finished_at,
+            error=CommandError(code=record.error_code, message=record.error_message or "") if failed else None,
+            **({"input": record.input} if with_input else {}),
+        )
+
+
+class CommandList(Answer):
+    commands: list[RunCommand]
+    next_cursor: str | None
+
+
+@operations.get("/v1/runs/{id}/commands", id="commands-list", summary="List commands of a run", errors=(404,))
+async def listed(call: Call, query: CommandQuery) -> CommandList:
+    """What was asked by the API. What a client commanded over a connection is among events, `connection.command.*`."""
+    run_id = await read_run(call, "commands")
+    found = await call.services.commands.page(
+        run_id,
+        status=query.status,
+        execution_mode=query.execution_mode,
+        after=None if query.cursor is None else read_moment_cursor(query.cursor),
+        descending=query.order == "desc",
+        limit=query.limit + 1,
+    )
+    page = found[: query.limit]
+    with_input = "input" in (query.include or [])
+    return CommandList(
+        commands=[RunCommand.of(record, with_input=with_input) for record in page],
+        next_cursor=moment_cursor(page[-1].created_at, page[-1].id) if len(found) > query.limit else None,
+    )

@@ -1,0 +1,103 @@
+"""/v1/runs (contract: spaces.md, 3.7; paging as in 4.10)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from gateway.http.cursors import moment_cursor, read_moment_cursor
+from gateway.http.endpoints import Call, Operations
+from gateway.http.models import Answer, Query, Time, optional
+from gateway.store.runtimes import Run as Record
+
+operations = Operations("Runs")
+
+Status = Literal["active", "stopped", "failed"]
+
+
+class RunQuery(Query):
+    """`limit` is 1 to 200; `cursor` is the `nextCursor` of the page before."""
+
+    cursor: str = optional()
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    status: Status = optional()
+
+
+class RunFailure(Answer):
+    code: str
+    message: str
+
+
+class Network(Answer):
+    """What the runtime's pages sent and got through the egress proxy, to the second, and what was refused them."""
+
+    bytes_sent: int = Field(ge=0)
+    bytes_received: int = Field(ge=0)
+    refused: int = Field(ge=0)
+
+
+class Run(Answer):
+    id: UUID
+    space_id: UUID
+    runtime_id: UUID
+    runtime_type: Literal["browser"]
+    status: Status
+    created_at: Time
+    started_at: Time
+    finished_at: Time | None
+    duration_ms: int | None = Field(ge=0)
+    network: Network
+    end_reason: RunFailure | None
+    failure: RunFailure | None
+
+    @classmethod
+    def of(cls, record: Record) -> Run:
+        finished = record.finished_at
+        ended = RunFailure(code=record.end_code, message=record.end_message or "") if record.end_code else None
+        return cls(
+            id=record.id,
+            space_id=record.space_id,
+            runtime_id=record.runtime_id,
+            runtime_type="browser",
+            status=record.status,
+            created_at=record.created_at,
+            started_at=record.started_at,
+            finished_at=finished,
+            duration_ms=int((finished - record.started_at).total_seconds() * 1000) if finished else None,
+            network=Network(
+                bytes_sent=record.egress_bytes_sent,
+                bytes_received=record.egress_bytes_received,
+                refused=record.egress_refused,
+            ),
+            end_reason=ended,
+            failure=ended if record.status == "failed" else None,
+        )
+
+
+class RunList(Answer):
+    runs: list[Run]
+    next_cursor: str | None
+
+
+@operations.get("/v1/runs", id="runs-list", summary="List runs")
+async def listed(call: Call, query: RunQuery) -> RunList:
+    """All runs that the key can see, newest first."""
+    return await run_page(call, query)
+
+
+@operations.get("/v1/runs/{id}", id="runs-get", summary="Get a run", errors=(404,))
+async def get(call: Call) -> Run:
+    return Run.of(await call.services.runtimes.run(call.scope, call.path_id("id", "run")))
+
+
+async def run_page(call: Call, query: RunQuery, **filters: Any) -> RunList:
+    """One page, and the cursor of the next one where there is one."""
+    before = read_moment_cursor(query.cursor) if query.cursor is not None else None
+    found = await call.services.runtimes.runs(
+        call.scope, limit=query.limit + 1, status=query.status, before=before, **filters
+    )
+    page = found[: query.limit]
+    cursor = moment_cursor(page[-1].created_at, page[-1].id) if len(found) > query.limit else None
+    return RunList(runs=[Run.of(record) for record in page], next_cursor=cursor)

@@ -1,0 +1,158 @@
+"""/v1/spaces/{id}/runtimes/{runtimeId}/files (contract: spaces.md, 2.6 and 4.7)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field, model_validator
+from starlette.responses import Response
+
+from gateway.contracts.spaces.artifacts import RunArtifact
+from gateway.contracts.spaces.runtimes import path_ids
+from gateway.contracts.spaces.storage import FileName, Path, StorageFile
+from gateway.core.errors import host_unavailable
+from gateway.core.ids import parse_id
+from gateway.domain.files.names import LONGEST_PATH
+from gateway.domain.runtimes.files import Staged, WantedArtifact
+from gateway.http.endpoints import Call, Operations
+from gateway.http.forwarding import pass_on, was_passed_on
+from gateway.http.models import STORABLE, Answer, Body, Time, optional
+from gateway.http.peers import NotAnswered
+from gateway.http.public_url import public_root
+
+operations = Operations("Runtime files")
+
+RuntimePath = Annotated[str, Field(min_length=1, max_length=LONGEST_PATH), STORABLE]
+Kind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,59}$")]
+
+
+class StageFile(Body):
+    """`fileId` or `path` says which file of the space. `name` is what it is called in the runtime; `runtimePath` is its
+    whole path there, below the runtime's directory."""
+
+    file_id: str = optional()
+    path: Path = optional()
+    name: FileName = optional()
+    runtime_path: RuntimePath = optional()
+
+    @model_validator(mode="after")
+    def _said_once(self) -> StageFile:
+        given = self.model_fields_set
+        if ("file_id" in given) == ("path" in given):
+            raise ValueError("give either fileId or path")
+        if {"name", "runtime_path"} <= given:
+            raise ValueError("give either name or runtimePath")
+        return self
+
+
+class StagedFile(Answer):
+    """`path` and `runtimePath` are the same: where the browser finds the file, for as long as the runtime lives."""
+
+    id: UUID
+    file_id: UUID
+    name: str
+    runtime_id: UUID
+    path: str
+    runtime_path: str
+    size_bytes: int = Field(ge=0)
+    expires_at: Time | None
+
+    @classmethod
+    def of(cls, staged: Staged) -> StagedFile:
+        return cls(
+            id=staged.id,
+            file_id=staged.file.id,
+            name=staged.path.rpartition("/")[2],
+            runtime_id=staged.runtime_id,
+            path=staged.path,
+            runtime_path=staged.path,
+            size_bytes=staged.file.size_bytes,
+            expires_at=staged.expires_at,
+        )
+
+
+class CollectArtifact(Body):
+    """`kind` is `collected` and `name` the file's own where they are absent."""
+
+    kind: Kind = optional()
+    name: FileName = optional()
+
+
+class CollectFile(Body):
+    """`path` is below the runtime's directory, or relative to it; `storagePath` is by default the file's name."""
+
+    path: RuntimePath
+    storage_path: Path = optional()
+    artifact: CollectArtifact = optional()
+
+
+class CollectedFile(StorageFile):
+    artifact: RunArtifact = optional()
+
+
+_ROOT = "/v1/spaces/{id}/runtimes/{runtimeId}/files"
+
+
+@operations.post(
+    _ROOT + "/stage", id="runtimes-files-stage", summary="Copy a file into a runtime", errors=(404, 408, 409)
+)
+async def stage(call: Call, body: StageFile) -> StagedFile | Response:
+    """The browser can then open it, and a client put it into a page (`DOM.setFileInputFiles`)."""
+    space_id, runtime_id = path_ids(call)
+    if (answer := await _elsewhere(call, space_id, runtime_id)) is not None:
+        return answer
+    staged = await call.services.runtime_files.stage(
+        call.scope,
+        space_id,
+        runtime_id,
+        file_id=parse_id(body.file_id, "file") if body.file_id is not None else None,
+        path=body.path,
+        name=body.name,
+        runtime_path=body.runtime_path,
+    )
+    return StagedFile.of(staged)
+
+
+@operations.post(
+    _ROOT + "/collect", id="runtimes-files-collect", summary="Copy a file out of a runtime", errors=(404, 408, 409)
+)
+async def collect(call: Call, body: CollectFile) -> CollectedFile | Response:
+    """Into storage; with `artifact` also as an artifact of the run."""
+    space_id, runtime_id = path_ids(call)
+    root = _root(call) if body.artifact is not None else None
+    if (answer := await _elsewhere(call, space_id, runtime_id)) is not None:
+        return answer
+    file, artifact = await call.services.runtime_files.collect(
+        call.scope,
+        space_id,
+        runtime_id,
+        path=body.path,
+        storage_path=body.storage_path,
+        artifact=WantedArtifact(body.artifact.kind, body.artifact.name) if body.artifact is not None else None,
+    )
+    answered = CollectedFile.of(file)
+    if artifact is not None:
+        answered.artifact = RunArtifact.of(artifact, root)
+    return answered
+
+
+def _root(call: Call) -> str | None:
+    """As the artifact's `downloadUrl` begins; not known of a request that another gateway was asked."""
+    if was_passed_on(call.request) and call.services.settings.public_url is None:
+        return None
+    return public_root(call.request, call.services.settings)
+
+
+async def _elsewhere(call: Call, space_id: UUID, runtime_id: UUID) -> Response | None:
+    """The answer of the gateway that has the browser, where that is another one."""
+    if was_passed_on(call.request):
+        return None
+    host_url = await call.services.runtimes.elsewhere(call.scope, space_id, runtime_id)
+    if host_url is None:
+        return None
+    seconds = call.services.settings.transfer_seconds
+    try:
+        return await pass_on(call.request, call.services, host_url, seconds=seconds)
+    except NotAnswered as error:
+        raise host_unavailable("runtime", error) from error

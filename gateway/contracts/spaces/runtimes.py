@@ -1,0 +1,303 @@
+"""/v1/spaces/{id}/runtimes (contract: spaces.md, 2.4, 3.3 and 4.2)."""
+
+from __future__ import annotations
+
+import zoneinfo
+from datetime import timedelta
+from functools import cache
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import structlog
+from pydantic import AfterValidator, Field, model_validator
+from starlette.responses import Response
+
+from gateway.contracts.spaces.network import NetworkTraffic, Proxy
+from gateway.contracts.spaces.runs import RunList, RunQuery, run_page
+from gateway.core.errors import RequestInvalid
+from gateway.core.ids import new_id
+from gateway.domain.events.service import Level
+from gateway.domain.runtimes.service import RuntimeRequest
+from gateway.egress.traffic_rules import Traffic
+from gateway.http.endpoints import Call, Operations
+from gateway.http.forwarding import pass_on, was_passed_on
+from gateway.http.models import Answer, Body, Metadata, Name, Time, optional
+from gateway.http.peers import NotAnswered
+from gateway.launchers.base import BrowserName, LaunchSpec
+from gateway.store.runtimes import Runtime as Record
+
+_log = structlog.get_logger("gateway.api")
+
+# As long as a stop may take on the gateway that has the browser.
+_HOST_SECONDS = 15.0
+
+operations = Operations("Runtimes")
+
+
+@cache
+def _timezones() -> set[str]:
+    return zoneinfo.available_timezones()
+
+
+def _timezone(name: str) -> str:
+    if name not in _timezones():
+        raise ValueError(f"{name[:100]!r} is not an IANA time zone such as Europe/Berlin")
+    return name
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable() or not text.isascii():
+        raise ValueError("must have printable ASCII characters only")
+    return text
+
+
+Locale = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35)]
+Pixels = Annotated[int, Field(ge=100, le=8192)]
+
+
+class Viewport(Body):
+    """Size of a page in CSS pixels."""
+
+    width: Pixels
+    height: Pixels
+
+
+class Fingerprint(Body):
+    """The contract's place for `viewport` and `locale`; they may be given here or beside it, not in both."""
+
+    not_served = frozenset({"browser", "browserVersion", "os", "device"})
+
+    viewport: Viewport = optional()
+    locale: Locale = optional()
+
+
+class RuntimeConfig(Body):
+    """How the browser is launched. Whatever is absent takes the browser's or the gateway's default."""
+
+    not_served = frozenset({"profile", "stealth", "extensionIds", "webRtcProxyOnly", "forceOpenShadowRoots"})
+
+    browser: BrowserName = optional()
+    viewport: Viewport = optional()
+    locale: Locale = optional()
+    timezone: Annotated[str, AfterValidator(_timezone)] = optional()
+    user_agent: Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_printable)] = optional()
+    fingerprint: Fingerprint = optional()
+    proxy: Proxy = optional()
+    network_traffic: NetworkTraffic = optional()
+    events: Literal["off", "lifecycle", "standard", "full"] = optional()
+    recording: bool = optional()
+    idle_timeout_seconds: Annotated[int, Field(ge=10, le=604800)] = optional()
+    max_lifetime_seconds: Annotated[int, Field(ge=60, le=2592000)] = optional()
+
+    @model_validator(mode="after")
+    def _said_once(self) -> RuntimeConfig:
+        for name in ("viewport", "locale"):
+            if getattr(self, name) is not None and getattr(self.fingerprint, name, None) is not None:
+                raise ValueError(f"{name} is given both in config and in config.fingerprint; give it once")
+        return self
+
+    @property
+    def any_viewport(self) -> Viewport | None:
+        return self.viewport or (self.fingerprint.viewport if self.fingerprint else None)
+
+    def kept(self) -> dict[str, Any]:
+        """As it is kept and answered: what was given, and the proxy without its password."""
+        given = self.model_dump(by_alias=True, exclude_unset=True)
+        return given | {"proxy": self.proxy.answer()} if self.proxy else given
+
+    @property
+    def any_locale(self) -> str | None:
+        return self.locale or (self.fingerprint.locale if self.fingerprint else None)
+
+
+class CreateRuntime(Body):
+    """`type` and `kind` are two spellings of one thing; `browser` is what is served."""
+
+    not_served = frozenset({"profile"})
+
+    type: Literal["browser"] = "browser"
+    kind: Literal["browser"] = "browser"
+    name: Name = optional()
+    metadata: Metadata | None = None
+    config: RuntimeConfig = optional()
+
+
+class Backing(Answer):
+    kind: Literal["ephemeral"] = "ephemeral"
+
+
+class Failure(Answer):
+    code: str
+    message: str
+
+
+class Summary(Answer):
+    """What else is known. The two deadlines are null once the runtime has ended; a client that is attached puts the
+    idle one off."""
+
+    browser_running: bool
+    launch_mode: Literal["ephemeral"] = "ephemeral"
+    profile_id: None = None
+    browser: BrowserName | None
+    browser_version: str | None
+    idle_timeout_seconds: int
+    max_lifetime_seconds: int
+    idle_expires_at: Time | None
+    expires_at: Time | None
+    ended_at: Time | None
+    end_reason: Failure | None
+
+
+class CdpCapability(Answer):
+    available: bool
+
+
+class Connections(Answer):
+    """By protocol, whether a connection can be made now."""
+
+    cdp: CdpCapability
+
+
+class Runtime(Answer):
+    id: UUID
+    space_id: UUID
+    name: str = Field(min_length=1)
+    kind: Literal["browser", "desktop", "spreadsheet"]
+    type: Literal["browser"]
+    status: Literal["active", "stopped", "failed"]
+    active_run_id: UUID | None
+    capabilities: list[str]
+    connections: Connections
+    region: str = Field(min_length=1, max_length=120)
+    metadata: dict[str, Any] | None
+    created_at: Time
+    updated_at: Time
+    backing: Backing = optional()
+    config: dict[str, Any] = optional()
+    summary: Summary = optional()
+
+    @classmethod
+    def of(cls, record: Record) -> Runtime:
+        live = record.status == "active"
+        return cls(
+            id=record.id,
+            space_id=record.space_id,
+            name=record.name,
+            kind="browser",
+            type="browser",
+            status=record.status,
+            active_run_id=record.active_run_id,
+            capabilities=["cdp"],
+            connections=Connections(cdp=CdpCapability(available=live)),
+            region=record.region,
+            metadata=record.metadata,
+            created_at=record.created_at,
+            updated_at=record.updated_at,
+            backing=Backing(kind="ephemeral"),
+            config=record.config,
+            summary=Summary(
+                browser_running=live,
+                launch_mode="ephemeral",
+                profile_id=None,
+                browser=record.browser_name,
+                browser_version=record.browser_version,
+                idle_timeout_seconds=record.idle_timeout_seconds,
+                max_lifetime_seconds=record.max_lifetime_seconds,
+                idle_expires_at=record.last_active_at + timedelta(seconds=record.idle_timeout_seconds)
+                if live
+                else None,
+                expires_at=record.created_at + timedelta(seconds=record.max_lifetime_seconds) if live else None,
+                ended_at=record.ended_at,
+                end_reason=Failure(code=record.end_code, message=record.end_message or "") if record.end_code else None,
+            ),
+        )
+
+
+class RuntimeList(Answer):
+    runtimes: list[Runtime]
+
+
+@operations.post(
+    "/v1/spaces/{id}/runtimes", id="runtimes-create", summary="Create and launch a runtime", errors=(404, 409, 503)
+)
+async def create(call: Call, body: CreateRuntime) -> Runtime:
+    """Launch a browser; the answer comes once it is live, with an active run."""
+    config = body.config or RuntimeConfig()
+    settings = call.services.settings
+    if config.max_lifetime_seconds is not None and config.max_lifetime_seconds > settings.max_lifetime_seconds:
+        raise _over("config.maxLifetimeSeconds", config.max_lifetime_seconds, settings.max_lifetime_seconds)
+    viewport = config.any_viewport
+    request = RuntimeRequest(
+        name=body.name,
+        metadata=body.metadata,
+        config=config.kept(),
+        spec=LaunchSpec(
+            runtime_id=new_id(),
+            browser=config.browser,
+            viewport=(viewport.width, viewport.height) if viewport else None,
+            locale=config.any_locale,
+            timezone=config.timezone,
+            user_agent=config.user_agent,
+            traffic=config.network_traffic.traffic() if config.network_traffic else Traffic(),
+            upstream=config.proxy.upstream() if config.proxy else None,
+        ),
+        idle_timeout_seconds=config.idle_timeout_seconds,
+        max_lifetime_seconds=config.max_lifetime_seconds,
+        event_level=Level.named(config.events) if config.events else None,
+        recording=config.recording,
+    )
+    return Runtime.of(await call.services.runtimes.create(call.scope, call.path_id("id", "space"), request))
+
+
+@operations.get("/v1/spaces/{id}/runtimes", id="runtimes-list", summary="List runtimes of a space", errors=(404,))
+async def listed(call: Call) -> RuntimeList:
+    records = await call.services.runtimes.listed(call.scope, call.path_id("id", "space"))
+    return RuntimeList(runtimes=[Runtime.of(record) for record in records])
+
+
+@operations.get("/v1/spaces/{id}/runtimes/{runtimeId}", id="runtimes-get", summary="Get a runtime", errors=(404,))
+async def get(call: Call) -> Runtime:
+    space_id, runtime_id = path_ids(call)
+    record = await call.services.runtimes.get(call.scope, space_id, runtime_id)
+    call.services.runtimes.note_activity(runtime_id)
+    return Runtime.of(record)
+
+
+@operations.post(
+    "/v1/spaces/{id}/runtimes/{runtimeId}/stop", id="runtimes-stop", summary="Stop a runtime", errors=(404, 503)
+)
+async def stop(call: Call) -> Runtime | Response:
+    """End the browser and its run; as often as one likes."""
+    space_id, runtime_id = path_ids(call)
+    runtimes = call.services.runtimes
+    if not was_passed_on(call.request):
+        host_url = await runtimes.host_url(call.scope, space_id, runtime_id)
+        if host_url is not None:
+            try:
+                return await pass_on(call.request, call.services, host_url, seconds=_HOST_SECONDS)
+            except NotAnswered as error:
+                # Its host hears of it by the database as well, only later.
+                _log.warning("a stop can't be passed on", runtime_id=str(runtime_id), cause=str(error))
+    return Runtime.of(await runtimes.stop(call.scope, space_id, runtime_id))
+
+
+@operations.get(
+    "/v1/spaces/{id}/runtimes/{runtimeId}/runs", id="runtimes-runs", summary="List runs of a runtime", errors=(404,)
+)
+async def runs(call: Call, query: RunQuery) -> RunList:
+    """Newest first."""
+    space_id, runtime_id = path_ids(call)
+    await call.services.runtimes.find(call.scope, space_id, runtime_id)
+    return await run_page(call, query, space_id=space_id, runtime_id=runtime_id)
+
+
+def path_ids(call: Call) -> tuple[UUID, UUID]:
+    return call.path_id("id", "space"), call.path_id("runtimeId", "runtime")
+
+
+def _over(field: str, value: int, most: int) -> RequestInvalid:
+    message = f"This gateway ends runtimes after {most} seconds at most"
+    return RequestInvalid(
+        f"The request is not valid: {field}: {message}.",
+        details={"errors": [{"field": field, "message": message, "value": value, "code": "less_than_equal"}]},
+    )

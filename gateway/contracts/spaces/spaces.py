@@ -1,0 +1,147 @@
+"""/v1/spaces (contract: spaces.md, 2.2, 3.1 and 3.2)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import Field
+
+from gateway.contracts.spaces.deleted import Deleted
+from gateway.domain.runtimes.service import SPACE_DELETED
+from gateway.http.endpoints import Call, Operations
+from gateway.http.models import STORABLE, Answer, Body, Metadata, Name, Text, Time, optional
+from gateway.store.spaces import Space as Record
+
+operations = Operations("Spaces")
+
+Reference = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
+References = Annotated[list[Reference], Field(max_length=1000)]
+KeyPrefix = Annotated[str, Field(min_length=1, max_length=1024), STORABLE]
+KeyPrefixes = Annotated[list[KeyPrefix], Field(max_length=1000)]
+
+
+class StorageMount(Body):
+    space: Reference
+
+
+class VaultMount(Body):
+    allow: KeyPrefixes = optional()
+    deny: KeyPrefixes = optional()
+    allow_raw_reads: bool = optional()
+
+
+class AiDefault(Body):
+    connection: Reference
+    model: Reference = optional()
+
+
+class AiDefaults(Body):
+    stagehand: AiDefault = optional()
+    browser_use: AiDefault = optional()
+
+
+class AiMount(Body):
+    allow_connections: References = optional()
+    defaults: AiDefaults = optional()
+
+
+class Mounts(Body):
+    """What runtimes of the space may use. An AI connection is named by its id or its label."""
+
+    not_served = frozenset({"proxies"})
+
+    storage: StorageMount | None = None
+    vault: VaultMount | None = None
+    ai: AiMount | None = None
+
+
+class CreateSpace(Body):
+    name: Name = optional()
+    region: Name = optional()
+    mounts: Mounts = optional()
+    metadata: Metadata | None = None
+    subaccount_id: Text = optional()
+
+
+class UpdateSpace(Body):
+    """Each kind of mount that is given replaces what was; null clears it."""
+
+    name: Name = optional()
+    mounts: Mounts = optional()
+
+
+class Space(Answer):
+    id: UUID
+    name: str
+    region: str
+    mounts: dict[str, Any]
+    metadata: dict[str, Any] | None
+    created_at: Time
+    updated_at: Time
+    subaccount_id: UUID | None = None
+
+    @classmethod
+    def of(cls, record: Record) -> Space:
+        return cls(
+            id=record.id,
+            name=record.name,
+            region=record.region,
+            mounts=record.mounts,
+            metadata=record.metadata,
+            created_at=record.created_at,
+            updated_at=record.updated_at,
+            subaccount_id=record.subaccount_id,
+        )
+
+
+class SpaceList(Answer):
+    spaces: list[Space]
+
+
+@operations.post("/v1/spaces", id="spaces-create", summary="Create a space", errors=(404, 409))
+async def create(call: Call, body: CreateSpace) -> Space:
+    """A space is the boundary that runtimes live in. Nothing is required; a name is made when there is none."""
+    owner = await call.owner(body.subaccount_id)
+    values = body.model_dump(by_alias=False, include={"name", "region", "metadata"})
+    if body.mounts is not None:
+        values["mounts"] = _wire(body.mounts)
+        values["mounts"] = {kind: mount for kind, mount in values["mounts"].items() if mount is not None}
+    return Space.of(await call.services.spaces.create(owner, call.scope, values))
+
+
+@operations.get("/v1/spaces", id="spaces-list", summary="List spaces")
+async def listed(call: Call) -> SpaceList:
+    """All spaces that the key can see."""
+    return SpaceList(spaces=[Space.of(record) for record in await call.services.spaces.listed(call.scope)])
+
+
+@operations.get("/v1/spaces/{id}", id="spaces-get", summary="Get a space", errors=(404,))
+async def get(call: Call) -> Space:
+    return Space.of(await call.services.spaces.get(call.scope, call.path_id("id", "space")))
+
+
+@operations.patch("/v1/spaces/{id}", id="spaces-update", summary="Update a space", errors=(404,))
+async def update(call: Call, body: UpdateSpace) -> Space:
+    """Change the name or the mounts. Each kind of mount that is given replaces what was; null clears it."""
+    changes: dict[str, Any] = {}
+    if "name" in body.model_fields_set:
+        changes["name"] = body.name
+    if "mounts" in body.model_fields_set:
+        changes["mounts"] = _wire(body.mounts)
+    return Space.of(await call.services.spaces.change(call.scope, call.path_id("id", "space"), changes))
+
+
+@operations.delete("/v1/spaces/{id}", id="spaces-delete", summary="Delete a space", errors=(404, 503))
+async def delete(call: Call) -> Deleted:
+    """Stop the space's runtimes, then delete it with its runs and connections."""
+    space_id = call.path_id("id", "space")
+    live = await call.services.spaces.want_runtimes_stopped(call.scope, space_id)
+    await call.services.runtimes.end(live, SPACE_DELETED)
+    await call.services.spaces.remove(call.scope, space_id)
+    return Deleted(id=space_id, deleted=True)
+
+
+def _wire(mounts: Mounts) -> dict[str, Any]:
+    """As it was given, which is as it is stored and returned."""
+    return mounts.model_dump(by_alias=True, exclude_unset=True)

@@ -1,0 +1,177 @@
+"""/v1/spaces/{id}/storage/files (contract: spaces.md, 2.3 and 3.8)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+from uuid import UUID
+
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
+from pydantic_core import from_json
+from starlette.responses import Response
+
+from gateway.contracts.spaces.deleted import Deleted
+from gateway.core.errors import RequestInvalid
+from gateway.domain.files.names import (
+    LONGEST_NAME,
+    LONGEST_PATH,
+    check_path,
+    guessed_type,
+    is_media_type,
+    last_segment,
+    name_problem,
+)
+from gateway.domain.files.service import NewFile
+from gateway.http import content
+from gateway.http.cursors import cursor, read_cursor
+from gateway.http.endpoints import Call, Operations
+from gateway.http.forms import Binary, Form
+from gateway.http.models import Answer, Body, Metadata, Query, Text, UntypedTime, optional
+from gateway.store import files
+from gateway.store.files import File as Record
+
+operations = Operations("Storage")
+
+_ROOT = "/v1/spaces/{id}/storage/files"
+
+
+def _file_name(name: str) -> str:
+    problem = name_problem(name)
+    if problem is not None:
+        raise ValueError(problem)
+    return name
+
+
+def _object(text: Any) -> Any:
+    """A form's text has JSON in it."""
+    try:
+        value = from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        raise ValueError(f"must be a JSON object written as text ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError('must be a JSON object written as text, such as {"source": "crm"}')
+    return value
+
+
+FileName = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(_file_name)]
+# Looked at by its own rules, which have a code of their own (`storage_file.path_invalid`).
+Path = Annotated[str, WithJsonSchema({"type": "string", "maxLength": LONGEST_PATH})]
+
+
+class UploadFile(Body):
+    """`name` is by default the last segment of `path`, or else the name of the file as it was sent; `path` is by
+    default the name."""
+
+    file: Binary
+    name: FileName = optional()
+    path: Path = optional()
+    metadata: Annotated[Metadata, BeforeValidator(_object), WithJsonSchema({"type": "string"})] = optional()
+
+
+class FileQuery(Query):
+    """`limit` is 1 to 200; `cursor` is the `nextCursor` of the page before."""
+
+    prefix: Annotated[Text, StringConstraints(max_length=LONGEST_PATH)] = ""
+    cursor: str = optional()
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+
+
+class StorageFile(Answer):
+    id: UUID
+    name: str = Field(min_length=1, max_length=LONGEST_NAME)
+    path: str = Field(min_length=1, max_length=LONGEST_PATH)
+    content_type: str = Field(min_length=1)
+    size_bytes: int = Field(ge=0, le=2**53 - 1)
+    status: Literal["ready"]
+    created_at: UntypedTime
+    expires_at: UntypedTime | None
+    metadata: dict[str, Any] | None = optional()
+
+    @classmethod
+    def of(cls, record: Record) -> Self:
+        return cls(
+            id=record.id,
+            name=record.name,
+            path=record.path,
+            content_type=record.content_type,
+            size_bytes=record.size_bytes,
+            status="ready",
+            created_at=record.created_at,
+            expires_at=record.expires_at,
+            metadata=record.metadata,
+        )
+
+
+class FileList(Answer):
+    files: list[StorageFile]
+    next_cursor: str | None
+
+
+@operations.post(_ROOT, id="storage-files-upload", summary="Upload a file", errors=(404, 408, 409))
+async def upload(call: Call, form: Form[UploadFile]) -> StorageFile:
+    """Keep a file of any size up to the gateway's limit, as it comes. The file's media type is that of its part, or
+    goes with its name."""
+    record = await call.services.files.upload(
+        call.scope, call.path_id("id", "space"), form.chunks(), lambda: _new_file(form.value)
+    )
+    return StorageFile.of(record)
+
+
+@operations.get(_ROOT, id="storage-files-list", summary="List files", errors=(404,))
+async def listed(call: Call, query: FileQuery) -> FileList:
+    """In the order of their paths; `prefix` picks those whose path begins with it."""
+    after = read_cursor(query.cursor) if query.cursor is not None else None
+    found = await call.services.files.listed(
+        call.scope, call.path_id("id", "space"), prefix=query.prefix, after=after, limit=query.limit + 1
+    )
+    page = found[: query.limit]
+    next_cursor = cursor(*files.position(page[-1])) if len(found) > query.limit else None
+    return FileList(files=[StorageFile.of(record) for record in page], next_cursor=next_cursor)
+
+
+@operations.get(_ROOT + "/{fileId}", id="storage-files-get", summary="Get a file", errors=(404,))
+async def get(call: Call) -> StorageFile:
+    return StorageFile.of(await call.services.files.get(call.scope, *_path_ids(call)))
+
+
+@operations.get(_ROOT + "/{fileId}/content", id="storage-files-content", summary="Get a file's bytes", errors=(404,))
+async def bytes_of(call: Call) -> Response:
+    """All bytes, or the one range that `Range` asks for."""
+    record = await call.services.files.download(call.scope, *_path_ids(call))
+    told = content.Content(record.name, record.content_type, record.size_bytes, str(record.id))
+    return await content.answer(call.request, told, lambda start, end: call.services.files.content(record, start, end))
+
+
+@operations.delete(_ROOT + "/{fileId}", id="storage-files-delete", summary="Delete a file", errors=(404,))
+async def delete(call: Call) -> Deleted:
+    """Also deletes the artifacts that the file is."""
+    space_id, file_id = _path_ids(call)
+    await call.services.files.remove(call.scope, space_id, file_id)
+    return Deleted(id=file_id, deleted=True)
+
+
+def _path_ids(call: Call) -> tuple[UUID, UUID]:
+    return call.path_id("id", "space"), call.path_id("fileId", "file")
+
+
+def _new_file(form: UploadFile) -> NewFile:
+    """What is said of the file, whole; raises RequestInvalid."""
+    if form.path is not None:
+        check_path(form.path)
+    name = form.name or last_segment(form.path or form.file.filename or "")[:LONGEST_NAME]
+    problem = name_problem(name)
+    if problem is not None:
+        raise RequestInvalid(
+            f"The request is not valid: name: the file has none; {problem}. Give `name` or `path`.",
+            details={"errors": [{"field": "name", "message": problem, "value": name[:100], "code": "field.invalid"}]},
+        )
+    path = form.path if form.path is not None else check_path(name)
+    content_type = form.file.content_type or guessed_type(name)
+    if not is_media_type(content_type):
+        message = "must be a media type such as text/csv"
+        raise RequestInvalid(
+            f"The request is not valid: file: its Content-Type {content_type[:100]!r} {message}.",
+            details={
+                "errors": [{"field": "file", "message": message, "value": content_type[:100], "code": "field.invalid"}]
+            },
+        )
+    return NewFile(name=name, path=path, content_type=content_type, metadata=form.metadata)

@@ -1,0 +1,53 @@
+"""/v1/updates/stream: what happens in an organization, as it happens (contract: workspaces.md, 3.4 and 9)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import Field
+from starlette.responses import Response
+
+from gateway.domain.audit import Action
+from gateway.http.endpoints import Call, Operations
+from gateway.http.models import Answer, Query, Time, optional
+from gateway.http.sse import EventStream, Followed, resumed_at, still_allowed
+from gateway.store.events import Event, Wanted
+
+operations = Operations("Updates")
+
+
+class UpdateQuery(Query):
+    """Goes on behind `cursor`, an `id:` of the stream; the header `Last-Event-ID` beats it. Without either it begins
+    now. It ends after `limit` updates, if there is one."""
+
+    cursor: str = optional()
+    limit: Annotated[int, Field(ge=1)] = optional()
+
+
+class Update(Answer):
+    id: UUID
+    type: str
+    data: dict[str, Any]
+    created_at: Time
+
+    @classmethod
+    def of(cls, event: Event) -> Update:
+        return cls(id=event.id, type=event.type, data=event.data, created_at=event.time)
+
+
+async def stream(call: Call, query: UpdateQuery) -> Update | Response:
+    """Server-sent events: runtimes, connections, spaces, files and recordings that come and go. A subaccount's key
+    hears of what is the subaccount's."""
+    services = call.services
+    after = resumed_at(call.request, query.cursor)
+    with services.audit.noting(Action.UPDATE_READ):
+        if after is None:
+            after = await services.event_streams.head(call.scope.organization_id)
+    wanted = Wanted(subaccount_id=call.scope.subaccount_id)
+    followed = Followed(call.scope.organization_id, wanted, after, Update.of, limit=query.limit)
+    return EventStream(services.event_streams, followed, services.settings.event_heartbeat_seconds, still_allowed(call))
+
+
+for _path, _id in (("/v1/updates/stream", "updates-stream"), ("/v1/updates", "updates-short-stream")):
+    operations.get(_path, id=_id, summary="Follow the updates of an organization", streams=True)(stream)

@@ -1,0 +1,191 @@
+"""Who calls: API keys, the principals that they stand for, and subaccounts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.exc import IntegrityError
+
+from gateway.core.errors import Conflict, Unauthorized
+from gateway.core.ids import new_id, not_found
+from gateway.core.scope import Scope
+from gateway.crypto.tokens import TokenIssuer, api_key_prefix
+from gateway.domain import audit
+from gateway.domain.audit import Action, Audit
+from gateway.store import accounts
+from gateway.store.accounts import ApiKey, Subaccount
+from gateway.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """The caller: an API key and whose it is."""
+
+    key_id: UUID
+    scope: Scope
+
+    @property
+    def is_organization(self) -> bool:
+        return self.scope.subaccount_id is None
+
+
+class Access:
+    def __init__(self, database: Database, issuer: TokenIssuer, audit: Audit) -> None:
+        self._database = database
+        self._issuer = issuer
+        self._audit = audit
+        self._used: set[UUID] = set()
+
+    async def authenticate(self, authorization: str | None) -> Principal:
+        """The principal of an `Authorization: Bearer <api-key>` header, who acts from here on; raises Unauthorized."""
+        scheme, _, secret = (authorization or "").partition(" ")
+        secret = secret.strip()
+        prefix = api_key_prefix(secret) if scheme.lower() == "bearer" else None
+        try:
+            principal = await self._principal(authorization, secret, prefix)
+        except Unauthorized as error:
+            self._audit.refused(Action.AUTH_REFUSED, error, prefix=prefix)
+            raise
+        audit.identify(principal.key_id, principal.scope)
+        return principal
+
+    async def _principal(self, authorization: str | None, secret: str, prefix: str | None) -> Principal:
+        if not authorization:
+            raise Unauthorized(
+                "There is no Authorization header; send `Authorization: Bearer <api-key>`.", "auth.required"
+            )
+        if prefix is None:
+            raise Unauthorized("The Authorization header must be `Bearer <api-key>` with a key of this gateway.")
+        async with self._database.connect() as connection:
+            key = await accounts.key_by_prefix(connection, prefix)
+        # Also without a row there is a digest to compare, so that time does not tell which prefixes are known.
+        matches = self._issuer.matches(secret, key.digest if key else bytes(32))
+        if key is None or not matches or not key.usable:
+            raise Unauthorized("The API key is unknown, expired or revoked.")
+        self._used.add(key.id)
+        return Principal(key.id, Scope(key.organization_id, key.subaccount_id))
+
+    async def write_usage(self) -> None:
+        """Write when keys were last used; called now and then, since each request would be too often."""
+        used, self._used = self._used, set()
+        if used:
+            async with self._database.connect() as connection:
+                await accounts.touch_keys(connection, list(used))
+
+    async def create_key(self, scope: Scope, name: str | None, expires_at: datetime | None) -> tuple[ApiKey, str]:
+        """A new key and its secret, which is known this once."""
+        token = self._issuer.api_key()
+        key_id = new_id()
+        with self._audit.noting(Action.API_KEY_CREATED, key_id) as noting:
+            noting.details = {"prefix": token.prefix, "subaccountId": _text(scope.subaccount_id)}
+            async with self._database.connect() as connection:
+                key = await accounts.add_key(
+                    connection,
+                    scope,
+                    id=key_id,
+                    name=name,
+                    prefix=token.prefix,
+                    digest=token.digest,
+                    expires_at=expires_at,
+                )
+        return key, token.secret
+
+    async def keys(self, scope: Scope) -> list[ApiKey]:
+        with self._audit.noting(Action.API_KEY_READ) as noting:
+            noting.details["subaccountId"] = _text(scope.subaccount_id)
+            async with self._database.connect() as connection:
+                return await accounts.keys(connection, scope)
+
+    async def revoke_key(self, scope: Scope, key: UUID | str) -> ApiKey:
+        with self._audit.noting(Action.API_KEY_REVOKED, key if isinstance(key, UUID) else None) as noting:
+            async with self._database.connect() as connection:
+                revoked = await accounts.revoke_key(connection, scope, key)
+            if revoked is None:
+                raise not_found("api_key", key)
+            noting.object_id = revoked.id
+            noting.details["prefix"] = revoked.prefix
+        return revoked
+
+    async def create_subaccount(self, organization_id: UUID, name: str, **values: Any) -> Subaccount:
+        subaccount_id = new_id()
+        with self._audit.noting(Action.SUBACCOUNT_CREATED, subaccount_id):
+            try:
+                async with self._database.connect() as connection:
+                    return await accounts.add_subaccount(
+                        connection,
+                        organization_id,
+                        id=subaccount_id,
+                        name=name,
+                        slug=_slug(name, subaccount_id),
+                        status="active",
+                        **values,
+                    )
+            except IntegrityError:
+                raise _external_id_taken(values.get("external_id")) from None
+
+    async def subaccounts(self, scope: Scope) -> list[Subaccount]:
+        with self._audit.noting(Action.SUBACCOUNT_READ):
+            async with self._database.connect() as connection:
+                return await accounts.subaccounts_of(connection, scope)
+
+    async def subaccount(self, scope: Scope, subaccount_id: UUID) -> Subaccount:
+        with self._audit.noting(Action.SUBACCOUNT_READ, subaccount_id):
+            return await self._subaccount(scope, subaccount_id)
+
+    async def _subaccount(self, scope: Scope, subaccount_id: UUID) -> Subaccount:
+        async with self._database.connect() as connection:
+            found = await accounts.subaccount(connection, scope, subaccount_id)
+        return _found(found, subaccount_id)
+
+    async def change_subaccount(self, scope: Scope, subaccount_id: UUID, values: dict[str, Any]) -> Subaccount:
+        with self._audit.noting(Action.SUBACCOUNT_CHANGED, subaccount_id) as noting:
+            noting.details["fields"] = sorted(values)
+            try:
+                async with self._database.connect() as connection:
+                    found = await accounts.change_subaccount(connection, scope, subaccount_id, **values)
+            except IntegrityError:
+                raise _external_id_taken(values.get("external_id")) from None
+            return _found(found, subaccount_id)
+
+    async def archive_subaccount(self, scope: Scope, subaccount_id: UUID) -> Subaccount:
+        """An archived subaccount's keys are refused; what it has stays readable by its organization."""
+        with self._audit.noting(Action.SUBACCOUNT_ARCHIVED, subaccount_id):
+            async with self._database.connect() as connection:
+                found = await accounts.archive_subaccount(connection, scope, subaccount_id)
+            return _found(found, subaccount_id)
+
+    async def scope_of_subaccount(self, scope: Scope, subaccount_id: UUID) -> Scope:
+        """The scope of a subaccount that the caller may act for; an archived one takes nothing new."""
+        found = await self._subaccount(scope, subaccount_id)
+        if found.status != "active":
+            raise Conflict(f"Subaccount {subaccount_id} is archived.", "subaccount.archived")
+        return Scope(scope.organization_id, subaccount_id)
+
+    async def scope_of_keys(self, scope: Scope, subaccount_id: UUID) -> Scope:
+        """The scope of a subaccount's keys, which are there also when it is archived."""
+        found = await self._subaccount(scope, subaccount_id)
+        return Scope(scope.organization_id, found.id)
+
+
+def _text(value: UUID | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _found(subaccount: Subaccount | None, subaccount_id: UUID) -> Subaccount:
+    if subaccount is None:
+        raise not_found("subaccount", subaccount_id)
+    return subaccount
+
+
+def _slug(name: str, subaccount_id: UUID) -> str:
+    """A readable name for addresses; the id's end keeps two of one name apart."""
+    readable = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:48]
+    return f"{readable or 'subaccount'}-{subaccount_id.hex[-8:]}"
+
+
+def _external_id_taken(external_id: object) -> Conflict:
+    return Conflict(f"Another subaccount has the externalId {external_id!r}.", "subaccount.conflict")

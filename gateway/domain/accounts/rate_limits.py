@@ -1,0 +1,147 @@
+"""How often an API key may ask, and how often an address may fail to show one. In memory, each gateway by itself."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from functools import lru_cache
+from uuid import UUID
+
+from gateway.core.errors import LimitReached, Unauthorized
+from gateway.settings import Settings
+from gateway.telemetry import metrics
+
+_MINUTE = 60.0
+# Sums of intervals are off by less; nobody waits for it.
+_ROUNDING_SECONDS = 1e-7
+
+
+class Buckets:
+    """A token bucket for each caller: `burst` at once, and then one each 1 / `per_second` seconds.
+
+    Of a bucket only the moment is kept at which it will be full. At most `most` are kept: full ones go first, since
+    dropping them changes nothing, then the one that was longest not used.
+    """
+
+    def __init__(self, per_second: float, burst: int, most: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._interval = 1 / per_second
+        self._slack = (burst - 1) * self._interval
+        self._most = most
+        self._now = now
+        self._full_at: OrderedDict[Hashable, float] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._full_at)
+
+    def take(self, caller: Hashable) -> float:
+        """Take a token if there is one; else the seconds until there is."""
+        now = self._now()
+        full_at = self._full_at.get(caller)
+        if full_at is not None and (wait := full_at - now - self._slack) > _ROUNDING_SECONDS:
+            # One that asks too often is in use, and must not lose its bucket by that.
+            self._full_at.move_to_end(caller)
+            return wait
+        self._charge(caller, now, full_at)
+        return 0.0
+
+    def _charge(self, caller: Hashable, now: float, full_at: float | None) -> None:
+        if full_at is None:
+            self._make_room(now)
+            self._full_at[caller] = now + self._interval
+            return
+        self._full_at[caller] = (full_at if full_at > now else now) + self._interval
+        self._full_at.move_to_end(caller)
+
+    def _make_room(self, now: float) -> None:
+        """Two at a time, so that what is idle goes faster than anything comes, and no call takes long."""
+        for _ in range(2):
+            oldest = next(iter(self._full_at), None)
+            if oldest is None or (self._full_at[oldest] > now and len(self._full_at) < self._most):
+                return
+            del self._full_at[oldest]
+
+
+class RateLimits:
+    """The limits of one gateway. A limit of 0 is none."""
+
+    def __init__(self, settings: Settings, now: Callable[[], float] = time.monotonic) -> None:
+        self._per_second = settings.rate_limit_per_second
+        self._burst = settings.rate_limit_burst
+        self._failures_per_minute = settings.auth_failures_per_minute
+        most = settings.rate_limit_callers
+        self._keys = Buckets(self._per_second, self._burst, most, now) if self._per_second else None
+        self._failures = (
+            Buckets(self._failures_per_minute / _MINUTE, self._failures_per_minute, most, now)
+            if self._failures_per_minute
+            else None
+        )
+
+    def take(self, key_id: UUID) -> None:
+        """Count a request of an API key; raises LimitReached."""
+        # The number, since the id itself takes longer to hash.
+        if self._keys is not None and (wait := self._keys.take(key_id.int)):
+            metrics.rate_limited.labels("key").inc()
+            raise LimitReached(
+                f"This API key may send {self._per_second:g} requests a second, and {self._burst} at once.",
+                "limit.rate",
+                details={"limit": self._per_second, "windowSeconds": 1, "burst": self._burst},
+                retry_after=math.ceil(wait),
+            )
+
+    def checking(self, address: str) -> _Check:
+        """Around the check of a credential from `address`: a failure counts, and raises LimitReached instead when there
+        were too many.
+
+        Who shows a valid credential is never refused for what others sent from the same address: behind one address
+        may be a whole office, or all clients of a proxy that the operator forgot to name. Keys and tokens have 256 bits
+        and are not found by guessing, however often; what is limited is the noise.
+        """
+        return _Check(self, address)
+
+    def fail(self, address: str) -> None:
+        """Count a failure; raises LimitReached."""
+        if self._failures is None or not (wait := self._failures.take(_network(address))):
+            return
+        metrics.rate_limited.labels("address").inc()
+        raise LimitReached(
+            f"Too many requests without a valid credential came from this address; it may send "
+            f"{self._failures_per_minute} a minute.",
+            "limit.auth_failures",
+            details={"limit": self._failures_per_minute, "windowSeconds": int(_MINUTE)},
+            retry_after=math.ceil(wait),
+        )
+
+
+class _Check:
+    """What `RateLimits.checking` gives; a class, since a generator would take four times as long."""
+
+    __slots__ = ("_address", "_limits")
+
+    def __init__(self, limits: RateLimits, address: str) -> None:
+        self._limits = limits
+        self._address = address
+
+    def __enter__(self) -> None:
+        """Whoever comes is checked."""
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, Unauthorized):
+            self._limits.fail(self._address)
+
+
+@lru_cache(maxsize=1024)
+def _network(address: str) -> str:
+    """Who is behind an address: one of IPv4 alone, and of IPv6 its /64, in which one host may take any."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        # A unix socket, or what a proxy made up.
+        return address
+    if parsed.version == 4:
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))

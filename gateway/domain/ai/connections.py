@@ -1,0 +1,100 @@
+"""AI connections: saved access to an AI provider, whose key is written and never read back (contract: seed 000)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+from uuid import UUID
+
+from gateway.core.ids import new_id, not_found
+from gateway.core.scope import Scope
+from gateway.crypto.keyring import Owner
+from gateway.domain.ai.providers import ProviderClient, ProviderName, Verdict
+from gateway.domain.audit import Action, Audit
+from gateway.domain.secrets import SecretStore
+from gateway.store import ai_connections
+from gateway.store.ai_connections import AiConnection
+from gateway.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    connection: AiConnection
+    verdict: Verdict
+
+
+class AiConnections:
+    def __init__(self, database: Database, secrets: SecretStore, providers: ProviderClient, audit: Audit) -> None:
+        self._database = database
+        self._secrets = secrets
+        self._providers = providers
+        self._audit = audit
+
+    async def create(self, scope: Scope, api_key: str | None, **values: Any) -> AiConnection:
+        connection_id = new_id()
+        with self._audit.noting(Action.AI_CONNECTION_CREATED, connection_id) as noting:
+            noting.details["hasStoredKey"] = api_key is not None
+            async with self._database.begin() as connection:
+                if api_key is not None:
+                    await self._secrets.put(connection, _owner(scope, connection_id), api_key)
+                return await ai_connections.add(
+                    connection, scope, id=connection_id, has_stored_key=api_key is not None, **values
+                )
+
+    async def listed(self, scope: Scope) -> list[AiConnection]:
+        with self._audit.noting(Action.AI_CONNECTION_READ):
+            async with self._database.connect() as connection:
+                return await ai_connections.listed(connection, scope)
+
+    async def get(self, scope: Scope, connection_id: UUID) -> AiConnection:
+        with self._audit.noting(Action.AI_CONNECTION_READ, connection_id):
+            async with self._database.connect() as connection:
+                found = await ai_connections.get(connection, scope, connection_id)
+            return _found(found, connection_id)
+
+    async def change(self, scope: Scope, connection_id: UUID, values: dict[str, Any]) -> AiConnection:
+        """Change what `values` has. `api_key` with a text replaces the stored key, with None removes it."""
+        with self._audit.noting(Action.AI_CONNECTION_CHANGED, connection_id) as noting:
+            noting.details["fields"] = sorted(values)
+            async with self._database.begin() as connection:
+                found = _found(await ai_connections.get(connection, scope, connection_id, lock=True), connection_id)
+                if "api_key" in values:
+                    api_key = values.pop("api_key")
+                    if api_key is None:
+                        await self._secrets.remove(connection, found.id)
+                    else:
+                        owner = Scope(found.organization_id, found.subaccount_id)
+                        await self._secrets.put(connection, _owner(owner, found.id), api_key)
+                return await ai_connections.change(connection, found.id, **values)
+
+    async def remove(self, scope: Scope, connection_id: UUID) -> None:
+        with self._audit.noting(Action.AI_CONNECTION_DELETED, connection_id):
+            async with self._database.begin() as connection:
+                _found(await ai_connections.get(connection, scope, connection_id, lock=True), connection_id)
+                await self._secrets.remove(connection, connection_id)
+                await ai_connections.remove(connection, connection_id)
+
+    async def test(self, scope: Scope, connection_id: UUID) -> Tested:
+        """Call the provider with the stored key. A provider that refuses is an answer, not an error."""
+        with self._audit.noting(Action.AI_CONNECTION_TESTED, connection_id) as noting:
+            async with self._database.connect() as connection:
+                found = _found(await ai_connections.get(connection, scope, connection_id), connection_id)
+                owner = Scope(found.organization_id, found.subaccount_id)
+                api_key = await self._secrets.open(connection, _owner(owner, found.id))
+            if api_key is None:
+                message = "This connection has no stored key; set one with PATCH and `apiKey`."
+                verdict = Verdict(False, message)
+            else:
+                verdict = await self._providers.check(cast(ProviderName, found.provider), api_key)
+            noting.details["accepted"] = verdict.ok
+            return Tested(found, verdict)
+
+
+def _owner(scope: Scope, connection_id: UUID) -> Owner:
+    return Owner("ai_connection.api_key", scope.organization_id, scope.subaccount_id, connection_id)
+
+
+def _found(connection: AiConnection | None, connection_id: UUID) -> AiConnection:
+    if connection is None:
+        raise not_found("ai_connection", connection_id)
+    return connection

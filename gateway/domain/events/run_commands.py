@@ -1,0 +1,89 @@
+"""What is asked of the platform about a run, by the API (contract: spaces.md, 2.9): noted where it is done.
+
+    with commands.noting(run_id, "files.stage", {"fileId": str(file_id)}):
+        ...
+
+Written with the events of the run, of which each command is one: nobody waits for it. What a client commands over its
+lease is not here, but among events, as `connection.command.*`.
+"""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any
+from uuid import UUID
+
+from gateway.core.errors import GatewayError
+from gateway.core.ids import new_id
+from gateway.domain import audit
+from gateway.domain.events.service import COMMAND, Events
+from gateway.store import run_commands as store
+from gateway.store.database import Database
+from gateway.store.run_commands import Command
+
+
+class Noting:
+    """A command that is carried out in a `with` block; noted at its end, if by then it is known of which run it is."""
+
+    __slots__ = ("_began", "_events", "_name", "_noted", "input", "run_id")
+
+    def __init__(self, events: Events, run_id: UUID | None, name: str, given: dict[str, Any]) -> None:
+        self._events = events
+        self._name = name
+        self._noted = False
+        self.run_id = run_id
+        self.input = given
+
+    def __enter__(self) -> Noting:
+        self._began = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._note(error)
+
+    def done(self) -> None:
+        """Note it now as done, since what follows in the block ends the run."""
+        self._note(None)
+
+    def _note(self, error: BaseException | None) -> None:
+        if self.run_id is None or self._noted:
+            return
+        self._noted = True
+        data: dict[str, Any] = {
+            "commandId": str(new_id()),
+            "name": self._name,
+            "executionMode": "inline",
+            "status": "succeeded" if error is None else "failed",
+            "actor": audit.origin().actor,
+            "input": self.input,
+            "durationMs": round((time.monotonic() - self._began) * 1000),
+        }
+        if error is not None:
+            data["error"] = _told(error)
+        self._events.note(self.run_id, COMMAND, data)
+
+
+class Commands:
+    def __init__(self, database: Database, events: Events) -> None:
+        self._database = database
+        self._events = events
+
+    def noting(self, run_id: UUID | None, name: str, given: dict[str, Any]) -> Noting:
+        """Note what is done in a `with` block. `given` has nothing secret; the run may be told later, as `run_id`."""
+        return Noting(self._events, run_id, name, given)
+
+    async def page(self, run_id: UUID, **how: Any) -> list[Command]:
+        """See store.commands.page."""
+        async with self._database.connect() as connection:
+            return await store.page(connection, run_id, **how)
+
+
+def _told(error: BaseException) -> dict[str, str]:
+    if isinstance(error, GatewayError):
+        return {"code": error.code, "message": error.message}
+    if isinstance(error, Exception):
+        return {"code": "internal.error", "message": "Something went wrong in the gateway."}
+    return {"code": "request.interrupted", "message": "The request was cut off."}

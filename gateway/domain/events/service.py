@@ -1,0 +1,399 @@
+"""What is told of runs and of organizations: noted in memory, written in batches, read in order.
+
+Whatever happens in a run is noted with its record (`RunRecord`), which knows how much is wanted. Noting costs no wait:
+a slow database slows no page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from gateway.core.errors import Unavailable
+from gateway.core.ids import new_id
+from gateway.core.scope import Scope
+from gateway.domain.batches import write_on
+from gateway.store import events as store
+from gateway.store.database import Database
+from gateway.store.events import Batch, Fresh
+from gateway.telemetry import metrics
+
+_log = structlog.get_logger("gateway.events")
+
+# An event is written at once where nothing was written for so long; else it waits for others, or for so many.
+_GATHER_SECONDS = 0.05
+_BATCH = 1000
+_STOP_SECONDS = 5.0
+# What an event may say: its data as JSON, and a page's id, which an index has.
+_DATA_BYTES = 65_536
+_PAGE_ID_LENGTH = 128
+_DEEPEST = 64
+
+
+class Level(IntEnum):
+    """How much of a run is recorded; each level has all of those before it."""
+
+    OFF = 0
+    LIFECYCLE = 1
+    STANDARD = 2
+    FULL = 3
+
+    @classmethod
+    def named(cls, name: str) -> Level:
+        """As settings and a runtime's config write it."""
+        return cls[name.upper()]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What all events of a type share. `in_activity`: whether people are told of it in the timeline."""
+
+    category: str
+    level: Level
+    in_activity: bool = False
+
+
+# Every type that there is (contract: spaces.md, 3.10).
+TYPES: Mapping[str, Kind] = {
+    "runtime.lifecycle": Kind("runtime", Level.LIFECYCLE, True),
+    "connection.opened": Kind("connection", Level.LIFECYCLE, True),
+    "connection.closed": Kind("connection", Level.LIFECYCLE, True),
+    "connection.command.forwarded": Kind("connection", Level.STANDARD),
+    "connection.command.refused": Kind("connection", Level.STANDARD, True),
+    "page.created": Kind("browser", Level.LIFECYCLE, True),
+    "navigation": Kind("browser", Level.LIFECYCLE, True),
+    "page.closed": Kind("browser", Level.LIFECYCLE, True),
+    "page.crash": Kind("browser", Level.LIFECYCLE, True),
+    "page.error": Kind("browser", Level.STANDARD, True),
+    "console.message": Kind("browser", Level.STANDARD),
+    "dialog": Kind("browser", Level.STANDARD, True),
+    "download": Kind("browser", Level.LIFECYCLE, True),
+    "network.request": Kind("network", Level.STANDARD),
+    "network.response": Kind("network", Level.STANDARD),
+    "network.failed": Kind("network", Level.STANDARD),
+    "network.refused": Kind("network", Level.STANDARD, True),
+    "artifact.created": Kind("artifact", Level.LIFECYCLE, True),
+    "tool.command": Kind("tool", Level.LIFECYCLE, True),
+    "viewer.opened": Kind("runtime", Level.LIFECYCLE, True),
+    "viewer.closed": Kind("runtime", Level.LIFECYCLE, True),
+    "recording.status": Kind("runtime", Level.LIFECYCLE),
+    "events.dropped": Kind("runtime", Level.OFF, True),
+    # Of an organization (its updates).
+    "runtime.started": Kind("lifecycle", Level.OFF),
+    "runtime.stopped": Kind("lifecycle", Level.OFF),
+    "runtime.failed": Kind("lifecycle", Level.OFF),
+    "connection.created": Kind("lifecycle", Level.OFF),
+    "connection.revoked": Kind("lifecycle", Level.OFF),
+    "space.created": Kind("lifecycle", Level.OFF),
+    "space.deleted": Kind("lifecycle", Level.OFF),
+    "file.created": Kind("lifecycle", Level.OFF),
+    "recording.ready": Kind("lifecycle", Level.OFF),
+}
+
+
+# Those of runs.
+RUN_TYPES = tuple(name for name, kind in TYPES.items() if kind.category != "lifecycle")
+
+# An event that waits: its stream, type, kind and time, what it is about, and its data.
+Noted = tuple[UUID, str, Kind, float, str | None, UUID | None, UUID | None, dict[str, Any]]
+
+DROPPED = "events.dropped"
+COMMAND = "tool.command"
+# What the database refuses of a row for what is in it.
+_REFUSED = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    ValueError,
+    TypeError,
+    OverflowError,
+)
+
+
+class Events:
+    """Notes events, and writes them in batches while `running`; without it when `write` is called.
+
+    `kept` is how many may wait, which they do while the database is slow or away. Of further ones each stream tells
+    how many there were. The last tenth is kept for the lives of runs, pages and connections, of which there are few.
+    """
+
+    def __init__(self, database: Database, *, kept: int = 50_000, level: str = "standard") -> None:
+        self._database = database
+        self._level = level
+        self._reserve = kept // 10
+        # How many may wait: `kept` without those that are being written; and how many of any type.
+        self._room = kept
+        self._common_room = kept - self._reserve
+        self._waiting: deque[Noted] = deque()
+        self._batches: deque[Batch] = deque()
+        self._dropped: dict[UUID, int] = {}
+        self._some = asyncio.Event()
+        self._enough = asyncio.Event()
+        self._writing = asyncio.Lock()
+        self._written_at = -math.inf
+
+    def __len__(self) -> int:
+        return len(self._waiting) + sum(len(batch.events) for batch in self._batches)
+
+    def record(self, run_id: UUID, level: Level) -> RunRecord:
+        return RunRecord(self, run_id, level)
+
+    def note(
+        self,
+        stream_id: UUID,
+        type_: str,
+        data: dict[str, Any],
+        *,
+        page_id: str | None = None,
+        connection_id: UUID | None = None,
+        subaccount_id: UUID | None = None,
+    ) -> None:
+        """Note an event of a stream. `data` has nothing secret, and is not changed afterwards."""
+        kind = TYPES[type_]
+        waiting = self._waiting
+        if (self._dropped or len(waiting) >= self._common_room) and not self._has_room(stream_id, kind):
+            return
+        waiting.append((stream_id, type_, kind, time.time(), page_id, connection_id, subaccount_id, data))
+        self._some.set()
+        if len(waiting) >= _BATCH:
+            self._enough.set()
+
+    def update(self, owner: Scope, type_: str, data: dict[str, Any]) -> None:
+        """Note what the whole organization is told (contract: workspaces.md, 3.4)."""
+        self.note(owner.organization_id, type_, data, subaccount_id=owner.subaccount_id)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Written as it comes; on the way out the rest, as far as the database lets us."""
+        task = asyncio.create_task(write_on(self, self._gathered, self.write, _log, "events"))
+        try:
+            yield
+        finally:
+            try:
+                # Before the task is ended, which may be in the midst of writing.
+                async with asyncio.timeout(_STOP_SECONDS):
+                    await self.write()
+            except Exception as error:
+                metrics.events_dropped.inc(len(self))
+                lost = len(self) + sum(self._dropped.values())
+                _log.error("events are lost", events=lost, error=type(error).__name__)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def write(self) -> None:
+        """Write all that waits. Raises Unavailable; what is not written then still waits."""
+        async with self._writing:
+            while self._waiting or self._batches:
+                if not self._batches:
+                    self._batches.append(self._take())
+                await self._write_first()
+                self._tell_dropped()
+            self._some.clear()
+            self._enough.clear()
+
+    async def _gathered(self) -> None:
+        """Return at once where nothing was written for a while, else when there are some more."""
+        await self._some.wait()
+        gather = self._written_at + _GATHER_SECONDS - time.monotonic()
+        if gather > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(gather):
+                    await self._enough.wait()
+        self._written_at = time.monotonic()
+
+    def _take(self) -> Batch:
+        """What waits as rows, whose ids are made here: a batch that is tried again has them again."""
+        batch = Batch([], [])
+        for _ in range(min(_BATCH, len(self._waiting))):
+            noted = self._waiting.popleft()
+            if noted[1] == COMMAND:
+                batch.commands.append(_command(noted))
+            batch.events.append(_row(noted))
+        self._set_room(-len(batch.events))
+        return batch
+
+    async def _write_first(self) -> None:
+        """Write the first of the batches. One that the database refuses is cut in halves, down to the event."""
+        batch = self._batches[0]
+        count = len(batch.events)
+        try:
+            async with self._database.begin() as connection:
+                await store.append(connection, batch, self._level)
+        except Unavailable:
+            raise
+        except Exception as error:
+            cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig is not None else error
+            if not isinstance(cause, _REFUSED):
+                raise
+            self._batches.popleft()
+            if count > 1:
+                self._batches.extendleft(reversed(_halves(batch)))
+                return
+            _log.exception("an event can't be written")
+            self._set_room(count)
+            for event in batch.events:
+                self._count_dropped(event[0])
+            return
+        self._batches.popleft()
+        self._set_room(count)
+        metrics.events_written.inc(len(batch.events))
+
+    def _set_room(self, change: int) -> None:
+        self._room += change
+        self._common_room += change
+
+    def _has_room(self, stream_id: UUID, kind: Kind) -> bool:
+        """Whether one more may wait, behind the event that tells what was dropped before it; it is counted if not."""
+        dropped = stream_id in self._dropped
+        room = self._room if kind.level <= Level.LIFECYCLE else self._common_room
+        if len(self._waiting) + dropped >= room:
+            self._drop(stream_id)
+            return False
+        if dropped:
+            self._wait_dropped(stream_id)
+        return True
+
+    def _drop(self, stream_id: UUID) -> None:
+        if not self._dropped:
+            _log.error("events can't be kept any more", events=len(self))
+        self._count_dropped(stream_id)
+
+    def _count_dropped(self, stream_id: UUID) -> None:
+        self._dropped[stream_id] = self._dropped.get(stream_id, 0) + 1
+        metrics.events_dropped.inc()
+
+    def _tell_dropped(self) -> None:
+        """Once there is room again, each stream says how many are not in it."""
+        for stream_id in list(self._dropped):
+            if len(self._waiting) >= self._room:
+                return
+            self._wait_dropped(stream_id)
+
+    def _wait_dropped(self, stream_id: UUID) -> None:
+        data = {"count": self._dropped.pop(stream_id), "reason": "buffer"}
+        self._waiting.append((stream_id, DROPPED, TYPES[DROPPED], time.time(), None, None, None, data))
+
+
+def _row(noted: Noted) -> Fresh:
+    stream_id, type_, kind, at, page_id, connection_id, subaccount_id, data = noted
+    return (
+        stream_id,
+        UUID(data["commandId"]) if type_ == COMMAND else new_id(),
+        datetime.fromtimestamp(at, UTC),
+        type_,
+        kind.category,
+        None if page_id is None else _storable(page_id)[:_PAGE_ID_LENGTH],
+        connection_id,
+        subaccount_id,
+        kind.in_activity,
+        _json(data),
+    )
+
+
+def _halves(batch: Batch) -> list[Batch]:
+    middle = len(batch.events) // 2
+    halves = []
+    for events in (batch.events[:middle], batch.events[middle:]):
+        ids = {event[1] for event in events}
+        halves.append(Batch(events, [command for command in batch.commands if command["id"] in ids]))
+    return halves
+
+
+def _command(noted: Noted) -> dict[str, Any]:
+    """The row of a command that is noted as an event."""
+    stream_id, _, _, at, _, _, _, data = noted
+    error = data.get("error", {})
+    return {
+        "id": UUID(data["commandId"]),
+        "run_id": stream_id,
+        "name": data["name"],
+        "execution_mode": data["executionMode"],
+        "status": data["status"],
+        "actor": data["actor"],
+        "input": _json(data["input"]),
+        "error_code": error.get("code"),
+        "error_message": error.get("message") and _storable(error["message"]),
+        "created_at": datetime.fromtimestamp(at - data["durationMs"] / 1000, UTC),
+        "finished_at": datetime.fromtimestamp(at, UTC),
+    }
+
+
+def _json(data: dict[str, Any]) -> str:
+    """Data as the database takes them: no U+0000, no half of a surrogate pair, and not too much."""
+    try:
+        text = orjson.dumps(data)
+    except TypeError:
+        text = orjson.dumps(_cleaned(data))
+    if b"\\u0000" in text:
+        text = orjson.dumps(_cleaned(data))
+    if len(text) > _DATA_BYTES:
+        return orjson.dumps({"omittedBytes": len(text)}).decode()
+    return text.decode()
+
+
+def _cleaned(value: Any, depth: int = 0) -> Any:
+    """The same with what JSON or the database does not take replaced; needed seldom, and as slow as it is."""
+    if isinstance(value, str):
+        return _storable(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return str(value) if value.bit_length() < 4096 else "a large number"
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if depth > _DEEPEST:
+        return "more"
+    if isinstance(value, Mapping):
+        return {_storable(str(key)): _cleaned(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cleaned(item, depth + 1) for item in value]
+    return _storable(str(value))
+
+
+def _storable(text: str) -> str:
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def about_run(space_id: UUID, runtime_id: UUID, run_id: UUID) -> dict[str, Any]:
+    """What updates say of whose run it is."""
+    return {"spaceId": str(space_id), "runtimeId": str(runtime_id), "runId": str(run_id)}
+
+
+class RunRecord:
+    """The record of one live run, with the gateway that has its browser."""
+
+    __slots__ = ("_events", "level", "run_id")
+
+    def __init__(self, events: Events, run_id: UUID, level: Level) -> None:
+        self._events = events
+        self.run_id = run_id
+        self.level = level
+
+    def wants(self, type_: str) -> bool:
+        """Whether this type is recorded; asked before data are gathered that cost something."""
+        return self.level >= TYPES[type_].level
+
+    def note(
+        self,
+        type_: str,
+        data: dict[str, Any],
+        *,
+        page_id: str | None = None,
+        connection_id: UUID | None = None,
+    ) -> None:
+        if self.wants(type_):
+            self._events.note(self.run_id, type_, data, page_id=page_id, connection_id=connection_id)

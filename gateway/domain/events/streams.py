@@ -1,0 +1,232 @@
+"""Streams of events, read and followed: the same on every gateway, whoever writes them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from uuid import UUID
+
+import structlog
+
+from gateway.core.errors import LimitReached, Unavailable
+from gateway.store import events as store
+from gateway.store.database import Database
+from gateway.store.events import Event, Wanted
+from gateway.telemetry import metrics
+
+_log = structlog.get_logger("gateway.events")
+
+_PAGE = 200
+# Between looks at all streams that are followed, for what no notification told.
+_LOOK_SECONDS = 1.0
+_RETRY_SECONDS = 1.0
+# Old events go in batches, with pauses between them while there are more.
+_REMOVED_AT_ONCE = 5000
+_REMOVE_SECONDS = 60.0
+_REMOVE_PAUSE_SECONDS = 0.2
+_RETRY_LIMIT_SECONDS = 5
+# In which the stream of a run that has ended says so, if it ever does.
+_END_SECONDS = 10.0
+
+Over = Callable[[], Awaitable[bool]]
+
+
+class EventStreams:
+    """Reads streams, and removes what is older than `days`. At most `most` are followed at once."""
+
+    def __init__(self, database: Database, most: int, days: int) -> None:
+        self._database = database
+        self._days = days
+        self._most = most
+        self._followers: dict[UUID, set[asyncio.Event]] = {}
+        self._heads: dict[UUID, int] = {}
+        self._open = 0
+        self.closing = False
+
+    # Who follows is woken
+
+    def on_written(self, payload: str) -> None:
+        """These streams have new events, written by this gateway or another."""
+        for stream_id in payload.split(","):
+            self._wake(UUID(stream_id))
+
+    def wake(self) -> None:
+        """Look at all streams that are followed, since nobody knows what was told in the meantime."""
+        for stream_id in list(self._followers):
+            self._wake(stream_id)
+
+    def close(self) -> None:
+        """End all that follows, and let nothing new in."""
+        self.closing = True
+        self.wake()
+
+    async def look(self) -> None:
+        """Look again and again for what no notification told, in one query for all; returns never."""
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            if not self._followers:
+                continue
+            try:
+                async with self._database.connect() as connection:
+                    heads = await store.heads(connection, list(self._followers))
+            except Unavailable:
+                continue
+            for stream_id, last in heads.items():
+                if last != self._heads.get(stream_id):
+                    self._heads[stream_id] = last
+                    self._wake(stream_id)
+            self._heads = {stream_id: last for stream_id, last in self._heads.items() if stream_id in self._followers}
+
+    async def remove_old(self) -> None:
+        """Remove what is old, a batch at a time, again and again; returns never."""
+        while True:
+            try:
+                removed = await self.remove_some(_REMOVED_AT_ONCE)
+            except Unavailable as error:
+                _log.warning("old events can't be removed yet", error=error.message)
+                removed = 0
+            except Exception:
+                _log.exception("old events can't be removed")
+                removed = 0
+            await asyncio.sleep(_REMOVE_SECONDS if removed < _REMOVED_AT_ONCE else _REMOVE_PAUSE_SECONDS)
+
+    async def remove_some(self, limit: int) -> int:
+        """Remove about so many old events, and return how many; 0 also where another gateway is at it."""
+        async with self._database.begin() as holding:
+            if not await store.may_remove(holding):
+                return 0
+            async with self._database.connect() as connection:
+                return await store.remove_old(connection, self._days, limit)
+
+    def _wake(self, stream_id: UUID) -> None:
+        for woken in self._followers.get(stream_id, ()):
+            woken.set()
+
+    # Reading
+
+    async def page(
+        self, stream_id: UUID, wanted: Wanted, *, after: int | None = None, descending: bool = False, limit: int
+    ) -> list[Event]:
+        async with self._database.connect() as connection:
+            return await store.page(connection, stream_id, wanted, after=after, descending=descending, limit=limit)
+
+    async def head(self, stream_id: UUID) -> int:
+        """The number of the newest event."""
+        async with self._database.connect() as connection:
+            return await store.head(connection, stream_id)
+
+    async def run_is_over(self, run_id: UUID) -> bool:
+        """Whether nothing more comes of a run by itself."""
+        async with self._database.connect() as connection:
+            return await store.is_over(connection, run_id, _END_SECONDS)
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """A place among those that follow; raises LimitReached (429), Unavailable (503) when this gateway stops."""
+        self.refuse_closing()
+        if self._open >= self._most:
+            raise LimitReached(
+                f"This gateway may have {self._most} streams of events and waits open at once, and has them.",
+                "gateway.max_event_streams",
+                details={"limit": self._most},
+                retry_after=_RETRY_LIMIT_SECONDS,
+            )
+        self._open += 1
+        metrics.event_streams_open.inc()
+        try:
+            yield
+        finally:
+            self._open -= 1
+            metrics.event_streams_open.dec()
+
+    def refuse_closing(self) -> None:
+        if self.closing:
+            raise Unavailable("This gateway is stopping.", "gateway.draining", retry_after=1)
+
+    async def wait(
+        self, stream_id: UUID, wanted: Wanted, after: int | None, seconds: float
+    ) -> tuple[Event | None, int]:
+        """The first event behind `after`, or from now on, and its number; without one, the number to go on from."""
+        with self.open():
+            deadline = asyncio.get_running_loop().time() + seconds
+            position = await self.head(stream_id) if after is None else after
+            with self._following(stream_id) as woken:
+                while True:
+                    woken.clear()
+                    self.refuse_closing()
+                    found, position = await self._next(stream_id, wanted, position, 1)
+                    if found:
+                        return found[0], position
+                    try:
+                        async with asyncio.timeout_at(deadline):
+                            await woken.wait()
+                    except TimeoutError:
+                        return None, position
+
+    async def follow(
+        self, stream_id: UUID, wanted: Wanted, after: int, *, heartbeat_seconds: float, over: Over | None = None
+    ) -> AsyncGenerator[list[Event]]:
+        """Pages of events behind `after`, as they come; an empty one when none came for a while.
+
+        Ends when this gateway stops, and once all is told of what is `over`, which is asked when there is reason to.
+        While the database is away nothing comes.
+        """
+        position = after
+        is_over, ask = False, over is not None
+        with self._following(stream_id) as woken:
+            while not self.closing:
+                woken.clear()
+                try:
+                    found, position = await self._next(stream_id, wanted, position, _PAGE)
+                    if found:
+                        ask = ask or any(_is_end(event) for event in found)
+                        yield found
+                    if len(found) == _PAGE:
+                        continue
+                    if is_over:
+                        return
+                    if over is not None and ask:
+                        is_over = await over()
+                        ask = False
+                        if is_over:
+                            # What came before the end, and after the look above.
+                            continue
+                except Unavailable:
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    yield []
+                    continue
+                try:
+                    async with asyncio.timeout(heartbeat_seconds):
+                        await woken.wait()
+                except TimeoutError:
+                    ask = over is not None
+                    yield []
+
+    async def _next(self, stream_id: UUID, wanted: Wanted, after: int, limit: int) -> tuple[list[Event], int]:
+        """Events behind `after`, and the number to go on from, which skips what is not wanted."""
+        async with self._database.connect() as connection:
+            # First, so that what is written in between is not skipped.
+            head = await store.head(connection, stream_id) if wanted != store.ALL else after
+            if head < after:
+                return [], after
+            found = await store.page(connection, stream_id, wanted, after=after, limit=limit)
+        if len(found) == limit:
+            return found, found[-1].sequence
+        return found, max(head, found[-1].sequence if found else after)
+
+    @contextlib.contextmanager
+    def _following(self, stream_id: UUID) -> Iterator[asyncio.Event]:
+        woken = asyncio.Event()
+        followers = self._followers.setdefault(stream_id, set())
+        followers.add(woken)
+        try:
+            yield woken
+        finally:
+            followers.discard(woken)
+            if not followers:
+                self._followers.pop(stream_id, None)
+
+
+def _is_end(event: Event) -> bool:
+    return event.type == "runtime.lifecycle" and event.data.get("status") in ("stopped", "failed")

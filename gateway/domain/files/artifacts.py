@@ -1,0 +1,85 @@
+"""What runs brought forth, as files of their space: downloads, files that were collected, recordings (contract:
+spaces.md, 3.9 and 4.7)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+from gateway.core.ids import not_found
+from gateway.core.scope import Scope
+from gateway.domain.audit import Action, Audit
+from gateway.domain.events.service import RunRecord
+from gateway.domain.files.service import Files, NewArtifact, NewFile
+from gateway.domain.runtimes.observation import Observed
+from gateway.domain.spaces import find_space
+from gateway.store import artifacts, runtimes
+from gateway.store.artifacts import Artifact
+from gateway.store.database import Database
+from gateway.store.files import File
+
+
+def note_created(record: RunRecord, file: File, artifact: Artifact, page_id: str | None = None) -> None:
+    """Tell of a new artifact in its run's record."""
+    data = {
+        "artifactId": str(artifact.id),
+        "fileId": str(file.id),
+        "kind": artifact.kind,
+        "name": artifact.name,
+        "path": file.path,
+        "contentType": file.content_type,
+        "sizeBytes": file.size_bytes,
+    }
+    record.note("artifact.created", data, page_id=page_id)
+
+
+class Artifacts:
+    def __init__(self, database: Database, files: Files, audit: Audit) -> None:
+        self._database = database
+        self._files = files
+        self._audit = audit
+
+    async def add(
+        self,
+        observed: Observed,
+        chunks: AsyncIterator[bytes],
+        *,
+        kind: str,
+        name: str,
+        path: str,
+        content_type: str,
+        page_id: str | None = None,
+        metadata: dict[str, Any] | None = None,
+        or_another: bool = True,
+    ) -> tuple[File, Artifact]:
+        """Keep what a run brought forth; the run's record tells of it (`artifact.created`).
+
+        Where `path` is taken another one like it is found, or, if not `or_another`, Conflict is raised. Raises what
+        Files.upload does.
+        """
+        made = NewArtifact(observed.runtime_id, observed.run_id, kind, name, page_id)
+        told = NewFile(
+            name=name, path=path, content_type=content_type, metadata=metadata, or_another=or_another, artifact=made
+        )
+        file, artifact = await self._files.keep(observed.owner, observed.space_id, chunks, told)
+        assert artifact is not None
+        note_created(observed.record, file, artifact, page_id)
+        return file, artifact
+
+    async def of_run(self, scope: Scope, run_id: UUID, **page: Any) -> list[Artifact]:
+        """Artifacts of a run, newest first; `page` as store.artifacts.listed has it."""
+        with self._audit.noting(Action.ARTIFACT_READ) as noting:
+            noting.details["runId"] = str(run_id)
+            async with self._database.connect() as connection:
+                if await runtimes.run(connection, scope, run_id) is None:
+                    raise not_found("run", run_id)
+                return await artifacts.listed(connection, scope, run_id=run_id, **page)
+
+    async def of_space(self, scope: Scope, space_id: UUID, **page: Any) -> list[Artifact]:
+        """As `of_run`, of all runs of a space."""
+        with self._audit.noting(Action.ARTIFACT_READ) as noting:
+            noting.details["spaceId"] = str(space_id)
+            async with self._database.connect() as connection:
+                await find_space(connection, scope, space_id)
+                return await artifacts.listed(connection, scope, space_id=space_id, **page)

@@ -1,0 +1,469 @@
+"""Leases: the short-lived right to attach to one runtime (contract: seed 001; spaces.md, 2.5 and 4.3)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.core.errors import Conflict, GatewayError, Gone, LimitReached, Unauthorized, Unavailable
+from gateway.core.ids import new_id, not_found
+from gateway.core.scope import Scope
+from gateway.crypto.tokens import TokenIssuer, lease_token_prefix
+from gateway.domain import audit
+from gateway.domain.audit import Action, Audit, Origin
+from gateway.domain.events.run_commands import Commands
+from gateway.domain.events.service import Events, RunRecord, about_run
+from gateway.domain.leases.attachments import Attachment, Attachments, Close, Ended
+from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
+from gateway.settings import Settings
+from gateway.store import leases
+from gateway.store.database import Database, no_database
+from gateway.store.leases import EndedSocket, Lease, LeaseOnFile, Usage
+from gateway.telemetry import metrics
+
+_log = structlog.get_logger("gateway.leases")
+
+_SOCKETS_TOLD = 100
+_UNWRITTEN_KEPT = 10_000
+_RETRY_SOCKETS_SECONDS = 5
+_CLOSES = {close.reason: close for close in Close}
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a checked token allows: one socket to this browser, until its attachment is told to close.
+
+    The browser is either here (`devtools_url`) or on another gateway, which is reached at `host_url`. `origin` is the
+    lease as the one who acts, and from where.
+    """
+
+    attachment: Attachment
+    lease_id: UUID
+    runtime_id: UUID
+    run_id: UUID
+    socket_id: UUID
+    devtools_url: str | None
+    host_url: str | None
+    # Where the browser is here: the directory whose files may be named, or None where everything may be commanded.
+    files_dir: str | None
+    origin: Origin
+    # Of the run, where the browser is here.
+    record: RunRecord | None
+
+
+class _NotAnswered(Exception):
+    """Carries what an upgrade's answer failed with past the database, which would take an OSError for its own."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+class Leases:
+    def __init__(
+        self,
+        database: Database,
+        issuer: TokenIssuer,
+        attachments: Attachments,
+        runtimes: Runtimes,
+        settings: Settings,
+        gateway_id: UUID,
+        audit: Audit,
+        events: Events,
+        commands: Commands,
+    ) -> None:
+        self._audit = audit
+        self._events = events
+        self._commands = commands
+        self._database = database
+        self._issuer = issuer
+        self._attachments = attachments
+        self._runtimes = runtimes
+        self._settings = settings
+        self._gateway_id = gateway_id
+        self._unwritten: dict[UUID, tuple[float, Ended]] = {}
+        self._dropped = 0
+
+    async def mint(
+        self,
+        scope: Scope,
+        space_id: UUID,
+        runtime_id: UUID,
+        *,
+        protocol: str,
+        ttl_seconds: int | None,
+        options: dict[str, Any] | None,
+    ) -> tuple[Lease, str]:
+        """A new lease and its token, which is known this once. Raises NotFound, Conflict (runtime not active)."""
+        lease_id = new_id()
+        with self._audit.noting(Action.LEASE_MINTED, lease_id) as noting:
+            unrestricted = options is not None and options.get("policy") == "unrestricted"
+            noting.details = {
+                "runtimeId": str(runtime_id),
+                "protocol": protocol,
+                "policy": "unrestricted" if unrestricted else "standard",
+            }
+            ttl = ttl_seconds or self._settings.lease_ttl_seconds
+            given = {"connectionId": str(lease_id), "protocol": protocol, "ttlSeconds": ttl}
+            given["policy"] = noting.details["policy"]
+            with self._commands.noting(None, "connections.create", given) as command:
+                lease, token = await self._mint(
+                    scope, runtime_id, id=lease_id, space_id=space_id, protocol=protocol, options=options, ttl=ttl
+                )
+                command.run_id = lease.run_id
+        self._events.update(lease.owner, "connection.created", _about(lease))
+        return lease, token
+
+    async def _mint(self, scope: Scope, runtime_id: UUID, **values: Any) -> tuple[Lease, str]:
+        token = self._issuer.lease_token()
+        try:
+            async with self._database.connect() as connection:
+                minting = await leases.mint(
+                    connection, scope, runtime_id=runtime_id, prefix=token.prefix, digest=token.digest, **values
+                )
+        except IntegrityError:
+            # The runtime was deleted with its space in the midst of this.
+            raise not_found("runtime", runtime_id) from None
+        if minting is None or minting.runtime_status == "starting":
+            raise not_found("runtime", runtime_id)
+        if minting.lease is None:
+            raise Conflict(
+                f"Runtime {runtime_id} is {minting.runtime_status}; a lease needs an active one.",
+                "runtime.not_active",
+                details={"status": minting.runtime_status},
+            )
+        self._runtimes.note_activity(runtime_id)
+        return minting.lease, token.secret
+
+    async def listed(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> list[Lease]:
+        with self._audit.noting(Action.LEASE_READ) as noting:
+            noting.details["runtimeId"] = str(runtime_id)
+            await self._runtimes.find(scope, space_id, runtime_id)
+            async with self._database.connect() as connection:
+                return await leases.listed(connection, scope, runtime_id)
+
+    async def get(self, scope: Scope, space_id: UUID, runtime_id: UUID, lease_id: UUID) -> Lease:
+        with self._audit.noting(Action.LEASE_READ, lease_id):
+            async with self._database.connect() as connection:
+                found = await leases.get(connection, scope, space_id, runtime_id, lease_id)
+            if found is None:
+                raise not_found("connection", lease_id)
+            return found
+
+    async def usage(self, lease: Lease) -> Usage:
+        """What a lease was used for; what passed through a socket is told once it has ended."""
+        async with self._database.connect() as connection:
+            found = await leases.usage(connection, lease.id, _SOCKETS_TOLD)
+        if found is None:
+            raise not_found("connection", lease.id)
+        return found
+
+    async def revoke(self, scope: Scope, space_id: UUID, runtime_id: UUID, lease_id: UUID) -> Lease:
+        """Revoke, as often as one likes. When this returns, no socket attaches any more, on no gateway."""
+        given = {"connectionId": str(lease_id)}
+        with (
+            self._audit.noting(Action.LEASE_REVOKED, lease_id),
+            self._commands.noting(None, "connections.revoke", given) as command,
+        ):
+            async with self._database.connect() as connection:
+                revoked = await leases.revoke(connection, scope, space_id, runtime_id, lease_id)
+            if revoked is None:
+                raise not_found("connection", lease_id)
+            lease, prefix, first = revoked
+            command.run_id = lease.run_id
+        self._attachments.close_lease(prefix, Close.LEASE_REVOKED)
+        if first:
+            self._events.update(lease.owner, "connection.revoked", _about(lease))
+        self._runtimes.note_activity(runtime_id)
+        return lease
+
+    async def attach(self, token: str, *, forwarded: bool = False) -> Grant:
+        """Check a token for one socket. The caller must `leave` the grant when the socket is closed.
+
+        `forwarded` is what another gateway passed on, and is not passed on again. Raises Unauthorized (401), Gone (410:
+        which end it was is in the code), Conflict (409), LimitReached (429), Unavailable (503).
+        """
+        prefix = lease_token_prefix(token)
+        if prefix is None:
+            error = _unknown()
+            self._audit.refused(Action.LEASE_REFUSED, error)
+            raise error
+        attachment = self._attachments.enter(prefix)
+        lease: LeaseOnFile | None = None
+        try:
+            lease = await self._lease(prefix, token)
+            return self._grant(attachment, lease, forwarded)
+        except BaseException as error:
+            self._attachments.leave(attachment)
+            self._note_refusal(error, prefix, lease)
+            raise
+
+    def _note_refusal(self, error: BaseException, prefix: str, lease: LeaseOnFile | None) -> None:
+        """A lease acts once its token was found to be right; before it is anybody."""
+        if lease is None:
+            self._audit.refused(Action.LEASE_REFUSED, error, prefix=prefix)
+        else:
+            self._audit.refused(Action.LEASE_REFUSED, error, lease.id, prefix=prefix, origin=_acting(lease))
+
+    @contextlib.asynccontextmanager
+    async def visit(self, token: str, *, forwarded: bool = False) -> AsyncIterator[Grant]:
+        """A token checked for one plain request, which is what the block does.
+
+        Raises what `attach` raises, also when the lease or the runtime has ended by the end of the block: what was
+        heard in it may then be of another browser.
+        """
+        grant = await self.attach(token, forwarded=forwarded)
+        try:
+            with self._audit.noting(Action.LEASE_VISITED, grant.lease_id, origin=grant.origin):
+                yield grant
+                refuse_closing(grant.attachment)
+        finally:
+            self.leave(grant, None)
+
+    @contextlib.asynccontextmanager
+    async def admit(self, grant: Grant) -> AsyncIterator[None]:
+        """The last check. The caller answers the upgrade inside the block, at once and without waiting.
+
+        The lease's row is locked for the block, and a revoke needs the same lock: it either comes before, and this
+        raises what `attach` raises, or it is not answered before the upgrade is. An error on the way out says that
+        there was no lock in the end, because the database went away: the socket must then be closed.
+        """
+        try:
+            refuse_closing(grant.attachment)
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    async with asyncio.timeout(self._settings.attach_timeout_seconds):
+                        connection = await stack.enter_async_context(self._database.begin())
+                        await self._let_in(connection, grant)
+                except TimeoutError:
+                    raise no_database() from None
+                refuse_closing(grant.attachment)
+                try:
+                    yield
+                except Exception as error:
+                    raise _NotAnswered(error) from None
+        except _NotAnswered as unanswered:
+            raise unanswered.error from None
+        except GatewayError as error:
+            self._audit.refused(
+                Action.LEASE_REFUSED, error, grant.lease_id, prefix=grant.attachment.prefix, origin=grant.origin
+            )
+            raise
+        here = grant.devtools_url is not None
+        self._audit.note(
+            Action.LEASE_ATTACHED if here else Action.LEASE_PASSED_ON,
+            grant.lease_id,
+            details={"socketId": str(grant.socket_id), "runtimeId": str(grant.runtime_id)},
+            origin=grant.origin,
+        )
+        metrics.attaches.observe(asyncio.get_running_loop().time() - grant.attachment.entered_at)
+
+    async def _let_in(self, connection: AsyncConnection, grant: Grant) -> None:
+        if grant.devtools_url is not None:
+            let_in = await leases.admit(connection, grant.lease_id, grant.socket_id, self._gateway_id)
+        else:
+            # The gateway that has the browser writes it down.
+            let_in = await leases.hold(connection, grant.lease_id)
+        if not let_in:
+            raise refusal(_CLOSES[await leases.why_not(connection, grant.lease_id)])
+
+    def opened(self, grant: Grant) -> None:
+        """The upgrade was answered; nothing of what the client says was read yet."""
+        if grant.record is not None:
+            data = {"socketId": str(grant.socket_id)}
+            grant.record.note("connection.opened", data, connection_id=grant.lease_id)
+
+    def leave(self, grant: Grant, ended: Ended | None) -> None:
+        """The socket is gone. How it ended is written with the supervisor's next round; None was never admitted."""
+        self._attachments.leave(grant.attachment)
+        self._runtimes.note_activity(grant.runtime_id)
+        if ended is None:
+            return
+        metrics.count_traffic(ended.bytes_from_client, ended.bytes_to_client, ended.commands)
+        if grant.devtools_url is None:
+            return
+        details: dict[str, Any] = {
+            "socketId": str(grant.socket_id),
+            "reason": ended.close.reason,
+            "bytesFromClient": ended.bytes_from_client,
+            "bytesToClient": ended.bytes_to_client,
+            "commands": ended.commands,
+        }
+        self._audit.note(Action.LEASE_DETACHED, grant.lease_id, details=details, origin=grant.origin)
+        if grant.record is not None:
+            told = {**details, "code": ended.close.code}
+            grant.record.note("connection.closed", told, connection_id=grant.lease_id)
+        if len(self._unwritten) >= _UNWRITTEN_KEPT:
+            if not self._dropped:
+                _log.error("the ends of sockets can't be kept any more", kept=_UNWRITTEN_KEPT)
+            self._dropped += 1
+            return
+        self._unwritten[grant.socket_id] = (asyncio.get_running_loop().time(), ended)
+
+    # What the supervisor asks
+
+    async def write_ended(self) -> None:
+        """Write how sockets ended; what can't be written now stays for the next time."""
+        if not self._unwritten:
+            return
+        now = asyncio.get_running_loop().time()
+        written = [
+            EndedSocket(
+                socket_id,
+                now - at,
+                ended.close.code,
+                ended.close.reason,
+                ended.bytes_from_client,
+                ended.bytes_to_client,
+                ended.commands,
+            )
+            for socket_id, (at, ended) in self._unwritten.items()
+        ]
+        async with self._database.begin() as connection:
+            await leases.end_sockets(connection, written)
+        for socket in written:
+            self._unwritten.pop(socket.socket_id, None)
+        if self._dropped:
+            _log.error("the ends of sockets were dropped", sockets=self._dropped)
+            self._dropped = 0
+
+    async def close_over(self) -> None:
+        """Close the sockets of leases that are over, which covers what a notification did not tell."""
+        attached = self._attachments.attached_leases()
+        if not attached:
+            return
+        async with self._database.connect() as connection:
+            over = await leases.over(connection, list(attached))
+        for lease_id, why in over:
+            self._attachments.close_lease(attached[lease_id], _CLOSES[why])
+
+    def on_revoked(self, prefix: str) -> None:
+        """Another gateway has revoked the lease that is known by this prefix."""
+        self._attachments.close_lease(prefix, Close.LEASE_REVOKED)
+
+    # Checking
+
+    async def _lease(self, prefix: str, token: str) -> LeaseOnFile:
+        """The lease of a token. Raises Unauthorized."""
+        async with self._database.connect() as connection:
+            lease = await leases.by_prefix(connection, prefix, SILENT_SECONDS)
+        matches = self._issuer.matches(token, lease.digest if lease else bytes(32))
+        if lease is None or not matches:
+            raise _unknown()
+        return lease
+
+    def _grant(self, attachment: Attachment, lease: LeaseOnFile, forwarded: bool) -> Grant:
+        """What the lease allows a socket that was entered before it was read."""
+        if lease.revoked:
+            raise refusal(Close.LEASE_REVOKED)
+        if lease.seconds_left <= 0:
+            raise refusal(Close.LEASE_EXPIRED)
+        if lease.runtime_status in ("stopped", "failed"):
+            raise refusal(Close.RUNTIME_GONE)
+        if lease.runtime_status != "active" or lease.devtools_url is None:
+            raise Conflict("The runtime of this lease is not live yet.", "runtime.not_active")
+        if self._runtimes.draining:
+            attachment.close(Close.DRAINING)
+        refuse_closing(attachment)
+        here = self._runtimes.hosts(lease.runtime_id)
+        host_url = None if here else self._host_url(lease, forwarded)
+        if here and self._runtimes.is_ending(lease.runtime_id):
+            raise refusal(Close.RUNTIME_GONE)
+        self._refuse_over_limits(attachment.prefix, here)
+        self._attachments.check_in(attachment, lease.id, lease.runtime_id)
+        attachment.expire_in(lease.seconds_left)
+        observed = self._runtimes.observed(lease.runtime_id)
+        return Grant(
+            attachment,
+            lease.id,
+            lease.runtime_id,
+            lease.run_id,
+            new_id(),
+            lease.devtools_url if here else None,
+            host_url,
+            self._runtimes.files_dir(lease.runtime_id) if here and not self._is_unrestricted(lease) else None,
+            _acting(lease),
+            observed.record if observed is not None else None,
+        )
+
+    def _is_unrestricted(self, lease: LeaseOnFile) -> bool:
+        """Whether a lease may command everything: it was minted so, and the operator still allows it."""
+        return lease.policy == "unrestricted" and self._settings.unrestricted_leases
+
+    def _host_url(self, lease: LeaseOnFile, forwarded: bool) -> str:
+        """Where the gateway that has the browser is reached. Raises Unavailable."""
+        if lease.gateway_id == self._gateway_id:
+            # Its browser is gone; that is about to be written.
+            raise refusal(Close.RUNTIME_GONE)
+        if forwarded:
+            raise _no_host("Another gateway has the browser of this lease, and the request was passed on already.")
+        if not lease.host_heard:
+            raise _no_host("The gateway that has the browser of this lease is not heard of; try again shortly.")
+        if lease.host_url is None:
+            raise _no_host(
+                "The gateway that has the browser of this lease does not tell where it is reached; "
+                "its operator must set GATEWAY_INTERNAL_URL on it."
+            )
+        return lease.host_url
+
+    def _refuse_over_limits(self, prefix: str, here: bool) -> None:
+        most = self._settings.max_sockets
+        if self._attachments.checked >= most:
+            raise LimitReached(
+                f"This gateway may have {most} sockets open at once, and has them.",
+                "gateway.max_sockets",
+                details={"limit": most},
+                retry_after=_RETRY_SOCKETS_SECONDS,
+            )
+        most = self._settings.max_sockets_per_lease
+        # The gateway that has the browser sees the sockets of all.
+        if here and self._attachments.checked_of(prefix) >= most:
+            raise LimitReached(
+                f"A lease may have {most} sockets open at once, and this one has them.",
+                "lease.max_sockets",
+                details={"limit": most},
+                retry_after=_RETRY_SOCKETS_SECONDS,
+            )
+
+
+def _about(lease: Lease) -> dict[str, str]:
+    """What updates say of a lease."""
+    return {**about_run(lease.space_id, lease.runtime_id, lease.run_id), "connectionId": str(lease.id)}
+
+
+def _acting(lease: LeaseOnFile) -> Origin:
+    """The lease as the one who acts, from where the request came."""
+    return replace(audit.origin(), actor=str(lease.id), scope=lease.owner)
+
+
+def refuse_closing(attachment: Attachment) -> None:
+    """Raise why a socket that was told to close must not be let in, if it was."""
+    if attachment.closing is not None:
+        raise refusal(attachment.closing)
+
+
+def refusal(why: Close) -> GatewayError:
+    """What a client hears that is not let in: the reason for which an open socket would be closed."""
+    if why is Close.LEASE_REVOKED:
+        return Gone("This lease was revoked; mint a new connection.", "lease.revoked")
+    if why is Close.LEASE_EXPIRED:
+        return Gone("This lease has expired; mint a new connection.", "lease.expired")
+    if why is Close.DRAINING:
+        return Unavailable("This gateway is stopping.", "gateway.draining", retry_after=1)
+    return Gone("The runtime of this lease has ended; create a new one.", "runtime.gone")
+
+
+def _unknown() -> Unauthorized:
+    return Unauthorized("The address holds no lease of this gateway.", "lease.unknown")
+
+
+def _no_host(message: str) -> Unavailable:
+    return Unavailable(message, "runtime.host_unavailable", retry_after=1)

@@ -1,0 +1,260 @@
+"""Files that go into a runtime and come out of it (contract: spaces.md, 2.6 and 4.7).
+
+A path in storage means nothing to a browser: `stage` copies the file to a place that the browser may open, `collect` is
+the way back. Both see nothing but the runtime's own directory (launchers/local/files_dir.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from gateway.core.errors import Conflict, GatewayError, NotFound, RequestInvalid, Unavailable
+from gateway.core.ids import new_id
+from gateway.core.scope import Scope
+from gateway.core.threads import in_thread
+from gateway.domain.audit import Action, Audit
+from gateway.domain.events.run_commands import Commands
+from gateway.domain.files.artifacts import Artifacts
+from gateway.domain.files.names import check_path, guessed_type, safe_name
+from gateway.domain.files.service import Files, NewFile
+from gateway.domain.runtimes.observation import Observed
+from gateway.domain.runtimes.service import Runtimes, not_active
+from gateway.launchers.local.files_dir import FilesDir, NotAFile, NotThere, Taken, Writing
+from gateway.settings import Settings
+from gateway.store.artifacts import Artifact
+from gateway.store.files import File
+from gateway.store.objects import CHUNK_BYTES
+
+_SHOWN = 100
+_TOO_LATE = ("The file was not copied", "runtime_file.timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A copy of a file in a runtime. It lives as long as the runtime, so at most until `expires_at`."""
+
+    id: UUID
+    file: File
+    runtime_id: UUID
+    path: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WantedArtifact:
+    """How a collected file is recorded as an artifact of the run; what is None has a default."""
+
+    kind: str | None
+    name: str | None
+
+
+class RuntimeFiles:
+    def __init__(
+        self,
+        runtimes: Runtimes,
+        files: Files,
+        artifacts: Artifacts,
+        settings: Settings,
+        audit: Audit,
+        commands: Commands,
+    ) -> None:
+        self._runtimes = runtimes
+        self._files = files
+        self._artifacts = artifacts
+        self._settings = settings
+        self._audit = audit
+        self._commands = commands
+        # Bytes that were staged into each runtime of this gateway.
+        self._staged: dict[UUID, int] = {}
+
+    async def stage(
+        self,
+        scope: Scope,
+        space_id: UUID,
+        runtime_id: UUID,
+        *,
+        file_id: UUID | None,
+        path: str | None,
+        name: str | None,
+        runtime_path: str | None,
+    ) -> Staged:
+        """Copy a file of the space, named by its id or its path, into a runtime of this gateway.
+
+        Without `runtime_path` it lies right in the runtime's directory, under a name that is free. Raises NotFound
+        (space, runtime, file), Conflict (not active, something there, full), RequestInvalid, Unavailable.
+        """
+        with (
+            self._audit.noting(Action.FILE_STAGED, file_id) as noting,
+            self._commands.noting(None, "files.stage", {"fileId": file_id and str(file_id)}) as command,
+        ):
+            noting.details["runtimeId"] = str(runtime_id)
+            runtime = await self._runtimes.find(scope, space_id, runtime_id)
+            observed = self._live(runtime_id)
+            command.run_id = observed.run_id
+            if file_id is not None:
+                file = await self._files.find(scope, space_id, file_id)
+            else:
+                file = await self._files.find_at(scope, space_id, check_path(path or ""))
+            command.input["fileId"] = str(file.id)
+            directory = FilesDir(observed.browser.files_dir)
+            if runtime_path is None:
+                segments: tuple[str, ...] | None = (safe_name(name or file.name),)
+            else:
+                segments = directory.relative(runtime_path)
+            if segments is None:
+                raise _outside("runtimePath", runtime_path or "", directory)
+            with self._room(runtime_id, file.size_bytes), self._problems("runtimePath", runtime_path or segments[-1]):
+                async with self._files.in_time(*_TOO_LATE):
+                    place = await self._write(directory, segments, file, or_another=runtime_path is None)
+            self._runtimes.note_activity(runtime_id)
+            expires_at = runtime.created_at + timedelta(seconds=runtime.max_lifetime_seconds)
+            return Staged(new_id(), file, runtime_id, place, expires_at)
+
+    async def _write(self, directory: FilesDir, segments: tuple[str, ...], file: File, *, or_another: bool) -> str:
+        stack = contextlib.ExitStack()
+        try:
+            writing: Writing = await in_thread(stack.enter_context, directory.writing(segments, or_another=or_another))
+            async for chunk in self._files.content(file, 0, file.size_bytes):
+                await in_thread(writing.write, chunk)
+            return str(await in_thread(writing.done))
+        finally:
+            await in_thread(stack.close)
+
+    async def collect(
+        self,
+        scope: Scope,
+        space_id: UUID,
+        runtime_id: UUID,
+        *,
+        path: str,
+        storage_path: str | None,
+        artifact: WantedArtifact | None,
+    ) -> tuple[File, Artifact | None]:
+        """Copy a file of a runtime of this gateway into the space, also as an artifact of its run.
+
+        Raises what `stage` does, and what Files.upload does.
+        """
+        with (
+            self._audit.noting(Action.FILE_COLLECTED, runtime_id),
+            self._commands.noting(None, "files.collect", {}) as command,
+        ):
+            await self._runtimes.find(scope, space_id, runtime_id)
+            observed = self._live(runtime_id)
+            command.run_id = observed.run_id
+            directory = FilesDir(observed.browser.files_dir)
+            segments = directory.relative(path)
+            if segments is None:
+                raise _outside("path", path, directory)
+            name = safe_name(segments[-1])
+            to = check_path(storage_path if storage_path is not None else name, "storagePath")
+            with self._problems("path", path), self._files.one_on_its_way():
+                async with self._files.in_time(*_TOO_LATE):
+                    kept = await self._read(observed, directory, segments, name, to, artifact)
+            command.input["fileId"] = str(kept[0].id)
+            self._runtimes.note_activity(runtime_id)
+            return kept
+
+    async def _read(
+        self,
+        observed: Observed,
+        directory: FilesDir,
+        segments: tuple[str, ...],
+        name: str,
+        to: str,
+        artifact: WantedArtifact | None,
+    ) -> tuple[File, Artifact | None]:
+        async with reading(directory, segments) as descriptor:
+            content_type = guessed_type(name)
+            if artifact is None:
+                told = NewFile(name=name, path=to, content_type=content_type)
+                return await self._files.keep(observed.owner, observed.space_id, bytes_of(descriptor), told)
+            return await self._artifacts.add(
+                observed,
+                bytes_of(descriptor),
+                kind=artifact.kind or "collected",
+                name=artifact.name or name,
+                path=to,
+                content_type=content_type,
+                or_another=False,
+            )
+
+    def _live(self, runtime_id: UUID) -> Observed:
+        observed = self._runtimes.observed(runtime_id)
+        if observed is None or self._runtimes.is_ending(runtime_id):
+            raise not_active(runtime_id, "no longer active")
+        return observed
+
+    @contextlib.contextmanager
+    def _room(self, runtime_id: UUID, size: int) -> Iterator[None]:
+        """Raises Conflict where so much would be too much for the runtime; what failed does not count."""
+        for gone in self._staged.keys() - self._runtimes.hosted():
+            del self._staged[gone]
+        most, staged = self._settings.runtime_max_staged_bytes, self._staged.get(runtime_id, 0)
+        if staged + size > most:
+            raise Conflict(
+                f"A runtime takes {most} bytes of staged files, and this one has {staged}.",
+                "runtime.staged_full",
+                details={"limit": most, "used": staged},
+            )
+        self._staged[runtime_id] = staged + size
+        try:
+            yield
+        except BaseException:
+            self._staged[runtime_id] -= size
+            raise
+
+    @contextlib.contextmanager
+    def _problems(self, field: str, path: str) -> Iterator[None]:
+        """Says of a file of a runtime what is wrong with it, in the API's words."""
+        try:
+            yield
+        except NotAFile as error:
+            raise _told(error, field, path) from error
+        except OSError as error:
+            raise Unavailable(
+                f"A file of the runtime can't be read or written: {error.strerror}.",
+                "runtime_file.unavailable",
+                retry_after=5,
+            ) from error
+
+
+@contextlib.asynccontextmanager
+async def reading(directory: FilesDir, segments: tuple[str, ...]) -> AsyncIterator[int]:
+    """A descriptor to read a file of a runtime by; raises NotAFile."""
+    stack = contextlib.ExitStack()
+    try:
+        yield await in_thread(stack.enter_context, directory.reading(segments))
+    finally:
+        await in_thread(stack.close)
+
+
+async def bytes_of(descriptor: int) -> AsyncIterator[bytes]:
+    """All of a file of this machine, in chunks."""
+    while chunk := await in_thread(os.read, descriptor, CHUNK_BYTES):
+        yield chunk
+
+
+def _outside(field: str, path: str, directory: FilesDir) -> RequestInvalid:
+    return RequestInvalid(
+        f"The path {path[:_SHOWN]!r} is not inside of the runtime's directory {str(directory.path)!r}; give one below "
+        "it, or one relative to it.",
+        "runtime_file.path_invalid",
+        details={"field": field, "path": path[:_SHOWN], "directory": str(directory.path)},
+    )
+
+
+def _told(error: NotAFile, field: str, path: str) -> GatewayError:
+    shown = path[:_SHOWN]
+    details = {"field": field, "path": shown}
+    if isinstance(error, NotThere):
+        return NotFound(f"There is no file {shown!r} in the runtime.", "runtime_file.not_found", details=details)
+    if isinstance(error, Taken):
+        return Conflict(
+            f"There is a file {shown!r} in the runtime already.", "runtime_file.path_exists", details=details
+        )
+    return RequestInvalid(f"The path {shown!r} can't be used: {error}.", "runtime_file.path_invalid", details=details)

@@ -1,0 +1,555 @@
+"""The life of a runtime: start, stop, and every other way to end (contract: spaces.md, 2.4, 3.3, 4.2).
+
+What is wanted and what is are rows. This module does the one thing a row can't: it holds the browsers of this gateway,
+and writes down how each ended. The supervisor (supervisor.py) makes rows and browsers agree when anything else fails.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.core.errors import Conflict, GatewayError, LimitReached, Unavailable
+from gateway.core.ids import new_id, not_found
+from gateway.core.scope import Scope
+from gateway.core.usage import Totals, Usage
+from gateway.crypto.keyring import Owner
+from gateway.domain import audit
+from gateway.domain.audit import OK, Action, Audit, Origin
+from gateway.domain.events import run_commands as commands
+from gateway.domain.events.run_commands import Commands
+from gateway.domain.events.service import Events, Level, RunRecord, about_run
+from gateway.domain.leases.attachments import Attachments, Close
+from gateway.domain.runtimes.capacity import Capacity
+from gateway.domain.runtimes.observation import Observed, Observers
+from gateway.domain.secrets import SecretStore
+from gateway.domain.spaces import find_space
+from gateway.launchers.base import Browser, Ending, Launcher, LaunchSpec
+from gateway.settings import Settings
+from gateway.store import accounts, runtimes
+from gateway.store.database import Database
+from gateway.store.runtimes import EndedRuntime, Run, Runtime
+from gateway.store.spaces import Space
+from gateway.telemetry import metrics
+
+_log = structlog.get_logger("gateway.runtimes")
+
+# A gateway that has not beaten for so long counts as gone.
+SILENT_SECONDS = 30
+
+_ELSEWHERE_SECONDS = 15.0
+_ELSEWHERE_POLL_SECONDS = 0.2
+_DRAIN_POLL_SECONDS = 0.05
+_SOCKETS_SECONDS = 3.0
+
+STOPPED = Ending("runtime.stopped", "The runtime was stopped.", asked=True)
+SPACE_DELETED = Ending("space.deleted", "The runtime's space was deleted.", asked=True)
+GATEWAY_STOPPED = Ending("gateway.stopped", "The gateway was stopped.", asked=True)
+REASONS = {
+    "runtime.stopped": STOPPED,
+    "runtime.idle_timeout": Ending(
+        "runtime.idle_timeout", "No client was attached and no API action came for the idle timeout.", asked=True
+    ),
+    "runtime.max_lifetime": Ending("runtime.max_lifetime", "The runtime reached its maximum lifetime.", asked=True),
+}
+LOST = Ending("browser.lost", "The gateway no longer had the browser of this runtime.")
+GATEWAY_CRASHED = Ending("gateway.crashed", "The gateway ended without stopping its browsers, and they ended with it.")
+GATEWAY_LOST = Ending("gateway.lost", "The gateway that had the browser is no longer heard of.")
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeRequest:
+    """What a caller asks for. Times are seconds; what is None takes the gateway's default."""
+
+    name: str | None
+    metadata: dict[str, Any] | None
+    config: dict[str, Any]
+    spec: LaunchSpec
+    idle_timeout_seconds: int | None
+    max_lifetime_seconds: int | None
+    event_level: Level | None = None
+    recording: bool | None = None
+
+
+class _Hosted:
+    """A browser of this gateway and, once its end has begun, why and by whom."""
+
+    def __init__(self, observed: Observed) -> None:
+        self.runtime_id = observed.runtime_id
+        self.browser = observed.browser
+        self.owner = observed.owner
+        self.observed = observed
+        self.reason: Ending | None = None
+        # Of those that asked for the end: told before it.
+        self.commands: list[commands.Noting] = []
+        self.ended_by = audit.GATEWAY
+        self.written = asyncio.Event()
+
+
+class Runtimes:
+    def __init__(
+        self,
+        database: Database,
+        secrets: SecretStore,
+        launcher: Launcher,
+        attachments: Attachments,
+        settings: Settings,
+        gateway_id: UUID,
+        audit: Audit,
+        events: Events,
+        commands: Commands,
+        observers: Observers,
+    ) -> None:
+        self._audit = audit
+        self._events = events
+        self._commands = commands
+        self._observers = observers
+        self._database = database
+        self._secrets = secrets
+        self._launcher = launcher
+        self._attachments = attachments
+        self._settings = settings
+        self._gateway_id = gateway_id
+        self._hosted: dict[UUID, _Hosted] = {}
+        self._starting: set[UUID] = set()
+        self._noted: set[UUID] = set()
+        self._unwritten: dict[UUID, Ending] = {}
+        # Ends that are told once it is written that they were ours, and those that were not.
+        self._untold: dict[UUID, tuple[Observed, Ending]] = {}
+        self._told_elsewhere: set[UUID] = set()
+        # Of each runtime until its end is written: what its browser used, and what of that is written.
+        self._usage: dict[UUID, tuple[Usage, Totals]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.capacity = Capacity(settings.max_runtimes, settings.max_starting)
+        self.draining = False
+
+    # Asking
+
+    async def create(self, scope: Scope, space_id: UUID, request: RuntimeRequest) -> Runtime:
+        """Start a browser and return its runtime once it is live.
+
+        Raises NotFound (space), LimitReached (429), LaunchFailed (503).
+        """
+        with self._audit.noting(Action.RUNTIME_CREATED, request.spec.runtime_id) as noting:
+            noting.details["spaceId"] = str(space_id)
+            return await self._create(scope, space_id, request)
+
+    async def _create(self, scope: Scope, space_id: UUID, request: RuntimeRequest) -> Runtime:
+        self._refuse_while_draining()
+        runtime_id = request.spec.runtime_id
+        async with self._database.connect() as connection:
+            space = await find_space(connection, scope, space_id)
+        with self.capacity.start(), metrics.launches.time():
+            self._starting.add(runtime_id)
+            try:
+                try:
+                    await self._add_row(space, request)
+                except IntegrityError:
+                    # The space was deleted since it was found.
+                    raise not_found("space", space_id) from None
+                browser = await self._launch(request.spec)
+                return await self._activate(self._observed(space, request, browser))
+            finally:
+                self._starting.discard(runtime_id)
+
+    async def _add_row(self, space: Space, request: RuntimeRequest) -> None:
+        runtime_id = request.spec.runtime_id
+        async with self._database.begin() as connection:
+            if space.subaccount_id is not None:
+                await self._check_subaccount(connection, space.owner, space.subaccount_id)
+            await runtimes.add(
+                connection,
+                space.owner,
+                id=runtime_id,
+                space_id=space.id,
+                gateway_id=self._gateway_id,
+                name=request.name or f"runtime-{runtime_id.hex[-8:]}",
+                region=space.region,
+                metadata=request.metadata,
+                config=request.config,
+                idle_timeout_seconds=request.idle_timeout_seconds or self._settings.idle_timeout_seconds,
+                max_lifetime_seconds=request.max_lifetime_seconds or self._settings.max_lifetime_seconds,
+            )
+            proxy = request.spec.upstream
+            if proxy is not None and proxy.password is not None:
+                await self._secrets.put(connection, _owner(space.owner, runtime_id), proxy.password)
+
+    async def _check_subaccount(self, connection: Any, scope: Scope, subaccount_id: UUID) -> None:
+        # The row's lock lets two requests of one subaccount count one after the other.
+        account = await accounts.subaccount(connection, scope, subaccount_id, lock=True)
+        live, starting = await runtimes.count_live(connection, subaccount_id)
+        limits = account.limits if account else {}
+        most = min(
+            limits.get("maxActiveRuns", self._settings.subaccount_max_runtimes), self._settings.subaccount_max_runtimes
+        )
+        if live >= most:
+            raise LimitReached(
+                f"This subaccount may have {most} runtimes live at once, and has {live}.",
+                "subaccount.max_runtimes",
+                details={"limit": most},
+                retry_after=5,
+            )
+        if starting >= self._settings.subaccount_max_starting:
+            raise LimitReached(
+                f"This subaccount may start {self._settings.subaccount_max_starting} runtimes at once, and does.",
+                "subaccount.max_starting",
+                details={"limit": self._settings.subaccount_max_starting},
+                retry_after=1,
+            )
+
+    async def _launch(self, spec: LaunchSpec) -> Browser:
+        try:
+            return await self._launcher.launch(spec)
+        except GatewayError as error:
+            metrics.launch_failures.labels(error.details.get("class", "other")).inc()
+            error.details["runtimeId"] = str(spec.runtime_id)
+            await self._note_end(spec.runtime_id, Ending(error.code, error.message))
+            raise
+
+    def _observed(self, space: Space, request: RuntimeRequest, browser: Browser) -> Observed:
+        level = Level.named(self._settings.event_level) if request.event_level is None else request.event_level
+        recording = self._settings.recording if request.recording is None else request.recording
+        run_id = new_id()
+        record = self._events.record(run_id, level)
+        per_second = self._settings.events_per_second
+        return Observed(space.id, request.spec.runtime_id, run_id, space.owner, browser, record, recording, per_second)
+
+    async def _activate(self, observed: Observed) -> Runtime:
+        runtime_id, browser = observed.runtime_id, observed.browser
+        hosted = self._hosted[runtime_id] = _Hosted(observed)
+        # First of all that is told of the run. Where no run comes of it, nobody finds it, and it goes with the sweep.
+        observed.record.note("runtime.lifecycle", {"status": "started", "browser": browser.name})
+        observing = asyncio.create_task(self._observers.begin(observed))
+        try:
+            async with self._database.connect() as connection:
+                runtime = await runtimes.activate(
+                    connection,
+                    runtime_id,
+                    observed.run_id,
+                    browser.devtools_url,
+                    browser.name,
+                    browser.version,
+                    recording=observed.recording,
+                )
+            if runtime is None:
+                raise Conflict("The runtime was stopped while it started.", "runtime.stopped")
+            await observing
+        except BaseException as error:
+            del self._hosted[runtime_id]
+            observing.cancel()
+            await browser.stop()
+            await self._observers.end(observed)
+            if isinstance(error, Conflict):
+                await self._note_end(runtime_id, STOPPED)
+            raise
+        self._usage[runtime_id] = (browser.usage, Totals())
+        metrics.runtimes_live.inc()
+        self._events.update(observed.owner, "runtime.started", _about(observed))
+        browser.ended.add_done_callback(lambda _: self._spawn(self._after_end(hosted)))
+        return runtime
+
+    async def listed(self, scope: Scope, space_id: UUID) -> list[Runtime]:
+        with self._audit.noting(Action.RUNTIME_READ) as noting:
+            noting.details["spaceId"] = str(space_id)
+            async with self._database.connect() as connection:
+                await find_space(connection, scope, space_id)
+                return await runtimes.listed(connection, scope, space_id)
+
+    async def get(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> Runtime:
+        with self._audit.noting(Action.RUNTIME_READ, runtime_id):
+            return await self.find(scope, space_id, runtime_id)
+
+    async def find(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> Runtime:
+        """As `get`, for what is about more than reading the runtime."""
+        async with self._database.connect() as connection:
+            found = await runtimes.get(connection, scope, space_id, runtime_id)
+        if found is None or found.status == "starting":
+            raise not_found("runtime", runtime_id)
+        return found
+
+    async def host_url(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> str | None:
+        """Where the gateway that has the browser is reached, to ask it for a stop; None when that is this one, or can't
+        be told."""
+        if self.hosts(runtime_id):
+            return None
+        with self._audit.noting(Action.RUNTIME_STOPPED, runtime_id, failures_only=True):
+            found = await self.find(scope, space_id, runtime_id)
+        if found.status != "active" or found.gateway_id == self._gateway_id:
+            return None
+        async with self._database.connect() as connection:
+            url = await runtimes.gateway_url(connection, found.gateway_id, SILENT_SECONDS)
+        if url is not None:
+            self._audit.note(Action.RUNTIME_STOP_WANTED, runtime_id, details={"by": "request"})
+        return url
+
+    async def elsewhere(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> str | None:
+        """Where the gateway that has the browser of a live runtime is reached; None when that is this one.
+
+        Raises NotFound, Conflict (not active), Unavailable (nobody knows where).
+        """
+        found = await self.find(scope, space_id, runtime_id)
+        if self.hosts(runtime_id):
+            return None
+        if found.status != "active":
+            raise not_active(runtime_id, found.status)
+        async with self._database.connect() as connection:
+            url = await runtimes.gateway_url(connection, found.gateway_id, SILENT_SECONDS)
+        if url is None or found.gateway_id == self._gateway_id:
+            raise Unavailable(
+                "The gateway that has the browser of this runtime can't be told.",
+                "runtime.host_unavailable",
+                retry_after=1,
+            )
+        return url
+
+    async def stop(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> Runtime:
+        """Stop a runtime and return it as it then is; one that has ended already is returned as it is."""
+        with self._audit.noting(Action.RUNTIME_STOPPED, runtime_id, failures_only=True):
+            found = await self.find(scope, space_id, runtime_id)
+            if found.status != "active":
+                return found
+            with self._commands.noting(found.active_run_id, "runtimes.stop", {}) as command:
+                if runtime_id in self._hosted:
+                    self._hosted[runtime_id].commands.append(command)
+                await self.end([runtime_id], STOPPED)
+            return await self.find(scope, space_id, runtime_id)
+
+    async def runs(self, scope: Scope, *, limit: int, **filters: Any) -> list[Run]:
+        with self._audit.noting(Action.RUN_READ):
+            async with self._database.connect() as connection:
+                return await runtimes.runs_of(connection, scope, limit=limit, **filters)
+
+    async def run(self, scope: Scope, run_id: UUID, *, record: str | None = None) -> Run:
+        """The run; `record` is what of its record is read besides."""
+        with self._audit.noting(Action.RUN_READ, run_id) as noting:
+            if record is not None:
+                noting.details["record"] = record
+            async with self._database.connect() as connection:
+                found = await runtimes.run(connection, scope, run_id)
+            if found is None:
+                raise not_found("run", run_id)
+            return found
+
+    # Ending
+
+    async def end(self, runtime_ids: Iterable[UUID], reason: Ending) -> None:
+        """End runtimes, here or on the gateways that have them, and return when their rows say so."""
+        here = [runtime_id for runtime_id in runtime_ids if runtime_id in self._hosted]
+        elsewhere = [runtime_id for runtime_id in runtime_ids if runtime_id not in self._hosted]
+        await asyncio.gather(*(self._end_here(self._hosted[runtime_id], reason) for runtime_id in here))
+        if elsewhere:
+            await self._end_elsewhere(elsewhere)
+
+    async def _end_here(self, hosted: _Hosted, reason: Ending) -> None:
+        """Close its sockets, end the browser, and return when the row says so.
+
+        Should this process die in between, the browser dies with it and the next start writes the row.
+        """
+        runtime_id = hosted.runtime_id
+        if hosted.reason is None:
+            hosted.reason = reason
+            hosted.ended_by = audit.origin()
+        close = Close.IDLE_TIMEOUT if reason.code == "runtime.idle_timeout" else Close.RUNTIME_GONE
+        self._attachments.close_runtime(runtime_id, close)
+        await hosted.browser.stop()
+        await hosted.written.wait()
+
+    async def _end_elsewhere(self, runtime_ids: list[UUID]) -> None:
+        async with self._database.connect() as connection:
+            await runtimes.want_stopped(connection, runtime_ids=runtime_ids)
+        for runtime_id in runtime_ids:
+            self._audit.note(Action.RUNTIME_STOP_WANTED, runtime_id, details={"by": "database"})
+        deadline = asyncio.get_running_loop().time() + _ELSEWHERE_SECONDS
+        while True:
+            async with self._database.connect() as connection:
+                if not await runtimes.any_live(connection, runtime_ids):
+                    return
+            if asyncio.get_running_loop().time() > deadline:
+                raise Unavailable(
+                    "The gateway that has the browser has not stopped it yet; ask again.",
+                    "runtime.host_unavailable",
+                    retry_after=2,
+                )
+            await asyncio.sleep(_ELSEWHERE_POLL_SECONDS)
+
+    async def _after_end(self, hosted: _Hosted) -> None:
+        """What follows the end of a browser's process, whoever ended it."""
+        runtime_id = hosted.runtime_id
+        self._attachments.close_runtime(runtime_id, Close.RUNTIME_GONE)
+        ending = hosted.browser.ended.result()
+        # What follows runs on behalf of whoever created the runtime, who need not be the one that ends it.
+        ended_by = audit.GATEWAY
+        if ending.asked and hosted.reason is not None:
+            ending, ended_by = hosted.reason, hosted.ended_by
+        elif self.draining:
+            # A stop may reach the whole process tree, and the browser before us.
+            ending = GATEWAY_STOPPED
+        if not ending.asked:
+            _log.error("runtime failed", runtime_id=str(runtime_id), code=ending.code, cause=ending.message)
+        self.note_ended(runtime_id, hosted.owner, ending, ended_by)
+        self.capacity.release()
+        metrics.runtimes_live.dec()
+        metrics.runtimes_ended.labels(ending.code).inc()
+        try:
+            await self._note_end(runtime_id, ending)
+            await self._observers.end(hosted.observed)
+            for command in hosted.commands:
+                command.done()
+            self._untold[runtime_id] = (hosted.observed, ending)
+            self._tell_end(runtime_id)
+        finally:
+            del self._hosted[runtime_id]
+            hosted.written.set()
+
+    def _tell_end(self, runtime_id: UUID) -> None:
+        """Tell the end of a run of ours, once it is all seen and written, and was not written by another gateway."""
+        if runtime_id in self._unwritten or runtime_id not in self._untold:
+            return
+        observed, ending = self._untold.pop(runtime_id)
+        if runtime_id in self._told_elsewhere:
+            self._told_elsewhere.remove(runtime_id)
+            return
+        self._note_run_ended(observed.record, observed.owner, _about(observed), ending)
+
+    def _note_run_ended(self, record: RunRecord, owner: Scope, about: dict[str, Any], ending: Ending) -> None:
+        status, code, message = outcome(ending)
+        record.note("runtime.lifecycle", {"status": status, "code": code, "message": message})
+        self._events.update(owner, f"runtime.{status}", {**about, "code": code, "message": message})
+
+    async def _note_end(self, runtime_id: UUID, ending: Ending) -> None:
+        """Write an end, now or, when the database can't be reached, with the supervisor's next round."""
+        self._unwritten[runtime_id] = ending
+        try:
+            await self.write_endings()
+        except Unavailable:
+            _log.error("the end of a runtime can't be written yet", runtime_id=str(runtime_id), code=ending.code)
+
+    async def write_endings(self) -> None:
+        """Write the ends that are not written yet; what can't be written now stays for the next time."""
+        for runtime_id, ending in list(self._unwritten.items()):
+            async with self._database.connect() as connection:
+                await self._write_usage(connection, [runtime_id])
+                ended = await runtimes.end(connection, [runtime_id], *outcome(ending))
+                # Where it was ended already, by us without an answer, or by one that took this gateway for gone.
+                ours = bool(ended) or await runtimes.end_code(connection, runtime_id) in (ending.code, None)
+            first = self._unwritten.pop(runtime_id, None) is not None
+            if first and not ours and (runtime_id in self._hosted or runtime_id in self._untold):
+                self._told_elsewhere.add(runtime_id)
+            self._usage.pop(runtime_id, None)
+            self._tell_end(runtime_id)
+
+    async def write_usage(self, connection: AsyncConnection) -> None:
+        """Write what the browsers of this gateway have sent and got by now, where it is not written yet."""
+        await self._write_usage(connection, list(self._hosted))
+
+    async def _write_usage(self, connection: AsyncConnection, runtime_ids: Iterable[UUID]) -> None:
+        used = [(runtime_id, *self._usage[runtime_id]) for runtime_id in runtime_ids if runtime_id in self._usage]
+        fresh = {runtime_id: usage.totals() for runtime_id, usage, written in used if usage.totals() != written}
+        if not fresh:
+            return
+        await runtimes.write_usage(connection, fresh)
+        for runtime_id, totals in fresh.items():
+            if runtime_id in self._usage:
+                self._usage[runtime_id] = (self._usage[runtime_id][0], totals)
+
+    async def drain(self) -> None:
+        """Take nothing new, tell every socket, end every browser; returns when rows say so."""
+        self.draining = True
+        self._attachments.close_all(Close.DRAINING)
+        with contextlib.suppress(TimeoutError):
+            # Whoever waits for a browser that does not answer is told when the browser ends.
+            await asyncio.wait_for(self._attachments.emptied(), _SOCKETS_SECONDS)
+        while self._hosted or self._starting:
+            await self.end(list(self._hosted), GATEWAY_STOPPED)
+            if self._starting:
+                await asyncio.sleep(_DRAIN_POLL_SECONDS)
+
+    # What the supervisor asks
+
+    def held(self) -> set[UUID]:
+        """Runtimes that this gateway is starting, has a browser of, or has still to write the end of."""
+        return {*self._hosted, *self._starting, *self._unwritten}
+
+    def hosted(self) -> set[UUID]:
+        """Runtimes whose browser this gateway has."""
+        return set(self._hosted)
+
+    def hosts(self, runtime_id: UUID) -> bool:
+        """Whether this gateway has the runtime's browser."""
+        return runtime_id in self._hosted
+
+    def files_dir(self, runtime_id: UUID) -> str:
+        """The one directory of a hosted runtime whose files a client may name."""
+        return self._hosted[runtime_id].browser.files_dir
+
+    def observed(self, runtime_id: UUID) -> Observed | None:
+        """The live run of a runtime whose browser this gateway has."""
+        hosted = self._hosted.get(runtime_id)
+        return None if hosted is None else hosted.observed
+
+    def is_ending(self, runtime_id: UUID) -> bool:
+        """Whether a hosted runtime's end has begun, which its row may not say yet."""
+        hosted = self._hosted[runtime_id]
+        return hosted.reason is not None or hosted.browser.ended.done()
+
+    def note_ended_elsewhere(self, ended: EndedRuntime, ending: Ending) -> None:
+        """Note the end of a runtime whose browser this gateway has not, and whose end it has written."""
+        self.note_ended(ended.id, ended.owner, ending)
+        if ended.run_id is not None:
+            level = Level.named(ended.event_level or self._settings.event_level)
+            about = about_run(ended.space_id, ended.id, ended.run_id)
+            self._note_run_ended(self._events.record(ended.run_id, level), ended.owner, about, ending)
+
+    def note_ended(self, runtime_id: UUID, owner: Scope, ending: Ending, by: Origin = audit.GATEWAY) -> None:
+        """Note for the audit log how a runtime ended."""
+        action = Action.RUNTIME_STOPPED if ending.asked else Action.RUNTIME_FAILED
+        outcome_ = OK if ending.asked else ending.code
+        self._audit.note(action, runtime_id, outcome=outcome_, details={"code": ending.code}, origin=by, scope=owner)
+
+    def note_activity(self, runtime_id: UUID) -> None:
+        """An API action on a runtime, which puts its idle timeout off; written by the supervisor in one go."""
+        self._noted.add(runtime_id)
+
+    def take_activity(self) -> set[UUID]:
+        """Runtimes that were active since the last time, by the API or by an attached socket."""
+        noted, self._noted = self._noted, set()
+        return noted | set(self._attachments.attached_runtimes())
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _refuse_while_draining(self) -> None:
+        if self.draining:
+            raise Unavailable("This gateway is stopping and takes no new runtimes.", "gateway.draining", retry_after=5)
+
+
+def not_active(runtime_id: UUID, status: str) -> Conflict:
+    return Conflict(
+        f"Runtime {runtime_id} is {status}; this needs an active one.",
+        "runtime.not_active",
+        details={"id": str(runtime_id), "status": status},
+    )
+
+
+def _about(observed: Observed) -> dict[str, Any]:
+    return about_run(observed.space_id, observed.runtime_id, observed.run_id)
+
+
+def _owner(scope: Scope, runtime_id: UUID) -> Owner:
+    """Of the password of a runtime's proxy, which is removed with the runtime's end."""
+    return Owner("runtime.proxy_password", scope.organization_id, scope.subaccount_id, runtime_id)
+
+
+def outcome(ending: Ending) -> tuple[str, str, str]:
+    """Status, code and message, as rows have them."""
+    return ("stopped" if ending.asked else "failed", ending.code, ending.message)

@@ -1,0 +1,192 @@
+"""Makes rows and browsers agree, again and again, so that no single failure has to be handled where it happens.
+
+Each round looks at what is, not at what happened: it may be missed, repeated or cut short without harm. Deadlines are
+decided by the database's clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from uuid import UUID
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+import gateway
+from gateway.core.errors import Unavailable
+from gateway.domain.accounts.access import Access
+from gateway.domain.events.streams import EventStreams
+from gateway.domain.leases.attachments import Close
+from gateway.domain.leases.service import Leases
+from gateway.domain.runtimes import service as endings
+from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
+from gateway.launchers.base import Ending, Launcher
+from gateway.store import leases as lease_store
+from gateway.store import runtimes as store
+from gateway.store.database import Database
+from gateway.store.notifications import EVENTS, REVOKED, STOP_WANTED, Notifications
+
+_log = structlog.get_logger("gateway.supervisor")
+
+ROUND_SECONDS = 1.0
+_ROUNDS_TO_SWEEP = 30
+# No close was sent; 1006 is what a client reports then.
+_CRASHED = (1006, "gateway_crashed")
+_END_SECONDS = 10.0
+
+
+class Supervisor:
+    def __init__(
+        self,
+        database: Database,
+        runtimes: Runtimes,
+        leases: Leases,
+        launcher: Launcher,
+        access: Access,
+        event_streams: EventStreams,
+        gateway_id: UUID,
+    ) -> None:
+        self._database = database
+        self._runtimes = runtimes
+        self._leases = leases
+        self._launcher = launcher
+        self._access = access
+        self._event_streams = event_streams
+        self._gateway_id = gateway_id
+        # How the earlier process of this gateway ended. One that stopped may have lost its database before it did.
+        self.earlier_end = endings.GATEWAY_CRASHED
+        self._internal_url: str | None = None
+        self._rounds = 0
+        self._unsure_until = 0.0
+        self._woken = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        heard = {
+            REVOKED: leases.on_revoked,
+            STOP_WANTED: self._on_stop_wanted,
+            EVENTS: event_streams.on_written,
+        }
+        self.notifications = Notifications(database.url, heard, self._on_connected)
+
+    def reached_at(self, internal_url: str | None) -> None:
+        """Tell where other gateways reach this one, which is known once it listens."""
+        self._internal_url = internal_url
+        self.wake()
+
+    def wake(self) -> None:
+        """Run the next round at once."""
+        self._woken.set()
+
+    async def start(self) -> None:
+        """End what an earlier process of this gateway left live, then go on round by round."""
+        async with self._database.connect() as connection:
+            # Before the first beat, since the last one of the earlier process tells when it was alive.
+            close = Close.DRAINING.value if self.earlier_end is endings.GATEWAY_STOPPED else _CRASHED
+            if sockets := await lease_store.end_sockets_left(connection, self._gateway_id, *close):
+                _log.warning("an earlier process left sockets open", sockets=sockets, reason=close[1])
+            await self._beat(connection)
+            left = [row.id for row in await store.live_on(connection, self._gateway_id)]
+            if left:
+                await self._end(connection, left, self.earlier_end)
+                _log.warning("an earlier process left runtimes live", runtimes=len(left), code=self.earlier_end.code)
+        streams = self._event_streams
+        works = (self._run(), self.notifications.run(), streams.look(), streams.remove_old())
+        self._tasks = [asyncio.create_task(work) for work in works]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        try:
+            await self._access.write_usage()
+            await self._leases.write_ended()
+            async with self._database.connect() as connection:
+                await store.forget_gateway(connection, self._gateway_id)
+        except Unavailable as error:
+            _log.error("the supervisor can't say goodbye to the database", error=error.message)
+
+    async def _run(self) -> None:
+        reachable = True
+        while True:
+            try:
+                await self.round()
+                if not reachable:
+                    _log.info("the database can be reached again")
+                reachable = True
+            except Unavailable as error:
+                if reachable:
+                    _log.error("the supervisor can't reach the database", error=error.message)
+                reachable = False
+                # The others could not beat either; they get the time to do so before they are judged.
+                self._unsure_until = asyncio.get_running_loop().time() + SILENT_SECONDS
+            except Exception:
+                # One bad round must not end supervision; the next one looks at everything anew.
+                _log.exception("a round of the supervisor failed")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ROUND_SECONDS):
+                    await self._woken.wait()
+            self._woken.clear()
+
+    async def round(self) -> None:
+        await self._leases.close_over()
+        await self._runtimes.write_endings()
+        await self._leases.write_ended()
+        await self._access.write_usage()
+        async with self._database.connect() as connection:
+            await self._beat(connection)
+            await self._runtimes.write_usage(connection)
+            if active := self._runtimes.take_activity():
+                await store.touch(connection, list(active))
+            # Before the rows: what has a browser now has had its row before.
+            hosted = self._runtimes.hosted()
+            rows = await store.live_on(connection, self._gateway_id)
+            lost = [row.id for row in rows if row.id not in self._runtimes.held()]
+            if lost:
+                await self._end(connection, lost, endings.LOST)
+                _log.error("runtimes without a browser are marked failed", runtimes=len(lost))
+            if asyncio.get_running_loop().time() >= self._unsure_until:
+                await self._end_forsaken(connection)
+        # A browser that can't be ended must not keep the heart from beating.
+        async with asyncio.timeout(_END_SECONDS):
+            await self._end_due(rows, hosted)
+        self._rounds += 1
+        if self._rounds % _ROUNDS_TO_SWEEP == 0:
+            await self._launcher.sweep()
+
+    async def _beat(self, connection: AsyncConnection) -> None:
+        await store.beat(connection, self._gateway_id, gateway.__version__, self._internal_url)
+
+    async def _end_forsaken(self, connection: AsyncConnection) -> None:
+        """Write the end of what silent gateways had: of runtimes at once, of sockets now and then."""
+        if forsaken := await store.of_dead_gateways(connection, SILENT_SECONDS):
+            await self._end(connection, forsaken, endings.GATEWAY_LOST)
+            _log.error("runtimes of a silent gateway are marked failed", runtimes=len(forsaken))
+        if self._rounds % _ROUNDS_TO_SWEEP == 0 or forsaken:
+            sockets = await lease_store.end_sockets_of_dead_gateways(connection, SILENT_SECONDS, *_CRASHED)
+            if sockets:
+                _log.error("sockets of a silent gateway are marked as ended", sockets=sockets)
+
+    async def _end(self, connection: AsyncConnection, runtime_ids: list[UUID], ending: Ending) -> None:
+        """Write the end of runtimes whose browser is not here."""
+        for ended in await store.end(connection, runtime_ids, *endings.outcome(ending)):
+            self._runtimes.note_ended_elsewhere(ended, ending)
+
+    def _on_connected(self) -> None:
+        self.wake()
+        self._event_streams.wake()
+
+    def _on_stop_wanted(self, gateway_id: str) -> None:
+        if gateway_id == str(self._gateway_id):
+            self.wake()
+
+    async def _end_due(self, rows: list[store.LiveRow], hosted: set[UUID]) -> None:
+        due: dict[str, list[UUID]] = defaultdict(list)
+        for row in rows:
+            if row.due is not None and row.status == "active":
+                due[row.due].append(row.id)
+        for code, runtime_ids in due.items():
+            await self._runtimes.end(runtime_ids, endings.REASONS[code])
+        rowless = self._runtimes.hosted() & hosted - {row.id for row in rows}
+        if rowless:
+            await self._runtimes.end(rowless, endings.SPACE_DELETED)

@@ -1,0 +1,167 @@
+"""Connections out of the gateway: straight to a checked address, or through a runtime's own upstream proxy.
+
+An upstream proxy is always asked for a tunnel (HTTP CONNECT, or SOCKS5), also for plain http: then what was checked is
+what is asked of it, and it has no request of a page to read in another way than we did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import socket
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from typing import Literal
+
+from gateway.egress.http_heads import end_of_answer_head
+from gateway.egress.ip_rules import Address, Host, parse_host
+
+_NEXT_ADDRESS_SECONDS = 0.25
+_HEAD_BYTES = 65536
+_STATUS = re.compile(rb"HTTP/1\.[01] +([0-9]{3})")
+
+_SOCKS_NO_USER = 0
+_SOCKS_USER = 2
+_SOCKS_REFUSALS = {2: "does not allow it", 3: "can't reach the network", 4: "can't reach the host", 5: "was refused"}
+
+
+class Unreachable(Exception):
+    """Raised when a connection can't be made; the message is for the page."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamProxy:
+    """A runtime's own proxy. `resolves_names`: it gets names as the page wrote them, not addresses."""
+
+    protocol: Literal["http", "socks5"]
+    host: str
+    port: int
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    resolves_names: bool = False
+
+    @property
+    def parsed_host(self) -> Host:
+        """Raises Refusal when it is malformed."""
+        return parse_host(f"[{self.host}]" if ":" in self.host else self.host)
+
+
+async def connect(addresses: Sequence[Address], port: int) -> socket.socket:
+    """A socket that is connected to one of the addresses, a next one being tried when one is slow or fails."""
+    loop = asyncio.get_running_loop()
+    left = list(addresses)
+    trying: set[asyncio.Task[socket.socket]] = set()
+    try:
+        while left or trying:
+            if left:
+                trying.add(loop.create_task(_connected(left.pop(0), port)))
+            done, trying = await asyncio.wait(
+                trying, timeout=_NEXT_ADDRESS_SECONDS if left else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            won = [task for task in done if task.exception() is None]
+            if won:
+                # Should two have come at once, the other one is closed below.
+                trying.update(won[1:])
+                return won[0].result()
+        raise Unreachable("The server can't be reached.")
+    finally:
+        for task in trying:
+            task.cancel()
+            task.add_done_callback(_close)
+
+
+async def _connected(address: Address, port: int) -> socket.socket:
+    family = socket.AF_INET if isinstance(address, IPv4Address) else socket.AF_INET6
+    made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        await asyncio.get_running_loop().sock_connect(made, (str(address), port))
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _close(task: asyncio.Task[socket.socket]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().close()
+
+
+async def tunnel(through: socket.socket, proxy: UpstreamProxy, host: Host, port: int) -> bytes:
+    """Have the proxy connect to the host; returns what came right behind its consent. Raises Unreachable."""
+    try:
+        if proxy.protocol == "http":
+            return await _http(through, proxy, host, port)
+        await _socks(through, proxy, host, port)
+        return b""
+    except (OSError, EOFError) as error:
+        raise Unreachable("The runtime's proxy broke the connection off.") from error
+
+
+async def _http(through: socket.socket, proxy: UpstreamProxy, host: Host, port: int) -> bytes:
+    loop = asyncio.get_running_loop()
+    authority = f"{host}:{port}" if isinstance(host, str | IPv4Address) else f"[{host}]:{port}"
+    lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
+    if proxy.username is not None:
+        pair = f"{proxy.username}:{proxy.password or ''}".encode()
+        lines.append(f"Proxy-Authorization: Basic {base64.b64encode(pair).decode()}")
+    await loop.sock_sendall(through, ("\r\n".join(lines) + "\r\n\r\n").encode())
+    answer = b""
+    while (end := end_of_answer_head(answer)) is None:
+        if len(answer) > _HEAD_BYTES:
+            raise Unreachable("The runtime's proxy does not speak HTTP/1.")
+        answer += await _some(through, _HEAD_BYTES)
+    found = _STATUS.match(answer)
+    if found is None:
+        raise Unreachable("The runtime's proxy does not speak HTTP/1.")
+    status = int(found[1])
+    if status == 407:
+        raise Unreachable("The runtime's proxy does not take its user and password.")
+    if not 200 <= status < 300:
+        raise Unreachable(f"The runtime's proxy refused the connection ({status}).")
+    return answer[end:]
+
+
+async def _socks(through: socket.socket, proxy: UpstreamProxy, host: Host, port: int) -> None:
+    """RFC 1928, with the user and password of RFC 1929."""
+    loop = asyncio.get_running_loop()
+    methods = [_SOCKS_NO_USER] if proxy.username is None else [_SOCKS_NO_USER, _SOCKS_USER]
+    await loop.sock_sendall(through, bytes((5, len(methods), *methods)))
+    version, method = await _exactly(through, 2)
+    if version != 5:
+        raise Unreachable("The runtime's proxy does not speak SOCKS5.")
+    if method == _SOCKS_USER and proxy.username is not None:
+        username, password = proxy.username.encode(), (proxy.password or "").encode()
+        pair = bytes((len(username),)) + username + bytes((len(password),)) + password
+        await loop.sock_sendall(through, b"\x01" + pair)
+        if (await _exactly(through, 2))[1] != 0:
+            raise Unreachable("The runtime's proxy does not take its user and password.")
+    elif method != _SOCKS_NO_USER:
+        raise Unreachable("The runtime's proxy wants a user and password.")
+    if isinstance(host, str):
+        target = b"\x03" + bytes((len(host),)) + host.encode()
+    else:
+        target = (b"\x01" if host.version == 4 else b"\x04") + host.packed
+    await loop.sock_sendall(through, b"\x05\x01\x00" + target + struct.pack("!H", port))
+    _, code, _, kind = await _exactly(through, 4)
+    if code != 0:
+        reason = _SOCKS_REFUSALS.get(code, f"answered {code}")
+        raise Unreachable(f"The runtime's proxy refused the connection: it {reason}.")
+    length = {1: 4, 4: 16}.get(kind)
+    await _exactly(through, (length if length is not None else (await _exactly(through, 1))[0]) + 2)
+
+
+async def _exactly(through: socket.socket, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        data += await _some(through, count - len(data))
+    return data
+
+
+async def _some(through: socket.socket, most: int) -> bytes:
+    data = await asyncio.get_running_loop().sock_recv(through, most)
+    if not data:
+        raise EOFError
+    return data

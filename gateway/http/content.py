@@ -1,0 +1,95 @@
+"""Stored bytes as an answer: whole or a range of them (RFC 9110, 14), to be kept and not to be shown.
+
+What was uploaded may be a page with a script, so nothing of it ever runs as this gateway's origin: it is an attachment,
+its type is not guessed, and should a browser show it all the same, it does so in a sandbox.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from gateway.core.errors import RangeNotSatisfiable
+
+_RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})", re.ASCII | re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is told of the bytes. `tag` is one for as long as they are the same."""
+
+    name: str
+    content_type: str
+    size: int
+    tag: str
+
+
+async def answer(request: Request, content: Content, read: Callable[[int, int], AsyncIterator[bytes]]) -> Response:
+    """The bytes that `read(start, end)` gives, as far as the request wants them.
+
+    Raises RangeNotSatisfiable, and what `read` raises before the first bytes.
+    """
+    tag = f'"{content.tag}"'
+    headers = {
+        "Content-Type": content.content_type,
+        "Content-Disposition": disposition(content.name),
+        "Accept-Ranges": "bytes",
+        "ETag": tag,
+        "Cache-Control": "private, no-cache",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+    }
+    if _names(request.headers.get("if-none-match"), tag):
+        return Response(status_code=304, headers={"ETag": tag, "Cache-Control": headers["Cache-Control"]})
+    wanted = _range(request, content.size, tag)
+    start, end = wanted or (0, content.size)
+    headers["Content-Length"] = str(end - start)
+    if wanted is not None:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{content.size}"
+    status = 200 if wanted is None else 206
+    if request.method == "HEAD" or start == end:
+        return Response(status_code=status, headers=headers)
+    chunks = read(start, end)
+    return StreamingResponse(_from(await anext(chunks), chunks), status, headers)
+
+
+async def _from(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for chunk in chunks:
+        yield chunk
+
+
+def disposition(name: str) -> str:
+    """An attachment's file name for every client (RFC 6266): plain, and as it is where that is more."""
+    plain = "".join(character if " " <= character <= "~" and character not in '"\\%' else "_" for character in name)
+    value = f'attachment; filename="{plain}"'
+    return value if plain == name else f"{value}; filename*=UTF-8''{quote(name, safe='')}"
+
+
+def _names(header: str | None, tag: str) -> bool:
+    return header is not None and (header.strip() == "*" or tag in re.findall(r'"[^"]*"', header))
+
+
+def _range(request: Request, size: int, tag: str) -> tuple[int, int] | None:
+    """From and up to which byte; None for all. One range is served; what asks for several, or can't be read, gets all,
+    and so does one that was meant for other bytes (If-Range)."""
+    match = _RANGE.fullmatch(request.headers.get("range", "").strip())
+    if match is None or match.groups() == ("", "") or request.headers.get("if-range", tag).strip() != tag:
+        return None
+    first, last = match.groups()
+    if first == "":
+        start, end = max(0, size - int(last)), size
+    else:
+        start, end = int(first), min(size, int(last) + 1) if last else size
+        if last and int(last) < start:
+            return None
+    if start >= size:
+        raise RangeNotSatisfiable(
+            f"The file has {size} bytes, and none of those that are asked for.", details={"sizeBytes": size}
+        )
+    return start, end

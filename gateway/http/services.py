@@ -1,0 +1,50 @@
+"""What the API asks: the services of the domain, put together in app.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.domain.accounts.access import Access
+from gateway.domain.accounts.rate_limits import RateLimits
+from gateway.domain.ai.connections import AiConnections
+from gateway.domain.audit import Audit
+from gateway.domain.events.run_commands import Commands
+from gateway.domain.events.service import Events
+from gateway.domain.events.streams import EventStreams
+from gateway.domain.files.artifacts import Artifacts
+from gateway.domain.files.service import Files
+from gateway.domain.leases.service import Leases
+from gateway.domain.recordings import Recordings
+from gateway.domain.runtimes.files import RuntimeFiles
+from gateway.domain.runtimes.service import Runtimes
+from gateway.domain.spaces import Spaces
+from gateway.domain.viewers import Viewers
+from gateway.http.peers import Inside
+from gateway.observer.observers import BrowserObservers
+from gateway.settings import Settings
+from gateway.store.database import Database
+from gateway.tunnel.large_commands import LargeCommands
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    settings: Settings
+    database: Database
+    audit: Audit
+    access: Access
+    rate_limits: RateLimits
+    ai_connections: AiConnections
+    spaces: Spaces
+    runtimes: Runtimes
+    leases: Leases
+    large_commands: LargeCommands
+    inside: Inside
+    events: Events
+    event_streams: EventStreams
+    commands: Commands
+    observers: BrowserObservers
+    files: Files
+    artifacts: Artifacts
+    runtime_files: RuntimeFiles
+    viewers: Viewers
+    recordings: Recordings

@@ -1,0 +1,292 @@
+"""A websocket toward a browser, or toward the gateway that hosts it: opened here, and then given to a tunnel.
+
+Toward Chrome: `Host` is the address itself, there is no `Origin` and no extension. Chrome takes nothing else from
+outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import fcntl
+import os
+import ssl
+import termios
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Protocol, cast
+from urllib.parse import urlsplit
+
+from websockets.utils import accept_key
+
+from gateway.core.errors import GatewayError, NotFound, Unavailable, host_unavailable
+from gateway.tunnel.frames import Buffer, close_frame
+
+_LARGEST_HEAD = 16 * 1024
+_LARGEST_BODY = 64 * 1024
+# In which a browser must have taken what was written to it before its socket was left.
+_LEAVE_SECONDS = 5.0
+
+
+class Receiver(Protocol):
+    """What gets the bytes of an open upstream; all methods are called in the event loop."""
+
+    def from_browser(self, data: bytes) -> None: ...
+
+    def browser_lost(self) -> None: ...
+
+    def browser_full(self) -> None:
+        """Stop writing until `browser_drained`."""
+
+    def browser_drained(self) -> None: ...
+
+
+class Refused(Exception):
+    """Raised when the gateway that hosts a browser refuses the attach: its answer, for the client as it is."""
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        super().__init__(status)
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+class Upstream(asyncio.BaseProtocol):
+    """One socket toward a browser. Until `deliver` is called nothing is read beyond what came with the handshake."""
+
+    __slots__ = ("_early", "_expected", "_head", "_opened", "_receiver", "_request", "_transport", "data_received")
+
+    def __init__(self, request: bytes, expected: str) -> None:
+        # Its receiver's own, once there is one: what a browser says goes through as few hands as can be.
+        self.data_received: Callable[[bytes], None] = self._shake_hands
+        self._request = request
+        self._expected = expected
+        self._transport: asyncio.Transport | None = None
+        self._opened: asyncio.Future[None] | None = asyncio.get_running_loop().create_future()
+        self._head = b""
+        self._early = b""
+        self._receiver: Receiver | None = None
+
+    # The handshake
+
+    async def opened(self) -> None:
+        """Return once the handshake is done; raises Refused for an answer that is not 101, OSError for none."""
+        assert self._opened is not None
+        await self._opened
+        self._opened = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(self._request)
+
+    def _shake_hands(self, data: bytes) -> None:
+        if self._opened is None or self._opened.done():
+            self._early += data
+        else:
+            self._head += data
+            self._read_head()
+
+    def _read_head(self) -> None:
+        assert self._opened is not None
+        head, found, rest = self._head.partition(b"\r\n\r\n")
+        if not found:
+            if len(self._head) > _LARGEST_HEAD:
+                self._opened.set_exception(OSError("its answer has no end"))
+            return
+        try:
+            status, headers = _parsed(head)
+        except ValueError:
+            self._opened.set_exception(OSError("its answer is not HTTP"))
+            return
+        if status != 101:
+            length = headers.get("content-length", "0")
+            if not length.isdecimal() or int(length) > _LARGEST_BODY:
+                self._opened.set_exception(OSError("its refusal has a body without a sensible length"))
+            elif len(rest) >= int(length):
+                self._opened.set_exception(Refused(status, headers, rest[: int(length)]))
+        elif headers.get("sec-websocket-accept") != self._expected:
+            self._opened.set_exception(OSError("its answer does not fit the handshake"))
+        else:
+            self._head = b""
+            self._early = rest
+            # Its backpressure begins now: what it sends waits in the kernel until somebody takes it.
+            assert self._transport is not None
+            self._transport.pause_reading()
+            self._opened.set_result(None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._opened is not None and not self._opened.done():
+            self._opened.set_exception(error or OSError("it closed the connection"))
+        self._transport = None
+        if self._receiver is not None:
+            self._receiver.browser_lost()
+
+    def pause_writing(self) -> None:
+        if self._receiver is not None:
+            self._receiver.browser_full()
+
+    def resume_writing(self) -> None:
+        if self._receiver is not None:
+            self._receiver.browser_drained()
+
+    # The tunnel's side
+
+    def deliver(self, receiver: Receiver) -> None:
+        """From here on everything goes to `receiver`, beginning with what came already."""
+        self._receiver = receiver
+        if self._transport is None:
+            receiver.browser_lost()
+            return
+        self.data_received = receiver.from_browser
+        # The loop keeps the method that it found, and looks for it anew.
+        self._transport.set_protocol(self)
+        self._transport.resume_reading()
+        if self._early:
+            early, self._early = self._early, b""
+            receiver.from_browser(early)
+
+    def write(self, buffers: Sequence[Buffer]) -> None:
+        if self._transport is None:
+            return
+        if len(buffers) == 1:
+            self._transport.write(buffers[0])
+        else:
+            self._transport.writelines(buffers)
+
+    def pause_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def eof_received(self) -> None:
+        """A browser that says no more is gone; the connection is closed."""
+
+    def _forget(self) -> None:
+        self._receiver = None
+        self.data_received = _unheard
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.set_protocol(self)
+
+    def unread(self) -> int:
+        """Bytes that the kernel holds of what the browser has sent."""
+        if self._transport is None or self._transport.get_extra_info("ssl_object") is not None:
+            return 0
+        return _held(self._transport, termios.FIONREAD)
+
+    def leave(self, code: int = 1000, reason: str = "") -> None:
+        """Say goodbye; whatever comes from here on is for nobody."""
+        self._forget()
+        if self._transport is not None:
+            self._transport.write(close_frame(code, reason, masked=True))
+            self._transport.close()
+            # A browser that stands still may not keep what it does not take.
+            asyncio.get_running_loop().call_later(_LEAVE_SECONDS, self.abort)
+
+    def abort(self) -> None:
+        self._forget()
+        if self._transport is not None:
+            self._transport.abort()
+
+
+async def open_upstream(url: str, *, headers: dict[str, str] | None = None) -> Upstream:
+    """An open socket to a `ws://` or `wss://` address, whose early bytes wait for `Upstream.deliver`.
+
+    Raises Unavailable (503) when there is none, NotFound (404) when the browser has no such target, and Refused with
+    the answer of another gateway, which is asked with `headers`. The caller bounds the time.
+    """
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    secure = parts.scheme == "wss"
+    key = base64.b64encode(os.urandom(16)).decode()
+    lines = [
+        f"GET {parts.path or '/'} HTTP/1.1",
+        f"Host: {parts.netloc}",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        f"Sec-WebSocket-Key: {key}",
+        "Sec-WebSocket-Version: 13",
+        *(f"{name}: {value}" for name, value in (headers or {}).items()),
+    ]
+    request = "\r\n".join([*lines, "", ""]).encode("latin-1")
+    upstream: Upstream | None = None
+    try:
+        _, upstream = await asyncio.get_running_loop().create_connection(
+            lambda: Upstream(request, accept_key(key)),
+            parts.hostname,
+            parts.port or (443 if secure else 80),
+            ssl=_tls() if secure else None,
+        )
+        await upstream.opened()
+    except OSError as error:
+        _abort(upstream)
+        raise unreachable() if headers is None else host_unreachable() from error
+    except Refused:
+        _abort(upstream)
+        if headers is None:
+            # Chrome upgrades every address that it has named itself.
+            raise no_such_target() from None
+        raise
+    except BaseException:
+        _abort(upstream)
+        raise
+    return upstream
+
+
+def untaken(transport: asyncio.Transport) -> int:
+    """Bytes written to a connection that the other side's kernel does not have yet."""
+    return transport.get_write_buffer_size() + _held(transport, termios.TIOCOUTQ)
+
+
+def _held(transport: asyncio.Transport, which: int) -> int:
+    """What the kernel holds of a connection, either way."""
+    held = bytearray(4)
+    # A socket that is closing has no descriptor any more.
+    with contextlib.suppress(OSError, ValueError):
+        fcntl.ioctl(transport.get_extra_info("socket").fileno(), which, held)
+    return int.from_bytes(held, "little")
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    # Once: it reads certificates from the disk.
+    return ssl.create_default_context()
+
+
+def _unheard(data: bytes) -> None:
+    """What a browser says that was left already."""
+
+
+def unreachable() -> GatewayError:
+    return Unavailable("The browser of this lease can't be reached.", "browser.unreachable", retry_after=1)
+
+
+def host_unreachable() -> GatewayError:
+    return host_unavailable("lease")
+
+
+def no_such_target() -> GatewayError:
+    return NotFound("The browser has no such target (any more); json/list has those that are.", "target.not_found")
+
+
+def _abort(upstream: Upstream | None) -> None:
+    if upstream is not None:
+        upstream.abort()
+
+
+def _parsed(head: bytes) -> tuple[int, dict[str, str]]:
+    """Status and headers, with names in lower case, of an answer's head. Raises ValueError."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    version, status, *_ = first.split(" ", 2)
+    if not version.startswith("HTTP/1."):
+        raise ValueError(version)
+    headers = {}
+    for line in lines:
+        name, separator, value = line.partition(":")
+        if not separator:
+            raise ValueError(line)
+        headers[name.strip().lower()] = value.strip()
+    return int(status), headers

@@ -1,0 +1,179 @@
+"""What is noted of a client's socket: the names of its commands, never their parameters; and what it has attached to.
+
+Commands name a session, and only the browser says which page that is, in `Target.attachedToTarget`, the one event of
+the browser's that is looked at on its way to the client (frames.py).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from gateway.domain.events.service import Level
+from gateway.domain.runtimes.observation import Observed
+from gateway.tunnel.known_commands import KNOWN
+
+# Commands that do something to a page, to what it keeps, or to the browser, or that take secrets out of it. Libraries
+# look at pages by Runtime.callFunctionOn, many times for each action, which is recorded at the level `full` alone.
+_ACTING = """
+    Browser.cancelDownload Browser.grantPermissions Browser.resetPermissions Browser.setContentsSize
+    Browser.setDownloadBehavior Browser.setPermission Browser.setWindowBounds
+    CacheStorage.deleteCache CacheStorage.deleteEntry
+    DOM.setFileInputFiles
+    DOMStorage.clear DOMStorage.removeDOMStorageItem DOMStorage.setDOMStorageItem
+    Debugger.evaluateOnCallFrame Debugger.setScriptSource
+    DeviceAccess.cancelPrompt DeviceAccess.selectPrompt
+    FedCm.clickDialogButton FedCm.dismissDialog FedCm.openUrl FedCm.selectAccount
+    Fetch.continueWithAuth Fetch.disable Fetch.enable Fetch.failRequest Fetch.fulfillRequest
+    IndexedDB.clearObjectStore IndexedDB.deleteDatabase IndexedDB.deleteObjectStoreEntries
+    Input.dispatchDragEvent Input.dispatchKeyEvent Input.dispatchMouseEvent Input.dispatchTouchEvent
+    Input.emulateTouchFromMouseEvent Input.imeSetComposition Input.insertText Input.synthesizePinchGesture
+    Input.synthesizeScrollGesture Input.synthesizeTapGesture
+    Network.clearBrowserCache Network.clearBrowserCookies Network.deleteCookies Network.emulateNetworkConditions
+    Network.emulateNetworkConditionsByRule Network.getAllCookies Network.getCookies Network.loadNetworkResource
+    Network.overrideNetworkState Network.replayXHR Network.setBlockedURLs Network.setBypassServiceWorker
+    Network.setCacheDisabled Network.setCookie Network.setCookies Network.setExtraHTTPHeaders
+    Network.setUserAgentOverride
+    Page.addScriptToEvaluateOnLoad Page.addScriptToEvaluateOnNewDocument Page.bringToFront Page.captureScreenshot
+    Page.captureSnapshot Page.close Page.crash Page.deleteCookie Page.handleJavaScriptDialog Page.navigate
+    Page.navigateToHistoryEntry Page.printToPDF Page.reload Page.resetNavigationHistory Page.setBypassCSP
+    Page.setDeviceMetricsOverride Page.setDocumentContent Page.setDownloadBehavior Page.setGeolocationOverride
+    Page.setTouchEmulationEnabled Page.setWebLifecycleState Page.startScreenRecording Page.startScreencast
+    Page.stopLoading Page.stopScreenRecording Page.stopScreencast
+    Runtime.evaluate Runtime.terminateExecution
+    Security.setIgnoreCertificateErrors Security.setOverrideCertificateErrors
+    ServiceWorker.deliverPushMessage ServiceWorker.stopAllWorkers ServiceWorker.unregister
+    Storage.clearCookies Storage.clearDataForOrigin Storage.clearDataForStorageKey Storage.clearTrustTokens
+    Storage.deleteStorageBucket Storage.getCookies Storage.overrideQuotaForOrigin Storage.setCookies
+    Target.activateTarget Target.closeTarget Target.createBrowserContext Target.createTarget
+    Target.disposeBrowserContext
+    Tracing.start
+    WebAuthn.addCredential WebAuthn.addVirtualAuthenticator WebAuthn.clearCredentials WebAuthn.getCredentials
+    WebAuthn.removeCredential WebAuthn.removeVirtualAuthenticator
+"""
+ACTING = frozenset(_ACTING.split()) | {
+    method
+    for method in KNOWN
+    if method.startswith("Emulation.") and method.partition(".")[2].startswith(("set", "clear", "add", "remove"))
+}
+
+# Commands that tell of sessions, whatever is recorded.
+_OF_SESSIONS = frozenset({"Page.enable", "Page.disable", "Target.detachFromTarget"})
+# Commands that say in which page a client works, whatever is recorded.
+_OF_WORK = frozenset(method for method in KNOWN if method.startswith("Input.")) | {
+    "DOM.setFileInputFiles",
+    "Page.bringToFront",
+    "Page.navigate",
+    "Page.navigateToHistoryEntry",
+    "Page.reload",
+    "Target.activateTarget",
+}
+# Heard whatever is recorded: what becomes of downloads is known to those that keep them.
+_DOWNLOADS = "Browser.setDownloadBehavior"
+_ALWAYS = _OF_SESSIONS | _OF_WORK | {_DOWNLOADS}
+# Sessions whose pages are kept in mind; which page one beyond it is of is not known.
+_MOST_SESSIONS = 4096
+_METHOD = re.compile(r"[A-Za-z]{1,40}\.[A-Za-z]{1,80}")
+_RULE = re.compile(r"\(([a-z_.]{1,80})\)")
+# As Chromium makes them; a client may say anything.
+_SESSION = re.compile(r"[0-9A-F]{1,64}")
+
+
+_OF_INTEREST = {
+    Level.OFF: _ALWAYS,
+    Level.LIFECYCLE: _ALWAYS,
+    Level.STANDARD: ACTING | _ALWAYS,
+    # All.
+    Level.FULL: None,
+}
+
+
+class SocketRecord:
+    """Of one socket of a client; `page_id` when it is a page's own."""
+
+    __slots__ = ("_clients", "_connection_id", "_dialogs", "_download_wishes", "_of_interest", "_pages", "_record")
+
+    def __init__(self, observed: Observed, connection_id: UUID, page_id: str | None) -> None:
+        self._record = observed.bounded
+        self._clients = observed.clients
+        self._download_wishes = observed.download_wishes
+        self._connection_id = connection_id
+        # Session -> its page, none where it is the browser's.
+        self._pages: dict[str, str | None] = {"": page_id}
+        # Sessions that hear of dialogs.
+        self._dialogs: set[str] = set()
+        # What is looked at further; None is all.
+        self._of_interest = _OF_INTEREST[observed.record.level]
+        observed.clients.add(self)
+
+    def close(self) -> None:
+        self._clients.discard(self)
+
+    def attached(self, event: bytes) -> None:
+        """A `Target.attachedToTarget` on its way to the client."""
+        match orjson.loads(event):
+            case {"params": {"sessionId": str(session), "targetInfo": {"targetId": str(page), "type": "page"}}}:
+                self._pages[session] = page
+            case {"params": {"sessionId": str(session)}, "sessionId": str(parent)}:
+                # What is within a page is of that page.
+                self._pages[session] = self._pages.get(parent)
+            case {"params": {"sessionId": str(session)}}:
+                self._pages[session] = self._pages[""]
+        if len(self._pages) > _MOST_SESSIONS:
+            del self._pages[next(session for session in self._pages if session)]
+
+    def handles_dialogs_of(self, page_id: str) -> bool:
+        """Whether the client hears of a page's dialogs, which then wait for it. A session that is not known may be of
+        any page."""
+        return any(self._pages.get(session, page_id) == page_id for session in self._dialogs)
+
+    def command(self, message: dict[str, Any], refused: str | None) -> None:
+        """A command that was forwarded, or refused with these words."""
+        method = message["method"]
+        of_interest = self._of_interest
+        if refused is None and of_interest is not None and method not in of_interest:
+            return
+        session = message.get("sessionId", "")
+        if refused is None:
+            if method in _OF_SESSIONS:
+                self._of_sessions(method, session, message)
+                if of_interest is not None:
+                    return
+            elif method == _DOWNLOADS:
+                self._download_wishes.heard(message.get("params", {}))
+            elif method in _OF_WORK:
+                self._works(method, session, message)
+        self._note(method, session, refused)
+
+    def _works(self, method: str, session: str, message: dict[str, Any]) -> None:
+        page = self._pages.get(session)
+        if method == "Target.activateTarget":
+            page = message.get("params", {}).get("targetId")
+        if isinstance(page, str):
+            self._clients.work_in(page)
+
+    def _note(self, method: str, session: str, refused: str | None) -> None:
+        # What a client made up may have anything in it.
+        data = {"method": method if method in KNOWN or _METHOD.fullmatch(method) else "unknown"}
+        if _SESSION.fullmatch(session):
+            data["sessionId"] = session
+        type_ = "connection.command.forwarded"
+        if refused is not None:
+            type_ = "connection.command.refused"
+            rule = _RULE.search(refused)
+            data["rule"] = rule[1] if rule is not None else "policy"
+        self._record.note(type_, data, page_id=self._pages.get(session), connection_id=self._connection_id)
+
+    def _of_sessions(self, method: str, session: str, message: dict[str, Any]) -> None:
+        if method == "Page.enable":
+            self._dialogs.add(session)
+        elif method == "Page.disable":
+            self._dialogs.discard(session)
+        else:
+            left = message.get("params", {}).get("sessionId")
+            if isinstance(left, str):
+                self._dialogs.discard(left)
+                self._pages.pop(left, None)

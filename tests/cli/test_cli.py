@@ -1,0 +1,506 @@
+"""The command line: what each command does, what it refuses in words, and that no secret gets where others can read."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import httpx
+import psutil
+import pytest
+from sqlalchemy import text
+
+from gateway import __version__, settings
+from gateway.cli.main import main
+from gateway.crypto.keyring import KeyRing
+from gateway.crypto.tokens import API_KEY
+from gateway.store import schema
+from gateway.store.database import Database
+from gateway.telemetry import logs
+from tests.support.gateway_process import (
+    ROOT,
+    START_SECONDS,
+    GatewayProcess,
+    _end_with_parent,
+    _environment,
+    temporary_data_dir,
+)
+from tests.support.remote import Remote, ask
+
+MASTER_KEY = base64.b64encode(os.urandom(32)).decode()
+PASSWORD = "hunter2-and-a-half"
+COMMANDS = [
+    *("up", "serve", "migrate", "doctor", "keys create", "keys list", "keys revoke", "secrets rotate"),
+    *("audit verify", "audit export"),
+]
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def sentence(self) -> str:
+        """What it was refused with: one sentence, and no traceback."""
+        assert self.code == 1, self
+        assert "Traceback" not in self.err
+        (line,) = [line for line in self.err.splitlines() if line.startswith("gateway: ")]
+        return line.removeprefix("gateway: ")
+
+
+class Cli:
+    """Runs a command in this process, in a thread since it has a loop of its own, with nothing in the environment
+    but what a test puts there."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._capsys = capsys
+        self._monkeypatch = monkeypatch
+
+    async def __call__(self, *arguments: str, **environment: str) -> Done:
+        for name in [name for name in os.environ if name.startswith("GATEWAY_")]:
+            self._monkeypatch.delenv(name)
+        for name, value in environment.items():
+            self._monkeypatch.setenv(name, value)
+        self._capsys.readouterr()
+        try:
+            code = await asyncio.to_thread(main, list(arguments))
+        except SystemExit as exit_:  # argparse's own way out
+            code = exit_.code if isinstance(exit_.code, int) else 1
+        out, err = self._capsys.readouterr()
+        return Done(code, out, err)
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
+    yield Cli(capsys, monkeypatch)
+    logs.configure("debug", "json")  # as the whole session has it
+
+
+@pytest.fixture
+def production(database_url: str, tmp_path: Path) -> dict[str, str]:
+    """The environment of a production gateway."""
+    return {
+        "GATEWAY_DATABASE_URL": database_url,
+        "GATEWAY_MASTER_KEYS": f"main:{MASTER_KEY}",
+        "GATEWAY_DATA_DIR": str(tmp_path),
+    }
+
+
+# Help and usage
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_each_command_lists_every_option_in_its_help(cli: Cli, command: str) -> None:
+    done = await cli(*command.split(), "--help")
+    assert (done.code, done.err) == (0, "")
+    flat = re.sub(r"\s+", " ", done.out)
+    for name, field in settings.options().items():
+        assert settings.variable(name) in flat
+        assert (settings.flag(name) + " " in flat) is not settings.is_secret(field)
+
+
+async def test_the_help_of_all_names_every_command(cli: Cli) -> None:
+    done = await cli("--help")
+    assert done.code == 0
+    for command in {command.split()[0] for command in COMMANDS}:
+        assert re.search(rf"^\s+{command}\s", done.out, re.MULTILINE)
+    assert (await cli("--version")).out.strip() == __version__
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [],
+        ["serv"],
+        ["up", "--prot", "1"],
+        ["keys"],
+        ["keys", "revoke"],
+        ["keys", "create", "--subaccount", "x"],
+        ["keys", "create", "--expires-at", "tomorrow"],
+        ["keys", "create", "--expires-at", "2027-01-31T00:00:00"],
+        ["keys", "create", "--expires-at", "2001-01-31T00:00:00Z"],
+        ["serve", "--database-url", "postgresql://x"],
+        ["serve", "--master-keys", "main:x"],
+        ["audit"],
+        ["audit", "verify", "--pinned", "12"],
+        ["audit", "verify", "--after", f"1:{'0' * 63}"],
+        ["audit", "export", "--since", "2027-01-31T00:00:00"],
+        ["audit", "export", "--organization", "x"],
+    ],
+    ids=" ".join,
+)
+async def test_wrong_usage_is_2_with_the_right_one(cli: Cli, wrong: list[str]) -> None:
+    done = await cli(*wrong)
+    assert done.code == 2
+    assert done.out == ""
+    assert "usage: gateway" in done.err
+
+
+# Options
+
+
+async def test_an_option_that_is_wrong_is_told_with_all_others_that_are(cli: Cli) -> None:
+    sentence = (
+        await cli("migrate", GATEWAY_PORT="eighty", GATEWAY_MAX_RUNTIMES="0", GATEWAY_LOG_LEVEL="loud")
+    ).sentence
+    for variable in ("GATEWAY_PORT", "GATEWAY_MAX_RUNTIMES", "GATEWAY_LOG_LEVEL"):
+        assert variable in sentence
+
+
+async def test_an_unknown_variable_is_warned_of_with_the_nearest_one(cli: Cli, production: dict[str, str]) -> None:
+    done = await cli("migrate", **production, GATEWAY_PROT="1", GATEWAY_MASTER_KEY=MASTER_KEY)
+    assert done.code == 0
+    assert "Warning: GATEWAY_PROT is no option of the gateway; the nearest one is GATEWAY_PORT." in done.err
+    assert "GATEWAY_MASTER_KEYS" in done.err
+    assert MASTER_KEY not in done.err
+
+
+async def test_what_kubernetes_sets_for_a_service_called_gateway_is_harmless(
+    cli: Cli, production: dict[str, str]
+) -> None:
+    done = await cli(
+        "migrate",
+        **production,
+        GATEWAY_PORT="tcp://10.96.0.10:8787",
+        GATEWAY_SERVICE_HOST="10.96.0.10",
+        GATEWAY_SERVICE_PORT_HTTP="8787",
+        GATEWAY_PORT_8787_TCP_ADDR="10.96.0.10",
+    )
+    assert done.code == 0
+    (warning,) = done.err.splitlines()
+    assert "GATEWAY_PORT=tcp://10.96.0.10:8787" in warning
+
+
+# Migrating
+
+
+async def test_migrate_says_from_where_to_where(cli: Cli, production: dict[str, str], database: Database) -> None:
+    done = await cli("migrate", **production)
+    assert (done.code, done.out) == (0, f"The database is at {schema.head()} already.\n")
+    async with database.begin() as connection:
+        await connection.execute(text("DROP SCHEMA public CASCADE"))
+        await connection.execute(text("CREATE SCHEMA public"))
+    done = await cli("migrate", **production)
+    assert (done.code, done.out) == (0, f"Migrated the database from nothing to {schema.head()}.\n")
+
+
+async def test_a_database_of_a_newer_gateway_is_left_alone(
+    cli: Cli, production: dict[str, str], database: Database
+) -> None:
+    async with database.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    for command in (["migrate"], ["keys", "list"]):
+        sentence = (await cli(*command, **production)).sentence
+        assert "9999" in sentence
+        assert "newer gateway" in sentence
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://postgres:{password}@127.0.0.1:1/gateway",
+        "postgresql://postgres:{password}@/gateway?host=/nowhere",
+        "mysql://root:{password}@localhost/gateway",
+    ],
+)
+async def test_a_database_that_cannot_be_used_is_told_without_its_password(
+    cli: Cli, production: dict[str, str], url: str
+) -> None:
+    done = await cli("migrate", **production | {"GATEWAY_DATABASE_URL": url.format(password=PASSWORD)})
+    assert "GATEWAY_DATABASE_URL" in done.sentence
+    assert PASSWORD not in done.out + done.err
+
+
+# Keys
+
+
+async def test_a_key_is_shown_once_and_listed_and_revoked_without_it(cli: Cli, production: dict[str, str]) -> None:
+    created = await cli(
+        "keys", "create", "--name", "for the tests", "--expires-at", "2127-01-31T00:00:00Z", **production
+    )
+    assert created.code == 0
+    # Standard output has the key alone, so that a script can take it from there.
+    secret = created.out.removesuffix("\n")
+    assert API_KEY.fullmatch(secret)
+    (key_id,) = re.findall(r"Key ([0-9a-f-]{36}), shown this once:", created.err)
+    prefix = secret[:18]
+
+    listed = await cli("keys", "list", **production)
+    assert [line for line in listed.out.splitlines() if key_id in line and prefix in line and "for the tests" in line]
+    assert "active" in listed.out
+
+    revoked = await cli("keys", "revoke", prefix, **production)
+    assert revoked.code == 0
+    assert key_id in revoked.out
+    assert "revoked" in (await cli("keys", "list", **production)).out
+    assert (await cli("keys", "revoke", key_id, **production)).code == 0
+    for done in (listed, revoked):
+        assert secret[19:] not in done.out + done.err
+
+
+async def test_a_key_that_is_not_there_can_not_be_revoked(cli: Cli, production: dict[str, str]) -> None:
+    for unknown in (str(uuid4()), "bctrl_AAAAAAAAAAAA", "x"):
+        assert unknown in (await cli("keys", "revoke", unknown, **production)).sentence
+    unknown = str(uuid4())
+    assert unknown in (await cli("keys", "create", "--subaccount", unknown, **production)).sentence
+
+
+@pytest.mark.parametrize("command", ["keys create", "keys list", "secrets rotate"])
+async def test_without_the_gateways_own_master_key_no_other_one_is_made(
+    cli: Cli, production: dict[str, str], tmp_path: Path, command: str
+) -> None:
+    del production["GATEWAY_MASTER_KEYS"]
+    assert "master key" in (await cli(*command.split(), **production)).sentence
+    assert not (tmp_path / "master-keys").exists()
+
+
+async def test_with_another_master_key_than_the_gateways_nothing_is_written(
+    cli: Cli, production: dict[str, str]
+) -> None:
+    assert (await cli("keys", "create", **production)).code == 0
+    other = {"GATEWAY_MASTER_KEYS": f"other:{base64.b64encode(os.urandom(32)).decode()}"}
+    assert "'main'" in (await cli("keys", "create", **production | other)).sentence
+
+
+# Rotation (tests/domain/test_secrets.py has the rest)
+
+
+async def test_a_rotation_by_variables_says_when_the_old_key_may_go(cli: Cli, production: dict[str, str]) -> None:
+    assert (await cli("keys", "create", **production)).code == 0  # Makes the pepper, which is a secret too.
+    both = {"GATEWAY_MASTER_KEYS": f"next:{base64.b64encode(os.urandom(32)).decode()},main:{MASTER_KEY}"}
+    done = await cli("secrets", "rotate", **production | both)
+    assert done.code == 0
+    assert "All 1 secrets are under master key 'next'." in done.out
+    assert "No secret needs 'main' any more." in done.out
+    refused = await cli("secrets", "rotate", "--new-key", "third", **production | both)
+    assert "master key file" in refused.sentence
+
+
+async def test_a_new_master_key_goes_to_the_top_of_its_file(
+    cli: Cli, production: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "master-keys"
+    file.write_text(f"main:{MASTER_KEY}\n")
+    file.chmod(0o600)
+    del production["GATEWAY_MASTER_KEYS"]
+    assert (await cli("keys", "create", **production)).code == 0
+    done = await cli("secrets", "rotate", "--new-key", "second", **production)
+    assert done.code == 0
+    assert "All 1 secrets are under master key 'second'." in done.out
+    assert KeyRing.parse(file.read_text()).key_ids == ["second", "main"]
+    assert file.stat().st_mode & 0o777 == 0o600
+    before = file.read_text()
+    assert "'second'" in (await cli("secrets", "rotate", "--new-key", "second", **production)).sentence
+    assert file.read_text() == before
+    assert names_like(file) == ["master-keys"]
+
+
+def names_like(file: Path) -> list[str]:
+    return [path.name for path in file.parent.glob(f"{file.name}*")]
+
+
+# Serving
+
+
+async def test_serve_demands_a_database(cli: Cli, production: dict[str, str]) -> None:
+    del production["GATEWAY_DATABASE_URL"]
+    assert "GATEWAY_DATABASE_URL" in (await cli("serve", **production)).sentence
+
+
+async def test_serve_demands_master_keys(cli: Cli, production: dict[str, str], tmp_path: Path) -> None:
+    del production["GATEWAY_MASTER_KEYS"]
+    assert "GATEWAY_MASTER_KEYS" in (await cli("serve", **production)).sentence
+    # Also where `up` once left one: production says which keys it has.
+    assert not (tmp_path / "master-keys").exists()
+
+
+def serve(production: dict[str, str], *flags: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "gateway", "serve", *flags],
+        cwd=ROOT,
+        env=_environment(production | environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=_end_with_parent,
+    )
+
+
+async def test_serve_refuses_a_database_that_is_behind(production: dict[str, str], database: Database) -> None:
+    async with database.begin() as connection:
+        await connection.execute(text("DROP SCHEMA public CASCADE"))
+        await connection.execute(text("CREATE SCHEMA public"))
+    with temporary_data_dir() as data_dir:
+        process = serve(production | {"GATEWAY_DATA_DIR": str(data_dir)})
+        out, _ = await asyncio.to_thread(process.communicate, timeout=START_SECONDS)
+    assert process.returncode == 1
+    assert "gateway: The database has no tables yet; run `gateway migrate`." in out
+    assert "Listening" not in out
+
+
+async def test_serve_serves_and_a_flag_beats_its_variable(cli: Cli, production: dict[str, str]) -> None:
+    # A key that is made beside it is good at once.
+    created = await cli("keys", "create", **production)
+    with temporary_data_dir() as data_dir:
+        process = serve(
+            production | {"GATEWAY_DATA_DIR": str(data_dir)},
+            *("--port", "0", "--region", "by-flag", "--host", "127.0.0.1"),
+            GATEWAY_REGION="by-variable",
+            GATEWAY_PORT="tcp://10.96.0.10:8787",
+            GATEWAY_WARM_BROWSERS="0",
+        )
+        with GatewayProcess(process, data_dir) as gateway:
+            listening = gateway.wait_for_output(re.compile(r"Listening on (http://\S+)"), START_SECONDS)
+            (data_dir / "api-key").write_text(created.out)
+            gateway.base_url = listening.group(1)
+            async with Remote(gateway) as remote:
+                space = await remote.post("/v1/spaces", {})
+                assert space["region"] == "by-flag"
+            assert "First API key" not in gateway.log
+            assert gateway.terminate() == 0
+
+
+# The first start of all
+
+
+@pytest.fixture(scope="module")
+def first_start() -> Iterator[GatewayProcess]:
+    """A gateway whose secrets came by its environment, with its own database and a browser."""
+    with (
+        temporary_data_dir() as data_dir,
+        GatewayProcess.start(data_dir, GATEWAY_MASTER_KEYS=f"main:{MASTER_KEY}") as gateway,
+    ):
+        yield gateway
+
+
+def test_the_first_start_shows_a_key_and_keeps_it_private(first_start: GatewayProcess) -> None:
+    file = first_start.data_dir / "api-key"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert API_KEY.fullmatch(first_start.api_key)
+    line = f"First API key, shown this once (also in {file}): {first_start.api_key}"
+    first_start.wait_for_output(re.compile(f"^{re.escape(line)}$"), 10)
+    assert first_start.log.count(first_start.api_key) == 1
+    answer = httpx.get(f"{first_start.base_url}/v1/auth/whoami", headers=first_start.headers, trust_env=False)
+    assert answer.status_code == 200
+
+
+def test_the_first_start_says_in_words_what_it_uses(first_start: GatewayProcess) -> None:
+    for line in (
+        rf"^Listening on {re.escape(first_start.base_url)}$",
+        r"^Browser: .*\d+\.\d+\.\d+\.\d+ \(/.+\)$",
+        rf"^Database: its own PostgreSQL in {re.escape(str(first_start.data_dir))}/postgres$",
+        rf"^API docs: {re.escape(first_start.base_url)}/docs$",
+    ):
+        assert re.search(line, first_start.log, re.MULTILINE), line
+
+
+def test_what_it_keeps_is_readable_for_its_owner_alone(first_start: GatewayProcess) -> None:
+    for path in first_start.data_dir.iterdir():
+        if path.is_file() and path.name not in ("lock", "gateway-id", "postgres.lock"):
+            assert path.stat().st_mode & 0o077 == 0, path
+
+
+async def test_no_secret_is_in_the_command_line_or_environment_of_what_it_starts(first_start: GatewayProcess) -> None:
+    async with Remote(first_start) as remote:
+        socket = await remote.attach(await remote.runtime())
+        await ask(socket, "Browser.getVersion")
+        names = set()
+        for process in first_start.descendants():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                names.add(process.name())
+                seen = [" ".join(process.cmdline()), raw_environment(process.pid)]
+                for secret in (MASTER_KEY, first_start.api_key, first_start.api_key[19:]):
+                    assert not any(secret in text for text in seen), process
+                assert "GATEWAY_" not in seen[1].replace("GATEWAY_CHROMIUM", "").replace("GATEWAY_LOG_LEVEL", ""), (
+                    process
+                )
+        await remote.clear()
+    # Else they were not looked at.
+    for kind in ("postgres", "node", "launch", "chrom"):
+        assert any(kind in name.lower() for name in names), names
+
+
+def raw_environment(pid: int) -> str:
+    return Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+
+
+async def test_further_commands_work_beside_a_running_gateway(first_start: GatewayProcess) -> None:
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "gateway", *arguments, "--data-dir", str(first_start.data_dir)],
+            cwd=ROOT,
+            env=_environment({"GATEWAY_MASTER_KEYS": f"main:{MASTER_KEY}"}),
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+        )
+
+    made = await asyncio.to_thread(command, "keys", "create")
+    headers = {"Authorization": f"Bearer {made.stdout.strip()}"}
+    async with httpx.AsyncClient(base_url=first_start.base_url, trust_env=False) as api:
+        assert (await api.get("/v1/auth/whoami", headers=headers)).status_code == 200
+        assert (await api.get("/readyz")).status_code == 200
+
+
+async def test_a_second_gateway_on_one_data_directory_is_refused_and_the_first_goes_on(
+    first_start: GatewayProcess,
+) -> None:
+    done = await asyncio.to_thread(gateway_up, first_start.data_dir, "--port", "0")
+    assert "Another gateway uses the data directory" in done.sentence
+    assert "GATEWAY_DATA_DIR" in done.sentence
+    assert "Listening" not in done.out
+    async with httpx.AsyncClient(base_url=first_start.base_url, trust_env=False) as api:
+        assert (await api.get("/readyz")).status_code == 200
+
+
+def test_a_port_that_is_taken_is_refused_in_words(production: dict[str, str]) -> None:
+    with temporary_data_dir() as data_dir:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            done = gateway_up(data_dir, "--port", str(port), **production)
+        assert f"127.0.0.1:{port}" in done.sentence
+        assert "GATEWAY_PORT" in done.sentence
+        assert "Listening" not in done.out
+        assert list((data_dir / "runtimes").iterdir()) == []
+        assert not (data_dir / "tmp").exists()
+
+
+def gateway_up(data_dir: Path, *flags: str, **environment: str) -> Done:
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "up", "--data-dir", str(data_dir), *flags],
+        cwd=ROOT,
+        env=_environment({"GATEWAY_MASTER_KEYS": f"main:{MASTER_KEY}"} | environment),
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+async def test_doctor_looks_at_everything(cli: Cli, production: dict[str, str]) -> None:
+    done = await cli("doctor", **production, GATEWAY_PORT="0")
+    assert done.code in (0, 1)
+    for subject in ("browser", "sandbox", "/dev/shm", "database", "key", "port"):
+        assert subject in done.out.lower()
+    assert MASTER_KEY not in done.out + done.err
+
+
+def test_python_m_gateway_is_the_same_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "--version"], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, __version__)

@@ -1,0 +1,738 @@
+"""The audit log: what is in it, that nothing secret is, and that nobody changes it unseen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from gateway.app import Gateway, build
+from gateway.core.errors import ConfigurationError, GatewayError, Unauthorized, Unavailable
+from gateway.core.ids import new_id
+from gateway.core.scope import Scope
+from gateway.crypto import audit_chain as chain
+from gateway.crypto.viewer_tokens import Kind
+from gateway.domain import audit as domain_audit
+from gateway.domain.accounts.access import Principal
+from gateway.domain.audit import BEGINNING, Action, Audit, ChainBroken, Head, Origin, verify
+from gateway.domain.secrets import KeySource
+from gateway.launchers.base import Ending
+from gateway.settings import Settings
+from gateway.store import audit as store_audit
+from gateway.store.database import Database
+from gateway.telemetry import logs
+from tests.cli.test_cli import Cli, Done
+from tests.support.api import Json, bearer, make_runtime, make_space, make_subaccount, ok, refused
+from tests.support.away import Away
+from tests.support.fake_providers import KEYS, FakeProviders
+from tests.support.gateway_process import ROOT
+from tests.support.launchers import WorkingLauncher
+from tests.support.recorder import Recorder
+from tests.support.serving import serving
+from tests.support.waiting import until
+from tests.tunnel.test_lease_sockets import ENDED
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[FakeProviders]:
+    with FakeProviders() as fake:
+        yield fake
+
+
+@pytest.fixture
+def settings(settings: Settings, running: FakeProviders) -> Settings:
+    return settings.model_copy(update={f"{name}_base_url": running.base_url(name) for name in KEYS})
+
+
+Command = Callable[..., Awaitable[Done]]
+
+
+@pytest.fixture
+def command(
+    database_url: str,
+    keys: KeySource,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Command]:
+    """Runs a command on the database of this test's gateway, with its master keys."""
+    environment = {
+        "GATEWAY_DATABASE_URL": database_url,
+        "GATEWAY_MASTER_KEYS_FILE": str(tmp_path / "master-keys"),
+        "GATEWAY_DATA_DIR": str(tmp_path),
+    }
+    cli = Cli(capsys, monkeypatch)
+
+    async def run(*arguments: str) -> Done:
+        return await cli(*arguments, **environment)
+
+    yield run
+    logs.configure("debug", "json")  # as the whole session has it
+
+
+async def log(database: Database, audit: Audit | None = None) -> list[Json]:
+    """All that is in the log; of `audit` also what waits."""
+    if audit is not None:
+        await audit.write()
+    return [json.loads(line) async for lines in domain_audit.export(database) for line in lines]
+
+
+def only(events: list[Json], action: str) -> Json:
+    (found,) = [event for event in events if event["action"] == action]
+    return found
+
+
+async def execute(database: Database, *statements: str) -> None:
+    async with database.begin() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
+
+
+@asynccontextmanager
+async def neighbour(
+    settings: Settings, database: Database, keys: KeySource, api_key: str
+) -> AsyncIterator[tuple[Gateway, httpx.AsyncClient]]:
+    """A second gateway on the database, and a client of it."""
+    built = await build(settings, database, keys, WorkingLauncher(), uuid4(), ())
+    headers = {"Authorization": f"Bearer {api_key}"}
+    transport = httpx.ASGITransport(built.app)
+    async with (
+        built.running(),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as client,
+    ):
+        yield built, client
+
+
+# What is in it
+
+
+async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_with_it(
+    gateway: Gateway,
+    client: httpx.AsyncClient,
+    anonymous: httpx.AsyncClient,
+    launcher: WorkingLauncher,
+    settings: Settings,
+    database: Database,
+    keys: KeySource,
+    api_key: str,
+    command: Command,
+) -> None:
+    secrets = Recorder()
+    for secret in (api_key[19:], *KEYS.values()):
+        secrets.note(secret)
+    organization = (await ok(client.get("/v1/auth/whoami")))["organizationId"]
+
+    # Accounts
+    subaccount, headers = await make_subaccount(client)
+    secrets.note(headers["Authorization"].partition(" ")[2][19:])
+    path = f"/v1/subaccounts/{subaccount}"
+    await ok(client.get(path))
+    await ok(client.patch(path, json={"name": "renamed"}))
+    (key,) = (await ok(client.get(f"{path}/keys")))["keys"]
+    await ok(client.delete(f"{path}/keys/{key['id']}"))
+    await refused(anonymous.get("/v1/spaces", headers=headers), 401, "auth.invalid")
+    await ok(client.post(f"{path}/archive"))
+
+    # AI connections
+    body = {"label": "ai", "provider": "openai", "apiKey": KEYS["openai"]}
+    ai = f"/v1/ai-connections/{(await ok(client.post('/v1/ai-connections', json=body)))['id']}"
+    await ok(client.get(ai))
+    await ok(client.patch(ai, json={"apiKey": KEYS["openai"]}))
+    await ok(client.post(f"{ai}/test"))
+    await ok(client.delete(ai))
+
+    # Spaces, runtimes and runs
+    space = await make_space(client)
+    await ok(client.get(f"/v1/spaces/{space}"))
+    await ok(client.patch(f"/v1/spaces/{space}", json={"name": "renamed"}))
+    runtime = await make_runtime(client, space)
+    path = f"/v1/spaces/{space}/runtimes/{runtime['id']}"
+    await ok(client.get(path))
+    await ok(client.get(f"/v1/runs/{runtime['activeRunId']}"))
+
+    # Files
+    files = f"/v1/spaces/{space}/storage/files"
+    file = f"{files}/{(await ok(client.post(files, files={'file': ('a', b'a')})))['id']}"
+    await ok(client.get(file))
+    assert (await client.get(f"{file}/content")).content == b"a"
+    staged = await ok(client.post(f"{path}/files/stage", json={"path": "a"}))
+    await ok(client.post(f"{path}/files/collect", json={"path": staged["path"], "storagePath": "b"}))
+    await ok(client.delete(file))
+    await ok(client.get(f"/v1/spaces/{space}/artifacts"))
+
+    # Leases
+    minted = await ok(client.post(f"{path}/connections", json={"protocol": "cdp"}))
+    token = minted["endpoint"]["url"].rsplit("/", 1)[1]
+    secrets.note(token[12:])
+    leases = gateway.services.leases
+    grant = await leases.attach(token)
+    async with leases.admit(grant):
+        pass
+    leases.leave(grant, ENDED)
+    async with leases.visit(token):
+        pass
+    await ok(client.get(f"{path}/connections/{minted['id']}"))
+
+    # Viewers
+    shown = await ok(client.post(f"/v1/runs/{runtime['activeRunId']}/live", json={}))
+    viewers, viewer_token = gateway.services.viewers, shown["iframeUrl"].rsplit("/", 1)[1]
+    secrets.note(viewer_token[-42:])
+    viewer = viewers.read(viewer_token, Kind.LIVE)
+    place = await viewers.place(viewer)
+    with viewers.seated(viewer, place):
+        pass
+    with pytest.raises(Unauthorized):
+        viewers.read(viewer_token[:-1], Kind.LIVE)
+
+    # Another gateway
+    gateway.supervisor.reached_at("http://127.0.0.1:9")
+    await gateway.supervisor.round()
+    async with neighbour(settings, database, keys, api_key) as (other, other_client):
+        grant = await other.services.leases.attach(token)
+        async with other.services.leases.admit(grant):
+            pass
+        other.services.leases.leave(grant, ENDED)
+        with other.services.viewers.seated(viewer, place):
+            pass
+        await ok(client.delete(f"{path}/connections/{minted['id']}"))
+        with pytest.raises(GatewayError):
+            await leases.attach(token)
+        await ok(other_client.post(f"{path}/stop"))
+
+    assert (await client.get("/v1/updates", params={"cursor": "0", "limit": "1"})).status_code == 200
+    failing = await make_runtime(client, space)
+    launcher.browsers[UUID(failing["id"])].end(Ending("browser.crashed", "It crashed."))
+    await until(lambda: not launcher.browsers and not gateway.services.runtimes.hosted(), "the end is written")
+    await ok(client.delete(f"/v1/spaces/{space}"))
+
+    # The command line
+    assert (await command("keys", "create", "--name", "by hand")).code == 0
+    assert (await command("secrets", "rotate")).code == 0
+
+    events = await log(database, gateway.audit)
+    # What is lost is told by a test of its own, since a gateway that lost nothing must not say so.
+    assert {event["action"] for event in events} == set(Action) - {Action.AUDIT_LOST}
+    ours = [event for event in events if event["actor"] not in ("gateway", "anonymous")]
+    assert {event["organizationId"] for event in ours} == {organization}
+    assert {event["actor"] for event in events if event["action"].startswith("secrets.")} == {"operator"}
+    text_ = json.dumps(events)
+    secrets.take(text_)
+    assert secrets.findings() == []
+    assert (api_key[:18] in text_, token[:12] in text_) == (True, True)
+    count, head = await verify(database)
+    assert (count, head.sequence) == (len(events), events[-1]["sequence"])
+
+
+def test_every_action_is_documented() -> None:
+    documented = (ROOT / "docs" / "operating.md").read_text()
+    assert [action for action in Action if f"`{action}`" not in documented] == []
+
+
+async def test_an_event_says_who_did_what_to_what_when_and_from_where(
+    gateway: Gateway, client: httpx.AsyncClient, database: Database
+) -> None:
+    whoami = await ok(client.get("/v1/auth/whoami"))
+    answer = await client.post("/v1/spaces", json={})
+    event = only(await log(database, gateway.audit), "space.created")
+    assert event.pop("hash") == chain.digest(event).hex()
+    at = datetime.fromisoformat(event.pop("time"))
+    assert abs((at - datetime.fromisoformat(answer.json()["createdAt"])).total_seconds()) < 5
+    UUID(event.pop("id"))
+    del event["sequence"], event["previousHash"]
+    assert event == {
+        "organizationId": whoami["organizationId"],
+        "subaccountId": None,
+        "actor": whoami["keyId"],
+        "action": "space.created",
+        "objectKind": "space",
+        "objectId": answer.json()["id"],
+        "outcome": "ok",
+        "address": "127.0.0.1",
+        "requestId": answer.headers["x-request-id"],
+        "gatewayId": str(gateway.audit._gateway_id),
+        "details": {},
+    }
+
+
+async def test_what_failed_is_told_with_its_code(
+    gateway: Gateway, client: httpx.AsyncClient, database: Database
+) -> None:
+    strange = str(new_id())
+    space = await make_space(client)
+    tried = {
+        "space.deleted": client.delete(f"/v1/spaces/{strange}"),
+        "ai_connection.tested": client.post(f"/v1/ai-connections/{strange}/test"),
+        "runtime.stopped": client.post(f"/v1/spaces/{space}/runtimes/{strange}/stop"),
+        "lease.minted": client.post(f"/v1/spaces/{space}/runtimes/{strange}/connections", json={"protocol": "cdp"}),
+    }
+    for sent in tried.values():
+        assert (await sent).status_code == 404
+    events = await log(database, gateway.audit)
+    outcomes = {action: only(events, action)["outcome"] for action in tried}
+    nouns = ("space", "ai_connection", "runtime", "runtime")
+    assert outcomes == {action: f"{noun}.not_found" for action, noun in zip(tried, nouns, strict=True)}
+    assert only(events, "space.deleted")["objectId"] == strange
+
+
+async def test_the_end_of_a_runtime_is_that_of_who_ended_it(
+    gateway: Gateway, client: httpx.AsyncClient, anonymous: httpx.AsyncClient, database: Database
+) -> None:
+    subaccount, headers = await make_subaccount(client)
+    whoami = await ok(client.get("/v1/auth/whoami"))
+    runtimes = [await make_runtime(client, await make_space(client, subaccountId=subaccount)) for _ in range(2)]
+    asked, idle = (f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}" for runtime in runtimes)
+    stopped = await anonymous.post(f"{asked}/stop", headers=headers)
+    assert stopped.status_code == 200
+    await execute(database, "UPDATE runtimes SET last_active_at = now() - interval '1 day' WHERE status = 'active'")
+    await gateway.supervisor.round()
+    assert (await ok(client.get(idle)))["status"] == "stopped"
+
+    ends = [event for event in await log(database, gateway.audit) if event["action"] == "runtime.stopped"]
+    assert [(event["objectId"], event["details"]["code"]) for event in ends] == [
+        (runtimes[0]["id"], "runtime.stopped"),
+        (runtimes[1]["id"], "runtime.idle_timeout"),
+    ]
+    assert ends[0]["actor"] != whoami["keyId"]
+    assert ends[0]["requestId"] == stopped.headers["x-request-id"]
+    assert (ends[1]["actor"], ends[1]["requestId"], ends[1]["address"]) == ("gateway", None, None)
+    assert [event["subaccountId"] for event in ends] == [subaccount] * 2
+
+
+async def test_a_lease_acts_by_its_own_id(gateway: Gateway, client: httpx.AsyncClient, database: Database) -> None:
+    runtime = await make_runtime(client)
+    path = f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}/connections"
+    minted = await ok(client.post(path, json={"protocol": "cdp"}))
+    leases = gateway.services.leases
+    with domain_audit.acting(Origin("anonymous", None, "203.0.113.7", "the-request")):
+        grant = await leases.attach(minted["endpoint"]["url"].rsplit("/", 1)[1])
+        async with leases.admit(grant):
+            pass
+    # From the loop, where no request is any more.
+    asyncio.get_running_loop().call_soon(leases.leave, grant, ENDED)
+    await until(lambda: not gateway.services.leases._attachments.attached_leases(), "the socket left")
+    events = await log(database, gateway.audit)
+    assert only(events, "lease.minted")["details"] == {
+        "runtimeId": runtime["id"],
+        "protocol": "cdp",
+        "policy": "standard",
+    }
+    for action in ("lease.attached", "lease.detached"):
+        event = only(events, action)
+        who = (event["actor"], event["objectId"], event["address"], event["requestId"])
+        assert who == (minted["id"], minted["id"], "203.0.113.7", "the-request")
+    assert only(events, "lease.detached")["details"] == {
+        "socketId": str(grant.socket_id),
+        "reason": "client_closed",
+        "bytesFromClient": ENDED.bytes_from_client,
+        "bytesToClient": ENDED.bytes_to_client,
+        "commands": ENDED.commands,
+    }
+
+
+async def test_the_address_is_the_clients_where_a_trusted_proxy_tells_it(
+    gateway: Gateway, settings: Settings, database: Database, api_key: str
+) -> None:
+    told = ["203.0.113.9", "2001:db8::7", "unknown", "bctrl_abcdefghijkl_" + "x" * 43]
+    async with serving(gateway, settings) as port, httpx.AsyncClient(headers=bearer(api_key)) as client:
+        for forwarded in told:
+            await ok(client.get(f"http://127.0.0.1:{port}/v1/spaces", headers={"X-Forwarded-For": forwarded}))
+    reads = [event for event in await log(database, gateway.audit) if event["action"] == "space.read"]
+    assert [event["address"] for event in reads] == ["203.0.113.9", "2001:db8::7", None, None]
+
+
+async def test_a_socket_that_is_refused_is_in_the_log_with_its_address(
+    gateway: Gateway, settings: Settings, database: Database
+) -> None:
+    token = "abcdefghijkl" + "x" * 43
+    async with serving(gateway, settings) as port:
+        with pytest.raises(InvalidStatus) as refusal:
+            await connect(
+                f"ws://127.0.0.1:{port}/v1/connect/{token}", additional_headers={"X-Forwarded-For": "203.0.113.9"}
+            )
+    event = only(await log(database, gateway.audit), "lease.refused")
+    assert (event["outcome"], event["address"]) == ("lease.unknown", "203.0.113.9")
+    assert event["requestId"] == refusal.value.response.headers["x-request-id"]
+    assert event["details"] == {"prefix": "abcdefghijkl", "count": 1}
+
+
+async def test_reading_is_left_out_where_the_operator_wants_so(database: Database) -> None:
+    for reads, expected in ((False, ["space.created"]), (True, ["space.created", "space.read", "space.created"])):
+        audit = Audit(database, reads=reads)
+        audit.note(Action.SPACE_READ)
+        audit.note(Action.SPACE_CREATED)
+        assert [event["action"] for event in await log(database, audit)] == expected
+
+
+# Refusals
+
+
+async def test_refusals_that_repeat_are_one_event_with_a_count(
+    gateway: Gateway, anonymous: httpx.AsyncClient, database: Database
+) -> None:
+    key = "bctrl_abcdefghijkl_" + "secret-part-of-a-key-0123456789-abcdefghijkl"[:43]
+    for _ in range(50):
+        await refused(anonymous.get("/v1/spaces", headers=bearer(key)), 401, "auth.invalid")
+    await refused(anonymous.get("/v1/spaces"), 401, "auth.required")
+    events = [event for event in await log(database, gateway.audit) if event["action"] == "auth.refused"]
+    counted = [event["details"]["count"] for event in events if event["outcome"] == "auth.invalid"]
+    # More than one where a second ended in between.
+    assert (sum(counted), len(counted) <= 5) == (50, True)
+    assert {event["details"].get("prefix") for event in events} == {"bctrl_abcdefghijkl", None}
+    assert {(event["actor"], event["objectKind"], event["objectId"]) for event in events} == {
+        ("anonymous", "api_key", None)
+    }
+    assert key[19:] not in json.dumps(events)
+
+
+async def test_refusals_are_told_by_themselves_up_to_the_limit_and_counted_over_it(database: Database) -> None:
+    for different, told in ((2, 2), (3, 3), (40, 4)):
+        audit = Audit(database, refusals=3)
+        before = len(await log(database))
+        for number in range(different):
+            audit.refused(Action.AUTH_REFUSED, Unauthorized("no"), prefix=f"bctrl_{number:012}")
+        events = (await log(database, audit))[before:]
+        assert len(events) == told
+        assert sum(event["details"]["count"] for event in events) == different
+    assert (events[-1]["details"], events[-1]["address"]) == ({"count": 37}, None)
+
+
+async def test_refusals_are_written_within_a_second_by_themselves(database: Database) -> None:
+    audit = Audit(database)
+    async with audit.running():
+        audit.refused(Action.LEASE_REFUSED, Unauthorized("no"), prefix="abcdefghijkl")
+
+        async def written() -> bool:
+            return len(await log(database)) == 1
+
+        await until(written, "the refusal is in the log", 10)
+
+
+# Nobody changes it unseen
+
+
+async def notes(database: Database, count: int) -> None:
+    audit = Audit(database)
+    for number in range(count):
+        audit.note(Action.SPACE_CREATED, new_id(), details={"number": number})
+    await audit.write()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE audit_events SET actor = 'x'", "DELETE FROM audit_events", "TRUNCATE audit_events"],
+    ids=["update", "delete", "truncate"],
+)
+async def test_rows_are_neither_changed_nor_removed(database: Database, statement: str) -> None:
+    await notes(database, 3)
+    for before in ("SELECT 1", "SET LOCAL session_replication_role = replica"):
+        with pytest.raises(DBAPIError, match="audit_events is append-only"):
+            await execute(database, before, statement)
+    assert (await verify(database))[0] == 3
+
+
+COPY = """
+    INSERT INTO audit_events SELECT {sequence}, gen_random_uuid(), time, organization_id, subaccount_id, actor, action,
+        object_kind, object_id, outcome, address, request_id, gateway_id, details, previous_hash, hash
+    FROM audit_events WHERE sequence = {of}
+"""
+SWAP = """
+    UPDATE audit_events SET sequence = CASE sequence WHEN 4 THEN -5 ELSE -4 END WHERE sequence IN (4, 5);
+    UPDATE audit_events SET sequence = -sequence WHERE sequence < 0
+"""
+# What was done, and the first number that verify must find wrong.
+TAMPERING = {
+    "another actor": ("UPDATE audit_events SET actor = 'nobody' WHERE sequence = 4", 4),
+    "another time": ("UPDATE audit_events SET time = time + interval '1 microsecond' WHERE sequence = 4", 4),
+    "other details": ("UPDATE audit_events SET details = details || '{\"x\": 1}' WHERE sequence = 4", 4),
+    "an object taken out": ("UPDATE audit_events SET object_id = NULL WHERE sequence = 4", 4),
+    "another hash": ("UPDATE audit_events SET hash = sha256('x') WHERE sequence = 4", 4),
+    "the first changed": ("UPDATE audit_events SET outcome = 'x' WHERE sequence = 1", 1),
+    "the last changed": ("UPDATE audit_events SET outcome = 'x' WHERE sequence = 8", 8),
+    "one deleted": ("DELETE FROM audit_events WHERE sequence = 4", 4),
+    "the first deleted": ("DELETE FROM audit_events WHERE sequence = 1", 1),
+    "one deleted and the rest moved up": (
+        "DELETE FROM audit_events WHERE sequence = 7; UPDATE audit_events SET sequence = 7 WHERE sequence = 8",
+        7,
+    ),
+    "one added": (COPY.format(sequence=9, of=8), 9),
+    "one added before the first": (COPY.format(sequence=0, of=1), 0),
+    "two in the other order": (SWAP, 4),
+}
+
+
+@pytest.mark.parametrize(("tampering", "first"), TAMPERING.values(), ids=TAMPERING)
+async def test_verify_finds_what_somebody_did_who_could_turn_the_trigger_off(
+    database: Database,
+    command: Command,
+    tampering: str,
+    first: int,
+) -> None:
+    await notes(database, 8)
+    await execute(
+        database,
+        "ALTER TABLE audit_events DISABLE TRIGGER audit_events_append_only",
+        *tampering.split(";"),
+        "ALTER TABLE audit_events ENABLE ALWAYS TRIGGER audit_events_append_only",
+    )
+    with pytest.raises(ChainBroken) as broken:
+        await verify(database)
+    assert broken.value.sequence == first
+    done = await command("audit", "verify")
+    assert f"event {first} " in done.sentence
+
+
+async def test_a_log_that_was_cut_or_made_anew_is_found_by_a_head_that_was_pinned(database: Database) -> None:
+    await notes(database, 8)
+    pinned = (await verify(database))[1]
+    await notes(database, 2)
+    assert (await verify(database, pinned=pinned))[0] == 10
+    off = "ALTER TABLE audit_events DISABLE TRIGGER audit_events_append_only"
+    await execute(database, off, "DELETE FROM audit_events WHERE sequence > 6")
+    assert (await verify(database))[0] == 6
+    with pytest.raises(ChainBroken, match="event 7 is missing; the log was pinned at 8"):
+        await verify(database, pinned=pinned)
+    await notes(database, 2)
+    assert (await verify(database))[0] == 8
+    with pytest.raises(ChainBroken, match="event 8 is not the one that was pinned"):
+        await verify(database, pinned=pinned)
+
+
+async def test_a_log_whose_beginning_was_taken_out_is_verified_from_its_anchor(database: Database) -> None:
+    await notes(database, 4)
+    anchor = (await verify(database))[1]
+    await notes(database, 4)
+    off = "ALTER TABLE audit_events DISABLE TRIGGER audit_events_append_only"
+    await execute(database, off, "DELETE FROM audit_events WHERE sequence <= 4")
+    with pytest.raises(ChainBroken, match="event 1 is missing"):
+        await verify(database)
+    count, head = await verify(database, after=anchor)
+    assert (count, head.sequence) == (4, 8)
+    await notes(database, 1)
+    assert (await verify(database, after=anchor, pinned=head))[0] == 5
+    with pytest.raises(ChainBroken, match="event 5 does not follow"):
+        await verify(database, after=Head(4, bytes(32)))
+    with pytest.raises(ConfigurationError, match="is not behind"):
+        await verify(database, after=anchor, pinned=Head(3, bytes(32)))
+
+
+async def test_a_log_is_walked_in_pages(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(domain_audit, "_PAGE", 3)
+    for total in (2, 3, 4, 6):
+        await notes(database, total - (await verify(database))[0])
+        assert (await verify(database))[0] == total
+        assert len(await log(database)) == total
+
+
+# Writing
+
+
+async def test_gateways_that_write_at_once_keep_one_chain(database: Database, database_url: str) -> None:
+    noted: set[str] = set()
+    others = [Database(database_url, 2) for _ in range(3)]
+    logs = [Audit(each, uuid4()) for each in others]
+
+    async def note(audit: Audit) -> None:
+        for number in range(1200):
+            object_id = new_id()
+            noted.add(str(object_id))
+            audit.note(Action.LEASE_MINTED, object_id)
+            if number % 40 == 0:
+                await asyncio.sleep(0)
+                # As the writer's own time comes, or out of it.
+                if number % 400 == 0:
+                    await audit.write()
+
+    async with contextlib.AsyncExitStack() as stack:
+        for audit in logs:
+            await stack.enter_async_context(audit.running())
+        await asyncio.gather(*map(note, logs))
+    for each in others:
+        await each.close()
+    events = await log(database)
+    assert (await verify(database))[0] == len(events) == 3600
+    assert {event["objectId"] for event in events} == noted
+    assert [event["sequence"] for event in events] == list(range(1, 3601))
+    # They did take turns.
+    assert len({event["gatewayId"] for event in events[:3000]}) == 3
+
+
+async def test_what_is_noted_is_written_soon_and_the_rest_at_the_end(
+    settings: Settings, database: Database, keys: KeySource, api_key: str
+) -> None:
+    async with neighbour(settings, database, keys, api_key) as (_, client):
+        await make_space(client)
+
+        async def written() -> bool:
+            return any(event["action"] == "space.created" for event in await log(database))
+
+        await until(written, "the event is in the log", 10)
+        await make_runtime(client)
+    ends = [event for event in await log(database) if event["action"] == "runtime.stopped"]
+    assert [(event["actor"], event["details"]["code"]) for event in ends] == [("gateway", "gateway.stopped")]
+
+
+@pytest.mark.parametrize(("noted", "lost"), [(2, 0), (3, 0), (5, 2)], ids=["under", "at", "over"])
+async def test_while_the_database_is_away_so_many_are_kept_and_the_log_says_how_many_were_not(
+    away: Away, noted: int, lost: int
+) -> None:
+    audit = Audit(away, kept=3)
+    away.away = True
+    for _ in range(noted):
+        audit.note(Action.SPACE_CREATED, new_id())
+    with pytest.raises(Unavailable):
+        await audit.write()
+    away.away = False
+    events = await log(away, audit)
+    expected: list[tuple[str, Json]] = [("space.created", {})] * (noted - lost)
+    expected += [("audit.lost", {"count": lost})] if lost else []
+    assert [(event["action"], event["details"]) for event in events] == expected
+
+
+async def test_the_writer_goes_on_when_the_database_is_back(away: Away) -> None:
+    audit = Audit(away)
+    away.away = True
+    async with audit.running():
+        audit.note(Action.SPACE_CREATED)
+        await until(lambda: away.tried > 1, "it was tried again", 10)
+        assert len(audit) == 1
+        away.away = False
+        await until(lambda: len(audit) == 0, "what waited is written", 10)
+    assert len(await log(away)) == 1
+
+
+async def test_an_event_whose_commit_nobody_heard_of_is_in_the_log_once(away: Away) -> None:
+    audit = Audit(away)
+    audit.note(Action.SPACE_CREATED)
+    away.mute = True
+    with pytest.raises(Unavailable):
+        await audit.write()
+    away.mute = False
+    audit.note(Action.SPACE_DELETED)
+    assert [event["action"] for event in await log(away, audit)] == ["space.created", "space.deleted"]
+    assert (await verify(away))[0] == 2
+
+
+async def test_a_gateway_that_stands_still_while_it_writes_does_not_hold_up_the_others(
+    database: Database, away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_audit, "_LONGEST_IDLE", "300ms")
+    still = Audit(database)
+    still.note(Action.SPACE_CREATED)
+
+    async def stand_still() -> None:
+        async with database.begin() as connection:
+            await store_audit.append(connection, list(still._waiting), time.monotonic(), again=False)
+            await asyncio.wait_for(notes(away, 2), 10)
+            await connection.execute(text("SELECT 1"))
+
+    with pytest.raises(Unavailable):
+        await stand_still()
+    assert (await verify(database))[0] == 2
+    await still.write()
+    assert (await verify(database))[0] == 3
+
+
+async def test_the_time_is_when_it_happened_by_the_databases_clock(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    audit = Audit(database)
+    audit.note(Action.SPACE_CREATED)
+    audit._waiting[0].noted_at -= 3600
+    audit.note(Action.SPACE_CREATED)
+    first, second = [datetime.fromisoformat(event["time"]) for event in await log(database, audit)]
+    assert abs((second - first).total_seconds() - 3600) < 5
+
+
+# The commands
+
+
+async def test_export_has_what_is_asked_for_and_each_line_proves_itself(
+    database: Database,
+    command: Command,
+) -> None:
+    organization = new_id()
+    audit = Audit(database)
+    audit.note(Action.SPACE_CREATED)
+    audit._waiting[0].noted_at -= 3600
+    with domain_audit.acting(Origin("anonymous")):
+        domain_audit.identify(Principal(new_id(), Scope(organization)).key_id, Scope(organization))
+        audit.note(Action.SPACE_DELETED, details={"name": "é"})
+    await audit.write()
+
+    async def exported(*options: str) -> list[Json]:
+        done = await command("audit", "export", *options)
+        assert done.code == 0, done.err
+        return [json.loads(line) for line in done.out.splitlines()]
+
+    everything = await exported()
+    assert [event["action"] for event in everything] == ["space.created", "space.deleted"]
+    assert await exported("--organization", str(organization)) == everything[1:]
+    assert await exported("--organization", str(new_id())) == []
+    assert await exported("--since", everything[1]["time"]) == everything[1:]
+    assert await exported("--since", everything[0]["time"]) == everything
+    previous = "0" * 64
+    for event in everything:
+        given = event.pop("hash")
+        assert event["previousHash"] == previous
+        plain = json.dumps(event, sort_keys=True, separators=(",", ":"))
+        previous = hashlib.sha256(plain.encode()).hexdigest()
+        assert given == previous
+
+
+async def test_verify_tells_the_head_which_can_be_pinned(
+    database: Database,
+    command: Command,
+) -> None:
+    empty = await command("audit", "verify")
+    assert (empty.code, empty.out.splitlines()[-1]) == (0, str(BEGINNING))
+    await notes(database, 3)
+    done = await command("audit", "verify")
+    assert (done.code, done.out.startswith("3 events")) == (0, True)
+    pinned = done.out.splitlines()[-1]
+    assert (await command("audit", "verify", "--pinned", pinned)).code == 0
+    assert (await command("audit", "verify", "--pinned", str(BEGINNING))).code == 0
+    assert (
+        "event 3 is not the one that was pinned"
+        in (await command("audit", "verify", "--pinned", f"3:{'0' * 64}")).sentence
+    )
+    assert "event 4 is missing" in (await command("audit", "verify", "--pinned", f"9:{'0' * 64}")).sentence
+
+
+async def test_what_the_operator_does_by_hand_is_in_the_log(
+    gateway: Gateway,
+    client: httpx.AsyncClient,
+    database: Database,
+    command: Command,
+) -> None:
+    organization = (await ok(client.get("/v1/auth/whoami")))["organizationId"]
+    made = await command("keys", "create")
+    key = made.out.strip()
+    assert (await command("keys", "revoke", key[:18])).code == 0
+    assert "There is no" in (await command("keys", "revoke", "bctrl_000000000000")).sentence
+    by_hand = [event for event in await log(database, gateway.audit) if event["actor"] == "operator"]
+    told: list[tuple[Any, ...]] = [
+        (event["action"], event["outcome"], event["details"].get("prefix"))
+        for event in by_hand
+        if event["action"].startswith("api_key.")
+    ]
+    assert told == [
+        ("api_key.created", "ok", key[:18]),
+        ("api_key.revoked", "ok", key[:18]),
+        ("api_key.revoked", "api_key.not_found", None),
+    ]
+    assert {event["organizationId"] for event in by_hand} == {organization}

@@ -1,0 +1,303 @@
+"""Events waited for and followed: on any gateway, and by clients that come back nothing is missed or heard twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import httpx
+import pytest
+import pytest_asyncio
+
+from gateway.app import Gateway, build
+from gateway.domain.events.service import Level
+from gateway.domain.secrets import KeySource
+from gateway.http import sse as event_stream
+from gateway.launchers.base import Ending
+from gateway.settings import Settings
+from gateway.store.database import Database
+from tests.support.api import Json, bearer, checked, make_runtime, make_space, ok, problems, refused
+from tests.support.launchers import WorkingLauncher
+from tests.support.server_sent import Stream, following
+from tests.support.serving import serving
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"event_heartbeat_seconds": 0.3, "max_event_streams": 3})
+
+
+@pytest_asyncio.fixture
+async def client(gateway: Gateway, settings: Settings, api_key: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client over a real socket: without one no answer goes on."""
+    async with serving(gateway, settings) as port, at(port, api_key) as client:
+        yield client
+        gateway.services.event_streams.close()
+
+
+def at(port: int, api_key: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=bearer(api_key))
+
+
+@pytest_asyncio.fixture
+async def run(client: httpx.AsyncClient) -> str:
+    run: str = (await make_runtime(client))["activeRunId"]
+    return run
+
+
+@pytest_asyncio.fixture
+async def neighbour(
+    settings: Settings, database_url: str, keys: KeySource, api_key: str, gateway: Gateway
+) -> AsyncIterator[tuple[Gateway, httpx.AsyncClient]]:
+    """A second gateway on the database, and a client of it."""
+    database = Database(database_url, 5)
+    built = await build(settings, database, keys, WorkingLauncher(), uuid4(), ())
+    async with built.running(), serving(built, settings) as port, at(port, api_key) as client:
+        yield built, client
+        built.services.event_streams.close()
+    await database.close()
+
+
+def note(gateway: Gateway, run: str, *numbers: int, type_: str = "network.request", **about: Any) -> None:
+    record = gateway.services.events.record(UUID(run), Level.FULL)
+    for n in numbers:
+        record.note(type_, {"n": n}, **about)
+
+
+def numbers(events: Sequence[Json | None]) -> list[Any]:
+    return [event and event["data"].get("n", event["data"].get("status")) for event in events]
+
+
+async def test_a_stream_tells_a_run_from_its_first_event_to_its_end(
+    client: httpx.AsyncClient, gateway: Gateway, run: str
+) -> None:
+    note(gateway, run, 1, 2, page_id="P")
+    async with following(client, f"/v1/runs/{run}/events/stream") as stream:
+        head = [await stream.next() for _ in range(3)]
+        note(gateway, run, 3)
+        began = time.monotonic()
+        third = await stream.next()
+        assert time.monotonic() - began < 0.5
+        (runtime,) = gateway.services.runtimes.hosted()
+        await gateway.services.runtimes.end([runtime], Ending("runtime.stopped", "x", asked=True))
+        rest = await stream.rest()
+    told = [*head, third, *rest]
+    assert numbers(told) == ["started", 1, 2, 3, "stopped"]
+    assert told == (await ok(client.get(f"/v1/runs/{run}/events")))["events"]
+    # One that has all is told not to come back; one that has not gets what it has not.
+    path = f"/v1/runs/{run}/events/stream"
+    assert (await client.get(path, headers={"Last-Event-ID": "5"})).status_code == 204
+    async with following(client, path, "3") as stream:
+        assert numbers(await stream.rest()) == [3, "stopped"]
+    async with following(client, path, cursor="4") as stream:
+        assert numbers(await stream.rest()) == ["stopped"]
+    async with following(client, path, type="network.request", limit="2") as stream:
+        assert numbers(await stream.rest()) == [1, 2]
+    assert await problems(client.get(path, headers={"Last-Event-ID": "x"})) == {"Last-Event-ID": "field.invalid"}
+    head_only = await client.head(path)
+    assert (head_only.status_code, head_only.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+
+
+async def test_a_stream_tells_only_what_is_asked_for_and_that_it_is_there(
+    client: httpx.AsyncClient, gateway: Gateway, run: str
+) -> None:
+    path = f"/v1/runs/{run}/events/stream"
+    async with following(client, path, category="browser", pageId="A") as stream:
+        await until(lambda: len(gateway.services.events) == 0, "all is written")
+        note(gateway, run, 1, type_="console.message", page_id="B")
+        note(gateway, run, 2, type_="network.request", page_id="A")
+        note(gateway, run, 3, type_="console.message", page_id="A")
+        assert numbers([await stream.next()]) == [3]
+        with pytest.raises(TimeoutError):
+            await stream.next(1.2)
+        assert stream.comments >= 2
+
+
+async def test_the_same_is_told_on_every_gateway_to_clients_that_come_and_go_while_several_write(
+    client: httpx.AsyncClient, gateway: Gateway, neighbour: tuple[Gateway, httpx.AsyncClient], run: str
+) -> None:
+    other, other_client = neighbour
+    path = f"/v1/runs/{run}/events/stream"
+
+    async def follow(clients: list[httpx.AsyncClient]) -> list[Json]:
+        """Cut off after each 23 events, and on at another gateway."""
+        seen: list[Json] = []
+        last_id: str | None = None
+        while not seen or seen[-1]["data"].get("n") != "end":
+            async with following(clients[len(seen) % len(clients)], path, last_id) as stream:
+                for _ in range(23):
+                    event = await stream.next()
+                    assert event is not None
+                    seen.append(event)
+                    if event["data"].get("n") == "end":
+                        break
+                last_id = stream.last_id
+        return seen
+
+    async def write() -> None:
+        for n in range(150):
+            note(gateway, run, n)
+            note(other, run, 1000 + n)
+            await asyncio.sleep(0.005)
+        await until(lambda: len(gateway.services.events) + len(other.services.events) == 0, "all is written")
+        gateway.services.events.note(UUID(run), "network.request", {"n": "end"})
+
+    async with asyncio.timeout(30):
+        hither, thither, _ = await asyncio.gather(
+            follow([client, other_client]), follow([other_client, client]), write()
+        )
+    assert hither == thither
+    assert [event["sequence"] for event in hither] == list(range(1, 303))
+    counted = [n for n in numbers(hither) if isinstance(n, int)]
+    assert [n for n in counted if n < 1000] == list(range(150))
+    assert [n for n in counted if n >= 1000] == list(range(1000, 1150))
+
+
+async def test_what_a_notification_did_not_tell_is_told_within_a_second_or_two(
+    client: httpx.AsyncClient, gateway: Gateway, database_url: str, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway.services.event_streams, "on_written", None)
+    gateway.supervisor.notifications._heard["gateway_events"] = lambda _: None
+    async with following(client, f"/v1/runs/{run}/events/stream") as stream:
+        assert numbers([await stream.next()]) == ["started"]
+        note(gateway, run, 1)
+        assert numbers([await stream.next(5)]) == [1]
+
+
+async def test_a_wait_ends_with_the_first_event_that_fits(
+    client: httpx.AsyncClient, gateway: Gateway, neighbour: tuple[Gateway, httpx.AsyncClient], run: str
+) -> None:
+    path = f"/v1/runs/{run}/events/wait"
+    checked(client)
+    note(gateway, run, 1)
+    await until(lambda: len(gateway.services.events) == 0, "all is written")
+
+    async def wait(on: httpx.AsyncClient, **body: Any) -> Json:
+        answer: Json = await ok(on.post(path, json=body))
+        return answer
+
+    # What was before counts behind a cursor only.
+    none = await wait(client, timeoutMs=0, eventTypes=["network.request"])
+    assert none == {"event": None, "cursor": "2", "timedOut": True}
+    found = await wait(client, after="1")
+    assert (found["event"]["data"], found["cursor"], found["timedOut"]) == ({"n": 1}, "2", False)
+    for on in (client, neighbour[1]):
+        waiting = asyncio.create_task(wait(on, eventTypes=["console.message", "dialog"], pageId="A", timeoutMs=9000))
+        followers = (gateway if on is client else neighbour[0]).services.event_streams._followers
+        await until(lambda followers=followers: bool(followers), "it waits")  # type: ignore[misc]
+        note(gateway, run, 2, type_="console.message", page_id="B")
+        note(gateway, run, 3, page_id="A")
+        note(gateway, run, 4, type_="console.message", page_id="A")
+        found = await waiting
+        assert (found["event"]["data"], found["timedOut"]) == ({"n": 4}, False)
+        # The next one may go on from there.
+        note(gateway, run, 5)
+        assert (await wait(on, after=found["cursor"]))["event"]["data"] == {"n": 5}
+    began = time.monotonic()
+    none = await wait(client, timeoutMs=300, category="artifact")
+    assert none["timedOut"]
+    assert 0.3 <= time.monotonic() - began < 3
+    wrong = {"timeoutMs": 120_001, "contextId": "x", "eventTypes": ["x"], "after": "x", "more": 1}
+    assert await problems(client.post(path, json=wrong | {"after": None})) == {
+        "timeoutMs": "less_than_equal",
+        "contextId": "field.not_served",
+        "eventTypes.0": "field.invalid",
+        "more": "field.unknown",
+    }
+    assert await problems(client.post(path, json={"after": "x"})) == {"after": "field.invalid"}
+
+
+async def test_so_many_follow_at_once_and_a_place_is_free_when_one_leaves(
+    client: httpx.AsyncClient, gateway: Gateway, run: str
+) -> None:
+    path = f"/v1/runs/{run}/events"
+    async with contextlib.AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(following(client, f"{path}/stream")) for _ in range(3)]
+        for stream in streams:
+            assert await stream.next() is not None
+        told = await refused(client.get(f"{path}/stream"), 429, "gateway.max_event_streams")
+        assert told["details"] == {"limit": 3}
+        await refused(client.post(f"{path}/wait", json={}), 429, "gateway.max_event_streams")
+        await streams[0].response.aclose()
+        await until(lambda: gateway.services.event_streams._open == 2, "it is noticed that one left")
+        assert (await ok(client.post(f"{path}/wait", json={"timeoutMs": 0})))["timedOut"]
+    await until(lambda: gateway.services.event_streams._open == 0, "all have left")
+
+
+async def test_streams_and_waits_end_at_once_when_the_gateway_stops(
+    client: httpx.AsyncClient, gateway: Gateway, run: str
+) -> None:
+    path = f"/v1/runs/{run}/events"
+    async with following(client, f"{path}/stream") as stream:
+        assert await stream.next() is not None
+        waiting = asyncio.create_task(client.post(f"{path}/wait", json={}))
+        await until(lambda: gateway.services.event_streams._open == 2, "both are open")
+        began = time.monotonic()
+        gateway.services.event_streams.close()
+        await stream.rest()
+        await refused(waiting, 503, "gateway.draining")
+        assert time.monotonic() - began < 1
+    await refused(client.get(f"{path}/stream"), 503, "gateway.draining")
+
+
+async def test_a_stream_ends_when_its_key_is_revoked(client: httpx.AsyncClient, run: str) -> None:
+    made = await ok(client.post("/v1/subaccounts", json={"name": "a"}))
+    keys = f"/v1/subaccounts/{made['id']}/keys"
+    key = await ok(client.post(keys, json={"name": "k"}))
+    space = await make_space(client, subaccountId=made["id"])
+    run = (await make_runtime(client, space))["activeRunId"]
+    path = f"/v1/runs/{run}/events/stream"
+    async with client.stream("GET", path, headers=bearer(key["secret"])) as response:
+        stream = Stream(response)
+        assert await stream.next() is not None
+        await ok(client.delete(f"{keys}/{key['apiKey']['id']}"))
+        async with asyncio.timeout(3):
+            assert await stream.rest() == []
+
+
+async def test_a_client_that_does_not_read_holds_no_more_than_a_page_and_is_let_go(
+    client: httpx.AsyncClient, gateway: Gateway, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "_STALL_SECONDS", 1.0)
+    record = gateway.services.events.record(UUID(run), Level.FULL)
+    for _ in range(2000):
+        record.note("console.message", {"text": "x" * 10_000})
+    await gateway.services.events.write()
+    pages = []
+    page = gateway.services.event_streams._next
+
+    async def counted(*arguments: Any) -> Any:
+        pages.append(arguments)
+        return await page(*arguments)
+
+    monkeypatch.setattr(gateway.services.event_streams, "_next", counted)
+    async with client.stream("GET", f"/v1/runs/{run}/events/stream") as response:
+        assert response.status_code == 200
+        await until(lambda: gateway.services.event_streams._open == 0, "it is let go", 10)
+        # Each page has 2 MB; the sockets between hold some.
+        assert len(pages) < 8
+
+
+async def test_a_stream_goes_on_when_the_databases_connections_were_lost(
+    client: httpx.AsyncClient, gateway: Gateway, run: str, database_url: str
+) -> None:
+    async with following(client, f"/v1/runs/{run}/events/stream") as stream:
+        assert numbers([await stream.next()]) == ["started"]
+        connection = await asyncpg.connect(database_url)
+        killed = 0
+        for n in range(30):
+            note(gateway, run, n)
+            killed += await connection.fetchval(
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            await asyncio.sleep(0.02)
+        await connection.close()
+        assert killed > 3
+        assert numbers([await stream.next(20) for _ in range(30)]) == list(range(30))

@@ -1,0 +1,456 @@
+"""The supervisor makes rows and browsers agree, whatever it was that made them differ."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+import pytest_asyncio
+from sqlalchemy import event, text
+from sqlalchemy.engine import Engine
+
+from gateway.app import Gateway, build
+from gateway.domain.accounts.first_start import write_first_key
+from gateway.domain.runtimes import service as domain_runtimes
+from gateway.domain.runtimes import supervisor as domain_supervisor
+from gateway.domain.secrets import KeySource, SecretStore
+from gateway.launchers.base import Ending, LaunchSpec
+from gateway.settings import Settings
+from gateway.store import runtimes as store_runtimes
+from gateway.store import schema
+from gateway.store.database import Database
+from gateway.store.embedded import EmbeddedPostgres
+from tests.support.launchers import FailingLauncher, FakeBrowser, SlowLauncher, WorkingLauncher
+from tests.support.waiting import until
+
+CRASHED = Ending("browser.crashed", "The browser crashed (SIGSEGV).")
+
+
+class StuckLauncher(WorkingLauncher):
+    """Its browsers can't be ended, as processes that hang in the kernel can't."""
+
+    async def launch(self, spec: LaunchSpec) -> FakeBrowser:
+        browser = await super().launch(spec)
+        browser.stop = self._never  # type: ignore[method-assign]
+        return browser
+
+    async def _never(self) -> None:
+        await asyncio.Event().wait()
+
+
+@dataclass
+class House:
+    """One gateway process in short: its parts, its API, and what the database says."""
+
+    gateway: Gateway
+    launcher: WorkingLauncher
+    api: httpx.AsyncClient
+    database: Database
+    id: UUID
+
+    async def round(self) -> None:
+        await self.gateway.supervisor.round()
+
+    async def space(self) -> str:
+        space: str = (await self.api.post("/v1/spaces", json={})).raise_for_status().json()["id"]
+        return space
+
+    async def runtime(self, space: str | None = None) -> str:
+        """Path of a new runtime, with a lease on it."""
+        path = f"/v1/spaces/{space or await self.space()}/runtimes"
+        runtime = (await self.api.post(path, json={})).raise_for_status().json()
+        lease = await self.api.post(f"{path}/{runtime['id']}/connections", json={"protocol": "cdp"})
+        lease.raise_for_status()
+        return f"{path}/{runtime['id']}"
+
+    async def get(self, path: str) -> dict[str, Any]:
+        answer: dict[str, Any] = (await self.api.get(path)).raise_for_status().json()
+        return answer
+
+    def browser(self, path: str) -> FakeBrowser:
+        return self.launcher.browsers[UUID(path.rsplit("/", 1)[1])]
+
+    async def execute(self, statement: str, **values: Any) -> list[Any]:
+        async with self.database.connect() as connection:
+            result = await connection.execute(text(statement), values)
+            return list(result) if result.returns_rows else []
+
+    async def set_back(self, path: str, column: str, seconds: int) -> None:
+        await self.execute(
+            f"UPDATE runtimes SET {column} = {column} - :seconds * interval '1 second' WHERE id = :id",
+            seconds=seconds,
+            id=UUID(path.rsplit("/", 1)[1]),
+        )
+
+
+@asynccontextmanager
+async def housed(
+    settings: Settings,
+    database: Database,
+    keys: KeySource,
+    api_key: str,
+    launcher: WorkingLauncher | None = None,
+    gateway_id: UUID | None = None,
+) -> AsyncIterator[House]:
+    """A gateway that is not supervised but when a test says so."""
+    launcher = launcher or WorkingLauncher()
+    gateway_id = gateway_id or uuid4()
+    gateway = await build(settings, database, keys, launcher, gateway_id, ())
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(gateway.app),
+        base_url="http://localhost",
+        headers={"Authorization": f"Bearer {api_key}"},
+    ) as api:
+        yield House(gateway, launcher, api, database, gateway_id)
+        await gateway.supervisor.stop()
+        if not isinstance(launcher, StuckLauncher):
+            await gateway.drain()
+        await gateway.providers.aclose()
+
+
+Another = Callable[..., Awaitable[House]]
+
+
+@pytest_asyncio.fixture
+async def another(settings: Settings, database: Database, keys: KeySource, api_key: str) -> AsyncIterator[Another]:
+    """Makes further gateways on the same database, each as one more process."""
+    opened = []
+
+    async def open_another(launcher: WorkingLauncher | None = None, gateway_id: UUID | None = None) -> House:
+        entered = housed(settings, database, keys, api_key, launcher, gateway_id)
+        opened.append(entered)
+        return await entered.__aenter__()
+
+    yield open_another
+    for entered in reversed(opened):
+        await entered.__aexit__(None, None, None)
+
+
+@pytest_asyncio.fixture
+async def house(another: Another) -> House:
+    house = await another()
+    await house.round()
+    return house
+
+
+@pytest.fixture
+def quick_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(domain_supervisor, "ROUND_SECONDS", 0.02)
+
+
+async def assert_ended(house: House, path: str, status: str, code: str) -> None:
+    """The runtime, its run and its lease say that it has ended, and why."""
+    runtime = await house.get(path)
+    assert runtime["status"] == status
+    assert runtime["summary"]["endReason"]["code"] == code
+    assert runtime["summary"]["endReason"]["message"]
+    assert runtime["activeRunId"] is None
+    (run,) = (await house.get(f"{path}/runs"))["runs"]
+    assert run["status"] == status
+    assert run["finishedAt"] is not None
+    assert [lease["status"] for lease in (await house.get(f"{path}/connections"))["connections"]] == ["closed"]
+
+
+async def heartbeat(house: House) -> Any:
+    ((beat,),) = await house.execute("SELECT heartbeat_at FROM gateways WHERE id = :id", id=house.id)
+    return beat
+
+
+# Rows and browsers that differ
+
+
+async def test_a_row_without_a_browser_is_failed(house: House, another: Another) -> None:
+    path = await house.runtime()
+    other = await house.runtime()
+    # The same gateway as far as rows go, which has no browsers.
+    successor = await another(gateway_id=house.id)
+    await successor.round()
+    await assert_ended(house, path, "failed", "browser.lost")
+    await assert_ended(house, other, "failed", "browser.lost")
+
+
+async def test_what_an_earlier_process_left_is_failed_at_the_start(house: House, another: Another) -> None:
+    path = await house.runtime()
+    successor = await another(gateway_id=house.id)
+    await successor.gateway.supervisor.start()
+    await assert_ended(house, path, "failed", "gateway.crashed")
+
+
+async def test_a_browser_whose_row_is_gone_is_stopped(house: House) -> None:
+    path, kept = await house.runtime(), await house.runtime()
+    browser = house.browser(path)
+    await house.execute("DELETE FROM spaces WHERE id = :id", id=UUID(path.split("/")[3]))
+    await house.round()
+    assert browser.ended.done()
+    assert (await house.get(kept))["status"] == "active"
+
+
+async def test_a_browser_whose_row_was_ended_elsewhere_is_stopped_and_the_row_kept(house: House) -> None:
+    path = await house.runtime()
+    browser = house.browser(path)
+    async with house.database.connect() as connection:
+        await store_runtimes.end(connection, [UUID(path.rsplit("/", 1)[1])], "failed", "gateway.lost", "Elsewhere.")
+    await house.round()
+    assert browser.ended.done()
+    await assert_ended(house, path, "failed", "gateway.lost")
+
+
+async def test_a_runtime_that_is_starting_is_neither_lost_nor_due(another: Another) -> None:
+    launcher = SlowLauncher()
+    house = await another(launcher)
+    creating = asyncio.create_task(house.runtime())
+
+    async def is_launching() -> bool:
+        return launcher.waiting == 1
+
+    await until(is_launching, "the launch has begun")
+    await house.execute("UPDATE runtimes SET last_active_at = now() - interval '1 day'")
+    await house.round()
+    launcher.go.set()
+    path = await creating
+    await house.round()
+    assert (await house.get(path))["status"] == "active"
+
+
+async def test_a_dead_gateways_runtimes_are_failed_by_another(house: House, another: Another) -> None:
+    path = await house.runtime()
+    browser = house.browser(path)
+    survivor = await another()
+    silent = domain_runtimes.SILENT_SECONDS
+    beat = "UPDATE gateways SET heartbeat_at = now() - :seconds * interval '1 second' WHERE id = :id"
+
+    await house.execute(beat, seconds=silent - 5, id=house.id)
+    await survivor.round()
+    assert (await house.get(path))["status"] == "active"
+
+    await house.execute(beat, seconds=silent + 1, id=house.id)
+    await survivor.round()
+    await assert_ended(survivor, path, "failed", "gateway.lost")
+
+    # Should it only have been asleep, its browser goes, for nobody has it any more.
+    await house.round()
+    assert browser.ended.done()
+    await assert_ended(survivor, path, "failed", "gateway.lost")
+
+
+async def test_a_gateway_that_said_goodbye_has_no_runtimes(house: House, another: Another) -> None:
+    path = await house.runtime()
+    survivor = await another()
+    await house.execute("DELETE FROM gateways WHERE id = :id", id=house.id)
+    await survivor.round()
+    await assert_ended(survivor, path, "failed", "gateway.lost")
+
+
+# What another replica wants
+
+
+async def test_a_stop_on_one_replica_is_carried_out_by_the_one_that_has_the_browser(
+    house: House, another: Another, quick_rounds: None
+) -> None:
+    await house.gateway.supervisor.start()
+    path = await house.runtime()
+    browser = house.browser(path)
+    replica = await another()
+    answer = await replica.api.post(f"{path}/stop")
+    assert answer.status_code == 200
+    assert answer.json()["status"] == "stopped"
+    assert browser.ended.done()
+    await assert_ended(replica, path, "stopped", "runtime.stopped")
+
+
+async def test_a_space_that_is_deleted_on_one_replica_is_cleared_by_all(
+    house: House, another: Another, quick_rounds: None
+) -> None:
+    await house.gateway.supervisor.start()
+    path = await house.runtime()
+    browser = house.browser(path)
+    replica = await another()
+    (await replica.api.delete(f"/v1/spaces/{path.split('/')[3]}")).raise_for_status()
+    assert browser.ended.done()
+    assert (await house.api.get(path)).status_code == 404
+
+
+async def test_a_stop_that_nobody_carries_out_is_told_and_not_forgotten(
+    house: House, another: Another, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(domain_runtimes, "_ELSEWHERE_SECONDS", 0.3)
+    path = await house.runtime()
+    replica = await another()
+    answer = await replica.api.post(f"{path}/stop")
+    assert (answer.status_code, answer.json()["code"]) == (503, "runtime.host_unavailable")
+    assert answer.headers["Retry-After"]
+    await house.round()
+    await assert_ended(house, path, "stopped", "runtime.stopped")
+
+
+# Deadlines, by the database's clock
+
+
+async def test_a_runtime_that_is_idle_for_too_long_is_stopped(house: House) -> None:
+    path = await house.runtime()
+    seconds = (await house.get(path))["summary"]["idleTimeoutSeconds"]
+    await house.round()  # Writes that the runtime was just asked for.
+    await house.set_back(path, "last_active_at", seconds - 5)
+    await house.round()
+    assert house.browser(path)
+    await house.set_back(path, "last_active_at", 5)
+    await house.round()
+    await assert_ended(house, path, "stopped", "runtime.idle_timeout")
+
+
+async def test_a_runtime_at_its_maximum_age_is_stopped_however_active_it_is(house: House) -> None:
+    path = await house.runtime()
+    summary = (await house.get(path))["summary"]
+    await house.set_back(path, "created_at", summary["maxLifetimeSeconds"] - 5)
+    await house.round()
+    assert (await house.get(path))["status"] == "active"
+    await house.set_back(path, "created_at", 5)
+    await house.round()
+    await assert_ended(house, path, "stopped", "runtime.max_lifetime")
+
+
+async def test_the_activity_of_many_runtimes_is_written_in_one_statement(house: House) -> None:
+    space = await house.space()
+    paths = [await house.runtime(space) for _ in range(5)]
+    await house.round()
+    for path in paths:
+        await house.set_back(path, "last_active_at", 60)
+        await house.get(path)
+    statements: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        await house.round()
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert len([statement for statement in statements if "last_active_at=now()" in statement]) == 1
+    ((late,),) = await house.execute(
+        "SELECT count(*) FROM runtimes WHERE last_active_at < now() - interval '30 seconds'"
+    )
+    assert late == 0
+
+
+# Faults
+
+
+async def test_a_bad_round_does_not_end_supervision(
+    house: House, quick_rounds: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, failures = house.launcher.sweep, 0
+
+    async def fail_three_times() -> int:
+        nonlocal failures
+        if failures < 3:
+            failures += 1
+            raise RuntimeError("not foreseen")
+        return await sweep()
+
+    monkeypatch.setattr(house.launcher, "sweep", fail_three_times)
+    monkeypatch.setattr(domain_supervisor, "_ROUNDS_TO_SWEEP", 1)
+    await house.gateway.supervisor.start()
+
+    async def swept() -> bool:
+        return house.launcher.sweeps >= 2
+
+    await until(swept, "rounds go on")
+    assert failures == 3
+
+
+async def test_a_browser_that_cannot_be_ended_does_not_stop_the_heart(
+    another: Another, quick_rounds: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(domain_supervisor, "_END_SECONDS", 0.05)
+    house = await another(StuckLauncher())
+    await house.gateway.supervisor.start()
+    stuck = await house.runtime()
+    await house.set_back(stuck, "created_at", 10**7)
+    first = await heartbeat(house)
+
+    async def beats_on() -> bool:
+        return bool(await heartbeat(house) > first)
+
+    for _ in range(3):
+        await until(beats_on, "the heart beats")
+        first = await heartbeat(house)
+    assert (await house.get(stuck))["status"] == "active"
+
+
+async def test_a_launch_that_fails_leaves_a_failed_row(another: Another) -> None:
+    house = await another(FailingLauncher())
+    space = await house.space()
+    answer = await house.api.post(f"/v1/spaces/{space}/runtimes", json={})
+    assert answer.status_code == 503
+    failed = await house.get(f"/v1/spaces/{space}/runtimes/{answer.json()['details']['runtimeId']}")
+    assert failed["status"] == "failed"
+    assert failed["summary"]["endReason"]["code"] == "runtime.launch_failed"
+
+
+async def test_ends_outlive_an_absence_of_the_database_with_their_causes(
+    own_server: EmbeddedPostgres,
+    settings: Settings,
+    keys: KeySource,
+    tmp_path: Path,
+    quick_rounds: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    database = Database(await asyncio.to_thread(own_server.start), 4)
+    await schema.upgrade(database)
+    api_key = await write_first_key(database, SecretStore(keys), tmp_path / "own-api-key")
+    assert api_key is not None
+    launcher = SlowLauncher()
+    launcher.go.set()
+    async with housed(settings, database, keys, api_key, launcher) as house:
+        await house.gateway.supervisor.start()
+        crashed, kept = await house.runtime(), await house.runtime()
+        launcher.go.clear()
+        launcher_fails = asyncio.create_task(house.api.post(f"/v1/spaces/{await house.space()}/runtimes", json={}))
+
+        async def is_launching() -> bool:
+            return launcher.waiting == 1
+
+        await until(is_launching, "a launch has begun")
+        await asyncio.to_thread(own_server.stop)
+
+        house.browser(crashed).end(CRASHED)
+        launcher.go.set()
+        refused = await launcher_fails
+        assert (refused.status_code, refused.json()["code"]) == (503, "database.unavailable")
+        assert (await house.api.get(kept)).json()["code"] == "database.unavailable"
+        assert not house.browser(kept).ended.done()
+
+        async def has_noticed() -> bool:
+            return said(caplog, "the supervisor can't reach the database") > 0
+
+        await until(has_noticed, "a round has failed")
+        assert await asyncio.to_thread(own_server.start) == database.url
+
+        async def is_written() -> bool:
+            answer = await house.api.get(crashed)
+            return answer.status_code == 200 and answer.json()["status"] != "active"
+
+        await until(is_written, "the end is written")
+        await assert_ended(house, crashed, "failed", "browser.crashed")
+        await house.round()
+        assert (await house.get(kept))["status"] == "active"
+        # That launch was never answered, so its browser went again, and its row with it.
+        assert set(launcher.browsers) == {UUID(kept.rsplit("/", 1)[1])}
+        ((starting,),) = await house.execute("SELECT count(*) FROM runtimes WHERE status = 'starting'")
+        assert starting == 0
+        # Said once each, not with every round.
+        assert said(caplog, "the supervisor can't reach the database") == 1
+        await until(lambda: said(caplog, "the database can be reached again") == 1, "it says that it is over")
+    await database.close()
+
+
+def said(caplog: pytest.LogCaptureFixture, line: str) -> int:
+    return sum(line in record.getMessage() for record in caplog.records)

@@ -1,0 +1,367 @@
+"""What a page of a real browser can't reach: the hole that such gateways have, tried in every way there is.
+
+One runtime's page tries to get at another runtime's DevTools port, whose answer has the address of a socket that owns
+that browser. Loopback as a whole is allowed here, which is as favourable as it gets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+import websockets.asyncio.server
+from websockets.asyncio.server import ServerConnection
+
+from gateway.egress.proxy import EgressProxy
+from gateway.egress.traffic_rules import Traffic
+from gateway.launchers.base import BrowserName, LaunchSpec
+from gateway.launchers.local import browsers
+from gateway.launchers.local import launcher as local
+from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
+from gateway.settings import Settings
+from tests.support.devtools import DevTools
+from tests.support.egress import serving
+from tests.support.gateway_process import temporary_data_dir
+from tests.support.waiting import until
+
+KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
+SPELLINGS = (
+    "127.0.0.1",
+    "localhost",
+    "a.localhost",
+    "0.0.0.0",
+    "[::1]",
+    "[::]",
+    "[::ffff:127.0.0.1]",
+    "2130706433",
+    "017700000001",
+    "0x7f000001",
+    "127.1",
+    "0177.0.0.1",
+    "victim.example",
+)
+BIG = 24 * 1024 * 1024
+PAGE = b"<!doctype html><title>Page</title><body>page</body>"
+HOLE = "Browser"  # what /json/version begins with
+
+FETCH = "fetch({url}).then(answer => answer.text(), error => 'failed')"
+OPAQUE = "fetch({url}, {{mode: 'no-cors'}}).then(answer => answer.type, error => 'failed')"
+SOCKET = """new Promise(done => {{
+    const socket = new WebSocket({url}.replace('http', 'ws'));
+    socket.onopen = () => done('open');
+    socket.onerror = () => done('failed');
+}})"""
+WEBRTC = """new Promise(done => {{
+    const peer = new RTCPeerConnection({{iceServers: [{{urls: 'stun:127.0.0.1:{port}'}}]}});
+    peer.createDataChannel('data');
+    peer.onicegatheringstatechange = () => peer.iceGatheringState == 'complete' && done('complete');
+    peer.createOffer().then(offer => peer.setLocalDescription(offer));
+}})"""
+WEBTRANSPORT = "new WebTransport('https://127.0.0.1:{port}/').ready.then(() => 'open', () => 'failed')"
+
+
+class Zone:
+    """Names that lead to loopback: `victim.example` at once, `rebind.example` from its second look-up on."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __call__(self, name: str) -> list[str]:
+        if name == "rebind.example":
+            self.asked += 1
+            return ["127.0.0.1"] if self.asked == 1 else ["127.0.0.2"]
+        if name == "victim.example":
+            return ["127.0.0.1"]
+        raise socket.gaierror(-2, "Name or service not known")
+
+
+@contextlib.asynccontextmanager
+async def opened(*allow: str) -> AsyncIterator[LocalLauncher]:
+    found = browsers.find(None)
+    assert found is not None
+    with temporary_data_dir() as data_dir:
+        settings = Settings(data_dir=Path(data_dir), warm_browsers=0, egress_allow=allow)
+        launcher = LocalLauncher(settings, found)
+        launcher.egress = EgressProxy(settings, Zone())
+        await launcher.open()
+        try:
+            yield launcher
+        finally:
+            await launcher.close()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def launcher() -> AsyncIterator[LocalLauncher]:
+    async with opened("127.0.0.0/8", "::1", "localhost", "*.localhost", "victim.example") as launcher:
+        yield launcher
+
+
+@pytest_asyncio.fixture(scope="module")
+async def victim(launcher: LocalLauncher) -> LocalBrowser:
+    return await launcher.launch(LaunchSpec(uuid4()))
+
+
+class Attacker:
+    """A page, from whose point of view things are tried."""
+
+    def __init__(self, browser: LocalBrowser, client: DevTools, session: str) -> None:
+        self.browser = browser
+        self.client = client
+        self.session = session
+
+    async def run(self, script: str, **values: object) -> Any:
+        return await self.client.evaluate(script.format(**values), self.session)
+
+    async def visit(self, url: str) -> str:
+        """The text of the page that the address leads to."""
+        await self.client.send("Page.navigate", self.session, url=url)
+        text = "new Promise(done => document.readyState == 'complete' ? done() : addEventListener('load', done))"
+        told: str = await self.run(text + ".then(() => document.body.innerText)")
+        return told
+
+
+@contextlib.asynccontextmanager
+async def attacker(
+    launcher: LocalLauncher, name: BrowserName | None = None, traffic: Traffic | None = None
+) -> AsyncIterator[Attacker]:
+    browser = await launcher.launch(LaunchSpec(uuid4(), name, traffic=traffic or Traffic()))
+    try:
+        async with DevTools.attach(browser.devtools_url) as client:
+            session = await client.first_page()
+            await client.send("Page.enable", session)
+            yield Attacker(browser, client, session)
+    finally:
+        await browser.stop()
+
+
+async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """`/to?URL` redirects there, `/big` is large, everything else is a small page; bodies are read."""
+    while True:
+        head = await reader.readuntil(b"\r\n\r\n")
+        target = head.split()[1]
+        length = next(
+            (int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0
+        )
+        got = len(await reader.readexactly(length))
+        if target.startswith(b"/to?"):
+            writer.write(b"HTTP/1.1 302 Found\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % target[4:])
+            continue
+        body = bytes(BIG) if target == b"/big" else str(got).encode() if got else PAGE
+        lines = (b"HTTP/1.1 200 OK", b"Content-Type: text/html", b"Content-Length: %d" % len(body))
+        writer.write(b"\r\n".join(lines) + b"\r\nAccess-Control-Allow-Origin: *\r\n\r\n" + body)
+        await writer.drain()
+
+
+def unguard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have browsers launched as they were without an egress proxy."""
+    monkeypatch.setattr(local, "_ARGUMENTS", ["--remote-debugging-port=0"])
+    monkeypatch.setattr(local, "_only_way", lambda port: "--no-first-run")
+
+
+def port_of(browser: LocalBrowser) -> int:
+    port = urlsplit(browser.devtools_url).port
+    assert port is not None
+    return port
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_another_runtimes_devtools_port_is_out_of_reach(
+    launcher: LocalLauncher, victim: LocalBrowser, name: BrowserName
+) -> None:
+    path = f"{port_of(victim)}/json/version"
+    async with serving(page) as port, attacker(launcher, name) as one:
+        assert await one.visit(f"http://127.0.0.1:{port}/") == "page"
+        for spelling in SPELLINGS:
+            url = json.dumps(f"http://{spelling}:{path}")
+            assert HOLE not in await one.run(FETCH, url=url), spelling
+            own = urlsplit(victim.devtools_url)._replace(scheme="http", netloc=f"{spelling}:{port_of(victim)}").geturl()
+            assert await one.run(SOCKET, url=json.dumps(own)) == "failed", spelling
+        for spelling in SPELLINGS:
+            text = await one.visit(f"http://{spelling}:{path}")
+            assert text.startswith("Refused by the gateway"), spelling
+            assert "egress." in text
+        refused = one.browser.exit.usage.refused
+        assert set(refused) <= {"egress.gateway", "egress.loopback_address", "egress.name_not_allowed"}
+        assert refused["egress.gateway"] >= 3 * (len(SPELLINGS) - 3)
+
+
+async def test_redirects_and_frames_lead_no_further(launcher: LocalLauncher, victim: LocalBrowser) -> None:
+    target = f"http://127.0.0.1:{port_of(victim)}/json/version"
+    frame = """new Promise(done => {{
+        const frame = document.createElement('iframe');
+        frame.onload = () => done('loaded');
+        frame.src = {url};
+        document.body.append(frame);
+    }})"""
+    image = """new Promise(done => {{
+        const image = new Image();
+        image.onload = () => done('loaded');
+        image.onerror = () => done('failed');
+        image.src = {url};
+    }})"""
+    async with serving(page) as port, attacker(launcher) as one:
+        redirect = f"http://127.0.0.1:{port}/to?{target}"
+        await one.visit(f"http://127.0.0.1:{port}/")
+        refused = one.browser.exit.usage.refused
+        for number, (script, url) in enumerate(
+            [(FETCH, redirect), (OPAQUE, redirect), (frame, target), (frame, redirect), (image, target)], 1
+        ):
+            assert HOLE not in await one.run(script, url=json.dumps(url))
+            assert refused["egress.gateway"] == number
+        assert (await one.visit(redirect)).startswith("Refused by the gateway")
+
+
+async def test_a_name_that_changes_its_answer_leads_no_further(launcher: LocalLauncher, victim: LocalBrowser) -> None:
+    zone = Zone()
+    launcher.egress.names._lookup = zone
+    async with serving(page) as port:
+        launcher.egress.rules = type(launcher.egress.rules)(("rebind.example", "127.0.0.0/8"))
+        async with attacker(launcher) as one:
+            assert await one.visit(f"http://rebind.example:{port}/") == "page"
+            launcher.egress.names._known.clear()
+            url = json.dumps(f"http://rebind.example:{port_of(victim)}/json/version")
+            assert HOLE not in await one.run(FETCH, url=url)
+            assert zone.asked == 2
+            assert one.browser.exit.usage.refused == {"egress.name_not_allowed": 1}
+
+
+async def test_the_attempt_works_where_nothing_guards_against_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chrome goes past its proxy for loopback unless told otherwise; so the attempts above are real ones."""
+    unguard(monkeypatch)
+    async with opened() as careless:
+        other = await careless.launch(LaunchSpec(uuid4()))
+        async with attacker(careless) as one:
+            url = f"http://127.0.0.1:{port_of(other)}/json/version"
+            assert HOLE in await one.visit(url)
+            assert await one.run(SOCKET, url=json.dumps(other.devtools_url.replace("ws://", "http://"))) == "open"
+
+
+async def test_another_runtimes_exit_is_out_of_reach(launcher: LocalLauncher, victim: LocalBrowser) -> None:
+    async with attacker(launcher) as one:
+        assert "egress.gateway" in await one.visit(f"http://127.0.0.1:{victim.exit.port}/")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://169.254.169.254/latest/meta-data/", "http://metadata.google.internal/", "http://[fd00:ec2::254]/"]
+)
+async def test_metadata_services_are_out_of_reach(launcher: LocalLauncher, url: str) -> None:
+    async with attacker(launcher) as one:
+        assert "egress.metadata" in await one.visit(url)
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_a_context_without_the_proxy_leads_nowhere(launcher: LocalLauncher, name: BrowserName) -> None:
+    async with serving(page) as port, attacker(launcher, name) as one:
+        for proxy in ("direct://", f"http://127.0.0.1:{port}"):
+            context = await one.client.send("Target.createBrowserContext", proxyServer=proxy)
+            target = await one.client.send("Target.createTarget", url="about:blank", **context)
+            session = await one.client.session(target["targetId"])
+            await one.client.send("Page.enable", session)
+            for host in (f"127.0.0.1:{port}", f"localhost:{port}", "example.com"):
+                told = await one.client.send("Page.navigate", session, url=f"http://{host}/")
+                assert told["errorText"] in ("net::ERR_NAME_NOT_RESOLVED", "net::ERR_PROXY_CONNECTION_FAILED")
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_by_default_loopback_and_private_networks_are_out_of_reach(name: BrowserName) -> None:
+    connections = 0
+
+    async def counting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+
+    async with serving(counting) as port, opened() as strict, attacker(strict, name) as one:
+        assert "egress.loopback_address" in await one.visit(f"http://127.0.0.1:{port}/")
+        assert "egress.private_address" in await one.visit("http://192.168.0.1/")
+        assert "egress.name_not_allowed" in await one.visit(f"http://victim.example:{port}/")
+        relay = f"turn:127.0.0.1:{port}?transport=tcp', username: 'u', credential: 'c"
+        assert await one.run(WEBRTC.replace("stun:127.0.0.1:{port}", relay)) == "complete"
+    assert connections == 0
+
+
+async def test_the_lists_of_a_runtime_hold_in_its_pages(launcher: LocalLauncher) -> None:
+    async with serving(page) as port:
+        traffic = Traffic(allow=["127.0.0.1"], block=[f"http://127.0.0.1:{port}/blocked"])
+        async with attacker(launcher, traffic=traffic) as one:
+            assert await one.visit(f"http://127.0.0.1:{port}/") == "page"
+            assert "egress.url_blocklist" in await one.visit(f"http://127.0.0.1:{port}/blocked/x")
+            assert "egress.url_allowlist" in await one.visit(f"http://localhost:{port}/")
+
+
+async def test_websockets_and_big_bodies_pass_and_are_counted(launcher: LocalLauncher) -> None:
+    async def echo(connection: ServerConnection) -> None:
+        async for message in connection:
+            await connection.send(message)
+
+    talk = """new Promise((done, failed) => {{
+        const socket = new WebSocket('ws://127.0.0.1:{port}/');
+        socket.onopen = () => socket.send('x'.repeat(1000000));
+        socket.onmessage = event => done(event.data.length);
+        socket.onerror = () => failed('error');
+    }})"""
+    async with serving(page) as port, attacker(launcher) as one:
+        await one.visit(f"http://127.0.0.1:{port}/")
+        async with websockets.asyncio.server.serve(echo, "127.0.0.1", 0, max_size=None) as server:
+            assert await one.run(talk, port=server.sockets[0].getsockname()[1]) == 1_000_000
+        usage = one.browser.exit.usage
+        before = usage.received
+        assert await one.run("fetch('/big').then(answer => answer.arrayBuffer()).then(body => body.byteLength)") == BIG
+        assert BIG <= usage.received - before < BIG + 10_000
+        before = usage.sent
+        sending = "fetch('/', {{method: 'POST', body: new Uint8Array({size})}}).then(answer => answer.text())"
+        assert await one.run(sending, size=BIG) == str(BIG)
+        assert BIG <= usage.sent - before < BIG + 10_000
+
+
+class Datagrams:
+    """A UDP socket on loopback, and how many datagrams came."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.setblocking(False)
+        self.port = self._socket.getsockname()[1]
+
+    def any(self) -> bool:
+        with contextlib.suppress(BlockingIOError):
+            while self._socket.recv(4096):
+                self.count += 1
+        return self.count > 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_no_datagram_leaves_a_browser(launcher: LocalLauncher, name: BrowserName) -> None:
+    datagrams = Datagrams()
+    async with serving(page) as port, attacker(launcher, name) as one:
+        await one.visit(f"http://localhost:{port}/")
+        assert await one.run(WEBRTC, port=datagrams.port) == "complete"
+        assert await one.run(WEBTRANSPORT, port=datagrams.port) == "failed"
+    assert not datagrams.any()
+    datagrams.close()
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_datagrams_do_leave_a_browser_that_is_not_guarded(
+    name: BrowserName, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unguard(monkeypatch)
+    datagrams = Datagrams()
+    async with serving(page) as port, opened() as careless, attacker(careless, name) as one:
+        await one.visit(f"http://localhost:{port}/")
+        # It ends only once the answers that never come are given up.
+        await one.run(f"void {WEBRTC}", port=datagrams.port)
+        await until(datagrams.any, "a datagram came")
+    datagrams.close()

@@ -1,0 +1,427 @@
+"""Which addresses a page may reach: each way to write a forbidden one, and what the operator's rules change."""
+
+from __future__ import annotations
+
+import contextlib
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway import settings
+from gateway.core.errors import ConfigurationError
+from gateway.egress.ip_rules import Entry, Host, Machine, Refusal, Rules, is_metadata, kind_of, parse_host
+
+_LOOPBACK = "loopback_address"
+_PRIVATE = "private_address"
+_LINK_LOCAL = "link_local_address"
+_RESERVED = "reserved_address"
+_MULTICAST = "multicast_address"
+_METADATA = "metadata"
+_MALFORMED = "malformed_host"
+
+
+def _spellings(address: str) -> list[str]:
+    """An IPv4 address in the spellings that browsers know."""
+    a, b, c, d = IPv4Address(address).packed
+    number = int(IPv4Address(address))
+    return [
+        address,
+        address + ".",
+        str(number),
+        f"{number:#x}",
+        f"{number:#X}",
+        f"0{number:o}",
+        f"000{number:o}",
+        f"{a}.{number & 0xFFFFFF}",
+        f"{a}.{b}.{number & 0xFFFF}",
+        f"{a:#x}.{b:#x}.{c:#x}.{d:#x}",
+        f"0{a:o}.0{b:o}.0{c:o}.0{d:o}",
+        f"{a}.0{b:o}.{c:#x}.{d}",
+        f"{a:#010x}.{b}.{c}.{d}",
+        f"{a:#x}.{number & 0xFFFFFF:#x}",
+    ]
+
+
+def _inside_ipv6(address: str) -> list[str]:
+    """An IPv4 address inside the IPv6 addresses that lead to it somewhere, but for the mapped one."""
+    packed = IPv4Address(address).packed.hex()
+    high, low = packed[:4], packed[4:]
+    inverted = f"{int(IPv4Address(address)) ^ 0xFFFFFFFF:08x}"
+    return [
+        f"[::ffff:0:{high}:{low}]",
+        f"[64:ff9b::{high}:{low}]",
+        f"[64:ff9b::{address}]",
+        f"[2001:4860::5efe:{high}:{low}]",
+        f"[2001:4860::200:5efe:{high}:{low}]",
+        f"[64:ff9b:1::{high}:{low}]",
+        f"[2002:{high}:{low}::1]",
+        f"[2001:0:{high}:{low}:0:0:1:1]",
+        f"[2001:0:808:808:0:0:{inverted[:4]}:{inverted[4:]}]",
+        f"[::{high}:{low}]",
+    ]
+
+
+def _mapped(address: str) -> list[str]:
+    packed = IPv4Address(address).packed.hex()
+    return [
+        f"[::ffff:{address}]",
+        f"[::ffff:{packed[:4]}:{packed[4:]}]",
+        f"[0:0:0:0:0:ffff:{packed[:4]}:{packed[4:]}]",
+        f"[::FFFF:{packed.upper()[:4]}:{packed.upper()[4:]}]",
+        f"[0000:0000:0000:0000:0000:ffff:{address}]",
+    ]
+
+
+_FORBIDDEN_V4 = {
+    "127.0.0.1": _LOOPBACK,
+    "127.255.255.254": _LOOPBACK,
+    "0.0.0.0": _LOOPBACK,
+    "10.1.2.3": _PRIVATE,
+    "172.16.0.1": _PRIVATE,
+    "172.31.255.255": _PRIVATE,
+    "192.168.1.1": _PRIVATE,
+    "100.64.0.1": _PRIVATE,
+    "169.254.1.1": _LINK_LOCAL,
+    "169.254.169.254": _METADATA,
+    "169.254.170.2": _METADATA,
+    "100.100.100.200": _METADATA,
+    "168.63.129.16": _METADATA,
+    "224.0.0.1": _MULTICAST,
+    "255.255.255.255": _RESERVED,
+    "198.18.0.1": _RESERVED,
+    "192.0.2.1": _RESERVED,
+}
+_OTHERS = {
+    "0": _LOOPBACK,
+    "0x": _LOOPBACK,
+    "00": _LOOPBACK,
+    "0.0": _LOOPBACK,
+    "0.1.2.3": _LOOPBACK,
+    "127.1": _LOOPBACK,
+    "127.0.1": _LOOPBACK,
+    "0x7f.1": _LOOPBACK,
+    "0177.1": _LOOPBACK,
+    "100.127.255.255": _PRIVATE,
+    "192.0.0.1": _RESERVED,
+    "192.88.99.1": _RESERVED,
+    "198.19.255.255": _RESERVED,
+    "198.51.100.7": _RESERVED,
+    "203.0.113.7": _RESERVED,
+    "239.255.255.250": _MULTICAST,
+    "240.0.0.1": _RESERVED,
+    "169.254.170.23": _METADATA,
+    "169.254.169.253": _METADATA,
+    "[::]": _LOOPBACK,
+    "[::1]": _LOOPBACK,
+    "[0:0:0:0:0:0:0:1]": _LOOPBACK,
+    "[0000:0000:0000:0000:0000:0000:0000:0001]": _LOOPBACK,
+    "[::0.0.0.1]": _LOOPBACK,
+    "[fc00::1]": _PRIVATE,
+    "[fd12:3456::1]": _PRIVATE,
+    "[FD12:3456::1]": _PRIVATE,
+    "[fe80::1]": _LINK_LOCAL,
+    "[febf::1]": _LINK_LOCAL,
+    "[fec0::1]": _PRIVATE,
+    "[ff02::1]": _MULTICAST,
+    "[2001:db8::1]": _RESERVED,
+    "[3fff::1]": _RESERVED,
+    "[2001::1]": _RESERVED,
+    "[2001:10::1]": _RESERVED,
+    "[100::1]": _RESERVED,
+    "[5f00::1]": _RESERVED,
+    "[4000::1]": _RESERVED,
+    "[64:ff9b:1::8.8.8.8]": _PRIVATE,
+    "[64:ff9b:1:a9fe:a9:fe00::]": _METADATA,
+    "[64:ff9b:1:a9:fe:a9fe::]": _METADATA,
+    "[64:ff9b:1:0:a9:fea9:fe00:0]": _METADATA,
+    "[fd00:ec2::254]": _METADATA,
+    "[fd00:ec2::23]": _METADATA,
+    "[fd20:ce::254]": _METADATA,
+    "localhost": _LOOPBACK,
+    "LOCALHOST": _LOOPBACK,
+    "localhost.": _LOOPBACK,
+    "a.localhost": _LOOPBACK,
+    "A.B.LocalHost.": _LOOPBACK,
+    "metadata.google.internal": _METADATA,
+    "Metadata.Google.Internal.": _METADATA,
+    "metadata": _METADATA,
+    "metadata.goog": _METADATA,
+    "instance-data.ec2.internal": _METADATA,
+    # Malformed, or of a form that browsers turn into another one before they ask.
+    "": _MALFORMED,
+    ".": _MALFORMED,
+    "..": _MALFORMED,
+    "127.0.0.1..": _MALFORMED,
+    "127..1": _MALFORMED,
+    "127.0.0.1.5": _MALFORMED,
+    "127.0.0.256": _MALFORMED,
+    "256.0.0.1": _MALFORMED,
+    "4294967296": _MALFORMED,
+    "0x100000000": _MALFORMED,
+    "127.0.0.08": _MALFORMED,
+    "127.0.0.0x1g": None,
+    "1_27.0.0.1": _MALFORMED,
+    "127.0.0.1_0": None,
+    "127.0.0.+1": _MALFORMED,
+    "%31%32%37.0.0.1": _MALFORMED,
+    "127.0.0.1%00": _MALFORMED,
+    "127%2e0%2e0%2e1": _MALFORMED,
+    "\uff11\uff12\uff17.0.0.1": _MALFORMED,
+    "127\u30020\u30020\u30021": _MALFORMED,
+    "①②⑦.0.0.1": _MALFORMED,
+    "ⓛⓞⓒⓐⓛⓗⓞⓢⓣ": _MALFORMED,
+    "loc\u00adalhost": _MALFORMED,
+    "\u2113ocalhost": _MALFORMED,
+    "[::1%lo]": _MALFORMED,
+    "[::1%25lo]": _MALFORMED,
+    "[fe80::1%eth0]": _MALFORMED,
+    "[::ffff:127.1]": _MALFORMED,
+    "[::ffff:0x7f.0.0.1]": _MALFORMED,
+    "[127.0.0.1]": _MALFORMED,
+    "[::1": _MALFORMED,
+    "::1": _MALFORMED,
+    "[[::1]]": _MALFORMED,
+    "[]": _MALFORMED,
+    "user@127.0.0.1": _MALFORMED,
+    "127.0.0.1/": _MALFORMED,
+    "127.0.0.1\\": _MALFORMED,
+    "127.0.0.1 ": _MALFORMED,
+    " 127.0.0.1": _MALFORMED,
+    "127.0.0.1\t": _MALFORMED,
+    "127.0.0.1\n": _MALFORMED,
+    "127.0.0.1\x00": _MALFORMED,
+    "a" * 64 + ".example": _MALFORMED,
+    "a." * 127 + "example": _MALFORMED,
+}
+
+FORBIDDEN: list[tuple[str, str]] = [
+    *((spelling, kind) for address, kind in _FORBIDDEN_V4.items() for spelling in _spellings(address)),
+    *((spelling, kind) for address, kind in _FORBIDDEN_V4.items() for spelling in _mapped(address)),
+    *((spelling, kind) for spelling, kind in _OTHERS.items() if kind is not None),
+]
+# Forbidden for their own sake as well, so that which reason is said is of no matter.
+FORBIDDEN_TRANSITIONS = [spelling for address in _FORBIDDEN_V4 for spelling in _inside_ipv6(address)]
+
+PUBLIC = [
+    "8.8.8.8",
+    "1.1.1.1",
+    "0x08080808",
+    "172.15.255.255",
+    "172.32.0.1",
+    "100.63.255.255",
+    "100.128.0.1",
+    "169.253.255.255",
+    "192.169.0.1",
+    "223.255.255.255",
+    "[2606:4700:4700::1111]",
+    "[2a00:1450:4001::1]",
+    "[::ffff:8.8.8.8]",
+    "[64:ff9b::8.8.8.8]",
+]
+
+
+def judge(rules: Rules, text: str, port: int = 80, machine: Machine | None = None) -> None:
+    """As the proxy does it, for names that would resolve to a public address."""
+    host: Host = parse_host(text)
+    machine = machine or Machine()
+    if isinstance(host, str):
+        allowed = rules.judge_name(host, port, machine)
+        host = ip_address("127.0.0.1" if host == "localhost" or host.endswith(".localhost") else "9.9.9.9")
+        rules.judge_address(host, port, machine, by_name=allowed)
+    else:
+        rules.judge_address(host, port, machine)
+
+
+def refused(rules: Rules, text: str, port: int = 80, machine: Machine | None = None) -> str:
+    with pytest.raises(Refusal) as caught:
+        judge(rules, text, port, machine)
+    return caught.value.rule
+
+
+def test_the_corpus_is_as_large_as_is_promised() -> None:
+    assert len({text for text, _ in FORBIDDEN} | set(FORBIDDEN_TRANSITIONS)) > 450
+
+
+@pytest.mark.parametrize(("text", "kind"), FORBIDDEN)
+def test_a_forbidden_target_is_refused_however_it_is_written(text: str, kind: str) -> None:
+    assert refused(Rules(), text) == f"egress.{kind}"
+
+
+@pytest.mark.parametrize("text", FORBIDDEN_TRANSITIONS)
+def test_a_forbidden_address_inside_an_ipv6_one_is_refused(text: str) -> None:
+    refused(Rules(), text)
+
+
+@pytest.mark.parametrize("text", PUBLIC)
+def test_a_public_address_is_allowed(text: str) -> None:
+    judge(Rules(), text)
+
+
+@pytest.mark.parametrize("text", [text for text, kind in _OTHERS.items() if kind is None])
+def test_what_only_looks_like_an_address_is_a_name(text: str) -> None:
+    assert parse_host(text) == text
+
+
+@given(st.ip_addresses(v=4))
+def test_every_spelling_of_an_address_is_that_address(address: IPv4Address) -> None:
+    assert {parse_host(spelling) for spelling in (*_spellings(str(address)), *_mapped(str(address)))} == {address}
+
+
+@given(st.ip_addresses(v=4))
+def test_an_ipv6_address_is_no_better_than_the_one_inside(address: IPv4Address) -> None:
+    for text in _inside_ipv6(str(address)):
+        inside = parse_host(text)
+        assert isinstance(inside, IPv6Address)
+        assert kind_of(inside) is not None or kind_of(address) is None
+        assert is_metadata(inside) or not is_metadata(address)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_host_or_refused(text: str) -> None:
+    with contextlib.suppress(Refusal):
+        host = parse_host(text)
+        assert not isinstance(host, str) or parse_host(host) == host
+
+
+METADATA = [text for text, kind in FORBIDDEN if kind == _METADATA]
+
+
+@pytest.mark.parametrize("text", METADATA)
+def test_metadata_stays_refused_whatever_is_allowed(text: str) -> None:
+    everything = Rules(allow=("0.0.0.0/0", "::/0", "169.254.169.254", "*.internal", "metadata", "metadata.goog"))
+    assert refused(everything, text) == "egress.metadata"
+
+
+def test_a_name_that_is_allowed_may_be_at_a_private_address_but_not_at_metadata() -> None:
+    rules = Rules(allow=("*.corp.example", "wiki.example:8080"))
+    assert rules.judge_name("a.b.corp.example", 443, Machine())
+    assert rules.judge_name("wiki.example", 8080, Machine())
+    assert not rules.judge_name("wiki.example", 80, Machine())
+    assert not rules.judge_name("corp.example", 443, Machine())
+    assert not rules.judge_name("evilcorp.example", 443, Machine())
+    rules.judge_address(ip_address("10.0.0.1"), 443, Machine(), by_name=True)
+    with pytest.raises(Refusal):
+        rules.judge_address(ip_address("169.254.169.254"), 443, Machine(), by_name=True)
+
+
+def test_an_entry_allows_what_it_says_and_no_more() -> None:
+    rules = Rules(allow=("127.0.0.1:9000", "10.2.0.0/16", "[fd00::1]:443", "fd11::/16"))
+    for text, port in (
+        ("127.0.0.1", 9000),
+        ("2130706433", 9000),
+        ("10.2.9.9", 1),
+        ("[fd00::1]", 443),
+        ("[fd11::5]", 2),
+    ):
+        judge(rules, text, port)
+    for text, port in (("127.0.0.1", 9001), ("127.0.0.2", 9000), ("[::1]", 9000), ("10.3.0.1", 80), ("[fd00::1]", 80)):
+        refused(rules, text, port)
+
+
+def test_an_allowed_network_is_not_allowed_through_a_translation() -> None:
+    assert refused(Rules(allow=("10.0.0.0/8",)), "[64:ff9b::10.0.0.1]") == "egress.private_address"
+    judge(Rules(allow=("10.0.0.0/8",)), "[::ffff:10.0.0.1]")
+
+
+def test_deny_beats_allow() -> None:
+    rules = Rules(
+        allow=("10.0.0.0/8", "*.example"), deny=("10.1.0.0/16", "8.8.8.0/24", "bad.example", "*.ads.example:80")
+    )
+    for text, port in (
+        ("10.1.2.3", 80),
+        ("8.8.8.8", 53),
+        ("[::ffff:8.8.8.8]", 53),
+        ("[64:ff9b::8.8.8.8]", 53),
+        ("bad.example", 80),
+        ("BAD.example.", 80),
+        ("x.ads.example", 80),
+    ):
+        assert refused(rules, text, port) == "egress.denied"
+    for text, port in (("10.2.0.1", 80), ("good.example", 80), ("x.ads.example", 443), ("very.bad.example", 80)):
+        judge(rules, text, port)
+
+
+def test_the_machines_own_addresses_need_an_entry_of_their_own() -> None:
+    machine = Machine(addresses={ip_address("10.0.0.7"), ip_address("93.184.216.34"), ip_address("127.0.0.1")})
+    assert refused(Rules(), "93.184.216.34", 80, machine) == "egress.own_address"
+    assert refused(Rules(), "[64:ff9b::93.184.216.34]", 80, machine) == "egress.own_address"
+    judge(Rules(), "[64:ff9b::93.184.216.35]", 80, machine)
+    network = Rules(allow=("10.0.0.0/8", "93.184.0.0/16"))
+    judge(network, "10.0.0.8", 80, machine)
+    assert refused(network, "10.0.0.7", 80, machine) == "egress.own_address"
+    assert refused(network, "93.184.216.34", 80, machine) == "egress.own_address"
+    judge(Rules(allow=("10.0.0.7:80",)), "10.0.0.7", 80, machine)
+    judge(Rules(allow=("127.0.0.0/8",)), "127.0.0.1", 80, machine)
+
+
+@pytest.mark.parametrize("text", ["127.0.0.1", "127.9.9.9", "0.0.0.0", "[::1]", "[::]", "10.0.0.7", "localhost"])
+def test_a_port_of_the_gateway_is_refused_on_every_address_of_the_machine(text: str) -> None:
+    machine = Machine(addresses={ip_address("10.0.0.7")}, ports={9222})
+    rules = Rules(allow=("0.0.0.0/0", "::/0", "10.0.0.7", "localhost", "127.0.0.1:9222"))
+    judge(rules, text, 9223, machine)
+    assert refused(rules, text, 9222, machine) == "egress.gateway"
+    judge(rules, "10.0.0.8", 9222, machine)
+
+
+def test_an_endpoint_of_the_gateway_is_refused_wherever_it_is() -> None:
+    machine = Machine(endpoints={(ip_address("10.0.0.5"), 5432), ("db.example", 5432)})
+    rules = Rules(allow=("10.0.0.0/8", "db.example"))
+    assert refused(rules, "10.0.0.5", 5432, machine) == "egress.gateway"
+    assert refused(rules, "db.example", 5432, machine) == "egress.gateway"
+    judge(rules, "10.0.0.5", 80, machine)
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ("10.0.0.1/8", "host bits"),
+        ("10.0.0.0/33", "10.0.0.0/33"),
+        ("010.0.0.1", "010.0.0.1"),
+        ("127.1", "127.1"),
+        ("example.com:0", "port"),
+        ("example.com:65536", "port"),
+        ("example.com:http", "port"),
+        ("http://example.com", "port"),
+        ("*", "neither"),
+        ("*.", "neither"),
+        ("a.*.example", "neither"),
+        ("*example.com", "neither"),
+        ("münchen.example", "neither"),
+        ("exa mple", "neither"),
+        ("", "neither"),
+        ("[::1", "bracket"),
+        ("[::1]x", "bracket"),
+        ("::ffff:10.0.0.0/104", "IPv4 network"),
+        ("fe80::1%eth0/64", "fe80"),
+    ],
+)
+def test_a_wrong_entry_is_named_with_what_would_be_right(entry: str, reason: str) -> None:
+    with pytest.raises(ValueError, match="is no entry of an egress list") as caught:
+        Entry.parse(entry)
+    assert repr(entry) in str(caught.value)
+    assert reason in str(caught.value)
+    assert "*.suffix" in str(caught.value)
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_an_entry_or_refused_in_words(text: str) -> None:
+    words = ""
+    try:
+        Entry.parse(text)
+    except ValueError as error:
+        words = str(error)
+    assert words == "" or "is no entry of an egress list" in words
+
+
+def test_a_wrong_entry_ends_the_start_by_its_name() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        settings.load({"GATEWAY_EGRESS_ALLOW": "10.0.0.0/8, 10.0.0.1/8", "GATEWAY_EGRESS_DENY": "*"}, {})
+    assert "GATEWAY_EGRESS_ALLOW: '10.0.0.1/8' is no entry of an egress list" in caught.value.message
+    assert "GATEWAY_EGRESS_DENY: '*' is no entry of an egress list" in caught.value.message
+
+
+def test_lists_are_split_by_commas() -> None:
+    loaded, _ = settings.load({"GATEWAY_EGRESS_ALLOW": "10.0.0.0/8, *.Corp.example:443"}, {})
+    assert loaded.egress_allow == ("10.0.0.0/8", "*.corp.example:443")

@@ -1,0 +1,289 @@
+"""How a gateway stops: in order, within its grace, and with nothing of it left, however it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import asyncpg
+import httpx
+import psutil
+import pytest
+
+from gateway.app import Gateway
+from gateway.domain.runtimes import service as domain_runtimes
+from gateway.settings import Settings
+from gateway.store.embedded import EmbeddedPostgres
+from tests.support.gateway_process import (
+    ROOT,
+    START_SECONDS,
+    GatewayProcess,
+    GatewayProcessError,
+    _end_with_parent,
+    _environment,
+    temporary_data_dir,
+    wait_until,
+)
+from tests.support.launchers import SlowLauncher, WorkingLauncher
+from tests.support.remote import Remote, closed, stall
+from tests.support.waiting import until
+
+GRACE = 10
+READY_SECONDS = 3.0
+
+
+@pytest.fixture
+def data_dir() -> Iterator[Path]:
+    """A fresh one, for a first start."""
+    with temporary_data_dir() as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def used_data_dir() -> Iterator[Path]:
+    """One with a database and keys in it, for any further start; every test leaves it as a stop does."""
+    with temporary_data_dir() as path:
+        with started(path):
+            pass
+        yield path
+
+
+@contextlib.contextmanager
+def started(data_dir: Path, *flags: str, **env: str) -> Iterator[GatewayProcess]:
+    with GatewayProcess.start(data_dir, *flags, GATEWAY_SHUTDOWN_GRACE_SECONDS=str(GRACE), **env) as gateway:
+        yield gateway
+
+
+@contextlib.contextmanager
+def starting(data_dir: Path, *flags: str, **env: str) -> Iterator[GatewayProcess]:
+    """A gateway that need not get as far as to listen."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gateway", "up", "--port", "0", "--data-dir", str(data_dir), *flags],
+        cwd=ROOT,
+        env=_environment(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=_end_with_parent,
+    )
+    with GatewayProcess(process, data_dir) as gateway:
+        yield gateway
+
+
+async def ends(database_url: str) -> set[tuple[str, str, str, str]]:
+    """Status and code of runtimes and of their runs."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        rows = await connection.fetch(
+            "SELECT r.status, r.end_code, runs.status, runs.end_code"
+            " FROM runtimes r LEFT JOIN runs ON runs.runtime_id = r.id"
+        )
+        return {tuple(row) for row in rows}
+    finally:
+        await connection.close()
+
+
+STOPPED_RUNTIME = ("stopped", "gateway.stopped")
+STOPPED = {STOPPED_RUNTIME * 2}
+
+
+def assert_nothing_left(gateway: GatewayProcess) -> None:
+    """No process, no directory of a browser or the driver, no socket, and nobody listens."""
+    assert gateway.leftovers() == []
+    data_dir = gateway.data_dir
+    assert list((data_dir / "runtimes").glob("*")) == []
+    assert not (data_dir / "tmp").exists()
+    assert [path for path in data_dir.rglob("*") if path.is_socket()] == []
+    assert not (data_dir / "postgres" / "postmaster.pid").exists()
+    if gateway.base_url:
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{gateway.base_url}/healthz", trust_env=False)
+    assert "Traceback" not in gateway.log
+
+
+# In order
+
+
+async def test_a_stop_tells_sockets_ends_browsers_and_writes_rows_in_time(data_dir: Path, database_url: str) -> None:
+    with started(data_dir, GATEWAY_DATABASE_URL=database_url) as gateway:
+        async with Remote(gateway) as remote:
+            runtimes = [await remote.runtime() for _ in range(3)]
+            sockets = [await remote.attach(runtime) for runtime in (runtimes[0], runtimes[0], runtimes[1])]
+            # One client does not read, which must hold nobody up.
+            await stall(await remote.attach(runtimes[2]))
+            gateway.descendants()
+            began = time.monotonic()
+            gateway.signal(signal.SIGTERM)
+            for client in sockets:
+                assert await closed(client) == (1001, "draining")
+            # Whoever was told to go must not be sent back here.
+            with contextlib.suppress(httpx.TransportError):
+                assert (await remote.api.get("/readyz")).status_code == 503
+        assert gateway.wait(GRACE) == 0
+        assert time.monotonic() - began < GRACE
+        assert_nothing_left(gateway)
+        assert await ends(database_url) == STOPPED
+
+
+@pytest.fixture
+def launcher(request: pytest.FixtureRequest) -> WorkingLauncher:
+    return getattr(request, "param", WorkingLauncher)()
+
+
+@pytest.mark.parametrize("launcher", [SlowLauncher], indirect=True)
+async def test_while_it_drains_it_is_not_ready_and_takes_nothing_new(
+    gateway: Gateway, client: httpx.AsyncClient, launcher: SlowLauncher
+) -> None:
+    space = (await client.post("/v1/spaces", json={})).json()["id"]
+    creating = asyncio.create_task(client.post(f"/v1/spaces/{space}/runtimes", json={}))
+    await until(lambda: launcher.waiting == 1, "the launch has begun")
+    assert (await client.get("/readyz")).status_code == 200
+    # This launch holds the stop up.
+    draining = asyncio.create_task(gateway.drain())
+    await asyncio.sleep(0)
+    ready = await client.get("/readyz")
+    assert ready.status_code == 503
+    assert ready.json()["checks"]["draining"]["ok"] is False
+    assert (await client.get("/healthz")).status_code == 200
+    refused = await client.post(f"/v1/spaces/{space}/runtimes", json={})
+    assert (refused.status_code, refused.json()["code"]) == (503, "gateway.draining")
+    assert refused.headers["Retry-After"]
+    assert not draining.done()
+    launcher.go.set()
+    await draining
+    runtime = (await creating).json()["id"]
+    ended = (await client.get(f"/v1/spaces/{space}/runtimes/{runtime}")).json()
+    assert (ended["status"], ended["summary"]["endReason"]["code"]) == ("stopped", "gateway.stopped")
+    assert launcher.browsers == {}
+
+
+async def test_a_socket_that_does_not_go_does_not_keep_browsers_up(
+    gateway: Gateway, client: httpx.AsyncClient, launcher: WorkingLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(domain_runtimes, "_SOCKETS_SECONDS", 0.1)
+    space = (await client.post("/v1/spaces", json={})).json()["id"]
+    (await client.post(f"/v1/spaces/{space}/runtimes", json={})).raise_for_status()
+    attachment = gateway.services.leases._attachments.enter("A" * 12)
+    async with asyncio.timeout(3):
+        await gateway.services.runtimes.drain()
+    assert launcher.browsers == {}
+    gateway.services.leases._attachments.leave(attachment)
+
+
+# However it is told to
+
+
+def signal_group(gateway: GatewayProcess) -> None:
+    """Ctrl-C in a terminal: an interrupt for the whole foreground process group."""
+    os.killpg(gateway.pid, signal.SIGINT)
+
+
+def signal_tree(gateway: GatewayProcess) -> None:
+    """systemd's `KillMode=control-group`: every process of the service, the database's too."""
+    for process in (psutil.Process(gateway.pid), *gateway.descendants()):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGTERM)
+
+
+def close_terminal(gateway: GatewayProcess) -> None:
+    os.killpg(gateway.pid, signal.SIGHUP)
+
+
+async def stopped_by(tell: Callable[[GatewayProcess], None], data_dir: Path) -> None:
+    """A gateway with browsers and a socket, which is told to stop and leaves nothing."""
+    with started(data_dir) as gateway:
+        async with Remote(gateway) as remote:
+            await remote.runtime()
+            client = await remote.attach(await remote.runtime())
+            gateway.descendants()
+            tell(gateway)
+            assert (await closed(client, GRACE))[0] in (1001, 4404)
+        assert gateway.wait(GRACE) == 0
+        assert_nothing_left(gateway)
+
+
+@pytest.mark.parametrize("tell", [signal_group, close_terminal])
+async def test_a_stop_from_a_terminal_leaves_nothing(
+    used_data_dir: Path, tell: Callable[[GatewayProcess], None]
+) -> None:
+    await stopped_by(tell, used_data_dir)
+    database = EmbeddedPostgres(used_data_dir, Settings().uid_base)
+    try:
+        assert await ends(await asyncio.to_thread(database.start)) == STOPPED
+    finally:
+        await asyncio.to_thread(database.stop)
+
+
+async def test_a_stop_that_reaches_the_database_too_leaves_nothing_and_is_no_crash(used_data_dir: Path) -> None:
+    await stopped_by(signal_tree, used_data_dir)
+    # The database may have gone before it could be told; the next start knows that the gateway stopped.
+    with started(used_data_dir) as gateway:
+        async with Remote(gateway) as remote:
+            spaces = (await remote.api.get("/v1/spaces")).json()["spaces"]
+            for space in spaces:
+                for runtime in (await remote.api.get(f"/v1/spaces/{space['id']}/runtimes")).json()["runtimes"]:
+                    assert (runtime["status"], runtime["summary"]["endReason"]["code"]) == STOPPED_RUNTIME
+
+
+async def test_further_signals_during_a_slow_stop_leave_no_orphans(used_data_dir: Path) -> None:
+    with started(used_data_dir) as gateway:
+        async with Remote(gateway) as remote:
+            await stall(await remote.attach(await remote.runtime()))
+            gateway.descendants()
+            began = time.monotonic()
+            code = None
+            while code is None:
+                gateway.signal(signal.SIGTERM)
+                gateway.signal(signal.SIGINT)
+                with contextlib.suppress(GatewayProcessError):
+                    code = await asyncio.to_thread(gateway.wait, 0.05)
+            assert time.monotonic() - began < GRACE
+        assert code == 0
+        assert_nothing_left(gateway)
+
+
+def has_child(gateway: GatewayProcess, name: str) -> bool:
+    for process in gateway.descendants():
+        with contextlib.suppress(psutil.Error):
+            if name in " ".join(process.cmdline()):
+                return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("stage", "number"),
+    [("initdb", signal.SIGINT), ("-k", signal.SIGTERM), ("run-driver", signal.SIGINT)],
+    ids=["initdb", "postgres", "driver"],
+)
+def test_a_signal_while_it_starts_leaves_nothing(
+    data_dir: Path, used_data_dir: Path, stage: str, number: signal.Signals
+) -> None:
+    with starting(data_dir if stage == "initdb" else used_data_dir) as gateway:
+        wait_until(lambda: has_child(gateway, stage), START_SECONDS, f"{stage} runs")
+        gateway.signal(number)
+        gateway.signal(number)
+        assert gateway.wait(GRACE) == 128 + number
+        assert_nothing_left(gateway)
+
+
+# And starts again
+
+
+def test_a_further_start_is_ready_within_three_seconds(used_data_dir: Path) -> None:
+    seconds: list[float] = []
+    while not seconds or (seconds[-1] > READY_SECONDS and len(seconds) < 5):  # The machine may have other things to do.
+        began = time.monotonic()
+        with started(used_data_dir) as gateway:
+            assert httpx.get(f"{gateway.base_url}/readyz", trust_env=False).status_code == 200
+            seconds.append(time.monotonic() - began)
+            assert "First API key" not in gateway.log
+    assert min(seconds) < READY_SECONDS

@@ -1,0 +1,112 @@
+"""/docs in a real browser without the internet: it shows every operation, calls one, and asks no other host."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from playwright.async_api import Browser, ConsoleMessage, Page, Response, async_playwright
+
+from gateway.app import OPERATIONS
+from gateway.launchers.local import browsers
+from tests.support.api import make_space
+from tests.support.gateway_process import GatewayProcess, temporary_data_dir
+
+# No name is resolved, so whatever the page wants from the internet fails.
+OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[GatewayProcess]:
+    with temporary_data_dir() as data_dir, GatewayProcess.start(data_dir) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    named = os.environ.get("GATEWAY_CHROMIUM")
+    found = browsers.find(Path(named) if named else None)
+    assert found is not None
+    async with async_playwright() as playwright:
+        launched = await playwright.chromium.launch(executable_path=found.get(None).path, args=[OFFLINE])
+        yield launched
+        await launched.close()
+
+
+class Watch:
+    """What went on while a page was open: hosts that were asked, and everything that went wrong."""
+
+    def __init__(self, page: Page) -> None:
+        self.hosts: set[str] = set()
+        self.wrong: list[str] = []
+        page.on("request", lambda request: self.hosts.add(urlsplit(request.url).netloc))
+        page.on("requestfailed", lambda request: self.wrong.append(f"failed: {request.url}"))
+        page.on("pageerror", lambda error: self.wrong.append(f"error: {error}"))
+        page.on("console", self._hear)
+        page.on("response", self._see)
+
+    def _hear(self, said: ConsoleMessage) -> None:
+        if said.type in ("error", "warning", "assert"):
+            self.wrong.append(f"{said.type}: {said.text}")
+
+    def _see(self, response: Response) -> None:
+        if response.status >= 400:
+            self.wrong.append(f"{response.status}: {response.url}")
+
+
+@pytest.fixture
+async def page(browser: Browser) -> AsyncIterator[Page]:
+    context = await browser.new_context()
+    yield await context.new_page()
+    await context.close()
+
+
+async def test_it_shows_every_operation_and_asks_no_other_host(page: Page, gateway: GatewayProcess) -> None:
+    watch = Watch(page)
+    await page.goto(f"{gateway.base_url}/docs")
+    await page.wait_for_selector(".opblock")
+    shown = await page.locator(".opblock").evaluate_all(
+        """blocks => blocks.map(block => [
+            block.querySelector(".opblock-summary-method").textContent,
+            block.querySelector(".opblock-summary-path").dataset.path,
+        ])"""
+    )
+    assert sorted(map(tuple, shown)) == sorted((operation.method, operation.path) for operation in OPERATIONS)
+    assert watch.hosts == {urlsplit(gateway.base_url).netloc}
+    assert watch.wrong == []
+
+
+async def test_with_a_key_an_operation_can_be_tried_out(page: Page, gateway: GatewayProcess) -> None:
+    async with httpx.AsyncClient(base_url=gateway.base_url, headers=gateway.headers, trust_env=False) as api:
+        space = await make_space(api, name="seen on the page")
+    watch = Watch(page)
+    await page.goto(f"{gateway.base_url}/docs")
+    await page.click(".authorize")
+    await page.fill(".auth-container input", gateway.api_key)
+    await page.click(".auth-btn-wrapper .authorize")
+    await page.click(".auth-btn-wrapper .btn-done")
+    block = page.locator("#operations-Spaces-spaces-get")
+    await block.locator(".opblock-summary-control").click()
+    await block.locator(".try-out__btn").click()
+    await block.locator("input[placeholder=id]").fill(space)
+    async with page.expect_response(lambda response: response.url.endswith(f"/v1/spaces/{space}")) as answer:
+        await block.locator(".execute").click()
+    assert (await answer.value).status == 200
+    await block.locator(".live-responses-table").get_by_text("seen on the page").first.wait_for()
+    assert watch.hosts == {urlsplit(gateway.base_url).netloc}
+    assert watch.wrong == []
+
+
+async def test_the_watch_itself_sees_what_goes_wrong(page: Page, gateway: GatewayProcess) -> None:
+    watch = Watch(page)
+    await page.goto(f"{gateway.base_url}/docs")
+    await page.wait_for_selector(".opblock")
+    await page.evaluate("""async () => {
+        for (const address of ["https://elsewhere.example/", "/none"]) await fetch(address).catch(() => null);
+    }""")
+    assert any("elsewhere.example" in it and "Content Security Policy" in it for it in watch.wrong)
+    assert any(it.startswith("404") for it in watch.wrong)

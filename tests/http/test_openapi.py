@@ -1,0 +1,312 @@
+"""The served document: valid, complete, true of the real answers, and of the two seed operations what the seeds say."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from jsonschema import Draft202012Validator
+from starlette.routing import Route
+
+from gateway.app import OPERATIONS, Gateway
+from gateway.attach import discovery
+from gateway.attach import socket as connect
+from gateway.http.openapi import document
+from gateway.viewers import live_page as viewers
+from gateway.viewers import recording_page as recording_viewer
+from tests.support.api import NEVER, Json, Recorder, ok
+
+CONTRACT = Path(__file__).parent.parent / "contracts" / "spaces" / "samples"
+JSON = "application/json"
+BYTES = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+SEEDS = ("ai-connections-create", "connections-create")
+# Served beside the operations: pages and probes without a key, and what is below a lease's root.
+NO_OPERATIONS = {
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/docs",
+    "/docs/start.js",
+    *(route.path for route in (*connect.PLAIN_ROUTES, *discovery.ROUTES)),
+    *(route.path for route in (*viewers.ROUTES, *recording_viewer.ROUTES) if isinstance(route, Route)),
+}
+
+
+@pytest.fixture
+def served() -> Json:
+    return document(OPERATIONS, "http://localhost:8787")
+
+
+def operations_of(told: Json) -> dict[tuple[str, str], Json]:
+    return {(method, path): it for path, methods in told["paths"].items() for method, it in methods.items()}
+
+
+def subschemas(schema: Any) -> Iterator[Json]:
+    """Every object in it that may be a schema."""
+    if isinstance(schema, dict):
+        yield schema
+        for part in schema.values():
+            yield from subschemas(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from subschemas(part)
+
+
+async def test_the_document_is_served_to_anybody_with_the_address_it_is_served_at(
+    anonymous: httpx.AsyncClient, served: Json
+) -> None:
+    assert await ok(anonymous.get("/openapi.json")) == served
+    told = await ok(anonymous.get("/openapi.json", headers={"Host": "evil.example"}))
+    assert told == served | {"servers": [{"url": "/"}]}
+
+
+def test_it_has_the_shape_of_openapi_3_1(served: Json) -> None:
+    assert served["openapi"] == "3.1.0"
+    assert set(served) == {"openapi", "info", "servers", "security", "tags", "paths", "components"}
+    assert (served["info"]["title"], served["info"]["version"]) == ("bctrl API", "1.0.0")
+    assert served["components"]["securitySchemes"]["bearerAuth"]["scheme"] == "bearer"
+    assert served["security"] == [{"bearerAuth": []}]
+    for schema in served["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+    for (_, path), operation in operations_of(served).items():
+        assert operation["summary"]
+        assert operation["tags"][0] in [tag["name"] for tag in served["tags"]]
+        in_path = [parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "path"]
+        assert in_path == re.findall(r"{(\w+)}", path)
+        names = Counter((parameter["in"], parameter["name"]) for parameter in operation["parameters"])
+        assert set(names.values()) == {1}
+        for parameter in operation["parameters"]:
+            assert set(parameter) <= {"name", "in", "required", "schema", "description"}
+            assert parameter["required"] is True or parameter["in"] == "query"
+            Draft202012Validator.check_schema(parameter["schema"])
+        for status, response in operation["responses"].items():
+            assert re.fullmatch(r"[1-5]\d\d", status)
+            assert response["description"]
+            if status in ("200", "206", "304") and "304" in operation["responses"]:
+                # Bytes.
+                assert response.get("content", BYTES) == BYTES
+                continue
+            streams = path.endswith(("/stream", "/updates"))
+            if streams and status == "204":
+                continue
+            ((media_type, content),) = response["content"].items()
+            assert media_type == ("text/event-stream" if streams and status == "200" else JSON)
+            Draft202012Validator.check_schema(content["schema"])
+
+
+def test_every_reference_leads_somewhere_and_nothing_is_told_that_nobody_refers_to(served: Json) -> None:
+    referred = {schema["$ref"] for schema in subschemas(served) if isinstance(schema.get("$ref"), str)}
+    prefix = "#/components/schemas/"
+    assert {reference.removeprefix(prefix) for reference in referred} == set(served["components"]["schemas"])
+
+
+def test_operation_ids_are_unique(served: Json) -> None:
+    ids = Counter(operation["operationId"] for operation in operations_of(served).values())
+    assert [name for name, count in ids.items() if count > 1] == []
+
+
+def test_every_route_of_the_application_is_told_and_no_other(gateway: Gateway, served: Json) -> None:
+    router = gateway.app._app  # type: ignore[attr-defined]  # the frame's inside
+    routes = [route for route in router.routes if isinstance(route, Route) and route.path not in NO_OPERATIONS]
+    there = {(method.lower(), route.path) for route in routes for method in route.methods or () if method != "HEAD"}
+    assert there == set(operations_of(served))
+
+
+def test_every_body_is_required_and_every_error_has_the_one_shape(served: Json) -> None:
+    error = {"$ref": "#/components/schemas/Error"}
+    for (method, path), operation in operations_of(served).items():
+        statuses = set(operation["responses"])
+        assert statuses >= {"200", "400", "401", "500", "503"}
+        assert ("requestBody" in operation) == ({"413", "415"} <= statuses), (method, path)
+        assert operation.get("requestBody", {"required": True})["required"] is True
+        assert ("404" in statuses) >= ("{" in path), (method, path)
+        for status in statuses - {"200", "204", "206", "304"}:
+            assert operation["responses"][status]["content"]["application/json"]["schema"] == error
+
+
+class Dialect:
+    """Reads one document's schemas into what they say, in one way of saying it.
+
+    References are followed; null is a type beside others; a constant is an enum of one; what is only there for people
+    is left out, and limits too: the seeds state none, while spaces.md does.
+    """
+
+    _FOR_PEOPLE = ("title", "description", "default", "discriminator")
+    _LIMITS = ("minimum", "maximum", "minLength", "maxLength")
+
+    def __init__(self, told: Json) -> None:
+        self._told = told
+
+    def operation(self, path: str, method: str) -> Json:
+        operation = self._told["paths"][path][method]
+        parameters = {
+            (parameter["in"], parameter["name"]): (parameter["required"], self.schema(parameter["schema"]))
+            for parameter in operation["parameters"]
+        }
+        return {
+            "operationId": operation["operationId"],
+            "parameters": parameters,
+            "body": self._content(operation["requestBody"]),
+            "answer": self._content(operation["responses"]["200"]),
+        }
+
+    def _content(self, given: Json) -> Json:
+        assert set(given["content"]) == {"application/json"}
+        return self.schema(given["content"]["application/json"]["schema"])
+
+    def schema(self, schema: Json) -> Json:
+        if "$ref" in schema:
+            name = schema["$ref"].removeprefix("#/components/schemas/")
+            return self.schema(self._told["components"]["schemas"][name])
+        said: Json = {key: value for key, value in schema.items() if key not in (*self._FOR_PEOPLE, *self._LIMITS)}
+        if "anyOf" in said:
+            said = self._with_null(said)
+        if "const" in said:
+            said["enum"] = [said.pop("const")]
+        if isinstance(said.get("type"), str):
+            said["type"] = [said["type"]]
+        if "type" in said:
+            said["type"] = sorted(said["type"])
+        if "object" in said.get("type", []):
+            # An object without names is open to all, whichever way that is put.
+            said["properties"] = {name: self.schema(part) for name, part in said.get("properties", {}).items()}
+            said["required"] = sorted(said.get("required", []))
+            said.pop("additionalProperties", None)
+        if "oneOf" in said:
+            said["oneOf"] = sorted(map(self.schema, said["oneOf"]), key=lambda part: json.dumps(part, sort_keys=True))
+        return said
+
+    def _with_null(self, said: Json) -> Json:
+        parts = [self.schema(part) for part in said.pop("anyOf")]
+        (real,) = (part for part in parts if part["type"] != ["null"])
+        assert len(parts) == 2
+        return said | real | {"type": [*real["type"], "null"]}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_seeds_operation_is_told_as_the_seed_tells_it(seed: str, served: Json) -> None:
+    told = json.loads((CONTRACT / f"{seed}.json").read_text())
+    ((path, methods),) = told["paths"].items()
+    assert list(methods) == ["post"]
+    assert Dialect(served).operation(path, "post") == Dialect(told).operation(path, "post")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda schemas: schemas["AiConnection"]["required"].remove("enabled"),
+        lambda schemas: schemas["AiConnection"]["properties"].pop("defaultModel"),
+        lambda schemas: schemas["AiConnection"]["properties"].update(defaultModel={"type": "string"}),
+        lambda schemas: schemas["AiConnection"]["properties"].update(createdAt={"type": "string", "format": "date"}),
+        lambda schemas: schemas["CreateAiConnection"]["properties"]["provider"]["enum"].append("other"),
+        lambda schemas: schemas["CreateAiConnection"]["properties"].update(enabled={"type": "integer"}),
+        lambda schemas: schemas["CreateAiConnection"]["required"].append("apiKey"),
+    ],
+)
+def test_the_comparison_itself_finds_a_difference(wrong: Any, served: Json) -> None:
+    told = json.loads((CONTRACT / "ai-connections-create.json").read_text())
+    wrong(served["components"]["schemas"])
+    assert Dialect(served).operation("/v1/ai-connections", "post") != Dialect(told).operation(
+        "/v1/ai-connections", "post"
+    )
+
+
+async def test_the_answers_of_every_operation_are_as_the_document_says(client: httpx.AsyncClient) -> None:
+    """Each one in order, right and wrong; `Recorder` judges. The other tests of the API have it watch them, too."""
+    recorder = Recorder()
+    client.event_hooks = {"response": [recorder.check]}
+
+    async def make(path: str, body: Json) -> str:
+        made: str = (await ok(client.post(path, json=body)))["id"]
+        return made
+
+    space = await make("/v1/spaces", {"mounts": {"storage": {"space": "x"}}, "metadata": {"a": [1]}})
+    runtime = await make(f"/v1/spaces/{space}/runtimes", {"config": {"locale": "de"}})
+    connections = f"/v1/spaces/{space}/runtimes/{runtime}/connections"
+    lease = await make(connections, {"protocol": "cdp"})
+    (run,) = (await ok(client.get("/v1/runs")))["runs"]
+    ai = await make("/v1/ai-connections", {"label": "a", "provider": "openai"})
+    subaccount = await make("/v1/subaccounts", {"name": "a", "limits": {"maxSpaces": 1}})
+    key = (await ok(client.post(f"/v1/subaccounts/{subaccount}/keys", json={"name": "k"})))["apiKey"]["id"]
+    file = await ok(client.post(f"/v1/spaces/{space}/storage/files", files={"file": ("a", b"a")}))
+    path = f"/v1/spaces/{space}/runtimes/{runtime}"
+    await ok(client.post(f"{path}/files/stage", json={"fileId": file["id"], "name": "staged"}))
+    ids = {
+        "/v1/spaces": {"id": space, "runtimeId": runtime, "connectionId": lease, "fileId": file["id"]},
+        "/v1/runs": {"id": run["id"]},
+        "/v1/ai-connections": {"id": ai},
+        "/v1/subaccounts": {"id": subaccount, "keyId": key},
+    }
+    bodies: dict[str, Json] = {
+        "keys-create": {"name": "k"},
+        "runtimes-connections-create": {"protocol": "cdp"},
+        "create": {"label": "a", "provider": "openai"},
+        "subaccounts-create": {"name": "a"},
+        "runtimes-files-stage": {"fileId": file["id"]},
+        "runtimes-files-collect": {"path": "staged"},
+        "runs-events-wait": {"timeoutMs": 0},
+    }
+
+    # What ends a thing comes last, and what a thing is in after it.
+    def order(operation: Any) -> tuple[bool, int]:
+        return operation.method == "DELETE" or operation.operation_id.endswith(("stop", "archive")), -len(
+            operation.path
+        )
+
+    for operation in sorted(OPERATIONS, key=order):
+        form: Json | None = {"file": ("b", b"b")} if operation.form is not None else None
+        body = bodies.get(operation.operation_id, {}) if operation.body is not None else None
+        right = next((given for prefix, given in ids.items() if operation.path.startswith(prefix)), {})
+        if right and "{" in operation.path:
+            never = re.sub(r"{\w+}", NEVER, operation.path)
+            assert (await client.request(operation.method, never, json=body, files=form)).status_code == 404
+        if body is not None:
+            path = operation.path.format(**right)
+            assert (await client.request(operation.method, path, json={"x": 1})).status_code == 400
+            assert (await client.request(operation.method, path, content=b"{}")).status_code == 415
+        params = {"limit": "1", "cursor": "0"} if operation.streams else None
+        answer = await client.request(
+            operation.method, operation.path.format(**right), json=body, files=form, params=params
+        )
+        assert answer.status_code == 200, answer.text
+
+    assert {name for name, status in recorder.seen if status == 200} == {it.operation_id for it in OPERATIONS}
+
+
+async def test_the_recorder_itself_finds_what_does_not_fit() -> None:
+    """Guards the check that all the other tests of the API lean on."""
+    right = {"id": NEVER, "deleted": True}
+    url = httpx.URL(f"http://localhost:8787/v1/spaces/{NEVER}")
+
+    def answer(status: int, body: Any, **headers: str) -> httpx.Response:
+        told = {"content-type": "application/json", "x-request-id": NEVER, **headers}
+        return httpx.Response(status, json=body, headers=told, request=httpx.Request("DELETE", url))
+
+    async def judged(response: httpx.Response) -> str:
+        try:
+            await Recorder().check(response)
+        except (AssertionError, KeyError, ValueError):
+            return "wrong"
+        return "right"
+
+    error = {"error": "x", "code": "space.not_found", "requestId": NEVER, "details": {}}
+    cases = [
+        ("right", answer(200, right)),
+        ("right", answer(404, error)),
+        ("wrong", answer(200, {"id": NEVER})),
+        ("wrong", answer(200, right | {"id": "no uuid"})),
+        ("wrong", answer(200, right | {"more": 1})),
+        ("wrong", answer(201, right)),
+        ("wrong", answer(404, error | {"requestId": "another"})),
+        ("wrong", answer(404, {"detail": "x"})),
+        ("wrong", answer(200, right, **{"content-type": "text/plain"})),
+    ]
+    for expected, response in cases:
+        assert await judged(response) == expected, response.text

@@ -1,0 +1,336 @@
+"""Who sees what: every route, every key, every foreign id, made from the application's own list of operations.
+
+Organization A has subaccounts A1 and A2, B has B1. What is not a caller's is answered as if it never was.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from gateway.app import OPERATIONS, Gateway
+from gateway.core.ids import new_id
+from gateway.core.scope import Scope
+from gateway.http.endpoints import Operation
+from gateway.settings import Settings
+from gateway.store import accounts
+from gateway.store.database import Database
+from tests.support.api import Json, bearer, ok, refused
+
+# Whose things each key sees.
+SEES = {"A": {"A", "A1", "A2"}, "A1": {"A1"}, "A2": {"A2"}, "B": {"B", "B1"}}
+TENANTS = ("A", "A1", "A2", "B", "B1")
+OF_ORGANIZATION = ("A", "B")
+NOUNS = {
+    "/v1/spaces": {"id": "space", "runtimeId": "runtime", "connectionId": "connection", "fileId": "file"},
+    "/v1/runs": {"id": "run"},
+    "/v1/ai-connections": {"id": "ai_connection"},
+    "/v1/subaccounts": {"id": "subaccount", "keyId": "key"},
+}
+BODIES: dict[str, Json] = {
+    "create": {"label": "x", "provider": "openai"},
+    "ai-connections-update": {"label": "taken over", "apiKey": None},
+    "spaces-create": {},
+    "spaces-update": {"name": "taken over"},
+    "runtimes-create": {},
+    "runs-live": {"control": "input"},
+    "runtimes-connections-create": {"protocol": "cdp"},
+    "runs-recording": {},
+    "runtimes-files-stage": {"path": "a"},
+    "runtimes-files-collect": {"path": "a"},
+    "subaccounts-create": {"name": "x"},
+    "subaccounts-update": {"name": "taken over"},
+    "keys-create": {"name": "x"},
+    "runs-events-wait": {"timeoutMs": 0},
+}
+# Without it a stream has no end.
+LIMITED = {"limit": "1", "cursor": "0"}
+# What an organization alone may do, also to a subaccount that is the caller's own.
+MANAGING = {"subaccounts-create", "subaccounts-update", "subaccounts-archive", "keys-create", "keys-revoke"}
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A key, and the id of one thing of each kind; an organization has its subaccount's in place of its own."""
+
+    headers: dict[str, str]
+    ids: dict[str, str]
+
+
+World = dict[str, Tenant]
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    # Without a rate: each of these keys sends hundreds of requests.
+    return settings.model_copy(update={"rate_limit_per_second": 0.0})
+
+
+@pytest.fixture
+async def world(anonymous: httpx.AsyncClient, gateway: Gateway, database: Database, api_key: str) -> World:
+    organization = new_id()
+    async with database.begin() as connection:
+        await accounts.add_organization(connection, organization, "B")
+    _, b_key = await gateway.services.access.create_key(Scope(organization), "B", None)
+    made: World = {}
+    for owner, key, names in (("A", api_key, ("A1", "A2")), ("B", b_key, ("B1",))):
+        for name in names:
+            made[name] = await _subaccount(anonymous, name, bearer(key))
+        own = await _things(anonymous, owner, bearer(key))
+        lent = made[names[0]].ids
+        made[owner] = Tenant(bearer(key), {**own, "subaccount": lent["subaccount"], "key": lent["key"]})
+    return made
+
+
+async def _subaccount(client: httpx.AsyncClient, name: str, organization: dict[str, str]) -> Tenant:
+    made = await ok(client.post("/v1/subaccounts", json={"name": name, "externalId": name}, headers=organization))
+    key = await ok(client.post(f"/v1/subaccounts/{made['id']}/keys", json={"name": name}, headers=organization))
+    headers = bearer(key["secret"])
+    ids = await _things(client, name, headers)
+    return Tenant(headers, {**ids, "subaccount": made["id"], "key": key["apiKey"]["id"]})
+
+
+async def _things(client: httpx.AsyncClient, name: str, headers: dict[str, str]) -> dict[str, str]:
+    async def make(path: str, body: Json) -> Json:
+        made: Json = await ok(client.post(path, json=body, headers=headers))
+        return made
+
+    ai = await make("/v1/ai-connections", {"label": f"ai of {name}", "provider": "openai", "apiKey": "sk-x"})
+    space = await make("/v1/spaces", {"name": name, "mounts": {"ai": {"allowConnections": [ai["id"]]}}})
+    runtime = await make(f"/v1/spaces/{space['id']}/runtimes", {"name": name})
+    lease = await make(f"/v1/spaces/{space['id']}/runtimes/{runtime['id']}/connections", {"protocol": "cdp"})
+    file = await ok(
+        client.post(f"/v1/spaces/{space['id']}/storage/files", files={"file": (name, name.encode())}, headers=headers)
+    )
+    return {
+        "file": file["id"],
+        "ai_connection": ai["id"],
+        "space": space["id"],
+        "runtime": runtime["id"],
+        "run": runtime["activeRunId"],
+        "connection": lease["id"],
+    }
+
+
+def nouns(operation: Operation) -> dict[str, str]:
+    """What each parameter of its path is an id of."""
+    named = re.findall(r"{(\w+)}", operation.path)
+    kinds = next((kinds for prefix, kinds in NOUNS.items() if operation.path.startswith(prefix)), {})
+    return {parameter: kinds[parameter] for parameter in named}
+
+
+def body_of(operation: Operation) -> Json | None:
+    return BODIES[operation.operation_id] if operation.body is not None else None
+
+
+def form_of(operation: Operation) -> dict[str, Any] | None:
+    return {"file": ("x", b"x")} if operation.form is not None else None
+
+
+def foreigners(caller: str) -> list[str]:
+    """Tenants that a caller does not see and that have things apart from those of one that it sees."""
+    return [name for name in TENANTS if name not in SEES[caller]]
+
+
+def mixtures(parameters: list[str]) -> Iterator[set[str]]:
+    """Every choice of which parameters are foreign, but that of none."""
+    for size in range(1, len(parameters) + 1):
+        yield from map(set, itertools.combinations(parameters, size))
+
+
+async def told(
+    client: httpx.AsyncClient,
+    method: str,
+    path: str,
+    body: Json | None,
+    tenant: Tenant,
+    strange: set[str],
+    form: dict[str, Any] | None = None,
+) -> tuple[int, str]:
+    """Status and text of an answer, without what may differ: the request's id and the strange ids that were given."""
+    answer = await client.request(method, path, json=body, files=form, headers=tenant.headers)
+    text = answer.text.replace(answer.headers["x-request-id"], "<request>")
+    for identifier in strange:
+        text = text.replace(identifier, "<id>")
+    return answer.status_code, text
+
+
+async def state(client: httpx.AsyncClient, world: World) -> Json:
+    """All that every organization has, as its own key reads it, but for what reading itself changes."""
+    found: Json = {}
+    for name in OF_ORGANIZATION:
+        headers = world[name].headers
+        for path in ("/v1/spaces", "/v1/runs", "/v1/ai-connections", "/v1/subaccounts"):
+            found[name + path] = await ok(client.get(path, headers=headers))
+        for space in found[f"{name}/v1/spaces"]["spaces"]:
+            path = f"/v1/spaces/{space['id']}/runtimes"
+            files = f"/v1/spaces/{space['id']}/storage/files"
+            found[files] = await ok(client.get(files, headers=headers))
+            found[path] = await ok(client.get(path, headers=headers))
+            for runtime in found[path]["runtimes"]:
+                del runtime["summary"]["idleExpiresAt"]
+                connections = f"{path}/{runtime['id']}/connections"
+                found[connections] = await ok(client.get(connections, headers=headers))
+        for subaccount in found[f"{name}/v1/subaccounts"]["subaccounts"]:
+            path = f"/v1/subaccounts/{subaccount['id']}/keys"
+            found[path] = await ok(client.get(path, headers=headers))
+            for key in found[path]["keys"]:
+                del key["lastUsedAt"]
+    return found
+
+
+async def test_a_foreign_id_is_answered_as_one_that_never_was_and_nothing_comes_of_it(
+    anonymous: httpx.AsyncClient, world: World
+) -> None:
+    before = await state(anonymous, world)
+    tried = 0
+    for operation in OPERATIONS:
+        kinds = nouns(operation)
+        for caller in SEES:
+            own = world[caller].ids
+            for foreigner, foreign in itertools.product(foreigners(caller), mixtures(list(kinds))):
+                ids = {it: (world[foreigner].ids if it in foreign else own)[kind] for it, kind in kinds.items()}
+                if any(ids[it] == own[kinds[it]] for it in foreign):
+                    continue  # A's subaccount is A1's, to whom it is not foreign.
+                never = {it: str(new_id()) if it in foreign else given for it, given in ids.items()}
+                answers = [
+                    await told(
+                        anonymous,
+                        operation.method,
+                        operation.path.format(**given),
+                        body_of(operation),
+                        world[caller],
+                        {given[it] for it in foreign},
+                        form_of(operation),
+                    )
+                    for given in (ids, never)
+                ]
+                case = (operation.operation_id, caller, foreigner, foreign)
+                forbidden = caller not in OF_ORGANIZATION and operation.operation_id in MANAGING and "id" not in foreign
+                assert (case, answers[0]) == (case, answers[1])
+                assert (case, answers[0][0]) == (case, 403 if forbidden else 404)
+                tried += 1
+    assert tried > 500
+    assert await state(anonymous, world) == before
+
+
+async def test_a_foreign_id_in_a_body_is_answered_as_one_that_never_was(
+    anonymous: httpx.AsyncClient, world: World
+) -> None:
+    def mounts(name: str) -> Json:
+        defaults = {"stagehand": {"connection": name}}
+        return {"mounts": {"ai": {"allowConnections": [name], "defaults": defaults}}}
+
+    before = await state(anonymous, world)
+    tried = 0
+    for caller in SEES:
+        tenant = world[caller]
+        space = f"/v1/spaces/{tenant.ids['space']}"
+        stage = f"{space}/runtimes/{tenant.ids['runtime']}/files/stage"
+        for foreigner in foreigners(caller):
+            theirs, never = world[foreigner].ids, str(new_id())
+            for method, path, kind, status, body in (
+                ("POST", "/v1/spaces", "subaccount", 404, lambda it: {"subaccountId": it}),
+                ("POST", "/v1/ai-connections", "subaccount", 404, lambda it: {**BODIES["create"], "subaccountId": it}),
+                ("POST", "/v1/spaces", "ai_connection", 400, mounts),
+                ("PATCH", space, "ai_connection", 400, mounts),
+                ("PATCH", space, "label", 400, mounts),
+                ("POST", stage, "file", 404, lambda it: {"fileId": it}),
+            ):
+                given = f"ai of {foreigner}" if kind == "label" else theirs[kind]
+                if given == tenant.ids.get(kind):
+                    continue  # A's subaccount is A1's, to whom it is not foreign.
+                answers = [await told(anonymous, method, path, body(it), tenant, {it}) for it in (given, never)]
+                case = (caller, foreigner, method, path, kind)
+                assert (case, answers[0]) == (case, answers[1])
+                assert (case, answers[0][0]) == (case, status)
+                tried += 1
+    assert tried > 50
+    assert await state(anonymous, world) == before
+
+
+async def test_no_answer_shows_anything_of_a_foreigner(anonymous: httpx.AsyncClient, world: World) -> None:
+    reads = [operation for operation in OPERATIONS if operation.method == "GET"]
+    for caller, operation in itertools.product(SEES, reads):
+        seen_ids = {given for name in SEES[caller] for given in world[name].ids.values()}
+        hidden = {given for name in foreigners(caller) for given in world[name].ids.values()} - seen_ids
+        hidden |= {f'"{text}"' for name in foreigners(caller) for text in (name, f"ai of {name}")}
+        for owner in SEES[caller]:
+            ids = {parameter: world[owner].ids[kind] for parameter, kind in nouns(operation).items()}
+            params = LIMITED if operation.streams else None
+            answer = await anonymous.get(operation.path.format(**ids), params=params, headers=world[caller].headers)
+            case = (operation.operation_id, caller, owner)
+            assert (case, answer.status_code) == (case, 200)
+            assert (case, {it for it in hidden if it in answer.text}) == (case, set())
+
+
+async def test_every_key_lists_all_that_it_sees(anonymous: httpx.AsyncClient, world: World) -> None:
+    for caller, seen in SEES.items():
+        for path, field, kind in (
+            ("/v1/spaces", "spaces", "space"),
+            ("/v1/runs", "runs", "run"),
+            ("/v1/ai-connections", "aiConnections", "ai_connection"),
+            ("/v1/subaccounts", "subaccounts", "subaccount"),
+        ):
+            listed = (await ok(anonymous.get(path, headers=world[caller].headers)))[field]
+            assert {row["id"] for row in listed} == {world[name].ids[kind] for name in seen}
+
+
+async def test_a_subaccounts_key_manages_no_account(anonymous: httpx.AsyncClient, world: World) -> None:
+    before = await state(anonymous, world)
+    managing = [operation for operation in OPERATIONS if operation.operation_id in MANAGING]
+    assert len(managing) == len(MANAGING)
+    for caller, operation in itertools.product(("A1", "A2"), managing):
+        ids = {parameter: world[caller].ids[kind] for parameter, kind in nouns(operation).items()}
+        path = operation.path.format(**ids)
+        sent = anonymous.request(operation.method, path, json=body_of(operation), headers=world[caller].headers)
+        await refused(sent, 403, "auth.forbidden")
+    assert await state(anonymous, world) == before
+
+
+async def test_a_key_is_revoked_at_its_own_subaccount_alone(
+    anonymous: httpx.AsyncClient, client: httpx.AsyncClient, world: World
+) -> None:
+    organizations_own = (await ok(client.get("/v1/auth/whoami")))["keyId"]
+    keys = f"/v1/subaccounts/{world['A1'].ids['subaccount']}/keys"
+    for key in (world["A2"].ids["key"], organizations_own):
+        await refused(client.delete(f"{keys}/{key}"), 404, "api_key.not_found")
+    for name in ("A", "A2"):
+        await ok(anonymous.get("/v1/auth/whoami", headers=world[name].headers))
+
+
+async def test_whoami_tells_each_key_whose_it_is(anonymous: httpx.AsyncClient, world: World) -> None:
+    told: dict[str, Any] = {}
+    for name in TENANTS:
+        told[name] = await ok(anonymous.get("/v1/auth/whoami", headers=world[name].headers))
+        subaccount = None if name in OF_ORGANIZATION else world[name].ids["subaccount"]
+        scope = "organization" if name in OF_ORGANIZATION else "subaccount"
+        assert (told[name]["scope"], told[name]["subaccountId"]) == (scope, subaccount)
+    organizations = {name: UUID(it["organizationId"]) for name, it in told.items()}
+    assert organizations["A"] == organizations["A1"] == organizations["A2"] != organizations["B"] == organizations["B1"]
+
+
+def test_every_operation_is_in_the_matrix() -> None:
+    """Guards the matrix itself: a new route must say what its ids are and what a right body is."""
+    assert {operation.operation_id for operation in OPERATIONS if operation.body} == set(BODIES)
+    with_ids = {operation.operation_id for operation in OPERATIONS if nouns(operation)}
+    without = {operation.operation_id for operation in OPERATIONS} - with_ids
+    assert without == {
+        "create",
+        "ai-connections-list",
+        "spaces-create",
+        "spaces-list",
+        "runs-list",
+        "subaccounts-create",
+        "subaccounts-list",
+        "auth-whoami",
+        "updates-stream",
+        "updates-short-stream",
+    }

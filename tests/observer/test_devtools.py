@@ -1,0 +1,183 @@
+"""The gateway's own DevTools connection, against a browser that says what a test wants it to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from websockets.asyncio.server import ServerConnection, serve
+
+from gateway.observer.devtools import DevTools, DevToolsError
+from gateway.tunnel.frames import FrameError, MessageCollector, Opcode, TooBig, close_frame, frame, header
+from tests.support.waiting import until
+
+SESSION = "0123456789ABCDEF0123456789ABCDEF"
+LENGTHS = [0, 1, 125, 126, 127, 65535, 65536, 300_000]
+
+payloads = st.one_of(
+    st.binary(max_size=300), st.sampled_from(LENGTHS).map(lambda length: bytes(each % 251 for each in range(length)))
+)
+
+
+def split(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = sorted({cut % (len(data) + 1) for cut in cuts})
+    return [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
+
+
+# Frames
+
+
+@given(
+    messages=st.lists(st.tuples(payloads, st.lists(st.integers(0, 300_000), max_size=3)), max_size=6),
+    cuts=st.lists(st.integers(0, 2_000_000), max_size=12),
+    ping=st.binary(max_size=125),
+)
+def test_however_it_is_framed_and_split_the_same_messages_come(
+    messages: list[tuple[bytes, list[int]]], cuts: list[int], ping: bytes
+) -> None:
+    sent = bytearray()
+    for payload, fragments in messages:
+        parts = split(payload, fragments)
+        for number, part in enumerate(parts):
+            first = (0x80 if number == len(parts) - 1 else 0) | (Opcode.TEXT if number == 0 else Opcode.CONTINUATION)
+            sent += header(first, len(part)) + part + b"".join(frame(Opcode.PING, ping))
+    collector = MessageCollector(1_000_000)
+    found = [message for part in split(bytes(sent), cuts) for message in collector.feed(part)]
+    assert found == [payload for payload, _ in messages]
+    assert all(control == (Opcode.PING, ping) for control in collector.controls)
+
+
+@pytest.mark.parametrize("length", [99, 100, 101, 70_000])
+def test_a_message_above_the_ceiling_is_refused_as_soon_as_its_length_is_known(length: int) -> None:
+    collector = MessageCollector(100)
+    data = header(0x81, length)
+    if length <= 100:
+        assert collector.feed(data + bytes(length)) == [bytes(length)]
+    else:
+        with pytest.raises(TooBig):
+            collector.feed(data)
+
+
+def test_fragments_count_together() -> None:
+    collector = MessageCollector(100)
+    collector.feed(header(0x01, 60) + bytes(60))
+    with pytest.raises(TooBig):
+        collector.feed(header(0x80, 41) + bytes(41))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\x81\x80\0\0\0\0", b"\xc1\x00", b"\x80\x00", b"\x83\x00", b"\x09\x00", b"\x89\x7e\x00\x7e" + bytes(126)],
+    ids=["masked", "reserved bits", "continues nothing", "unknown opcode", "ping in fragments", "long ping"],
+)
+def test_what_is_no_frame_of_a_server_is_refused(data: bytes) -> None:
+    with pytest.raises(FrameError):
+        MessageCollector(1000).feed(data)
+
+
+# The connection
+
+
+@contextlib.asynccontextmanager
+async def browser(speak: Callable[[ServerConnection], Awaitable[None]]) -> AsyncIterator[DevTools]:
+    async with serve(speak, "127.0.0.1", 0, compression=None, max_size=None) as server:
+        devtools = await DevTools.connect(f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/")
+        yield devtools
+        await devtools.close()
+
+
+async def answering(socket: ServerConnection) -> None:
+    """Echoes params; refuses `No.`; says an event of the browser and one of the session before each answer."""
+    async for text in socket:
+        message = json.loads(text)
+        await socket.send('{"method":"Of.browser","params":{"number":1}}')
+        await socket.send(f'{{"method":"Of.session","params":{{"number":2}},"sessionId":"{SESSION}"}}')
+        if message["method"] == "No.such":
+            await socket.send(json.dumps({"id": message["id"], "error": {"code": -32601, "message": "not found"}}))
+        else:
+            await socket.send(json.dumps({"id": message["id"], "result": message["params"]}))
+
+
+async def test_commands_are_answered_each_with_its_own_and_refusals_are_raised() -> None:
+    async with browser(answering) as devtools:
+        futures = [devtools.start("Echo.it", {"number": number}) for number in range(100)]
+        assert [await each for each in futures] == [{"number": number} for number in range(100)]
+        with pytest.raises(DevToolsError, match="not found") as refused:
+            await devtools.call("No.such")
+        assert refused.value.code == -32601
+        devtools.tell("No.such")
+        assert await devtools.call("Echo.it", {"large": "x" * 5_000_000}) == {"large": "x" * 5_000_000}
+
+
+async def test_events_go_to_those_who_listen_and_only_those_that_they_want() -> None:
+    heard: list[tuple[str, str, Any]] = []
+
+    def listener(name: str) -> Callable[[str, dict[str, Any]], None]:
+        return lambda method, params: heard.append((name, method, params["number"]))
+
+    async with browser(answering) as devtools:
+        one, other = listener("one"), listener("other")
+        devtools.listen(one)
+        devtools.listen(other)
+        devtools.listen(listener("session"), SESSION, {"Of.session"})
+        devtools.listen(listener("nothing"), SESSION, {"Of.browser"})
+        await devtools.call("Echo.it")
+        assert heard == [("one", "Of.browser", 1), ("other", "Of.browser", 1), ("session", "Of.session", 2)]
+        heard.clear()
+        devtools.forget("", one)
+        devtools.forget(SESSION)
+        await devtools.call("Echo.it")
+        assert heard == [("other", "Of.browser", 1)]
+
+
+@pytest.mark.parametrize("how", ["close", "abort", "nonsense", "half a message", "not JSON"])
+async def test_a_browser_that_goes_in_the_midst_answers_all_that_wait(how: str) -> None:
+    async def going(socket: ServerConnection) -> None:
+        await socket.recv()
+        transport = socket.transport
+        match how:
+            case "close":
+                transport.write(close_frame(1001))
+            case "nonsense":
+                transport.write(b"\xff\xff\xff\xff")
+            case "not JSON":
+                await socket.send("Browser")
+            case "half a message":
+                transport.write(header(0x81, 70_000) + b'{"id":1,')
+                transport.close()
+            case _:
+                transport.abort()
+        await socket.wait_closed()
+
+    async with browser(going) as devtools:
+        waiting = [devtools.start("Echo.it") for _ in range(3)]
+        for each in waiting:
+            with pytest.raises(DevToolsError, match="gone"):
+                await asyncio.wait_for(each, 5)
+        assert devtools.closed.is_set()
+        with pytest.raises(DevToolsError, match="gone"):
+            await devtools.call("Echo.it")
+        devtools.tell("Echo.it")
+
+
+async def test_a_ping_is_answered() -> None:
+    answered = asyncio.Event()
+
+    async def pinging(socket: ServerConnection) -> None:
+        await (await socket.ping())
+        answered.set()
+        await socket.wait_closed()
+
+    async with browser(pinging):
+        await until(answered.is_set, "the ping is answered")
+
+
+async def test_a_browser_that_is_not_there_is_an_error() -> None:
+    with pytest.raises(DevToolsError, match="can't be reached"):
+        await DevTools.connect("ws://127.0.0.1:9/devtools/browser/none")

@@ -1,0 +1,289 @@
+"""What pages download is kept by itself: whole, under a name that is safe, with what is told of it, or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import async_playwright
+from websockets.asyncio.client import ClientConnection
+
+from tests.support.api import Json
+from tests.support.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.remote import Remote, ask
+from tests.support.waiting import until
+
+LARGEST = 1024 * 1024
+HALF = 200_000
+
+
+class Attachments:
+    """A server of attachments: `/file?name=&size=` at once, `/slow` after its first half when `go` is set, `/frame` in
+    a frame of a page by itself."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_: object) -> None:
+                """Not of interest."""
+
+            def do_GET(self) -> None:
+                path, query = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
+                if path in ("/frames", "/frame"):
+                    self._page({"/frames": "<iframe src=/frame></iframe>", "/frame": FRAME}[path])
+                    return
+                name, size = query.get("name", ["report.txt"])[0], int(query.get("size", ["10"])[0])
+                self.send_response(200)
+                self.send_header("Content-Disposition", f"attachment; filename*=UTF-8''{quote(name, safe='')}")
+                self.send_header("Content-Length", str(2 * HALF if path == "/slow" else size))
+                self.end_headers()
+                if path == "/slow":
+                    self.wfile.write(b"x" * HALF)
+                    self.wfile.flush()
+                    owner.go.wait(30)
+                    size = HALF
+                self.wfile.write(b"x" * size)
+
+            def _page(self, text: str) -> None:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html")
+                self.end_headers()
+                self.wfile.write(text.encode())
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.go.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+FRAME = "<a id=a href=/file>x</a><script>addEventListener('load', () => document.querySelector('#a').click())</script>"
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[GatewayProcess]:
+    with (
+        temporary_data_dir() as data_dir,
+        GatewayProcess.start(
+            data_dir, GATEWAY_EGRESS_ALLOW="127.0.0.1", GATEWAY_MAX_FILE_BYTES=str(LARGEST), GATEWAY_WARM_BROWSERS="1"
+        ) as gateway,
+    ):
+        yield gateway
+
+
+@pytest.fixture
+def attachments() -> Iterator[Attachments]:
+    served = Attachments()
+    yield served
+    served.close()
+
+
+@pytest_asyncio.fixture
+async def remote(gateway: GatewayProcess) -> AsyncIterator[Remote]:
+    async with Remote(gateway) as remote:
+        yield remote
+        await remote.clear()
+
+
+class Run:
+    """A runtime with a client that never asks for downloads, and its record."""
+
+    def __init__(self, remote: Remote, path: str, run: str, socket: ClientConnection) -> None:
+        self.remote = remote
+        self.path = path
+        self.run = run
+        self.socket = socket
+        self.files_dir = remote.gateway.data_dir / "runtimes"
+
+    async def page(self, url: str, context: str | None = None) -> str:
+        """The id of a new page that goes there."""
+        where = {"browserContextId": context} if context else {}
+        page: str = (await ask(self.socket, "Target.createTarget", url="about:blank", **where))["targetId"]
+        session = (await ask(self.socket, "Target.attachToTarget", targetId=page, flatten=True))["sessionId"]
+        await ask(self.socket, "Page.navigate", session, url=url)
+        return page
+
+    async def artifacts(self) -> list[Json]:
+        found: list[Json] = (await self.remote.get(f"/v1/runs/{self.run}/artifacts"))["artifacts"]
+        return found
+
+    async def has_artifacts(self, number: int) -> list[Json]:
+        async def there() -> bool:
+            return len(await self.artifacts()) >= number
+
+        await until(there, f"{number} artifacts are there", 20)
+        return await self.artifacts()
+
+    async def told(self, state: str) -> list[Json]:
+        """Events of downloads in this state."""
+        events = (await self.remote.get(f"/v1/runs/{self.run}/events?type=download&limit=200"))["events"]
+        return [event for event in events if event["data"]["state"] == state]
+
+    async def is_told(self, state: str) -> Json:
+        async def told() -> bool:
+            return len(await self.told(state)) > 0
+
+        await until(told, f"a download is {state}", 20)
+        return (await self.told(state))[0]
+
+    async def stop(self) -> None:
+        await self.remote.post(f"{self.path}/stop", {})
+
+    def names(self) -> list[str]:
+        """What is in the runtime's directory."""
+        directory = self.files_dir / self._directory() / "home" / "downloads"
+        return os.listdir(directory)
+
+    def _directory(self) -> str:
+        # That of a warm browser is not called after its runtime.
+        with_files = [name for name in os.listdir(self.files_dir) if self._has_files(name)]
+        return with_files[0] if with_files else os.listdir(self.files_dir)[0]
+
+    def _has_files(self, name: str) -> bool:
+        return bool(os.listdir(Path(self.files_dir, name, "home", "downloads")))
+
+
+@pytest_asyncio.fixture
+async def run(remote: Remote) -> Run:
+    path = await remote.runtime()
+    runtime = await remote.get(path)
+    return Run(remote, path, runtime["activeRunId"], await remote.attach(path))
+
+
+async def test_a_download_that_nobody_asked_for_becomes_an_artifact(run: Run, attachments: Attachments) -> None:
+    page = await run.page(f"{attachments.url}/file?name=June%20%F0%9F%8E%88.csv&size=1000&token=secret")
+    (artifact,) = await run.has_artifacts(1)
+    assert {key: artifact[key] for key in ("kind", "name", "path", "contentType", "sizeBytes", "runId")} == {
+        "kind": "download",
+        "name": "June 🎈.csv",
+        "path": "downloads/June 🎈.csv",
+        "contentType": "text/csv",
+        "sizeBytes": 1000,
+        "runId": run.run,
+    }
+    assert (await run.remote.api.get(artifact["downloadUrl"])).content == b"x" * 1000
+    started, completed = await run.is_told("started"), await run.is_told("completed")
+    assert started["data"]["name"] == completed["data"]["name"] == "June 🎈.csv"
+    assert started["data"]["url"] == f"{attachments.url}/file?name=June%20%F0%9F%8E%88.csv&size=1000&token=***"
+    assert started["pageId"] == completed["pageId"] == page
+    assert completed["data"]["artifactId"] == artifact["id"]
+    events = (await run.remote.get(f"/v1/runs/{run.run}/events?limit=200"))["events"]
+    types = [event["type"] for event in events if event["type"] in ("download", "artifact.created")]
+    assert types == ["download", "artifact.created", "download"]
+
+
+async def test_a_download_is_kept_when_the_runtime_is_stopped_right_after(run: Run, attachments: Attachments) -> None:
+    await run.page(f"{attachments.url}/file?name=last.bin&size={LARGEST}")
+    await until(lambda: any("." not in name for name in run.names()), "the file is whole", 20)
+    await run.stop()
+    (artifact,) = await run.has_artifacts(1)
+    assert (artifact["name"], artifact["sizeBytes"]) == ("last.bin", LARGEST)
+    await until(lambda: len(os.listdir(run.files_dir)) == 1, "only a warm browser has a directory", 20)
+
+
+async def test_half_a_download_is_none(run: Run, attachments: Attachments) -> None:
+    await run.page(f"{attachments.url}/slow")
+    await until(lambda: any(name.endswith(".crdownload") for name in run.names()), "half is there", 20)
+    await run.stop()
+    assert (await run.is_told("canceled"))["data"]["name"] == "report.txt"
+    assert await run.artifacts() == []
+
+
+async def test_names_are_safe_and_each_has_its_own_place(run: Run, attachments: Attachments) -> None:
+    for number, name in enumerate(
+        ("same.txt", "same.txt", "..%2F..%2Fetc%2Fpasswd", "a%22%0D%0Ab", "n" * 300 + ".txt")
+    ):
+        await run.page(f"{attachments.url}/file?name={name}")
+        await run.has_artifacts(number + 1)
+    paths = [artifact["path"] for artifact in reversed(await run.artifacts())]
+    assert paths[:2] == ["downloads/same.txt", "downloads/same (1).txt"]
+    for path in paths:
+        assert re.fullmatch(r"downloads/[^/\\\x00-\x1f]{1,255}", path)
+        assert not path.endswith("/..")
+    assert paths[-1].endswith(".txt")
+
+
+async def test_what_is_too_large_is_told_and_not_kept(run: Run, attachments: Attachments) -> None:
+    await run.page(f"{attachments.url}/file?size={LARGEST + 1}")
+    failed = await run.is_told("failed")
+    assert failed["data"]["code"] == "storage_file.too_large"
+    assert await run.artifacts() == []
+    await run.page(f"{attachments.url}/file?size={LARGEST}")
+    await run.has_artifacts(1)
+
+
+async def test_contexts_of_clients_keep_what_their_clients_want(run: Run, attachments: Attachments) -> None:
+    async def context(**wish: Any) -> str:
+        made: str = (await ask(run.socket, "Target.createBrowserContext"))["browserContextId"]
+        if wish:
+            await ask(run.socket, "Browser.setDownloadBehavior", browserContextId=made, **wish)
+        return made
+
+    # One that asks for nothing, one that wants none, and one that wants them in a folder of its own by their names.
+    await run.page(f"{attachments.url}/file?name=unasked", await context())
+    await run.has_artifacts(1)
+    await run.page(f"{attachments.url}/file?name=denied", await context(behavior="deny"))
+    assert (await run.is_told("canceled"))["data"]["name"] == "denied"
+    await run.page(f"{attachments.url}/file?name=own.txt", await context(behavior="allow", downloadPath="own"))
+    artifacts = await run.has_artifacts(2)
+    assert [artifact["name"] for artifact in artifacts] == ["own.txt", "unasked"]
+    assert "own" in run.names()
+
+
+async def test_a_download_of_a_frame_is_its_pages(run: Run, attachments: Attachments) -> None:
+    page = await run.page(f"{attachments.url}/frames")
+    await run.has_artifacts(1)
+    assert (await run.is_told("completed"))["pageId"] == page
+
+
+async def test_a_client_that_waits_for_its_downloads_gets_them_as_before(run: Run, attachments: Attachments) -> None:
+    endpoint = (await run.remote.lease(run.path)).url
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.connect_over_cdp(endpoint)
+        for number, context in enumerate((browser.contexts[0], await browser.new_context(accept_downloads=True))):
+            page = await context.new_page()
+            await page.set_content(f"<a href='{attachments.url}/file?name={number}.txt'>x</a>")
+            async with page.expect_download() as downloading:
+                await page.click("a")
+            download = await downloading.value
+            assert download.suggested_filename == f"{number}.txt"
+            assert await download.failure() is None
+        await browser.close()
+    artifacts = await run.has_artifacts(2)
+    assert {artifact["name"] for artifact in artifacts} == {"0.txt", "1.txt"}
+
+
+async def test_a_staged_file_is_put_into_a_page_and_a_downloaded_one_collected(
+    run: Run, attachments: Attachments
+) -> None:
+    space = run.path.rpartition("/runtimes/")[0]
+    answer = await run.remote.api.post(f"{space}/storage/files", files={"file": ("june.csv", b"1,2")})
+    staged = await run.remote.post(f"{run.path}/files/stage", {"fileId": answer.json()["id"]})
+    page = (await ask(run.socket, "Target.createTarget", url="about:blank"))["targetId"]
+    session = (await ask(run.socket, "Target.attachToTarget", targetId=page, flatten=True))["sessionId"]
+    made = "document.body.innerHTML = '<input type=file>'; document.querySelector('input')"
+    field = (await ask(run.socket, "Runtime.evaluate", session, expression=made))["result"]["objectId"]
+    await ask(run.socket, "DOM.setFileInputFiles", session, files=[staged["path"]], objectId=field)
+    text = "(async ([file]) => file.name + await file.text())(document.querySelector('input').files)"
+    evaluated = await ask(
+        run.socket, "Runtime.evaluate", session, expression=text, awaitPromise=True, returnByValue=True
+    )
+    assert evaluated["result"]["value"] == "june.csv1,2"
+    await run.page(f"{attachments.url}/file?size=10")
+    await until(lambda: len([name for name in run.names() if "." not in name]) == 1, "the file is whole", 20)
+    (name,) = (name for name in run.names() if "." not in name)
+    collected = await run.remote.post(f"{run.path}/files/collect", {"path": name, "storagePath": "taken/out"})
+    assert (collected["path"], collected["sizeBytes"]) == ("taken/out", 10)

@@ -1,0 +1,594 @@
+"""The live view in a real browser, embedded in a page of another origin: pixels, clicks, keys, tabs, and every end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote, urlsplit
+from uuid import UUID
+
+import httpx
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Playwright, async_playwright
+from pydantic import ValidationError
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Origin
+
+from gateway.app import Gateway
+from gateway.crypto.keyring import create_key_file
+from gateway.crypto.viewer_tokens import Kind, Viewer
+from gateway.domain.accounts.first_start import write_first_key
+from gateway.domain.leases.attachments import ViewerClose
+from gateway.domain.secrets import KeySource, SecretStore
+from gateway.launchers.local import browsers
+from gateway.settings import Settings
+from gateway.store.database import Database
+from gateway.viewers import live_messages as live_view
+from gateway.viewers.live_page import page_headers
+from tests.conftest import fresh_database
+from tests.support.api import NEVER, make_runtime, ok, refused
+from tests.support.gateway_process import temporary_data_dir
+from tests.support.live import LiveGateway, Person, adopts_orphans_no_longer, live_gateway
+from tests.support.pages import PageServer
+from tests.support.remote import closed
+from tests.support.waiting import until
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+# Its left half is a button that turns green, its right half takes text, and what it hears it tells in `told`.
+PAGE = """<!doctype html><title>{title}</title>
+<style>body {{ margin: 0; background: {background}; height: 3000px }}
+  button {{ position: fixed; left: 0; top: 50vh; width: 50vw; height: 50vh; border: 0; background: {background} }}
+  textarea {{ position: fixed; left: 50vw; top: 0; width: 50vw; height: 50vh; border: 0 }}</style>
+<button onclick="this.style.background = '#0f0'"></button><textarea></textarea>
+<script>
+  const told = [];
+  for (const type of ['keydown', 'mousedown', 'wheel', 'contextmenu']) {{
+    addEventListener(type, (event) => told.push([type, event.key ?? event.button, event.ctrlKey, event.detail]));
+  }}
+</script>"""
+
+
+def page(title: str, background: str = "#f00") -> str:
+    return "data:text/html," + quote(PAGE.format(title=title, background=background))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _adopts_orphans_no_longer() -> Iterator[None]:
+    yield
+    adopts_orphans_no_longer()
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[PageServer]:
+    with PageServer() as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="module")
+async def playwright() -> AsyncIterator[Playwright]:
+    async with async_playwright() as started:
+        yield started
+
+
+@pytest_asyncio.fixture(scope="module")
+async def people(playwright: Playwright) -> AsyncIterator[Browser]:
+    """The browser of those who watch."""
+    found = browsers.find(None)
+    assert found is not None
+    launched = await playwright.chromium.launch(executable_path=found.get(None).path)
+    yield launched
+    await launched.close()
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What gateways of one database share."""
+
+    database: Database
+    keys: KeySource
+    api_key: str
+
+
+@pytest_asyncio.fixture(scope="module")
+async def shared(template_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shared]:
+    async with fresh_database(template_url) as url:
+        directory = tmp_path_factory.mktemp("keys")
+        create_key_file(directory / "master-keys")
+        keys = KeySource((directory / "master-keys").read_text, directory / "master-keys")
+        database = Database(url, 10)
+        api_key = await write_first_key(database, SecretStore(keys), directory / "api-key")
+        assert api_key is not None
+        yield Shared(database, keys, api_key)
+        await database.close()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def gateway_with_browsers(shared: Shared) -> AsyncIterator[LiveGateway]:
+    with temporary_data_dir() as data_dir:
+        async with live_gateway(data_dir, shared.database, shared.keys, shared.api_key) as live:
+            yield live
+
+
+@pytest_asyncio.fixture
+async def live(gateway_with_browsers: LiveGateway) -> AsyncIterator[LiveGateway]:
+    """Without runtimes, at the begin and at the end."""
+    async with gateway_with_browsers.visit():
+        yield gateway_with_browsers
+
+
+@asynccontextmanager
+async def client(playwright: Playwright, live: LiveGateway, runtime: str) -> AsyncIterator[Page]:
+    """The default page of a runtime, as whoever has a lease drives it."""
+    lease = await live.remote.lease(runtime)
+    browser = await playwright.chromium.connect_over_cdp(lease.url)
+    context = browser.contexts[0]
+    yield context.pages[0] if context.pages else await context.new_page()
+    await browser.close()
+
+
+def socket_url(minted: dict[str, Any], gateway: LiveGateway | None = None) -> str:
+    url = urlsplit(minted["iframeUrl"])
+    root = url.netloc if gateway is None else urlsplit(gateway.base_url).netloc
+    return f"ws://{root}{url.path}/socket"
+
+
+async def heard(socket: ClientConnection, type_: str) -> dict[str, Any]:
+    """The next message of a type; pictures are `picture`, and are not acknowledged."""
+    async with asyncio.timeout(5):
+        while True:
+            message = await socket.recv()
+            if isinstance(message, bytes):
+                length = int.from_bytes(message[:2])
+                told = {"type": "picture", "jpeg": message[2 + length :], **json.loads(message[2 : 2 + length])}
+            else:
+                told = json.loads(message)
+            if told["type"] == type_:
+                return told
+
+
+async def test_a_person_sees_a_page_and_works_in_it(
+    live: LiveGateway, playwright: Playwright, people: Browser, pages: PageServer
+) -> None:
+    runtime = await live.remote.runtime()
+    wrong: list[str] = []
+
+    def hear(said: ConsoleMessage) -> None:
+        if said.type == "error":
+            wrong.append(said.text)
+
+    async with client(playwright, live, runtime) as remote:
+        await remote.goto(page("work"))
+        minted = await live.mint(runtime, control="input")
+        person = await Person.at(people, pages.url("/blank"), minted["iframeUrl"])
+        person.page.on("console", hear)
+        person.page.on("pageerror", lambda error: wrong.append(str(error)))
+        await person.until_live()
+        assert await person.says() == "Live, with control"
+        await person.sees(RED)
+
+        await person.click(0.25, 0.75)
+        await person.sees(GREEN)
+        await person.click(0.75, 0.25)
+        await person.page.keyboard.type("Grüße, 12x")
+        await person.page.keyboard.press("Backspace")
+        await person.page.keyboard.press("Enter")
+        await person.frame.evaluate(
+            """() => {
+              const clipboardData = new DataTransfer();
+              clipboardData.setData("text/plain", "pasted 日本");
+              document.querySelector("#keys").dispatchEvent(new ClipboardEvent("paste", { clipboardData }));
+            }"""
+        )
+        await until(lambda: _is(remote.input_value("textarea"), "Grüße, 12\npasted 日本"), "what was typed is there")
+        await person.page.keyboard.press("Control+a")
+        await person.page.keyboard.press("F12")
+        await person.page.mouse.dblclick(*await person.place(0.1, 0.1))
+        await person.page.mouse.click(*await person.place(0.1, 0.1), button="right")
+        await person.page.mouse.wheel(0, 700)
+        await until(lambda: _is(remote.evaluate("scrollY > 300"), True), "it scrolled")
+        told = await remote.evaluate("told.map((event) => event.join())")
+        for wanted in ("keydown,a,true,0", "keydown,F12,false,0", "mousedown,0,false,2", "mousedown,2,false,1"):
+            assert wanted in told
+        assert "contextmenu,2,false,0" in told
+
+        address = person.frame.locator("#address")
+        await address.fill(pages.url("/form").removeprefix("http://"))
+        await address.press("Enter")
+        await remote.wait_for_url(pages.url("/form"))
+        await until(lambda: _is(address.input_value(), pages.url("/form")), "the address is shown")
+        await person.frame.click("[data-go=back]")
+        await remote.wait_for_url(lambda url: url.startswith("data:"))
+        await person.frame.click("[data-go=forward]")
+        await remote.wait_for_url(pages.url("/form"))
+        await remote.evaluate("stays = 1")
+        async with remote.expect_navigation():
+            await person.frame.click("[data-go=reload]")
+        assert await remote.evaluate("typeof stays") == "undefined"
+        await address.fill("file:///etc/passwd")
+        await address.press("Enter")
+        await until(lambda: _is(person.frame.inner_text("#note"), _REFUSED), "a person hears what can't be opened")
+        assert remote.url == pages.url("/form")
+        assert wrong == []
+        await person.page.close()
+
+
+_REFUSED = "Only addresses of the web can be opened here (http: and https:); this is a file: address."
+
+
+async def _is(question: Any, wanted: object) -> bool:
+    answer: object = await question
+    return answer == wanted
+
+
+async def test_tabs_are_followed_and_chosen_and_two_people_cost_one_screencast(
+    live: LiveGateway, playwright: Playwright, people: Browser, pages: PageServer
+) -> None:
+    runtime = await live.remote.runtime()
+    async with client(playwright, live, runtime) as first:
+        await first.goto(page("first"))
+        minted = await live.mint(runtime)
+        one, two = [await Person.at(people, pages.url("/blank"), minted["iframeUrl"]) for _ in range(2)]
+        await asyncio.gather(one.sees(RED), two.sees(RED))
+        assert live.screencasts(runtime).casting == 1
+        assert await one.says() == "Live"
+
+        second = await first.context.new_page()
+        await second.goto(page("second", "#00f"))
+        await asyncio.gather(one.sees(BLUE), two.sees(BLUE))
+        names = [("first", False), ("second", True)]
+        await until(lambda: _is(_named(one), names), "the new tab is shown")
+        # With the keyboard alone.
+        await one.frame.focus("[role=tab][aria-selected=true]")
+        await one.page.keyboard.press("ArrowLeft")
+        await one.page.keyboard.press("Enter")
+        await one.sees(RED)
+        assert await one.frame.get_attribute("#follow", "aria-pressed") == "false"
+        assert await _named(two) == names, "each looks at what they like"
+        assert live.screencasts(runtime).casting == 2
+
+        await first.mouse.click(10, 10)
+        await two.sees(RED)
+        third = await first.context.new_page()
+        await third.goto(page("third", "#0f0"))
+        await two.sees(GREEN)
+        await one.sees(RED)
+        await first.close()
+        await one.sees(GREEN)
+        assert await one.frame.inner_text("#note") == "The tab that you looked at was closed."
+        for person in (one, two):
+            await person.page.close()
+        await until(lambda: live.screencasts(runtime).casting == 0, "nobody looks, and nothing is sent")
+
+
+async def _named(person: Person) -> list[tuple[str, bool]]:
+    return [tab for tab in await person.tabs() if tab[0] != "about:blank"]
+
+
+async def test_a_watcher_commands_nothing_and_nobody_speaks_another_language(
+    live: LiveGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = await live.remote.runtime()
+    watching, working = await live.mint(runtime), await live.mint(runtime, control="input")
+    active: list[UUID] = []
+    monkeypatch.setattr(live.gateway.services.runtimes, "note_activity", active.append)
+
+    async def answer_to(minted: dict[str, Any], message: object) -> tuple[int, str]:
+        async with connect(socket_url(minted), proxy=None) as socket:
+            await heard(socket, "tabs")
+            await socket.send(message if isinstance(message, str) else json.dumps(message))
+            return await closed(socket)
+
+    async with connect(socket_url(watching), proxy=None) as socket:
+        tab = (await heard(socket, "tabs"))["shown"]
+    mouse = {"type": "mouse", "tab": tab, "move": "move", "x": 0, "y": 0, "button": "none", "buttons": 0}
+    mouse |= {"clicks": 0, "modifiers": 0}
+    key = {"type": "key", "tab": tab, "down": True, "key": "a", "code": "KeyA", "keyCode": 65, "location": 0}
+    key |= {"repeats": False, "modifiers": 0}
+    inputs: list[dict[str, Any]] = [
+        mouse,
+        key,
+        {"type": "wheel", "tab": tab, "x": 0, "y": 0, "deltaX": 0, "deltaY": 1, "modifiers": 0},
+        {"type": "text", "tab": tab, "text": "x"},
+        {"type": "navigate", "tab": tab, "url": "about:blank"},
+        {"type": "go", "tab": tab, "to": "reload"},
+    ]
+    for message in inputs:
+        assert await answer_to(watching, message) == ViewerClose.CONTROL_REFUSED.value, message
+    for wrong in (
+        "",
+        "[]",
+        {"id": 1, "method": "Browser.close"},
+        {**mouse, "x": 1.01},
+        {**mouse, "y": float("nan")},
+        {**mouse, "buttons": 32},
+        {**mouse, "button": "other"},
+        {**key, "nativeVirtualKeyCode": 123},
+        {**key, "keyCode": 256},
+        {**key, "code": "Key A"},
+        {"type": "go", "tab": tab, "to": "somewhere"},
+        {"type": "seen", "picture": "1"},
+    ):
+        assert await answer_to(working, wrong) == ViewerClose.MESSAGE_INVALID.value, wrong
+    assert active == [], "to watch is no activity"
+    most = live.gateway.services.settings.max_viewer_message_bytes
+    text = {"type": "text", "tab": tab, "text": ""}
+    fits = most - len(json.dumps(text))
+    async with connect(socket_url(working), proxy=None) as socket:
+        await heard(socket, "tabs")
+        await socket.send(json.dumps(text | {"text": "x" * fits}))
+        await socket.send(json.dumps({"type": "show", "tab": "none"}))
+        assert (await heard(socket, "notice"))["text"] == "That tab was closed."
+        assert [str(each) for each in active] == [runtime.rpartition("/")[2]]
+        await socket.send(json.dumps(text | {"text": "x" * (fits + 1)}))
+        assert (await closed(socket))[0] == ViewerClose.TOO_BIG.code
+
+
+async def test_who_stalls_is_sent_two_pictures_and_slows_nobody(
+    live: LiveGateway, playwright: Playwright, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_view, "_REST_SECONDS", 0.5)
+    runtime = await live.remote.runtime()
+    minted = await live.mint(runtime)
+    async with (
+        client(playwright, live, runtime) as remote,
+        connect(socket_url(minted), proxy=None, max_queue=None) as stalled,
+        connect(socket_url(minted), proxy=None) as other,
+    ):
+        await remote.goto(page("moves"))
+        await remote.evaluate(
+            "setInterval(() => { document.body.style.background = `rgb(${Date.now() % 255}, 0, 0)` }, 10); 1"
+        )
+        for _ in range(20):
+            picture = await heard(other, "picture")
+            await other.send(json.dumps({"type": "seen", "picture": picture["picture"]}))
+        got = [await heard(stalled, "picture") for _ in range(2)]
+        assert [each["picture"] for each in got] == [1, 2]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await heard(stalled, "picture")
+        await stalled.send(json.dumps({"type": "seen", "picture": 2}))
+        assert (await heard(stalled, "picture"))["time"] >= picture["time"], "what it missed it is not sent"
+        await other.close()
+        await until(lambda: live.screencasts(runtime).casting == 0, "nobody looks any more")
+        for number in (3, 4):
+            await stalled.send(json.dumps({"type": "seen", "picture": number}))
+            await heard(stalled, "picture")
+        assert live.screencasts(runtime).casting == 1
+
+
+async def test_every_end_is_told(live: LiveGateway, people: Browser, pages: PageServer) -> None:
+    runtime = await live.remote.runtime()
+    minted = await live.mint(runtime)
+    viewers = live.gateway.services.viewers
+    viewer = viewers.read(minted["iframeUrl"].rpartition("/")[2], Kind.LIVE)
+    run = str(viewer.run_id)
+    async with connect(socket_url(minted), proxy=None) as short:
+        hello = await heard(short, "hello")
+        assert (hello["control"], hello["expiresAt"]) == ("none", minted["expiresAt"])
+        assert hello["activityStream"] is None
+    brief = replace(viewer, expires_at=datetime.fromtimestamp(int(datetime.now(UTC).timestamp()) + 2, UTC))
+    url = minted["iframeUrl"].rpartition("/")[0] + "/" + viewers._tokens.sign(brief)
+    person = await Person.at(people, pages.url("/blank"), url)
+    await person.until_live()
+    assert (await person.says()).startswith("Ends in ")
+    await person.frame.wait_for_selector("#end:visible")
+    assert datetime.now(UTC) >= brief.expires_at
+    assert await person.frame.inner_text("#end-title") == "This view has expired"
+    async with connect(f"ws{url.removeprefix('http')}/socket", proxy=None) as late:
+        assert await closed(late) == ViewerClose.EXPIRED.value
+    await person.page.close()
+
+    person = await Person.at(people, pages.url("/blank"), minted["iframeUrl"])
+    await person.until_live()
+    async with connect(socket_url(minted), proxy=None) as socket:
+        await heard(socket, "tabs")
+        (await live.remote.api.post(f"{runtime}/stop")).raise_for_status()
+        assert await closed(socket) == ViewerClose.RUN_ENDED.value
+    await person.frame.wait_for_selector("#end:visible")
+    assert await person.frame.inner_text("#end-title") == "The run has ended"
+    assert await person.says() == "Ended"
+    async with connect(socket_url(minted), proxy=None) as late:
+        assert await closed(late) == ViewerClose.RUN_ENDED.value
+    answer = await live.remote.api.get(minted["iframeUrl"])
+    assert (answer.status_code, "This run has ended" in answer.text) == (410, True)
+    await refused(live.remote.api.post(f"/v1/runs/{run}/live", json={}), 409, "run.live_not_active")
+    await person.page.close()
+
+    async def told() -> list[tuple[str, str | None]]:
+        events = await live.remote.get(f"/v1/runs/{run}/events?type=viewer.opened,viewer.closed")
+        return sorted((event["type"], event["data"].get("reason")) for event in events["events"])
+
+    closes = [("viewer.closed", why) for why in ("run_ended", "run_ended", "viewer_expired", "viewer_left")]
+    await until(lambda: _is(told(), closes + [("viewer.opened", None)] * 4), "the record tells of each")
+
+
+async def test_another_gateway_shows_the_same(
+    live: LiveGateway, shared: Shared, playwright: Playwright, people: Browser, pages: PageServer
+) -> None:
+    runtime = await live.remote.runtime()
+    with temporary_data_dir() as data_dir:
+        async with (
+            live_gateway(data_dir, shared.database, shared.keys, shared.api_key) as other,
+            other.visit(),
+            client(playwright, live, runtime) as remote,
+        ):
+            # Whoever is asked mints.
+            run = (await live.remote.get(runtime))["activeRunId"]
+            await until(lambda: _is_known(other, runtime, UUID(run)), "the heart of the first beats")
+            minted = await other.remote.post(f"/v1/runs/{run}/live", {"control": "input"})
+            assert minted["iframeUrl"].startswith(other.base_url)
+            await remote.goto(page("far"))
+            person = await Person.at(people, pages.url("/blank"), minted["iframeUrl"])
+            await person.sees(RED)
+            await person.click(0.25, 0.75)
+            await person.sees(GREEN)
+            assert live.screencasts(runtime).casting == 1
+            async with connect(socket_url(minted), proxy=None) as socket:
+                await heard(socket, "tabs")
+                await socket.send("{}")
+                assert await closed(socket) == ViewerClose.MESSAGE_INVALID.value, "the reason comes through"
+            async with connect(socket_url(minted), proxy=None) as socket:
+                await heard(socket, "tabs")
+                other.gateway.services.viewers.close_all(ViewerClose.DRAINING)
+                assert await closed(socket) == ViewerClose.DRAINING.value
+            async with connect(socket_url(minted), proxy=None) as socket:
+                await heard(socket, "tabs")
+                (await other.remote.api.post(f"{runtime}/stop")).raise_for_status()
+                assert await closed(socket) == ViewerClose.RUN_ENDED.value
+            await person.frame.wait_for_selector("#end:visible")
+            await person.page.close()
+
+
+async def _is_known(gateway: LiveGateway, runtime: str, run_id: UUID) -> bool:
+    viewers = gateway.gateway.services.viewers
+    place = await viewers.place(Viewer(run_id, Kind.LIVE, run_id, datetime.now(UTC)))
+    return place.host_url is not None
+
+
+async def _says(entries: Locator, *sentences: str) -> bool:
+    told = await entries.inner_text()
+    return all(sentence in told for sentence in sentences)
+
+
+async def test_a_finger_taps_and_scrolls_and_the_activity_is_told(
+    live: LiveGateway, playwright: Playwright, people: Browser, pages: PageServer
+) -> None:
+    runtime = await live.remote.runtime()
+    async with client(playwright, live, runtime) as remote:
+        await remote.goto(page("phone"))
+        minted = await live.mint(runtime, control="input", components=["activity"])
+        phone = {"viewport": {"width": 390, "height": 780}, "has_touch": True, "is_mobile": True}
+        person = await Person.at(people, pages.url("/blank"), minted["iframeUrl"] + "?theme=dark", **phone)
+        await person.sees(RED)
+        assert await person.frame.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it fits"
+        await person.page.touchscreen.tap(*await person.place(0.25, 0.75))
+        await person.sees(GREEN)
+        devtools = await person.page.context.new_cdp_session(person.page)
+        x, y = await person.place(0.25, 0.9)
+        for kind, at in (("touchStart", y), ("touchMove", y - 40), ("touchMove", y - 90), ("touchEnd", None)):
+            points = [] if at is None else [{"x": x, "y": at}]
+            await devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        await until(lambda: _is(remote.evaluate("scrollY > 60"), True), "it scrolled")
+        assert await person.frame.is_visible("#keyboard")
+        entries = person.frame.locator("#entries")
+        await until(lambda: _says(entries, "The run began.", "Somebody began to watch."), "the activity is there")
+        assert await person.frame.is_visible("#activity")
+        await person.frame.click("#show-activity")
+        assert not await person.frame.is_visible("#activity")
+        answer = await live.remote.api.get(minted["activityStreamUrl"].replace("/view_A", "/view_B"))
+        assert (answer.status_code, answer.json()["code"]) == (401, "viewer.unknown")
+        await person.page.close()
+
+
+# Without browsers
+
+
+async def test_minting(client: httpx.AsyncClient, gateway: Gateway) -> None:
+    runtime = await make_runtime(client)
+    path = f"/v1/runs/{runtime['activeRunId']}/live"
+    before = datetime.now(UTC)
+    for body, seconds, may_control in (
+        ({}, 3600, False),
+        ({"control": "input", "expiresInSeconds": 1}, 1, True),
+        ({"control": "none", "components": [], "expiresInSeconds": 86400}, 86400, False),
+    ):
+        minted = await ok(client.post(path, json=body))
+        assert set(minted) == {"iframeUrl", "expiresAt"}
+        viewer = gateway.services.viewers.read(minted["iframeUrl"].rpartition("/")[2], Kind.LIVE)
+        assert viewer.input is may_control
+        assert str(viewer.run_id) == runtime["activeRunId"]
+        expiry = datetime.fromisoformat(minted["expiresAt"])
+        assert viewer.expires_at == expiry
+        assert seconds <= (expiry - before).total_seconds() < seconds + 30
+    minted = await ok(client.post(path, json={"components": ["activity"]}))
+    token = minted["activityStreamUrl"].removesuffix("/stream").rpartition("/")[2]
+    assert gateway.services.viewers.read(token, Kind.ACTIVITY).run_id == viewer.run_id
+    for wrong in (
+        {"control": "all"},
+        {"control": None},
+        {"expiresInSeconds": 0},
+        {"expiresInSeconds": 86401},
+        {"components": ["tabs"]},
+        {"components": ["activity", "activity"]},
+    ):
+        await refused(client.post(path, json=wrong), 400, "request.invalid")
+    await refused(client.post(f"/v1/runs/{NEVER}/live", json={}), 404, "run.not_found")
+    untrusted = client.post(path, json={}, headers={"Host": "elsewhere.example"})
+    await refused(untrusted, 400, "request.host_untrusted")
+    await ok(client.post(f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}/stop"))
+    await refused(client.post(path, json={}), 409, "run.live_not_active")
+
+
+async def test_the_page_tells_nobody_its_address_and_loads_nothing_of_others(
+    client: httpx.AsyncClient, anonymous: httpx.AsyncClient, gateway: Gateway
+) -> None:
+    runtime = await make_runtime(client)
+    minted = await ok(client.post(f"/v1/runs/{runtime['activeRunId']}/live", json={"components": ["activity"]}))
+    answer = await anonymous.get(minted["iframeUrl"])
+    policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
+    assert (policy["default-src"], policy["script-src"], policy["frame-ancestors"]) == ("'none'", "'self'", "*")
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert (answer.headers["referrer-policy"], answer.headers["cache-control"]) == ("no-referrer", "no-store")
+    assert answer.status_code == 200
+    for name in ("live.js", "viewer.css", "theme.js", "input.js"):
+        part = await anonymous.get(f"/v1/viewers/assets/{name}")
+        assert (part.status_code, "http://" in part.text or "https://" in part.text.replace("`${", "")) == (200, False)
+    for name in ("live.html", "nothing.js", "..%2f__init__.py"):
+        assert (await anonymous.get(f"/v1/viewers/assets/{name}")).status_code == 404
+    token = minted["iframeUrl"].rpartition("/")[2]
+    activity = minted["activityStreamUrl"].removesuffix("/stream").rpartition("/")[2]
+    for wrong in (token[:-1], token + "A", token.swapcase(), activity, "x"):
+        answer = await anonymous.get(f"/v1/viewers/live/{wrong}")
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
+        assert wrong not in answer.text
+    viewers = gateway.services.viewers
+    over = replace(viewers.read(token, Kind.LIVE), expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    answer = await anonymous.get(f"/v1/viewers/live/{viewers._tokens.sign(over)}")
+    assert (answer.status_code, "This link has expired" in answer.text) == (410, True)
+    assert "content-security-policy" in answer.headers
+
+
+def test_the_operator_says_who_may_show_the_page() -> None:
+    chosen: Any = "https://portal.example, 'self'"
+    policy = page_headers(Settings(viewer_frame_ancestors=chosen))["Content-Security-Policy"]
+    assert policy.endswith("; frame-ancestors https://portal.example 'self'")
+    for wrong in ("https://a.example; script-src *", "a b", "a\r\nb", "é"):
+        with pytest.raises(ValidationError, match="sources of a Content Security Policy"):
+            Settings(viewer_frame_ancestors=(wrong,))
+
+
+async def test_limits_and_origins(live: LiveGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = await live.remote.runtime()
+    minted = await live.mint(runtime, control="input")
+    viewers = live.gateway.services.viewers
+    url = socket_url(minted)
+    async with connect(url, proxy=None, origin=Origin(live.base_url)) as socket:
+        await heard(socket, "hello")
+    for origin, address, status in (
+        ("https://elsewhere.example", url, 403),
+        ("null", url, 403),
+        (live.base_url, url.replace("/socket", "x/socket"), 401),
+    ):
+        with pytest.raises(InvalidStatus) as refusal:
+            await connect(address, proxy=None, origin=Origin(origin))
+        assert refusal.value.response.status_code == status
+
+    monkeypatch.setattr(viewers, "_settings", Settings(max_viewers=3, max_viewers_per_run=2))
+    other = await live.mint(await live.remote.runtime())
+    async with connect(url, proxy=None) as one, connect(url, proxy=None) as two:
+        await asyncio.gather(heard(one, "hello"), heard(two, "hello"))
+        async with connect(url, proxy=None) as three:
+            assert await closed(three) == ViewerClose.TOO_MANY.value
+        async with connect(socket_url(other), proxy=None) as three:
+            await heard(three, "hello")
+            async with connect(socket_url(other), proxy=None) as four:
+                assert await closed(four) == ViewerClose.TOO_MANY.value
+    await until(lambda: not viewers._seats, "all have left")

@@ -1,0 +1,557 @@
+"""What is noted of a run, by real browsers: of its pages, of what they load and say, and of what clients command."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Dialog, Page, async_playwright
+
+from gateway.core.scope import Scope
+from gateway.core.usage import Usage
+from gateway.domain.events.bounded_record import BoundedRecord
+from gateway.domain.events.service import Events, Level, RunRecord
+from gateway.domain.runtimes.observation import Observed
+from gateway.launchers.base import BrowserName, LaunchSpec
+from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
+from gateway.observer.masking import Masking
+from gateway.observer.observers import BrowserObservers, Observation
+from gateway.observer.pages import Pages
+from gateway.observer.refusals import Refusals, RefusalsOfRun
+from gateway.tunnel.command_record import ACTING, SocketRecord
+from gateway.tunnel.known_commands import KNOWN
+from tests.support.devtools import DevTools
+from tests.support.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.launchers import local_launcher
+from tests.support.live import adopts_orphans_no_longer
+from tests.support.pages import PageServer
+from tests.support.remote import Remote
+from tests.support.waiting import until
+
+SECRET = "Sesame-1234567890"
+SESSION = "0123456789ABCDEF0123456789ABCDEF"
+KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
+
+
+class Kept(RunRecord):
+    """A record that is only kept."""
+
+    def __init__(self, level: Level) -> None:
+        super().__init__(cast(Events, None), uuid4(), level)
+        self.events: list[tuple[str, str | None, dict[str, Any]]] = []
+        self.connections: set[UUID | None] = set()
+
+    def note(
+        self,
+        type_: str,
+        data: dict[str, Any],
+        *,
+        page_id: str | None = None,
+        connection_id: UUID | None = None,
+    ) -> None:
+        if self.wants(type_):
+            self.events.append((type_, page_id, data))
+            self.connections.add(connection_id)
+
+    def of(self, type_: str, page_id: str | None = None) -> list[dict[str, Any]]:
+        return [data for kind, page, data in self.events if kind == type_ and page_id in (None, page)]
+
+    async def has(self, type_: str, page_id: str | None = None, count: int = 1, **wanted: Any) -> dict[str, Any]:
+        """The last of so many events with these data, once they are there."""
+
+        def found() -> list[dict[str, Any]]:
+            return [data for data in self.of(type_, page_id) if wanted.items() <= data.items()]
+
+        await until(lambda: len(found()) >= count, f"{count} x {type_} {wanted}")
+        return found()[-1]
+
+
+def observed(browser: LocalBrowser, record: RunRecord, **options: Any) -> Observed:
+    return Observed(uuid4(), uuid4(), record.run_id, Scope(uuid4(), None), browser, record, False, **options)
+
+
+class Watched:
+    """A browser that is watched, and a client of its own that goes past the gateway."""
+
+    def __init__(self, browser: LocalBrowser, observers: BrowserObservers, run: Observed, client: DevTools) -> None:
+        self.browser = browser
+        self.observers = observers
+        self.run = run
+        self.record = cast(Kept, run.record)
+        self.client = client
+
+    @property
+    def observation(self) -> Observation:
+        found = self.observers.of(self.run.runtime_id)
+        assert found is not None
+        return found
+
+    async def open(self, url: str) -> tuple[str, str]:
+        """Id and session of a new page, once it is there."""
+        id_: str = (await self.client.send("Target.createTarget", url=url))["targetId"]
+        await self.record.has("navigation", id_)
+        return id_, await self.client.session(id_)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _adopts_orphans_no_longer() -> Iterator[None]:
+    yield
+    adopts_orphans_no_longer()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def launcher() -> AsyncIterator[LocalLauncher]:
+    async with local_launcher(warm_browsers=0, egress_allow=("127.0.0.1", "localhost")) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(scope="module")
+async def browser(launcher: LocalLauncher) -> LocalBrowser:
+    return await launcher.launch(LaunchSpec(uuid4()))
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[PageServer]:
+    with PageServer() as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def watching(browser: LocalBrowser, level: Level, **options: Any) -> AsyncIterator[Watched]:
+    masking = Masking((), 2048)
+    observers = BrowserObservers([Pages(masking), Refusals(masking)])
+    run = observed(browser, Kept(level), **options)
+    await observers.begin(run)
+    async with DevTools.attach(browser.devtools_url) as client:
+        yield Watched(browser, observers, run, client)
+        for page in await client.pages():
+            if page["url"] != "about:blank":
+                await client.send("Target.closeTarget", targetId=page["targetId"])
+    await observers.end(run)
+
+
+def texts(record: Kept) -> str:
+    return json.dumps(record.events)
+
+
+# Lifecycle
+
+
+async def test_the_lives_of_pages_are_told_without_a_session_with_any(browser: LocalBrowser, pages: PageServer) -> None:
+    async with watching(browser, Level.LIFECYCLE) as watched:
+        record = watched.record
+        page, session = await watched.open(pages.url(f"/form?token={SECRET}"))
+        await watched.client.send("Page.reload", session)
+        await record.has("navigation", page, 2, url=pages.url("/form?token=***"))
+        await watched.client.evaluate("history.pushState({}, '', '/pushed')", session)
+        await record.has("navigation", page, url=pages.url("/pushed"), title="Form")
+        opening = {"expression": f"void open('{pages.url('/blank')}')", "userGesture": True}
+        await watched.client.send("Runtime.evaluate", session, **opening)
+        await record.has("page.created", openerPageId=page)
+        await watched.client.send("Target.closeTarget", targetId=page)
+        await record.has("page.closed", page, url=pages.url("/pushed"))
+        assert len(record.of("navigation", page)) == 3
+        assert {type_ for type_, _, _ in record.events} == {"page.created", "navigation", "page.closed"}
+        assert SECRET not in texts(record)
+
+
+async def test_a_page_that_crashes_is_told_and_what_becomes_of_it(browser: LocalBrowser, pages: PageServer) -> None:
+    async with watching(browser, Level.LIFECYCLE) as watched:
+        page, session = await watched.open(pages.url("/form"))
+        await watched.client.socket.send(json.dumps({"id": 999, "method": "Page.crash", "sessionId": session}))
+        crash = await watched.record.has("page.crash", page, url=pages.url("/form"))
+        assert crash["status"] == "crashed"
+        await watched.client.send("Page.navigate", session, url=pages.url("/blank"))
+        await watched.record.has("navigation", page, url=pages.url("/blank"))
+
+
+async def test_nothing_is_watched_where_nothing_is_wanted(browser: LocalBrowser, pages: PageServer) -> None:
+    async with watching(browser, Level.OFF) as watched:
+        assert watched.observation.watching == []
+
+
+# Standard
+
+
+async def test_what_a_page_loads_is_told_without_what_is_secret(browser: LocalBrowser, pages: PageServer) -> None:
+    async with watching(browser, Level.STANDARD) as watched:
+        record = watched.record
+        page, session = await watched.open(pages.url("/form"))
+        document = await record.has("network.response", page, resourceType="Document")
+        assert (document["url"], document["status"], document["mimeType"]) == (pages.url("/form"), 200, "text/html")
+        assert document["fromCache"] is False
+        assert document["duration"] > 0
+        assert document["size"] > 0
+        await watched.client.evaluate(
+            f"""document.cookie = 'session={SECRET}';
+            fetch('/upload?api_key={SECRET}&page=1', {{
+                method: 'POST', body: '{SECRET}', headers: {{'Authorization': 'Bearer {SECRET}'}},
+            }}).then(answer => answer.text(), () => 0)""",
+            session,
+        )
+        posted = await record.has("network.request", page, method="POST", resourceType="Fetch")
+        assert posted["url"] == pages.url("/upload?api_key=***&page=1")
+        answered = await record.has("network.response", page, url=posted["url"])
+        assert answered["requestId"] == posted["requestId"]
+        await watched.client.evaluate("fetch('/redirect').then(answer => answer.text())", session)
+        assert (await record.has("network.response", page, url=pages.url("/redirect")))["status"] == 307
+        assert (await record.has("network.request", page, redirected=True))["url"] == pages.url("/blank")
+        await record.has("network.response", page, url=pages.url("/blank"), status=200)
+        await watched.client.evaluate("fetch('http://127.0.0.2:9/').catch(() => 0)", session)
+        failed = await record.has("network.failed", page, url="http://127.0.0.2:9/")
+        assert failed["errorText"].startswith("net::ERR_")
+        assert SECRET not in texts(record)
+        await until(lambda: len(record.of("network.request")) == 5, "each request is told once")
+
+
+async def test_what_a_page_says_is_told_and_bounded(browser: LocalBrowser, pages: PageServer) -> None:
+    async with watching(browser, Level.STANDARD) as watched:
+        record = watched.record
+        page, session = await watched.open(pages.url("/blank"))
+        await watched.client.evaluate(
+            f"""console.log('text', 1, null, undefined, true, {{a: 1}}, [1, 'x'], -0, 12n);
+            console.warn('see https://u:{SECRET}@example.com/?token={SECRET}');
+            console.error('x'.repeat(100000));
+            setTimeout(() => {{ throw new TypeError('is not right') }});
+            void Promise.reject(new Error('https://example.com/?key={SECRET}'))""",
+            session,
+        )
+        said = await record.has("console.message", page, level="info")
+        assert said["text"] == "text 1 null undefined true {a: 1} [1, x] -0 12n"
+        warned = await record.has("console.message", page, level="warning")
+        assert warned["text"] == "see https://***@example.com/?token=***"
+        assert len((await record.has("console.message", page, level="error"))["text"]) == 2048
+        await record.has("page.error", page, count=2)
+        thrown, rejected = record.of("page.error")
+        assert thrown["text"].startswith("Uncaught TypeError: is not right")
+        assert "https://example.com/?key=***" in rejected["text"]
+        assert SECRET not in texts(record)
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_the_first_requests_of_a_popup_are_told(launcher: LocalLauncher, name: BrowserName) -> None:
+    with PageServer() as pages:
+        browser = await launcher.launch(LaunchSpec(uuid4(), browser=name))
+        async with watching(browser, Level.STANDARD) as watched:
+            _, session = await watched.open(pages.url("/form"))
+            for number in range(10):
+                url = pages.url(f"/blank?{number}")
+                await watched.client.send(
+                    "Runtime.evaluate", session, expression=f"void open('{url}')", userGesture=True
+                )
+            for number in range(10):
+                url = pages.url(f"/blank?{number}")
+                await watched.record.has("network.request", url=url)
+                await watched.record.has("network.response", url=url, status=200)
+                await watched.record.has("navigation", url=url)
+        await browser.stop()
+
+
+async def test_a_new_page_goes_on_when_its_observer_is_gone_in_the_midst(
+    browser: LocalBrowser, pages: PageServer
+) -> None:
+    async with watching(browser, Level.STANDARD) as watched:
+        _, session = await watched.open(pages.url("/form"))
+        upstream = watched.observation.devtools._upstream
+        upstream.pause_reading()
+        opening = f"void open('{pages.url('/blank')}')"
+        await watched.client.send("Runtime.evaluate", session, expression=opening, userGesture=True)
+        assert pages.url("/blank") not in [info["url"] for info in await watched.client.pages()]
+        upstream.abort()
+
+        async def is_there() -> bool:
+            return "Blank" in [info["title"] for info in await watched.client.pages()]
+
+        await until(is_there, "the popup has loaded")
+
+
+async def test_a_connection_that_breaks_is_made_anew_and_told(browser: LocalBrowser, pages: PageServer) -> None:
+    async with watching(browser, Level.STANDARD) as watched:
+        record = watched.record
+        stays, session = await watched.open(pages.url("/form"))
+        goes, _ = await watched.open(pages.url("/blank"))
+        await watched.client.evaluate("console.log('before')", session)
+        await record.has("console.message", stays, text="before")
+        watched.observation.devtools._upstream._transport.abort()  # type: ignore[union-attr]
+        await watched.client.send("Target.closeTarget", targetId=goes)
+        await watched.client.evaluate("console.log('meanwhile')", session)
+        await watched.client.send("Page.navigate", session, url=pages.url("/form#there"))
+        await record.has("events.dropped", reason="connection")
+        await record.has("page.closed", goes)
+        await record.has("navigation", stays, url=pages.url("/form#there"))
+        await record.has("console.message", stays, text="meanwhile")
+        await watched.client.evaluate("console.log('after')", session)
+        await record.has("console.message", stays, text="after")
+        assert [data["text"] for data in record.of("console.message")] == ["before", "meanwhile", "after"]
+        assert len(record.of("page.created", stays)) == 1
+
+
+async def test_more_than_a_run_may_note_in_a_second_is_counted(browser: LocalBrowser, pages: PageServer) -> None:
+    async with watching(browser, Level.STANDARD, events_per_second=50) as watched:
+        _, session = await watched.open(pages.url("/blank"))
+        watched.record.events.clear()
+        await watched.client.evaluate("for (let i = 0; i < 500; i++) console.log(i)", session)
+        await watched.record.has("events.dropped", type="console.message", reason="rate")
+        said = watched.record.of("console.message")
+        dropped = sum(data["count"] for data in watched.record.of("events.dropped"))
+        assert len(said) + dropped == 500
+        # It takes two of the seconds that are counted, at most.
+        assert 0 < len(said) <= 100
+
+
+# Full
+
+
+async def test_frames_of_other_processes_and_workers_are_told_as_their_pages(
+    browser: LocalBrowser, pages: PageServer
+) -> None:
+    async with watching(browser, Level.FULL) as watched:
+        record = watched.record
+        page, session = await watched.open(pages.url("/form"))
+        framed = pages.url("/blank?framed").replace("127.0.0.1", "localhost")
+        await record.has("network.response", page)
+        await watched.client.evaluate(
+            f"document.documentElement.append(Object.assign(document.createElement('iframe'), {{src: '{framed}'}}))",
+            session,
+        )
+        await record.has("network.response", page, url=framed, status=200)
+        worker = f"fetch('{pages.url('/blank?worker')}', {{mode: 'no-cors'}}); console.log('of a worker')"
+        await watched.client.evaluate(f"void new Worker(URL.createObjectURL(new Blob([`{worker}`])))", session)
+        await record.has("console.message", page, text="of a worker")
+        response = await record.has("network.response", page, url=pages.url("/blank?worker"))
+        assert response["timing"]["wait"] >= 0
+        assert (await record.has("network.request", page, url=framed))["initiator"] == "script"
+
+
+# What pages and clients see
+
+
+DIALOGS = {"alert('a')": None, "confirm('a')": False, "prompt('a', 'b')": None}
+
+
+async def test_dialogs_are_told_and_go_by_as_they_would_with_nobody_there(
+    browser: LocalBrowser, pages: PageServer
+) -> None:
+    async with watching(browser, Level.STANDARD) as watched:
+        page, session = await watched.open(pages.url("/form"))
+        for asked, answer in DIALOGS.items():
+            assert await watched.client.evaluate(asked, session) == answer
+        assert [data["type"] for data in watched.record.of("dialog", page)] == ["alert", "confirm", "prompt"]
+        assert watched.record.of("dialog")[0] == {"type": "alert", "message": "a", "url": pages.url("/form")}
+
+
+async def test_what_a_client_keeps_of_bodies_is_its_own(browser: LocalBrowser, pages: PageServer) -> None:
+    async with watching(browser, Level.STANDARD) as watched:
+        _, session = await watched.open(pages.url("/form"))
+        await watched.client.send("Network.enable", session)
+        await watched.client.evaluate("fetch('/blank').then(answer => answer.text())", session)
+        request = await watched.record.has("network.response", url=pages.url("/blank"))
+        body = await watched.client.send("Network.getResponseBody", session, requestId=request["requestId"])
+        assert "<title>Blank</title>" in body["body"]
+
+
+# What is refused on the way out
+
+
+async def test_refusals_of_the_way_out_are_told_and_bounded(browser: LocalBrowser, pages: PageServer) -> None:
+    async with watching(browser, Level.STANDARD) as watched:
+        _, session = await watched.open(pages.url("/form"))
+        asked = f"http://127.0.0.3:8080/x?token={SECRET}"
+        await watched.client.evaluate(f"fetch('{asked}', {{mode: 'no-cors'}}).catch(() => 0)", session)
+        refused = await watched.record.has("network.refused")
+        assert refused == {"rule": "egress.loopback_address", "target": "http://127.0.0.3:8080/x?token=***"}
+
+
+async def test_refusals_are_noted_at_under_and_over_the_limit() -> None:
+    for count in (2, 3, 4):
+        record, usage = Kept(Level.STANDARD), Usage()
+        browser = cast(LocalBrowser, type("Browser", (), {"usage": usage}))
+        run = observed(browser, record, events_per_second=3)
+        refusals = RefusalsOfRun(run, Masking((), 2048))
+        assert usage.on_refusal is not None
+        for _ in range(count):
+            usage.on_refusal("egress.rule", "example.com:443")
+        run.bounded.close()
+        assert len(record.of("network.refused")) == min(count, 3)
+        dropped = record.of("events.dropped")
+        assert dropped == ([{"type": "network.refused", "count": 1, "reason": "rate"}] if count == 4 else [])
+        await refusals.end()
+        assert usage.on_refusal is None
+
+
+async def test_a_bounded_record_takes_as_many_again_in_the_next_second() -> None:
+    record = Kept(Level.STANDARD)
+    bounded = BoundedRecord(record, 1)
+    bounded.note("dialog", {})
+    assert not bounded.allows("dialog")
+    assert bounded.allows("page.error")
+    await record.has("events.dropped", type="dialog", count=1)
+    assert bounded.allows("dialog")
+    bounded.close()
+
+
+# What clients command
+
+
+def attached(session: str, target: str, type_: str = "page", parent: str | None = None) -> bytes:
+    event: dict[str, Any] = {"method": "Target.attachedToTarget"}
+    event["params"] = {"sessionId": session, "targetInfo": {"targetId": target, "type": type_}}
+    return json.dumps(event | ({"sessionId": parent} if parent else {})).encode()
+
+
+def socket_record(level: Level, page_id: str | None = None) -> tuple[SocketRecord, Kept, Observed]:
+    record = Kept(level)
+    run = observed(cast(LocalBrowser, None), record)
+    return SocketRecord(run, uuid4(), page_id), record, run
+
+
+async def test_commands_are_noted_by_name_and_never_with_what_is_in_them() -> None:
+    for level in Level:
+        socket, record, _ = socket_record(level)
+        socket.attached(attached(SESSION, "PAGE"))
+        params = {"text": SECRET, "value": SECRET, "url": SECRET}
+        for method in ("Input.insertText", "Runtime.callFunctionOn", "Network.setCookie"):
+            socket.command({"id": 1, "method": method, "params": params, "sessionId": SESSION}, None)
+        socket.command(
+            {"id": 1, "method": SECRET, "params": params, "sessionId": SECRET}, f"Refused (a.rule): {SECRET}"
+        )
+        forwarded = [data["method"] for data in record.of("connection.command.forwarded", "PAGE")]
+        acting, all_ = ["Input.insertText", "Network.setCookie"], ["Runtime.callFunctionOn"]
+        assert sorted(forwarded) == sorted(
+            {Level.STANDARD: acting, Level.FULL: acting + all_}.get(level, []),
+        )
+        refused = record.of("connection.command.refused")
+        assert refused == ([{"method": "unknown", "rule": "a.rule"}] if level >= Level.STANDARD else [])
+        assert SECRET not in texts(record)
+
+
+async def test_a_command_is_of_the_page_that_its_session_is_of() -> None:
+    socket, record, _ = socket_record(Level.FULL)
+    socket.attached(attached("A1", "ONE"))
+    socket.attached(attached("B2", "FRAME", "iframe", parent="A1"))
+    socket.attached(attached("C3", "TAB", "tab"))
+    socket.attached(attached("D4", "TWO", parent="C3"))
+    for session in ("A1", "B2", "C3", "D4", "E5"):
+        socket.command({"id": 1, "method": "Runtime.evaluate", "sessionId": session}, None)
+    socket.command({"id": 1, "method": "Target.createTarget"}, None)
+    assert [page for _, page, _ in record.events] == ["ONE", "ONE", None, "TWO", None, None]
+    of_page, record, _ = socket_record(Level.FULL, "ITS")
+    of_page.attached(attached("A1", "FRAME", "iframe"))
+    of_page.command({"id": 1, "method": "Page.navigate"}, None)
+    of_page.command({"id": 1, "method": "Page.navigate", "sessionId": "A1"}, None)
+    assert [page for _, page, _ in record.events] == ["ITS", "ITS"]
+
+
+async def test_whose_dialogs_are_a_clients_is_known() -> None:
+    for level in Level:
+        socket, _, run = socket_record(level)
+        socket.attached(attached("A1", "ONE"))
+        socket.attached(attached("B2", "TWO"))
+        assert not run.clients.handle_dialogs_of("ONE")
+        socket.command({"id": 1, "method": "Page.enable", "sessionId": "A1"}, None)
+        assert (run.clients.handle_dialogs_of("ONE"), run.clients.handle_dialogs_of("TWO")) == (True, False)
+        socket.command({"id": 1, "method": "Page.disable", "sessionId": "A1"}, "refused")
+        assert run.clients.handle_dialogs_of("ONE")
+        socket.command({"id": 1, "method": "Page.disable", "sessionId": "A1"}, None)
+        assert not run.clients.handle_dialogs_of("ONE")
+        socket.command({"id": 1, "method": "Page.enable", "sessionId": "B2"}, None)
+        socket.command({"id": 1, "method": "Target.detachFromTarget", "params": {"sessionId": "B2"}}, None)
+        assert not run.clients.handle_dialogs_of("TWO")
+        # A session that nobody told of may be of any page.
+        socket.command({"id": 1, "method": "Page.enable", "sessionId": "UNKNOWN"}, None)
+        assert run.clients.handle_dialogs_of("TWO")
+        socket.close()
+        assert not run.clients.handle_dialogs_of("TWO")
+
+
+def test_what_acts_is_among_what_is_known() -> None:
+    assert KNOWN.keys() >= ACTING
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[GatewayProcess]:
+    options = {"GATEWAY_WARM_BROWSERS": "0", "GATEWAY_EGRESS_ALLOW": "127.0.0.1"}
+    with temporary_data_dir() as data_dir, GatewayProcess.start(data_dir, **options) as gateway:
+        yield gateway
+
+
+async def test_a_playwright_script_is_told_in_order_and_handles_its_own_dialogs(
+    gateway: GatewayProcess, pages: PageServer
+) -> None:
+    async with Remote(gateway) as remote, async_playwright() as playwright:
+        runtime = await remote.runtime()
+        run = (await remote.get(runtime))["activeRunId"]
+        lease = await remote.lease(runtime)
+        client = await playwright.chromium.connect_over_cdp(lease.url)
+        context = await client.new_context()
+        page = await context.new_page()
+        await page.goto(pages.url("/form"))
+        await page.fill("#name", SECRET)
+        await page.keyboard.type(SECRET)
+        await page.click("#greet")
+        await handles_dialogs(page)
+        with contextlib.suppress(Exception):
+            await page.goto("file:///etc/passwd")
+        await context.close()
+        await client.close()
+        await remote.post(f"{runtime}/stop", {})
+        events = await all_events(remote, run)
+        await remote.clear()
+    told = [
+        (event["type"], event["data"].get("method")) for event in events if event["type"].startswith("connection.c")
+    ]
+    forwarded = [method for type_, method in told if type_ == "connection.command.forwarded"]
+    assert ("connection.command.refused", "Page.navigate") in told
+    for first, then in zip(
+        ["Target.createBrowserContext", "Target.createTarget", "Page.navigate", "Input.dispatchKeyEvent"],
+        ["Target.createTarget", "Page.navigate", "Input.dispatchKeyEvent", "Target.disposeBrowserContext"],
+        strict=True,
+    ):
+        assert forwarded.index(first) < len(forwarded) - 1 - forwarded[::-1].index(then)
+    (created,) = [event for event in events if event["type"] == "page.created" and event["data"]["url"] == ""]
+    clicked = next(event for event in events if event["data"].get("method") == "Input.dispatchMouseEvent")
+    assert clicked["pageId"] == created["pageId"]
+    assert clicked["connectionId"] == lease.path.rsplit("/", 1)[1]
+    assert [event["data"]["type"] for event in events if event["type"] == "dialog"] == ["confirm", "prompt"]
+    assert SECRET not in json.dumps(events)
+
+
+async def handles_dialogs(page: Page) -> None:
+    seen: list[str] = []
+
+    async def handle(dialog: Dialog) -> None:
+        seen.append(dialog.type)
+        # Time enough for anybody else to answer it.
+        await asyncio.sleep(0.1)
+        await dialog.accept(SECRET)
+
+    page.on("dialog", handle)
+    assert await page.evaluate("confirm('sure?')") is True
+    assert await page.evaluate("prompt('what?')") == SECRET
+    assert seen == ["confirm", "prompt"]
+
+
+async def all_events(remote: Remote, run: str) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+
+    async def ended() -> bool:
+        nonlocal events
+        events = []
+        cursor = None
+        while True:
+            more = f"&cursor={cursor}" if cursor else ""
+            answer = await remote.get(f"/v1/runs/{run}/events?limit=100{more}")
+            events += answer["events"]
+            cursor = answer.get("nextCursor")
+            if not cursor:
+                break
+        return any(e["type"] == "runtime.lifecycle" and e["data"]["status"] == "stopped" for e in events)
+
+    await until(ended, "the end of the run is told")
+    return events

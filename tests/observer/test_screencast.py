@@ -1,0 +1,212 @@
+"""Screencasts of real browsers: one a tab whoever looks, and the browser none the worse for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+from urllib.parse import quote
+from uuid import uuid4
+
+import pytest
+import pytest_asyncio
+
+from gateway.launchers.base import BrowserName, LaunchSpec
+from gateway.launchers.local.launcher import LocalLauncher
+from gateway.observer.devtools import DevTools
+from gateway.observer.observers import Observation
+from gateway.observer.screencast import Frame, Screencasts, TabEvent
+from gateway.settings import Settings
+from tests.support import devtools
+from tests.support.launchers import local_launcher
+from tests.support.live import adopts_orphans_no_longer
+from tests.support.pictures import Colour, colour
+from tests.support.waiting import until
+
+RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
+
+
+def page(background: str, title: str = "page") -> str:
+    return "data:text/html," + quote(f"<title>{title}</title><body style='background:{background}'>")
+
+
+class Watched:
+    """A browser, a client of its own at it, and the gateway's view of it."""
+
+    def __init__(self, client: devtools.DevTools, observation: Observation, screencasts: Screencasts) -> None:
+        self.client = client
+        self.observation = observation
+        self.screencasts = screencasts
+        self.commands: list[str] = []
+        self.told: list[TabEvent] = []
+
+    def note_commands(self) -> None:
+        """Note from here on what the gateway commands."""
+        send = self.observation.devtools._send
+
+        def noting(method: str, params: dict[str, Any] | None, session: str) -> int:
+            self.commands.append(method)
+            return send(method, params, session)
+
+        self.observation.devtools._send = noting  # type: ignore[method-assign]
+
+    async def open(self, url: str) -> tuple[str, str]:
+        """Id and session of a new tab."""
+        target: str = (await self.client.send("Target.createTarget", url=url))["targetId"]
+        return target, await self.client.session(target)
+
+    async def look(self, tab: str | None = None) -> list[Frame]:
+        frames: list[Frame] = []
+        self.screencasts.subscribe(frames.append, tab)
+        return frames
+
+
+async def shows(frames: list[Frame], wanted: Colour, tab: str | None = None) -> Frame:
+    """The newest frame, once it has this colour in its middle."""
+
+    def is_there() -> bool:
+        if not frames or (tab is not None and frames[-1].tab_id != tab):
+            return False
+        newest = frames[-1]
+        return colour(newest.jpeg, newest.width // 2, newest.height // 2) == wanted
+
+    await until(is_there, f"a picture of {wanted}")
+    return frames[-1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _adopts_orphans_no_longer() -> Iterator[None]:
+    yield
+    adopts_orphans_no_longer()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def launcher() -> AsyncIterator[LocalLauncher]:
+    async with local_launcher(warm_browsers=0) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def watched(
+    launcher: LocalLauncher, name: BrowserName = "headless-shell", **options: int
+) -> AsyncIterator[Watched]:
+    browser = await launcher.launch(LaunchSpec(uuid4(), name))
+    try:
+        async with devtools.DevTools.attach(browser.devtools_url) as client:
+            own = await DevTools.connect(browser.devtools_url)
+            observation = Observation(cast(Any, None), own)
+            seen = Watched(client, observation, Screencasts(observation, Settings(**options)))
+            seen.note_commands()
+            await seen.screencasts.resume()
+            seen.screencasts.listen(seen.told.append)
+            yield seen
+            await observation.devtools.close()
+            await seen.screencasts.end()
+    finally:
+        await browser.stop()
+
+
+async def test_any_number_of_lookers_cost_one_screencast_and_nobody_costs_none(launcher: LocalLauncher) -> None:
+    async with watched(launcher, screencast_max_width=400) as seen:
+        tab, session = await seen.open(page("#f00"))
+        assert "Page.startScreencast" not in seen.commands
+        one, two = await seen.look(), await seen.look(tab)
+        frame = await shows(one, RED, tab)
+        assert (frame.width, frame.height, frame.device_width, frame.device_height) == (400, 300, 800, 600)
+        assert abs(frame.time - asyncio.get_running_loop().time()) > 1e6, "seconds since 1970"
+        await shows(two, RED)
+        three = await seen.look(tab)
+        assert three == [two[-1]], "whoever comes later has the last frame at once"
+        assert seen.commands.count("Page.startScreencast") == 1
+        assert seen.screencasts.casting == 1
+        for subscription in list(seen.screencasts._subscriptions):
+            subscription.close()
+            subscription.close()
+        assert seen.screencasts.casting == 0
+        await until(lambda: "Target.detachFromTarget" in seen.commands, "nothing is attached for pictures")
+        before = len(one)
+        await seen.client.evaluate("document.body.style.background = '#0f0'; 1", session)
+        await shows(await seen.look(tab), GREEN)
+        assert len(one) == before
+
+
+async def test_the_rate_is_kept_and_the_last_change_is_seen(launcher: LocalLauncher) -> None:
+    """Chromium drops what changes while three frames are under way."""
+    animation = """new Promise((done) => {
+      const begun = performance.now();
+      requestAnimationFrame(function paint() {
+        const late = performance.now() - begun;
+        document.body.style.background = late > 700 ? '#0f0' : `rgb(${Math.floor(late / 3)}, 0, 255)`;
+        late > 700 ? done() : requestAnimationFrame(paint);
+      });
+    })"""
+    async with watched(launcher, screencast_fps=5) as seen:
+        tab, session = await seen.open(page("#f00"))
+        frames = await seen.look(tab)
+        await shows(frames, RED)
+        frames.clear()
+        await seen.client.evaluate(animation, session)
+        await shows(frames, GREEN)
+        assert len(frames) <= 3 + 0.7 * 5 + 2, "three at once, then five a second, and the one after the silence"
+        assert seen.commands.count("Page.stopScreencast") == 1
+        still = len(frames)
+        await asyncio.sleep(0.3)  # As long as a page that stands still must bring nothing.
+        assert len(frames) == still
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_the_active_tab_is_followed_and_no_tab_feels_it(launcher: LocalLauncher, name: BrowserName) -> None:
+    state = "[document.visibilityState, document.hasFocus(), innerWidth, innerHeight].join()"
+    async with watched(launcher, name) as seen:
+        first, in_first = await seen.open(page("#f00", "first"))
+        frames = await seen.look()
+        await shows(frames, RED, first)
+        second, in_second = await seen.open(page("#0f0", "second"))
+        await shows(frames, GREEN, second)
+        states = [await seen.client.evaluate(state, session) for session in (in_first, in_second)]
+        shown, hidden = "visible,true", "visible,true" if name == "headless-shell" else "hidden,false"
+        assert [each.rsplit(",", 2)[0] for each in states] == [hidden, shown]
+        # One that is behind another is looked at, too.
+        behind = await seen.look(first)
+        if name == "headless-shell":
+            await shows(behind, RED, first)
+        else:
+            await until(lambda: not seen.screencasts.tabs[-2].in_front, "it is known to be behind")
+        assert [await seen.client.evaluate(state, session) for session in (in_first, in_second)] == states
+
+        await seen.client.send("Target.activateTarget", targetId=first)
+        if name == "chromium":
+            await shows(frames, RED, first)
+        seen.screencasts.used(second)
+        assert seen.screencasts.active == second
+        await seen.client.send("Page.navigate", in_first, url=page("#00f", "third"))
+        await until(lambda: [tab.title for tab in seen.screencasts.tabs][-2:] == ["third", "second"], "titles")
+        assert seen.screencasts.active == second, "a page that moves by itself is not worked in"
+        seen.screencasts.used(first)
+        await seen.client.send("Target.closeTarget", targetId=first)
+        await until(lambda: seen.screencasts.active == second, "the one that was used before is active")
+        if name == "headless-shell":
+            await shows(frames, GREEN, second)
+        kinds = [event.kind for event in seen.told if event.tab.id == first]
+        assert kinds[:2] == ["opened", "active"]
+        assert kinds[-1] == "closed"
+
+
+async def test_a_connection_that_broke_is_made_up_for(launcher: LocalLauncher) -> None:
+    async with watched(launcher) as seen:
+        tab, _ = await seen.open(page("#f00"))
+        closing, _ = await seen.open(page("#00f"))
+        frames = await seen.look(tab)
+        await shows(frames, RED)
+        url = f"ws://127.0.0.1:{seen.client.socket.remote_address[1]}{seen.client.socket.request.path}"  # type: ignore[union-attr]
+        await seen.observation.devtools.close()
+        await seen.client.send("Target.closeTarget", targetId=closing)
+        frames.clear()
+        seen.observation.devtools = await DevTools.connect(url)
+        await seen.screencasts.resume()
+        await shows(frames, RED)
+        assert [known.id for known in seen.screencasts.tabs][-1] == tab
+        assert seen.told[-1].kind in ("closed", "active", "changed")
+        assert (closing, "closed") in [(event.tab.id, event.kind) for event in seen.told]

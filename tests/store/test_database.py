@@ -1,0 +1,59 @@
+"""What the database's own troubles are told as."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from sqlalchemy import text
+
+from gateway.core.errors import Unavailable
+from gateway.store import database as database_module
+from gateway.store.database import Database
+
+LOCK = text("UPDATE gateways SET version = version WHERE id = CAST(:id AS uuid)")
+ONE, OTHER = "0198b7d4-2f6c-7d3e-9a51-1c6f2b8e4d70", "0198b7d4-2f6c-7d3e-9a51-1c6f2b8e4d71"
+
+
+async def test_two_that_wait_for_each_other_are_told_to_try_again_and_one_goes_through(database: Database) -> None:
+    async with database.begin() as connection:
+        for gateway in (ONE, OTHER):
+            await connection.execute(text("INSERT INTO gateways (id, version) VALUES (:id, '1')"), {"id": gateway})
+    both = asyncio.Barrier(2)
+
+    async def lock(first: str, second: str) -> str:
+        try:
+            async with database.begin() as connection:
+                await connection.execute(LOCK, {"id": first})
+                await both.wait()
+                await connection.execute(LOCK, {"id": second})
+        except Unavailable as error:
+            return error.code
+        return "ok"
+
+    outcomes = await asyncio.gather(lock(ONE, OTHER), lock(OTHER, ONE))
+    assert sorted(outcomes) == ["database.busy", "ok"]
+
+
+async def test_what_is_wrong_with_a_statement_is_no_trouble_of_the_databases(database: Database) -> None:
+    with pytest.raises(Exception, match="nothing_of_the_kind"):
+        async with database.connect() as connection:
+            await connection.execute(text("SELECT * FROM nothing_of_the_kind"))
+
+
+async def test_a_cancellation_that_a_connection_tells_as_its_timeout_stays_one() -> None:
+    entered = asyncio.Event()
+
+    async def connecting() -> None:
+        with database_module._unavailable():
+            try:
+                entered.set()
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise TimeoutError from None
+
+    task = asyncio.create_task(connecting())
+    await entered.wait()
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()

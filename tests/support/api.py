@@ -1,0 +1,204 @@
+"""What the tests of the API share: sending, reading errors, and a check of every answer against the served document."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import re
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import httpx
+from jsonschema import Draft202012Validator
+from sqlalchemy import text
+
+from gateway.app import OPERATIONS
+from gateway.http.openapi import document
+from gateway.store.database import Database
+
+Json = dict[str, Any]
+Send = Callable[[Any], Awaitable[httpx.Response]]
+
+JSON = {"Content-Type": "application/json"}
+NEVER = "0198b7d4-2f6c-7d3e-9a51-1c6f2b8e4d70"
+_WAIT_SECONDS = 20.0
+# Of an operation that answers bytes, what is not told in JSON.
+RAW_STATUSES = (200, 206, 304)
+
+
+async def ok(answer: Awaitable[httpx.Response]) -> Any:
+    """The body of an answer that must be 200."""
+    response = await answer
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def refusal(response: httpx.Response, status: int, code: str) -> Json:
+    """The body of an answer that must be this error."""
+    body: Json = response.json()
+    assert (response.status_code, body.get("code")) == (status, code), response.text
+    return body
+
+
+async def refused(answer: Awaitable[httpx.Response], status: int, code: str) -> Json:
+    return refusal(await answer, status, code)
+
+
+async def problems(answer: Awaitable[httpx.Response]) -> dict[str, str]:
+    """Code by field of what an answer finds wrong; empty when it is 200."""
+    response = await answer
+    if response.status_code == 200:
+        return {}
+    body: Json = response.json()
+    assert (response.status_code, body["code"]) == (400, "request.invalid"), response.text
+    return {error["field"]: error["code"] for error in body["details"]["errors"]}
+
+
+async def check(send: Send, cases: list[tuple[Any, dict[str, str]]]) -> None:
+    """Each case is a body and what must be found wrong in it; all are tried before any is judged."""
+    assert [(body, await problems(send(body))) for body, _ in cases] == cases
+
+
+def sender(client: httpx.AsyncClient, method: str, path: str, **always: Any) -> Send:
+    """Sends a body, over `always`. Unlike httpx, Python itself writes NaN and half surrogate pairs into JSON."""
+
+    async def send(body: Any) -> httpx.Response:
+        merged = {**always, **body} if isinstance(body, dict) else body
+        return await client.request(method, path, content=json.dumps(merged), headers=JSON)
+
+    return send
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def moment(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+async def make_space(client: httpx.AsyncClient, **body: Any) -> str:
+    """A new space's id."""
+    space: str = (await ok(client.post("/v1/spaces", json=body)))["id"]
+    return space
+
+
+async def make_runtime(client: httpx.AsyncClient, space: str | None = None, **body: Any) -> Json:
+    """A new runtime, in a new space when none is given."""
+    space = space or await make_space(client)
+    runtime: Json = await ok(client.post(f"/v1/spaces/{space}/runtimes", json=body))
+    return runtime
+
+
+async def make_subaccount(client: httpx.AsyncClient, **body: Any) -> tuple[str, dict[str, str]]:
+    """A new subaccount's id, and headers with a key of it."""
+    made = await ok(client.post("/v1/subaccounts", json={"name": "tenant", **body}))
+    key = await ok(client.post(f"/v1/subaccounts/{made['id']}/keys", json={"name": "key"}))
+    return made["id"], bearer(key["secret"])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Return once the condition holds; for states that nothing announces."""
+    async with asyncio.timeout(_WAIT_SECONDS):
+        while not condition():  # noqa: ASYNC110  (what is waited for tells nobody)
+            await asyncio.sleep(0.005)
+
+
+async def until_true(database: Database, query: str) -> None:
+    """Return once the query's one value is true."""
+    async with asyncio.timeout(_WAIT_SECONDS), database.connect() as connection:
+        while not (await connection.execute(text(query))).scalar():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+async def until_locked(database: Database) -> None:
+    """Return once a statement waits for what a transaction of this test holds."""
+    await until_true(
+        database, "SELECT true FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+
+
+def checked(client: httpx.AsyncClient) -> httpx.AsyncClient:
+    """The client, with each answer of an operation held against the document; `Recorder` says how."""
+    client.event_hooks = {"response": [Recorder().check]}
+    return client
+
+
+class Recorder:
+    """Holds answers against the document as they come, and keeps what was seen: (operation id, status).
+
+    An answer must be documented with its status and fit its schema, formats too, and may have no field besides.
+    """
+
+    def __init__(self) -> None:
+        self.seen: set[tuple[str, int]] = set()
+
+    async def check(self, response: httpx.Response) -> None:
+        await response.aread()
+        operation = _operation(response.request.method, response.request.url.path)
+        if operation is None:
+            return
+        self.seen.add((operation, response.status_code))
+        if response.status_code in RAW_STATUSES and _is_raw(operation):
+            return
+        UUID(response.headers["x-request-id"])
+        if response.status_code == 200 and operation.endswith("-stream"):
+            # Each of its events is held against the document.
+            assert response.headers["content-type"].startswith("text/event-stream")
+            for data in re.findall(r"^data: (.*)$", response.text, re.MULTILINE):
+                assert list(_schema(operation, 200)(json.loads(data))) == []
+            return
+        assert response.headers["content-type"] == "application/json"
+        body = response.json()
+        errors = [f"{error.json_path}: {error.message}" for error in _schema(operation, response.status_code)(body)]
+        assert errors == [], f"{operation} answered {response.status_code} {response.text}"
+        if response.status_code != 200:
+            assert body["requestId"] == response.headers["x-request-id"]
+
+
+@cache
+def strict_document() -> Json:
+    """The document, with every answer closed: what it does not name must not be there."""
+    told = copy.deepcopy(document(OPERATIONS, "http://localhost:8787"))
+    for schema in told["components"]["schemas"].values():
+        if "properties" in schema:
+            schema.setdefault("additionalProperties", False)
+    return told
+
+
+@cache
+def _patterns() -> list[tuple[str, re.Pattern[str], str]]:
+    return [
+        (method.upper(), re.compile(re.sub(r"{\w+}", "[^/]+", path)), operation["operationId"])
+        for path, methods in strict_document()["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def _operation(method: str, path: str) -> str | None:
+    return next((name for verb, pattern, name in _patterns() if verb == method and pattern.fullmatch(path)), None)
+
+
+@cache
+def _is_raw(operation_id: str) -> bool:
+    """Whether it answers bytes."""
+    return any(operation.operation_id == operation_id and operation.answer is None for operation in OPERATIONS)
+
+
+@cache
+def _schema(operation_id: str, status: int) -> Callable[[Any], Any]:
+    told = strict_document()
+    responses = next(
+        operation["responses"]
+        for methods in told["paths"].values()
+        for operation in methods.values()
+        if operation["operationId"] == operation_id
+    )
+    assert str(status) in responses, f"{operation_id} does not document {status}"
+    (content,) = responses[str(status)]["content"].values()
+    schema = content["schema"] | {"components": told["components"]}
+    return Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).iter_errors

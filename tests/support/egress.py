@@ -1,0 +1,134 @@
+"""An egress proxy in a loop of its own, and small servers to reach through it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import uvloop
+
+from gateway.egress.proxy import EgressProxy, Exit
+from gateway.egress.resolver import Lookup
+from gateway.settings import Settings
+
+T = TypeVar("T")
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+SECONDS = 10.0
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "uvloop": uvloop.new_event_loop,
+    "asyncio": asyncio.new_event_loop,
+}
+
+
+def no_lookup(name: str) -> list[str]:
+    raise AssertionError(f"{name} must not be resolved")
+
+
+class Egress:
+    """A proxy whose loop runs in a thread, as the gateway's does in its process."""
+
+    def __init__(self, proxy: EgressProxy, loop: asyncio.AbstractEventLoop) -> None:
+        self.proxy = proxy
+        self._loop = loop
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    async def exit(self, uid: int | None = None) -> Exit:
+        return await self.run(self.proxy.open_exit(uuid4(), uid))
+
+
+@contextlib.contextmanager
+def egress(kind: str = "uvloop", lookup: Lookup = no_lookup, **options: Any) -> Iterator[Egress]:
+    loop = LOOPS[kind]()
+    thread = threading.Thread(target=loop.run_forever, name="egress")
+    thread.start()
+
+    async def make() -> EgressProxy:
+        return EgressProxy(Settings(data_dir=Path("/nonexistent"), **options), lookup)
+
+    made = Egress(asyncio.run_coroutine_threadsafe(make(), loop).result(SECONDS), loop)
+    try:
+        yield made
+    finally:
+        asyncio.run_coroutine_threadsafe(made.proxy.close(), loop).result(SECONDS)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(SECONDS)
+        loop.close()
+
+
+@contextlib.asynccontextmanager
+async def serving(handler: Handler) -> AsyncIterator[int]:
+    """The port of a server on 127.0.0.1 that answers each connection by `handler`."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await handler(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # The other end went first, which some tests are about.
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+
+
+class Client:
+    """A connection to an exit, as a browser has one."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def ask(self, request: bytes) -> bytes:
+        """The head of the answer."""
+        self.writer.write(request)
+        return await self.head()
+
+    async def head(self) -> bytes:
+        async with asyncio.timeout(SECONDS):
+            return await self.reader.readuntil(b"\r\n\r\n")
+
+    async def rest(self) -> bytes:
+        async with asyncio.timeout(SECONDS):
+            return await self.reader.read()
+
+    async def exactly(self, count: int) -> bytes:
+        async with asyncio.timeout(SECONDS):
+            return await self.reader.readexactly(count)
+
+
+@contextlib.asynccontextmanager
+async def client(exit_: Exit) -> AsyncIterator[Client]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", exit_.port)
+    try:
+        yield Client(reader, writer)
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def ask_once(exit_: Exit, request: bytes) -> bytes:
+    """The whole answer to a request whose connection is then closed."""
+    async with client(exit_) as asking:
+        asking.writer.write(request)
+        return await asking.rest()
+
+
+def connect_to(target: str) -> bytes:
+    return f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode()
+
+
+def get(target: str, *headers: str) -> bytes:
+    lines = [f"GET {target} HTTP/1.1", f"Host: {target.split('/')[2]}", *headers]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()

@@ -1,0 +1,47 @@
+"""Scripts on Node.js, each in clients/node, with the packages of its lock file."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright._impl._driver import compute_driver_executable
+
+SCRIPTS = Path(__file__).parent.parent / "clients" / "node"
+SCRIPT_SECONDS = 60.0
+INSTALL_SECONDS = 100.0
+
+
+def install_packages() -> None:
+    """The packages of the lock file, installed once; no browser is downloaded with them."""
+    lock, installed = SCRIPTS / "package-lock.json", SCRIPTS / "node_modules" / ".package-lock.json"
+    if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:
+        return
+    npm = shutil.which("npm")
+    if npm is None:
+        assert "CI" not in os.environ, "CI must have npm: without it the Node.js clients go untested"
+        pytest.skip("npm is not installed, so the Node.js clients can't be")
+    done = subprocess.run([npm, "ci"], cwd=SCRIPTS, capture_output=True, text=True, timeout=INSTALL_SECONDS)
+    assert done.returncode == 0, done.stderr
+
+
+async def run_script(name: str, task: dict[str, Any]) -> Any:
+    """Runs a script with the Node.js of Playwright's driver; the task goes in by stdin, since it holds a credential."""
+    node, _ = compute_driver_executable()
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [node, str(SCRIPTS / f"{name}.mjs")],
+        input=json.dumps(task),
+        capture_output=True,
+        text=True,
+        timeout=SCRIPT_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

@@ -1,0 +1,746 @@
+"""A lease's websocket: who is let in, what passes through it, and with what words it ends.
+
+Every test runs twice: on the tunnel, and on the plain relay that serves where the tunnel can't.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import logging
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx
+import pytest
+import pytest_asyncio
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_websockets
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from gateway.app import Gateway
+from gateway.core.scope import Scope
+from gateway.crypto.tokens import TokenIssuer
+from gateway.domain.runtimes.service import REASONS
+from gateway.launchers.base import LaunchSpec
+from gateway.launchers.local.launcher import LocalLauncher
+from gateway.server import _configuration, _Server
+from gateway.settings import Settings
+from gateway.telemetry import metrics
+from gateway.tunnel.frames import header
+from gateway.tunnel.large_commands import LARGE, LargeCommands
+from gateway.tunnel.splice import Tunnel
+from tests.support import launchers
+from tests.support.devtools import DevTools
+from tests.support.launchers import FakeBrowser, WorkingLauncher
+from tests.support.pages import BIG_SCREENSHOT_BYTES, PageServer
+from tests.support.remote import Lease, closed
+from tests.support.waiting import until
+
+CEILING = 1024 * 1024
+ATTACH_SECONDS = 0.5
+WHOLE = {"x": 0, "y": 0, "width": 1700, "height": 1500, "scale": 1}
+PAINTED = """new Promise(done => {
+    const look = () => document.title == 'Noise, painted' ? done() : setTimeout(look, 20);
+    look();
+})"""
+NOBODYS_TOKEN = TokenIssuer(bytes(32)).lease_token().secret
+# Twice from each distance; more often by GATEWAY_TEST_RACES.
+RACES = int(os.environ.get("GATEWAY_TEST_RACES", "80"))
+
+
+class Elsewhere(WorkingLauncher):
+    """A launcher whose browsers are all at one address, where a test has put something."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.url = url
+
+    async def launch(self, spec: LaunchSpec) -> FakeBrowser:
+        browser = await super().launch(spec)
+        browser.devtools_url = self.url
+        return browser
+
+
+@dataclass
+class Served:
+    """A gateway behind a real port, its API, and a space."""
+
+    gateway: Gateway
+    server: _Server
+    api: httpx.AsyncClient
+    space: str
+    database_url: str
+
+    async def runtime(self, **config: Any) -> str:
+        """Path of a new runtime."""
+        answer = await self.api.post(f"/v1/spaces/{self.space}/runtimes", json={"config": config} if config else {})
+        answer.raise_for_status()
+        return f"/v1/spaces/{self.space}/runtimes/{answer.json()['id']}"
+
+    async def lease(self, runtime: str | None = None) -> Lease:
+        path = f"{runtime or await self.runtime()}/connections"
+        answer = (await self.api.post(path, json={"protocol": "cdp"})).raise_for_status().json()
+        return Lease(answer["endpoint"]["url"], f"{path}/{answer['id']}")
+
+    async def expire_in(self, lease: Lease, seconds: float) -> None:
+        """Set the lease's end by the database's clock."""
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            await connection.execute(
+                "UPDATE leases SET expires_at = now() + $1 * interval '1 second' WHERE id = $2",
+                seconds,
+                UUID(lease.path.rsplit("/", 1)[1]),
+            )
+        finally:
+            await connection.close()
+
+    @property
+    def sockets(self) -> int:
+        return len(self.gateway.services.leases._attachments)
+
+
+@pytest.fixture
+def ceiling() -> int:
+    return CEILING
+
+
+@pytest.fixture
+def attach_seconds() -> float:
+    """For a browser that answers, more than it ever needs."""
+    return Settings().attach_timeout_seconds
+
+
+@pytest.fixture
+def settings(settings: Settings, ceiling: int, attach_seconds: float) -> Settings:
+    # Browsers that echo know commands which no browser knows.
+    changed = {"max_message_bytes": ceiling, "attach_timeout_seconds": attach_seconds, "cdp_unknown": "allow"}
+    return settings.model_copy(update=changed)
+
+
+@pytest_asyncio.fixture(scope="module")
+async def local_launcher() -> AsyncIterator[LocalLauncher]:
+    async with launchers.local_launcher(egress_allow=("127.0.0.1",)) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["tunnel", "relay"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """What moves the bytes: the tunnel of our own protocol class, or the relay under uvicorn's."""
+    name: str = request.param
+    return name
+
+
+@pytest_asyncio.fixture
+async def served(
+    gateway: Gateway, settings: Settings, api_key: str, database_url: str, kind: str
+) -> AsyncIterator[Served]:
+    configuration = _configuration(settings.model_copy(update={"port": 0}), gateway)
+    if kind == "relay":
+        configuration.ws = "websockets-sansio"
+    server = _Server(configuration)
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.started, "the server listens", 10)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {api_key}"}, trust_env=False
+    ) as api:
+        space = (await api.post("/v1/spaces", json={})).raise_for_status().json()["id"]
+        yield Served(gateway, server, api, space, database_url)
+        await gateway.drain()
+        assert len(gateway.services.leases._attachments) == 0
+    server.should_exit = True
+    await serving
+
+
+@pytest_asyncio.fixture
+async def real(local_launcher: LocalLauncher, launcher: WorkingLauncher) -> None:
+    """For tests on real browsers: the gateway launches them instead."""
+    launcher.launch = local_launcher.launch  # type: ignore[method-assign, assignment]
+
+
+async def refused(url: str) -> InvalidStatus:
+    with pytest.raises(InvalidStatus) as refusal:
+        async with connect(url, proxy=None):
+            pass
+    return refusal.value
+
+
+def told(refusal: InvalidStatus) -> tuple[int, str]:
+    """Status and code of a refusal, whose answer is the one shape of every error, and names no token."""
+    assert refusal.response.body is not None
+    body = json.loads(refusal.response.body)
+    assert set(body) == {"error", "code", "requestId", "details"}
+    return refusal.response.status_code, body["code"]
+
+
+@contextlib.asynccontextmanager
+async def standing_in(answer: Callable[[ServerConnection], Awaitable[None]]) -> AsyncIterator[str]:
+    """A websocket server where a browser is expected."""
+    async with serve_websockets(answer, "127.0.0.1", 0, max_size=None, compression=None) as server:
+        yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+
+
+async def echo(socket: ServerConnection) -> None:
+    async for message in socket:
+        await socket.send(message)
+
+
+def command(**params: Any) -> str:
+    """A command as it leaves the gateway, so that it comes back the same from a browser that echoes."""
+    return json.dumps({"id": 1, "method": "Echo.echo", "params": params}, ensure_ascii=False, separators=(",", ":"))
+
+
+def masked(payload: bytes, first: int) -> bytes:
+    """A client's frame with a key of zeros; `first` has no FIN bit, so that more must follow."""
+    return header(first, len(payload), masked=True) + payload
+
+
+def command_of(size: int) -> str:
+    """A command of this many bytes."""
+    return command(x="x" * (size - len(command(x=""))))
+
+
+@pytest_asyncio.fixture
+async def echoing(launcher: WorkingLauncher) -> AsyncIterator[None]:
+    """The gateway's browsers are servers that answer with what they hear."""
+    async with standing_in(echo) as url:
+        at(launcher, url)
+        yield
+
+
+def at(launcher: WorkingLauncher, url: str) -> None:
+    launcher.launch = Elsewhere(url).launch  # type: ignore[method-assign]
+
+
+# Who is let in
+
+
+@pytest.mark.parametrize(
+    "token",
+    [NOBODYS_TOKEN, NOBODYS_TOKEN[:-1], NOBODYS_TOKEN + "x", "x", "%00", "é"],
+    ids=["well formed", "short", "long", "tiny", "escaped", "not ASCII"],
+)
+async def test_an_unknown_token_is_refused_with_401(served: Served, token: str) -> None:
+    refusal = await refused(f"{str(served.api.base_url).replace('http', 'ws')}/v1/connect/{token}")
+    assert told(refusal) == (401, "lease.unknown")
+    assert token not in str(refusal.response.body)
+
+
+async def test_a_token_with_another_secret_is_refused_like_an_unknown_one(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    forged = lease.url[:-43] + NOBODYS_TOKEN[12:]
+    refusal, unknown = await refused(forged), await refused(lease.url[:-55] + NOBODYS_TOKEN)
+    assert told(refusal) == told(unknown) == (401, "lease.unknown")
+    async with connect(lease.url, proxy=None):
+        pass
+
+
+async def test_an_expired_lease_is_refused_with_410(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    await served.expire_in(lease, -1)
+    assert told(await refused(lease.url)) == (410, "lease.expired")
+
+
+async def test_a_revoked_lease_is_refused_with_410(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    (await served.api.delete(lease.path)).raise_for_status()
+    assert told(await refused(lease.url)) == (410, "lease.revoked")
+    # An expiry that comes later does not change what it is.
+    await served.expire_in(lease, -1)
+    assert told(await refused(lease.url)) == (410, "lease.revoked")
+
+
+async def test_a_lease_of_a_stopped_runtime_is_refused_with_410(served: Served, echoing: None) -> None:
+    runtime = await served.runtime()
+    lease = await served.lease(runtime)
+    (await served.api.post(f"{runtime}/stop")).raise_for_status()
+    assert told(await refused(lease.url)) == (410, "runtime.gone")
+
+
+async def test_a_browser_that_refuses_is_503_at_once(served: Served, attach_seconds: float) -> None:
+    # Nothing listens where this launcher says its browsers are.
+    lease = await served.lease()
+    before = time.monotonic()
+    refusal = await refused(lease.url)
+    assert time.monotonic() - before < attach_seconds
+    assert told(refusal) == (503, "browser.unreachable")
+    assert refusal.response.headers["Retry-After"] == "1"
+    assert served.sockets == 0
+
+
+@pytest.mark.parametrize("attach_seconds", [ATTACH_SECONDS])
+async def test_a_browser_that_is_silent_is_503_within_the_attach_timeout(
+    served: Served, launcher: WorkingLauncher
+) -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+        at(launcher, f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        lease = await served.lease()
+        before = time.monotonic()
+        assert told(await refused(lease.url)) == (503, "browser.unreachable")
+        assert ATTACH_SECONDS <= time.monotonic() - before < ATTACH_SECONDS + 1
+    assert Settings().attach_timeout_seconds <= 5
+
+
+async def test_while_it_drains_a_gateway_lets_nobody_in(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    served.gateway.services.runtimes.draining = True
+    assert told(await refused(lease.url)) == (503, "gateway.draining")
+
+
+async def test_plain_http_is_told_to_upgrade_and_never_shown_the_token(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    address = lease.url.replace("ws", "http", 1)
+    for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+        for more in ("", "/", "/devtools/page/A", "?a=b"):
+            answer = await served.api.request(method, address + more)
+            assert answer.status_code == 426
+            assert answer.headers["Upgrade"] == "websocket"
+            assert lease.token not in answer.text + str(answer.headers)
+            if method != "HEAD":
+                assert answer.json()["code"] == "connect.websocket_only"
+
+
+async def test_a_longer_address_is_no_lease_and_not_repeated(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    refusal = await refused(f"{lease.url}/json/version")
+    assert refusal.response.status_code in (403, 404)
+    assert lease.token.encode() not in (refusal.response.body or b"")
+
+
+async def test_a_client_that_goes_while_the_browser_is_asked_leaves_nothing(
+    served: Served, launcher: WorkingLauncher, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: Any, __: Any) -> None:
+        asked.set()
+        await go.wait()
+
+    async with serve_websockets(echo, "127.0.0.1", 0, process_request=slow) as server:
+        at(launcher, f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        lease = await served.lease()
+        leaving = asyncio.create_task(refused(lease.url))
+        await asked.wait()
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        go.set()
+        await until(lambda: served.sockets == 0, "the attachment is gone")
+        assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+# What passes through
+
+
+@pytest.mark.parametrize("ceiling", [Settings().max_message_bytes])
+async def test_a_screenshot_of_5_megabytes_passes(served: Served, real: None, pages: PageServer) -> None:
+    lease = await served.lease()
+    async with DevTools.attach(lease.url) as client:
+        page = await client.first_page()
+        await client.send("Page.navigate", page, url=pages.url("/noise"))
+        await client.evaluate(PAINTED, page)
+        shot = await client.send("Page.captureScreenshot", page, captureBeyondViewport=True, clip=WHOLE)
+        assert len(base64.b64decode(shot["data"])) > BIG_SCREENSHOT_BYTES
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[PageServer]:
+    with PageServer() as server:
+        yield server
+
+
+async def test_commands_and_their_fragments_pass(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None) as socket:
+        for text in (command(), command(text="äöü \U0001f600"), command_of(126), command_of(70_000)):
+            await socket.send(text)
+            assert await socket.recv() == text
+            await socket.send([text[:5], text[5:9], text[9:]])
+            assert await socket.recv() == text
+
+
+async def test_what_is_no_command_is_answered_and_never_reaches_the_browser(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None) as socket:
+        for wrong, code in (
+            ("", -32700),
+            ("{", -32700),
+            (b'{"id": 1, "method": "Echo.echo"}', -32700),
+            ("[]", -32600),
+            ('{"method": "Echo.echo"}', -32600),
+            ('{"id": 7}', -32600),
+        ):
+            await socket.send(wrong)
+            answer = json.loads(await socket.recv())
+            assert answer["error"]["code"] == code
+        await socket.send(command(after="all that"))
+        assert await socket.recv() == command(after="all that")
+
+
+async def test_of_a_doubled_key_the_browser_gets_the_one_that_was_checked(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None) as socket:
+        await socket.send('{"id":1,"method":"Page.navigate","method":"Echo.echo","params":{"url":"a","url":"b"}}')
+        assert await socket.recv() == command(url="b")
+
+
+async def test_text_that_is_not_utf_8_closes_with_1007(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None) as socket:
+        socket.transport.write(b"\x81\x82\0\0\0\0\xc3\x28")
+        code, _ = await closed(socket)
+        assert code == 1007
+
+
+async def test_a_frame_that_is_not_masked_closes_with_1002(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None) as socket:
+        socket.transport.write(b"\x81\x02{}")
+        code, _ = await closed(socket)
+        assert code == 1002
+
+
+async def test_messages_up_to_the_ceiling_pass_both_ways(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None, max_size=None) as socket:
+        for size in (CEILING - 1, CEILING):
+            await socket.send(command_of(size))
+            assert await socket.recv() == command_of(size)
+
+
+@pytest.mark.parametrize("ceiling", [8 * CEILING])
+async def test_large_commands_pass_in_their_order_and_hold_up_no_other_socket(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    texts = [command_of(LARGE - 1), command_of(LARGE), command(small=1), command_of(8 * CEILING), command(small=2)]
+    async with connect(lease.url, proxy=None, max_size=None) as socket, connect(lease.url, proxy=None) as other:
+        for text in texts:
+            await socket.send(text)
+        await other.send(command(other=True))
+        assert await other.recv() == command(other=True)
+        assert [await socket.recv() for _ in texts] == texts
+
+
+@pytest.mark.parametrize("ceiling", [8 * CEILING])
+async def test_a_large_command_that_can_not_be_reviewed_in_time_closes_with_1013(served: Served, echoing: None) -> None:
+    served.gateway.services.large_commands._seconds = 0.001
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None, max_size=None) as socket:
+        await socket.send(command_of(4 * CEILING))
+        assert await closed(socket) == (1013, "overloaded")
+
+
+def holds(large: LargeCommands, size: int) -> bool:
+    return large.held == size
+
+
+# What a foreign server holds for the relay is its own.
+@pytest.mark.parametrize("kind", ["tunnel"])
+async def test_what_all_sockets_hold_of_unfinished_commands_is_limited(served: Served, echoing: None) -> None:
+    large = served.gateway.services.large_commands
+    large._held_bytes = 3 * 70_000
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None) as one, connect(lease.url, proxy=None) as two:
+        for socket, number in ((one, 1), (two, 2), (one, 3)):
+            socket.transport.write(masked(b"x" * 70_000, 0x01 if number < 3 else 0x00))
+            await until(partial(holds, large, number * 70_000), "it is held")
+        two.transport.write(masked(b"x", 0x00))
+        assert await closed(two) == (1013, "overloaded")
+        await until(lambda: large.held == 2 * 70_000, "what it held is free")
+    await until(lambda: large.held == 0, "nothing is held")
+
+
+@pytest.mark.parametrize("size", [CEILING + 1, 64 * CEILING])
+async def test_a_message_to_the_browser_above_the_ceiling_closes_with_1009(
+    served: Served, echoing: None, size: int, kind: str
+) -> None:
+    lease = await served.lease()
+    before = metrics.sockets_closed.labels("too_big")._value.get()
+    for _ in range(2):  # The second time proves that the lease and its browser go on.
+        async with connect(lease.url, proxy=None, max_size=None, write_limit=2**26) as socket:
+            with contextlib.suppress(ConnectionClosed):
+                await socket.send(b"x" * size)
+            code, reason = await closed(socket)
+            # Under the relay it is the server that closes, in words of its own.
+            assert code == 1009
+            assert kind == "relay" or reason == "too_big"
+    await until(lambda: metrics.sockets_closed.labels("too_big")._value.get() == before + 2, "both are counted")
+
+
+async def test_a_message_of_the_browser_above_the_ceiling_closes_with_1009(served: Served, real: None) -> None:
+    lease = await served.lease()
+    async with DevTools.attach(lease.url) as client:
+        page = await client.first_page()
+        command = {"expression": f"'x'.repeat({CEILING})", "returnByValue": True}
+        await client.socket.send(
+            json.dumps({"id": 1000, "method": "Runtime.evaluate", "params": command, "sessionId": page})
+        )
+        assert await closed(client.socket) == (1009, "too_big")
+    async with DevTools.attach(lease.url) as client:
+        assert await client.evaluate("1 + 1", await client.first_page()) == 2
+
+
+# How it ends
+
+
+async def test_a_client_that_leaves_leaves_the_browser_behind(served: Served, real: None) -> None:
+    open_before = metrics.sockets_open._value.get()
+    lease = await served.lease()
+    async with DevTools.attach(lease.url) as client:
+        page = await client.new_page()
+        await client.evaluate("window.left = 'behind'", page)
+        assert (served.sockets, metrics.sockets_open._value.get()) == (1, open_before + 1)
+    async with connect(lease.url, proxy=None) as abrupt:
+        await until(lambda: served.sockets == 1, "the first one has left")
+        abrupt.transport.abort()
+    await until(lambda: served.sockets == 0, "no socket is counted")
+    assert metrics.sockets_open._value.get() == open_before
+    async with DevTools.attach(lease.url) as client:
+        found = [
+            await client.evaluate("window.left", await client.session(page["targetId"]))
+            for page in await client.pages()
+        ]
+    assert "behind" in found
+
+
+async def test_an_expiry_closes_open_sockets_at_its_time(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    await served.expire_in(lease, 1.0)
+    expires = time.monotonic() + 1.0
+    async with connect(lease.url, proxy=None) as one, connect(lease.url, proxy=None) as other:
+        assert [await closed(one), await closed(other)] == [(4401, "lease_expired")] * 2
+        assert -0.2 < time.monotonic() - expires < 1
+    assert told(await refused(lease.url)) == (410, "lease.expired")
+
+
+async def test_a_slow_browser_gives_no_lease_more_time(served: Served, launcher: WorkingLauncher) -> None:
+    async def slow(_: Any, __: Any) -> None:
+        await asyncio.sleep(1.2)  # This browser's way to be slow.
+
+    async with serve_websockets(echo, "127.0.0.1", 0, process_request=slow) as server:
+        at(launcher, f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+        runtime = await served.runtime()
+        lease, short = await served.lease(runtime), await served.lease(runtime)
+        await served.expire_in(lease, 1.8)
+        expires = time.monotonic() + 1.8
+        async with connect(lease.url, proxy=None) as socket:
+            assert await closed(socket) == (4401, "lease_expired")
+            # Counted from when the browser had answered, its end would be later than that.
+            assert time.monotonic() - expires < 1.2
+        await served.expire_in(short, 0.5)
+        assert told(await refused(short.url)) == (410, "lease.expired")
+
+
+async def test_a_revoke_closes_open_sockets_and_no_others(served: Served, echoing: None) -> None:
+    runtime = await served.runtime()
+    revoked, other = await served.lease(runtime), await served.lease(runtime)
+    async with (
+        connect(revoked.url, proxy=None) as one,
+        connect(revoked.url, proxy=None) as two,
+        connect(other.url, proxy=None) as three,
+    ):
+        (await served.api.delete(revoked.path)).raise_for_status()
+        assert [await closed(one), await closed(two)] == [(4403, "lease_revoked")] * 2
+        await three.send(command(still="there"))
+        assert await three.recv() == command(still="there")
+
+
+async def test_a_browser_that_breaks_off_closes_with_1011(served: Served, launcher: WorkingLauncher) -> None:
+    async def break_off(socket: ServerConnection) -> None:
+        await socket.send("last words")
+        socket.transport.abort()
+
+    async with standing_in(break_off) as url:
+        at(launcher, url)
+        lease = await served.lease()
+        async with connect(lease.url, proxy=None) as socket:
+            assert await socket.recv() == "last words"
+            assert await closed(socket) == (1011, "upstream_error")
+
+
+async def test_the_end_of_a_browser_closes_with_4404_after_its_last_words(
+    served: Served, real: None, local_launcher: LocalLauncher
+) -> None:
+    lease = await served.lease()
+    async with DevTools.attach(lease.url) as client:
+        # An answer comes, although the browser's socket ends right behind it.
+        await client.send("Browser.getVersion")
+        (browser,) = local_launcher._live
+        os.killpg(browser.group, signal.SIGKILL)
+        assert await closed(client.socket) == (4404, "runtime_gone")
+    assert told(await refused(lease.url)) == (410, "runtime.gone")
+
+
+async def test_browser_close_ends_the_socket_and_not_the_browser(served: Served, real: None) -> None:
+    runtime = await served.runtime()
+    lease = await served.lease(runtime)
+    async with DevTools.attach(lease.url) as client:
+        page = await client.new_page()
+        await client.evaluate("window.left = 'behind'", page)
+        assert await client.send("Browser.close") == {}
+        assert await closed(client.socket) == (1000, "client_closed")
+    assert (await served.api.get(runtime)).json()["status"] == "active"
+    async with DevTools.attach(lease.url) as client:
+        found = [
+            await client.evaluate("window.left", await client.session(page["targetId"]))
+            for page in await client.pages()
+        ]
+    assert "behind" in found
+
+
+@pytest.mark.parametrize(
+    ("headers", "told"),
+    [({"Gateway-Hop": "1"}, (1001, "draining")), ({}, (1000, "client_closed"))],
+    ids=["a gateway", "any other client"],
+)
+async def test_a_gateway_that_passed_a_socket_on_says_why_it_ended(
+    served: Served, echoing: None, headers: dict[str, str], told: tuple[int, str]
+) -> None:
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None, additional_headers=headers) as socket:
+        await socket.close(1001, "draining")
+    await until(lambda: served.sockets == 0, "the socket is gone")
+    await served.gateway.services.leases.write_ended()
+    (row,) = (await served.api.get(lease.path)).json()["usage"]["sockets"]
+    assert (row["closeCode"], row["closeReason"]) == told
+
+
+async def test_an_idle_timeout_closes_with_4408(served: Served, echoing: None) -> None:
+    # It finds a socket only where one is attached at that very moment; who is attached is not idle.
+    runtime = await served.runtime()
+    lease = await served.lease(runtime)
+    async with connect(lease.url, proxy=None) as socket:
+        ending = REASONS["runtime.idle_timeout"]
+        await served.gateway.services.runtimes.end([UUID(runtime.rsplit("/", 1)[1])], ending)
+        assert await closed(socket) == (4408, "idle_timeout")
+    ended = (await served.api.get(runtime)).json()
+    assert (ended["status"], ended["summary"]["endReason"]["code"]) == ("stopped", "runtime.idle_timeout")
+
+
+async def test_a_drain_closes_with_1001(served: Served, real: None) -> None:
+    lease = await served.lease()
+    async with DevTools.attach(lease.url) as client:
+        draining = asyncio.create_task(served.gateway.drain())
+        assert await closed(client.socket) == (1001, "draining")
+        await draining
+
+
+@pytest.mark.parametrize("how", ["revoke", "drain"])
+async def test_a_client_that_never_reads_holds_up_no_end(served: Served, launcher: WorkingLauncher, how: str) -> None:
+    async def talk(socket: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await socket.send(b"x" * 65536)
+
+    async with standing_in(talk) as url:
+        at(launcher, url)
+        lease = await served.lease()
+        async with connect(lease.url, proxy=None, max_queue=1, close_timeout=0.1) as socket:
+            await until(lambda: served.sockets == 1, "it is attached")
+            await until(lambda: stalled(served), "it has stalled")
+            if how == "revoke":
+                (await served.api.delete(lease.path)).raise_for_status()
+                await until(lambda: served.sockets == 0, "the attachment is gone", 3)
+            else:
+                async with asyncio.timeout(4):
+                    await served.gateway.services.runtimes.drain()
+                assert served.sockets == 0
+            socket.transport.abort()
+
+
+def stalled(served: Served) -> bool:
+    """Whether some socket of the server has more to write than is taken from it."""
+    return any(
+        link._client_full if isinstance(link, Tunnel) else not link.writable.is_set()
+        for link in served.server.server_state.connections
+        if isinstance(link, (Tunnel, WebSocketsSansIOProtocol))
+    )
+
+
+async def test_after_a_revoke_is_answered_no_socket_is_open(served: Served, real: None) -> None:
+    runtime = await served.runtime()
+    let_in = 0
+
+    async def attach(lease: Lease) -> ClientConnection | InvalidStatus:
+        try:
+            return await connect(lease.url, proxy=None)
+        except InvalidStatus as refusal:
+            return refusal
+
+    for race in range(RACES):
+        lease = await served.lease(runtime)
+        attaching = asyncio.create_task(attach(lease))
+        # From long before the check of the token to long after the socket is open.
+        await asyncio.sleep(race % 40 * 0.0005)
+        (await served.api.delete(lease.path)).raise_for_status()
+        outcome = await attaching
+        if isinstance(outcome, InvalidStatus):
+            assert told(outcome) == (410, "lease.revoked")
+            continue
+        let_in += 1
+        with contextlib.suppress(ConnectionClosed):
+            await outcome.send('{"id": 1, "method": "Browser.getVersion"}')
+            pytest.fail(f"answered after the revoke: {str(await outcome.recv())[:200]}")
+        assert await closed(outcome) == (4403, "lease_revoked")
+    # Else the races were none.
+    assert 0 < let_in < RACES
+
+
+# What it may command
+
+
+async def test_a_command_that_the_policy_refuses_is_answered_and_the_socket_stays(served: Served, real: None) -> None:
+    lease = await served.lease()
+    async with DevTools.attach(lease.url) as client:
+        await client.socket.send('{"id": 1, "method": "Browser.crash"}')
+        error = json.loads(await client.socket.recv())["error"]
+        assert error["code"] == -32000
+        assert "browser.crash" in error["message"]
+        page = await client.first_page()
+        with pytest.raises(AssertionError, match=r"address\.scheme"):
+            await client.send("Page.navigate", page, url="file:///etc/passwd")
+        assert await client.evaluate("1 + 1", page) == 2
+
+
+async def test_an_unrestricted_lease_may_command_everything_as_long_as_the_operator_says_so(
+    served: Served, real: None
+) -> None:
+    runtime = await served.runtime()
+    leases = served.gateway.services.leases
+    allowed = leases._settings.model_copy(update={"unrestricted_leases": True})
+    minted = await leases.mint(
+        Scope(*await organization(served)),
+        UUID(served.space),
+        UUID(runtime.rsplit("/", 1)[1]),
+        protocol="cdp",
+        ttl_seconds=None,
+        options={"policy": "unrestricted"},
+    )
+    url = (await served.lease(runtime)).url.rsplit("/", 1)[0] + "/" + minted[1]
+    for settings, expected in ((allowed, "result"), (leases._settings, "error")):
+        leases._settings = settings
+        async with DevTools.attach(url) as client:
+            await client.socket.send('{"id": 1, "method": "SystemInfo.getProcessInfo"}')
+            assert expected in json.loads(await client.socket.recv())
+
+
+async def organization(served: Served) -> tuple[UUID, None]:
+    connection = await asyncpg.connect(served.database_url)
+    try:
+        return await connection.fetchval("SELECT id FROM organizations"), None
+    finally:
+        await connection.close()

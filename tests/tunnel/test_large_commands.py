@@ -1,0 +1,136 @@
+"""Large commands are reviewed in a process of their own, within limits of time and memory, and hold up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+from collections.abc import AsyncIterator
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from gateway.tunnel.cdp_messages import Action, InvalidText, review
+from gateway.tunnel.large_commands import LARGE, LargeCommands, Overloaded, serve
+from tests.support.waiting import until
+
+
+class RefusesAll:
+    """A policy that says no."""
+
+    def check(self, message: dict[str, object]) -> str | None:
+        return "it is not allowed here"
+
+
+def command(text: str) -> bytes:
+    return json.dumps({"id": 1, "method": "Page.setDocumentContent", "params": {"html": text}}).encode()
+
+
+@pytest_asyncio.fixture
+async def large() -> AsyncIterator[LargeCommands]:
+    commands = LargeCommands(held_bytes=1000, seconds=10)
+    yield commands
+    await commands.close()
+
+
+def reviewers() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if is_reviewer(child)]
+
+
+def is_reviewer(process: psutil.Process) -> bool:
+    # What browsers of other tests left may be a zombie, which has no command line.
+    with contextlib.suppress(psutil.Error):
+        return "gateway.tunnel.large_commands" in process.cmdline()
+    return False
+
+
+@pytest.mark.parametrize("policy", [None, RefusesAll()], ids=["no policy", "a policy"])
+@pytest.mark.parametrize("payload", [command("x" * LARGE), b"{", b"[]", b'{"id": 1, "method": "Browser.close"}'])
+async def test_it_is_reviewed_as_a_small_one_is(
+    large: LargeCommands, payload: bytes, policy: RefusesAll | None
+) -> None:
+    assert await large.review(payload, policy) == review(payload, policy)
+
+
+async def test_text_that_is_not_utf_8_is_told(large: LargeCommands) -> None:
+    with pytest.raises(InvalidText):
+        await large.review(b"\xff", None)
+    assert (await large.review(command("x"), None))[0] is Action.FORWARD
+
+
+async def test_the_event_loop_goes_on_meanwhile(large: LargeCommands) -> None:
+    await large.review(command("x"), None)
+    turns = 0
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    turning = asyncio.create_task(turn())
+    # Some million values, which take seconds to read.
+    payload = b'{"id": 1, "method": "X.y", "params": {"z": [%b{}]}}' % (b"{}," * 3_000_000)
+    action, _ = await large.review(payload, None)
+    turning.cancel()
+    assert action is Action.FORWARD
+    assert turns > 1000
+
+
+async def test_one_that_takes_too_long_is_given_up_and_the_next_is_served() -> None:
+    large = LargeCommands(held_bytes=1000, seconds=0.3)
+    payload = b'{"id": 1, "method": "X.y", "params": {"z": [%b{}]}}' % (b"{}," * 10_000_000)
+    try:
+        with pytest.raises(Overloaded):
+            await large.review(payload, None)
+        await until(lambda: not reviewers(), "the process is gone")
+        large._seconds = 10
+        assert (await large.review(command("x"), None))[0] is Action.FORWARD
+    finally:
+        await large.close()
+    assert not reviewers()
+
+
+async def test_a_reviewer_that_dies_costs_one_command(large: LargeCommands) -> None:
+    await large.review(command("x"), None)
+    (process,) = reviewers()
+    process.kill()
+    await until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, "it is dead")
+    assert [type(await outcome(large)) for _ in range(2)][1] is tuple
+
+
+async def outcome(large: LargeCommands) -> object:
+    try:
+        return await large.review(command("x"), None)
+    except Overloaded as error:
+        return error
+
+
+async def test_it_has_nothing_of_the_gateways_environment(
+    large: LargeCommands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_MASTER_KEYS", "k:secret")
+    await large.review(command("x"), None)
+    (process,) = reviewers()
+    assert set(process.environ()) <= {"PATH", "PYTHONPATH", "LC_CTYPE"}
+
+
+def test_without_questions_it_ends() -> None:
+    answers = io.BytesIO()
+    serve(io.BytesIO(), answers)
+    assert answers.getvalue() == b""
+
+
+def test_what_is_held_is_counted_over_all_sockets() -> None:
+    async def count() -> None:
+        large = LargeCommands(held_bytes=100, seconds=1)
+        assert large.hold(60)
+        assert large.hold(40)
+        assert not large.hold(1)
+        assert large.hold(-41)
+        assert large.hold(20)
+        assert large.held == 80
+
+    asyncio.run(count())

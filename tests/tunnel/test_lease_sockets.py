@@ -1,0 +1,804 @@
+"""Who may attach to a lease, on which of several gateways, until when, and what its row tells afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+import pytest_asyncio
+from sqlalchemy import text
+
+from gateway.app import Gateway, build
+from gateway.core.errors import GatewayError
+from gateway.core.scope import Scope
+from gateway.domain.accounts.first_start import write_first_key
+from gateway.domain.leases import service as domain_leases
+from gateway.domain.leases.attachments import Attachments, Close, Ended
+from gateway.domain.leases.service import Grant, Leases
+from gateway.domain.runtimes import supervisor as domain_supervisor
+from gateway.domain.runtimes.service import GATEWAY_STOPPED, SILENT_SECONDS
+from gateway.domain.secrets import KeySource, SecretStore
+from gateway.server import internal_url
+from gateway.settings import Settings
+from gateway.store import leases as store_leases
+from gateway.store import schema
+from gateway.store.database import Database
+from gateway.store.embedded import EmbeddedPostgres
+from gateway.telemetry import metrics
+from tests.support.api import make_runtime, ok, until_locked
+from tests.support.launchers import WorkingLauncher
+from tests.support.waiting import until
+
+# `GATEWAY_TEST_RACES=10000` for the whole of what is promised.
+RACES = int(os.environ.get("GATEWAY_TEST_RACES", "500"))
+ENDED = Ended(Close.CLIENT_CLOSED, bytes_from_client=10, bytes_to_client=2_000, commands=3)
+
+
+@dataclass(frozen=True)
+class Minted:
+    id: UUID
+    path: str
+    token: str
+
+    @property
+    def runtime_id(self) -> UUID:
+        return UUID(self.path.split("/")[5])
+
+
+@dataclass
+class Node:
+    """One of several gateways on one database."""
+
+    gateway: Gateway
+    api: httpx.AsyncClient
+    database: Database
+    id: UUID
+
+    @property
+    def leases(self) -> Leases:
+        return self.gateway.services.leases
+
+    @property
+    def sockets(self) -> Attachments:
+        return self.leases._attachments
+
+    async def round(self) -> None:
+        await self.gateway.supervisor.round()
+
+    async def runtime(self) -> str:
+        """Path of a new runtime, whose browser is here."""
+        made = await make_runtime(self.api)
+        return f"/v1/spaces/{made['spaceId']}/runtimes/{made['id']}"
+
+    async def lease(self, runtime: str | None = None) -> Minted:
+        path = f"{runtime or await self.runtime()}/connections"
+        made = await ok(self.api.post(path, json={"protocol": "cdp"}))
+        return Minted(UUID(made["id"]), f"{path}/{made['id']}", made["endpoint"]["url"].rsplit("/", 1)[1])
+
+    async def socket(self, lease: Minted) -> Grant:
+        """A socket that is let in, as far as the domain sees it."""
+        grant = await self.leases.attach(lease.token)
+        async with self.leases.admit(grant):
+            pass
+        return grant
+
+    async def usage(self, lease: Minted) -> dict[str, Any]:
+        usage: dict[str, Any] = (await ok(self.api.get(lease.path)))["usage"]
+        return usage
+
+    async def execute(self, statement: str, **values: Any) -> list[Any]:
+        async with self.database.connect() as connection:
+            result = await connection.execute(text(statement), values)
+            return list(result) if result.returns_rows else []
+
+
+@asynccontextmanager
+async def joined(
+    settings: Settings, database: Database, keys: KeySource, api_key: str, gateway_id: UUID | None = None
+) -> AsyncIterator[Node]:
+    gateway_id = gateway_id or uuid4()
+    gateway = await build(settings, database, keys, WorkingLauncher(), gateway_id, ())
+    gateway.supervisor.reached_at(f"http://{gateway_id}.internal:8787")
+    transport = httpx.ASGITransport(gateway.app)
+    headers = {"Authorization": f"Bearer {api_key}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as api:
+        yield Node(gateway, api, database, gateway_id)
+
+
+Another = Callable[..., Awaitable[Node]]
+
+
+@pytest_asyncio.fixture
+async def another(settings: Settings, database: Database, keys: KeySource, api_key: str) -> AsyncIterator[Another]:
+    """Makes further gateways on the same database; `running=False` is one that only does what a test tells it."""
+    opened: list[Any] = []
+
+    async def join(*, running: bool = True, gateway_id: UUID | None = None, **changes: Any) -> Node:
+        joining = joined(settings.model_copy(update=changes), database, keys, api_key, gateway_id)
+        opened.append(joining)
+        node = await joining.__aenter__()
+        if running:
+            living = node.gateway.running()
+            opened.append(living)
+            await living.__aenter__()
+            await asyncio.wait_for(node.gateway.supervisor.notifications.listening.wait(), 5)
+        return node
+
+    yield join
+    for entered in reversed(opened):
+        await entered.__aexit__(None, None, None)
+
+
+@pytest_asyncio.fixture
+async def host(another: Another) -> Node:
+    return await another()
+
+
+@pytest_asyncio.fixture
+async def other(another: Another) -> Node:
+    return await another()
+
+
+async def refused(asking: Awaitable[object]) -> tuple[int, str]:
+    """Status and code of the error that this ends with."""
+    with pytest.raises(GatewayError) as raised:
+        await asking
+    return raised.value.status, raised.value.code
+
+
+async def admitted(node: Node, grant: Grant) -> None:
+    async with node.leases.admit(grant):
+        pass
+
+
+# Which gateway
+
+
+async def test_the_gateway_with_the_browser_is_granted_its_address_and_others_the_gateways(
+    host: Node, other: Node
+) -> None:
+    lease = await host.lease()
+    here, there = await host.leases.attach(lease.token), await other.leases.attach(lease.token)
+    assert here.devtools_url is not None
+    assert here.host_url is None
+    assert (there.devtools_url, there.host_url) == (None, f"http://{host.id}.internal:8787")
+    assert (here.lease_id, there.lease_id) == (lease.id, lease.id)
+    assert here.run_id == there.run_id
+    assert here.socket_id != there.socket_id
+    for node, grant in ((host, here), (other, there)):
+        node.leases.leave(grant, None)
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({"host": "127.0.0.1"}, "http://127.0.0.1:1234"),
+        ({"host": "10.0.0.7"}, "http://10.0.0.7:1234"),
+        ({"host": "::1"}, "http://[::1]:1234"),
+        ({"host": "one.internal"}, "http://one.internal:1234"),
+        ({"host": "0.0.0.0"}, None),
+        ({"host": "::"}, None),
+        ({"host": ""}, None),
+        ({"host": "0.0.0.0", "internal_url": "https://one.internal/prefix"}, "https://one.internal/prefix"),
+    ],
+)
+def test_where_a_gateway_is_reached_is_what_is_set_or_where_it_listens(given: dict[str, str], url: str | None) -> None:
+    assert internal_url(Settings(**given), 1234) == url
+
+
+async def test_a_heartbeat_tells_where_a_gateway_is_reached(another: Another) -> None:
+    node = await another(running=False)
+    for url in ("http://10.0.0.7:1", "http://10.0.0.8:1", None):
+        node.gateway.supervisor.reached_at(url)
+        await node.round()
+        assert await node.execute("SELECT internal_url FROM gateways") == [(url,)]
+
+
+async def test_what_was_passed_on_is_not_passed_on_again(host: Node, other: Node) -> None:
+    lease = await host.lease()
+    assert await refused(other.leases.attach(lease.token, forwarded=True)) == (503, "runtime.host_unavailable")
+    grant = await host.leases.attach(lease.token, forwarded=True)
+    host.leases.leave(grant, None)
+    assert (len(host.sockets), len(other.sockets)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("heartbeat_at = now() - interval '31 seconds'", "is not heard of"),
+        ("internal_url = NULL", "GATEWAY_INTERNAL_URL"),
+    ],
+)
+async def test_a_host_that_cannot_be_reached_is_503_with_what_to_do(another: Another, change: str, told: str) -> None:
+    host, other = await another(running=False), await another(running=False)
+    lease = await host.lease()
+    await host.round()
+    await host.execute(f"UPDATE gateways SET {change} WHERE id = :id", id=host.id)
+    with pytest.raises(GatewayError, match=told) as raised:
+        await other.leases.attach(lease.token)
+    assert (raised.value.status, raised.value.code) == (503, "runtime.host_unavailable")
+    assert raised.value.retry_after
+    # Its own sockets don't need it.
+    host.leases.leave(await host.leases.attach(lease.token), None)
+
+
+async def test_a_browser_that_this_gateway_lost_is_gone(host: Node, another: Another) -> None:
+    lease = await host.lease()
+    successor = await another(running=False, gateway_id=host.id)
+    assert await refused(successor.leases.attach(lease.token)) == (410, "runtime.gone")
+
+
+# The last check
+
+
+CHANGES = {
+    "lease.revoked": "UPDATE leases SET revoked_at = now() WHERE id = :id",
+    "lease.expired": "UPDATE leases SET expires_at = now() WHERE id = :id",
+    "runtime.gone": "UPDATE leases SET closed_at = now() WHERE id = :id",
+}
+
+
+@pytest.mark.parametrize("where", ["host", "other"])
+@pytest.mark.parametrize("code", CHANGES)
+async def test_an_end_between_the_two_checks_is_refused_with_its_reason(
+    another: Another, code: str, where: str
+) -> None:
+    host, other = await another(running=False), await another(running=False)
+    lease = await host.lease()
+    await host.round()
+    node = host if where == "host" else other
+    grant = await node.leases.attach(lease.token)
+    await node.execute(CHANGES[code], id=lease.id)
+    assert await refused(admitted(node, grant)) == (410, code)
+    node.leases.leave(grant, None)
+    await node.round()
+    assert (await host.usage(lease))["attaches"] == 0
+
+
+async def test_a_lease_that_went_with_its_space_is_refused(another: Another) -> None:
+    node = await another(running=False)
+    lease = await node.lease()
+    grant = await node.leases.attach(lease.token)
+    await node.execute("DELETE FROM leases WHERE id = :id", id=lease.id)
+    assert await refused(admitted(node, grant)) == (410, "runtime.gone")
+    node.leases.leave(grant, None)
+
+
+async def test_a_socket_that_was_told_to_close_is_not_let_in(host: Node) -> None:
+    lease = await host.lease()
+    grant = await host.leases.attach(lease.token)
+    grant.attachment.close(Close.DRAINING)
+    assert await refused(admitted(host, grant)) == (503, "gateway.draining")
+    host.leases.leave(grant, None)
+
+
+@pytest.mark.parametrize("where", ["host", "other"])
+async def test_a_revoke_is_answered_after_an_upgrade_that_is_being_answered(
+    host: Node, other: Node, where: str
+) -> None:
+    lease = await host.lease()
+    node = host if where == "host" else other
+    grant = await node.leases.attach(lease.token)
+    async with node.leases.admit(grant):
+        revoking = asyncio.create_task(host.api.delete(lease.path))
+        await until_locked(host.database)
+        assert not revoking.done()
+    assert (await revoking).status_code == 200
+    await until(lambda: grant.attachment.closing is Close.LEASE_REVOKED, "it is told")
+    node.leases.leave(grant, ENDED)
+    ((after,),) = await host.execute("SELECT revoked_at >= coalesce(last_active_at, created_at) FROM leases")
+    assert after
+
+
+async def test_an_error_of_the_answer_is_the_callers_and_nothing_was_let_in(host: Node) -> None:
+    lease = await host.lease()
+    grant = await host.leases.attach(lease.token)
+    with pytest.raises(ConnectionResetError, match="the client is gone"):
+        async with host.leases.admit(grant):
+            raise ConnectionResetError("the client is gone")
+    host.leases.leave(grant, None)
+    assert (await host.usage(lease))["attaches"] == 0
+
+
+async def test_a_lock_that_was_lost_is_told_on_the_way_out(host: Node) -> None:
+    lease = await host.lease()
+    grant = await host.leases.attach(lease.token)
+
+    async def let_in() -> None:
+        async with host.leases.admit(grant):
+            await host.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND state = 'idle in transaction'"
+            )
+
+    assert await refused(let_in()) == (503, "database.unavailable")
+    host.leases.leave(grant, ENDED)
+    await host.leases.write_ended()
+    assert (await host.usage(lease))["sockets"] == []
+
+
+@pytest.mark.timeout(900)
+async def test_no_upgrade_is_answered_after_a_revoke_was(another: Another) -> None:
+    """The race: two gateways let in, two revoke, in all orders and at all distances."""
+    host, other = await another(), await another()
+    runtime = await host.runtime()
+    space_id, runtime_id = (UUID(part) for part in runtime.split("/")[3::2])
+    ((organization_id,),) = await host.execute("SELECT id FROM organizations")
+    scope = Scope(organization_id, None)
+    let_in = 0
+
+    async def attach(node: Node, lease: Minted, answered: asyncio.Event) -> bool:
+        try:
+            grant = await node.leases.attach(lease.token)
+        except GatewayError as error:
+            if error.code != "lease.revoked":
+                raise
+            return False
+        entered = False
+        try:
+            async with node.leases.admit(grant):
+                assert not answered.is_set(), "let in after the revoke was answered"
+                entered = True
+        except GatewayError as error:
+            if error.code != "lease.revoked":
+                raise
+        else:
+            # Who was let in before hears of it, wherever the revoke was.
+            told: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
+            grant.attachment.watch(told.set_result)
+            assert await asyncio.wait_for(told, 5) is Close.LEASE_REVOKED
+        finally:
+            node.leases.leave(grant, ENDED if entered else None)
+        return entered
+
+    async def revoke(node: Node, lease: Minted, delay: float, answered: asyncio.Event) -> None:
+        await asyncio.sleep(delay)
+        await node.leases.revoke(scope, space_id, runtime_id, lease.id)
+        answered.set()
+
+    for race in range(RACES):
+        minted, token = await host.leases.mint(
+            scope, space_id, runtime_id, protocol="cdp", ttl_seconds=None, options=None
+        )
+        lease = Minted(minted.id, runtime, token)
+        answered = asyncio.Event()
+        outcomes = await asyncio.gather(
+            attach(host, lease, answered),
+            attach(other, lease, answered),
+            # From before the first check to after the last one.
+            revoke((host, other)[race % 2], lease, race % 25 * 0.0004, answered),
+        )
+        let_in += sum(outcome is True for outcome in outcomes)
+        assert await refused(host.leases.attach(lease.token)) == (410, "lease.revoked")
+        assert await refused(other.leases.attach(lease.token)) == (410, "lease.revoked")
+    assert 0 < let_in < 2 * RACES
+    await host.leases.write_ended()
+    ((late,),) = await host.execute(
+        "SELECT count(*) FROM lease_sockets s JOIN leases l ON l.id = s.lease_id WHERE s.opened_at > l.revoked_at"
+    )
+    assert late == 0
+
+
+# How the others hear of it
+
+
+async def test_a_revoke_closes_sockets_on_all_gateways_and_no_others(host: Node, other: Node) -> None:
+    runtime = await host.runtime()
+    lease, kept = await host.lease(runtime), await host.lease(runtime)
+    sockets = [(node, await node.socket(lease)) for node in (host, other)]
+    spared = [(node, await node.socket(kept)) for node in (host, other)]
+    (await host.api.delete(lease.path)).raise_for_status()
+    assert sockets[0][1].attachment.closing is Close.LEASE_REVOKED
+    await until(lambda: sockets[1][1].attachment.closing is Close.LEASE_REVOKED, "the other one is told")
+    assert [grant.attachment.closing for _, grant in spared] == [None, None]
+    for node, grant in sockets + spared:
+        node.leases.leave(grant, ENDED)
+
+
+async def test_a_notification_alone_closes_sockets(another: Another, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(domain_supervisor, "ROUND_SECONDS", 3600)
+    host, other = await another(), await another()
+    other.gateway.supervisor.notifications._connected = lambda: None
+    lease = await host.lease()
+    # Its address is told with a round.
+    host.gateway.supervisor.wake()
+    await until(lambda: is_reached(host), "its address is known")
+    grant = await other.socket(lease)
+    (await host.api.delete(lease.path)).raise_for_status()
+    await until(lambda: grant.attachment.closing is Close.LEASE_REVOKED, "it is told")
+    other.leases.leave(grant, ENDED)
+
+
+async def is_reached(node: Node) -> bool:
+    return await node.execute("SELECT 1 FROM gateways WHERE id = :id AND internal_url IS NOT NULL", id=node.id) != []
+
+
+@pytest.mark.parametrize("seconds", [0.02, 3600], ids=["by the poll", "by the poll after it connects anew"])
+async def test_a_lost_notification_is_made_good(
+    another: Another, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    host, other = await another(), await another()
+    lease = await host.lease()
+    grant = await other.socket(lease)
+    monkeypatch.setattr(domain_supervisor, "ROUND_SECONDS", seconds)
+    other.gateway.supervisor.wake()
+    notifications = other.gateway.supervisor.notifications
+    if seconds < 1:
+        # It never hears again.
+        monkeypatch.setattr(notifications, "_listen", asyncio.Event().wait)
+    await host.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+    )
+    (await host.api.delete(lease.path)).raise_for_status()
+    await until(lambda: grant.attachment.closing is Close.LEASE_REVOKED, "it is told")
+    other.leases.leave(grant, ENDED)
+
+
+async def test_the_listener_comes_back_each_time(host: Node, caplog: pytest.LogCaptureFixture) -> None:
+    notifications = host.gateway.supervisor.notifications
+    for _ in range(3):
+        await host.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+        )
+        await until(lambda: not notifications.listening.is_set(), "it notices")
+        await until(notifications.listening.is_set, "it listens again")
+    said = [record.getMessage() for record in caplog.records if record.name == "gateway.notifications"]
+    assert len([line for line in said if "can't be heard" in line]) == 3
+    assert len([line for line in said if "heard again" in line]) == 3
+
+
+async def test_no_query_is_made_for_leases_when_no_socket_is_open(
+    another: Another, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await another(running=False)
+    asked: list[list[UUID]] = []
+    over = store_leases.over
+
+    async def note(connection: Any, lease_ids: list[UUID]) -> Any:
+        asked.append(lease_ids)
+        return await over(connection, lease_ids)
+
+    monkeypatch.setattr(store_leases, "over", note)
+    lease = await node.lease()
+    await node.round()
+    assert asked == []
+    grants = [await node.socket(lease) for _ in range(3)]
+    await node.round()
+    assert asked == [[lease.id]]
+    for grant in grants:
+        node.leases.leave(grant, ENDED)
+    await node.round()
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "close"),
+    [
+        ("lease.revoked", Close.LEASE_REVOKED),
+        ("lease.expired", Close.LEASE_EXPIRED),
+        ("runtime.gone", Close.RUNTIME_GONE),
+    ],
+)
+async def test_a_round_closes_sockets_of_leases_that_are_over_with_the_reason(
+    another: Another, code: str, close: Close
+) -> None:
+    node = await another(running=False)
+    runtime = await node.runtime()
+    lease, kept = await node.lease(runtime), await node.lease(runtime)
+    grant, spared = await node.socket(lease), await node.socket(kept)
+    await node.execute(CHANGES[code], id=lease.id)
+    await node.round()
+    assert (grant.attachment.closing, spared.attachment.closing) == (close, None)
+    for left in (grant, spared):
+        node.leases.leave(left, ENDED)
+
+
+async def test_a_runtime_is_stopped_through_another_gateway_without_waiting_for_a_round(
+    another: Another, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(domain_supervisor, "ROUND_SECONDS", 3600)
+    host, other = await another(), await another()
+    runtime = await host.runtime()
+    assert (await ok(other.api.post(f"{runtime}/stop")))["status"] == "stopped"
+    space = (await host.runtime()).split("/runtimes")[0]
+    assert (await other.api.delete(space)).status_code == 200
+
+
+# When it ends
+
+
+@pytest.mark.parametrize(("step", "times"), [(0, 20), (-3600, 2), (3600, 2)])
+async def test_a_socket_is_closed_after_the_leases_end_and_not_before_whatever_the_hosts_clock_says(
+    another: Another, monkeypatch: pytest.MonkeyPatch, step: int, times: int
+) -> None:
+    node = await another(running=False)
+    runtime = await node.runtime()
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + step)
+    for _ in range(times):
+        lease = await node.lease(runtime)
+        await node.execute(
+            "UPDATE leases SET expires_at = now() + interval '50 milliseconds' WHERE id = :id", id=lease.id
+        )
+        grant = await node.leases.attach(lease.token)
+        told: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
+        grant.attachment.watch(told.set_result)
+        assert await asyncio.wait_for(told, 5) is Close.LEASE_EXPIRED
+        ((late,),) = await node.execute(
+            "SELECT extract(epoch FROM clock_timestamp() - expires_at)::float8 FROM leases WHERE id = :id", id=lease.id
+        )
+        assert 0 <= late < 1
+        node.leases.leave(grant, None)
+
+
+async def test_the_first_reason_stays_and_is_told_once_also_to_who_asks_late() -> None:
+    attachments = Attachments()
+    attachment = attachments.enter("A" * 12)
+    told: list[Close] = []
+    attachment.watch(told.append)
+    attachment.close(Close.LEASE_REVOKED)
+    attachment.close(Close.DRAINING)
+    assert (told, attachment.closing) == ([Close.LEASE_REVOKED], Close.LEASE_REVOKED)
+    late: list[Close] = []
+    attachment.watch(late.append)
+    assert late == [Close.LEASE_REVOKED]
+    attachments.leave(attachment)
+    attachments.leave(attachment)
+    assert len(attachments) == 0
+
+
+async def test_who_is_told_to_close_may_leave_at_once() -> None:
+    attachments = Attachments()
+    for _ in range(5):
+        attachment = attachments.enter("A" * 12)
+        attachment.watch(lambda _, attachment=attachment: attachments.leave(attachment))  # type: ignore[misc]
+    attachments.close_lease("A" * 12, Close.LEASE_REVOKED)
+    assert len(attachments) == 0
+    await asyncio.wait_for(attachments.emptied(), 1)
+
+
+# How many
+
+
+async def test_a_gateway_has_as_many_sockets_as_it_may(another: Another) -> None:
+    host = await another()
+    node = await another(max_sockets=3)
+    runtime = await host.runtime()
+    leases = [await host.lease(runtime) for _ in range(4)]
+    # Those that are passed on count as well.
+    grants = [await node.leases.attach(lease.token) for lease in leases[:3]]
+    with pytest.raises(GatewayError) as raised:
+        await node.leases.attach(leases[3].token)
+    assert (raised.value.status, raised.value.code) == (429, "gateway.max_sockets")
+    assert raised.value.retry_after
+    # A stranger does not learn of it.
+    assert await refused(node.leases.attach("A" * 55)) == (401, "lease.unknown")
+    node.leases.leave(grants.pop(), None)
+    grants.append(await node.leases.attach(leases[3].token))
+    for grant in grants:
+        node.leases.leave(grant, None)
+
+
+async def test_a_lease_has_as_many_sockets_as_it_may_through_all_gateways(another: Another) -> None:
+    host, other = await another(max_sockets_per_lease=2), await another(max_sockets_per_lease=2)
+    runtime = await host.runtime()
+    lease, second = await host.lease(runtime), await host.lease(runtime)
+    grants = [await host.leases.attach(lease.token), await host.leases.attach(lease.token, forwarded=True)]
+    with pytest.raises(GatewayError) as raised:
+        await host.leases.attach(lease.token, forwarded=True)
+    assert (raised.value.status, raised.value.code) == (429, "lease.max_sockets")
+    assert raised.value.retry_after
+    grants.append(await host.leases.attach(second.token))
+    host.leases.leave(grants.pop(0), None)
+    grants.append(await host.leases.attach(lease.token))
+    for grant in grants:
+        host.leases.leave(grant, None)
+    # Only the gateway with the browser counts.
+    passed_on = [await other.leases.attach(lease.token) for _ in range(3)]
+    for grant in passed_on:
+        other.leases.leave(grant, None)
+
+
+async def test_many_at_once_are_not_let_over_the_limit(another: Another) -> None:
+    host = await another(max_sockets_per_lease=5)
+    lease = await host.lease()
+    outcomes = await asyncio.gather(*(host.leases.attach(lease.token) for _ in range(20)), return_exceptions=True)
+    granted = [outcome for outcome in outcomes if isinstance(outcome, Grant)]
+    assert len(granted) == 5
+    for grant in granted:
+        host.leases.leave(grant, None)
+    assert (len(host.sockets), host.sockets.checked, host.sockets.checked_of(lease.token[:12])) == (0, 0, 0)
+
+
+# What the rows tell
+
+
+async def test_a_lease_tells_what_it_was_used_for(another: Another) -> None:
+    node = await another(running=False)
+    lease = await node.lease()
+    bytes_before = metrics.socket_bytes.labels("to_client")._value.get()
+    commands_before = metrics.commands._value.get()
+    first, second = await node.socket(lease), await node.socket(lease)
+    usage = await node.usage(lease)
+    assert usage["attaches"] == 2
+    assert usage["firstAttachedAt"] == usage["sockets"][1]["openedAt"]
+    assert usage["lastActiveAt"] == usage["sockets"][0]["openedAt"]
+    assert [socket["endedAt"] for socket in usage["sockets"]] == [None, None]
+
+    node.leases.leave(first, ENDED)
+    node.leases.leave(second, Ended(Close.TOO_BIG, 1, 2, 4))
+    await node.round()
+    usage = await node.usage(lease)
+    newest, oldest = usage["sockets"]
+    assert (newest["closeCode"], newest["closeReason"]) == (1009, "too_big")
+    assert (oldest["closeCode"], oldest["closeReason"]) == (1000, "client_closed")
+    assert newest | {"bytesFromClient": 1, "bytesToClient": 2, "commands": 4} == newest
+    assert oldest | {"bytesFromClient": 10, "bytesToClient": 2_000, "commands": 3} == oldest
+    assert usage | {"attaches": 2, "bytesFromClient": 11, "bytesToClient": 2_002, "commands": 7} == usage
+    assert oldest["openedAt"] <= oldest["endedAt"]
+    assert usage["lastActiveAt"] == max(newest["endedAt"], oldest["endedAt"])
+    assert metrics.socket_bytes.labels("to_client")._value.get() == bytes_before + 2_002
+    assert metrics.commands._value.get() == commands_before + 7
+
+
+async def test_the_newest_hundred_sockets_are_told(another: Another) -> None:
+    node = await another(running=False)
+    lease = await node.lease()
+    grants = []
+    for _ in range(101):
+        grants.append(await node.socket(lease))
+        node.leases.leave(grants[-1], ENDED)
+    await node.round()
+    usage = await node.usage(lease)
+    assert usage["attaches"] == 101
+    assert usage["commands"] == 101 * ENDED.commands
+    opened = [socket["openedAt"] for socket in usage["sockets"]]
+    assert len(opened) == 100
+    assert opened == sorted(opened, reverse=True)
+
+
+async def test_a_gateway_that_passes_sockets_on_writes_no_rows_but_keeps_the_runtime_from_idling(
+    host: Node, other: Node
+) -> None:
+    lease = await host.lease()
+    grant = await other.socket(lease)
+    host.gateway.services.runtimes.take_activity()
+    assert other.gateway.services.runtimes.take_activity() == {lease.runtime_id}
+    assert other.gateway.services.runtimes.take_activity() == {lease.runtime_id}
+    assert host.gateway.services.runtimes.take_activity() == set()
+    other.leases.leave(grant, ENDED)
+    await other.leases.write_ended()
+    usage = await host.usage(lease)
+    assert (usage["attaches"], usage["sockets"]) == (0, [])
+
+
+async def test_an_end_that_is_written_twice_counts_once(another: Another) -> None:
+    node = await another(running=False)
+    lease = await node.lease()
+    grant = await node.socket(lease)
+    node.leases.leave(grant, ENDED)
+    await node.leases.write_ended()
+    # As after a commit whose answer was lost.
+    node.leases._unwritten[grant.socket_id] = (asyncio.get_running_loop().time(), ENDED)
+    await node.leases.write_ended()
+    assert (await node.usage(lease))["commands"] == ENDED.commands
+
+
+async def test_what_is_left_is_written_when_a_gateway_stops(
+    settings: Settings, database: Database, keys: KeySource, api_key: str, other: Node
+) -> None:
+    async with joined(settings, database, keys, api_key) as node, node.gateway.running():
+        lease = await node.lease()
+        grant = await node.socket(lease)
+        grant.attachment.watch(lambda why: node.leases.leave(grant, Ended(why, 5, 6, 7)))
+    (socket,) = (await other.usage(lease))["sockets"]
+    assert (socket["closeCode"], socket["closeReason"], socket["commands"]) == (1001, "draining", 7)
+
+
+@pytest.mark.parametrize(("stopped", "code", "reason"), [(False, 1006, "gateway_crashed"), (True, 1001, "draining")])
+async def test_what_an_earlier_process_left_open_is_ended_at_the_next_start(
+    another: Another, stopped: bool, code: int, reason: str
+) -> None:
+    node, bystander = await another(running=False), await another(running=False)
+    for gateway in (node, bystander):
+        await gateway.round()
+    leases = [await node.lease(), await bystander.lease()]
+    grants = [await node.socket(leases[0]), await bystander.socket(leases[1])]
+    successor = await another(running=False, gateway_id=node.id)
+    if stopped:
+        successor.gateway.supervisor.earlier_end = GATEWAY_STOPPED
+    await successor.gateway.supervisor.start()
+    await successor.gateway.supervisor.stop()
+    (socket,) = (await node.usage(leases[0]))["sockets"]
+    assert (socket["closeCode"], socket["closeReason"]) == (code, reason)
+    assert socket["endedAt"] is not None
+    (socket,) = (await node.usage(leases[1]))["sockets"]
+    assert socket["endedAt"] is None
+    node.leases.leave(grants[0], None)
+    bystander.leases.leave(grants[1], ENDED)
+
+
+async def test_what_a_silent_gateway_left_open_is_ended_by_another(another: Another) -> None:
+    node, survivor = await another(running=False), await another(running=False)
+    lease = await node.lease()
+    grant = await node.socket(lease)
+    await node.round()
+    beat = "UPDATE gateways SET heartbeat_at = now() - :seconds * interval '1 second' WHERE id = :id"
+
+    await node.execute(beat, seconds=SILENT_SECONDS - 5, id=node.id)
+    await survivor.round()
+    assert (await node.usage(lease))["sockets"][0]["endedAt"] is None
+
+    await node.execute(beat, seconds=SILENT_SECONDS + 1, id=node.id)
+    await survivor.round()
+    (socket,) = (await node.usage(lease))["sockets"]
+    assert (socket["closeCode"], socket["closeReason"]) == (1006, "gateway_crashed")
+    node.leases.leave(grant, None)
+
+
+async def test_ends_beyond_what_is_kept_are_dropped_and_said_once(
+    another: Another, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(domain_leases, "_UNWRITTEN_KEPT", 2)
+    node = await another(running=False)
+    lease = await node.lease()
+    for _ in range(4):
+        node.leases.leave(await node.socket(lease), ENDED)
+    await node.round()
+    usage = await node.usage(lease)
+    assert sorted(socket["endedAt"] is None for socket in usage["sockets"]) == [False, False, True, True]
+    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len([line for line in said if "can't be kept any more" in line]) == 1
+    assert len([line for line in said if "were dropped" in line and "2" in line]) == 1
+
+
+# Without a database
+
+
+async def test_without_a_database_sockets_stay_and_expire_and_their_ends_are_written_later(
+    own_server: EmbeddedPostgres, settings: Settings, keys: KeySource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(domain_supervisor, "ROUND_SECONDS", 0.05)
+    database = Database(await asyncio.to_thread(own_server.start), 4)
+    await schema.upgrade(database)
+    api_key = await write_first_key(database, SecretStore(keys), tmp_path / "own-api-key")
+    assert api_key is not None
+    async with joined(settings, database, keys, api_key) as node, node.gateway.running():
+        runtime = await node.runtime()
+        lasting, short = await node.lease(runtime), await node.lease(runtime)
+        await node.execute("UPDATE leases SET expires_at = now() + interval '1.5 seconds' WHERE id = :id", id=short.id)
+        stays, expires, leaves = await node.socket(lasting), await node.socket(short), await node.socket(lasting)
+        await asyncio.to_thread(own_server.stop)
+
+        node.leases.leave(leaves, ENDED)
+        assert await refused(node.leases.attach(lasting.token)) == (503, "database.unavailable")
+        await until(lambda: expires.attachment.closing is Close.LEASE_EXPIRED, "it expires")
+        node.leases.leave(expires, Ended(Close.LEASE_EXPIRED))
+        assert stays.attachment.closing is None
+
+        assert await asyncio.to_thread(own_server.start) == database.url
+
+        async def are_written() -> bool:
+            return not node.leases._unwritten
+
+        await until(are_written, "the ends are written", 15)
+        (socket,) = (await node.usage(short))["sockets"]
+        assert (socket["closeCode"], socket["closeReason"]) == (4401, "lease_expired")
+        ended = {socket["closeReason"] for socket in (await node.usage(lasting))["sockets"]}
+        assert ended == {None, "client_closed"}
+        await until(node.gateway.supervisor.notifications.listening.is_set, "others are heard again", 15)
+        node.leases.leave(await node.socket(lasting), ENDED)
+        node.leases.leave(stays, ENDED)
+    await database.close()

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import hmac
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.crypto.tokens import api_key_prefix, lease_token_prefix
+from gateway.crypto.viewer_tokens import VIEWER_TOKEN, Kind, Viewer, ViewerTokens
+
+PEPPER = bytes(range(32))
+TOKENS = ViewerTokens(PEPPER)
+VIEWER = Viewer(uuid4(), Kind.LIVE, uuid4(), datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC), input=True)
+
+unhurried = settings(deadline=None)  # the machine may have other things to do
+
+
+@unhurried
+@given(
+    st.builds(
+        Viewer,
+        st.uuids(),
+        st.sampled_from(Kind),
+        st.uuids(),
+        st.integers(0, 4_000_000_000).map(lambda seconds: datetime.fromtimestamp(seconds, UTC)),
+        input=st.booleans(),
+        activity=st.booleans(),
+    )
+)
+def test_a_token_says_what_was_signed_to_its_own_kind_alone(viewer: Viewer) -> None:
+    token = TOKENS.sign(viewer)
+    assert VIEWER_TOKEN.fullmatch(token), "it must fit into a URL as it is"
+    assert {kind: TOKENS.read(token, kind) for kind in Kind} == dict.fromkeys(Kind) | {viewer.kind: viewer}
+    assert api_key_prefix(token) is None
+    assert lease_token_prefix(token) is None
+
+
+def test_not_one_letter_may_differ_and_no_other_pepper_signs() -> None:
+    token = TOKENS.sign(VIEWER)
+    for at in range(len(token)):
+        for letter in "A_z9":
+            changed = token[:at] + letter + token[at + 1 :]
+            assert (TOKENS.read(changed, Kind.LIVE) is None) == (changed != token)
+    for wrong in ("", token[:-1], token + "A", token + "\n", token.removeprefix("view_"), token.swapcase()):
+        assert TOKENS.read(wrong, Kind.LIVE) is None
+    assert ViewerTokens(bytes(32)).read(token, Kind.LIVE) is None
+    assert TOKENS.sign(replace(VIEWER, id=uuid4())) != token
+
+
+def test_the_key_is_not_the_pepper_and_signatures_are_compared_in_constant_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+
+    def watched(one: bytes, two: bytes) -> bool:
+        compared.append((one, two))
+        return True
+
+    token = TOKENS.sign(VIEWER)
+    monkeypatch.setattr(hmac, "compare_digest", watched)
+    TOKENS.read(token, Kind.LIVE)
+    ((expected, given_),) = compared
+    assert len(expected) == 32
+    assert expected == given_
+    assert TOKENS._key != PEPPER
+
+
+def test_a_token_is_over_when_its_time_is() -> None:
+    now = datetime.now(UTC)
+    assert replace(VIEWER, expires_at=now - timedelta(seconds=1)).seconds_left() < 0
+    assert 59 < replace(VIEWER, expires_at=now + timedelta(seconds=60)).seconds_left() <= 60
+    assert time.time() == pytest.approx(now.timestamp(), abs=5)
