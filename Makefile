@@ -16,7 +16,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-versio
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
 .DELETE_ON_ERROR:
-.PHONY: up test lint format lock bench clean nginx
+.PHONY: up test lint format lock bench smoke audit release clean nginx
 
 # Options go into ARGS: make up ARGS="--port 9000"
 up: .venv/installed
@@ -31,7 +31,6 @@ lint: .venv/installed-dev
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo
 
 format: .venv/installed-dev
 	@$(BIN)/ruff check --quiet --fix
@@ -59,9 +58,23 @@ lock: $(BIN)/pip
 		--output-file requirements-dev.txt >/dev/null
 	@$(COMPILE) $(ARGS) --group tools --output-file requirements-tools.txt >/dev/null
 
+# The wheel of this checkout, installed in a fresh environment with what is pinned, serves a lease.
+smoke: .venv-tools/installed
+	@.venv-tools/bin/python -m tools.smoke $(ARGS)
+
+# Known vulnerabilities of what is pinned; what can't be looked up is a failure too.
+audit: .venv-tools/installed
+	@.venv-tools/bin/pip-audit -r requirements.txt --require-hashes --disable-pip --strict --progress-spinner=off
+
+# make release VERSION=1.2.3; SIGN=no tags without a signature, AUDIT=no leaves the audit out.
+release: .venv-tools/installed
+	@test -n '$(VERSION)' || { echo 'Which version? make release VERSION=1.2.3' >&2; exit 2; }
+	@.venv-tools/bin/python -m tools.release $(VERSION) \
+		$(if $(filter no,$(SIGN)),--no-sign) $(if $(filter no,$(AUDIT)),--no-audit)
+
 # Everything that was made here but data: that is in var/.
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .venv-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
 	rm -rf $(NODE)/node_modules $(BENCH_NODE)/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -76,6 +89,12 @@ clean:
 	@$(PIP) install --no-deps --requirement requirements-dev.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch .venv/installed $@
+
+.venv-tools/installed: requirements-tools.txt | $(BIN)/pip
+	@echo 'Installing what requirements-tools.txt pins.'
+	@umask 022 && $(BIN)/python -m venv --clear .venv-tools
+	@$(PIP) --python .venv-tools/bin/python install --no-deps --requirement requirements-tools.txt
+	@touch $@
 
 $(BIN)/pip:
 	@test -n '$(PYTHON)' || { echo 'Python 3.11 or later is needed; on Debian: apt-get install python3-venv' >&2; exit 1; }
