@@ -11,6 +11,9 @@ from gateway.core.usage import Usage
 from gateway.egress.traffic_rules import Traffic
 from gateway.egress.upstream_proxy import UpstreamProxy
 
+# The public interface for launchers outside this package.
+__all__ = ["Browser", "BrowserName", "Ending", "FilesHold", "LaunchSpec", "Launcher"]
+
 BrowserName = Literal["headless-shell", "chromium"]
 
 
