@@ -1,8 +1,8 @@
-"""Events of runs: written at a steady rate, heard over a stream, and listed out of a million.
+"""Events of runs: written at a steady rate, received over a stream, and listed out of a million.
 
     python -m bench.events [--per-second 5000] [--seconds 10] [--rows 1000000] [--json]
 
-One gateway with runtimes that have no browser, its database, and whoever asks, all on this machine. Half of the rate
+One gateway with runtimes that have no browser, its database, and the clients, all on this machine. Half of the rate
 comes from one run and the other half from ten, as a busy page among calm ones would.
 """
 
@@ -49,7 +49,7 @@ _TICK_SECONDS = 0.01
 _HEARD_PER_SECOND = 100
 _PAGES = 200
 
-# As a page's request is told.
+# Like a page's request.
 _DATA = {
     "requestId": "1000012345.678",
     "method": "GET",
@@ -152,7 +152,7 @@ async def hear(house: House, own_run: str, seconds: float, beside: float) -> lis
                 own.note("console.message", {"at": time.perf_counter()})
                 sent += 1
             await asyncio.sleep(_TICK_SECONDS)
-        await until(lambda: len(latencies) == sent, "all are heard", 10)
+        await until(lambda: len(latencies) == sent, "all are received", 10)
         listening.cancel()
     return latencies
 
@@ -164,7 +164,7 @@ async def _listen(response: httpx.Response, latencies: list[float]) -> None:
 
 
 async def list_pages(house: House, rows: int) -> dict[str, list[float]]:
-    """Milliseconds of pages of a run with so many events."""
+    """Milliseconds per page of a run with this number of events."""
     run = house.runs[2]
     async with house.database.begin() as connection:
         await connection.execute(text("DELETE FROM events WHERE stream_id = CAST(:run AS uuid)"), {"run": run})

@@ -68,7 +68,7 @@ class Stopwatch:
 
 @dataclass
 class Samples:
-    """What a kind of cycle took, step by step. A cycle that failed is counted and tells why, and has no figures."""
+    """Durations of a kind of cycle, step by step. A failed cycle is counted with its reason and has no figures."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)

@@ -42,7 +42,7 @@ _EACH_ACTION = 3
 
 
 async def actions(context: BrowserContext, url: str, count: int) -> float:
-    """Milliseconds of so many actions on a page of their own."""
+    """Milliseconds of `count` actions, on a page of their own."""
     started = time.perf_counter()
     page = await context.new_page()
     await page.goto(url)

@@ -48,8 +48,8 @@ class Way:
 
 WAYS = [
     Way("same process", HOST, HOST, 250),
-    Way("passed on, revoked at the gateway asked", OTHER, OTHER, 250),
-    Way("passed on, revoked at the host", OTHER, HOST, 1000),
+    Way("forwarded, revoked at the gateway asked", OTHER, OTHER, 250),
+    Way("forwarded, revoked at the host", OTHER, HOST, 1000),
     Way("another process", HOST, OTHER, 1000),
     Way("another process, notification lost", HOST, OTHER, 2500, lost=True),
 ]
@@ -96,10 +96,10 @@ class Bench:
     async def _closed(self, socket: BareConnection) -> tuple[tuple[int, str] | None, float]:
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
-                told, _ = await socket.closed()
+                code, _ = await socket.closed()
         except TimeoutError:
             return None, time.perf_counter()
-        return told, time.perf_counter()
+        return code, time.perf_counter()
 
     async def _silence(self) -> None:
         """End the connections by which gateways hear of each other. Not waited for: they are up again at once."""

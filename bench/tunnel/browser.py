@@ -31,7 +31,7 @@ CALLS = 2000
 AT_ONCE = 16
 ACTIONS = 300
 
-# Ways take turns after so many calls, so that a slow moment of the machine falls on all of them.
+# Kinds alternate after this number of calls, so that a slow moment of the machine affects all of them.
 _CALLS_IN_TURN = 100
 _UNCOUNTED_CALLS = 10
 _AT_ONCE_SECONDS = 2.0
@@ -89,7 +89,7 @@ def evaluate_at_once(opened: Sequence[Way], rounds: int) -> Results:
 
 
 def replies(opened: Sequence[Way], size: int, rounds: int) -> Results:
-    """Answers of so many bytes, one at a time."""
+    """Answers of a given size in bytes, one at a time."""
     with _page(opened[0]) as page, contextlib.ExitStack() as stack:
         evaluators = {way.name: (way, stack.enter_context(Evaluator(way, page))) for way in opened}
         return in_turns(list(evaluators), rounds, lambda kind: _replies(*evaluators[kind], size))
@@ -123,7 +123,7 @@ class Evaluator:
         return self.client.request("Runtime.evaluate", EXPRESSION, self.session)
 
     def take(self, count: int) -> list[float]:
-        """Seconds of so many calls, each from its sending to the whole answer."""
+        """Seconds of each of `count` calls, from sending to the complete answer."""
         requests = [self.request() for _ in range(count + _UNCOUNTED_CALLS)]
         seconds = []
         gc.disable()
@@ -221,7 +221,7 @@ def _lease(gateway: GatewayProcess) -> str:
 
 
 def _devtools_url(gateway: GatewayProcess) -> str:
-    """The browser's own socket, as the browser tells it."""
+    """The browser's own socket, as the browser reports it."""
     listening = browsers(gateway)[0].net_connections("tcp")
     port = next(connection.laddr.port for connection in listening if connection.status == "LISTEN")
     answer = httpx.get(f"http://127.0.0.1:{port}/json/version", trust_env=False)

@@ -102,7 +102,7 @@ class _Stdin(asyncio.Protocol):
 
 
 async def attend(port: int) -> None:
-    """The started process' side: tells its port and does what the bench asks for; returns when the bench is gone."""
+    """The started process' side: prints its port and serves the bench's requests; returns when the bench ends."""
     loop = asyncio.get_running_loop()
     _, stdin = await loop.connect_read_pipe(_Stdin, sys.stdin)
     print(port, flush=True)

@@ -14,7 +14,7 @@ Measures = dict[str, float]
 
 
 class Results:
-    """Measures of each kind by name. A round that failed has none, and tells why."""
+    """Measures of each kind by name. A round that failed has none, and the reason."""
 
     def __init__(self, kinds: Sequence[str]) -> None:
         self.kinds = list(kinds)

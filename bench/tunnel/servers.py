@@ -199,7 +199,7 @@ async def serve_bare(target: str) -> None:
 
 
 async def serve(configuration: uvicorn.Config) -> None:
-    """Until the bench is gone. The socket listens from the start, so nobody has to wait for the server."""
+    """Serve until the bench ends. The socket listens from the start, so no client has to wait for the server."""
     listening = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
     serving_here = uvicorn.Server(configuration)
     serving = asyncio.create_task(serving_here.serve(sockets=[listening]))

@@ -59,7 +59,7 @@ def measures(way: Way, size: int, messages: int, elapsed: float, cpu: float) -> 
 
 
 def messages_of(last: bytes) -> int:
-    """How many messages the answer at the end of a stream tells."""
+    """The number of messages that the final answer of a stream reports."""
     answer = json.loads(last[last.rindex(b'{"id":') :])
     messages: int = answer["result"]["messages"]
     return messages

@@ -163,7 +163,7 @@ class Session(asyncio.Protocol):
 
 
 def event(size: int) -> bytes:
-    """An event of exactly so many bytes, of the kind that a browser floods with."""
+    """An event of exactly the given size in bytes, of the kind that browsers send most."""
     head = b'{"method":"Network.dataReceived","params":{"requestId":"1000.1","data":"'
     tail = b'"}}'
     return head + b"x" * (size - len(head) - len(tail)) + tail

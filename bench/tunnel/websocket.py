@@ -82,7 +82,7 @@ class Client:
             raise
 
     def close(self) -> None:
-        """Says goodbye; does not wait for an answer."""
+        """Send a close frame; do not wait for an answer."""
         try:
             self.socket.sendall(frame((1000).to_bytes(2), CLOSE, masked=True))
         except OSError:
