@@ -52,8 +52,7 @@ from gateway.domain.runtimes.supervisor import Supervisor
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
 from gateway.domain.viewers import Viewers
-from gateway.http import docs, health
-from gateway.http import endpoints as operations
+from gateway.http import docs, endpoints, health
 from gateway.http.middleware import RequestFrame
 from gateway.http.peers import Inside
 from gateway.http.services import Services
@@ -78,8 +77,8 @@ _log = structlog.get_logger("gateway.app")
 # The rest of the grace is for the server and what it has begun to answer.
 _DRAIN_SHARE = 0.8
 
-OPERATIONS = [
-    operation
+ENDPOINTS = [
+    endpoint
     for resource in (
         ai_connections,
         spaces,
@@ -97,7 +96,7 @@ OPERATIONS = [
         subaccounts,
         updates,
     )
-    for operation in resource.operations.listed
+    for endpoint in resource.endpoints.listed
 ]
 
 
@@ -217,7 +216,7 @@ async def build(
 
 def create_app(services: Services) -> ASGIApp:
     routes = [
-        *operations.routes(OPERATIONS),
+        *endpoints.routes(ENDPOINTS),
         WebSocketRoute("/v1/connect/{token}", connect.Connect()),
         WebSocketRoute("/v1/connect/{token}/{below:path}", connect.Connect()),
         *connect.PLAIN_ROUTES,
@@ -225,7 +224,7 @@ def create_app(services: Services) -> ASGIApp:
         *viewers.ROUTES,
         *recording_viewer.ROUTES,
         *health.ROUTES,
-        *docs.routes(OPERATIONS),
+        *docs.routes(ENDPOINTS),
     ]
-    metrics.prepare_requests([(operation.method, operation.path) for operation in OPERATIONS])
+    metrics.prepare_requests([(endpoint.method, endpoint.path) for endpoint in ENDPOINTS])
     return RequestFrame(Router(routes, redirect_slashes=False), services)

@@ -9,7 +9,7 @@ from starlette.staticfiles import StaticFiles
 from swagger_ui_bundle import swagger_ui_path
 
 from gateway.core.errors import RequestInvalid
-from gateway.http.endpoints import Operation
+from gateway.http.endpoints import Endpoint
 from gateway.http.openapi import document
 from gateway.http.public_url import public_root
 
@@ -36,8 +36,8 @@ _START = """function withoutHeader(response) {
   if (response.url.endsWith("/openapi.json")) {
     const told = JSON.parse(response.text);
     for (const path of Object.values(told.paths)) {
-      for (const operation of Object.values(path)) {
-        operation.parameters = operation.parameters.filter((parameter) => parameter.name !== "Authorization");
+      for (const endpoint of Object.values(path)) {
+        endpoint.parameters = endpoint.parameters.filter((parameter) => parameter.name !== "Authorization");
       }
     }
     response.text = JSON.stringify(told);
@@ -61,13 +61,13 @@ _POLICY = (
 )
 
 
-def routes(operations: list[Operation]) -> list[BaseRoute]:
+def routes(endpoints: list[Endpoint]) -> list[BaseRoute]:
     async def openapi(request: Request) -> Response:
         try:
             server = public_root(request, request.app.state.services.settings)
         except RequestInvalid:
             server = "/"
-        return JSONResponse(document(operations, server))
+        return JSONResponse(document(endpoints, server))
 
     async def page(request: Request) -> Response:
         return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})

@@ -1,6 +1,6 @@
-"""An operation of the API: declared once, and from that routed, checked, answered and documented.
+"""An endpoint of the API: declared once, and from that routed, checked, answered and documented.
 
-    @operations.post("/v1/things/{id}", id="create", summary="Create a thing")
+    @endpoints.post("/v1/things/{id}", id="create", summary="Create a thing")
     async def create(call: Call, body: CreateThing) -> Thing: ...
 
 The types of `body`, `query` and of the answer are read from the function's annotations. In place of a body there may be
@@ -74,7 +74,7 @@ Handler = Callable[..., Awaitable[BaseModel | Response]]
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class Endpoint:
     method: str
     path: str
     operation_id: str
@@ -116,12 +116,12 @@ class Operation:
         return _validated(self.form.model_validate, given, self.form)
 
 
-class Operations:
-    """The operations of one resource; `tag` groups them in the documentation."""
+class Endpoints:
+    """The endpoints of one resource; `tag` groups them in the documentation."""
 
     def __init__(self, tag: str) -> None:
         self._tag = tag
-        self.listed: list[Operation] = []
+        self.listed: list[Endpoint] = []
 
     def get(self, path: str, **about: Any) -> Callable[[Handler], Handler]:
         return self._declare("GET", path, **about)
@@ -150,7 +150,7 @@ class Operations:
             answers = _models_in(types["return"])
             forms = typing.get_args(types.get("form"))
             self.listed.append(
-                Operation(
+                Endpoint(
                     method=method,
                     path=path,
                     operation_id=id,
@@ -171,15 +171,15 @@ class Operations:
         return declare
 
 
-def routes(operations: list[Operation]) -> list[Route]:
+def routes(endpoints: list[Endpoint]) -> list[Route]:
     """One route a path, so that a method that it has not is answered with those that it has."""
-    by_path: dict[str, dict[str, Operation]] = {}
-    for operation in operations:
-        by_path.setdefault(operation.path, {})[operation.method] = operation
+    by_path: dict[str, dict[str, Endpoint]] = {}
+    for endpoint in endpoints:
+        by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
     return [Route(path, _dispatch(methods), methods=list(methods)) for path, methods in by_path.items()]
 
 
-def _dispatch(methods: dict[str, Operation]) -> Callable[[Request], Awaitable[Response]]:
+def _dispatch(methods: dict[str, Endpoint]) -> Callable[[Request], Awaitable[Response]]:
     async def dispatch(request: Request) -> Response:
         return await methods["GET" if request.method == "HEAD" else request.method].respond(request)
 

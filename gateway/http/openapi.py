@@ -1,4 +1,4 @@
-"""The served OpenAPI 3.1 document, made from the operations and models that answer."""
+"""The served OpenAPI 3.1 document, made from the endpoints and models that answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import gateway
-from gateway.http.endpoints import Operation
+from gateway.http.endpoints import Endpoint
 from gateway.http.models import Answer
 
 _DEFAULT = "Default Response"
@@ -43,20 +43,20 @@ class Error(Answer):
     details: dict[str, Any]
 
 
-def document(operations: list[Operation], server: str) -> dict[str, Any]:
-    models = {model for operation in operations for model in _models(operation)} | {Error}
+def document(endpoints: list[Endpoint], server: str) -> dict[str, Any]:
+    models = {model for endpoint in endpoints for model in _models(endpoint)} | {Error}
     ordered = sorted(models, key=lambda model: (model.__name__, model.__module__))
     references, definitions = models_json_schema([(model, "validation") for model in ordered], ref_template=_REFERENCE)
     schemas = {model: references[model, "validation"] for model in ordered}
     paths: dict[str, dict[str, Any]] = {}
-    for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, schemas)
+    for endpoint in endpoints:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _described(endpoint, schemas)
     return {
         "openapi": "3.1.0",
         "info": {"title": "bctrl API", "version": "1.0.0", "x-gateway-version": gateway.__version__},
         "servers": [{"url": server}],
         "security": [{"bearerAuth": []}],
-        "tags": [{"name": tag} for tag in dict.fromkeys(operation.tag for operation in operations)],
+        "tags": [{"name": tag} for tag in dict.fromkeys(endpoint.tag for endpoint in endpoints)],
         "paths": paths,
         "components": {
             "schemas": definitions.get("$defs", {}),
@@ -67,45 +67,45 @@ def document(operations: list[Operation], server: str) -> dict[str, Any]:
     }
 
 
-def _models(operation: Operation) -> set[type[BaseModel]]:
-    return {model for model in (operation.body, operation.form, operation.answer) if model is not None}
+def _models(endpoint: Endpoint) -> set[type[BaseModel]]:
+    return {model for model in (endpoint.body, endpoint.form, endpoint.answer) if model is not None}
 
 
-def _operation(operation: Operation, schemas: dict[type[BaseModel], Any]) -> dict[str, Any]:
+def _described(endpoint: Endpoint, schemas: dict[type[BaseModel], Any]) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "operationId": operation.operation_id,
-        "summary": operation.summary,
-        "tags": [operation.tag],
-        "parameters": _parameters(operation),
-        "responses": _successes(operation, schemas),
+        "operationId": endpoint.operation_id,
+        "summary": endpoint.summary,
+        "tags": [endpoint.tag],
+        "parameters": _parameters(endpoint),
+        "responses": _successes(endpoint, schemas),
     }
-    if operation.description:
-        described["description"] = operation.description
-    if operation.body is not None:
+    if endpoint.description:
+        described["description"] = endpoint.description
+    if endpoint.body is not None:
         described["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": schemas[operation.body]}},
+            "content": {"application/json": {"schema": schemas[endpoint.body]}},
         }
-    if operation.form is not None:
+    if endpoint.form is not None:
         described["requestBody"] = {
             "required": True,
-            "content": {"multipart/form-data": {"schema": schemas[operation.form]}},
+            "content": {"multipart/form-data": {"schema": schemas[endpoint.form]}},
         }
-    statuses = {*_ALWAYS, *operation.errors, *(_BODY_ERRORS if operation.body or operation.form else ())}
-    if operation.answer is None:
+    statuses = {*_ALWAYS, *endpoint.errors, *(_BODY_ERRORS if endpoint.body or endpoint.form else ())}
+    if endpoint.answer is None:
         statuses.update(_RAW_ERRORS)
     for status in sorted(statuses):
         described["responses"][str(status)] = _response(_MEANING[status], schemas[Error])
     return described
 
 
-def _successes(operation: Operation, schemas: dict[type[BaseModel], Any]) -> dict[str, Any]:
-    if operation.answer is not None:
-        schema = schemas[operation.answer]
-        if operation.streams:
+def _successes(endpoint: Endpoint, schemas: dict[type[BaseModel], Any]) -> dict[str, Any]:
+    if endpoint.answer is not None:
+        schema = schemas[endpoint.answer]
+        if endpoint.streams:
             content = {"text/event-stream": {"schema": schema}}
             ended = {"description": "The run has ended, and the caller has all of it."}
-            nothing_more = {"204": ended} if "{" in operation.path else {}
+            nothing_more = {"204": ended} if "{" in endpoint.path else {}
             return {"200": {"description": "Server-sent events.", "content": content}, **nothing_more}
         return {"200": _response(_DEFAULT, schema)}
     # Bytes, whole or a range of them.
@@ -126,10 +126,10 @@ def _response(description: str, schema: Any) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
-def _parameters(operation: Operation) -> list[dict[str, Any]]:
+def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in re.findall(r"{(\w+)}", operation.path)
+        for name in re.findall(r"{(\w+)}", endpoint.path)
     ]
     found.append(
         {
@@ -140,8 +140,8 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
             "schema": {"type": "string"},
         }
     )
-    if operation.query is not None:
-        schema = operation.query.model_json_schema()
+    if endpoint.query is not None:
+        schema = endpoint.query.model_json_schema()
         for name, field in schema["properties"].items():
             required = name in schema.get("required", [])
             found.append({"name": name, "in": "query", "required": required, "schema": field})

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, Response, async_playwright
 
-from gateway.app import OPERATIONS
+from gateway.app import ENDPOINTS
 from gateway.launchers.local import browsers
 from tests.support.api import make_space
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
@@ -75,7 +75,7 @@ async def test_it_shows_every_operation_and_asks_no_other_host(page: Page, gatew
             block.querySelector(".opblock-summary-path").dataset.path,
         ])"""
     )
-    assert sorted(map(tuple, shown)) == sorted((operation.method, operation.path) for operation in OPERATIONS)
+    assert sorted(map(tuple, shown)) == sorted((endpoint.method, endpoint.path) for endpoint in ENDPOINTS)
     assert watch.hosts == {urlsplit(gateway.base_url).netloc}
     assert watch.wrong == []
 

@@ -19,7 +19,7 @@ import structlog.testing
 from pydantic import BaseModel
 from starlette.types import Message
 
-from gateway.app import OPERATIONS, Gateway, build
+from gateway.app import ENDPOINTS, Gateway, build
 from gateway.core.scope import Scope
 from gateway.domain.accounts.first_start import write_first_key
 from gateway.domain.secrets import KeySource, SecretStore
@@ -176,9 +176,9 @@ async def test_a_request_without_a_good_key_is_refused(
 
 
 async def test_a_key_is_asked_for_before_anything_is_looked_at(anonymous: httpx.AsyncClient) -> None:
-    for operation in OPERATIONS:
-        path = operation.path.format(**ANY_IDS)
-        answer = await anonymous.request(operation.method, path, content=b"{", params={"nonsense": "1"})
+    for endpoint in ENDPOINTS:
+        path = endpoint.path.format(**ANY_IDS)
+        answer = await anonymous.request(endpoint.method, path, content=b"{", params={"nonsense": "1"})
         refusal(answer, 401, "auth.required")
 
 
@@ -189,8 +189,8 @@ async def test_probes_and_pages_need_no_key(anonymous: httpx.AsyncClient) -> Non
 
 async def test_a_method_that_a_path_has_not_is_answered_with_those_that_it_has(client: httpx.AsyncClient) -> None:
     allowed: dict[str, set[str]] = {}
-    for operation in OPERATIONS:
-        allowed.setdefault(operation.path, set()).add(operation.method)
+    for endpoint in ENDPOINTS:
+        allowed.setdefault(endpoint.path, set()).add(endpoint.method)
     for path, methods in allowed.items():
         methods |= {"HEAD"} if "GET" in methods else set()
         for method in sorted(set(EVERY_METHOD) - methods):
@@ -401,15 +401,15 @@ async def test_no_value_at_any_place_of_any_body_makes_a_500(client: httpx.Async
         "runs-events-wait": {"timeoutMs": 0},
     }
     tried = 0
-    for operation in OPERATIONS:
-        if operation.body is None:
+    for endpoint in ENDPOINTS:
+        if endpoint.body is None:
             continue
-        path = operation.path.format(**next(ids[prefix] for prefix in ids if operation.path.startswith(prefix)))
-        for place in places(operation.body):
+        path = endpoint.path.format(**next(ids[prefix] for prefix in ids if endpoint.path.startswith(prefix)))
+        for place in places(endpoint.body):
             for value in NASTY:
-                body = body_with(place, value, minimal.get(operation.operation_id, {}))
-                answer = await client.request(operation.method, path, content=body, headers=JSON)
-                assert answer.status_code in (200, 400, 404, 409, 429), (operation.operation_id, body, answer.text)
+                body = body_with(place, value, minimal.get(endpoint.operation_id, {}))
+                answer = await client.request(endpoint.method, path, content=body, headers=JSON)
+                assert answer.status_code in (200, 400, 404, 409, 429), (endpoint.operation_id, body, answer.text)
                 if answer.status_code != 200:
                     shaped(answer)
                 tried += 1

@@ -14,7 +14,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from starlette.routing import Route
 
-from gateway.app import OPERATIONS, Gateway
+from gateway.app import ENDPOINTS, Gateway
 from gateway.attach import discovery
 from gateway.attach import socket as connect
 from gateway.http.openapi import document
@@ -27,7 +27,7 @@ JSON = "application/json"
 BYTES = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 SEEDS = ("ai-connections-create", "connections-create")
 # Served beside the operations: pages and probes without a key, and what is below a lease's root.
-NO_OPERATIONS = {
+NO_ENDPOINTS = {
     "/healthz",
     "/readyz",
     "/metrics",
@@ -41,7 +41,7 @@ NO_OPERATIONS = {
 
 @pytest.fixture
 def served() -> Json:
-    return document(OPERATIONS, "http://localhost:8787")
+    return document(ENDPOINTS, "http://localhost:8787")
 
 
 def operations_of(told: Json) -> dict[tuple[str, str], Json]:
@@ -114,7 +114,7 @@ def test_operation_ids_are_unique(served: Json) -> None:
 
 def test_every_route_of_the_application_is_told_and_no_other(gateway: Gateway, served: Json) -> None:
     router = gateway.app._app  # type: ignore[attr-defined]  # the frame's inside
-    routes = [route for route in router.routes if isinstance(route, Route) and route.path not in NO_OPERATIONS]
+    routes = [route for route in router.routes if isinstance(route, Route) and route.path not in NO_ENDPOINTS]
     there = {(method.lower(), route.path) for route in routes for method in route.methods or () if method != "HEAD"}
     assert there == set(operations_of(served))
 
@@ -255,29 +255,27 @@ async def test_the_answers_of_every_operation_are_as_the_document_says(client: h
     }
 
     # What ends a thing comes last, and what a thing is in after it.
-    def order(operation: Any) -> tuple[bool, int]:
-        return operation.method == "DELETE" or operation.operation_id.endswith(("stop", "archive")), -len(
-            operation.path
-        )
+    def order(endpoint: Any) -> tuple[bool, int]:
+        return endpoint.method == "DELETE" or endpoint.operation_id.endswith(("stop", "archive")), -len(endpoint.path)
 
-    for operation in sorted(OPERATIONS, key=order):
-        form: Json | None = {"file": ("b", b"b")} if operation.form is not None else None
-        body = bodies.get(operation.operation_id, {}) if operation.body is not None else None
-        right = next((given for prefix, given in ids.items() if operation.path.startswith(prefix)), {})
-        if right and "{" in operation.path:
-            never = re.sub(r"{\w+}", NEVER, operation.path)
-            assert (await client.request(operation.method, never, json=body, files=form)).status_code == 404
+    for endpoint in sorted(ENDPOINTS, key=order):
+        form: Json | None = {"file": ("b", b"b")} if endpoint.form is not None else None
+        body = bodies.get(endpoint.operation_id, {}) if endpoint.body is not None else None
+        right = next((given for prefix, given in ids.items() if endpoint.path.startswith(prefix)), {})
+        if right and "{" in endpoint.path:
+            never = re.sub(r"{\w+}", NEVER, endpoint.path)
+            assert (await client.request(endpoint.method, never, json=body, files=form)).status_code == 404
         if body is not None:
-            path = operation.path.format(**right)
-            assert (await client.request(operation.method, path, json={"x": 1})).status_code == 400
-            assert (await client.request(operation.method, path, content=b"{}")).status_code == 415
-        params = {"limit": "1", "cursor": "0"} if operation.streams else None
+            path = endpoint.path.format(**right)
+            assert (await client.request(endpoint.method, path, json={"x": 1})).status_code == 400
+            assert (await client.request(endpoint.method, path, content=b"{}")).status_code == 415
+        params = {"limit": "1", "cursor": "0"} if endpoint.streams else None
         answer = await client.request(
-            operation.method, operation.path.format(**right), json=body, files=form, params=params
+            endpoint.method, endpoint.path.format(**right), json=body, files=form, params=params
         )
         assert answer.status_code == 200, answer.text
 
-    assert {name for name, status in recorder.seen if status == 200} == {it.operation_id for it in OPERATIONS}
+    assert {name for name, status in recorder.seen if status == 200} == {it.operation_id for it in ENDPOINTS}
 
 
 async def test_the_recorder_itself_finds_what_does_not_fit() -> None:

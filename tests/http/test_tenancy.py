@@ -15,10 +15,10 @@ from uuid import UUID
 import httpx
 import pytest
 
-from gateway.app import OPERATIONS, Gateway
+from gateway.app import ENDPOINTS, Gateway
 from gateway.core.ids import new_id
 from gateway.core.scope import Scope
-from gateway.http.endpoints import Operation
+from gateway.http.endpoints import Endpoint
 from gateway.settings import Settings
 from gateway.store import accounts
 from gateway.store.database import Database
@@ -119,19 +119,19 @@ async def _things(client: httpx.AsyncClient, name: str, headers: dict[str, str])
     }
 
 
-def nouns(operation: Operation) -> dict[str, str]:
+def nouns(endpoint: Endpoint) -> dict[str, str]:
     """What each parameter of its path is an id of."""
-    named = re.findall(r"{(\w+)}", operation.path)
-    kinds = next((kinds for prefix, kinds in NOUNS.items() if operation.path.startswith(prefix)), {})
+    named = re.findall(r"{(\w+)}", endpoint.path)
+    kinds = next((kinds for prefix, kinds in NOUNS.items() if endpoint.path.startswith(prefix)), {})
     return {parameter: kinds[parameter] for parameter in named}
 
 
-def body_of(operation: Operation) -> Json | None:
-    return BODIES[operation.operation_id] if operation.body is not None else None
+def body_of(endpoint: Endpoint) -> Json | None:
+    return BODIES[endpoint.operation_id] if endpoint.body is not None else None
 
 
-def form_of(operation: Operation) -> dict[str, Any] | None:
-    return {"file": ("x", b"x")} if operation.form is not None else None
+def form_of(endpoint: Endpoint) -> dict[str, Any] | None:
+    return {"file": ("x", b"x")} if endpoint.form is not None else None
 
 
 def foreigners(caller: str) -> list[str]:
@@ -191,8 +191,8 @@ async def test_a_foreign_id_is_answered_as_one_that_never_was_and_nothing_comes_
 ) -> None:
     before = await state(anonymous, world)
     tried = 0
-    for operation in OPERATIONS:
-        kinds = nouns(operation)
+    for endpoint in ENDPOINTS:
+        kinds = nouns(endpoint)
         for caller in SEES:
             own = world[caller].ids
             for foreigner, foreign in itertools.product(foreigners(caller), mixtures(list(kinds))):
@@ -203,17 +203,17 @@ async def test_a_foreign_id_is_answered_as_one_that_never_was_and_nothing_comes_
                 answers = [
                     await told(
                         anonymous,
-                        operation.method,
-                        operation.path.format(**given),
-                        body_of(operation),
+                        endpoint.method,
+                        endpoint.path.format(**given),
+                        body_of(endpoint),
                         world[caller],
                         {given[it] for it in foreign},
-                        form_of(operation),
+                        form_of(endpoint),
                     )
                     for given in (ids, never)
                 ]
-                case = (operation.operation_id, caller, foreigner, foreign)
-                forbidden = caller not in OF_ORGANIZATION and operation.operation_id in MANAGING and "id" not in foreign
+                case = (endpoint.operation_id, caller, foreigner, foreign)
+                forbidden = caller not in OF_ORGANIZATION and endpoint.operation_id in MANAGING and "id" not in foreign
                 assert (case, answers[0]) == (case, answers[1])
                 assert (case, answers[0][0]) == (case, 403 if forbidden else 404)
                 tried += 1
@@ -257,16 +257,16 @@ async def test_a_foreign_id_in_a_body_is_answered_as_one_that_never_was(
 
 
 async def test_no_answer_shows_anything_of_a_foreigner(anonymous: httpx.AsyncClient, world: World) -> None:
-    reads = [operation for operation in OPERATIONS if operation.method == "GET"]
-    for caller, operation in itertools.product(SEES, reads):
+    reads = [endpoint for endpoint in ENDPOINTS if endpoint.method == "GET"]
+    for caller, endpoint in itertools.product(SEES, reads):
         seen_ids = {given for name in SEES[caller] for given in world[name].ids.values()}
         hidden = {given for name in foreigners(caller) for given in world[name].ids.values()} - seen_ids
         hidden |= {f'"{text}"' for name in foreigners(caller) for text in (name, f"ai of {name}")}
         for owner in SEES[caller]:
-            ids = {parameter: world[owner].ids[kind] for parameter, kind in nouns(operation).items()}
-            params = LIMITED if operation.streams else None
-            answer = await anonymous.get(operation.path.format(**ids), params=params, headers=world[caller].headers)
-            case = (operation.operation_id, caller, owner)
+            ids = {parameter: world[owner].ids[kind] for parameter, kind in nouns(endpoint).items()}
+            params = LIMITED if endpoint.streams else None
+            answer = await anonymous.get(endpoint.path.format(**ids), params=params, headers=world[caller].headers)
+            case = (endpoint.operation_id, caller, owner)
             assert (case, answer.status_code) == (case, 200)
             assert (case, {it for it in hidden if it in answer.text}) == (case, set())
 
@@ -285,12 +285,12 @@ async def test_every_key_lists_all_that_it_sees(anonymous: httpx.AsyncClient, wo
 
 async def test_a_subaccounts_key_manages_no_account(anonymous: httpx.AsyncClient, world: World) -> None:
     before = await state(anonymous, world)
-    managing = [operation for operation in OPERATIONS if operation.operation_id in MANAGING]
+    managing = [endpoint for endpoint in ENDPOINTS if endpoint.operation_id in MANAGING]
     assert len(managing) == len(MANAGING)
-    for caller, operation in itertools.product(("A1", "A2"), managing):
-        ids = {parameter: world[caller].ids[kind] for parameter, kind in nouns(operation).items()}
-        path = operation.path.format(**ids)
-        sent = anonymous.request(operation.method, path, json=body_of(operation), headers=world[caller].headers)
+    for caller, endpoint in itertools.product(("A1", "A2"), managing):
+        ids = {parameter: world[caller].ids[kind] for parameter, kind in nouns(endpoint).items()}
+        path = endpoint.path.format(**ids)
+        sent = anonymous.request(endpoint.method, path, json=body_of(endpoint), headers=world[caller].headers)
         await refused(sent, 403, "auth.forbidden")
     assert await state(anonymous, world) == before
 
@@ -319,9 +319,9 @@ async def test_whoami_tells_each_key_whose_it_is(anonymous: httpx.AsyncClient, w
 
 def test_every_operation_is_in_the_matrix() -> None:
     """Guards the matrix itself: a new route must say what its ids are and what a right body is."""
-    assert {operation.operation_id for operation in OPERATIONS if operation.body} == set(BODIES)
-    with_ids = {operation.operation_id for operation in OPERATIONS if nouns(operation)}
-    without = {operation.operation_id for operation in OPERATIONS} - with_ids
+    assert {endpoint.operation_id for endpoint in ENDPOINTS if endpoint.body} == set(BODIES)
+    with_ids = {endpoint.operation_id for endpoint in ENDPOINTS if nouns(endpoint)}
+    without = {endpoint.operation_id for endpoint in ENDPOINTS} - with_ids
     assert without == {
         "create",
         "ai-connections-list",

@@ -16,7 +16,7 @@ import httpx
 from jsonschema import Draft202012Validator
 from sqlalchemy import text
 
-from gateway.app import OPERATIONS
+from gateway.app import ENDPOINTS
 from gateway.http.openapi import document
 from gateway.store.database import Database
 
@@ -163,7 +163,7 @@ class Recorder:
 @cache
 def strict_document() -> Json:
     """The document, with every answer closed: what it does not name must not be there."""
-    told = copy.deepcopy(document(OPERATIONS, "http://localhost:8787"))
+    told = copy.deepcopy(document(ENDPOINTS, "http://localhost:8787"))
     for schema in told["components"]["schemas"].values():
         if "properties" in schema:
             schema.setdefault("additionalProperties", False)
@@ -186,7 +186,7 @@ def _operation(method: str, path: str) -> str | None:
 @cache
 def _is_raw(operation_id: str) -> bool:
     """Whether it answers bytes."""
-    return any(operation.operation_id == operation_id and operation.answer is None for operation in OPERATIONS)
+    return any(endpoint.operation_id == operation_id and endpoint.answer is None for endpoint in ENDPOINTS)
 
 
 @cache

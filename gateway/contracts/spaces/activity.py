@@ -12,13 +12,13 @@ from starlette.responses import Response
 from gateway.contracts.spaces.events import Category, read_run
 from gateway.domain.events import activity
 from gateway.domain.events.activity import Severity
-from gateway.http.endpoints import Call, Operations
+from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Time, optional
 from gateway.http.services import Services
 from gateway.http.sse import Allowed, Followed, number_of, resumed_at, run_stream, still_allowed
 from gateway.store.events import Event, Wanted
 
-operations = Operations("Runs")
+endpoints = Endpoints("Runs")
 
 Level = Literal["info", "warning", "error"]
 
@@ -83,7 +83,7 @@ class ActivityList(Answer):
     next_cursor: str = optional()
 
 
-@operations.get("/v1/runs/{id}/activity", id="activity-list", summary="List the activity of a run", errors=(404,))
+@endpoints.get("/v1/runs/{id}/activity", id="activity-list", summary="List the activity of a run", errors=(404,))
 async def listed(call: Call, query: ActivityQuery) -> ActivityList:
     """What happened, for people, from the beginning on."""
     run_id = await read_run(call, "activity")
@@ -97,7 +97,7 @@ async def listed(call: Call, query: ActivityQuery) -> ActivityList:
     )
 
 
-@operations.get(
+@endpoints.get(
     "/v1/runs/{id}/activity/stream",
     id="activity-stream",
     summary="Follow the activity of a run",

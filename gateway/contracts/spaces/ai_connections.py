@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gateway.contracts.spaces.deleted import Deleted
-from gateway.http.endpoints import Call, Operations
+from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import STORABLE, Answer, Body, Text, UntypedTime, optional
 from gateway.store.ai_connections import AiConnection as Record
 
-operations = Operations("AI connections")
+endpoints = Endpoints("AI connections")
 
 Provider = Literal["openai", "anthropic", "google"]
 Label = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
@@ -73,7 +73,7 @@ class AiConnectionTest(Answer):
     message: str = Field(min_length=1)
 
 
-@operations.post("/v1/ai-connections", id="create", summary="Create an AI connection", errors=(404, 409))
+@endpoints.post("/v1/ai-connections", id="create", summary="Create an AI connection", errors=(404, 409))
 async def create(call: Call, body: CreateAiConnection) -> AiConnection:
     """Save access to an AI provider. The key is kept encrypted and never returned; `hasStoredKey` tells of it."""
     record = await call.services.ai_connections.create(
@@ -87,18 +87,18 @@ async def create(call: Call, body: CreateAiConnection) -> AiConnection:
     return AiConnection.of(record)
 
 
-@operations.get("/v1/ai-connections", id="ai-connections-list", summary="List AI connections")
+@endpoints.get("/v1/ai-connections", id="ai-connections-list", summary="List AI connections")
 async def listed(call: Call) -> AiConnectionList:
     records = await call.services.ai_connections.listed(call.scope)
     return AiConnectionList(ai_connections=[AiConnection.of(record) for record in records])
 
 
-@operations.get("/v1/ai-connections/{id}", id="ai-connections-get", summary="Get an AI connection", errors=(404,))
+@endpoints.get("/v1/ai-connections/{id}", id="ai-connections-get", summary="Get an AI connection", errors=(404,))
 async def get(call: Call) -> AiConnection:
     return AiConnection.of(await call.services.ai_connections.get(call.scope, call.path_id("id", "ai_connection")))
 
 
-@operations.patch(
+@endpoints.patch(
     "/v1/ai-connections/{id}", id="ai-connections-update", summary="Update an AI connection", errors=(404,)
 )
 async def update(call: Call, body: UpdateAiConnection) -> AiConnection:
@@ -108,7 +108,7 @@ async def update(call: Call, body: UpdateAiConnection) -> AiConnection:
     return AiConnection.of(record)
 
 
-@operations.delete(
+@endpoints.delete(
     "/v1/ai-connections/{id}", id="ai-connections-delete", summary="Delete an AI connection", errors=(404,)
 )
 async def delete(call: Call) -> Deleted:
@@ -118,7 +118,7 @@ async def delete(call: Call) -> Deleted:
     return Deleted(id=connection_id, deleted=True)
 
 
-@operations.post(
+@endpoints.post(
     "/v1/ai-connections/{id}/test", id="ai-connections-test", summary="Test an AI connection", errors=(404,)
 )
 async def test(call: Call) -> AiConnectionTest:

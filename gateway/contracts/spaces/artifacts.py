@@ -8,12 +8,12 @@ from uuid import UUID
 from pydantic import AfterValidator, Field
 
 from gateway.http.cursors import moment_cursor, read_moment_cursor
-from gateway.http.endpoints import Call, Operations
+from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Text, UntypedTime, optional
 from gateway.http.public_url import public_root
 from gateway.store.artifacts import Artifact as Record
 
-operations = Operations("Artifacts")
+endpoints = Endpoints("Artifacts")
 
 
 def _kinds(text: str) -> str:
@@ -76,7 +76,7 @@ class ArtifactList(Answer):
     next_cursor: str | None
 
 
-@operations.get("/v1/runs/{id}/artifacts", id="runs-artifacts", summary="List artifacts of a run", errors=(404,))
+@endpoints.get("/v1/runs/{id}/artifacts", id="runs-artifacts", summary="List artifacts of a run", errors=(404,))
 async def of_run(call: Call, query: ArtifactQuery) -> ArtifactList:
     """Newest first. `downloadUrl` takes the same API key as any request."""
     run_id = call.path_id("id", "run")
@@ -85,7 +85,7 @@ async def of_run(call: Call, query: ArtifactQuery) -> ArtifactList:
     return _answer(query, found, root)
 
 
-@operations.get("/v1/spaces/{id}/artifacts", id="spaces-artifacts", summary="List artifacts of a space", errors=(404,))
+@endpoints.get("/v1/spaces/{id}/artifacts", id="spaces-artifacts", summary="List artifacts of a space", errors=(404,))
 async def of_space(call: Call, query: SpaceArtifactQuery) -> ArtifactList:
     """Newest first, of all runs. `downloadUrl` takes the same API key as any request."""
     space_id = call.path_id("id", "space")

@@ -9,14 +9,14 @@ from pydantic import AnyUrl, Field, field_validator
 
 from gateway.contracts.spaces.runtimes import path_ids
 from gateway.core.errors import Forbidden
-from gateway.http.endpoints import Call, Operations
+from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Body, Metadata, Time, optional
 from gateway.http.public_url import websocket_root
 from gateway.settings import variable
 from gateway.store.leases import Lease as Record
 from gateway.store.leases import Usage as UsageRecord
 
-operations = Operations("Connections")
+endpoints = Endpoints("Connections")
 
 _POLICIES = ("standard", "unrestricted")
 
@@ -144,7 +144,7 @@ class ConnectionList(Answer):
 _ROOT = "/v1/spaces/{id}/runtimes/{runtimeId}/connections"
 
 
-@operations.post(
+@endpoints.post(
     _ROOT, id="runtimes-connections-create", summary="Create a protocol connection lease", errors=(403, 404, 409)
 )
 async def create(call: Call, body: CreateConnection) -> CreatedConnection:
@@ -180,14 +180,14 @@ def _check_policy(call: Call, body: CreateConnection) -> None:
         )
 
 
-@operations.get(_ROOT, id="runtimes-connections-list", summary="List connection leases", errors=(404,))
+@endpoints.get(_ROOT, id="runtimes-connections-list", summary="List connection leases", errors=(404,))
 async def listed(call: Call) -> ConnectionList:
     """Newest first, without URLs."""
     records = await call.services.leases.listed(call.scope, *path_ids(call))
     return ConnectionList(connections=[ConnectionRow.of(record) for record in records])
 
 
-@operations.get(
+@endpoints.get(
     _ROOT + "/{connectionId}", id="runtimes-connections-get", summary="Get a connection lease", errors=(404,)
 )
 async def get(call: Call) -> ConnectionDetails:
@@ -197,7 +197,7 @@ async def get(call: Call) -> ConnectionDetails:
     return ConnectionDetails(**_common(record), status=record.status, usage=Usage.of(await leases.usage(record)))
 
 
-@operations.delete(
+@endpoints.delete(
     _ROOT + "/{connectionId}", id="runtimes-connections-delete", summary="Revoke a connection lease", errors=(404,)
 )
 async def revoke(call: Call) -> ConnectionRow:

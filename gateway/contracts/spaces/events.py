@@ -11,13 +11,13 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from starlette.responses import Response
 
 from gateway.domain.events.service import RUN_TYPES, TYPES
-from gateway.http.endpoints import Call, Operations
+from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import STORABLE, Answer, Body, Query, Time, optional
 from gateway.http.sse import Followed, number_of, resumed_at, run_stream, still_allowed
 from gateway.store.events import Event as Record
 from gateway.store.events import Wanted
 
-operations = Operations("Runs")
+endpoints = Endpoints("Runs")
 
 Category = Literal["runtime", "connection", "browser", "network", "artifact", "tool"]
 PageId = Annotated[str, Field(min_length=1, max_length=128), STORABLE]
@@ -111,7 +111,7 @@ class AwaitedEvent(Answer):
     timed_out: bool
 
 
-@operations.get("/v1/runs/{id}/events", id="runs-events", summary="List events of a run", errors=(404,))
+@endpoints.get("/v1/runs/{id}/events", id="runs-events", summary="List events of a run", errors=(404,))
 async def listed(call: Call, query: EventQuery) -> EventList:
     """In the order in which they were written, or the newest first."""
     run_id = await read_run(call, "events")
@@ -127,9 +127,7 @@ async def listed(call: Call, query: EventQuery) -> EventList:
     return EventList(events=[RunEvent.of(run_id, record) for record in page], next_cursor=cursor)
 
 
-@operations.post(
-    "/v1/runs/{id}/events/wait", id="runs-events-wait", summary="Wait for an event of a run", errors=(404,)
-)
+@endpoints.post("/v1/runs/{id}/events/wait", id="runs-events-wait", summary="Wait for an event of a run", errors=(404,))
 async def wait(call: Call, body: WaitForEvent) -> AwaitedEvent:
     """The next event that fits, as soon as there is one, or none after `timeoutMs`."""
     run_id = await read_run(call, "events")
@@ -143,7 +141,7 @@ async def wait(call: Call, body: WaitForEvent) -> AwaitedEvent:
     return AwaitedEvent(event=event, cursor=str(number), timed_out=event is None)
 
 
-@operations.get(
+@endpoints.get(
     "/v1/runs/{id}/events/stream",
     id="runs-events-stream",
     summary="Follow the events of a run",

@@ -8,11 +8,11 @@ from pydantic import AnyUrl, Field
 
 from gateway.crypto.viewer_tokens import Kind
 from gateway.domain.viewers import DEFAULT_SECONDS, MOST_SECONDS, Minted
-from gateway.http.endpoints import Call, Operations
+from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Body, Time, optional
 from gateway.http.public_url import public_root
 
-operations = Operations("Runs")
+endpoints = Endpoints("Runs")
 
 Seconds = Annotated[int, Field(ge=1, le=MOST_SECONDS)]
 
@@ -46,7 +46,7 @@ class LiveViewer(ViewerLease):
     """`iframeUrl` alone is the credential; whoever has it sees the run until `expiresAt`, or until it ends."""
 
 
-@operations.post("/v1/runs/{id}/live", id="runs-live", summary="Create a live viewer", errors=(404, 409))
+@endpoints.post("/v1/runs/{id}/live", id="runs-live", summary="Create a live viewer", errors=(404, 409))
 async def live(call: Call, body: CreateLiveViewer) -> LiveViewer:
     """Mint a page that shows a live run, for anyone to embed."""
     # First, so that a host that is not trusted is told before anything is minted.

@@ -9,12 +9,12 @@ from pydantic import Field
 from gateway.contracts.spaces.live import Seconds, ViewerLease
 from gateway.crypto.viewer_tokens import Kind
 from gateway.domain.viewers import DEFAULT_SECONDS
-from gateway.http.endpoints import Call, Operations
+from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Body, optional
 from gateway.http.public_url import public_root
 from gateway.store.recordings import Recording
 
-operations = Operations("Runs")
+endpoints = Endpoints("Runs")
 
 Status = Literal["not_available", "preparing", "processing", "ready", "failed"]
 
@@ -33,7 +33,7 @@ class RecordingViewer(ViewerLease):
     duration_ms: Annotated[int, Field(ge=0)] = optional()
 
 
-@operations.post("/v1/runs/{id}/recording", id="runs-recording", summary="Create a recording viewer", errors=(404, 409))
+@endpoints.post("/v1/runs/{id}/recording", id="runs-recording", summary="Create a recording viewer", errors=(404, 409))
 async def create(call: Call, body: CreateRecordingViewer) -> RecordingViewer:
     """The address of a page that plays the recording of a run, while it is made and afterwards."""
     run_id = call.path_id("id", "run")

@@ -9,11 +9,11 @@ from pydantic import Field
 
 from gateway.contracts.spaces.events import read_run
 from gateway.http.cursors import moment_cursor, read_moment_cursor
-from gateway.http.endpoints import Call, Operations
+from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Time, optional
 from gateway.store.run_commands import Command as Record
 
-operations = Operations("Runs")
+endpoints = Endpoints("Runs")
 
 Status = Literal["succeeded", "failed"]
 ExecutionMode = Literal["inline", "durable"]
@@ -72,7 +72,7 @@ class CommandList(Answer):
     next_cursor: str | None
 
 
-@operations.get("/v1/runs/{id}/commands", id="commands-list", summary="List commands of a run", errors=(404,))
+@endpoints.get("/v1/runs/{id}/commands", id="commands-list", summary="List commands of a run", errors=(404,))
 async def listed(call: Call, query: CommandQuery) -> CommandList:
     """What was asked by the API. What a client commanded over a connection is among events, `connection.command.*`."""
     run_id = await read_run(call, "commands")

@@ -8,11 +8,11 @@ from uuid import UUID
 from pydantic import Field
 
 from gateway.http.cursors import moment_cursor, read_moment_cursor
-from gateway.http.endpoints import Call, Operations
+from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Time, optional
 from gateway.store.runtimes import Run as Record
 
-operations = Operations("Runs")
+endpoints = Endpoints("Runs")
 
 Status = Literal["active", "stopped", "failed"]
 
@@ -81,13 +81,13 @@ class RunList(Answer):
     next_cursor: str | None
 
 
-@operations.get("/v1/runs", id="runs-list", summary="List runs")
+@endpoints.get("/v1/runs", id="runs-list", summary="List runs")
 async def listed(call: Call, query: RunQuery) -> RunList:
     """All runs that the key can see, newest first."""
     return await run_page(call, query)
 
 
-@operations.get("/v1/runs/{id}", id="runs-get", summary="Get a run", errors=(404,))
+@endpoints.get("/v1/runs/{id}", id="runs-get", summary="Get a run", errors=(404,))
 async def get(call: Call) -> Run:
     return Run.of(await call.services.runtimes.run(call.scope, call.path_id("id", "run")))
 

@@ -15,13 +15,13 @@ from gateway.core.errors import host_unavailable
 from gateway.core.ids import parse_id
 from gateway.domain.files.names import LONGEST_PATH
 from gateway.domain.runtimes.files import Staged, WantedArtifact
-from gateway.http.endpoints import Call, Operations
+from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forwarding import pass_on, was_passed_on
 from gateway.http.models import STORABLE, Answer, Body, Time, optional
 from gateway.http.peers import NotAnswered
 from gateway.http.public_url import public_root
 
-operations = Operations("Runtime files")
+endpoints = Endpoints("Runtime files")
 
 RuntimePath = Annotated[str, Field(min_length=1, max_length=LONGEST_PATH), STORABLE]
 Kind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,59}$")]
@@ -94,7 +94,7 @@ class CollectedFile(StorageFile):
 _ROOT = "/v1/spaces/{id}/runtimes/{runtimeId}/files"
 
 
-@operations.post(
+@endpoints.post(
     _ROOT + "/stage", id="runtimes-files-stage", summary="Copy a file into a runtime", errors=(404, 408, 409)
 )
 async def stage(call: Call, body: StageFile) -> StagedFile | Response:
@@ -114,7 +114,7 @@ async def stage(call: Call, body: StageFile) -> StagedFile | Response:
     return StagedFile.of(staged)
 
 
-@operations.post(
+@endpoints.post(
     _ROOT + "/collect", id="runtimes-files-collect", summary="Copy a file out of a runtime", errors=(404, 408, 409)
 )
 async def collect(call: Call, body: CollectFile) -> CollectedFile | Response:

@@ -19,7 +19,7 @@ from gateway.core.ids import new_id
 from gateway.domain.events.service import Level
 from gateway.domain.runtimes.service import RuntimeRequest
 from gateway.egress.traffic_rules import Traffic
-from gateway.http.endpoints import Call, Operations
+from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forwarding import pass_on, was_passed_on
 from gateway.http.models import Answer, Body, Metadata, Name, Time, optional
 from gateway.http.peers import NotAnswered
@@ -31,7 +31,7 @@ _log = structlog.get_logger("gateway.api")
 # As long as a stop may take on the gateway that has the browser.
 _HOST_SECONDS = 15.0
 
-operations = Operations("Runtimes")
+endpoints = Endpoints("Runtimes")
 
 
 @cache
@@ -217,7 +217,7 @@ class RuntimeList(Answer):
     runtimes: list[Runtime]
 
 
-@operations.post(
+@endpoints.post(
     "/v1/spaces/{id}/runtimes", id="runtimes-create", summary="Create and launch a runtime", errors=(404, 409, 503)
 )
 async def create(call: Call, body: CreateRuntime) -> Runtime:
@@ -249,13 +249,13 @@ async def create(call: Call, body: CreateRuntime) -> Runtime:
     return Runtime.of(await call.services.runtimes.create(call.scope, call.path_id("id", "space"), request))
 
 
-@operations.get("/v1/spaces/{id}/runtimes", id="runtimes-list", summary="List runtimes of a space", errors=(404,))
+@endpoints.get("/v1/spaces/{id}/runtimes", id="runtimes-list", summary="List runtimes of a space", errors=(404,))
 async def listed(call: Call) -> RuntimeList:
     records = await call.services.runtimes.listed(call.scope, call.path_id("id", "space"))
     return RuntimeList(runtimes=[Runtime.of(record) for record in records])
 
 
-@operations.get("/v1/spaces/{id}/runtimes/{runtimeId}", id="runtimes-get", summary="Get a runtime", errors=(404,))
+@endpoints.get("/v1/spaces/{id}/runtimes/{runtimeId}", id="runtimes-get", summary="Get a runtime", errors=(404,))
 async def get(call: Call) -> Runtime:
     space_id, runtime_id = path_ids(call)
     record = await call.services.runtimes.get(call.scope, space_id, runtime_id)
@@ -263,7 +263,7 @@ async def get(call: Call) -> Runtime:
     return Runtime.of(record)
 
 
-@operations.post(
+@endpoints.post(
     "/v1/spaces/{id}/runtimes/{runtimeId}/stop", id="runtimes-stop", summary="Stop a runtime", errors=(404, 503)
 )
 async def stop(call: Call) -> Runtime | Response:
@@ -281,7 +281,7 @@ async def stop(call: Call) -> Runtime | Response:
     return Runtime.of(await runtimes.stop(call.scope, space_id, runtime_id))
 
 
-@operations.get(
+@endpoints.get(
     "/v1/spaces/{id}/runtimes/{runtimeId}/runs", id="runtimes-runs", summary="List runs of a runtime", errors=(404,)
 )
 async def runs(call: Call, query: RunQuery) -> RunList:

@@ -9,11 +9,11 @@ from pydantic import Field
 
 from gateway.contracts.spaces.deleted import Deleted
 from gateway.domain.runtimes.service import SPACE_DELETED
-from gateway.http.endpoints import Call, Operations
+from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import STORABLE, Answer, Body, Metadata, Name, Text, Time, optional
 from gateway.store.spaces import Space as Record
 
-operations = Operations("Spaces")
+endpoints = Endpoints("Spaces")
 
 Reference = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
 References = Annotated[list[Reference], Field(max_length=1000)]
@@ -99,7 +99,7 @@ class SpaceList(Answer):
     spaces: list[Space]
 
 
-@operations.post("/v1/spaces", id="spaces-create", summary="Create a space", errors=(404, 409))
+@endpoints.post("/v1/spaces", id="spaces-create", summary="Create a space", errors=(404, 409))
 async def create(call: Call, body: CreateSpace) -> Space:
     """A space is the boundary that runtimes live in. Nothing is required; a name is made when there is none."""
     owner = await call.owner(body.subaccount_id)
@@ -110,18 +110,18 @@ async def create(call: Call, body: CreateSpace) -> Space:
     return Space.of(await call.services.spaces.create(owner, call.scope, values))
 
 
-@operations.get("/v1/spaces", id="spaces-list", summary="List spaces")
+@endpoints.get("/v1/spaces", id="spaces-list", summary="List spaces")
 async def listed(call: Call) -> SpaceList:
     """All spaces that the key can see."""
     return SpaceList(spaces=[Space.of(record) for record in await call.services.spaces.listed(call.scope)])
 
 
-@operations.get("/v1/spaces/{id}", id="spaces-get", summary="Get a space", errors=(404,))
+@endpoints.get("/v1/spaces/{id}", id="spaces-get", summary="Get a space", errors=(404,))
 async def get(call: Call) -> Space:
     return Space.of(await call.services.spaces.get(call.scope, call.path_id("id", "space")))
 
 
-@operations.patch("/v1/spaces/{id}", id="spaces-update", summary="Update a space", errors=(404,))
+@endpoints.patch("/v1/spaces/{id}", id="spaces-update", summary="Update a space", errors=(404,))
 async def update(call: Call, body: UpdateSpace) -> Space:
     """Change the name or the mounts. Each kind of mount that is given replaces what was; null clears it."""
     changes: dict[str, Any] = {}
@@ -132,7 +132,7 @@ async def update(call: Call, body: UpdateSpace) -> Space:
     return Space.of(await call.services.spaces.change(call.scope, call.path_id("id", "space"), changes))
 
 
-@operations.delete("/v1/spaces/{id}", id="spaces-delete", summary="Delete a space", errors=(404, 503))
+@endpoints.delete("/v1/spaces/{id}", id="spaces-delete", summary="Delete a space", errors=(404, 503))
 async def delete(call: Call) -> Deleted:
     """Stop the space's runtimes, then delete it with its runs and connections."""
     space_id = call.path_id("id", "space")

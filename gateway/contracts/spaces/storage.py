@@ -23,13 +23,13 @@ from gateway.domain.files.names import (
 from gateway.domain.files.service import NewFile
 from gateway.http import content
 from gateway.http.cursors import cursor, read_cursor
-from gateway.http.endpoints import Call, Operations
+from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forms import Binary, Form
 from gateway.http.models import Answer, Body, Metadata, Query, Text, UntypedTime, optional
 from gateway.store import files
 from gateway.store.files import File as Record
 
-operations = Operations("Storage")
+endpoints = Endpoints("Storage")
 
 _ROOT = "/v1/spaces/{id}/storage/files"
 
@@ -106,7 +106,7 @@ class FileList(Answer):
     next_cursor: str | None
 
 
-@operations.post(_ROOT, id="storage-files-upload", summary="Upload a file", errors=(404, 408, 409))
+@endpoints.post(_ROOT, id="storage-files-upload", summary="Upload a file", errors=(404, 408, 409))
 async def upload(call: Call, form: Form[UploadFile]) -> StorageFile:
     """Keep a file of any size up to the gateway's limit, as it comes. The file's media type is that of its part, or
     goes with its name."""
@@ -116,7 +116,7 @@ async def upload(call: Call, form: Form[UploadFile]) -> StorageFile:
     return StorageFile.of(record)
 
 
-@operations.get(_ROOT, id="storage-files-list", summary="List files", errors=(404,))
+@endpoints.get(_ROOT, id="storage-files-list", summary="List files", errors=(404,))
 async def listed(call: Call, query: FileQuery) -> FileList:
     """In the order of their paths; `prefix` picks those whose path begins with it."""
     after = read_cursor(query.cursor) if query.cursor is not None else None
@@ -128,12 +128,12 @@ async def listed(call: Call, query: FileQuery) -> FileList:
     return FileList(files=[StorageFile.of(record) for record in page], next_cursor=next_cursor)
 
 
-@operations.get(_ROOT + "/{fileId}", id="storage-files-get", summary="Get a file", errors=(404,))
+@endpoints.get(_ROOT + "/{fileId}", id="storage-files-get", summary="Get a file", errors=(404,))
 async def get(call: Call) -> StorageFile:
     return StorageFile.of(await call.services.files.get(call.scope, *_path_ids(call)))
 
 
-@operations.get(_ROOT + "/{fileId}/content", id="storage-files-content", summary="Get a file's bytes", errors=(404,))
+@endpoints.get(_ROOT + "/{fileId}/content", id="storage-files-content", summary="Get a file's bytes", errors=(404,))
 async def bytes_of(call: Call) -> Response:
     """All bytes, or the one range that `Range` asks for."""
     record = await call.services.files.download(call.scope, *_path_ids(call))
@@ -141,7 +141,7 @@ async def bytes_of(call: Call) -> Response:
     return await content.answer(call.request, told, lambda start, end: call.services.files.content(record, start, end))
 
 
-@operations.delete(_ROOT + "/{fileId}", id="storage-files-delete", summary="Delete a file", errors=(404,))
+@endpoints.delete(_ROOT + "/{fileId}", id="storage-files-delete", summary="Delete a file", errors=(404,))
 async def delete(call: Call) -> Deleted:
     """Also deletes the artifacts that the file is."""
     space_id, file_id = _path_ids(call)

@@ -12,12 +12,12 @@ from pydantic import AwareDatetime, BeforeValidator, Field
 from gateway.core.errors import Forbidden
 from gateway.core.ids import not_found
 from gateway.core.scope import Scope
-from gateway.http.endpoints import Call, Operations
+from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import STORABLE, Answer, Body, Metadata, Time, optional
 from gateway.store.accounts import ApiKey as KeyRecord
 from gateway.store.accounts import Subaccount as Record
 
-operations = Operations("Accounts")
+endpoints = Endpoints("Accounts")
 
 ShortName = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
 Limit = Annotated[int, Field(ge=0, le=2**53 - 1)]
@@ -142,7 +142,7 @@ class WhoAmI(Answer):
     key_id: UUID
 
 
-@operations.post("/v1/subaccounts", id="subaccounts-create", summary="Create a subaccount", errors=(403, 409))
+@endpoints.post("/v1/subaccounts", id="subaccounts-create", summary="Create a subaccount", errors=(403, 409))
 async def create(call: Call, body: CreateSubaccount) -> Subaccount:
     """A tenant of the organization, with keys, spaces and limits of its own."""
     _organization_only(call)
@@ -156,21 +156,19 @@ async def create(call: Call, body: CreateSubaccount) -> Subaccount:
     return Subaccount.of(record)
 
 
-@operations.get("/v1/subaccounts", id="subaccounts-list", summary="List subaccounts")
+@endpoints.get("/v1/subaccounts", id="subaccounts-list", summary="List subaccounts")
 async def listed(call: Call) -> SubaccountList:
     """The organization's subaccounts; a subaccount's key sees its own alone."""
     records = await call.services.access.subaccounts(call.scope)
     return SubaccountList(subaccounts=[Subaccount.of(record) for record in records])
 
 
-@operations.get("/v1/subaccounts/{id}", id="subaccounts-get", summary="Get a subaccount", errors=(404,))
+@endpoints.get("/v1/subaccounts/{id}", id="subaccounts-get", summary="Get a subaccount", errors=(404,))
 async def get(call: Call) -> Subaccount:
     return Subaccount.of(await call.services.access.subaccount(call.scope, call.path_id("id", "subaccount")))
 
 
-@operations.patch(
-    "/v1/subaccounts/{id}", id="subaccounts-update", summary="Update a subaccount", errors=(403, 404, 409)
-)
+@endpoints.patch("/v1/subaccounts/{id}", id="subaccounts-update", summary="Update a subaccount", errors=(403, 404, 409))
 async def update(call: Call, body: UpdateSubaccount) -> Subaccount:
     """Change what is given; `limits` is replaced as a whole."""
     _organization_only(call)
@@ -181,7 +179,7 @@ async def update(call: Call, body: UpdateSubaccount) -> Subaccount:
     return Subaccount.of(record)
 
 
-@operations.post(
+@endpoints.post(
     "/v1/subaccounts/{id}/archive", id="subaccounts-archive", summary="Archive a subaccount", errors=(403, 404)
 )
 async def archive(call: Call) -> Subaccount:
@@ -190,7 +188,7 @@ async def archive(call: Call) -> Subaccount:
     return Subaccount.of(await call.services.access.archive_subaccount(call.scope, call.path_id("id", "subaccount")))
 
 
-@operations.post(
+@endpoints.post(
     "/v1/subaccounts/{id}/keys", id="keys-create", summary="Create an API key of a subaccount", errors=(403, 404, 409)
 )
 async def create_key(call: Call, body: CreateKey) -> CreatedKey:
@@ -201,15 +199,13 @@ async def create_key(call: Call, body: CreateKey) -> CreatedKey:
     return CreatedKey(api_key=ApiKey.of(key), secret=secret)
 
 
-@operations.get("/v1/subaccounts/{id}/keys", id="keys-list", summary="List API keys of a subaccount", errors=(404,))
+@endpoints.get("/v1/subaccounts/{id}/keys", id="keys-list", summary="List API keys of a subaccount", errors=(404,))
 async def list_keys(call: Call) -> KeyList:
     scope = await _keys_scope(call)
     return KeyList(keys=[ApiKey.of(key) for key in await call.services.access.keys(scope)])
 
 
-@operations.delete(
-    "/v1/subaccounts/{id}/keys/{keyId}", id="keys-revoke", summary="Revoke an API key", errors=(403, 404)
-)
+@endpoints.delete("/v1/subaccounts/{id}/keys/{keyId}", id="keys-revoke", summary="Revoke an API key", errors=(403, 404))
 async def revoke_key(call: Call) -> ApiKey:
     """Refuse the key from now on; as often as one likes."""
     _organization_only(call)
@@ -217,7 +213,7 @@ async def revoke_key(call: Call) -> ApiKey:
     return ApiKey.of(await call.services.access.revoke_key(scope, call.path_id("keyId", "api_key")))
 
 
-@operations.get("/v1/auth/whoami", id="auth-whoami", summary="Tell whose key this is")
+@endpoints.get("/v1/auth/whoami", id="auth-whoami", summary="Tell whose key this is")
 async def whoami(call: Call) -> WhoAmI:
     return WhoAmI(
         organization_id=call.scope.organization_id,

@@ -9,12 +9,12 @@ from pydantic import Field
 from starlette.responses import Response
 
 from gateway.domain.audit import Action
-from gateway.http.endpoints import Call, Operations
+from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Time, optional
 from gateway.http.sse import EventStream, Followed, resumed_at, still_allowed
 from gateway.store.events import Event, Wanted
 
-operations = Operations("Updates")
+endpoints = Endpoints("Updates")
 
 
 class UpdateQuery(Query):
@@ -50,4 +50,4 @@ async def stream(call: Call, query: UpdateQuery) -> Update | Response:
 
 
 for _path, _id in (("/v1/updates/stream", "updates-stream"), ("/v1/updates", "updates-short-stream")):
-    operations.get(_path, id=_id, summary="Follow the updates of an organization", streams=True)(stream)
+    endpoints.get(_path, id=_id, summary="Follow the updates of an organization", streams=True)(stream)
