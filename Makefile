@@ -31,6 +31,7 @@ lint: .venv/installed-dev
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
 
 format: .venv/installed-dev
 	@$(BIN)/ruff check --quiet --fix

@@ -28,9 +28,9 @@ from sqlalchemy import text
 
 from bench.figures import percentile, table, verdict
 from gateway.app import Gateway, build
+from gateway.core.observation import Level
 from gateway.crypto.keyring import create_key_file
 from gateway.domain.accounts.first_start import write_first_key
-from gateway.domain.events.service import Level
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.settings import Settings
 from gateway.store import schema

@@ -31,6 +31,7 @@ from gateway.contracts.spaces import events as run_events
 from gateway.contracts.spaces import live as run_viewers
 from gateway.contracts.spaces import recordings as run_recordings
 from gateway.contracts.workspaces import updates
+from gateway.core.closes import ViewerClose
 from gateway.crypto.tokens import TokenIssuer
 from gateway.crypto.viewer_tokens import ViewerTokens
 from gateway.domain.accounts.access import Access
@@ -43,7 +44,7 @@ from gateway.domain.events.service import Events
 from gateway.domain.events.streams import EventStreams
 from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.files.service import Files
-from gateway.domain.leases.attachments import Attachments, ViewerClose
+from gateway.domain.leases.attachments import Attachments
 from gateway.domain.leases.service import Leases
 from gateway.domain.recordings import Recordings
 from gateway.domain.runtimes.files import RuntimeFiles

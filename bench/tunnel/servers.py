@@ -24,7 +24,8 @@ from websockets.exceptions import ConnectionClosed
 
 from bench.tunnel.processes import attend
 from gateway import server
-from gateway.domain.leases.attachments import Attachment, Attachments, Close, Ended
+from gateway.core.closes import Close, Ended
+from gateway.domain.leases.attachments import Attachment, Attachments
 from gateway.settings import Settings
 from gateway.tunnel import relay
 from gateway.tunnel.browser_socket import open_upstream

@@ -21,8 +21,8 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 from websockets.asyncio.client import ClientConnection
 
+from gateway.core.closes import Close, Ended
 from gateway.core.errors import GatewayError, UpgradeRequired
-from gateway.domain.leases.attachments import Close, Ended
 from gateway.domain.leases.service import Grant, Leases
 from gateway.http.errors import error_response
 from gateway.http.forwarding import HOP, was_passed_on, with_id

@@ -25,9 +25,10 @@ import structlog
 
 from gateway.core.errors import GatewayError, NotFound, Unavailable
 from gateway.core.ids import not_found
+from gateway.core.observation import Level
 from gateway.core.scope import Scope
 from gateway.core.threads import in_thread
-from gateway.domain.events.service import Events, Level, RunRecord, about_run
+from gateway.domain.events.service import Events, RunRecord, about_run
 from gateway.domain.files.artifacts import note_created
 from gateway.domain.files.service import Files, NewArtifact, NewFile
 from gateway.domain.runtimes.files import bytes_of

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+from gateway.core.closes import ViewerClose
 from gateway.core.errors import Conflict, Gone, LimitReached, Unauthorized, host_unavailable
 from gateway.core.ids import new_id, not_found
 from gateway.core.scope import Scope
@@ -21,7 +22,6 @@ from gateway.crypto.viewer_tokens import Kind, Viewer, ViewerTokens
 from gateway.domain import audit
 from gateway.domain.audit import Action, Audit, Origin
 from gateway.domain.events.run_commands import Commands
-from gateway.domain.leases.attachments import ViewerClose
 from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
 from gateway.settings import Settings
 from gateway.store import runtimes

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.domain.runtimes.observation import Clients
+from gateway.core.observation import Clients
 from gateway.observer.devtools import DevTools
 
 

@@ -105,7 +105,7 @@ class DownloadsOfRun:
 
     def _save(self, context: str | None) -> asyncio.Future[dict[str, Any]]:
         """Have the downloads of a context saved, as a client wants it or else as we do, and told to us."""
-        wanted = self._observed.download_wishes.get(context or "") or {
+        wanted = self._observed.download_behaviors.get(context or "") or {
             "behavior": "allowAndName",
             "downloadPath": self._observed.browser.files_dir,
         }

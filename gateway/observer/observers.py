@@ -10,7 +10,7 @@ from uuid import UUID
 
 import structlog
 
-from gateway.domain.runtimes.observation import Observed
+from gateway.core.observation import Observed
 from gateway.observer.devtools import DevTools, DevToolsError
 
 _log = structlog.get_logger("gateway.observer")

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from gateway.domain.events.service import Level
+from gateway.core.observation import Level
 from gateway.observer import dialogs
 from gateway.observer.masking import Masking
 from gateway.observer.observers import Observation, Watching

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.domain.runtimes.observation import Observed
+from gateway.core.observation import Observed
 from gateway.observer.masking import Masking
 from gateway.observer.observers import Observation, Watching
 

@@ -12,7 +12,7 @@ from prometheus_client import (
     ProcessCollector,
 )
 
-from gateway.domain.leases.attachments import Close, ViewerClose
+from gateway.core.closes import Close, ViewerClose
 from gateway.launchers.failures import Failure
 
 registry = CollectorRegistry()

@@ -12,8 +12,7 @@ from uuid import UUID
 
 import orjson
 
-from gateway.domain.events.service import Level
-from gateway.domain.runtimes.observation import Observed
+from gateway.core.observation import Level, Observed
 from gateway.tunnel.known_commands import KNOWN
 
 # Commands that do something to a page, to what it keeps, or to the browser, or that take secrets out of it. Libraries
@@ -94,12 +93,12 @@ _OF_INTEREST = {
 class SocketRecord:
     """Of one socket of a client; `page_id` when it is a page's own."""
 
-    __slots__ = ("_clients", "_connection_id", "_dialogs", "_download_wishes", "_of_interest", "_pages", "_record")
+    __slots__ = ("_clients", "_connection_id", "_dialogs", "_download_behaviors", "_of_interest", "_pages", "_record")
 
     def __init__(self, observed: Observed, connection_id: UUID, page_id: str | None) -> None:
         self._record = observed.bounded
         self._clients = observed.clients
-        self._download_wishes = observed.download_wishes
+        self._download_behaviors = observed.download_behaviors
         self._connection_id = connection_id
         # Session -> its page, none where it is the browser's.
         self._pages: dict[str, str | None] = {"": page_id}
@@ -143,7 +142,7 @@ class SocketRecord:
                 if of_interest is not None:
                     return
             elif method == _DOWNLOADS:
-                self._download_wishes.heard(message.get("params", {}))
+                self._download_behaviors.keep(message.get("params", {}))
             elif method in _OF_WORK:
                 self._works(method, session, message)
         self._note(method, session, refused)

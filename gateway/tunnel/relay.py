@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from gateway.domain.leases.attachments import Attachment, Close, Ended
+from gateway.core.closes import Close, CloseSignal, Ended
 from gateway.tunnel.browser_socket import Refused, host_unreachable, no_such_target, unreachable
 from gateway.tunnel.cdp_messages import Action, InvalidText, Policy, not_a_text, review
 from gateway.tunnel.command_record import SocketRecord
@@ -58,7 +58,7 @@ async def open_upstream(url: str, *, headers: dict[str, str] | None, largest: in
 async def relay(
     client: WebSocket,
     upstream: ClientConnection,
-    attachment: Attachment,
+    attachment: CloseSignal,
     *,
     policy: Policy | None,
     record: SocketRecord | None,

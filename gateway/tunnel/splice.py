@@ -15,7 +15,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gateway.domain.leases.attachments import Attachment, Close, Ended
+from gateway.core.closes import Close, CloseSignal, Ended
 from gateway.tunnel.browser_socket import Upstream, untaken
 from gateway.tunnel.cdp_messages import Action, InvalidText, Policy, not_a_text, review
 from gateway.tunnel.command_record import SocketRecord
@@ -108,7 +108,7 @@ class Tunnel(asyncio.Protocol):
 
     def __init__(
         self,
-        attachment: Attachment,
+        attachment: CloseSignal,
         upstream: Upstream,
         leave: Callable[[Ended], None],
         *,

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from gateway.domain.leases.attachments import ViewerClose
+from gateway.core.closes import ViewerClose
 from gateway.domain.viewers import Seat
 from gateway.http.models import Body, iso
 from gateway.observer import remote_control

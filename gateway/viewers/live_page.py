@@ -26,9 +26,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from gateway.contracts.spaces.activity import ActivityStreamQuery, activity_stream
+from gateway.core.closes import ViewerClose
 from gateway.core.errors import Forbidden, GatewayError, Gone, LimitReached, NotFound, Unauthorized, host_unavailable
 from gateway.crypto.viewer_tokens import Kind, Viewer
-from gateway.domain.leases.attachments import ViewerClose
 from gateway.domain.viewers import Seat
 from gateway.http.errors import error_response
 from gateway.http.forwarding import HOP, was_passed_on

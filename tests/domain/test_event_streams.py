@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.app import Gateway, build
-from gateway.domain.events.service import Level
+from gateway.core.observation import Level
 from gateway.domain.secrets import KeySource
 from gateway.http import sse as event_stream
 from gateway.launchers.base import Ending

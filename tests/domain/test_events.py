@@ -16,8 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.app import Gateway
 from gateway.core.errors import Unavailable
 from gateway.core.ids import new_id
+from gateway.core.observation import Level
 from gateway.domain.events import service as domain_events
-from gateway.domain.events.service import Events, Level
+from gateway.domain.events.service import Events
 from gateway.store import events as store
 from gateway.store.database import Database
 from gateway.store.events import ALL, Event, Wanted

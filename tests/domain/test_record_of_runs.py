@@ -14,8 +14,9 @@ from sqlalchemy import text
 from gateway.app import Gateway, build
 from gateway.core.errors import Unavailable
 from gateway.core.ids import new_id
+from gateway.core.observation import Level
 from gateway.domain.events.activity import TYPES_IN_ACTIVITY, message
-from gateway.domain.events.service import TYPES, Events, Level
+from gateway.domain.events.service import TYPES, Events
 from gateway.domain.runtimes import service as endings
 from gateway.domain.secrets import KeySource
 from gateway.launchers.base import Ending

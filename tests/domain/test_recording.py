@@ -26,7 +26,7 @@ from sqlalchemy import text
 
 from gateway.app import Gateway, build
 from gateway.core.errors import Unavailable
-from gateway.domain.events.service import Level
+from gateway.core.observation import Level
 from gateway.domain.recordings import Recordings
 from gateway.domain.secrets import KeySource
 from gateway.launchers.local import browsers

@@ -22,10 +22,10 @@ from websockets.exceptions import InvalidStatus
 from websockets.typing import Origin
 
 from gateway.app import Gateway
+from gateway.core.closes import ViewerClose
 from gateway.crypto.keyring import create_key_file
 from gateway.crypto.viewer_tokens import Kind, Viewer
 from gateway.domain.accounts.first_start import write_first_key
-from gateway.domain.leases.attachments import ViewerClose
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.launchers.local import browsers
 from gateway.settings import Settings

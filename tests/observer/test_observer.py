@@ -13,11 +13,10 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Dialog, Page, async_playwright
 
+from gateway.core.observation import BoundedRecord, Level, Observed
 from gateway.core.scope import Scope
 from gateway.core.usage import Usage
-from gateway.domain.events.bounded_record import BoundedRecord
-from gateway.domain.events.service import Events, Level, RunRecord
-from gateway.domain.runtimes.observation import Observed
+from gateway.domain.events.service import Events, RunRecord
 from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
 from gateway.observer.masking import Masking

@@ -19,11 +19,12 @@ import pytest_asyncio
 from sqlalchemy import text
 
 from gateway.app import Gateway, build
+from gateway.core.closes import Close, Ended
 from gateway.core.errors import GatewayError
 from gateway.core.scope import Scope
 from gateway.domain.accounts.first_start import write_first_key
 from gateway.domain.leases import service as domain_leases
-from gateway.domain.leases.attachments import Attachments, Close, Ended
+from gateway.domain.leases.attachments import Attachments
 from gateway.domain.leases.service import Grant, Leases
 from gateway.domain.runtimes import supervisor as domain_supervisor
 from gateway.domain.runtimes.service import GATEWAY_STOPPED, SILENT_SECONDS

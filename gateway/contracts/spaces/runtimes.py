@@ -16,7 +16,7 @@ from gateway.contracts.spaces.network import NetworkTraffic, Proxy
 from gateway.contracts.spaces.runs import RunList, RunQuery, run_page
 from gateway.core.errors import RequestInvalid
 from gateway.core.ids import new_id
-from gateway.domain.events.service import Level
+from gateway.core.observation import Level
 from gateway.domain.runtimes.service import RuntimeRequest
 from gateway.egress.traffic_rules import Traffic
 from gateway.http.endpoints import Call, Endpoints

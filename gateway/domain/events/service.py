@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import IntEnum
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +24,7 @@ from sqlalchemy.exc import DBAPIError
 
 from gateway.core.errors import Unavailable
 from gateway.core.ids import new_id
+from gateway.core.observation import Level
 from gateway.core.scope import Scope
 from gateway.domain.batches import write_on
 from gateway.store import events as store
@@ -42,20 +42,6 @@ _STOP_SECONDS = 5.0
 _DATA_BYTES = 65_536
 _PAGE_ID_LENGTH = 128
 _DEEPEST = 64
-
-
-class Level(IntEnum):
-    """How much of a run is recorded; each level has all of those before it."""
-
-    OFF = 0
-    LIFECYCLE = 1
-    STANDARD = 2
-    FULL = 3
-
-    @classmethod
-    def named(cls, name: str) -> Level:
-        """As settings and a runtime's config write it."""
-        return cls[name.upper()]
 
 
 @dataclass(frozen=True, slots=True)

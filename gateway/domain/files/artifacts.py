@@ -8,11 +8,10 @@ from typing import Any
 from uuid import UUID
 
 from gateway.core.ids import not_found
+from gateway.core.observation import Observed, Record
 from gateway.core.scope import Scope
 from gateway.domain.audit import Action, Audit
-from gateway.domain.events.service import RunRecord
 from gateway.domain.files.service import Files, NewArtifact, NewFile
-from gateway.domain.runtimes.observation import Observed
 from gateway.domain.spaces import find_space
 from gateway.store import artifacts, runtimes
 from gateway.store.artifacts import Artifact
@@ -20,7 +19,7 @@ from gateway.store.database import Database
 from gateway.store.files import File
 
 
-def note_created(record: RunRecord, file: File, artifact: Artifact, page_id: str | None = None) -> None:
+def note_created(record: Record, file: File, artifact: Artifact, page_id: str | None = None) -> None:
     """Tell of a new artifact in its run's record."""
     data = {
         "artifactId": str(artifact.id),

@@ -8,69 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from enum import Enum
 from uuid import UUID
+
+from gateway.core.closes import Close
 
 # A timer of the loop counts whole milliseconds, from a clock that is read once a turn, and so may be early by some.
 _TIMER_SECONDS = 0.005
-
-
-class _Why(Enum):
-    """Close code and reason of a websocket's end."""
-
-    _value_: tuple[int, str]
-
-    @property
-    def code(self) -> int:
-        return self.value[0]
-
-    @property
-    def reason(self) -> str:
-        return self.value[1]
-
-
-class Close(_Why):
-    """Why a socket ends: close code and reason, a contract for clients (docs/close-codes.md)."""
-
-    CLIENT_CLOSED = (1000, "client_closed")
-    TARGET_CLOSED = (1000, "target_closed")
-    DRAINING = (1001, "draining")
-    PROTOCOL_ERROR = (1002, "protocol_error")
-    INVALID_TEXT = (1007, "invalid_text")
-    TOO_BIG = (1009, "too_big")
-    UPSTREAM_ERROR = (1011, "upstream_error")
-    PING_TIMEOUT = (1011, "ping_timeout")
-    OVERLOADED = (1013, "overloaded")
-    LEASE_EXPIRED = (4401, "lease_expired")
-    LEASE_REVOKED = (4403, "lease_revoked")
-    RUNTIME_GONE = (4404, "runtime_gone")
-    IDLE_TIMEOUT = (4408, "idle_timeout")
-
-
-class ViewerClose(_Why):
-    """Why a live view's socket ends: close code and reason, which its page tells (docs/close-codes.md)."""
-
-    LEFT = (1000, "viewer_left")
-    DRAINING = (1001, "draining")
-    HOST_LOST = (1011, "host_lost")
-    BROWSER_LOST = (1011, "browser_lost")
-    TOO_BIG = (1009, "too_big")
-    MESSAGE_INVALID = (4400, "message_invalid")
-    EXPIRED = (4401, "viewer_expired")
-    CONTROL_REFUSED = (4403, "control_refused")
-    RUN_ENDED = (4404, "run_ended")
-    TOO_MANY = (4429, "too_many_viewers")
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a socket ended, and what passed through it."""
-
-    close: Close
-    bytes_from_client: int = 0
-    bytes_to_client: int = 0
-    commands: int = 0
 
 
 class Attachment:

@@ -13,15 +13,17 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.core.closes import Close, Ended
 from gateway.core.errors import Conflict, GatewayError, Gone, LimitReached, Unauthorized, Unavailable
 from gateway.core.ids import new_id, not_found
+from gateway.core.observation import Record
 from gateway.core.scope import Scope
 from gateway.crypto.tokens import TokenIssuer, lease_token_prefix
 from gateway.domain import audit
 from gateway.domain.audit import Action, Audit, Origin
 from gateway.domain.events.run_commands import Commands
-from gateway.domain.events.service import Events, RunRecord, about_run
-from gateway.domain.leases.attachments import Attachment, Attachments, Close, Ended
+from gateway.domain.events.service import Events, about_run
+from gateway.domain.leases.attachments import Attachment, Attachments
 from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
 from gateway.settings import Settings
 from gateway.store import leases
@@ -56,7 +58,7 @@ class Grant:
     files_dir: str | None
     origin: Origin
     # Of the run, where the browser is here.
-    record: RunRecord | None
+    record: Record | None
 
 
 class _NotAnswered(Exception):

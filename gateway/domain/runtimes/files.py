@@ -15,6 +15,7 @@ from uuid import UUID
 
 from gateway.core.errors import Conflict, GatewayError, NotFound, RequestInvalid, Unavailable
 from gateway.core.ids import new_id
+from gateway.core.observation import Observed
 from gateway.core.scope import Scope
 from gateway.core.threads import in_thread
 from gateway.domain.audit import Action, Audit
@@ -22,7 +23,6 @@ from gateway.domain.events.run_commands import Commands
 from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.files.names import check_path, guessed_type, safe_name
 from gateway.domain.files.service import Files, NewFile
-from gateway.domain.runtimes.observation import Observed
 from gateway.domain.runtimes.service import Runtimes, not_active
 from gateway.launchers.local.files_dir import FilesDir, NotAFile, NotThere, Taken, Writing
 from gateway.settings import Settings

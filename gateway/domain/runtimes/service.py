@@ -17,8 +17,10 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.core.closes import Close
 from gateway.core.errors import Conflict, GatewayError, LimitReached, Unavailable
 from gateway.core.ids import new_id, not_found
+from gateway.core.observation import Level, Observed, Observers, Record
 from gateway.core.scope import Scope
 from gateway.core.usage import Totals, Usage
 from gateway.crypto.keyring import Owner
@@ -26,10 +28,9 @@ from gateway.domain import audit
 from gateway.domain.audit import OK, Action, Audit, Origin
 from gateway.domain.events import run_commands as commands
 from gateway.domain.events.run_commands import Commands
-from gateway.domain.events.service import Events, Level, RunRecord, about_run
-from gateway.domain.leases.attachments import Attachments, Close
+from gateway.domain.events.service import Events, about_run
+from gateway.domain.leases.attachments import Attachments
 from gateway.domain.runtimes.capacity import Capacity
-from gateway.domain.runtimes.observation import Observed, Observers
 from gateway.domain.secrets import SecretStore
 from gateway.domain.spaces import find_space
 from gateway.launchers.base import Browser, Ending, Launcher, LaunchSpec
@@ -419,7 +420,7 @@ class Runtimes:
             return
         self._note_run_ended(observed.record, observed.owner, _about(observed), ending)
 
-    def _note_run_ended(self, record: RunRecord, owner: Scope, about: dict[str, Any], ending: Ending) -> None:
+    def _note_run_ended(self, record: Record, owner: Scope, about: dict[str, Any], ending: Ending) -> None:
         status, code, message = outcome(ending)
         record.note("runtime.lifecycle", {"status": status, "code": code, "message": message})
         self._events.update(owner, f"runtime.{status}", {**about, "code": code, "message": message})

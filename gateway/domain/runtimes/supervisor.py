@@ -15,10 +15,10 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import gateway
+from gateway.core.closes import Close
 from gateway.core.errors import Unavailable
 from gateway.domain.accounts.access import Access
 from gateway.domain.events.streams import EventStreams
-from gateway.domain.leases.attachments import Close
 from gateway.domain.leases.service import Leases
 from gateway.domain.runtimes import service as endings
 from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes

@@ -1,0 +1,207 @@
+"""A live run as those see it that watch it: its browser, its clients, and the record that events are noted in.
+
+The domain makes an `Observed` for each run; `observer` and `tunnel` read it and note in its record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Protocol
+from uuid import UUID
+
+from gateway.core.scope import Scope
+from gateway.core.usage import Usage
+
+_SECOND = 1.0
+
+
+class Level(IntEnum):
+    """How much of a run is recorded; each level includes those before it."""
+
+    OFF = 0
+    LIFECYCLE = 1
+    STANDARD = 2
+    FULL = 3
+
+    @classmethod
+    def named(cls, name: str) -> Level:
+        """The level for its name in settings and in a runtime's config."""
+        return cls[name.upper()]
+
+
+class Record(Protocol):
+    """The record of one live run. Noting an event never waits and never raises."""
+
+    @property
+    def level(self) -> Level: ...
+
+    def wants(self, type_: str) -> bool:
+        """Whether this event type is recorded; ask before gathering data that are costly."""
+
+    def note(
+        self, type_: str, data: dict[str, Any], *, page_id: str | None = None, connection_id: UUID | None = None
+    ) -> None:
+        """Record an event, if its type is wanted. `data` holds no secrets and is not changed afterwards."""
+
+
+class BoundedRecord:
+    """A run's record that takes at most `per_second` events of each type.
+
+    A page can cause any number of events, and each costs those that follow the record. Events above the limit are
+    counted, and the count is recorded once a second.
+    """
+
+    __slots__ = ("_dropped", "_noted", "_per_second", "_turn", "record")
+
+    def __init__(self, record: Record, per_second: int) -> None:
+        self.record = record
+        self._per_second = per_second
+        self._noted: Counter[str] = Counter()
+        self._dropped: Counter[str] = Counter()
+        # Ends the current second; None until the first event after it.
+        self._turn: asyncio.TimerHandle | None = None
+
+    def note(
+        self, type_: str, data: dict[str, Any], *, page_id: str | None = None, connection_id: UUID | None = None
+    ) -> None:
+        if not self.record.wants(type_):
+            return
+        if self._turn is None:
+            self._turn = asyncio.get_running_loop().call_later(_SECOND, self._next)
+        self._noted[type_] += 1
+        if self._noted[type_] > self._per_second:
+            self._dropped[type_] += 1
+        else:
+            self.record.note(type_, data, page_id=page_id, connection_id=connection_id)
+
+    def allows(self, type_: str) -> bool:
+        """Whether one more event is recorded; ask before gathering its data. A refused one is counted here."""
+        if self._noted[type_] < self._per_second:
+            return True
+        self.note(type_, {})
+        return False
+
+    def close(self) -> None:
+        """Record the counts of the current second."""
+        if self._turn is not None:
+            self._turn.cancel()
+            self._next()
+
+    def _next(self) -> None:
+        self._turn = None
+        self._noted.clear()
+        for type_, count in self._dropped.items():
+            self.record.note("events.dropped", {"type": type_, "count": count, "reason": "rate"})
+        self._dropped.clear()
+
+
+class Client(Protocol):
+    """A client's socket to the browser of a live run."""
+
+    def handles_dialogs_of(self, page_id: str) -> bool:
+        """Whether a dialog of the page waits for this client."""
+
+
+class Clients(set[Client]):
+    """The clients' sockets that are attached to a live run; their tunnels add and remove themselves."""
+
+    # Called with the id of the page in which a client acts.
+    on_work: Callable[[str], None] | None = None
+
+    def work_in(self, page_id: str) -> None:
+        if self.on_work is not None:
+            self.on_work(page_id)
+
+    def handle_dialogs_of(self, page_id: str) -> bool:
+        """Whether a dialog of the page waits for any client; if not, the browser dismisses it at once."""
+        return any(client.handles_dialogs_of(page_id) for client in self)
+
+
+class DownloadBehaviors(dict[str, dict[str, Any]]):
+    """How clients want downloads handled: the parameters of `Browser.setDownloadBehavior` by the browser context's id,
+    which is empty for the default context. Only the contexts set last are kept."""
+
+    _MAX_CONTEXTS = 1000
+
+    def keep(self, params: dict[str, Any]) -> None:
+        """Keep the parameters of a client's command; those that are malformed are ignored."""
+        context = params.get("browserContextId", "")
+        if isinstance(context, str) and len(context) <= 64:
+            self.pop(context, None)
+            self[context] = {name: params[name] for name in ("behavior", "downloadPath") if name in params}
+            if len(self) > self._MAX_CONTEXTS:
+                del self[next(iter(self))]
+
+
+class FilesHold(Protocol):
+    """Keeps a browser's files on disk after its end, for those that still read them."""
+
+    def hold(self, holder: object) -> None: ...
+
+    def release(self, holder: object) -> None: ...
+
+
+class LiveBrowser(Protocol):
+    """A live browser, whichever launcher started it (launchers/base.py). `ended` is done when its process has ended."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def devtools_url(self) -> str: ...
+
+    @property
+    def files_dir(self) -> str:
+        """Absolute path of the directory for downloads and uploads."""
+
+    @property
+    def files(self) -> FilesHold: ...
+
+    @property
+    def usage(self) -> Usage: ...
+
+    @property
+    def ended(self) -> asyncio.Future[Any]: ...
+
+    async def stop(self) -> None:
+        """End the browser; returns when its process has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A live run of this gateway and its browser.
+
+    `bounded` is the same record, for events of which a page or a client can cause any number.
+    """
+
+    space_id: UUID
+    runtime_id: UUID
+    run_id: UUID
+    owner: Scope
+    browser: LiveBrowser
+    record: Record
+    recording: bool
+    events_per_second: int = 1000
+    clients: Clients = field(default_factory=Clients)
+    download_behaviors: DownloadBehaviors = field(default_factory=DownloadBehaviors)
+    bounded: BoundedRecord = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bounded", BoundedRecord(self.record, self.events_per_second))
+
+
+class Observers(Protocol):
+    """Watches live runs. Neither method raises: a browser that can't be watched still serves its clients."""
+
+    async def begin(self, observed: Observed) -> None:
+        """Return once everything is observed that happens from now on."""
+
+    async def end(self, observed: Observed) -> None:
+        """The browser has ended. Return when its leftovers are saved, or after some seconds, and save them then."""
