@@ -44,11 +44,12 @@ from gateway.domain.events.service import Events
 from gateway.domain.events.streams import EventStreams
 from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.files.service import Files
+from gateway.domain.idempotency import Idempotency
 from gateway.domain.leases.attachments import Attachments
 from gateway.domain.leases.service import Leases
 from gateway.domain.recordings import Recordings
 from gateway.domain.runtimes.files import RuntimeFiles
-from gateway.domain.runtimes.service import Runtimes
+from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
 from gateway.domain.runtimes.supervisor import Supervisor
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
@@ -210,8 +211,18 @@ async def build(
         runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit, commands),
         viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands),
         recordings=recordings,
+        idempotency=Idempotency(
+            database,
+            keys,
+            audit,
+            gateway_id,
+            hours=settings.idempotency_hours,
+            silent_seconds=SILENT_SECONDS,
+        ),
     )
-    supervisor = Supervisor(database, living, services.leases, launcher, access, event_streams, gateway_id)
+    supervisor = Supervisor(
+        database, living, services.leases, launcher, access, event_streams, services.idempotency, gateway_id
+    )
     return Gateway(create_app(services), services, supervisor, providers, audit)
 
 

@@ -13,6 +13,7 @@ from gateway.domain.events.service import Events
 from gateway.domain.events.streams import EventStreams
 from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.files.service import Files
+from gateway.domain.idempotency import Idempotency
 from gateway.domain.leases.service import Leases
 from gateway.domain.recordings import Recordings
 from gateway.domain.runtimes.files import RuntimeFiles
@@ -48,3 +49,4 @@ class Services:
     runtime_files: RuntimeFiles
     viewers: Viewers
     recordings: Recordings
+    idempotency: Idempotency

@@ -263,6 +263,12 @@ class Settings(BaseModel):
     rate_limit_callers: int = Field(
         10000, ge=1, le=10_000_000, description="API keys, and as many addresses, whose rates are kept in mind at once."
     )
+    idempotency_hours: float = Field(
+        24.0,
+        gt=0,
+        le=8760,
+        description="Hours for which the answer to a request with an `Idempotency-Key` is kept, to be repeated.",
+    )
     openai_base_url: HttpUrl = Field("https://api.openai.com/v1", description="Where OpenAI keys are tested.")
     anthropic_base_url: HttpUrl = Field("https://api.anthropic.com/v1", description="Where Anthropic keys are tested.")
     google_base_url: HttpUrl = Field(

@@ -124,6 +124,23 @@ secrets = Table(
     Index("secrets_pepper_key", "purpose", unique=True, postgresql_where=text("purpose = 'pepper'")),
 )
 
+# Requests that came with an Idempotency-Key. The gateway that inserts the row runs the request; `id` is that claim's.
+# Once `answered_at` is set, the answer is the row of `secrets` with this id. Without foreign keys: a row goes after a
+# day anyway.
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("api_key_id", Uuid, primary_key=True),
+    Column("key", Text(collation="C"), primary_key=True),
+    Column("id", Uuid, nullable=False),
+    Column("gateway_id", Uuid, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("answered_at", DateTime(timezone=True)),
+    _created_at(),
+    Index(None, "created_at"),
+    Index("idempotency_keys_claimed_idx", "gateway_id", postgresql_where=text("answered_at IS NULL")),
+)
+
 ai_connections = Table(
     "ai_connections",
     metadata,

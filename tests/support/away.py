@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -12,7 +12,10 @@ from gateway.store.database import Database
 
 
 class Away(Database):
-    """A database that can be away, or be so right after a commit or in the midst of one, which nobody hears of then."""
+    """A database that can be `away`, or `mute`: it takes what it is given, and its answer is lost.
+
+    `tried` is how many transactions were begun.
+    """
 
     away = False
     mute = False
@@ -21,9 +24,20 @@ class Away(Database):
     @contextlib.asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
         self.tried += 1
+        with self._unreliable():
+            async with super().begin() as connection:
+                yield connection
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[AsyncConnection]:
+        with self._unreliable():
+            async with super().connect() as connection:
+                yield connection
+
+    @contextlib.contextmanager
+    def _unreliable(self) -> Iterator[None]:
         if self.away:
             raise Unavailable("away", "database.unavailable")
-        async with super().begin() as connection:
-            yield connection
+        yield
         if self.mute:
             raise Unavailable("away", "database.unavailable")

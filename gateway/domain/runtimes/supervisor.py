@@ -19,6 +19,7 @@ from gateway.core.closes import Close
 from gateway.core.errors import Unavailable
 from gateway.domain.accounts.access import Access
 from gateway.domain.events.streams import EventStreams
+from gateway.domain.idempotency import Idempotency
 from gateway.domain.leases.service import Leases
 from gateway.domain.runtimes import service as endings
 from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
@@ -46,6 +47,7 @@ class Supervisor:
         launcher: Launcher,
         access: Access,
         event_streams: EventStreams,
+        idempotency: Idempotency,
         gateway_id: UUID,
     ) -> None:
         self._database = database
@@ -54,6 +56,7 @@ class Supervisor:
         self._launcher = launcher
         self._access = access
         self._event_streams = event_streams
+        self._idempotency = idempotency
         self._gateway_id = gateway_id
         # How the earlier process of this gateway ended. One that stopped may have lost its database before it did.
         self.earlier_end = endings.GATEWAY_CRASHED
@@ -90,6 +93,8 @@ class Supervisor:
             if left:
                 await self._end(connection, left, self.earlier_end)
                 _log.warning("an earlier process left runtimes live", runtimes=len(left), code=self.earlier_end.code)
+        if requests := await self._idempotency.release_left():
+            _log.warning("an earlier process left requests with idempotency keys unanswered", requests=requests)
         streams = self._event_streams
         works = (self._run(), self.notifications.run(), streams.look(), streams.remove_old())
         self._tasks = [asyncio.create_task(work) for work in works]
@@ -101,6 +106,7 @@ class Supervisor:
         try:
             await self._access.write_usage()
             await self._leases.write_ended()
+            await self._idempotency.write_waiting()
             async with self._database.connect() as connection:
                 await store.forget_gateway(connection, self._gateway_id)
         except Unavailable as error:
@@ -133,6 +139,7 @@ class Supervisor:
         await self._runtimes.write_endings()
         await self._leases.write_ended()
         await self._access.write_usage()
+        await self._idempotency.write_waiting()
         async with self._database.connect() as connection:
             await self._beat(connection)
             await self._runtimes.write_usage(connection)
@@ -152,6 +159,7 @@ class Supervisor:
             await self._end_due(rows, hosted)
         self._rounds += 1
         if self._rounds % _ROUNDS_TO_SWEEP == 0:
+            await self._idempotency.sweep()
             await self._launcher.sweep()
 
     async def _beat(self, connection: AsyncConnection) -> None:
