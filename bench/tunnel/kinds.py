@@ -12,7 +12,7 @@ import psutil
 from bench.tunnel.processes import Started, cpu_seconds
 
 DIRECT = "direct"
-TUNNEL, UNPOLICED, RELAY = "tunnel", "tunnel, no policy", "relay"
+TUNNEL, UNPOLICED = "tunnel", "tunnel, no policy"
 PUMP, HTTP_PROXY, BARE = "pump", "node http-proxy", "bare splice"
 
 Starter = Callable[[str], Started]
@@ -20,7 +20,6 @@ Starter = Callable[[str], Started]
 STARTERS: dict[str, Starter] = {
     TUNNEL: lambda target: Started.python("bench.tunnel.servers", "tunnel", target),
     UNPOLICED: lambda target: Started.python("bench.tunnel.servers", "tunnel-without-policy", target),
-    RELAY: lambda target: Started.python("bench.tunnel.servers", "relay", target),
     PUMP: lambda target: Started.python("bench.tunnel.servers", "pump", target),
     BARE: lambda target: Started.python("bench.tunnel.servers", "bare", target),
     HTTP_PROXY: lambda target: Started.node("proxy.mjs", target),

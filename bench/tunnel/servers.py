@@ -27,7 +27,6 @@ from gateway import server
 from gateway.core.closes import Close, Ended
 from gateway.domain.leases.attachments import Attachment, Attachments
 from gateway.settings import Settings
-from gateway.tunnel import relay
 from gateway.tunnel.browser_socket import open_upstream
 from gateway.tunnel.cdp_messages import Policy
 from gateway.tunnel.large_commands import LargeCommands
@@ -80,7 +79,7 @@ _QUIET: dict[str, Any] = {"log_level": "warning", "lifespan": "off", "access_log
 
 
 class Ours:
-    """An endpoint that hands every client to the tunnel, or to the relay where the server has no tunnel."""
+    """An endpoint that hands every client to the tunnel."""
 
     def __init__(self, target: str, *, reviewed: bool) -> None:
         self._target = target
@@ -91,25 +90,8 @@ class Ours:
         self._large = LargeCommands(self._settings.max_held_bytes, self._settings.large_command_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        socket = WebSocket(scope, receive, send)
         attachment = self._attachments.enter("bench")
-        if EXTENSION in scope["extensions"]:
-            await send({"type": EXTENSION, "tunnel": await self._tunnel(attachment)})
-            return
-        upstream = await relay.open_upstream(self._target, headers=None, largest=self._settings.max_message_bytes)
-        await socket.accept()
-        await relay.relay(
-            socket,
-            upstream,
-            attachment,
-            policy=self._policy,
-            record=None,
-            large=self._large,
-            reviewed=self._reviewed,
-            passed_on=False,
-            lost=Close.UPSTREAM_ERROR,
-        )
-        self._attachments.leave(attachment)
+        await send({"type": EXTENSION, "tunnel": await self._tunnel(attachment)})
 
     async def _tunnel(self, attachment: Attachment) -> Tunnel:
         return Tunnel(
@@ -130,11 +112,8 @@ class Ours:
     def _left(self, attachment: Attachment, ended: Ended) -> None:
         self._attachments.leave(attachment)
 
-    def configuration(self, *, tunnel: bool) -> uvicorn.Config:
-        configuration = server.configuration(self._settings, Starlette(routes=[WebSocketRoute("/", self)]))
-        if not tunnel:
-            configuration.ws = "websockets-sansio"
-        return configuration
+    def configuration(self) -> uvicorn.Config:
+        return server.configuration(self._settings, Starlette(routes=[WebSocketRoute("/", self)]))
 
 
 class BareSplice(asyncio.Protocol):
@@ -221,9 +200,8 @@ def main() -> None:
 
 
 KINDS: dict[str, Callable[[str], uvicorn.Config]] = {
-    "tunnel": lambda target: Ours(target, reviewed=True).configuration(tunnel=True),
-    "tunnel-without-policy": lambda target: Ours(target, reviewed=False).configuration(tunnel=True),
-    "relay": lambda target: Ours(target, reviewed=True).configuration(tunnel=False),
+    "tunnel": lambda target: Ours(target, reviewed=True).configuration(),
+    "tunnel-without-policy": lambda target: Ours(target, reviewed=False).configuration(),
     "pump": lambda target: Pump(target).configuration(),
 }
 

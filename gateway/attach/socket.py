@@ -19,10 +19,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
-from websockets.asyncio.client import ClientConnection
 
 from gateway.core.closes import Close, Ended
-from gateway.core.errors import GatewayError, UpgradeRequired
+from gateway.core.errors import GatewayError, NotSupported, UpgradeRequired
 from gateway.domain.leases.service import Grant, Leases
 from gateway.http.errors import error_response
 from gateway.http.forwarding import HOP, was_passed_on, with_id
@@ -31,7 +30,6 @@ from gateway.http.public_url import client_address
 from gateway.http.services import Services
 from gateway.store.database import no_database
 from gateway.telemetry import metrics
-from gateway.tunnel import relay
 from gateway.tunnel.browser_socket import (
     Refused,
     Upstream,
@@ -55,15 +53,18 @@ _BELOW = re.compile(r"/devtools/(?P<kind>browser|page)/(?P<id>[A-Za-z0-9-]{1,128
 
 
 class Connect:
-    """The websocket endpoint; an ASGI application, since it may answer with a tunnel, which Starlette does not know.
+    """The websocket endpoint; an ASGI application, since it answers with a tunnel, which Starlette does not know.
 
-    The token is checked, the browser's socket opened, the lease checked once more under a lock, and only then is the
-    upgrade answered. A refusal is an HTTP status with our body.
+    The token is checked, the browser's socket opened, the lease checked again under a lock, and only then is the
+    upgrade answered. A refusal is an HTTP status with the usual error body.
     """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket = WebSocket(scope, receive, send)
         services: Services = scope["app"].state.services
+        if EXTENSION not in scope.get("extensions", {}):
+            await _refuse(socket, _unsupported_server())
+            return
         try:
             attach = await _attach(socket, services)
         except GatewayError as error:
@@ -75,23 +76,22 @@ class Connect:
         answered = False
         try:
             async with services.leases.admit(attach.grant):
-                await attach.accept(socket, send)
+                await attach.accept(send)
                 answered = True
                 # What was written leaves with the end of this turn of the loop; only then may the lock go.
                 await asyncio.sleep(0)
         except GatewayError as error:
             if not answered:
-                await attach.give_up()
+                attach.give_up()
                 await _refuse(socket, error)
                 return
             # The database went away between the answer and the commit, so nothing says that this socket was let in.
             attach.grant.attachment.close(Close.UPSTREAM_ERROR)
         except BaseException:
-            # The client went away before the answer, and nobody runs what was opened for it.
+            # The client went away before the answer: nothing else will close the upstream socket.
             if not answered:
-                await attach.give_up()
+                attach.give_up()
             raise
-        await attach.run(socket)
 
 
 class Plain(HTTPEndpoint):
@@ -103,27 +103,23 @@ class Plain(HTTPEndpoint):
 
 @dataclass(frozen=True, slots=True)
 class _Attach:
-    """A granted attach with an open socket to the browser; how its bytes move depends on the server that runs us."""
+    """A granted attach with an open socket to the browser."""
 
     services: Services
     grant: Grant
-    upstream: Upstream | ClientConnection
+    upstream: Upstream
     # Whether the client is another gateway.
     passed_on: bool
-    # The page that the socket is of, where it is one page's.
+    # The page that the socket belongs to, if it is a page's socket.
     page_id: str | None
-    # What it means when the browser ends the socket without a word.
+    # What it means when the browser ends the socket without a close frame.
     lost: Close
 
-    async def accept(self, socket: WebSocket, send: Send) -> None:
-        """Answer the upgrade."""
-        if isinstance(self.upstream, ClientConnection):
-            await socket.accept()
+    async def accept(self, send: Send) -> None:
+        """Answer the upgrade; the tunnel then runs by itself."""
         self.services.leases.opened(self.grant)
         metrics.sockets_open.inc()
         _log.info("client attached", lease_id=str(self.grant.lease_id), runtime_id=str(self.grant.runtime_id))
-        if isinstance(self.upstream, ClientConnection):
-            return
         settings = self.services.settings
         tunnel = Tunnel(
             self.grant.attachment,
@@ -141,22 +137,6 @@ class _Attach:
         )
         await send({"type": EXTENSION, "tunnel": tunnel})
 
-    async def run(self, socket: WebSocket) -> None:
-        """Return when nothing is left to do here: a tunnel goes on by itself."""
-        if isinstance(self.upstream, ClientConnection):
-            ended = await relay.relay(
-                socket,
-                self.upstream,
-                self.grant.attachment,
-                policy=self._policy(),
-                record=self._record(),
-                large=self.services.large_commands,
-                reviewed=self.grant.devtools_url is not None,
-                passed_on=self.passed_on,
-                lost=self.lost,
-            )
-            _left(self.services, self.grant, ended)
-
     def _policy(self) -> Policy | None:
         files_dir = self.grant.files_dir
         return StandardPolicy(files_dir, unknown=self.services.settings.cdp_unknown) if files_dir is not None else None
@@ -169,12 +149,9 @@ class _Attach:
             return None
         return SocketRecord(observed, grant.lease_id, self.page_id)
 
-    async def give_up(self) -> None:
+    def give_up(self) -> None:
         self.services.leases.leave(self.grant, None)
-        if isinstance(self.upstream, ClientConnection):
-            await self.upstream.close()
-        else:
-            self.upstream.leave()
+        self.upstream.leave()
 
 
 async def _attach(socket: WebSocket, services: Services) -> _Attach:
@@ -190,10 +167,7 @@ async def _attach(socket: WebSocket, services: Services) -> _Attach:
             with services.rate_limits.checking(client_address(socket)):
                 grant = await _granted(services.leases, socket.path_params["token"], passed_on)
             url, headers = _upstream_address(grant, socket)
-            if EXTENSION in socket.scope["extensions"]:
-                upstream: Upstream | ClientConnection = await open_upstream(url, headers=headers)
-            else:
-                upstream = await relay.open_upstream(url, headers=headers, largest=settings.max_message_bytes)
+            upstream = await open_upstream(url, headers=headers)
             # A browser closes a target's socket without a word; another gateway never does.
             page_id = url.rpartition("/")[2] if headers is None and "/devtools/page/" in url else None
             lost = Close.TARGET_CLOSED if page_id is not None else Close.UPSTREAM_ERROR
@@ -248,6 +222,14 @@ def _left(services: Services, grant: Grant, ended: Ended) -> None:
     metrics.sockets_closed.labels(ended.close.reason).inc()
     _log.info("client detached", lease_id=str(grant.lease_id), reason=ended.close.reason)
     services.leases.leave(grant, ended)
+
+
+def _unsupported_server() -> NotSupported:
+    return NotSupported(
+        "The server that runs this gateway can't serve leases: it lacks the ASGI extension gateway.tunnel. Start the "
+        "gateway with `gateway serve` or `gateway up`.",
+        "connect.unsupported_server",
+    )
 
 
 async def _refuse(socket: WebSocket, error: GatewayError) -> None:

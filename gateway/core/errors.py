@@ -17,6 +17,7 @@
     |- LimitReached            429
     |- HeadersTooLarge         431
     |- Internal                500
+    |- NotSupported            501
     `- Unavailable             503
        `- LaunchFailed         503, with the class of the failure and what to do
 
@@ -137,6 +138,13 @@ class HeadersTooLarge(GatewayError):
 
 class Internal(GatewayError):
     status = 500
+
+
+class NotSupported(GatewayError):
+    """Raised when the server that runs the gateway lacks something that the request needs."""
+
+    status = 501
+    default_code = "gateway.not_supported"
 
 
 class Unavailable(GatewayError):

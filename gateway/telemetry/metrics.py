@@ -112,6 +112,7 @@ _ENDINGS = (
 )
 _REFUSALS = (
     "connect.origin_refused",
+    "connect.unsupported_server",
     "lease.unknown",
     "lease.expired",
     "lease.revoked",

@@ -1,7 +1,4 @@
-"""A lease's websocket: who is let in, what passes through it, and with what words it ends.
-
-Every test runs twice: on the tunnel, and on the plain relay that serves where the tunnel can't.
-"""
+"""A lease's websocket: which attaches are accepted, what is forwarded, and how sockets end."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
@@ -135,21 +132,9 @@ async def local_launcher() -> AsyncIterator[LocalLauncher]:
         yield opened
 
 
-@pytest.fixture(params=["tunnel", "relay"])
-def kind(request: pytest.FixtureRequest) -> str:
-    """What moves the bytes: the tunnel of our own protocol class, or the relay under uvicorn's."""
-    name: str = request.param
-    return name
-
-
 @pytest_asyncio.fixture
-async def served(
-    gateway: Gateway, settings: Settings, api_key: str, database_url: str, kind: str
-) -> AsyncIterator[Served]:
-    configuration = _configuration(settings.model_copy(update={"port": 0}), gateway)
-    if kind == "relay":
-        configuration.ws = "websockets-sansio"
-    server = _Server(configuration)
+async def served(gateway: Gateway, settings: Settings, api_key: str, database_url: str) -> AsyncIterator[Served]:
+    server = _Server(_configuration(settings.model_copy(update={"port": 0}), gateway))
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started, "the server listens", 10)
     port = server.servers[0].sockets[0].getsockname()[1]
@@ -303,6 +288,23 @@ async def test_while_it_drains_a_gateway_lets_nobody_in(served: Served, echoing:
     assert told(await refused(lease.url)) == (503, "gateway.draining")
 
 
+async def test_a_server_without_the_tunnel_extension_gets_501(
+    gateway: Gateway, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = uvicorn.Config(
+        gateway.app, host="127.0.0.1", port=0, ws="websockets-sansio", lifespan="off", log_config=None
+    )
+    server = uvicorn.Server(plain)
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.started, "the server listens", 10)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    refusal = await refused(f"ws://127.0.0.1:{port}/v1/connect/{NOBODYS_TOKEN}")
+    server.should_exit = True
+    await serving
+    assert told(refusal) == (501, "connect.unsupported_server")
+    assert b"gateway.tunnel" in (refusal.response.body or b"")
+
+
 async def test_plain_http_is_told_to_upgrade_and_never_shown_the_token(served: Served, echoing: None) -> None:
     lease = await served.lease()
     address = lease.url.replace("ws", "http", 1)
@@ -448,8 +450,6 @@ def holds(large: LargeCommands, size: int) -> bool:
     return large.held == size
 
 
-# What a foreign server holds for the relay is its own.
-@pytest.mark.parametrize("kind", ["tunnel"])
 async def test_what_all_sockets_hold_of_unfinished_commands_is_limited(served: Served, echoing: None) -> None:
     large = served.gateway.services.large_commands
     large._held_bytes = 3 * 70_000
@@ -466,7 +466,7 @@ async def test_what_all_sockets_hold_of_unfinished_commands_is_limited(served: S
 
 @pytest.mark.parametrize("size", [CEILING + 1, 64 * CEILING])
 async def test_a_message_to_the_browser_above_the_ceiling_closes_with_1009(
-    served: Served, echoing: None, size: int, kind: str
+    served: Served, echoing: None, size: int
 ) -> None:
     lease = await served.lease()
     before = metrics.sockets_closed.labels("too_big")._value.get()
@@ -474,10 +474,7 @@ async def test_a_message_to_the_browser_above_the_ceiling_closes_with_1009(
         async with connect(lease.url, proxy=None, max_size=None, write_limit=2**26) as socket:
             with contextlib.suppress(ConnectionClosed):
                 await socket.send(b"x" * size)
-            code, reason = await closed(socket)
-            # Under the relay it is the server that closes, in words of its own.
-            assert code == 1009
-            assert kind == "relay" or reason == "too_big"
+            assert await closed(socket) == (1009, "too_big")
     await until(lambda: metrics.sockets_closed.labels("too_big")._value.get() == before + 2, "both are counted")
 
 
@@ -664,11 +661,7 @@ async def test_a_client_that_never_reads_holds_up_no_end(served: Served, launche
 
 def stalled(served: Served) -> bool:
     """Whether some socket of the server has more to write than is taken from it."""
-    return any(
-        link._client_full if isinstance(link, Tunnel) else not link.writable.is_set()
-        for link in served.server.server_state.connections
-        if isinstance(link, (Tunnel, WebSocketsSansIOProtocol))
-    )
+    return any(link._client_full for link in served.server.server_state.connections if isinstance(link, Tunnel))
 
 
 async def test_after_a_revoke_is_answered_no_socket_is_open(served: Served, real: None) -> None:
