@@ -1,5 +1,5 @@
-# Python 3.11 or later (with venv and pip) is needed and, for the tests and benches, npm, and nginx for the tests; all
-# else is got here.
+# Python 3.11 or later is needed; all else is installed here: packages of Debian that are missing (python3-venv and, for
+# the tests and benches, npm and nginx) where root may, and named where not.
 
 # The first Python that is new enough.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -15,8 +15,14 @@ PIP := umask 022 && PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore 
 COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
+# A package of Debian that a command comes from: installed when root may, else named. $(call apt,package,what it is for)
+apt = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo 'Installing $(1).'; export DEBIAN_FRONTEND=noninteractive; apt-get update -qq && \
+		apt-get install -y -qq --no-install-recommends $(1) >/dev/null; \
+	else echo '$(2); on Debian: apt-get install $(1)' >&2; exit 1; fi
+
 .DELETE_ON_ERROR:
-.PHONY: up test lint format lock bench smoke audit release clean nginx
+.PHONY: up test test-unprivileged lint format lock bench smoke audit release clean nginx
 
 # Options go into ARGS: make up ARGS="--port 9000"
 up: .venv/installed
@@ -26,6 +32,12 @@ up: .venv/installed
 test: .venv/installed-dev nginx $(if $(wildcard $(NODE)/package-lock.json),$(NODE)/node_modules/installed)
 	@$(BIN)/python -m gateway.launchers.local.browsers
 	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(ARGS)
+
+# What an ordinary user's gateway does otherwise than root's; root runs it as user `nobody`.
+test-unprivileged: .venv/installed-dev
+	@$(BIN)/python -m gateway.launchers.local.browsers
+	@$(BIN)/python -m tools.unprivileged $(BIN)/python -m pytest -m unprivileged -p no:cacheprovider \
+		--numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/installed-dev
 	@$(BIN)/ruff check --quiet
@@ -99,16 +111,14 @@ clean:
 
 $(BIN)/pip:
 	@test -n '$(PYTHON)' || { echo 'Python 3.11 or later is needed; on Debian: apt-get install python3-venv' >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-		{ echo "$(PYTHON) can't make virtual environments; on Debian: apt-get install python3-venv" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(call apt,python3-venv,$(PYTHON) cannot make virtual environments); }
 	@umask 022 && $(PYTHON) -m venv --clear .venv
 
 nginx:
-	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null || \
-		{ echo 'nginx is needed for the tests; on Debian: apt-get install nginx-light' >&2; exit 1; }
+	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null || { $(call apt,nginx-light,nginx is needed for the tests); }
 
 %/node_modules/installed: %/package.json %/package-lock.json
-	@command -v npm >/dev/null || { echo 'npm is needed; on Debian: apt-get install npm' >&2; exit 1; }
+	@command -v npm >/dev/null || { $(call apt,npm,npm is needed); }
 	@echo 'Installing what $*/package-lock.json pins.'
 	@cd $* && PUPPETEER_SKIP_DOWNLOAD=1 PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 \
 		npm ci --loglevel=error --no-audit --no-fund >/dev/null

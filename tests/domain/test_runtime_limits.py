@@ -38,6 +38,7 @@ UID_BASE = 930_000
 FEW_THREADS = 100
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives browsers users of their own")
+pytestmark = pytest.mark.unprivileged
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +135,7 @@ async def test_limits_hold_for_the_browser_and_all_that_it_starts(found: Browser
 
 def test_a_limit_of_the_gateway_itself_is_not_raised() -> None:
     script = (
-        "import resource; from gateway.launchers import limits; from gateway.settings import Settings;"
+        "import resource; from gateway.launchers.local import limits; from gateway.settings import Settings;"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (300, 300));"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1024 * 600, 1024 * 600));"
         "print(limits.script_lines(Settings()))"

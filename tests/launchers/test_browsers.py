@@ -25,6 +25,7 @@ from gateway.launchers.local.browsers import Binary, Browsers
 
 ROOT = os.geteuid() == 0
 as_root = pytest.mark.skipif(not ROOT, reason="only root runs browsers as other users")
+pytestmark = pytest.mark.unprivileged
 with_fakes = pytest.mark.skipif(
     (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="the fakes' machine code is for Linux on x86-64"
 )

@@ -22,6 +22,7 @@ from gateway.settings import Settings
 
 ROOT = os.geteuid() == 0
 as_root = pytest.mark.skipif(not ROOT, reason="only root can do that")
+pytestmark = pytest.mark.unprivileged
 
 LOGS = """BrowserType.launch: Failed to launch the browser process.
 Browser logs:

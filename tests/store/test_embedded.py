@@ -25,6 +25,7 @@ UID = Settings().uid_base
 ROOT = os.geteuid() == 0
 PSQL = embedded._binaries() / "psql"
 as_root = pytest.mark.skipif(not ROOT, reason="only root runs parts as other users")
+pytestmark = pytest.mark.unprivileged
 
 # A gateway as far as its database goes: up, say so, and down once standard input closes.
 OWNER = """
