@@ -56,10 +56,16 @@ class GatewayProcess:
     @classmethod
     def start(cls, data_dir: Path, *flags: str, **env: str) -> GatewayProcess:
         """Returns when it listens; raises GatewayProcessError, with its output, when it does not within a minute."""
-        command = [sys.executable, "-m", "gateway", "up", "--port", "0", "--data-dir", str(data_dir), *flags]
+        return cls.start_checkout(ROOT, data_dir, *flags, **env)
+
+    @classmethod
+    def start_checkout(cls, checkout: Path, data_dir: Path, *flags: str, **env: str) -> GatewayProcess:
+        """As `start`, with the code of another checkout and the environment that is installed there."""
+        python = sys.executable if checkout == ROOT else str(checkout / ".venv/bin/python")
+        command = [python, "-m", "gateway", "up", "--port", "0", "--data-dir", str(data_dir), *flags]
         process = subprocess.Popen(
             command,
-            cwd=ROOT,
+            cwd=checkout,
             env=_environment(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
