@@ -21,6 +21,12 @@ apt = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		apt-get install -y -qq --no-install-recommends $(1) >/dev/null; \
 	else echo '$(2); on Debian: apt-get install $(1)' >&2; exit 1; fi
 
+# Users without rights write their part of the coverage too.
+MEASURED := rm -rf .measured && mkdir -m 1777 .measured && PYTHONPATH=$(CURDIR)/tests/support/measuring
+JUDGED := { $(BIN)/coverage combine --quiet --data-file=.measured/coverage && \
+	$(BIN)/coverage json --quiet --data-file=.measured/coverage -o .measured/coverage.json && \
+	$(BIN)/python -m tools.coverage_gate .measured/coverage.json; }
+
 .DELETE_ON_ERROR:
 .PHONY: up test test-unprivileged lint format lock bench smoke audit release clean nginx
 
@@ -28,10 +34,11 @@ apt = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 up: .venv/installed
 	@exec $(BIN)/gateway up $(ARGS)
 
-# make test ARGS="-k lease"
+# make test ARGS="-k lease"; the coverage is measured and judged where all tests run.
 test: .venv/installed-dev nginx $(if $(wildcard $(NODE)/package-lock.json),$(NODE)/node_modules/installed)
 	@$(BIN)/python -m gateway.launchers.local.browsers
-	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(ARGS)
+	@$(if $(ARGS),,$(MEASURED)) $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile \
+		--no-loadscope-reorder $(ARGS); status=$$?; $(if $(ARGS),,$(JUDGED) || status=1;) exit $$status
 
 # What an ordinary user's gateway does otherwise than root's; root runs it as user `nobody`.
 test-unprivileged: .venv/installed-dev
@@ -87,7 +94,7 @@ release: .venv-tools/installed
 
 # Everything that was made here but data: that is in var/.
 clean:
-	rm -rf .venv .venv-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf .venv .venv-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis .measured build dist *.egg-info
 	rm -rf $(NODE)/node_modules $(BENCH_NODE)/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
