@@ -103,8 +103,6 @@ class Recorder:
 
     def __init__(self, base_url: str, api_key: str) -> None:
         self.exchanges: list[Exchange] = []
-        # Method, path as it was asked for, status.
-        self.asked: list[tuple[str, str, int]] = []
         self._names: set[str] = set()
         self._values: dict[str, str] = {"key:org": api_key, "id:unknown": UNKNOWN}
         self.host = urlsplit(base_url).netloc
@@ -187,9 +185,7 @@ class Recorder:
         sent |= {name: self._filled(value) for name, value in headers.items()}
         body = self._filled(text) if isinstance(text, str) else text
         request = self._client.build_request(method, self._filled(path), headers=sent, content=body)
-        response = self._client.send(request, stream=True)
-        self.asked.append((method, path.partition("?")[0], response.status_code))
-        return response
+        return self._client.send(request, stream=True)
 
     @staticmethod
     def _read(response: httpx.Response, frames: int | None) -> bytes:

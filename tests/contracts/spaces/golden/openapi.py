@@ -19,9 +19,9 @@ _WORDING = {"description", "summary", "title"}
 
 
 def document(base_url: str) -> dict[str, Any]:
-    """As the gateway serves it, without its address and version."""
+    """As the gateway serves it, without its address and the gateway's version."""
     found: dict[str, Any] = httpx.get(f"{base_url}/openapi.json", timeout=60).raise_for_status().json()
-    found["info"]["version"] = "<version>"
+    found["info"]["x-gateway-version"] = "<version>"
     found["servers"] = [{"url": "<origin>"} for _ in found["servers"]]
     return found
 
