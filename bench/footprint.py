@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from tests.support.gateway_process import GatewayProcess, wait_until
+from tests.support.gateway_process import GatewayProcess
+from tests.support.waiting import wait_until
 
 SETTLE_SECONDS = 20.0
 
@@ -59,7 +60,7 @@ def settled(gateway: GatewayProcess, warm: int, before: Footprint | None = None)
     def at_rest() -> bool:
         return runtime_directories(gateway) == warm and len(browsers(gateway)) == warm
 
-    wait_until(at_rest, SETTLE_SECONDS, f"no browser but {warm} warm ones is left")
+    wait_until(at_rest, f"no browser but {warm} warm ones is left", SETTLE_SECONDS)
     now: list[Footprint] = []
 
     def as_before() -> bool:
@@ -71,7 +72,7 @@ def settled(gateway: GatewayProcess, warm: int, before: Footprint | None = None)
         return before is None or now[-1].counts == before.counts
 
     try:
-        wait_until(as_before, SETTLE_SECONDS, "as many processes, descriptors and directories as before")
+        wait_until(as_before, "as many processes, descriptors and directories as before", SETTLE_SECONDS)
     except AssertionError:
         return now[-1]
     return now[-1]

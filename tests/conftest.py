@@ -6,11 +6,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
-import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
@@ -27,11 +25,9 @@ from gateway.store.embedded import EmbeddedPostgres
 from gateway.telemetry import logs
 from tests.support import scratch
 from tests.support.away import Away
+from tests.support.databases import TEMPLATE, execute, fresh_database, named
 from tests.support.launchers import WorkingLauncher
 from tests.support.recorder import recorded
-
-# Each worker's own, since all of them may use one server.
-_TEMPLATE = f"gateway_test_template_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
 
 # What takes half a minute or more; a name that is missing here costs a moment at the end of a run, and no more.
 _LONGEST = (
@@ -119,26 +115,15 @@ async def template_url(postgres_url: str) -> AsyncIterator[str]:
     if "GATEWAY_TEST_DATABASE_URL" not in os.environ:
         # Its data need not outlive the tests, and a database a test is many files to write through.
         for option in ("fsync", "full_page_writes"):
-            await _execute(postgres_url, f"ALTER SYSTEM SET {option} = off")
-        await _execute(postgres_url, "SELECT pg_reload_conf()")
-    await _execute(postgres_url, f"DROP DATABASE IF EXISTS {_TEMPLATE}")
-    await _execute(postgres_url, f"CREATE DATABASE {_TEMPLATE}")
-    template = Database(_named(postgres_url, _TEMPLATE), 2)
+            await execute(postgres_url, f"ALTER SYSTEM SET {option} = off")
+        await execute(postgres_url, "SELECT pg_reload_conf()")
+    await execute(postgres_url, f"DROP DATABASE IF EXISTS {TEMPLATE}")
+    await execute(postgres_url, f"CREATE DATABASE {TEMPLATE}")
+    template = Database(named(postgres_url, TEMPLATE), 2)
     await schema.upgrade(template)
     await template.close()
     yield postgres_url
-    await _execute(postgres_url, f"DROP DATABASE {_TEMPLATE}")
-
-
-@asynccontextmanager
-async def fresh_database(template_url: str) -> AsyncIterator[str]:
-    """URL of a copy of the template."""
-    name = f"gateway_test_{uuid4().hex}"
-    # Copied by files, which is the faster way where they are in memory or need not be written through.
-    by_files = "" if "GATEWAY_TEST_DATABASE_URL" in os.environ else " STRATEGY file_copy"
-    await _execute(template_url, f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}{by_files}")
-    yield _named(template_url, name)
-    await _execute(template_url, f"DROP DATABASE {name} WITH (FORCE)")
+    await execute(postgres_url, f"DROP DATABASE {TEMPLATE}")
 
 
 @pytest_asyncio.fixture
@@ -224,18 +209,3 @@ async def client(gateway: Gateway, api_key: str) -> AsyncIterator[httpx.AsyncCli
     headers = {"Authorization": f"Bearer {api_key}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8787", headers=headers) as client:
         yield client
-
-
-async def _execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
-def _named(url: str, database: str) -> str:
-    """The same server's URL with another database."""
-    address, _, query = url.partition("?")
-    root = address.rsplit("/", 1)[0]
-    return f"{root}/{database}" + (f"?{query}" if query else "")

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,18 +20,18 @@ import pytest
 from sqlalchemy import text
 
 from gateway import __version__, settings
-from gateway.cli.main import main
 from gateway.crypto.keyring import KeyRing
 from gateway.crypto.tokens import API_KEY
 from gateway.store import schema
 from gateway.store.database import Database
 from gateway.telemetry import logs
+from tests.support.cli import Cli, Done
 from tests.support.gateway_process import (
     ROOT,
     START_SECONDS,
     GatewayProcess,
-    _end_with_parent,
-    _environment,
+    environment_with,
+    prepare_child,
     temporary_data_dir,
 )
 from tests.support.remote import Remote, ask
@@ -43,43 +42,6 @@ COMMANDS = [
     *("up", "serve", "migrate", "doctor", "keys create", "keys list", "keys revoke", "secrets rotate"),
     *("audit verify", "audit export"),
 ]
-
-
-@dataclass(frozen=True)
-class Done:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def sentence(self) -> str:
-        """What it was refused with: one sentence, and no traceback."""
-        assert self.code == 1, self
-        assert "Traceback" not in self.err
-        (line,) = [line for line in self.err.splitlines() if line.startswith("gateway: ")]
-        return line.removeprefix("gateway: ")
-
-
-class Cli:
-    """Runs a command in this process, in a thread since it has a loop of its own, with nothing in the environment
-    but what a test puts there."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self._capsys = capsys
-        self._monkeypatch = monkeypatch
-
-    async def __call__(self, *arguments: str, **environment: str) -> Done:
-        for name in [name for name in os.environ if name.startswith("GATEWAY_")]:
-            self._monkeypatch.delenv(name)
-        for name, value in environment.items():
-            self._monkeypatch.setenv(name, value)
-        self._capsys.readouterr()
-        try:
-            code = await asyncio.to_thread(main, list(arguments))
-        except SystemExit as exit_:  # argparse's own way out
-            code = exit_.code if isinstance(exit_.code, int) else 1
-        out, err = self._capsys.readouterr()
-        return Done(code, out, err)
 
 
 @pytest.fixture
@@ -330,13 +292,13 @@ def serve(production: dict[str, str], *flags: str, **environment: str) -> subpro
     return subprocess.Popen(
         [sys.executable, "-m", "gateway", "serve", *flags],
         cwd=ROOT,
-        env=_environment(production | environment),
+        env=environment_with(production | environment),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        preexec_fn=_end_with_parent,
+        preexec_fn=prepare_child,
     )
 
 
@@ -443,7 +405,7 @@ async def test_further_commands_work_beside_a_running_gateway(first_start: Gatew
         return subprocess.run(
             [sys.executable, "-m", "gateway", *arguments, "--data-dir", str(first_start.data_dir)],
             cwd=ROOT,
-            env=_environment({"GATEWAY_MASTER_KEYS": f"main:{MASTER_KEY}"}),
+            env=environment_with({"GATEWAY_MASTER_KEYS": f"main:{MASTER_KEY}"}),
             capture_output=True,
             text=True,
             timeout=START_SECONDS,
@@ -483,7 +445,7 @@ def gateway_up(data_dir: Path, *flags: str, **environment: str) -> Done:
     done = subprocess.run(
         [sys.executable, "-m", "gateway", "up", "--data-dir", str(data_dir), *flags],
         cwd=ROOT,
-        env=_environment({"GATEWAY_MASTER_KEYS": f"main:{MASTER_KEY}"} | environment),
+        env=environment_with({"GATEWAY_MASTER_KEYS": f"main:{MASTER_KEY}"} | environment),
         capture_output=True,
         text=True,
         timeout=START_SECONDS,

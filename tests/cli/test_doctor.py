@@ -21,7 +21,7 @@ from gateway.crypto.keyring import create_key_file
 from gateway.launchers.local import browsers, control_groups, limits
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedPostgres
-from tests.launchers.test_browsers import make_fake, with_fakes
+from tests.support.fake_browsers import make_fake, with_fakes
 
 
 @pytest.fixture

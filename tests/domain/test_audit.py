@@ -36,16 +36,16 @@ from gateway.settings import Settings
 from gateway.store import audit as store_audit
 from gateway.store.database import Database
 from gateway.telemetry import logs
-from tests.cli.test_cli import Cli, Done
 from tests.support.api import Json, bearer, make_runtime, make_space, make_subaccount, ok, refused
 from tests.support.away import Away
+from tests.support.cli import Cli, Done
 from tests.support.fake_providers import KEYS, FakeProviders
 from tests.support.gateway_process import ROOT
 from tests.support.launchers import WorkingLauncher
+from tests.support.nodes import ENDED
 from tests.support.recorder import Recorder
 from tests.support.serving import serving
 from tests.support.waiting import until
-from tests.tunnel.test_lease_sockets import ENDED
 
 
 @pytest.fixture(scope="module")

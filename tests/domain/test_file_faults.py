@@ -17,8 +17,8 @@ from gateway.app import Gateway, build
 from gateway.domain.secrets import KeySource
 from gateway.settings import Settings
 from gateway.store.database import Database
-from tests.observer.test_downloads import Attachments, Run
 from tests.support.api import Json, make_runtime, ok, refused
+from tests.support.downloads import Attachments, Run
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.launchers import WorkingLauncher
 from tests.support.remote import Remote

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import time
@@ -16,6 +15,7 @@ import pytest_asyncio
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from tests.support.faults import leaders
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.remote import Remote, ask, closed
 from tests.support.waiting import until
@@ -37,16 +37,6 @@ async def remote(gateway: GatewayProcess) -> AsyncIterator[Remote]:
     async with Remote(gateway) as remote:
         yield remote
         await remote.clear()
-
-
-def leaders(gateway: GatewayProcess) -> list[psutil.Process]:
-    """The launch scripts of its browsers."""
-    found = []
-    for process in gateway.descendants():
-        with contextlib.suppress(psutil.Error):
-            if any(part.endswith("/launch") for part in process.cmdline()[:2]):
-                found.append(process)
-    return found
 
 
 def browsers(gateway: GatewayProcess) -> list[psutil.Process]:

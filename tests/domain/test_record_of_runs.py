@@ -27,8 +27,8 @@ from gateway.store.database import Database
 from gateway.store.events import Event
 from tests.support.api import Json, checked, make_runtime, make_space, make_subaccount, ok, problems
 from tests.support.launchers import WorkingLauncher
+from tests.support.nodes import ENDED
 from tests.support.waiting import until
-from tests.tunnel.test_lease_sockets import ENDED
 
 
 async def events_of(client: httpx.AsyncClient, gateway: Gateway, run: str, **query: str) -> list[Json]:

@@ -27,7 +27,8 @@ from gateway.launchers.local.control_groups import ControlGroup, ControlGroups
 from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
 from gateway.settings import Settings
 from tests.support.devtools import DevTools
-from tests.support.gateway_process import GatewayProcess, temporary_data_dir, wait_until
+from tests.support.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.waiting import wait_until
 
 KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
 MIB = 1024 * 1024
@@ -158,7 +159,7 @@ def test_a_user_gets_no_more_processes_than_allowed_and_others_are_not_touched()
             told, _ = process.communicate(timeout=60)
             os.killpg(process.pid, signal.SIGKILL)
         # Also what has ended counts, until it is reaped.
-        wait_until(lambda: not processes.group_exists(process.pid), 20, "its processes are gone")
+        wait_until(lambda: not processes.group_exists(process.pid), "its processes are gone", 20)
         return int(told.split()[-1])
 
     assert forked(first, 62) == 62
@@ -207,7 +208,7 @@ def occupied(uid: int, count: int) -> Iterator[None]:
             yield
         finally:
             os.killpg(process.pid, signal.SIGKILL)
-            wait_until(lambda: not processes.group_exists(process.pid), 20, "its processes are gone")
+            wait_until(lambda: not processes.group_exists(process.pid), "its processes are gone", 20)
 
 
 @as_root

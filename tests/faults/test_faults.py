@@ -30,7 +30,6 @@ from websockets.exceptions import InvalidStatus
 
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedPostgres
-from tests.domain.test_lifecycle import leaders
 from tests.support.faults import (
     Cable,
     Memory,
@@ -39,6 +38,7 @@ from tests.support.faults import (
     expire_in,
     how_ended,
     id_of,
+    leaders,
     point_at,
     rows_of,
     signal_database,

@@ -24,9 +24,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from gateway.store.notifications import APPLICATION
-from tests.conftest import fresh_database
 from tests.support.bare import BareConnection
 from tests.support.cluster import Cluster, at
+from tests.support.databases import fresh_database
 from tests.support.gateway_process import GatewayProcess
 from tests.support.pages import PageServer
 from tests.support.remote import LARGEST_MESSAGE, Lease, Remote, ask, closed

@@ -26,14 +26,13 @@ from tests.support.gateway_process import (
     START_SECONDS,
     GatewayProcess,
     GatewayProcessError,
-    _end_with_parent,
-    _environment,
+    environment_with,
+    prepare_child,
     temporary_data_dir,
-    wait_until,
 )
 from tests.support.launchers import SlowLauncher, WorkingLauncher
 from tests.support.remote import Remote, closed, stall
-from tests.support.waiting import until
+from tests.support.waiting import until, wait_until
 
 GRACE = 10
 READY_SECONDS = 3.0
@@ -67,13 +66,13 @@ def starting(data_dir: Path, *flags: str, **env: str) -> Iterator[GatewayProcess
     process = subprocess.Popen(
         [sys.executable, "-m", "gateway", "up", "--port", "0", "--data-dir", str(data_dir), *flags],
         cwd=ROOT,
-        env=_environment(env),
+        env=environment_with(env),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        preexec_fn=_end_with_parent,
+        preexec_fn=prepare_child,
     )
     with GatewayProcess(process, data_dir) as gateway:
         yield gateway
@@ -268,7 +267,7 @@ def test_a_signal_while_it_starts_leaves_nothing(
     data_dir: Path, used_data_dir: Path, stage: str, number: signal.Signals
 ) -> None:
     with starting(data_dir if stage == "initdb" else used_data_dir) as gateway:
-        wait_until(lambda: has_child(gateway, stage), START_SECONDS, f"{stage} runs")
+        wait_until(lambda: has_child(gateway, stage), f"{stage} runs", START_SECONDS)
         gateway.signal(number)
         gateway.signal(number)
         assert gateway.wait(GRACE) == 128 + number

@@ -18,8 +18,8 @@ from websockets.exceptions import InvalidStatus
 
 from gateway.app import Gateway
 from gateway.settings import Settings
-from tests.clients.test_clients import CLIENTS, DISCOVERING
 from tests.support.api import bearer, make_runtime, ok
+from tests.support.clients import CLIENTS, DISCOVERING
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.nginx import documented, free_port, nginx
 from tests.support.pages import BIG_SCREENSHOT_BYTES, PageServer

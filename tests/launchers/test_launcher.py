@@ -28,9 +28,9 @@ from gateway.launchers.local.browsers import Binary, Browsers
 from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
 from gateway.settings import Settings
 from tests.support.devtools import DevTools
-from tests.support.gateway_process import ROOT, temporary_data_dir, wait_until
+from tests.support.gateway_process import ROOT, temporary_data_dir
 from tests.support.live import adopts_orphans_no_longer
-from tests.support.waiting import until
+from tests.support.waiting import until, wait_until
 
 IS_ROOT = os.geteuid() == 0
 as_root = pytest.mark.skipif(not IS_ROOT, reason="only root gives browsers users of their own")
@@ -685,7 +685,7 @@ def started(commands: dict[str, list[str]]) -> Iterator[dict[str, subprocess.Pop
         for process in running.values():
             processes.kill_group(process.pid)
             process.wait(5)
-            wait_until(partial(gone, process.pid), 5, "its children are gone")
+            wait_until(partial(gone, process.pid), "its children are gone", 5)
 
 
 async def assert_nothing_left(launcher: LocalLauncher) -> None:

@@ -32,8 +32,8 @@ from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.viewers import live_messages as live_view
 from gateway.viewers.live_page import page_headers
-from tests.conftest import fresh_database
 from tests.support.api import NEVER, make_runtime, ok, refused
+from tests.support.databases import fresh_database
 from tests.support.gateway_process import temporary_data_dir
 from tests.support.live import LiveGateway, Person, adopts_orphans_no_longer, live_gateway
 from tests.support.pages import PageServer

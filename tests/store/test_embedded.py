@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,6 +20,7 @@ from gateway.core.unprivileged import grant_search
 from gateway.settings import Settings
 from gateway.store import embedded
 from gateway.store.embedded import EmbeddedPostgres
+from tests.support.waiting import wait_until
 
 UID = Settings().uid_base
 ROOT = os.geteuid() == 0
@@ -112,13 +113,6 @@ def servers(directory: Path) -> list[psutil.Process]:
     return found
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 def test_a_database_that_answers_on_a_private_socket_only(data_dir: Path) -> None:
     postgres = database(data_dir)
     url = postgres.start()
@@ -184,7 +178,9 @@ def test_a_server_that_is_stopping_is_waited_for(data_dir: Path) -> None:
         client.stdin.flush()
         assert first_line(client) == "connected"
         old.terminate()  # PostgreSQL goes once this client has gone.
-        until(lambda: "stopping" in (data_dir / "postgres" / "postmaster.pid").read_text())
+        wait_until(
+            lambda: "stopping" in (data_dir / "postgres" / "postmaster.pid").read_text(), "PostgreSQL is stopping"
+        )
         with owner(data_dir) as gateway:
             client.stdin.close()
             assert sql(first_line(gateway), "SELECT 1") == "1"
@@ -237,7 +233,7 @@ def test_where_a_socket_cannot_be_it_is_in_a_temp_directory(private: Path, temp_
     killed(gateway)
     for process in servers(data_dir):
         process.kill()
-    until(lambda: servers(data_dir) == [])
+    wait_until(lambda: servers(data_dir) == [], "PostgreSQL has ended")
     assert list(temp_dir.iterdir()) != []
     assert sql(postgres.start(), "SELECT 1") == "1"
     postgres.stop()
@@ -245,7 +241,7 @@ def test_where_a_socket_cannot_be_it_is_in_a_temp_directory(private: Path, temp_
 
 def test_an_interrupted_first_start_is_done_again(data_dir: Path) -> None:
     gateway = owner(data_dir)
-    until(lambda: any(data_dir.glob("postgres.new-*/PG_VERSION")))
+    wait_until(lambda: any(data_dir.glob("postgres.new-*/PG_VERSION")), "initdb is at work")
     killed(gateway)
     assert not (data_dir / "postgres").exists()
     postgres = database(data_dir)

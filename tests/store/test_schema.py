@@ -17,7 +17,7 @@ from gateway.store import schema
 from gateway.store.database import Database
 from gateway.store.schema import SchemaState
 from gateway.store.tables import metadata
-from tests.conftest import _execute, _named
+from tests.support.databases import execute, named
 
 # All that PostgreSQL knows of tables. Comparing models, as Alembic does, looks at less: no conditions of partial
 # indexes, no checks.
@@ -47,14 +47,14 @@ async def empty(postgres_url: str) -> AsyncIterator[Empty]:
 
     async def make() -> Database:
         name = f"gateway_test_{uuid4().hex}"
-        await _execute(postgres_url, f"CREATE DATABASE {name}")
-        opened.append((name, Database(_named(postgres_url, name), 4)))
+        await execute(postgres_url, f"CREATE DATABASE {name}")
+        opened.append((name, Database(named(postgres_url, name), 4)))
         return opened[-1][1]
 
     yield make
     for name, database in opened:
         await database.close()
-        await _execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+        await execute(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 async def catalog(database: Database) -> dict[str, set[tuple[object, ...]]]:

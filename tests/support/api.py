@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import json
 import re
@@ -14,18 +13,15 @@ from uuid import UUID
 
 import httpx
 from jsonschema import Draft202012Validator
-from sqlalchemy import text
 
 from gateway.app import ENDPOINTS
 from gateway.http.openapi import document
-from gateway.store.database import Database
 
 Json = dict[str, Any]
 Send = Callable[[Any], Awaitable[httpx.Response]]
 
 JSON = {"Content-Type": "application/json"}
 NEVER = "0198b7d4-2f6c-7d3e-9a51-1c6f2b8e4d70"
-_WAIT_SECONDS = 20.0
 # Of an operation that answers bytes, what is not told in JSON.
 RAW_STATUSES = (200, 206, 304)
 
@@ -99,27 +95,6 @@ async def make_subaccount(client: httpx.AsyncClient, **body: Any) -> tuple[str, 
     made = await ok(client.post("/v1/subaccounts", json={"name": "tenant", **body}))
     key = await ok(client.post(f"/v1/subaccounts/{made['id']}/keys", json={"name": "key"}))
     return made["id"], bearer(key["secret"])
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Return once the condition holds; for states that nothing announces."""
-    async with asyncio.timeout(_WAIT_SECONDS):
-        while not condition():  # noqa: ASYNC110  (what is waited for tells nobody)
-            await asyncio.sleep(0.005)
-
-
-async def until_true(database: Database, query: str) -> None:
-    """Return once the query's one value is true."""
-    async with asyncio.timeout(_WAIT_SECONDS), database.connect() as connection:
-        while not (await connection.execute(text(query))).scalar():  # noqa: ASYNC110
-            await asyncio.sleep(0.005)
-
-
-async def until_locked(database: Database) -> None:
-    """Return once a statement waits for what a transaction of this test holds."""
-    await until_true(
-        database, "SELECT true FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
 
 
 def checked(client: httpx.AsyncClient) -> httpx.AsyncClient:

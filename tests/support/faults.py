@@ -88,6 +88,16 @@ async def _ends(gateway: GatewayProcess, lease: Lease, database_url: str | None)
         return [tuple(row) for row in found]
 
 
+def leaders(gateway: GatewayProcess) -> list[psutil.Process]:
+    """The launch scripts of its browsers."""
+    found = []
+    for process in gateway.descendants():
+        with contextlib.suppress(psutil.Error):
+            if any(part.endswith("/launch") for part in process.cmdline()[:2]):
+                found.append(process)
+    return found
+
+
 def rss(gateway: GatewayProcess) -> int:
     """Bytes of memory that the gateway itself has."""
     return int(psutil.Process(gateway.pid).memory_info().rss)

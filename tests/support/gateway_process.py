@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
@@ -66,7 +66,7 @@ class GatewayProcess:
         process = subprocess.Popen(
             command,
             cwd=checkout,
-            env=_environment(env),
+            env=environment_with(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -74,7 +74,7 @@ class GatewayProcess:
             errors="replace",
             # Its own session: Ctrl-C at the terminal stops the test run, which then stops the gateway, once.
             start_new_session=True,
-            preexec_fn=_end_with_parent,
+            preexec_fn=prepare_child,
         )
         gateway = cls(process, data_dir)
         try:
@@ -206,24 +206,20 @@ def temporary_data_dir() -> Iterator[Path]:
         rmtree(path)
 
 
-def wait_until(condition: Callable[[], bool], timeout: float, what: str) -> None:
-    """For states of other processes that nothing announces; raises AssertionError that names `what`."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}"
-        time.sleep(0.02)  # Between two looks; what is waited for is the condition.
-
-
-def _environment(extra: dict[str, str]) -> dict[str, str]:
-    """The caller's environment without its own gateway options, save for which browser this machine has."""
+def environment_with(extra: dict[str, str]) -> dict[str, str]:
+    """The caller's environment with `extra`, without its own gateway options but which browser this machine has."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("GATEWAY_")}
     if "GATEWAY_CHROMIUM" in os.environ:
         kept["GATEWAY_CHROMIUM"] = os.environ["GATEWAY_CHROMIUM"]
     return kept | {"PYTHONUNBUFFERED": "1"} | extra
 
 
-def _end_with_parent() -> None:
-    """Runs in the child before exec: when the test run dies, even by SIGKILL, the gateway is asked to stop."""
+def prepare_child() -> None:
+    """For `preexec_fn`: the child is asked to stop when the test run ends, even by SIGKILL, and minds SIGINT.
+
+    A script ignores SIGINT in what it starts in the background, and that is inherited.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 

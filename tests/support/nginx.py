@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.support.gateway_process import ROOT, wait_until
+from tests.support.gateway_process import ROOT
+from tests.support.waiting import wait_until
 
 _START_SECONDS = 10.0
 _STOP_SECONDS = 10.0
@@ -90,7 +91,7 @@ def nginx(directory: Path, servers: str, port: int) -> Iterator[None]:
         )
     try:
         wait_until(
-            lambda: process.poll() is not None or _listens(port), _START_SECONDS, f"nginx listens: {log.read_text()}"
+            lambda: process.poll() is not None or _listens(port), f"nginx listens: {log.read_text()}", _START_SECONDS
         )
         assert process.poll() is None, log.read_text()
         yield

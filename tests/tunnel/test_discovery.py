@@ -26,9 +26,10 @@ from gateway.launchers.local.launcher import LocalLauncher
 from gateway.settings import Settings
 from gateway.store.database import Database
 from tests.support import launchers
-from tests.support.api import bearer, make_runtime, ok, refusal, until_true
+from tests.support.api import bearer, make_runtime, ok, refusal
 from tests.support.launchers import FakeBrowser, WorkingLauncher
 from tests.support.serving import serving
+from tests.support.waiting import until_true
 
 MOST_BYTES = 4096
 ATTACH_SECONDS = 0.5

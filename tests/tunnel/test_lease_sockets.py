@@ -7,25 +7,20 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
-import httpx
 import pytest
 import pytest_asyncio
-from sqlalchemy import text
 
-from gateway.app import Gateway, build
 from gateway.core.closes import Close, Ended
 from gateway.core.errors import GatewayError
 from gateway.core.scope import Scope
 from gateway.domain.accounts.first_start import write_first_key
 from gateway.domain.leases import service as domain_leases
 from gateway.domain.leases.attachments import Attachments
-from gateway.domain.leases.service import Grant, Leases
+from gateway.domain.leases.service import Grant
 from gateway.domain.runtimes import supervisor as domain_supervisor
 from gateway.domain.runtimes.service import GATEWAY_STOPPED, SILENT_SECONDS
 from gateway.domain.secrets import KeySource, SecretStore
@@ -36,84 +31,12 @@ from gateway.store import schema
 from gateway.store.database import Database
 from gateway.store.embedded import EmbeddedPostgres
 from gateway.telemetry import metrics
-from tests.support.api import make_runtime, ok, until_locked
-from tests.support.launchers import WorkingLauncher
-from tests.support.waiting import until
+from tests.support.api import ok
+from tests.support.nodes import ENDED, Minted, Node, joined
+from tests.support.waiting import until, until_locked
 
 # `GATEWAY_TEST_RACES=10000` for the whole of what is promised.
 RACES = int(os.environ.get("GATEWAY_TEST_RACES", "500"))
-ENDED = Ended(Close.CLIENT_CLOSED, bytes_from_client=10, bytes_to_client=2_000, commands=3)
-
-
-@dataclass(frozen=True)
-class Minted:
-    id: UUID
-    path: str
-    token: str
-
-    @property
-    def runtime_id(self) -> UUID:
-        return UUID(self.path.split("/")[5])
-
-
-@dataclass
-class Node:
-    """One of several gateways on one database."""
-
-    gateway: Gateway
-    api: httpx.AsyncClient
-    database: Database
-    id: UUID
-
-    @property
-    def leases(self) -> Leases:
-        return self.gateway.services.leases
-
-    @property
-    def sockets(self) -> Attachments:
-        return self.leases._attachments
-
-    async def round(self) -> None:
-        await self.gateway.supervisor.round()
-
-    async def runtime(self) -> str:
-        """Path of a new runtime, whose browser is here."""
-        made = await make_runtime(self.api)
-        return f"/v1/spaces/{made['spaceId']}/runtimes/{made['id']}"
-
-    async def lease(self, runtime: str | None = None) -> Minted:
-        path = f"{runtime or await self.runtime()}/connections"
-        made = await ok(self.api.post(path, json={"protocol": "cdp"}))
-        return Minted(UUID(made["id"]), f"{path}/{made['id']}", made["endpoint"]["url"].rsplit("/", 1)[1])
-
-    async def socket(self, lease: Minted) -> Grant:
-        """A socket that is let in, as far as the domain sees it."""
-        grant = await self.leases.attach(lease.token)
-        async with self.leases.admit(grant):
-            pass
-        return grant
-
-    async def usage(self, lease: Minted) -> dict[str, Any]:
-        usage: dict[str, Any] = (await ok(self.api.get(lease.path)))["usage"]
-        return usage
-
-    async def execute(self, statement: str, **values: Any) -> list[Any]:
-        async with self.database.connect() as connection:
-            result = await connection.execute(text(statement), values)
-            return list(result) if result.returns_rows else []
-
-
-@asynccontextmanager
-async def joined(
-    settings: Settings, database: Database, keys: KeySource, api_key: str, gateway_id: UUID | None = None
-) -> AsyncIterator[Node]:
-    gateway_id = gateway_id or uuid4()
-    gateway = await build(settings, database, keys, WorkingLauncher(), gateway_id, ())
-    gateway.supervisor.reached_at(f"http://{gateway_id}.internal:8787")
-    transport = httpx.ASGITransport(gateway.app)
-    headers = {"Authorization": f"Bearer {api_key}"}
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as api:
-        yield Node(gateway, api, database, gateway_id)
 
 
 Another = Callable[..., Awaitable[Node]]

@@ -12,21 +12,8 @@ from sqlalchemy import text
 from gateway.app import Gateway
 from gateway.settings import Settings
 from gateway.store.database import Database
-from tests.support.api import (
-    NEVER,
-    Json,
-    check,
-    checked,
-    make_runtime,
-    moment,
-    ok,
-    problems,
-    refusal,
-    refused,
-    sender,
-    until_locked,
-    until_true,
-)
+from tests.support.api import NEVER, Json, check, checked, make_runtime, moment, ok, problems, refusal, refused, sender
+from tests.support.waiting import until_locked, until_true
 
 TEN = {
     "id", "runtimeId", "runId", "protocol", "status", "endpoint", "createdAt", "expiresAt", "closedAt", "revokedAt",

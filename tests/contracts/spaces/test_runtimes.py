@@ -28,9 +28,9 @@ from tests.support.api import (
     refusal,
     refused,
     sender,
-    until,
 )
 from tests.support.launchers import FailingLauncher, SlowLauncher, WorkingLauncher
+from tests.support.waiting import until
 
 REQUIRED = {
     "id", "spaceId", "name", "kind", "type", "status", "activeRunId", "capabilities", "connections", "region",

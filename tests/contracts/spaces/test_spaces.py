@@ -24,11 +24,9 @@ from tests.support.api import (
     refusal,
     refused,
     sender,
-    until,
-    until_locked,
-    until_true,
 )
 from tests.support.launchers import SlowLauncher, WorkingLauncher
+from tests.support.waiting import until, until_locked, until_true
 
 PATH = "/v1/spaces"
 NOT_THERE = "ai_connection.not_found"

@@ -1,0 +1,188 @@
+"""Rules that hold for the tests themselves, checked on their syntax trees.
+
+What a file still breaks is counted below; the counts may only shrink.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = sorted(ROOT.rglob("*.py"))
+# The one module that may wait for time to pass.
+WAITING = ROOT / "support" / "waiting.py"
+SLEEPS = ("asyncio.sleep", "time.sleep")
+
+# How often each file may still use a private name of gateway/, and sleep for a fixed time.
+PRIVATE: dict[str, int] = {
+    "cli/test_doctor.py": 7,
+    "domain/test_audit.py": 7,
+    "domain/test_event_streams.py": 9,
+    "domain/test_events.py": 5,
+    "domain/test_providers.py": 1,
+    "domain/test_record_of_runs.py": 3,
+    "domain/test_recording.py": 19,
+    "domain/test_runtime_limits.py": 4,
+    "domain/test_secrets.py": 3,
+    "domain/test_supervisor.py": 3,
+    "egress/test_egress_browser.py": 5,
+    "egress/test_proxy.py": 6,
+    "faults/test_faults.py": 1,
+    "faults/test_shutdown.py": 3,
+    "http/test_openapi.py": 1,
+    "launchers/test_browsers.py": 16,
+    "launchers/test_launcher.py": 10,
+    "observer/test_live_view.py": 5,
+    "observer/test_observer.py": 3,
+    "observer/test_screencast.py": 3,
+    "store/test_database.py": 1,
+    "store/test_embedded.py": 3,
+    "store/test_objects.py": 1,
+    "support/fuzz.py": 1,
+    "support/live.py": 2,
+    "support/nodes.py": 1,
+    "support/recorder.py": 3,
+    "support/serving.py": 2,
+    "tunnel/test_attach.py": 16,
+    "tunnel/test_discovery.py": 1,
+    "tunnel/test_large_commands.py": 1,
+    "tunnel/test_lease_sockets.py": 9,
+    "unit/test_settings.py": 1,
+    "unit/test_viewer_tokens.py": 1,
+}
+SLEEPING: dict[str, int] = {
+    "contracts/spaces/golden/exchange.py": 1,
+    "domain/test_event_streams.py": 2,
+    "domain/test_events.py": 1,
+    "domain/test_recording.py": 2,
+    "domain/test_runtime_limits.py": 1,
+    "egress/test_proxy.py": 1,
+    "faults/test_faults.py": 4,
+    "http/test_server_protocol.py": 1,
+    "launchers/test_browsers.py": 1,
+    "launchers/test_launcher.py": 1,
+    "observer/test_observer.py": 1,
+    "observer/test_screencast.py": 1,
+    "support/fake_providers.py": 1,
+    "support/faults.py": 1,
+    "tunnel/test_attach.py": 1,
+}
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imported(tree: ast.Module) -> Iterator[tuple[str, list[str]]]:
+    """Module and names of each import."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module, [alias.name for alias in node.names]
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, []) for alias in node.names)
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__") and name != "_replace"  # of a named tuple
+
+
+def of_the_gateway(tree: ast.Module) -> set[str]:
+    """Names of a module that stand for modules, classes and functions of gateway/."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "gateway":
+            found |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.asname or "gateway" for alias in node.names if alias.name.split(".")[0] == "gateway"}
+    return found
+
+
+def private_uses(tree: ast.Module) -> list[str]:
+    """Each private name of gateway/ that is imported, read or patched.
+
+    An attribute counts unless it belongs to `self`, `cls` or a name that the file itself defines as private.
+    """
+    ours = of_the_gateway(tree)
+    own = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+    } | {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    found = [name for module, names in imported(tree) if module.split(".")[0] == "gateway" for name in names]
+    uses = [name for name in found if is_private(name)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            at = node.value
+            if isinstance(at, ast.Name) and at.id in ("self", "cls"):
+                continue
+            if node.attr not in own or (isinstance(at, ast.Name) and at.id in ours):
+                uses.append(node.attr)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "setattr":
+            # monkeypatch.setattr(module, "_name", ...) and monkeypatch.setattr("gateway.module._name", ...)
+            texts = [each.value for each in node.args[:2] if isinstance(each, ast.Constant)]
+            uses += [str(text) for text in texts if is_private(str(text).rpartition(".")[2])]
+    return uses
+
+
+def sleeps(tree: ast.Module) -> int:
+    """How many sleeps of a fixed time it has; `asyncio.sleep(0)` only lets others run, and a computed one is a pace."""
+    return sum(
+        isinstance(node.args[0], ast.Constant) and node.args[0].value != 0
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in SLEEPS
+    )
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_what_tests_share_is_in_support(path: Path) -> None:
+    """No module of tests is imported by another one, but by those of its own package below a room."""
+    package = name_of(path).split("/")[:-1]
+    for module, names in imported(tree_of(path)):
+        for full in [module, *(f"{module}.{name}" for name in names)]:
+            parts = full.split(".")
+            if parts[0] != "tests":
+                continue
+            assert not any(part.startswith("test_") or part == "conftest" for part in parts), full
+            assert len(parts) == 1 or parts[1] == "support" or (len(package) > 2 and parts[1:4] == package[:3]), full
+
+
+@pytest.mark.parametrize(
+    ("count", "allowed"),
+    [
+        (Counter({name_of(path): len(private_uses(tree_of(path))) for path in FILES}), PRIVATE),
+        (Counter({name_of(path): sleeps(tree_of(path)) for path in FILES if path != WAITING}), SLEEPING),
+    ],
+    ids=["private names", "sleeps"],
+)
+def test_breaches_only_shrink(count: Counter[str], allowed: dict[str, int]) -> None:
+    assert {name: number for name, number in count.items() if number > allowed.get(name, 0)} == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "uses"),
+    [
+        ("from gateway.server import _Server", ["_Server"]),
+        ("from gateway import server\nserver._run()", ["_run"]),
+        ("def test(gateway):\n    gateway.services._kept", ["_kept"]),
+        ("monkeypatch.setattr(audit, '_PAGE', 3)", ["_PAGE"]),
+        ("monkeypatch.setattr('gateway.egress.resolver._KEPT_SECONDS', 0)", ["gateway.egress.resolver._KEPT_SECONDS"]),
+        ("class A:\n    def f(self):\n        self._x = 1\ndef g(a):\n    a._x", []),
+        ("monkeypatch.setattr(hmac, 'compare_digest', f)\nx.__init__\nfrom tests.support import a", []),
+    ],
+)
+def test_a_private_name_is_found(code: str, uses: list[str]) -> None:
+    assert private_uses(ast.parse(code)) == uses
+
+
+def test_a_sleep_is_found() -> None:
+    code = "await asyncio.sleep(0.3)\ntime.sleep(1)\ntime.sleep(size / pace)\nasyncio.sleep(0)\nuntil(lambda: x)"
+    assert sleeps(ast.parse(code)) == 2
