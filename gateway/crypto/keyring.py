@@ -10,15 +10,14 @@ from __future__ import annotations
 import base64
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
-from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.core.errors import ConfigurationError, GatewayError
+from gateway.core.sealed import SealedSecret, SecretOwner
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -29,29 +28,6 @@ class DecryptionFailed(GatewayError):
     """Raised when a secret does not decrypt: it was moved or altered, or its master key is not in the ring."""
 
     default_code = "secret.undecryptable"
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Whose secret it is and where it is kept: the associated data of the encryption."""
-
-    purpose: str
-    organization_id: UUID | None
-    subaccount_id: UUID | None
-    row_id: UUID
-
-    def associated_data(self) -> bytes:
-        parts = (self.purpose, self.organization_id, self.subaccount_id, self.row_id)
-        return "|".join("-" if part is None else str(part) for part in parts).encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """A secret as it is stored. Both byte strings are nonce (12 bytes), ciphertext, tag (16 bytes)."""
-
-    master_key_id: str
-    wrapped_key: bytes
-    ciphertext: bytes
 
 
 class KeyRing:
@@ -92,28 +68,28 @@ class KeyRing:
             keys[key_id] = key
         return cls(keys)
 
-    def seal(self, secret: bytes, owner: Owner) -> Sealed:
+    def seal(self, secret: bytes, owner: SecretOwner) -> SealedSecret:
         associated = owner.associated_data()
         data_key = os.urandom(KEY_BYTES)
         nonce = os.urandom(NONCE_BYTES)
         ciphertext = nonce + AESGCM(data_key).encrypt(nonce, secret, associated)
-        return Sealed(self.writing_id, self._wrap(data_key, associated), ciphertext)
+        return SealedSecret(self.writing_id, self._wrap(data_key, associated), ciphertext)
 
-    def open(self, sealed: Sealed, owner: Owner) -> bytes:
+    def open(self, sealed: SealedSecret, owner: SecretOwner) -> bytes:
         """Raises DecryptionFailed, which names the row and never the secret."""
         data_key = self._unwrap(sealed, owner)
         return _decrypt(AESGCM(data_key), sealed.ciphertext, owner)
 
-    def rewrap(self, sealed: Sealed, owner: Owner) -> Sealed:
+    def rewrap(self, sealed: SealedSecret, owner: SecretOwner) -> SealedSecret:
         """The same secret under the writing key; the secret itself is not touched."""
         data_key = self._unwrap(sealed, owner)
-        return Sealed(self.writing_id, self._wrap(data_key, owner.associated_data()), sealed.ciphertext)
+        return SealedSecret(self.writing_id, self._wrap(data_key, owner.associated_data()), sealed.ciphertext)
 
     def _wrap(self, data_key: bytes, associated: bytes) -> bytes:
         nonce = os.urandom(NONCE_BYTES)
         return nonce + self._ciphers[self.writing_id].encrypt(nonce, data_key, associated)
 
-    def _unwrap(self, sealed: Sealed, owner: Owner) -> bytes:
+    def _unwrap(self, sealed: SealedSecret, owner: SecretOwner) -> bytes:
         cipher = self._ciphers.get(sealed.master_key_id)
         if cipher is None:
             raise DecryptionFailed(
@@ -123,7 +99,7 @@ class KeyRing:
         return _decrypt(cipher, sealed.wrapped_key, owner)
 
 
-def _decrypt(cipher: AESGCM, stored: bytes, owner: Owner) -> bytes:
+def _decrypt(cipher: AESGCM, stored: bytes, owner: SecretOwner) -> bytes:
     """Raises DecryptionFailed, for too short a text too, where the cipher would raise a ValueError."""
     try:
         if len(stored) < NONCE_BYTES:

@@ -18,7 +18,8 @@ import structlog
 
 from gateway.core.errors import Conflict, RequestInvalid, Unavailable
 from gateway.core.ids import new_id
-from gateway.crypto.keyring import DecryptionFailed, Owner, Sealed
+from gateway.core.sealed import SealedSecret, SecretOwner
+from gateway.crypto.keyring import DecryptionFailed
 from gateway.domain.audit import Action, Audit
 from gateway.domain.secrets import KeySource
 from gateway.store import idempotency as store
@@ -191,12 +192,12 @@ class Idempotency:
             noting.details["purpose"] = owner.purpose
             if found.master_key_id is None or found.wrapped_key is None or found.ciphertext is None:
                 raise DecryptionFailed(f"Secret {owner.row_id} ({owner.purpose}) is gone.")
-            sealed = Sealed(found.master_key_id, found.wrapped_key, found.ciphertext)
+            sealed = SealedSecret(found.master_key_id, found.wrapped_key, found.ciphertext)
             return _decode(ticket, self._keys.ring().open(sealed, owner))
 
 
-def _owner(ticket: Ticket) -> Owner:
-    return Owner(store.PURPOSE, None, None, ticket.claim.id)
+def _owner(ticket: Ticket) -> SecretOwner:
+    return SecretOwner(store.PURPOSE, None, None, ticket.claim.id)
 
 
 def _identity(ticket: Ticket) -> str:

@@ -44,6 +44,8 @@ from gateway.video.encoder import NO_FRAMES
 from gateway.video.reel import FRAME, Reel, ReelWriter
 from gateway.video.writer import Disk
 
+__all__ = ["Recording", "Recordings"]
+
 _log = structlog.get_logger("gateway.recordings")
 
 _ROUND_SECONDS = 5.0

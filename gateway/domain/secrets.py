@@ -10,14 +10,14 @@ from pathlib import Path
 from uuid import UUID
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.errors import ConfigurationError
-from gateway.crypto.keyring import DecryptionFailed, KeyRing, Owner, Sealed
+from gateway.core.sealed import SealedSecret, SecretOwner
+from gateway.crypto.keyring import DecryptionFailed, KeyRing
 from gateway.domain.audit import Action, Audit
 from gateway.settings import Settings
 from gateway.store import secrets
-from gateway.store.database import Database
+from gateway.store.database import Connection, Database
 
 _log = structlog.get_logger("gateway.secrets")
 
@@ -82,24 +82,24 @@ class SecretStore:
         self._keys = keys
         self._audit = audit
 
-    async def put(self, connection: AsyncConnection, owner: Owner, secret: str) -> None:
+    async def put(self, connection: Connection, owner: SecretOwner, secret: str) -> None:
         """Keep a secret for its owner, in place of the one that was there."""
         await secrets.remove(connection, owner.row_id)
         await secrets.put(connection, owner, self._keys.ring().seal(secret.encode(), owner))
 
-    async def open(self, connection: AsyncConnection, owner: Owner) -> str | None:
+    async def open(self, connection: Connection, owner: SecretOwner) -> str | None:
         """The owner's secret, or None when it has none; raises DecryptionFailed when the row is not the owner's."""
         found = await secrets.get(connection, owner.row_id)
         if found is None:
             return None
         return self._open(*found, owner).decode()
 
-    async def remove(self, connection: AsyncConnection, row_id: UUID) -> None:
+    async def remove(self, connection: Connection, row_id: UUID) -> None:
         await secrets.remove(connection, row_id)
 
-    async def pepper(self, connection: AsyncConnection) -> bytes:
+    async def pepper(self, connection: Connection) -> bytes:
         """The pepper of API keys and lease tokens, made at the first start, and the same on every gateway."""
-        owner = Owner("pepper", None, None, _PEPPER_ROW)
+        owner = SecretOwner("pepper", None, None, _PEPPER_ROW)
         found = await secrets.get(connection, _PEPPER_ROW)
         if found is None:
             sealed = self._keys.ring().seal(os.urandom(PEPPER_BYTES), owner)
@@ -108,7 +108,7 @@ class SecretStore:
         assert found is not None
         return self._open(*found, owner)
 
-    def _open(self, stated: Owner, sealed: Sealed, owner: Owner) -> bytes:
+    def _open(self, stated: SecretOwner, sealed: SealedSecret, owner: SecretOwner) -> bytes:
         with contextlib.ExitStack() as noted:
             if self._audit is not None:
                 noting = noted.enter_context(self._audit.noting(Action.SECRET_DECRYPTED, owner.row_id))

@@ -16,10 +16,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.core.errors import GatewayError, Unavailable
-from gateway.domain.events.streams import EventStreams, Over
+from gateway.domain.events.streams import Event, EventStreams, Over, Wanted
 from gateway.http.endpoints import Call, invalid_field
 from gateway.http.services import Services
-from gateway.store.events import Event, Wanted
 
 _log = structlog.get_logger("gateway.api")
 

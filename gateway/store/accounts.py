@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import bindparam, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.core.errors import Conflict
 from gateway.core.scope import Scope
+from gateway.store.database import constraint_as
 from gateway.store.tables import api_keys, organizations, subaccounts
 
 
@@ -41,8 +43,9 @@ class ApiKey:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyOnFile:
-    """What is needed to check an API key. `usable` is false when it, or its subaccount, is at its end."""
+class KeyRecord:
+    """What is needed to check an API key. `usable` is false once it has expired or was revoked, or its subaccount is
+    archived."""
 
     id: UUID
     organization_id: UUID
@@ -50,6 +53,39 @@ class KeyOnFile:
     digest: bytes
     usable: bool
 
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """An API key as it is added: its digest, never the key itself."""
+
+    id: UUID
+    name: str | None
+    prefix: str
+    digest: bytes
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewSubaccount:
+    id: UUID
+    name: str
+    slug: str
+    external_id: str | None
+    limits: dict[str, int]
+    metadata: dict[str, Any] | None
+
+
+class SubaccountChanges(TypedDict, total=False):
+    """What a change sets; what is absent stays."""
+
+    name: str
+    external_id: str | None
+    limits: dict[str, int]
+    metadata: dict[str, Any] | None
+
+
+# Gateways that start at once make one organization and one first key.
+_FIRST_START_LOCK = 0x6761746577617901
 
 _SUBACCOUNT = tuple(
     subaccounts.c[name]
@@ -88,6 +124,11 @@ _KEY_BY_PREFIX = (
 )
 
 
+async def lock_first_start(connection: AsyncConnection) -> None:
+    """Let one gateway at a time look for what the first start makes, up to the end of the transaction."""
+    await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _FIRST_START_LOCK})
+
+
 async def first_organization(connection: AsyncConnection) -> UUID | None:
     return (await connection.execute(select(organizations.c.id).order_by(organizations.c.created_at).limit(1))).scalar()
 
@@ -96,14 +137,14 @@ async def add_organization(connection: AsyncConnection, organization_id: UUID, n
     await connection.execute(insert(organizations).values(id=organization_id, name=name))
 
 
-async def key_by_prefix(connection: AsyncConnection, prefix: str) -> KeyOnFile | None:
+async def key_by_prefix(connection: AsyncConnection, prefix: str) -> KeyRecord | None:
     row = (await connection.execute(_KEY_BY_PREFIX, {"prefix": prefix})).first()
-    return KeyOnFile(*row) if row else None
+    return KeyRecord(*row) if row else None
 
 
-async def add_key(connection: AsyncConnection, scope: Scope, **values: Any) -> ApiKey:
-    row = (await connection.execute(insert(api_keys).values(**scope.columns(), **values).returning(*_API_KEY))).one()
-    return ApiKey(*row)
+async def add_key(connection: AsyncConnection, scope: Scope, new: NewKey) -> ApiKey:
+    values = {**scope.columns(), **asdict(new)}
+    return ApiKey(*(await connection.execute(insert(api_keys).values(values).returning(*_API_KEY))).one())
 
 
 async def keys(connection: AsyncConnection, scope: Scope) -> list[ApiKey]:
@@ -130,13 +171,20 @@ async def touch_keys(connection: AsyncConnection, key_ids: list[UUID]) -> None:
     await connection.execute(update(api_keys).where(api_keys.c.id.in_(key_ids)).values(last_used_at=func.now()))
 
 
-async def add_subaccount(connection: AsyncConnection, organization_id: UUID, **values: Any) -> Subaccount:
-    row = (
-        await connection.execute(
-            insert(subaccounts).values(organization_id=organization_id, **values).returning(*_SUBACCOUNT)
-        )
-    ).one()
-    return Subaccount(*row)
+async def add_subaccount(connection: AsyncConnection, organization_id: UUID, new: NewSubaccount) -> Subaccount:
+    """Raises Conflict where another one of the organization has its `external_id`."""
+    values = {
+        "organization_id": organization_id,
+        "status": "active",
+        "id": new.id,
+        "name": new.name,
+        "slug": new.slug,
+        "external_id": new.external_id,
+        "limits": new.limits,
+        "metadata": new.metadata,
+    }
+    with constraint_as(_external_id_taken(new.external_id)):
+        return Subaccount(*(await connection.execute(insert(subaccounts).values(values).returning(*_SUBACCOUNT))).one())
 
 
 async def subaccounts_of(connection: AsyncConnection, scope: Scope) -> list[Subaccount]:
@@ -155,27 +203,39 @@ async def subaccount(
 
 
 async def change_subaccount(
-    connection: AsyncConnection, scope: Scope, subaccount_id: UUID, **values: Any
+    connection: AsyncConnection, scope: Scope, subaccount_id: UUID, **changes: Unpack[SubaccountChanges]
 ) -> Subaccount | None:
-    row = (
-        await connection.execute(
-            update(subaccounts)
-            .where(_visible(scope), subaccounts.c.id == subaccount_id)
-            .values(**values, updated_at=func.now())
-            .returning(*_SUBACCOUNT)
-        )
-    ).first()
-    return Subaccount(*row) if row else None
+    """Raises Conflict where another subaccount of the organization has the `external_id`."""
+    with constraint_as(_external_id_taken(changes.get("external_id"))):
+        return await _update_subaccount(connection, scope, subaccount_id, **changes)
 
 
 async def archive_subaccount(connection: AsyncConnection, scope: Scope, subaccount_id: UUID) -> Subaccount | None:
-    return await change_subaccount(
+    return await _update_subaccount(
         connection,
         scope,
         subaccount_id,
         status="archived",
         archived_at=func.coalesce(subaccounts.c.archived_at, func.now()),
     )
+
+
+async def _update_subaccount(
+    connection: AsyncConnection, scope: Scope, subaccount_id: UUID, **columns: Any
+) -> Subaccount | None:
+    row = (
+        await connection.execute(
+            update(subaccounts)
+            .where(_visible(scope), subaccounts.c.id == subaccount_id)
+            .values(**columns, updated_at=func.now())
+            .returning(*_SUBACCOUNT)
+        )
+    ).first()
+    return Subaccount(*row) if row else None
+
+
+def _external_id_taken(external_id: str | None) -> Conflict:
+    return Conflict(f"Another subaccount has the externalId {external_id!r}.", "subaccount.conflict")
 
 
 def _visible(scope: Scope) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import TypedDict, Unpack
 from uuid import UUID
 
 from sqlalchemy import String, cast, delete, exists, func, insert, or_, select, update
@@ -28,6 +28,23 @@ class AiConnection:
     has_stored_key: bool
 
 
+@dataclass(frozen=True, slots=True)
+class NewAiConnection:
+    id: UUID
+    label: str
+    provider: str
+    enabled: bool
+    default_model: str | None
+
+
+class AiConnectionChanges(TypedDict, total=False):
+    """What a change sets; what is absent stays."""
+
+    label: str
+    enabled: bool
+    default_model: str | None
+
+
 _OWN = (
     ai_connections.c.id,
     ai_connections.c.organization_id,
@@ -43,9 +60,10 @@ _HAS_STORED_KEY = exists().where(secrets.c.id == ai_connections.c.id).correlate(
 _COLUMNS = (*_OWN, _HAS_STORED_KEY)
 
 
-async def add(connection: AsyncConnection, scope: Scope, *, has_stored_key: bool, **values: Any) -> AiConnection:
+async def add(connection: AsyncConnection, scope: Scope, new: NewAiConnection, *, has_stored_key: bool) -> AiConnection:
     """The caller says whether it stored a key: in an INSERT's RETURNING no subquery sees the new row."""
-    row = (await connection.execute(insert(ai_connections).values(**scope.columns(), **values).returning(*_OWN))).one()
+    values = {**scope.columns(), **asdict(new)}
+    row = (await connection.execute(insert(ai_connections).values(values).returning(*_OWN))).one()
     return AiConnection(**row._mapping, has_stored_key=has_stored_key)
 
 
@@ -64,12 +82,14 @@ async def get(
     return AiConnection(*row) if row else None
 
 
-async def change(connection: AsyncConnection, connection_id: UUID, **values: Any) -> AiConnection:
+async def change(
+    connection: AsyncConnection, connection_id: UUID, **changes: Unpack[AiConnectionChanges]
+) -> AiConnection:
     row = (
         await connection.execute(
             update(ai_connections)
             .where(ai_connections.c.id == connection_id)
-            .values(**values, updated_at=func.now())
+            .values(**changes, updated_at=func.now())
             .returning(*_COLUMNS)
         )
     ).one()

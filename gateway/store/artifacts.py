@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -31,37 +31,58 @@ class Artifact:
     size_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class NewArtifact:
+    id: UUID
+    runtime_id: UUID
+    run_id: UUID
+    kind: str
+    name: str
+    page_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which artifacts are asked for, and how many: newest first, behind the position `before` (created_at, id)."""
+
+    limit: int
+    before: tuple[datetime, UUID] | None = None
+    kinds: tuple[str, ...] = ()
+    runtime_id: UUID | None = None
+
+
 _OWN_NAMES = ("id", "space_id", "runtime_id", "run_id", "file_id", "kind", "name", "page_id", "created_at")
 _OWN = tuple(artifacts.c[name] for name in _OWN_NAMES)
 _OF_FILE = (files.c.path, files.c.content_type, files.c.size_bytes)
 
 
-async def add(connection: AsyncConnection, owner: Scope, file: File, **values: Any) -> Artifact:
-    row = (await connection.execute(insert(artifacts).values(**owner.columns(), **values).returning(*_OWN))).one()
+async def add(connection: AsyncConnection, owner: Scope, file: File, new: NewArtifact) -> Artifact:
+    """`file` is the one that the artifact is."""
+    values = {**owner.columns(), **asdict(new), "space_id": file.space_id, "file_id": file.id}
+    row = (await connection.execute(insert(artifacts).values(values).returning(*_OWN))).one()
     return Artifact(*(*row, file.path, file.content_type, file.size_bytes))
 
 
 async def listed(
     connection: AsyncConnection,
     scope: Scope,
+    page: Page,
     *,
     space_id: UUID | None = None,
     run_id: UUID | None = None,
-    runtime_id: UUID | None = None,
-    kinds: list[str] | None = None,
-    before: tuple[datetime, UUID] | None = None,
-    limit: int,
 ) -> list[Artifact]:
-    """Artifacts of a space, a run or a runtime, newest first, after the position `before` (created_at, id)."""
+    """Artifacts of a space or of a run."""
     query: Select[Any] = (
         select(*_OWN, *_OF_FILE).join(files, files.c.id == artifacts.c.file_id).where(scope.of(artifacts), LIVES)
     )
-    for column, value in (("space_id", space_id), ("run_id", run_id), ("runtime_id", runtime_id)):
+    for column, value in (("space_id", space_id), ("run_id", run_id), ("runtime_id", page.runtime_id)):
         if value is not None:
             query = query.where(artifacts.c[column] == value)
-    if kinds:
-        query = query.where(artifacts.c.kind.in_(kinds))
-    if before is not None:
-        query = query.where(func.row(artifacts.c.created_at, artifacts.c.id) < func.row(*before))
-    rows = await connection.execute(query.order_by(artifacts.c.created_at.desc(), artifacts.c.id.desc()).limit(limit))
+    if page.kinds:
+        query = query.where(artifacts.c.kind.in_(page.kinds))
+    if page.before is not None:
+        query = query.where(func.row(artifacts.c.created_at, artifacts.c.id) < func.row(*page.before))
+    rows = await connection.execute(
+        query.order_by(artifacts.c.created_at.desc(), artifacts.c.id.desc()).limit(page.limit)
+    )
     return [Artifact(*row) for row in rows]

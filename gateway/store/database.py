@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,7 +13,10 @@ import asyncpg
 import sqlalchemy.exc
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from gateway.core.errors import ConfigurationError, Unavailable
+from gateway.core.errors import ConfigurationError, GatewayError, Unavailable
+
+# What the domain passes from `Database.connect` or `begin` to the functions of the store.
+Connection = AsyncConnection
 
 OLDEST_SERVER = 14
 
@@ -105,7 +108,16 @@ class Database:
 
 
 @contextlib.contextmanager
-def _unavailable() -> Any:
+def constraint_as(refusal: GatewayError) -> Iterator[None]:
+    """Raises `refusal` where a statement in the block breaks a unique or foreign key, or a check."""
+    try:
+        yield
+    except sqlalchemy.exc.IntegrityError:
+        raise refusal from None
+
+
+@contextlib.contextmanager
+def _unavailable() -> Iterator[None]:
     before = _cancellations()
     try:
         yield

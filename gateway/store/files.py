@@ -37,6 +37,21 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
+class NewFile:
+    """A file as it is added, whose object is whole."""
+
+    id: UUID
+    space_id: UUID
+    name: str
+    path: str
+    content_type: str
+    size_bytes: int
+    object_key: str
+    metadata: dict[str, Any] | None
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Used:
     """What the files of a space, and of all spaces of its subaccount, come to."""
 
@@ -94,13 +109,10 @@ async def taken(connection: AsyncConnection, space_id: UUID, paths: list[str]) -
     return set(rows.scalars())
 
 
-async def add(connection: AsyncConnection, owner: Scope, *, path: str, **values: Any) -> File:
-    row = (
-        await connection.execute(
-            insert(files).values(**owner.columns(), **values, path=path, path_digest=digest(path)).returning(*_COLUMNS)
-        )
-    ).one()
-    return File(*row)
+async def add(connection: AsyncConnection, owner: Scope, new: NewFile) -> File:
+    values = {**owner.columns(), **{name: getattr(new, name) for name in NewFile.__slots__}}
+    statement = insert(files).values(**values, path_digest=digest(new.path)).returning(*_COLUMNS)
+    return File(*(await connection.execute(statement)).one())
 
 
 async def get(connection: AsyncConnection, scope: Scope, space_id: UUID, file_id: UUID) -> File | None:

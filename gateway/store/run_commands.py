@@ -28,28 +28,31 @@ class Command:
     finished_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which commands are asked for, and how many: in the order in which they began, behind the position `after`
+    (created_at, id)."""
+
+    limit: int
+    after: tuple[datetime, UUID] | None = None
+    descending: bool = False
+    status: str | None = None
+    execution_mode: str | None = None
+
+
 _COLUMNS = tuple(run_commands.c[name] for name in Command.__slots__)
 
 
-async def page(
-    connection: AsyncConnection,
-    run_id: UUID,
-    *,
-    status: str | None,
-    execution_mode: str | None,
-    after: tuple[datetime, UUID] | None,
-    descending: bool,
-    limit: int,
-) -> list[Command]:
-    """Commands of a run in the order in which they began, behind the position `after` (created_at, id)."""
+async def listed(connection: AsyncConnection, run_id: UUID, page: Page) -> list[Command]:
     query = select(*_COLUMNS).where(run_commands.c.run_id == run_id)
-    if status is not None:
-        query = query.where(run_commands.c.status == status)
-    if execution_mode is not None:
-        query = query.where(run_commands.c.execution_mode == execution_mode)
+    if page.status is not None:
+        query = query.where(run_commands.c.status == page.status)
+    if page.execution_mode is not None:
+        query = query.where(run_commands.c.execution_mode == page.execution_mode)
     place = func.row(run_commands.c.created_at, run_commands.c.id)
-    if after is not None:
-        query = query.where(place < func.row(*after) if descending else place > func.row(*after))
+    if page.after is not None:
+        after = func.row(*page.after)
+        query = query.where(place < after if page.descending else place > after)
     order = (run_commands.c.created_at, run_commands.c.id)
-    query = query.order_by(*(column.desc() for column in order) if descending else order)
-    return [Command(*row) for row in await connection.execute(query.limit(limit))]
+    query = query.order_by(*(column.desc() for column in order) if page.descending else order)
+    return [Command(*row) for row in await connection.execute(query.limit(page.limit))]

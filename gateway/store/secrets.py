@@ -10,11 +10,11 @@ from sqlalchemy import Row, Select, delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.crypto.keyring import Owner, Sealed
+from gateway.core.sealed import SealedSecret, SecretOwner
 from gateway.store.tables import secrets
 
 
-async def put(connection: AsyncConnection, owner: Owner, sealed: Sealed, *, keep: bool = False) -> None:
+async def put(connection: AsyncConnection, owner: SecretOwner, sealed: SealedSecret, *, keep: bool = False) -> None:
     """Add a secret; with `keep`, one that is there already stays, also one that another transaction just adds."""
     statement = insert(secrets).values(
         id=owner.row_id,
@@ -28,7 +28,7 @@ async def put(connection: AsyncConnection, owner: Owner, sealed: Sealed, *, keep
     await connection.execute(statement.on_conflict_do_nothing() if keep else statement)
 
 
-async def get(connection: AsyncConnection, secret_id: UUID) -> tuple[Owner, Sealed] | None:
+async def get(connection: AsyncConnection, secret_id: UUID) -> tuple[SecretOwner, SealedSecret] | None:
     """The secret with the owner that its row states, which decryption then checks."""
     row = (await connection.execute(_rows().where(secrets.c.id == secret_id))).first()
     return _read(row) if row else None
@@ -40,7 +40,7 @@ async def remove(connection: AsyncConnection, secret_id: UUID) -> None:
 
 async def to_rewrap(
     connection: AsyncConnection, writing_id: str, limit: int, without: Collection[UUID]
-) -> list[tuple[Owner, Sealed]]:
+) -> list[tuple[SecretOwner, SealedSecret]]:
     """Up to `limit` secrets under another key, locked for this transaction; those another one holds are skipped,
     and those of the ids `without`."""
     rows = await connection.execute(
@@ -61,7 +61,7 @@ _REWRAP = text(
 )
 
 
-async def rewrap(connection: AsyncConnection, rewrapped: list[tuple[Owner, Sealed]]) -> None:
+async def rewrap(connection: AsyncConnection, rewrapped: list[tuple[SecretOwner, SealedSecret]]) -> None:
     """Write new wrappings, all under one master key, in one statement."""
     await connection.execute(
         _REWRAP,
@@ -90,6 +90,8 @@ def _rows() -> Select[Any]:
     )
 
 
-def _read(row: Row[Any]) -> tuple[Owner, Sealed]:
+def _read(row: Row[Any]) -> tuple[SecretOwner, SealedSecret]:
     purpose, organization_id, subaccount_id, row_id, master_key_id, wrapped_key, ciphertext = tuple(row)
-    return Owner(purpose, organization_id, subaccount_id, row_id), Sealed(master_key_id, wrapped_key, ciphertext)
+    return SecretOwner(purpose, organization_id, subaccount_id, row_id), SealedSecret(
+        master_key_id, wrapped_key, ciphertext
+    )

@@ -24,6 +24,7 @@ from gateway.contracts.spaces.recordings import status
 from gateway.core.errors import NotFound, Unavailable
 from gateway.crypto.viewer_tokens import Kind, Viewer
 from gateway.domain.events import activity
+from gateway.domain.events.streams import Wanted
 from gateway.http import content
 from gateway.http.content import Content
 from gateway.http.endpoints import invalid_field
@@ -32,7 +33,6 @@ from gateway.http.models import iso
 from gateway.http.peers import NotAnswered
 from gateway.http.public_url import client_address
 from gateway.http.services import Services
-from gateway.store.events import Wanted
 from gateway.viewers.live_page import asset_text, page_headers, shown
 
 _log = structlog.get_logger("gateway.viewers")

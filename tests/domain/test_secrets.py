@@ -23,7 +23,8 @@ from sqlalchemy import text
 from gateway.app import Gateway
 from gateway.core.errors import ConfigurationError
 from gateway.core.ids import new_id
-from gateway.crypto.keyring import KEY_BYTES, DecryptionFailed, KeyRing, Owner
+from gateway.core.sealed import SecretOwner
+from gateway.crypto.keyring import KEY_BYTES, DecryptionFailed, KeyRing
 from gateway.crypto.tokens import TokenIssuer
 from gateway.domain import secrets as domain_secrets
 from gateway.domain.secrets import KeySource, SecretStore, rotate
@@ -266,9 +267,9 @@ class Vault:
     database: Database
     file: Path
     keys: KeySource
-    owners: list[Owner]
+    owners: list[SecretOwner]
 
-    async def opened(self, owner: Owner) -> str | None:
+    async def opened(self, owner: SecretOwner) -> str | None:
         async with self.database.connect() as connection:
             return await SecretStore(self.keys).open(connection, owner)
 
@@ -281,7 +282,7 @@ async def vault(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     keys = KeySource(file.read_text, file)
     organization = uuid4()
     await execute(database, "INSERT INTO organizations (id, name) VALUES (:id, 'x')", id=organization)
-    owners = [Owner("ai_connection.api_key", organization, None, new_id()) for _ in range(30)]
+    owners = [SecretOwner("ai_connection.api_key", organization, None, new_id()) for _ in range(30)]
     async with database.begin() as connection:
         for owner in owners:
             await SecretStore(keys).put(connection, owner, f"secret of {owner.row_id}")

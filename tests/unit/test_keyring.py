@@ -13,15 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.errors import ConfigurationError
-from gateway.crypto.keyring import DecryptionFailed, KeyRing, Owner, Sealed, create_key_file
+from gateway.core.sealed import SealedSecret, SecretOwner
+from gateway.crypto.keyring import DecryptionFailed, KeyRing, create_key_file
 
 OLD, NEW, OTHER = (bytes([byte]) * 32 for byte in (1, 2, 3))
-OWNER = Owner("ai_connection.api_key", UUID(int=1), UUID(int=2), UUID(int=3))
+OWNER = SecretOwner("ai_connection.api_key", UUID(int=1), UUID(int=2), UUID(int=3))
 SECRET = b"sk-proj-0123456789"
 
 unhurried = settings(deadline=None)  # the machine may have other things to do
 uuids = st.none() | st.uuids()
-owners = st.builds(Owner, st.text(max_size=30), uuids, uuids, st.uuids())
+owners = st.builds(SecretOwner, st.text(max_size=30), uuids, uuids, st.uuids())
 
 
 def encoded(key: bytes) -> str:
@@ -30,7 +31,7 @@ def encoded(key: bytes) -> str:
 
 @unhurried
 @given(secret=st.binary(max_size=5000), owner=owners, key=st.binary(min_size=32, max_size=32))
-def test_what_was_sealed_opens(secret: bytes, owner: Owner, key: bytes) -> None:
+def test_what_was_sealed_opens(secret: bytes, owner: SecretOwner, key: bytes) -> None:
     ring = KeyRing({"a": key})
     sealed = ring.seal(secret, owner)
     assert ring.open(sealed, owner) == secret
@@ -85,7 +86,7 @@ def test_a_row_that_was_moved_does_not_open(change: dict[str, Any]) -> None:
 
 @unhurried
 @given(one=owners, two=owners)
-def test_no_two_owners_have_the_same_associated_data(one: Owner, two: Owner) -> None:
+def test_no_two_owners_have_the_same_associated_data(one: SecretOwner, two: SecretOwner) -> None:
     assert (one == two) == (one.associated_data() == two.associated_data())
 
 
@@ -129,7 +130,7 @@ def test_an_unknown_master_key_is_named_and_so_are_the_known() -> None:
 
 @unhurried
 @given(secret=st.binary(max_size=200), owner=owners)
-def test_a_rewrapped_secret_is_the_same_and_needs_the_old_key_no_longer(secret: bytes, owner: Owner) -> None:
+def test_a_rewrapped_secret_is_the_same_and_needs_the_old_key_no_longer(secret: bytes, owner: SecretOwner) -> None:
     sealed = KeyRing({"old": OLD}).seal(secret, owner)
     both = KeyRing.parse(f"new:{encoded(NEW)},old:{encoded(OLD)}")
     assert both.writing_id == "new"
@@ -253,7 +254,7 @@ def test_a_key_file_that_could_not_be_written_is_not_there(tmp_path: Path, monke
 def test_rows_of_different_tenants_never_open_for_each_other() -> None:
     ring = KeyRing({"a": OLD})
     rows = [
-        Owner("p", organization, subaccount, uuid4())
+        SecretOwner("p", organization, subaccount, uuid4())
         for organization in (uuid4(), None)
         for subaccount in (uuid4(), None)
     ]
@@ -267,5 +268,5 @@ def test_rows_of_different_tenants_never_open_for_each_other() -> None:
                     ring.open(sealed[owner], other)
 
 
-def _with(sealed: Sealed, part: str, stored: bytes) -> Sealed:
+def _with(sealed: SealedSecret, part: str, stored: bytes) -> SealedSecret:
     return replace(sealed, wrapped_key=stored) if part == "wrapped_key" else replace(sealed, ciphertext=stored)

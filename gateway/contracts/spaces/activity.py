@@ -12,11 +12,11 @@ from starlette.responses import Response
 from gateway.contracts.spaces.events import Category, read_run
 from gateway.domain.events import activity
 from gateway.domain.events.activity import Severity
+from gateway.domain.events.streams import Event, Wanted
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Time, optional
 from gateway.http.services import Services
 from gateway.http.sse import Allowed, Followed, number_of, resumed_at, run_stream, still_allowed
-from gateway.store.events import Event, Wanted
 
 endpoints = Endpoints("Runs")
 

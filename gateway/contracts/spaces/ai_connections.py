@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gateway.contracts.spaces.deleted import Deleted
+from gateway.domain.ai.connections import AiConnection as Record
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import STORABLE, Answer, Body, Text, UntypedTime, optional
-from gateway.store.ai_connections import AiConnection as Record
 
 endpoints = Endpoints("AI connections")
 
@@ -104,7 +104,7 @@ async def get(call: Call) -> AiConnection:
 async def update(call: Call, body: UpdateAiConnection) -> AiConnection:
     """Change what is given. `apiKey` replaces the stored key, `apiKey: null` removes it."""
     changes = body.model_dump(include=body.model_fields_set)
-    record = await call.services.ai_connections.change(call.scope, call.path_id("id", "ai_connection"), changes)
+    record = await call.services.ai_connections.change(call.scope, call.path_id("id", "ai_connection"), **changes)
     return AiConnection.of(record)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
+from gateway.domain.files.artifacts import Artifact as Record
+from gateway.domain.files.artifacts import Page
 from gateway.http.cursors import moment_cursor, read_moment_cursor
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Text, UntypedTime, optional
 from gateway.http.public_url import public_root
-from gateway.store.artifacts import Artifact as Record
 
 endpoints = Endpoints("Artifacts")
 
@@ -81,7 +82,7 @@ async def of_run(call: Call, query: ArtifactQuery) -> ArtifactList:
     """Newest first. `downloadUrl` takes the same API key as any request."""
     run_id = call.path_id("id", "run")
     root = public_root(call.request, call.services.settings)
-    found = await call.services.artifacts.of_run(call.scope, run_id, **_page(call, query))
+    found = await call.services.artifacts.of_run(call.scope, run_id, _page(call, query))
     return _answer(query, found, root)
 
 
@@ -90,18 +91,15 @@ async def of_space(call: Call, query: SpaceArtifactQuery) -> ArtifactList:
     """Newest first, of all runs. `downloadUrl` takes the same API key as any request."""
     space_id = call.path_id("id", "space")
     root = public_root(call.request, call.services.settings)
-    page = _page(call, query)
-    found = await call.services.artifacts.of_space(call.scope, space_id, runtime_id=query.runtime_id, **page)
+    page = _page(call, query, query.runtime_id)
+    found = await call.services.artifacts.of_space(call.scope, space_id, page)
     return _answer(query, found, root)
 
 
-def _page(call: Call, query: ArtifactQuery) -> dict[str, Any]:
+def _page(call: Call, query: ArtifactQuery, runtime_id: UUID | None = None) -> Page:
     kinds = [kind for given in call.request.query_params.getlist("kind") for kind in given.split(",")]
-    return {
-        "kinds": kinds or None,
-        "before": read_moment_cursor(query.cursor) if query.cursor is not None else None,
-        "limit": query.limit + 1,
-    }
+    before = read_moment_cursor(query.cursor) if query.cursor is not None else None
+    return Page(query.limit + 1, before, tuple(kinds), runtime_id)
 
 
 def _answer(query: ArtifactQuery, found: list[Record], root: str) -> ArtifactList:

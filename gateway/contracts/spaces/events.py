@@ -11,11 +11,11 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from starlette.responses import Response
 
 from gateway.domain.events.service import RUN_TYPES, TYPES
+from gateway.domain.events.streams import Event as Record
+from gateway.domain.events.streams import Wanted
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import STORABLE, Answer, Body, Query, Time, optional
 from gateway.http.sse import Followed, number_of, resumed_at, run_stream, still_allowed
-from gateway.store.events import Event as Record
-from gateway.store.events import Wanted
 
 endpoints = Endpoints("Runs")
 

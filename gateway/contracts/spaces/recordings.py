@@ -8,11 +8,11 @@ from pydantic import Field
 
 from gateway.contracts.spaces.live import Seconds, ViewerLease
 from gateway.crypto.viewer_tokens import Kind
+from gateway.domain.recordings import Recording
 from gateway.domain.viewers import DEFAULT_SECONDS
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Body, optional
 from gateway.http.public_url import public_root
-from gateway.store.recordings import Recording
 
 endpoints = Endpoints("Runs")
 

@@ -8,10 +8,11 @@ from uuid import UUID
 from pydantic import Field
 
 from gateway.contracts.spaces.events import read_run
+from gateway.domain.events.run_commands import Command as Record
+from gateway.domain.events.run_commands import Page
 from gateway.http.cursors import moment_cursor, read_moment_cursor
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Time, optional
-from gateway.store.run_commands import Command as Record
 
 endpoints = Endpoints("Runs")
 
@@ -76,14 +77,14 @@ class CommandList(Answer):
 async def listed(call: Call, query: CommandQuery) -> CommandList:
     """What was asked by the API. What a client commanded over a connection is among events, `connection.command.*`."""
     run_id = await read_run(call, "commands")
-    found = await call.services.commands.page(
-        run_id,
-        status=query.status,
-        execution_mode=query.execution_mode,
+    asked = Page(
+        query.limit + 1,
         after=None if query.cursor is None else read_moment_cursor(query.cursor),
         descending=query.order == "desc",
-        limit=query.limit + 1,
+        status=query.status,
+        execution_mode=query.execution_mode,
     )
+    found = await call.services.commands.listed(run_id, asked)
     page = found[: query.limit]
     with_input = "input" in (query.include or [])
     return CommandList(

@@ -20,14 +20,13 @@ from gateway.domain.files.names import (
     last_segment,
     name_problem,
 )
-from gateway.domain.files.service import NewFile
+from gateway.domain.files.service import File as Record
+from gateway.domain.files.service import NewFile, position
 from gateway.http import content
 from gateway.http.cursors import cursor, read_cursor
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forms import Binary, Form
 from gateway.http.models import Answer, Body, Metadata, Query, Text, UntypedTime, optional
-from gateway.store import files
-from gateway.store.files import File as Record
 
 endpoints = Endpoints("Storage")
 
@@ -124,7 +123,7 @@ async def listed(call: Call, query: FileQuery) -> FileList:
         call.scope, call.path_id("id", "space"), prefix=query.prefix, after=after, limit=query.limit + 1
     )
     page = found[: query.limit]
-    next_cursor = cursor(*files.position(page[-1])) if len(found) > query.limit else None
+    next_cursor = cursor(*position(page[-1])) if len(found) > query.limit else None
     return FileList(files=[StorageFile.of(record) for record in page], next_cursor=next_cursor)
 
 

@@ -12,10 +12,10 @@ from pydantic import AwareDatetime, BeforeValidator, Field
 from gateway.core.errors import Forbidden
 from gateway.core.ids import not_found
 from gateway.core.scope import Scope
+from gateway.domain.accounts.access import ApiKey as KeyRecord
+from gateway.domain.accounts.access import Subaccount as Record
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import STORABLE, Answer, Body, Metadata, Time, optional
-from gateway.store.accounts import ApiKey as KeyRecord
-from gateway.store.accounts import Subaccount as Record
 
 endpoints = Endpoints("Accounts")
 
@@ -175,7 +175,7 @@ async def update(call: Call, body: UpdateSubaccount) -> Subaccount:
     changes = body.model_dump(include=body.model_fields_set - {"limits"})
     if "limits" in body.model_fields_set:
         changes["limits"] = _limits(body.limits)
-    record = await call.services.access.change_subaccount(call.scope, call.path_id("id", "subaccount"), changes)
+    record = await call.services.access.change_subaccount(call.scope, call.path_id("id", "subaccount"), **changes)
     return Subaccount.of(record)
 
 

@@ -9,10 +9,10 @@ from pydantic import Field
 from starlette.responses import Response
 
 from gateway.domain.audit import Action
+from gateway.domain.events.streams import Event, Wanted
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Time, optional
 from gateway.http.sse import EventStream, Followed, resumed_at, still_allowed
-from gateway.store.events import Event, Wanted
 
 endpoints = Endpoints("Updates")
 

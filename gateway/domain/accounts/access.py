@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Unpack
 from uuid import UUID
-
-from sqlalchemy.exc import IntegrityError
 
 from gateway.core.errors import Conflict, Unauthorized
 from gateway.core.ids import new_id, not_found
@@ -17,8 +15,10 @@ from gateway.crypto.tokens import TokenIssuer, api_key_prefix
 from gateway.domain import audit
 from gateway.domain.audit import Action, Audit
 from gateway.store import accounts
-from gateway.store.accounts import ApiKey, Subaccount
+from gateway.store.accounts import ApiKey, NewKey, NewSubaccount, Subaccount, SubaccountChanges
 from gateway.store.database import Database
+
+__all__ = ["Access", "ApiKey", "Principal", "Subaccount", "SubaccountChanges"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +84,7 @@ class Access:
             noting.details = {"prefix": token.prefix, "subaccountId": _text(scope.subaccount_id)}
             async with self._database.connect() as connection:
                 key = await accounts.add_key(
-                    connection,
-                    scope,
-                    id=key_id,
-                    name=name,
-                    prefix=token.prefix,
-                    digest=token.digest,
-                    expires_at=expires_at,
+                    connection, scope, NewKey(key_id, name, token.prefix, token.digest, expires_at)
                 )
         return key, token.secret
 
@@ -110,22 +104,21 @@ class Access:
             noting.details["prefix"] = revoked.prefix
         return revoked
 
-    async def create_subaccount(self, organization_id: UUID, name: str, **values: Any) -> Subaccount:
+    async def create_subaccount(
+        self,
+        organization_id: UUID,
+        name: str,
+        *,
+        external_id: str | None = None,
+        limits: dict[str, int] | None = None,
+        metadata: dict[str, Any] | None = None,
+    ) -> Subaccount:
+        """Raises Conflict where another one of the organization has this `external_id`."""
         subaccount_id = new_id()
+        new = NewSubaccount(subaccount_id, name, _slug(name, subaccount_id), external_id, limits or {}, metadata)
         with self._audit.noting(Action.SUBACCOUNT_CREATED, subaccount_id):
-            try:
-                async with self._database.connect() as connection:
-                    return await accounts.add_subaccount(
-                        connection,
-                        organization_id,
-                        id=subaccount_id,
-                        name=name,
-                        slug=_slug(name, subaccount_id),
-                        status="active",
-                        **values,
-                    )
-            except IntegrityError:
-                raise _external_id_taken(values.get("external_id")) from None
+            async with self._database.connect() as connection:
+                return await accounts.add_subaccount(connection, organization_id, new)
 
     async def subaccounts(self, scope: Scope) -> list[Subaccount]:
         with self._audit.noting(Action.SUBACCOUNT_READ):
@@ -141,14 +134,14 @@ class Access:
             found = await accounts.subaccount(connection, scope, subaccount_id)
         return _found(found, subaccount_id)
 
-    async def change_subaccount(self, scope: Scope, subaccount_id: UUID, values: dict[str, Any]) -> Subaccount:
+    async def change_subaccount(
+        self, scope: Scope, subaccount_id: UUID, **changes: Unpack[SubaccountChanges]
+    ) -> Subaccount:
+        """Change what is given. Raises NotFound, Conflict where another one has the `external_id`."""
         with self._audit.noting(Action.SUBACCOUNT_CHANGED, subaccount_id) as noting:
-            noting.details["fields"] = sorted(values)
-            try:
-                async with self._database.connect() as connection:
-                    found = await accounts.change_subaccount(connection, scope, subaccount_id, **values)
-            except IntegrityError:
-                raise _external_id_taken(values.get("external_id")) from None
+            noting.details["fields"] = sorted(changes)
+            async with self._database.connect() as connection:
+                found = await accounts.change_subaccount(connection, scope, subaccount_id, **changes)
             return _found(found, subaccount_id)
 
     async def archive_subaccount(self, scope: Scope, subaccount_id: UUID) -> Subaccount:
@@ -185,7 +178,3 @@ def _slug(name: str, subaccount_id: UUID) -> str:
     """A readable name for addresses; the id's end keeps two of one name apart."""
     readable = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:48]
     return f"{readable or 'subaccount'}-{subaccount_id.hex[-8:]}"
-
-
-def _external_id_taken(external_id: object) -> Conflict:
-    return Conflict(f"Another subaccount has the externalId {external_id!r}.", "subaccount.conflict")

@@ -7,8 +7,6 @@ import os
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import text
-
 from gateway.core.ids import new_id
 from gateway.core.scope import Scope
 from gateway.crypto.tokens import TokenIssuer
@@ -17,13 +15,11 @@ from gateway.domain.secrets import SecretStore
 from gateway.store import accounts
 from gateway.store.database import Database
 
-_LOCK = 0x6761746577617901
-
 
 async def ensure_organization(database: Database) -> UUID:
     """Id of the organization, which is made when there is none."""
     async with database.begin() as connection:
-        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        await accounts.lock_first_start(connection)
         found = await accounts.first_organization(connection)
         if found is None:
             found = new_id()
@@ -39,14 +35,13 @@ async def write_first_key(database: Database, secrets: SecretStore, file: Path) 
     organization_id = await ensure_organization(database)
     key_id = new_id()
     async with database.begin() as connection:
-        await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        await accounts.lock_first_start(connection)
         if await accounts.keys(connection, Scope(organization_id)):
             return None
         token = TokenIssuer(await secrets.pepper(connection)).api_key()
         await asyncio.to_thread(_write_private, file, f"{token.secret}\n")
-        await accounts.add_key(
-            connection, Scope(organization_id), id=key_id, name="first", prefix=token.prefix, digest=token.digest
-        )
+        first = accounts.NewKey(key_id, "first", token.prefix, token.digest)
+        await accounts.add_key(connection, Scope(organization_id), first)
     audit = Audit(database)
     audit.note(
         Action.API_KEY_CREATED,

@@ -20,7 +20,9 @@ from gateway.domain import audit
 from gateway.domain.events.service import COMMAND, Events
 from gateway.store import run_commands as store
 from gateway.store.database import Database
-from gateway.store.run_commands import Command
+from gateway.store.run_commands import Command, Page
+
+__all__ = ["Command", "Commands", "Noting", "Page"]
 
 
 class Noting:
@@ -75,10 +77,9 @@ class Commands:
         """Note what is done in a `with` block. `given` has nothing secret; the run may be told later, as `run_id`."""
         return Noting(self._events, run_id, name, given)
 
-    async def page(self, run_id: UUID, **how: Any) -> list[Command]:
-        """See store.commands.page."""
+    async def listed(self, run_id: UUID, page: Page) -> list[Command]:
         async with self._database.connect() as connection:
-            return await store.page(connection, run_id, **how)
+            return await store.listed(connection, run_id, page)
 
 
 def _told(error: BaseException) -> dict[str, str]:

@@ -12,8 +12,10 @@ import structlog
 from gateway.core.errors import LimitReached, Unavailable
 from gateway.store import events as store
 from gateway.store.database import Database
-from gateway.store.events import Event, Wanted
+from gateway.store.events import ALL, Event, Wanted
 from gateway.telemetry import metrics
+
+__all__ = ["ALL", "Event", "EventStreams", "Over", "Wanted"]
 
 _log = structlog.get_logger("gateway.events")
 
@@ -207,7 +209,7 @@ class EventStreams:
         """Events behind `after`, and the number to go on from, which skips what is not wanted."""
         async with self._database.connect() as connection:
             # First, so that what is written in between is not skipped.
-            head = await store.head(connection, stream_id) if wanted != store.ALL else after
+            head = await store.head(connection, stream_id) if wanted != ALL else after
             if head < after:
                 return [], after
             found = await store.page(connection, stream_id, wanted, after=after, limit=limit)

@@ -14,9 +14,11 @@ from gateway.domain.audit import Action, Audit
 from gateway.domain.files.service import Files, NewArtifact, NewFile
 from gateway.domain.spaces import find_space
 from gateway.store import artifacts, runtimes
-from gateway.store.artifacts import Artifact
+from gateway.store.artifacts import Artifact, Page
 from gateway.store.database import Database
 from gateway.store.files import File
+
+__all__ = ["Artifact", "Artifacts", "File", "Page", "note_created"]
 
 
 def note_created(record: Record, file: File, artifact: Artifact, page_id: str | None = None) -> None:
@@ -66,19 +68,19 @@ class Artifacts:
         note_created(observed.record, file, artifact, page_id)
         return file, artifact
 
-    async def of_run(self, scope: Scope, run_id: UUID, **page: Any) -> list[Artifact]:
-        """Artifacts of a run, newest first; `page` as store.artifacts.listed has it."""
+    async def of_run(self, scope: Scope, run_id: UUID, page: Page) -> list[Artifact]:
+        """Artifacts of a run, newest first."""
         with self._audit.noting(Action.ARTIFACT_READ) as noting:
             noting.details["runId"] = str(run_id)
             async with self._database.connect() as connection:
                 if await runtimes.run(connection, scope, run_id) is None:
                     raise not_found("run", run_id)
-                return await artifacts.listed(connection, scope, run_id=run_id, **page)
+                return await artifacts.listed(connection, scope, page, run_id=run_id)
 
-    async def of_space(self, scope: Scope, space_id: UUID, **page: Any) -> list[Artifact]:
+    async def of_space(self, scope: Scope, space_id: UUID, page: Page) -> list[Artifact]:
         """As `of_run`, of all runs of a space."""
         with self._audit.noting(Action.ARTIFACT_READ) as noting:
             noting.details["spaceId"] = str(space_id)
             async with self._database.connect() as connection:
                 await find_space(connection, scope, space_id)
-                return await artifacts.listed(connection, scope, space_id=space_id, **page)
+                return await artifacts.listed(connection, scope, page, space_id=space_id)

@@ -15,7 +15,6 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.errors import Conflict, LimitReached, PayloadTooLarge, RequestTimeout, Unavailable
 from gateway.core.ids import new_id, not_found
@@ -27,10 +26,12 @@ from gateway.domain.spaces import find_space
 from gateway.settings import Settings
 from gateway.store import artifacts, files
 from gateway.store.artifacts import Artifact
-from gateway.store.database import Database
-from gateway.store.files import File
+from gateway.store.database import Connection, Database
+from gateway.store.files import File, position
 from gateway.store.objects import Objects
 from gateway.telemetry import metrics
+
+__all__ = ["File", "Files", "NewArtifact", "NewFile", "object_key", "position"]
 
 _log = structlog.get_logger("gateway.files")
 
@@ -151,7 +152,7 @@ class Files:
 
     async def _add(
         self,
-        connection: AsyncConnection,
+        connection: Connection,
         owner: Scope,
         space_id: UUID,
         file_id: UUID,
@@ -166,9 +167,7 @@ class Files:
         if size > room.bytes:
             raise room.refusal
         path = await _free_path(connection, space_id, told)
-        file = await files.add(
-            connection,
-            owner,
+        new = files.NewFile(
             id=file_id,
             space_id=space_id,
             name=told.name,
@@ -179,23 +178,12 @@ class Files:
             metadata=told.metadata,
             expires_at=told.expires_at,
         )
+        file = await files.add(connection, owner, new)
         if told.artifact is None:
             return file, None
         made = told.artifact
-        artifact = await artifacts.add(
-            connection,
-            owner,
-            file,
-            id=new_id(),
-            space_id=space_id,
-            runtime_id=made.runtime_id,
-            run_id=made.run_id,
-            file_id=file.id,
-            kind=made.kind,
-            name=made.name,
-            page_id=made.page_id,
-        )
-        return file, artifact
+        new_artifact = artifacts.NewArtifact(new_id(), made.runtime_id, made.run_id, made.kind, made.name, made.page_id)
+        return file, await artifacts.add(connection, owner, file, new_artifact)
 
     @contextlib.contextmanager
     def one_on_its_way(self) -> Iterator[None]:
@@ -227,7 +215,7 @@ class Files:
                 raise
             raise RequestTimeout(f"{said} within {seconds:g} seconds.", code, details={"seconds": seconds}) from None
 
-    async def _room(self, connection: AsyncConnection, owner: Scope, space_id: UUID) -> _Room:
+    async def _room(self, connection: Connection, owner: Scope, space_id: UUID) -> _Room:
         """How large a further file may be; raises Conflict where there may be none."""
         used = await files.used(connection, space_id, owner.subaccount_id)
         settings = self._settings
@@ -360,7 +348,7 @@ def _full(noun: str, most: int, used: int) -> Conflict:
     )
 
 
-async def _free_path(connection: AsyncConnection, space_id: UUID, told: NewFile) -> str:
+async def _free_path(connection: Connection, space_id: UUID, told: NewFile) -> str:
     if not told.or_another:
         if await files.taken(connection, space_id, [told.path]):
             raise Conflict(

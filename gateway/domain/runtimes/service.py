@@ -22,8 +22,8 @@ from gateway.core.errors import Conflict, GatewayError, LimitReached, Unavailabl
 from gateway.core.ids import new_id, not_found
 from gateway.core.observation import Level, Observed, Observers, Record
 from gateway.core.scope import Scope
+from gateway.core.sealed import SecretOwner
 from gateway.core.usage import Totals, Usage
-from gateway.crypto.keyring import Owner
 from gateway.domain import audit
 from gateway.domain.audit import OK, Action, Audit, Origin
 from gateway.domain.events import run_commands as commands
@@ -546,9 +546,9 @@ def _about(observed: Observed) -> dict[str, Any]:
     return about_run(observed.space_id, observed.runtime_id, observed.run_id)
 
 
-def _owner(scope: Scope, runtime_id: UUID) -> Owner:
+def _owner(scope: Scope, runtime_id: UUID) -> SecretOwner:
     """Of the password of a runtime's proxy, which is removed with the runtime's end."""
-    return Owner("runtime.proxy_password", scope.organization_id, scope.subaccount_id, runtime_id)
+    return SecretOwner("runtime.proxy_password", scope.organization_id, scope.subaccount_id, runtime_id)
 
 
 def outcome(ending: Ending) -> tuple[str, str, str]:
