@@ -27,12 +27,12 @@ from gateway import server
 from gateway.core.closes import Close, Ended
 from gateway.domain.leases.attachments import Attachment, Attachments
 from gateway.settings import Settings
-from gateway.tunnel.browser_socket import open_upstream
 from gateway.tunnel.cdp_messages import Policy
 from gateway.tunnel.large_commands import LargeCommands
 from gateway.tunnel.policy import StandardPolicy
 from gateway.tunnel.protocol import EXTENSION
 from gateway.tunnel.splice import Tunnel
+from gateway.websocket.browser_socket import open_browser_socket
 
 _MOST_BYTES = 1 << 30
 _BACKLOG = 2048
@@ -96,7 +96,7 @@ class Ours:
     async def _tunnel(self, attachment: Attachment) -> Tunnel:
         return Tunnel(
             attachment,
-            await open_upstream(self._target),
+            await open_browser_socket(self._target),
             partial(self._left, attachment),
             policy=self._policy,
             record=None,

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from gateway.core.allowed_urls import ALLOWED_IN_WORDS, refused_address
 from gateway.core.errors import Forbidden, NotFound, Unavailable, host_unavailable
 from gateway.domain.leases.service import Grant
 from gateway.http.forwarding import pass_on, was_passed_on
@@ -22,7 +23,6 @@ from gateway.http.origin import check_origin
 from gateway.http.peers import Answer, NotAnswered
 from gateway.http.public_url import client_address, websocket_root
 from gateway.http.services import Services
-from gateway.tunnel.allowed_urls import ALLOWED_IN_WORDS, refused_address
 
 _log = structlog.get_logger("gateway.discovery")
 

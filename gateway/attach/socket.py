@@ -30,19 +30,19 @@ from gateway.http.public_url import client_address
 from gateway.http.services import Services
 from gateway.store.database import no_database
 from gateway.telemetry import metrics
-from gateway.tunnel.browser_socket import (
-    Refused,
-    Upstream,
-    host_unreachable,
-    no_such_target,
-    open_upstream,
-    unreachable,
-)
 from gateway.tunnel.cdp_messages import Policy
 from gateway.tunnel.command_record import SocketRecord
 from gateway.tunnel.policy import StandardPolicy
 from gateway.tunnel.protocol import EXTENSION
 from gateway.tunnel.splice import Tunnel
+from gateway.websocket.browser_socket import (
+    BrowserSocket,
+    Refused,
+    host_unreachable,
+    no_such_target,
+    open_browser_socket,
+    unreachable,
+)
 
 _log = structlog.get_logger("gateway.connect")
 
@@ -107,7 +107,7 @@ class _Attach:
 
     services: Services
     grant: Grant
-    upstream: Upstream
+    upstream: BrowserSocket
     # Whether the client is another gateway.
     passed_on: bool
     # The page that the socket belongs to, if it is a page's socket.
@@ -167,7 +167,7 @@ async def _attach(socket: WebSocket, services: Services) -> _Attach:
             with services.rate_limits.checking(client_address(socket)):
                 grant = await _granted(services.leases, socket.path_params["token"], passed_on)
             url, headers = _upstream_address(grant, socket)
-            upstream = await open_upstream(url, headers=headers)
+            upstream = await open_browser_socket(url, headers=headers)
             # A browser closes a target's socket without a word; another gateway never does.
             page_id = url.rpartition("/")[2] if headers is None and "/devtools/page/" in url else None
             lost = Close.TARGET_CLOSED if page_id is not None else Close.UPSTREAM_ERROR

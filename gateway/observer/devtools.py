@@ -14,8 +14,8 @@ import orjson
 import structlog
 
 from gateway.core.errors import GatewayError
-from gateway.tunnel.browser_socket import Upstream, open_upstream
-from gateway.tunnel.frames import FrameError, MessageCollector, Opcode, frame
+from gateway.websocket.browser_socket import BrowserSocket, open_browser_socket
+from gateway.websocket.frames import FrameError, MessageCollector, Opcode, frame
 
 _log = structlog.get_logger("gateway.observer")
 
@@ -45,7 +45,7 @@ class DevToolsError(Exception):
 class DevTools:
     """A connection to one browser. `closed` is set when it is gone, whoever ended it."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: BrowserSocket) -> None:
         self._upstream = upstream
         self._collector = MessageCollector(_LARGEST_MESSAGE)
         self._last_id = 0
@@ -60,7 +60,7 @@ class DevTools:
         """Connect to `ws://host:port/devtools/browser/...`; raises DevToolsError."""
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                return cls(await open_upstream(url))
+                return cls(await open_browser_socket(url))
         except (GatewayError, TimeoutError) as error:
             raise DevToolsError(f"The browser can't be reached: {type(error).__name__}.") from error
 

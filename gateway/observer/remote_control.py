@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gateway.core.allowed_urls import refused_address
 from gateway.observer.devtools import DevToolsError
 from gateway.observer.screencast import Frame, Screencasts
-from gateway.tunnel.allowed_urls import refused_address
 
 Button = Literal["none", "left", "middle", "right", "back", "forward"]
 MouseMove = Literal["move", "down", "up"]

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from typing import Any, Literal
 
-from gateway.tunnel.allowed_urls import ALLOWED_IN_WORDS, refused_address
+from gateway.core.allowed_urls import ALLOWED_IN_WORDS, refused_address
 from gateway.tunnel.known_commands import KNOWN, REFUSED
 
 # What a check gets: the method's name, its parameters, which it may change, and the directory of files. It returns why

@@ -16,10 +16,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from gateway.core.closes import Close, CloseSignal, Ended
-from gateway.tunnel.browser_socket import Upstream, untaken
 from gateway.tunnel.cdp_messages import Action, InvalidText, Policy, not_a_text, review
 from gateway.tunnel.command_record import SocketRecord
-from gateway.tunnel.frames import (
+from gateway.tunnel.large_commands import LARGE, LargeCommands, Overloaded
+from gateway.websocket.browser_socket import BrowserSocket, unsent
+from gateway.websocket.frames import (
     OVERSIZED,
     Buffer,
     FrameError,
@@ -31,7 +32,6 @@ from gateway.tunnel.frames import (
     frame,
     read_close,
 )
-from gateway.tunnel.large_commands import LARGE, LargeCommands, Overloaded
 
 # A browser that dies takes its socket with it a moment before its end is known; the client is told the true reason.
 CAUSE_SECONDS = 0.5
@@ -109,7 +109,7 @@ class Tunnel(asyncio.Protocol):
     def __init__(
         self,
         attachment: CloseSignal,
-        upstream: Upstream,
+        upstream: BrowserSocket,
         leave: Callable[[Ended], None],
         *,
         policy: Policy | None,
@@ -189,7 +189,7 @@ class Tunnel(asyncio.Protocol):
         try:
             if self._ending is None and self._review is None:
                 # The usual case, and on the way of every command: one of them, alone.
-                command = self._reader.alone(data)
+                command = self._reader.single(data)
                 if command is not None:
                     self._command(Opcode.TEXT, command)
                     return
@@ -311,7 +311,7 @@ class Tunnel(asyncio.Protocol):
             out = self._follower.feed(data)
         except FrameError as error:
             if not self._awaiting_close:
-                self._write(error.passed)
+                self._write(error.forwardable)
             self.end(Close.TOO_BIG if isinstance(error, TooBig) else Close.UPSTREAM_ERROR)
             # Where its frames begin nobody knows any more.
             self._say_goodbye()
@@ -429,7 +429,7 @@ class Tunnel(asyncio.Protocol):
             self._upstream.leave(self._ending.code, self._ending.reason)
         else:
             self._upstream.leave()
-        self._reader.pass_over()
+        self._reader.discard()
         if self._review is not None:
             self._review.cancel()
         self._hold()
@@ -450,7 +450,7 @@ class Tunnel(asyncio.Protocol):
         """Cut the client off once it takes nothing more of what is there for it; a slow one is to hear its end."""
         if self._transport is None:
             return
-        left = untaken(self._transport)
+        left = unsent(self._transport)
         if self._loop.time() >= deadline or (before is not None and left >= before):
             self._transport.abort()
             return

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from websockets.asyncio.server import ServerConnection, serve
 
 from gateway.observer.devtools import DevTools, DevToolsError
-from gateway.tunnel.frames import FrameError, MessageCollector, Opcode, TooBig, close_frame, frame, header
+from gateway.websocket.frames import FrameError, MessageCollector, Opcode, TooBig, close_frame, frame, header
 from tests.support.waiting import until
 
 SESSION = "0123456789ABCDEF0123456789ABCDEF"

@@ -27,7 +27,7 @@ from websockets.asyncio.client import connect
 from websockets.utils import apply_mask
 
 from gateway.tunnel.cdp_messages import Action, InvalidText, review
-from gateway.tunnel.frames import OVERSIZED, FrameError, FrameFollower, MessageReader, Opcode, TooBig
+from gateway.websocket.frames import OVERSIZED, FrameError, FrameFollower, MessageReader, Opcode, TooBig
 from tests.support.faults import point_at, sockets_open
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.raw import BINARY, CLOSE, PING, PONG, TEXT, Gone, RawBrowser, RawClient, framed, raw_browser
@@ -198,11 +198,11 @@ def fuzz_follower(rng: random.Random) -> None:
             buffers: Sequence[Any] = follower.feed(part)
         except FrameError as raised:
             error = type(raised)
-            buffers = raised.passed
+            buffers = raised.forwardable
         sent = b"".join(buffers)
         assert whole_frames(sent), "a part that does not end with a whole frame"
         out += sent
-        assert len(follower._held) < 10 + 125, "held back more than a control frame"
+        assert follower.held < 10 + 125, "held back more than a control frame"
         if error is not None:
             break
     found = passed(bytes(out))
@@ -241,7 +241,7 @@ def fuzz_reader(rng: random.Random) -> None:
     error: type[FrameError] | None = None
     for part in split(rng, data):
         try:
-            alone = reader.alone(part)
+            alone = reader.single(part)
             taken = [(Opcode.TEXT, alone)] if alone is not None else reader.feed(part)
             found += [(opcode, bytes(payload)) for opcode, payload in taken]
         except FrameError as raised:

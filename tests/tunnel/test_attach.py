@@ -35,9 +35,9 @@ from gateway.launchers.local.launcher import LocalLauncher
 from gateway.server import _configuration, _Server
 from gateway.settings import Settings
 from gateway.telemetry import metrics
-from gateway.tunnel.frames import header
 from gateway.tunnel.large_commands import LARGE, LargeCommands
 from gateway.tunnel.splice import Tunnel
+from gateway.websocket.frames import header
 from tests.support import launchers
 from tests.support.devtools import DevTools
 from tests.support.launchers import FakeBrowser, WorkingLauncher

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from gateway.tunnel import cdp_messages as commands
-from gateway.tunnel import frames
+from gateway.websocket import frames
 from tests.support import fuzz
 
 SECONDS = float(os.environ.get("GATEWAY_TEST_FUZZ_SECONDS", "2"))
@@ -28,7 +28,7 @@ async def test_a_live_gateway_outlives_what_strangers_send() -> None:
 
 def test_the_fuzzer_finds_a_fault_of_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     # A ceiling that is off by one, which only lengths at the bound show.
-    monkeypatch.setattr(fuzz, "MessageReader", lambda largest: frames.MessageReader(largest + 1))
+    monkeypatch.setattr(fuzz, "MessageReader", lambda max_size: frames.MessageReader(max_size + 1))
     with pytest.raises(AssertionError, match=r"fuzz_reader, seed 1, case \d+"):
         fuzz.Fuzzer(1).pure("frames", 30)
 

@@ -1,7 +1,7 @@
-"""A websocket toward a browser, or toward the gateway that hosts it: opened here, and then given to a tunnel.
+"""A client's websocket to a browser, or to the gateway that hosts it; opened here and handed to its receiver.
 
-Toward Chrome: `Host` is the address itself, there is no `Origin` and no extension. Chrome takes nothing else from
-outside.
+`Host` is the address itself, and there is no `Origin` and no extension: Chrome accepts no other handshake from outside
+its own machine.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from urllib.parse import urlsplit
 from websockets.utils import accept_key
 
 from gateway.core.errors import GatewayError, NotFound, Unavailable, host_unavailable
-from gateway.tunnel.frames import Buffer, close_frame
+from gateway.websocket.frames import Buffer, close_frame
 
-_LARGEST_HEAD = 16 * 1024
-_LARGEST_BODY = 64 * 1024
-# In which a browser must have taken what was written to it before its socket was left.
+_MAX_HEAD = 16 * 1024
+_MAX_BODY = 64 * 1024
+# How long a socket may take to send what was written before it was left.
 _LEAVE_SECONDS = 5.0
 
 
 class Receiver(Protocol):
-    """What gets the bytes of an open upstream; all methods are called in the event loop."""
+    """Gets the bytes of an open socket. All methods are called in the event loop."""
 
     def from_browser(self, data: bytes) -> None: ...
 
@@ -43,7 +43,7 @@ class Receiver(Protocol):
 
 
 class Refused(Exception):
-    """Raised when the gateway that hosts a browser refuses the attach: its answer, for the client as it is."""
+    """Raised when the gateway that hosts a browser refuses the attach, with its answer, which is for the client."""
 
     def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
         super().__init__(status)
@@ -52,14 +52,14 @@ class Refused(Exception):
         self.body = body
 
 
-class Upstream(asyncio.BaseProtocol):
-    """One socket toward a browser. Until `deliver` is called nothing is read beyond what came with the handshake."""
+class BrowserSocket(asyncio.BaseProtocol):
+    """One socket to a browser. Until `deliver` is called, nothing is read but what arrived with the handshake."""
 
     __slots__ = ("_early", "_expected", "_head", "_opened", "_receiver", "_request", "_transport", "data_received")
 
     def __init__(self, request: bytes, expected: str) -> None:
-        # Its receiver's own, once there is one: what a browser says goes through as few hands as can be.
-        self.data_received: Callable[[bytes], None] = self._shake_hands
+        # Replaced by the receiver's method in `deliver`: one call less for everything that a browser sends.
+        self.data_received: Callable[[bytes], None] = self._handshake
         self._request = request
         self._expected = expected
         self._transport: asyncio.Transport | None = None
@@ -71,7 +71,7 @@ class Upstream(asyncio.BaseProtocol):
     # The handshake
 
     async def opened(self) -> None:
-        """Return once the handshake is done; raises Refused for an answer that is not 101, OSError for none."""
+        """Wait for the handshake; raises Refused for an answer other than 101, and OSError without a usable answer."""
         assert self._opened is not None
         await self._opened
         self._opened = None
@@ -80,7 +80,7 @@ class Upstream(asyncio.BaseProtocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.write(self._request)
 
-    def _shake_hands(self, data: bytes) -> None:
+    def _handshake(self, data: bytes) -> None:
         if self._opened is None or self._opened.done():
             self._early += data
         else:
@@ -91,8 +91,8 @@ class Upstream(asyncio.BaseProtocol):
         assert self._opened is not None
         head, found, rest = self._head.partition(b"\r\n\r\n")
         if not found:
-            if len(self._head) > _LARGEST_HEAD:
-                self._opened.set_exception(OSError("its answer has no end"))
+            if len(self._head) > _MAX_HEAD:
+                self._opened.set_exception(OSError("its answer does not end"))
             return
         try:
             status, headers = _parsed(head)
@@ -101,16 +101,16 @@ class Upstream(asyncio.BaseProtocol):
             return
         if status != 101:
             length = headers.get("content-length", "0")
-            if not length.isdecimal() or int(length) > _LARGEST_BODY:
+            if not length.isdecimal() or int(length) > _MAX_BODY:
                 self._opened.set_exception(OSError("its refusal has a body without a sensible length"))
             elif len(rest) >= int(length):
                 self._opened.set_exception(Refused(status, headers, rest[: int(length)]))
         elif headers.get("sec-websocket-accept") != self._expected:
-            self._opened.set_exception(OSError("its answer does not fit the handshake"))
+            self._opened.set_exception(OSError("its answer does not match the handshake"))
         else:
             self._head = b""
             self._early = rest
-            # Its backpressure begins now: what it sends waits in the kernel until somebody takes it.
+            # Backpressure begins here: what it sends waits in the kernel until `deliver`.
             assert self._transport is not None
             self._transport.pause_reading()
             self._opened.set_result(None)
@@ -130,16 +130,16 @@ class Upstream(asyncio.BaseProtocol):
         if self._receiver is not None:
             self._receiver.browser_drained()
 
-    # The tunnel's side
+    # The receiver's side
 
     def deliver(self, receiver: Receiver) -> None:
-        """From here on everything goes to `receiver`, beginning with what came already."""
+        """Send everything to `receiver` from now on, beginning with what has arrived already."""
         self._receiver = receiver
         if self._transport is None:
             receiver.browser_lost()
             return
         self.data_received = receiver.from_browser
-        # The loop keeps the method that it found, and looks for it anew.
+        # The loop caches `data_received` of a protocol; setting the protocol again makes it look the method up.
         self._transport.set_protocol(self)
         self._transport.resume_reading()
         if self._early:
@@ -163,27 +163,27 @@ class Upstream(asyncio.BaseProtocol):
             self._transport.resume_reading()
 
     def eof_received(self) -> None:
-        """A browser that says no more is gone; the connection is closed."""
+        """A browser that sends no more has ended; returning None closes the connection."""
 
     def _forget(self) -> None:
         self._receiver = None
-        self.data_received = _unheard
+        self.data_received = _discard
         if self._transport is not None and not self._transport.is_closing():
             self._transport.set_protocol(self)
 
     def unread(self) -> int:
-        """Bytes that the kernel holds of what the browser has sent."""
+        """Bytes from the browser that are still in the kernel's buffer; 0 where TLS hides them."""
         if self._transport is None or self._transport.get_extra_info("ssl_object") is not None:
             return 0
         return _held(self._transport, termios.FIONREAD)
 
     def leave(self, code: int = 1000, reason: str = "") -> None:
-        """Say goodbye; whatever comes from here on is for nobody."""
+        """Send a close frame and close the connection; what still arrives is discarded."""
         self._forget()
         if self._transport is not None:
             self._transport.write(close_frame(code, reason, masked=True))
             self._transport.close()
-            # A browser that stands still may not keep what it does not take.
+            # A browser that does not read must not keep the connection open.
             asyncio.get_running_loop().call_later(_LEAVE_SECONDS, self.abort)
 
     def abort(self) -> None:
@@ -192,11 +192,11 @@ class Upstream(asyncio.BaseProtocol):
             self._transport.abort()
 
 
-async def open_upstream(url: str, *, headers: dict[str, str] | None = None) -> Upstream:
-    """An open socket to a `ws://` or `wss://` address, whose early bytes wait for `Upstream.deliver`.
+async def open_browser_socket(url: str, *, headers: dict[str, str] | None = None) -> BrowserSocket:
+    """Connect to a `ws://` or `wss://` address; with `headers` if it is another gateway's. Has no timeout of its own.
 
-    Raises Unavailable (503) when there is none, NotFound (404) when the browser has no such target, and Refused with
-    the answer of another gateway, which is asked with `headers`. The caller bounds the time.
+    Raises Unavailable (503) without a connection, NotFound (404) when the browser has no such target, and Refused with
+    the answer of another gateway.
     """
     parts = urlsplit(url)
     assert parts.hostname is not None
@@ -212,39 +212,39 @@ async def open_upstream(url: str, *, headers: dict[str, str] | None = None) -> U
         *(f"{name}: {value}" for name, value in (headers or {}).items()),
     ]
     request = "\r\n".join([*lines, "", ""]).encode("latin-1")
-    upstream: Upstream | None = None
+    opening: BrowserSocket | None = None
     try:
-        _, upstream = await asyncio.get_running_loop().create_connection(
-            lambda: Upstream(request, accept_key(key)),
+        _, opening = await asyncio.get_running_loop().create_connection(
+            lambda: BrowserSocket(request, accept_key(key)),
             parts.hostname,
             parts.port or (443 if secure else 80),
             ssl=_tls() if secure else None,
         )
-        await upstream.opened()
+        await opening.opened()
     except OSError as error:
-        _abort(upstream)
+        _abort(opening)
         raise unreachable() if headers is None else host_unreachable() from error
     except Refused:
-        _abort(upstream)
+        _abort(opening)
         if headers is None:
-            # Chrome upgrades every address that it has named itself.
+            # Chrome accepts every address that it has listed itself.
             raise no_such_target() from None
         raise
     except BaseException:
-        _abort(upstream)
+        _abort(opening)
         raise
-    return upstream
+    return opening
 
 
-def untaken(transport: asyncio.Transport) -> int:
-    """Bytes written to a connection that the other side's kernel does not have yet."""
+def unsent(transport: asyncio.Transport) -> int:
+    """Bytes written to a connection that the other side has not acknowledged."""
     return transport.get_write_buffer_size() + _held(transport, termios.TIOCOUTQ)
 
 
 def _held(transport: asyncio.Transport, which: int) -> int:
-    """What the kernel holds of a connection, either way."""
+    """Bytes in one of the kernel's buffers of a connection."""
     held = bytearray(4)
-    # A socket that is closing has no descriptor any more.
+    # A socket that is closing may have no descriptor.
     with contextlib.suppress(OSError, ValueError):
         fcntl.ioctl(transport.get_extra_info("socket").fileno(), which, held)
     return int.from_bytes(held, "little")
@@ -252,12 +252,12 @@ def _held(transport: asyncio.Transport, which: int) -> int:
 
 @cache
 def _tls() -> ssl.SSLContext:
-    # Once: it reads certificates from the disk.
+    # Cached, since it reads certificates from the disk.
     return ssl.create_default_context()
 
 
-def _unheard(data: bytes) -> None:
-    """What a browser says that was left already."""
+def _discard(data: bytes) -> None:
+    """Bytes of a browser whose socket was left."""
 
 
 def unreachable() -> GatewayError:
@@ -269,12 +269,12 @@ def host_unreachable() -> GatewayError:
 
 
 def no_such_target() -> GatewayError:
-    return NotFound("The browser has no such target (any more); json/list has those that are.", "target.not_found")
+    return NotFound("The browser has no such target (any more); /json/list has its targets.", "target.not_found")
 
 
-def _abort(upstream: Upstream | None) -> None:
-    if upstream is not None:
-        upstream.abort()
+def _abort(opening: BrowserSocket | None) -> None:
+    if opening is not None:
+        opening.abort()
 
 
 def _parsed(head: bytes) -> tuple[int, dict[str, str]]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gateway.tunnel.frames import (
+from gateway.websocket.frames import (
     OVERSIZED,
     FrameError,
     FrameFollower,
@@ -67,7 +67,7 @@ def followed(follower: FrameFollower, parts: Iterator[bytes] | list[bytes]) -> l
 
 def taken(reader: MessageReader, data: bytes) -> list[tuple[int, bytes | bytearray]]:
     """What a reader finds in the data, asked as the tunnel asks it."""
-    alone = reader.alone(data)
+    alone = reader.single(data)
     return reader.feed(data) if alone is None else [(Opcode.TEXT, alone)]
 
 
@@ -261,7 +261,7 @@ def test_what_came_whole_before_a_fault_is_passed_on(wrong: bytes) -> None:
     before = joined(Opcode.TEXT, b"one") + joined(Opcode.TEXT, b"two" * 100)
     with pytest.raises(FrameError) as fault:
         FrameFollower(CEILING).feed(before + wrong)
-    assert b"".join(fault.value.passed).startswith(before)
+    assert b"".join(fault.value.forwardable).startswith(before)
     assert assembled(read_frames(before)) == [(Opcode.TEXT, b"one"), (Opcode.TEXT, b"two" * 100)]
 
 
