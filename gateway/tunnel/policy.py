@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from gateway.core.allowed_urls import ALLOWED_IN_WORDS, refused_address
-from gateway.tunnel.known_commands import KNOWN, REFUSED
+from gateway.tunnel.known_commands import KNOWN
 
 # What a check gets: the method's name, its parameters, which it may change, and the directory of files. It returns why
 # it refuses them.
@@ -196,6 +196,49 @@ def _tracing(method: str, params: dict[str, Any], _files_dir: str) -> str | None
         "perfettoConfig can't be given, and tracingBackend can only be auto or chrome. Use traceConfig.",
     )
 
+
+def _whole(domain: str) -> tuple[str, ...]:
+    return tuple(method for method in KNOWN if method.startswith(f"{domain}."))
+
+
+# Rule -> why and what to do instead, and the commands that it refuses whatever their parameters.
+_REFUSED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "command.wrapped": (
+        "it carries commands that the gateway can't read. Attach with flatten: true and send them with a sessionId.",
+        ("Target.exposeDevToolsProtocol", "Target.sendMessageToTarget"),
+    ),
+    "network.guard": (
+        "it goes past the proxy that all of the browser's traffic takes. There is nothing to use instead.",
+        ("Target.setRemoteLocations", *_whole("Cast"), *_whole("Tethering")),
+    ),
+    "browser.crash": (
+        "it ends the whole browser. Stop the runtime through the API, or crash a page with Page.crash.",
+        ("Browser.crash", "Browser.crashGpuProcess"),
+    ),
+    "browser.interface": (
+        "it works the browser's own windows, which may do what a page may not. Use the commands of the page instead.",
+        ("Browser.executeBrowserCommand", "Target.getDevToolsTarget", "Target.openDevTools"),
+    ),
+    "browser.extensions": (
+        "extensions and installed apps are not a lease's to change or read. Use the page itself instead.",
+        (*_whole("Extensions"), *_whole("PWA")),
+    ),
+    "host.details": (
+        "it tells of the machine and of where the browser lies on it. Use Browser.getVersion instead.",
+        ("Browser.getBrowserCommandLine", "Memory.getBrowserSamplingProfile", *_whole("SystemInfo")),
+    ),
+    "host.devices": (
+        "it gives a page devices of the machine. Use BluetoothEmulation or SmartCardEmulation for simulated ones.",
+        ("DeviceAccess.enable", "DeviceAccess.selectPrompt"),
+    ),
+    "page.code": (
+        "the browser runs such a cache as it is, without a check. Use Page.addScriptToEvaluateOnNewDocument instead.",
+        ("Page.addCompilationCache",),
+    ),
+}
+
+# Method -> the rule that refuses it, and why.
+REFUSED = {method: (rule, why) for rule, (why, methods) in _REFUSED.items() for method in methods}
 
 CHECKED: dict[str, Check] = {
     "Browser.setDownloadBehavior": _download,

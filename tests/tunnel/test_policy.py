@@ -21,8 +21,8 @@ from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local import browsers
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.settings import Settings
-from gateway.tunnel.known_commands import KNOWN, REFUSED
-from gateway.tunnel.policy import CHECKED, StandardPolicy
+from gateway.tunnel.known_commands import KNOWN
+from gateway.tunnel.policy import CHECKED, REFUSED, StandardPolicy
 from tests.support.devtools import DevTools
 from tests.support.gateway_process import temporary_data_dir
 from tests.support.pages import DOWNLOAD_BODY, DOWNLOAD_NAME, PageServer
@@ -555,7 +555,7 @@ async def urls(devtools: DevTools) -> list[str]:
 
 
 async def test_the_known_commands_are_the_browsers_own(runtime: Runtime) -> None:
-    """What a new Chromium adds is named here; look at it, and put it into known_commands.py."""
+    """What a new Chromium adds is listed here. Look at what it can do, then run tools/known_commands.py."""
     async with httpx.AsyncClient(trust_env=False) as client:
         protocol = (await client.get(f"{runtime.http}/json/protocol")).json()
     listed = {
