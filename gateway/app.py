@@ -48,6 +48,7 @@ from gateway.domain.idempotency import Idempotency
 from gateway.domain.leases.attachments import Attachments
 from gateway.domain.leases.service import Leases
 from gateway.domain.recordings import Recordings
+from gateway.domain.runtimes.downloads import DownloadStore
 from gateway.domain.runtimes.files import RuntimeFiles
 from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
 from gateway.domain.runtimes.supervisor import Supervisor
@@ -146,7 +147,7 @@ def _watchers(settings: Settings, artifacts: Artifacts, recordings: Recordings) 
     return [
         Pages(masking),
         Refusals(masking),
-        Downloads(artifacts, masking, settings.max_uploads),
+        Downloads(DownloadStore(artifacts), masking, settings.max_uploads),
         ScreencastWatcher(settings),
         Recorder(recordings, masking, settings),
     ]

@@ -137,6 +137,16 @@ class DownloadBehaviors(dict[str, dict[str, Any]]):
                 del self[next(iter(self))]
 
 
+@dataclass(frozen=True, slots=True)
+class SavedDownload:
+    """A download that was saved as an artifact; `path` is its path in the space's storage."""
+
+    artifact_id: UUID
+    file_id: UUID
+    path: str
+    size_bytes: int
+
+
 class FilesHold(Protocol):
     """Keeps a browser's files on disk after its end, for those that still read them."""
 

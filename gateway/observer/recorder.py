@@ -1,39 +1,71 @@
-"""Records what the active tab of a run looks like, and what becomes of its tabs, onto a reel (video/reel.py).
+"""Records the pictures of a run's active tab, and the changes of its tabs, onto a reel (video/reel.py).
 
-Frames are taken at GATEWAY_RECORDING_FPS at most, and none where nothing changes. Half of the bytes that a recording
-may have go for that; then each half of what is left for half of the rate before, so that a recording which comes near
-its limit gets coarser before it ends. Whatever is left out is told as an event of the run.
+At most GATEWAY_RECORDING_FPS frames a second are taken, and none while nothing changes. The first half of the maximum
+size is used at this rate; then each half of the rest at half of the previous rate, so that a recording near its limit
+gets coarser before it ends. What is left out is recorded as an event of the run.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
+from uuid import UUID
 
 import structlog
 
-from gateway.domain.recordings import Recordings
 from gateway.observer.masking import Masking
 from gateway.observer.observers import Observation
 from gateway.observer.screencast import Frame, Screencasts, Tab, TabEvent
 from gateway.settings import Settings
 from gateway.telemetry import metrics
-from gateway.video.reel import ReelWriter
 
 _log = structlog.get_logger("gateway.observer.recorder")
 
-# What an entry of the index takes, beside its bytes.
+# Bytes of an entry of the index.
 _ENTRY_BYTES = 32
-# After so many halvings a recording goes on at this rate until it is full.
-_MOST_HALVINGS = 6
+# After this many halvings the rate stays the same until the recording is full.
+_MAX_HALVINGS = 6
+
+
+class Reel(Protocol):
+    """Where the pictures of one recording go (video/reel.py). Its methods write to the disk, and raise OSError."""
+
+    def frame(self, tab: int, time_ms: int, jpeg: bytes, width: int, height: int) -> None: ...
+
+    def tab(self, tab: int, time_ms: int, about: dict[str, Any]) -> None: ...
+
+    def close(self, time_ms: int | None = None) -> None: ...
+
+
+class Disk(Protocol):
+    """The thread that writes reels (video/writer.py)."""
+
+    def start(self, work: Callable[[], None], size: int) -> asyncio.Future[None] | None:
+        """None when too much is waiting to be written."""
+
+    async def run(self, work: Callable[[], None]) -> None: ...
+
+
+class Store(Protocol):
+    """Where recordings are kept (domain/recordings.py)."""
+
+    @property
+    def disk(self) -> Disk: ...
+
+    async def begin(self, run_id: UUID, begun: float) -> Reel:
+        """The reel of a run whose recording began at `begun`, in seconds since 1970; raises OSError."""
+
+    def ended(self, run_id: UUID) -> None:
+        """The reel is complete and can be encoded."""
 
 
 class Recorder:
-    """Records those runs that are to be recorded (see observers.Watcher). Comes after the watcher of screencasts."""
+    """Records the runs that want a recording (see observers.Watcher). Must come after the watcher of screencasts."""
 
-    def __init__(self, recordings: Recordings, masking: Masking, settings: Settings) -> None:
+    def __init__(self, recordings: Store, masking: Masking, settings: Settings) -> None:
         self._recordings = recordings
         self._masking = masking
         self._settings = settings
@@ -61,10 +93,10 @@ class Take:
         self,
         observation: Observation,
         screencasts: Screencasts,
-        recordings: Recordings,
+        recordings: Store,
         masking: Masking,
         settings: Settings,
-        reel: ReelWriter,
+        reel: Reel,
         begun: float,
     ) -> None:
         self._record = observation.observed.record
@@ -79,7 +111,7 @@ class Take:
         self._bytes = 0
         self._halvings = 0
         self._last_ms = 0
-        # By their ids, the numbers of tabs in the order of their coming.
+        # Tab id -> its number, counted in the order of opening.
         self._numbers: dict[str, int] = {}
         self._urls: dict[str, str] = {}
         self._due = 0.0
@@ -100,10 +132,10 @@ class Take:
         self._subscription = self._screencasts.subscribe(self._on_frame, fps=self._fps)
 
     async def resume(self) -> None:
-        """Screencasts are resumed by their watcher, with all who look."""
+        """The watcher of screencasts resumes them with their subscriptions."""
 
     async def end(self) -> None:
-        """Write what waits, and hand the reel over to be encoded."""
+        """Write the last frame, and hand the reel over for encoding."""
         if self._waiting is not None:
             self._keep_waiting()
         self._stop()
@@ -113,13 +145,13 @@ class Take:
         try:
             await self._recordings.disk.run(partial(self._reel.close, ended_ms))
         except OSError as error:
-            # It is read without its last word, too.
+            # A reel without its last entry can be read, too.
             _log.error("the end of a recording can't be written", run_id=str(self._run_id), cause=error.strerror)
         finally:
             self._recordings.ended(self._run_id)
 
     def _stop(self) -> None:
-        """Take nothing more."""
+        """Record nothing from now on."""
         if self._over:
             return
         self._over = True
@@ -137,7 +169,7 @@ class Take:
         if loop.time() >= self._due:
             self._keep(frame)
             return
-        # The last one counts: what a page looks like when it comes to rest is what stays.
+        # The last frame matters most: a page is seen as it looked when it came to rest.
         self._waiting = frame
         if self._timer is None:
             self._timer = loop.call_at(self._due, self._keep_waiting)
@@ -154,7 +186,7 @@ class Take:
         number = self._numbers.get(frame.tab_id)
         if number is None or not frame.width or not frame.height:
             return
-        # By the browser's clock, which is this machine's; it is set back now and then.
+        # By the browser's clock, which is this machine's and may be set back.
         at_ms = int((frame.time - self._begun) * 1000)
         time_ms = self._last_ms = max(self._last_ms, min(at_ms, self._now_ms()))
         self._write(partial(self._reel.frame, number, time_ms, frame.jpeg, frame.width, frame.height), len(frame.jpeg))
@@ -204,7 +236,7 @@ class Take:
         done.add_done_callback(self._written)
         self._bytes += size
         metrics.recording_bytes.inc(size)
-        while self._halvings < _MOST_HALVINGS and self._bytes > self._most_bytes * (1 - 0.5 ** (self._halvings + 1)):
+        while self._halvings < _MAX_HALVINGS and self._bytes > self._most_bytes * (1 - 0.5 ** (self._halvings + 1)):
             self._halvings += 1
             self._fps /= 2
             self._subscription.fps = self._fps

@@ -1,0 +1,57 @@
+"""Downloads of runs: read from the runtime's directory and saved as artifacts of the run."""
+
+from __future__ import annotations
+
+from gateway.core.errors import NotFound
+from gateway.core.observation import Observed, SavedDownload
+from gateway.core.threads import in_thread
+from gateway.domain.files.artifacts import Artifacts
+from gateway.domain.files.names import guessed_type, safe_name
+from gateway.domain.runtimes.files import bytes_of, reading
+from gateway.launchers.local.files_dir import FilesDir, NotAFile
+
+_FOLDER = "downloads"
+
+
+class DownloadStore:
+    """Saves downloads for the observer (see observer.downloads.Store)."""
+
+    def __init__(self, artifacts: Artifacts) -> None:
+        self._artifacts = artifacts
+
+    def name(self, suggested: str) -> str:
+        """A valid file name for the one that a server suggested."""
+        return safe_name(suggested, "download")
+
+    async def sizes(self, observed: Observed) -> dict[str, int]:
+        """Bytes of each file in the runtime's directory, by name; empty where the directory can't be read."""
+        try:
+            found = await in_thread(FilesDir(observed.browser.files_dir).files)
+        except NotAFile:
+            return {}
+        return {file.name: file.size for file in found}
+
+    async def save(self, observed: Observed, path: str, name: str, page_id: str | None) -> SavedDownload:
+        """Save the file at `path` in the runtime's directory. Raises NotFound, and what Artifacts.add raises."""
+        directory = FilesDir(observed.browser.files_dir)
+        segments = directory.relative(path)
+        if segments is None:
+            raise _unreadable("it lies outside of the runtime's directory")
+        try:
+            async with reading(directory, segments) as descriptor:
+                file, artifact = await self._artifacts.add(
+                    observed,
+                    bytes_of(descriptor),
+                    kind="download",
+                    name=name,
+                    path=f"{_FOLDER}/{name}",
+                    content_type=guessed_type(name),
+                    page_id=page_id,
+                )
+        except NotAFile as error:
+            raise _unreadable(error) from error
+        return SavedDownload(artifact.id, file.id, file.path, file.size_bytes)
+
+
+def _unreadable(cause: object) -> NotFound:
+    return NotFound(f"The download can't be read: {cause}.", "runtime_file.not_found")
