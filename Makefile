@@ -73,8 +73,8 @@ bench: .venv/installed-dev $(BENCH_NODE)/node_modules/installed
 # setuptools of the lock, so that a build asks for nothing more.
 lock: $(BIN)/pip
 	@$(PIP) install uv
-	@echo 'setuptools>=80' | $(COMPILE) $(ARGS) pyproject.toml - --output-file requirements.txt >/dev/null
-	@echo 'setuptools>=80' | $(COMPILE) $(ARGS) pyproject.toml - --extra dev --constraint requirements.txt \
+	@echo 'setuptools>=80' | $(COMPILE) $(ARGS) pyproject.toml - --extra all --output-file requirements.txt >/dev/null
+	@echo 'setuptools>=80' | $(COMPILE) $(ARGS) pyproject.toml - --extra all --extra dev --constraint requirements.txt \
 		--output-file requirements-dev.txt >/dev/null
 	@$(COMPILE) $(ARGS) --group tools --output-file requirements-tools.txt >/dev/null
 

@@ -31,7 +31,9 @@ from gateway.contracts.spaces import events as run_events
 from gateway.contracts.spaces import live as run_viewers
 from gateway.contracts.spaces import recordings as run_recordings
 from gateway.contracts.workspaces import updates
+from gateway.core import extras
 from gateway.core.closes import ViewerClose
+from gateway.core.errors import ConfigurationError
 from gateway.crypto.tokens import TokenIssuer
 from gateway.crypto.viewer_tokens import ViewerTokens
 from gateway.domain.accounts.access import Access
@@ -162,6 +164,8 @@ async def build(
     watchers: Sequence[Watcher] | None = None,
 ) -> Gateway:
     """`watchers`: what looks at browsers, if not all that there is."""
+    if settings.recording and not extras.RECORDINGS.installed:
+        raise ConfigurationError(f"GATEWAY_RECORDING is on. {extras.RECORDINGS.missing} {extras.RECORDINGS.advice}")
     audit = Audit(
         database,
         gateway_id,

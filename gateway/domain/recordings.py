@@ -40,7 +40,7 @@ from gateway.store.database import Database
 from gateway.store.files import File
 from gateway.store.recordings import Recording, Unfinished
 from gateway.telemetry import metrics
-from gateway.video.encoder import NO_FRAMES
+from gateway.video import NO_FRAMES
 from gateway.video.reel import FRAME, Reel, ReelWriter
 from gateway.video.writer import Disk
 

