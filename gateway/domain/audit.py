@@ -56,7 +56,7 @@ class Action(StrEnum):
     AI_CONNECTION_CHANGED = "ai_connection.changed"
     AI_CONNECTION_DELETED = "ai_connection.deleted"
     AI_CONNECTION_TESTED = "ai_connection.tested"
-    SECRET_DECRYPTED = "secret.decrypted"
+    SECRET_DECRYPTED = "secret.decrypted"  # noqa: S105 - an action's name
     SECRETS_ROTATED = "secrets.rotated"
     AUTH_REFUSED = "auth.refused"
     API_KEY_CREATED = "api_key.created"

@@ -71,7 +71,7 @@ class Inside:
         if self._client is None:
             self._client = httpx.AsyncClient(
                 trust_env=False,
-                timeout=None,
+                timeout=None,  # noqa: S113 - the bound is on the whole call
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
                 headers={"Accept-Encoding": "identity"},
             )

@@ -303,6 +303,7 @@ class EmbeddedPostgres:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            check=False,
             **self._apart(user or self._uid),
         )
         if done.returncode:

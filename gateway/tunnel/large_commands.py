@@ -121,7 +121,7 @@ def serve(questions: BinaryIO, answers: BinaryIO) -> None:
     """Answer until there are no more questions."""
     while head := questions.read(_QUESTION.size):
         policy_length, length = _QUESTION.unpack(head)
-        policy: Policy | None = pickle.loads(questions.read(policy_length))
+        policy: Policy | None = pickle.loads(questions.read(policy_length))  # noqa: S301 - from its parent
         kind, told, text = _reviewed(questions.read(length), policy)
         answers.write(_ANSWER.pack(kind, len(told), len(text)) + told)
         answers.write(text)

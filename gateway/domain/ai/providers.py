@@ -115,7 +115,7 @@ class ProviderClient:
                 # What a provider tells one tenant's call must not go out with another's.
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 follow_redirects=False,
-                timeout=None,  # the bound is on the whole call, in `check`
+                timeout=None,  # noqa: S113 - the bound is on the whole call, in `check`
             )
         return self._client
 

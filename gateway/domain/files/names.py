@@ -15,7 +15,7 @@ _LONGEST_TYPE = 255
 _LONGEST_NAME_BYTES = 255
 UNKNOWN_TYPE = "application/octet-stream"
 
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a token of HTTP
 _MEDIA_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}(\s*;\s*{_TOKEN}=({_TOKEN}|\"[^\"\\\x00-\x1f\x7f]*\"))*", re.ASCII)
 # Without the files of the machine, so that every gateway guesses alike.
 _TYPES = mimetypes.MimeTypes(())
