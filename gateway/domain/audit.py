@@ -1,7 +1,7 @@
 """The audit log: who did what, when and from where (docs/operating.md, "Audit log").
 
-What happens is noted in memory, so that a request pays nothing for it, and written in batches by one task. Who acts is
-in a context variable, which the API sets for each request; where there is none it is the gateway itself.
+Events are noted in memory, so that a request does not wait for them, and written in batches by one task. The actor is
+in a context variable, which the API sets for each request; the default is the gateway itself.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import ipaddress
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import lru_cache
 from itertools import islice
 from types import TracebackType
+from typing import NamedTuple
 from uuid import UUID
 
 import structlog
@@ -28,28 +29,26 @@ from gateway.core.errors import ConfigurationError, GatewayError
 from gateway.core.ids import new_id
 from gateway.core.scope import Scope
 from gateway.crypto import audit_chain as chain
-from gateway.domain.batches import write_on
+from gateway.domain.batches import BatchWriter
 from gateway.store import audit as store
-from gateway.store.audit import Event, Record, Value
-from gateway.store.database import Database
+from gateway.store.audit import Entry, Record, Value
+from gateway.store.database import Connection, Database
 from gateway.telemetry import metrics
 
 _log = structlog.get_logger("gateway.audit")
 
 OK = "ok"
 
-# An event waits so long for others, or for so many, before it is written. Hashing a batch holds up the loop.
-_GATHER_SECONDS = 0.05
+# A batch is hashed in the event loop, which is held up meanwhile.
 _BATCH = 200
-_STOP_SECONDS = 5.0
 _REPEAT_SECONDS = 1.0
 _PAGE = 1000
-# Before every number that a row can have; ours begin with 1.
+# Before every number that a row can have. The first row is 1, but somebody may have added one before it.
 _FIRST_OF_ALL = -(2**63)
 
 
 class Action(StrEnum):
-    """All that is noted, as `noun.verb`. A list that was read is one `read` without an object's id."""
+    """Every action that is noted, as `noun.verb`. Reading a list is one `read` without an object's id."""
 
     AI_CONNECTION_CREATED = "ai_connection.created"
     AI_CONNECTION_READ = "ai_connection.read"
@@ -158,8 +157,24 @@ def _address(host: str) -> str | None:
         return None
 
 
-class Noting:
-    """What happens in a `with` block, noted at its end with its outcome: `ok`, or the code of the error."""
+class Noted(NamedTuple):
+    """An event that waits to be written. `noted_at` is of this process's monotonic clock, in seconds."""
+
+    id: UUID
+    noted_at: float
+    organization_id: UUID | None
+    subaccount_id: UUID | None
+    actor: str
+    action: Action
+    object_id: UUID | None
+    outcome: str
+    address: str | None
+    request_id: str | None
+    details: dict[str, Value]
+
+
+class AuditScope:
+    """A `with` block that is noted at its end with its outcome: `ok`, or the code of the error."""
 
     __slots__ = ("_action", "_audit", "_failures_only", "_origin", "details", "object_id")
 
@@ -173,7 +188,7 @@ class Noting:
         self.object_id = object_id
         self.details: dict[str, Value] = {}
 
-    def __enter__(self) -> Noting:
+    def __enter__(self) -> AuditScope:
         return self
 
     def __exit__(
@@ -187,10 +202,11 @@ class Noting:
 
 
 class Audit:
-    """Notes events and writes them. Without `start` they are written when `write` is called.
+    """Notes events, and writes them while it is `running`, or when `write` is called.
 
-    `kept` is how many may wait, which they do while the database is away; further ones are counted, and the log tells
-    how many. `refusals` is how many different refusals of a second are told each by itself.
+    At most `kept` events wait while the database is away; of further ones the log gets their number. `refusals` is how
+    many different refusals are noted separately in a second. `clock` is monotonic, in seconds. A gateway that stands
+    still in the midst of a write gives way to the others after `idle_seconds`.
     """
 
     def __init__(
@@ -201,20 +217,23 @@ class Audit:
         reads: bool = True,
         kept: int = 100_000,
         refusals: int = 20,
+        clock: Callable[[], float] = time.monotonic,
+        idle_seconds: float = 10.0,
     ) -> None:
+        self.gateway_id = gateway_id
         self._database = database
-        self._gateway_id = gateway_id
         self._reads = reads
         self._kept = kept
         self._refusals = refusals
-        self._waiting: deque[Event] = deque()
+        self._clock = clock
+        self._idle_seconds = idle_seconds
+        self._waiting: deque[Noted] = deque()
         self._lost = 0
-        self._refused: dict[tuple[object, ...], Event] = {}
+        self._refused: dict[tuple[object, ...], Noted] = {}
         self._flush: asyncio.TimerHandle | None = None
-        self._some = asyncio.Event()
-        self._enough = asyncio.Event()
+        self._writer = BatchWriter("audit events", self, self.write, _log, enough=_BATCH)
         self._writing = asyncio.Lock()
-        # Whether some of those that wait may be in the log already.
+        # Whether some of those that wait may be in the log already, since the answer to a commit was lost.
         self._unsure = False
 
     def __len__(self) -> int:
@@ -230,12 +249,12 @@ class Audit:
         origin: Origin | None = None,
         scope: Scope | None = None,
     ) -> None:
-        """Note what happened. `details` have nothing that a caller wrote, and nothing secret.
+        """Note an event. `details` contain nothing that a caller wrote, and nothing secret.
 
-        `origin` is who did it where that is not the one who acts now; `scope` whose it is, where nobody's key did it.
+        `origin` is the actor where that is not the current one; `scope` the owner where no key was used.
         """
         if self._reads or action not in _READS:
-            self._keep(self._event(action, object_id, outcome, details or {}, origin or _origin.get(), scope))
+            self._keep(self._noted(action, object_id, outcome, details or {}, origin or _origin.get(), scope))
 
     def noting(
         self,
@@ -244,9 +263,9 @@ class Audit:
         *,
         origin: Origin | None = None,
         failures_only: bool = False,
-    ) -> Noting:
+    ) -> AuditScope:
         """Note what is done in a `with` block; with `failures_only` nothing when it succeeds."""
-        return Noting(self, action, object_id, origin, failures_only)
+        return AuditScope(self, action, object_id, origin, failures_only)
 
     def refused(
         self,
@@ -257,10 +276,10 @@ class Audit:
         prefix: str | None = None,
         origin: Origin | None = None,
     ) -> None:
-        """Note that somebody was not let in. What repeats within a second is one event with its count.
+        """Note a refused credential. Equal refusals within a second are one event with a count.
 
-        Strangers can cause these as often as they like, so of one second only so many are told each by itself.
-        `prefix` is the public part of what was given.
+        Strangers can cause any number of refusals, so only a limited number of different ones is noted each second.
+        `prefix` is the public part of the credential.
         """
         who, outcome = origin or _origin.get(), _outcome(error)
         key: tuple[object, ...] = (action, outcome, who.actor, who.address, object_id, prefix)
@@ -269,25 +288,20 @@ class Audit:
         found = self._refused.get(key)
         if found is None:
             details: dict[str, Value] = {"prefix": prefix} if prefix else {}
-            found = self._refused[key] = self._event(action, object_id, outcome, {**details, "count": 0}, who, None)
+            found = self._refused[key] = self._noted(action, object_id, outcome, {**details, "count": 0}, who, None)
         found.details["count"] = int(str(found.details["count"])) + 1
         if self._flush is None:
             self._flush = asyncio.get_running_loop().call_later(_REPEAT_SECONDS, self._keep_refused)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Written as it comes; on the way out the rest, as far as the database lets us."""
-        task = asyncio.create_task(write_on(self, self._gathered, self.write, _log, "audit events"))
-        try:
+        """Writes events in the background; on the way out the rest, as far as the database allows."""
+
+        def lost(error: Exception) -> None:
+            _log.error("audit events are lost", events=len(self) + self._lost, error=type(error).__name__)
+
+        async with self._writer.running(lost):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            try:
-                async with asyncio.timeout(_STOP_SECONDS):
-                    await self.write()
-            except Exception as error:
-                _log.error("audit events are lost", events=len(self) + self._lost, error=type(error).__name__)
 
     async def write(self) -> None:
         """Write all that waits. Raises Unavailable; what is not written then still waits."""
@@ -297,22 +311,53 @@ class Audit:
                 batch = list(islice(self._waiting, _BATCH))
                 again, self._unsure = self._unsure, True
                 async with self._database.begin() as connection:
-                    await store.append(connection, batch, time.monotonic(), again=again)
+                    await self._append(connection, batch, again=again)
                 self._unsure = False
                 for _ in batch:
                     self._waiting.popleft()
                 metrics.audit_events_written.inc(len(batch))
-                self._tell_lost()
-            self._some.clear()
-            self._enough.clear()
+                self._note_lost()
+            self._writer.emptied()
 
-    async def _gathered(self) -> None:
-        await self._some.wait()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GATHER_SECONDS):
-                await self._enough.wait()
+    async def _append(self, connection: Connection, batch: list[Noted], *, again: bool) -> None:
+        """Append in one transaction, which other gateways wait for. If `again`, a batch may be there already."""
+        now = self._clock()
+        await store.lock(connection, self._idle_seconds)
+        if again:
+            known = await store.known(connection, [noted.id for noted in batch])
+            batch = [noted for noted in batch if noted.id not in known]
+        if batch:
+            tail = await store.tail(connection)
+            await store.append(connection, self._chained(batch, tail, now))
 
-    def _event(
+    def _chained(self, batch: list[Noted], tail: store.Tail, now: float) -> list[Record]:
+        """The events as rows behind `tail`, with times by the database's clock."""
+        records = []
+        previous = tail.hash or chain.START
+        for sequence, noted in enumerate(batch, tail.sequence + 1):
+            entry = Entry(
+                sequence=sequence,
+                id=noted.id,
+                time=tail.now - timedelta(seconds=max(0.0, now - noted.noted_at)),
+                organization_id=noted.organization_id,
+                subaccount_id=noted.subaccount_id,
+                actor=noted.actor,
+                action=noted.action,
+                object_kind=_KINDS[noted.action],
+                object_id=noted.object_id,
+                outcome=noted.outcome,
+                address=noted.address,
+                request_id=noted.request_id,
+                gateway_id=self.gateway_id,
+                details=_exact(noted.details),
+                form=chain.LATEST,
+                previous_hash=previous,
+            )
+            previous = chain.digest(entry.members(), chain.LATEST)
+            records.append(Record(entry, previous))
+        return records
+
+    def _noted(
         self,
         action: Action,
         object_id: UUID | None,
@@ -320,25 +365,23 @@ class Audit:
         details: dict[str, Value],
         who: Origin,
         scope: Scope | None,
-    ) -> Event:
+    ) -> Noted:
         scope = who.scope or scope
-        return Event(
-            new_id(),
-            time.monotonic(),
-            scope.organization_id if scope else None,
-            scope.subaccount_id if scope else None,
-            who.actor,
-            action,
-            _KINDS[action],
-            object_id,
-            outcome,
-            who.address,
-            who.request_id,
-            self._gateway_id,
-            details,
+        return Noted(
+            id=new_id(),
+            noted_at=self._clock(),
+            organization_id=scope.organization_id if scope else None,
+            subaccount_id=scope.subaccount_id if scope else None,
+            actor=who.actor,
+            action=action,
+            object_id=object_id,
+            outcome=outcome,
+            address=who.address,
+            request_id=who.request_id,
+            details=details,
         )
 
-    def _keep(self, event: Event) -> None:
+    def _keep(self, event: Noted) -> None:
         if len(self._waiting) >= self._kept:
             if not self._lost:
                 _log.error("audit events can't be kept any more", kept=self._kept)
@@ -346,12 +389,10 @@ class Audit:
             metrics.audit_events_lost.inc()
             return
         self._waiting.append(event)
-        self._some.set()
-        if len(self._waiting) >= _BATCH:
-            self._enough.set()
+        self._writer.added(len(self._waiting))
 
     def _keep_refused(self) -> None:
-        """What was gathered of refusals goes the way of all events."""
+        """Queue the refusals that were counted."""
         if self._flush is not None:
             self._flush.cancel()
             self._flush = None
@@ -359,11 +400,19 @@ class Audit:
         for event in gathered.values():
             self._keep(event)
 
-    def _tell_lost(self) -> None:
-        """Once there is room again, the log says how many are not in it."""
+    def _note_lost(self) -> None:
+        """Once there is room again, note how many events were lost."""
         if self._lost:
             lost, self._lost = self._lost, 0
             self.note(Action.AUDIT_LOST, outcome="audit.not_kept", details={"count": lost}, origin=GATEWAY)
+
+
+def _exact(details: dict[str, Value]) -> dict[str, Value]:
+    """Integers that JSON numbers can't hold exactly, as text."""
+    return {
+        name: str(value) if isinstance(value, int) and abs(value) > chain.MAX_INTEGER else value
+        for name, value in details.items()
+    }
 
 
 def _outcome(error: BaseException | None) -> str:
@@ -408,8 +457,10 @@ class ChainBroken(GatewayError):
         self.sequence = sequence
 
 
-async def verify(database: Database, *, after: Head = BEGINNING, pinned: Head | None = None) -> tuple[int, Head]:
-    """Walk the log behind `after`; returns how many events it has there, and its head. Raises ChainBroken.
+async def verify(
+    database: Database, *, after: Head = BEGINNING, pinned: Head | None = None, page_size: int = _PAGE
+) -> tuple[int, Head]:
+    """Walk the log behind `after`; returns the number of events there, and the head. Raises ChainBroken.
 
     `pinned` is a head from earlier, which must still be in the log.
     """
@@ -421,13 +472,13 @@ async def verify(database: Database, *, after: Head = BEGINNING, pinned: Head | 
     behind = after.sequence if after.sequence else _FIRST_OF_ALL
     while True:
         async with database.connect() as connection:
-            found = await store.page(connection, behind, _PAGE)
+            found = await store.page(connection, behind, page_size)
         for record in found:
             head = _next(head, record)
             if pinned is not None and head.sequence == pinned.sequence and head.hash != pinned.hash:
                 raise ChainBroken(head.sequence, "is not the one that was pinned")
         events, behind = events + len(found), head.sequence
-        if len(found) < _PAGE:
+        if len(found) < page_size:
             break
     if pinned is not None and pinned.sequence > head.sequence:
         raise ChainBroken(head.sequence + 1, f"is missing; the log was pinned at {pinned.sequence}")
@@ -435,27 +486,38 @@ async def verify(database: Database, *, after: Head = BEGINNING, pinned: Head | 
 
 
 def _next(head: Head, record: Record) -> Head:
-    """The head once `record` is found to be what follows. Raises ChainBroken."""
-    if record.sequence <= head.sequence:
-        raise ChainBroken(record.sequence, "is before the first one")
-    if record.sequence != head.sequence + 1:
+    """The head once `record` is found to follow. Raises ChainBroken."""
+    entry = record.entry
+    if entry.sequence <= head.sequence:
+        raise ChainBroken(entry.sequence, "is before the first one")
+    if entry.sequence != head.sequence + 1:
         raise ChainBroken(head.sequence + 1, "is missing")
-    if record.previous_hash != head.hash:
-        raise ChainBroken(record.sequence, "does not follow the one before it")
-    if chain.digest(record.entry()) != record.hash:
-        raise ChainBroken(record.sequence, "was changed")
-    return Head(record.sequence, record.hash)
+    if entry.previous_hash != head.hash:
+        raise ChainBroken(entry.sequence, "does not follow the one before it")
+    try:
+        form = chain.Form(entry.form)
+    except ValueError:
+        raise ChainBroken(entry.sequence, f"has the unknown form {entry.form}") from None
+    if chain.digest(entry.members(), form) != record.hash:
+        raise ChainBroken(entry.sequence, "was changed")
+    return Head(entry.sequence, record.hash)
 
 
 async def export(
-    database: Database, *, since: datetime | None = None, organization_id: UUID | None = None
+    database: Database, *, since: datetime | None = None, organization_id: UUID | None = None, page_size: int = _PAGE
 ) -> AsyncIterator[list[str]]:
-    """The log as lines of JSON, page by page: what is hashed of each event, in that form, and its `hash`."""
+    """The log as lines of JSON, page by page: the hashed members of each event, in its own form, and its `hash`."""
     after = _FIRST_OF_ALL
     while True:
         async with database.connect() as connection:
-            found = await store.page(connection, after, _PAGE, since=since, organization_id=organization_id)
+            found = await store.page(connection, after, page_size, since=since, organization_id=organization_id)
         if not found:
             return
-        yield [chain.canonical(record.entry() | {"hash": record.hash.hex()}).decode() for record in found]
-        after = found[-1].sequence
+        yield [_line(record) for record in found]
+        after = found[-1].entry.sequence
+
+
+def _line(record: Record) -> str:
+    # Exported whatever it is: an entry whose form is unknown was tampered with, and `verify` says so.
+    form = chain.Form(record.entry.form) if record.entry.form in set(chain.Form) else chain.LATEST
+    return chain.canonical(record.entry.members() | {"hash": record.hash.hex()}, form).decode()

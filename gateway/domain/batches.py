@@ -1,42 +1,108 @@
-"""Writing what gathers in memory, for as long as a gateway runs, whatever becomes of the database."""
+"""Writing what gathers in memory to the database, in batches, for as long as a gateway runs."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sized
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sized
 from typing import NoReturn
 
 from structlog.typing import FilteringBoundLogger
 
 from gateway.core.errors import Unavailable
 
-_FIRST_WAIT_SECONDS = 0.2
-_LONGEST_WAIT_SECONDS = 5.0
 
+class BatchWriter:
+    """Calls `write` whenever something waits, and again, with growing pauses, while the database is away.
 
-async def write_on(
-    waiting: Sized,
-    gathered: Callable[[], Awaitable[None]],
-    write: Callable[[], Awaitable[None]],
-    log: FilteringBoundLogger,
-    what: str,
-) -> NoReturn:
-    """Write each time that something has `gathered`. What can't be written is tried again, after longer and longer.
-
-    `what` names in the log what is `waiting`.
+    `write` writes all that waits and calls `emptied`; it raises Unavailable. A write begins `gather_seconds` after the
+    first item came, or at `enough` items; if `eager`, at once where nothing was written for `gather_seconds`. `what`
+    names the items in the log. On the way out `stop_seconds` are left for the rest.
     """
-    wait_seconds = _FIRST_WAIT_SECONDS
-    while True:
-        await gathered()
+
+    def __init__(
+        self,
+        what: str,
+        waiting: Sized,
+        write: Callable[[], Awaitable[None]],
+        log: FilteringBoundLogger,
+        *,
+        enough: int,
+        eager: bool = False,
+        gather_seconds: float = 0.05,
+        stop_seconds: float = 5.0,
+        first_pause_seconds: float = 0.2,
+        maximum_pause_seconds: float = 5.0,
+    ) -> None:
+        self._what = what
+        self._waiting = waiting
+        self._write = write
+        self._log = log
+        self._enough_items = enough
+        self._eager = eager
+        self._gather_seconds = gather_seconds
+        self._stop_seconds = stop_seconds
+        self._first_pause_seconds = first_pause_seconds
+        self._maximum_pause_seconds = maximum_pause_seconds
+        self._some = asyncio.Event()
+        self._enough = asyncio.Event()
+        self._written_at = -math.inf
+
+    def added(self, waiting: int) -> None:
+        """To be called for each new item, with how many wait now."""
+        self._some.set()
+        if waiting >= self._enough_items:
+            self._enough.set()
+
+    def emptied(self) -> None:
+        """To be called once nothing waits."""
+        self._some.clear()
+        self._enough.clear()
+
+    @contextlib.asynccontextmanager
+    async def running(self, lost: Callable[[Exception], None]) -> AsyncIterator[None]:
+        """Writes in the background. On the way out the rest is written; `lost` is called if that fails."""
+        task = asyncio.create_task(self._run())
         try:
-            await write()
-            wait_seconds = _FIRST_WAIT_SECONDS
-            continue
-        except Unavailable as error:
-            if wait_seconds == _FIRST_WAIT_SECONDS:
-                log.error(f"{what} can't be written yet", events=len(waiting), error=error.message)
-        except Exception:
-            # They wait until somebody has seen to what is wrong, or until no more are kept.
-            log.exception(f"{what} can't be written", events=len(waiting))
-        await asyncio.sleep(wait_seconds)
-        wait_seconds = min(2 * wait_seconds, _LONGEST_WAIT_SECONDS)
+            yield
+        finally:
+            try:
+                # Before the task is cancelled, which may be in the midst of a write.
+                async with asyncio.timeout(self._stop_seconds):
+                    await self._write()
+            except Exception as error:
+                lost(error)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self) -> NoReturn:
+        pause = self._first_pause_seconds
+        while True:
+            await self._gathered()
+            try:
+                await self._write()
+                pause = self._first_pause_seconds
+                continue
+            except Unavailable as error:
+                if pause == self._first_pause_seconds:
+                    self._log.error(
+                        f"{self._what} can't be written yet", events=len(self._waiting), error=error.message
+                    )
+            except Exception:
+                # A mistake of the gateway, not of the database. The items wait until it is mended.
+                self._log.exception(f"{self._what} can't be written", events=len(self._waiting))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, self._maximum_pause_seconds)
+
+    async def _gathered(self) -> None:
+        await self._some.wait()
+        seconds = self._gather_seconds
+        if self._eager:
+            seconds += self._written_at - time.monotonic()
+        if seconds > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._enough.wait()
+        self._written_at = time.monotonic()

@@ -3,49 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.crypto import audit_chain as chain
 from gateway.store.tables import audit_events
 
-# Of all gateways on the database, one appends at a time. One that stands still in the midst of it loses its session,
-# and with it the lock, so that the others go on.
+# Of all gateways on the database, one appends at a time. One that stands still meanwhile loses its session, and with it
+# the lock, so that the others go on.
 _LOCK = 0x6761746577617902
-_LONGEST_IDLE = "10s"
 _TAKE_LOCK = text("SELECT set_config('idle_in_transaction_session_timeout', :idle, true), pg_advisory_xact_lock(:lock)")
 
 Value = str | int | bool | None | list[str]
 
 
-@dataclass(slots=True)
-class Event:
-    """What happened, before it has its place in the log. `noted_at` is of this process's monotonic clock."""
+class Entry(NamedTuple):
+    """All of a row but its hash. `form` is how it was hashed (crypto/audit_chain.py).
 
-    id: UUID
-    noted_at: float
-    organization_id: UUID | None
-    subaccount_id: UUID | None
-    actor: str
-    action: str
-    object_kind: str
-    object_id: UUID | None
-    outcome: str
-    address: str | None
-    request_id: str | None
-    gateway_id: UUID | None
-    details: dict[str, Value]
-
-
-@dataclass(slots=True)
-class Record:
-    """A row of the log."""
+    A tuple, since a batch of them is made in the event loop, and a frozen dataclass takes four times as long.
+    """
 
     sequence: int
     id: UUID
@@ -61,12 +42,12 @@ class Record:
     request_id: str | None
     gateway_id: UUID | None
     details: dict[str, Value]
+    form: int
     previous_hash: bytes
-    hash: bytes
 
-    def entry(self) -> dict[str, Any]:
-        """All but the hash, as it is hashed and exported."""
-        return {
+    def members(self) -> dict[str, Any]:
+        """The entry as JSON, as it is hashed and exported. Entries of form 1 have no member `form`."""
+        members = {
             "sequence": self.sequence,
             "id": str(self.id),
             "time": self.time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
@@ -83,15 +64,33 @@ class Record:
             "details": self.details,
             "previousHash": self.previous_hash.hex(),
         }
+        if self.form != 1:
+            members["form"] = self.form
+        return members
 
 
-_NOTED = tuple(name for name in Event.__slots__ if name != "noted_at")
-_COLUMNS = tuple(audit_events.c[name] for name in Record.__slots__)
-_HEAD = text(
+class Record(NamedTuple):
+    """A row of the log."""
+
+    entry: Entry
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The end of the log: the last row's sequence number and hash, None for an empty log; and the database's time."""
+
+    now: datetime
+    sequence: int
+    hash: bytes | None
+
+
+_COLUMNS = tuple(audit_events.c[name] for name in (*Entry._fields, "hash"))
+_TAIL = text(
     """
-    SELECT clock_timestamp(), head.sequence, head.hash
+    SELECT clock_timestamp(), coalesce(last.sequence, 0), last.hash
     FROM (VALUES (1)) AS always LEFT JOIN
-        (SELECT sequence, hash FROM audit_events ORDER BY sequence DESC LIMIT 1) AS head ON true
+        (SELECT sequence, hash FROM audit_events ORDER BY sequence DESC LIMIT 1) AS last ON true
     """
 )
 _KNOWN = text("SELECT id FROM audit_events WHERE id = ANY(CAST(:ids AS uuid[]))")
@@ -110,6 +109,7 @@ _TYPES = {
     "request_id": "text",
     "gateway_id": "uuid",
     "details": "text",
+    "form": "smallint",
     "previous_hash": "bytea",
     "hash": "bytea",
 }
@@ -117,44 +117,36 @@ _INSERT = text(
     f"""
     INSERT INTO audit_events ({", ".join(_TYPES)})
     SELECT {", ".join("CAST(details AS jsonb)" if name == "details" else name for name in _TYPES)}
-    FROM unnest({", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in _TYPES.items())}) AS told
+    FROM unnest({", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in _TYPES.items())}) AS added
         ({", ".join(_TYPES)})
     """
 )
 
 
-async def append(connection: AsyncConnection, events: Sequence[Event], now: float, *, again: bool) -> None:
-    """Append in one transaction, which others that append wait for. `now` is of the clock of `noted_at`.
+async def lock(connection: AsyncConnection, idle_seconds: float) -> None:
+    """Wait until no other gateway appends, up to the end of this transaction. A session that is idle in it for
+    `idle_seconds` is ended by the database."""
+    await connection.execute(_TAKE_LOCK, {"idle": f"{round(idle_seconds * 1000)}ms", "lock": _LOCK})
 
-    `again` says that some may be there already, because nobody heard how an earlier transaction ended.
-    """
-    await connection.execute(_TAKE_LOCK, {"idle": _LONGEST_IDLE, "lock": _LOCK})
-    if again:
-        known = set((await connection.execute(_KNOWN, {"ids": [event.id for event in events]})).scalars())
-        events = [event for event in events if event.id not in known]
-    if not events:
-        return
-    # A statement of its own, since one that has waited for the lock still sees what was before.
-    database_now, sequence, previous = (await connection.execute(_HEAD)).one()
-    records = _chained(events, database_now, now, sequence or 0, previous or chain.START)
-    columns: dict[str, list[Any]] = {name: [getattr(record, name) for record in records] for name in _TYPES}
+
+async def known(connection: AsyncConnection, ids: Iterable[UUID]) -> set[UUID]:
+    """Which of these events are in the log."""
+    return set((await connection.execute(_KNOWN, {"ids": list(ids)})).scalars())
+
+
+async def tail(connection: AsyncConnection) -> Tail:
+    """The end of the log. A statement of its own, since one that waited for the lock still sees what was before."""
+    return Tail(*(await connection.execute(_TAIL)).one())
+
+
+async def append(connection: AsyncConnection, records: Sequence[Record]) -> None:
+    """Add rows, whose numbers follow the tail, in one statement."""
+    columns: dict[str, list[Any]] = dict(
+        zip(Entry._fields, map(list, zip(*(record.entry for record in records), strict=True)), strict=True)
+    )
     columns["details"] = [json.dumps(details) for details in columns["details"]]
+    columns["hash"] = [record.hash for record in records]
     await connection.execute(_INSERT, columns)
-
-
-def _chained(
-    events: Sequence[Event], database_now: datetime, now: float, sequence: int, previous: bytes
-) -> list[Record]:
-    """The events as rows behind the row of this sequence number and hash."""
-    records = []
-    for event in events:
-        sequence += 1
-        values = {name: getattr(event, name) for name in _NOTED}
-        time = database_now - timedelta(seconds=max(0.0, now - event.noted_at))
-        record = Record(**values, sequence=sequence, time=time, previous_hash=previous, hash=b"")
-        record.hash = previous = chain.digest(record.entry())
-        records.append(record)
-    return records
 
 
 async def page(
@@ -171,7 +163,7 @@ async def page(
         query = query.where(audit_events.c.time >= since)
     if organization_id is not None:
         query = query.where(audit_events.c.organization_id == organization_id)
-    return [Record(*row) for row in await connection.execute(query)]
+    return [Record(Entry(*row[:-1]), row[-1]) for row in await connection.execute(query)]
 
 
 def _text(value: UUID | None) -> str | None:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    SmallInteger,
     Table,
     Text,
     Uuid,
@@ -302,8 +303,8 @@ lease_sockets = Table(
     Index("lease_sockets_open_idx", "gateway_id", postgresql_where=text("ended_at IS NULL")),
 )
 
-# The audit log. Nothing refers to other tables, since a row outlives what it tells of. A trigger refuses to change or
-# remove rows; `hash` covers the row and `previous_hash` (crypto/audit_chain.py). Sequence numbers have no gap.
+# The audit log. Without foreign keys, since a row outlives what it reports. A trigger refuses to change or remove rows;
+# `hash` covers the row and `previous_hash`, written in `form` (crypto/audit_chain.py). Sequence numbers have no gap.
 audit_events = Table(
     "audit_events",
     metadata,
@@ -323,6 +324,8 @@ audit_events = Table(
     Column("details", JSONB, nullable=False),
     Column("previous_hash", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
+    # A gateway of an earlier release, which knows no other form, says nothing of it.
+    Column("form", SmallInteger, nullable=False, server_default=text("1")),
 )
 
 # What is told of a run, and of an organization. `stream_id` is the run or the organization; numbers have no gap and

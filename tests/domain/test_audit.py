@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import time
+import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -16,8 +18,10 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+import rfc8785
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -33,7 +37,6 @@ from gateway.domain.audit import BEGINNING, Action, Audit, ChainBroken, Head, Or
 from gateway.domain.secrets import KeySource
 from gateway.launchers.base import Ending
 from gateway.settings import Settings
-from gateway.store import audit as store_audit
 from gateway.store.database import Database
 from gateway.telemetry import logs
 from tests.support.api import Json, bearer, make_runtime, make_space, make_subaccount, ok, refused
@@ -85,11 +88,11 @@ def command(
     logs.configure("debug", "json")  # as the whole session has it
 
 
-async def log(database: Database, audit: Audit | None = None) -> list[Json]:
+async def log(database: Database, audit: Audit | None = None, page_size: int = 1000) -> list[Json]:
     """All that is in the log; of `audit` also what waits."""
     if audit is not None:
         await audit.write()
-    return [json.loads(line) async for lines in domain_audit.export(database) for line in lines]
+    return [json.loads(line) async for lines in domain_audit.export(database, page_size=page_size) for line in lines]
 
 
 def only(events: list[Json], action: str) -> Json:
@@ -249,7 +252,8 @@ async def test_an_event_says_who_did_what_to_what_when_and_from_where(
     whoami = await ok(client.get("/v1/auth/whoami"))
     answer = await client.post("/v1/spaces", json={})
     event = only(await log(database, gateway.audit), "space.created")
-    assert event.pop("hash") == chain.digest(event).hex()
+    assert event.pop("hash") == chain.digest(event, chain.LATEST).hex()
+    assert event.pop("form") == 2
     at = datetime.fromisoformat(event.pop("time"))
     assert abs((at - datetime.fromisoformat(answer.json()["createdAt"])).total_seconds()) < 5
     UUID(event.pop("id"))
@@ -264,7 +268,7 @@ async def test_an_event_says_who_did_what_to_what_when_and_from_where(
         "outcome": "ok",
         "address": "127.0.0.1",
         "requestId": answer.headers["x-request-id"],
-        "gatewayId": str(gateway.audit._gateway_id),
+        "gatewayId": str(gateway.audit.gateway_id),
         "details": {},
     }
 
@@ -530,12 +534,11 @@ async def test_a_log_whose_beginning_was_taken_out_is_verified_from_its_anchor(d
         await verify(database, after=anchor, pinned=Head(3, bytes(32)))
 
 
-async def test_a_log_is_walked_in_pages(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(domain_audit, "_PAGE", 3)
+async def test_a_log_is_walked_in_pages(database: Database) -> None:
     for total in (2, 3, 4, 6):
         await notes(database, total - (await verify(database))[0])
-        assert (await verify(database))[0] == total
-        assert len(await log(database)) == total
+        assert (await verify(database, page_size=3))[0] == total
+        assert len(await log(database, page_size=3)) == total
 
 
 # Writing
@@ -627,35 +630,54 @@ async def test_an_event_whose_commit_nobody_heard_of_is_in_the_log_once(away: Aw
     assert (await verify(away))[0] == 2
 
 
+class StandsStill(Database):
+    """A database whose client stands still at the end of its first transaction, until `during` is done."""
+
+    during: Awaitable[None] | None = None
+
+    @contextlib.asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        async with super().begin() as connection:
+            yield connection
+            if self.during is not None:
+                during, self.during = self.during, None
+                await during
+                await connection.execute(text("SELECT 1"))
+
+
 async def test_a_gateway_that_stands_still_while_it_writes_does_not_hold_up_the_others(
-    database: Database, away: Away, monkeypatch: pytest.MonkeyPatch
+    database: Database, database_url: str
 ) -> None:
-    monkeypatch.setattr(store_audit, "_LONGEST_IDLE", "300ms")
-    still = Audit(database)
-    still.note(Action.SPACE_CREATED)
-
-    async def stand_still() -> None:
-        async with database.begin() as connection:
-            await store_audit.append(connection, list(still._waiting), time.monotonic(), again=False)
-            await asyncio.wait_for(notes(away, 2), 10)
-            await connection.execute(text("SELECT 1"))
-
-    with pytest.raises(Unavailable):
-        await stand_still()
-    assert (await verify(database))[0] == 2
-    await still.write()
-    assert (await verify(database))[0] == 3
-
-
-async def test_the_time_is_when_it_happened_by_the_databases_clock(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    audit = Audit(database)
+    still = StandsStill(database_url, 2)
+    audit = Audit(still, idle_seconds=0.3)
     audit.note(Action.SPACE_CREATED)
-    audit._waiting[0].noted_at -= 3600
+    still.during = asyncio.wait_for(notes(database, 2), 10)
+    with pytest.raises(Unavailable):
+        await audit.write()
+    assert (await verify(database))[0] == 2
+    await audit.write()
+    assert (await verify(database))[0] == 3
+    await still.close()
+
+
+class Clock:
+    """A monotonic clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_the_time_is_when_it_happened_by_the_databases_clock(database: Database) -> None:
+    clock = Clock()
+    audit = Audit(database, clock=clock)
+    audit.note(Action.SPACE_CREATED)
+    clock.now += 3600
     audit.note(Action.SPACE_CREATED)
     first, second = [datetime.fromisoformat(event["time"]) for event in await log(database, audit)]
-    assert abs((second - first).total_seconds() - 3600) < 5
+    assert (second - first).total_seconds() == 3600
 
 
 # The commands
@@ -666,9 +688,10 @@ async def test_export_has_what_is_asked_for_and_each_line_proves_itself(
     command: Command,
 ) -> None:
     organization = new_id()
-    audit = Audit(database)
+    clock = Clock()
+    audit = Audit(database, clock=clock)
     audit.note(Action.SPACE_CREATED)
-    audit._waiting[0].noted_at -= 3600
+    clock.now += 3600
     with domain_audit.acting(Origin("anonymous")):
         domain_audit.identify(Principal(new_id(), Scope(organization)).key_id, Scope(organization))
         audit.note(Action.SPACE_DELETED, details={"name": "é"})
@@ -689,9 +712,109 @@ async def test_export_has_what_is_asked_for_and_each_line_proves_itself(
     for event in everything:
         given = event.pop("hash")
         assert event["previousHash"] == previous
-        plain = json.dumps(event, sort_keys=True, separators=(",", ":"))
-        previous = hashlib.sha256(plain.encode()).hexdigest()
+        previous = hashlib.sha256(rfc8785.dumps(event)).hexdigest()
         assert given == previous
+
+
+async def note_as_an_earlier_release(database: Database, count: int) -> None:
+    """Rows as releases wrote them that knew the first form alone."""
+    async with database.begin() as connection:
+        for _ in range(count):
+            query = text("SELECT sequence, hash FROM audit_events ORDER BY sequence DESC LIMIT 1")
+            last = (await connection.execute(query)).first()
+            entry: Json = {
+                "sequence": last.sequence + 1 if last else 1,
+                "id": str(new_id()),
+                "time": "2026-11-01T12:00:00.000001Z",
+                "organizationId": str(new_id()),
+                "subaccountId": None,
+                "actor": "gateway",
+                "action": "space.deleted",
+                "objectKind": "space",
+                "objectId": str(new_id()),
+                "outcome": "ok",
+                "address": None,
+                "requestId": "é",
+                "gatewayId": None,
+                "details": {"name": "ü \U0001f600", "count": 3},
+                "previousHash": (last.hash if last else bytes(32)).hex(),
+            }
+            plain = json.dumps(entry, sort_keys=True, separators=(",", ":"))
+            await connection.execute(
+                text(
+                    """
+                    INSERT INTO audit_events (sequence, id, time, organization_id, actor, action, object_kind,
+                        object_id, outcome, request_id, details, previous_hash, hash)
+                    VALUES (:sequence, :id, :time, :organization_id, :actor, :action, :object_kind, :object_id,
+                        :outcome, :request_id, CAST(:details AS jsonb), :previous_hash, :hash)
+                    """
+                ),
+                {
+                    "sequence": entry["sequence"],
+                    "id": UUID(entry["id"]),
+                    "time": datetime.fromisoformat(entry["time"]),
+                    "organization_id": UUID(entry["organizationId"]),
+                    "actor": entry["actor"],
+                    "action": entry["action"],
+                    "object_kind": entry["objectKind"],
+                    "object_id": UUID(entry["objectId"]),
+                    "outcome": entry["outcome"],
+                    "request_id": entry["requestId"],
+                    "details": json.dumps(entry["details"]),
+                    "previous_hash": bytes.fromhex(entry["previousHash"]),
+                    "hash": hashlib.sha256(plain.encode()).digest(),
+                },
+            )
+
+
+async def test_a_log_whose_form_changes_in_the_middle_is_verified(database: Database, command: Command) -> None:
+    await note_as_an_earlier_release(database, 3)
+    await notes(database, 3)
+    # A gateway of the earlier release may run on for a while beside the new ones.
+    await note_as_an_earlier_release(database, 2)
+    await notes(database, 1)
+    assert (await verify(database))[0] == 9
+    events = await log(database)
+    assert [event.get("form") for event in events] == [None] * 3 + [2] * 3 + [None] * 2 + [2]
+    off = "ALTER TABLE audit_events DISABLE TRIGGER audit_events_append_only"
+    on = "ALTER TABLE audit_events ENABLE ALWAYS TRIGGER audit_events_append_only"
+    for sequence, form in ((2, 2), (5, 1), (5, 3)):
+        before = 2 if sequence == 5 else 1
+        await execute(database, off, f"UPDATE audit_events SET form = {form} WHERE sequence = {sequence}", on)
+        with pytest.raises(ChainBroken) as broken:
+            await verify(database)
+        assert broken.value.sequence == sequence
+        assert len(await log(database)) == 9
+        await execute(database, off, f"UPDATE audit_events SET form = {before} WHERE sequence = {sequence}", on)
+    assert (await verify(database))[0] == 9
+
+
+async def test_an_export_is_verified_without_the_gateway_as_the_documentation_says(
+    database: Database, command: Command, tmp_path: Path
+) -> None:
+    await note_as_an_earlier_release(database, 3)
+    audit = Audit(database)
+    audit.note(Action.SPACE_DELETED, details={"name": "ü \U0001f600", "large": 2**60})
+    await notes(database, 2)
+    await audit.write()
+    head = (await verify(database))[1]
+    exported = (await command("audit", "export")).out
+    documented = (ROOT / "docs" / "operating.md").read_text()
+    (script,) = [block for block in re.findall(r"```python\n(.*?)```", documented, re.DOTALL) if "hashlib" in block]
+
+    def verified(export: str) -> tuple[int, str]:
+        # Neither this directory nor the environment has the gateway's modules.
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", script], input=export, capture_output=True, text=True, cwd=tmp_path
+        )
+        return done.returncode, (done.stdout + done.stderr).strip()
+
+    assert verified(exported) == (0, f"6 events, {head.hash.hex()}")
+    lines = exported.splitlines(keepends=True)
+    assert verified("".join([*lines[:1], *lines[2:]])) == (1, "event 3 is wrong")
+    for place in (1, 4):
+        changed = [*lines[:place], lines[place].replace('"ok"', '"no"'), *lines[place + 1 :]]
+        assert verified("".join(changed)) == (1, f"event {place + 1} is wrong")
 
 
 async def test_verify_tells_the_head_which_can_be_pinned(

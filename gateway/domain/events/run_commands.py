@@ -22,10 +22,10 @@ from gateway.store import run_commands as store
 from gateway.store.database import Database
 from gateway.store.run_commands import Command, Page
 
-__all__ = ["Command", "Commands", "Noting", "Page"]
+__all__ = ["Command", "CommandScope", "Commands", "Page"]
 
 
-class Noting:
+class CommandScope:
     """A command that is carried out in a `with` block; noted at its end, if by then it is known of which run it is."""
 
     __slots__ = ("_began", "_events", "_name", "_noted", "input", "run_id")
@@ -37,7 +37,7 @@ class Noting:
         self.run_id = run_id
         self.input = given
 
-    def __enter__(self) -> Noting:
+    def __enter__(self) -> CommandScope:
         self._began = time.monotonic()
         return self
 
@@ -73,9 +73,9 @@ class Commands:
         self._database = database
         self._events = events
 
-    def noting(self, run_id: UUID | None, name: str, given: dict[str, Any]) -> Noting:
+    def noting(self, run_id: UUID | None, name: str, given: dict[str, Any]) -> CommandScope:
         """Note what is done in a `with` block. `given` has nothing secret; the run may be told later, as `run_id`."""
-        return Noting(self._events, run_id, name, given)
+        return CommandScope(self._events, run_id, name, given)
 
     async def listed(self, run_id: UUID, page: Page) -> list[Command]:
         async with self._database.connect() as connection:

@@ -8,36 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
-import asyncpg
 import orjson
 import structlog
-from sqlalchemy.exc import DBAPIError
 
-from gateway.core.errors import Unavailable
 from gateway.core.ids import new_id
 from gateway.core.observation import Level
 from gateway.core.scope import Scope
-from gateway.domain.batches import write_on
+from gateway.domain.batches import BatchWriter
 from gateway.store import events as store
 from gateway.store.database import Database
-from gateway.store.events import Batch, Fresh
+from gateway.store.events import Batch, NewCommand, NewEvent, RowRefused
 from gateway.telemetry import metrics
 
 _log = structlog.get_logger("gateway.events")
 
-# An event is written at once where nothing was written for so long; else it waits for others, or for so many.
-_GATHER_SECONDS = 0.05
 _BATCH = 1000
-_STOP_SECONDS = 5.0
 # What an event may say: its data as JSON, and a page's id, which an index has.
 _DATA_BYTES = 65_536
 _PAGE_ID_LENGTH = 128
@@ -94,27 +87,32 @@ TYPES: Mapping[str, Kind] = {
 # Those of runs.
 RUN_TYPES = tuple(name for name, kind in TYPES.items() if kind.category != "lifecycle")
 
-# An event that waits: its stream, type, kind and time, what it is about, and its data.
-Noted = tuple[UUID, str, Kind, float, str | None, UUID | None, UUID | None, dict[str, Any]]
+
+class Noted(NamedTuple):
+    """An event that waits to be written. `at` is Unix time in seconds.
+
+    A tuple, since one is made for each event of each page, and a frozen dataclass takes four times as long.
+    """
+
+    stream_id: UUID
+    type: str
+    kind: Kind
+    at: float
+    page_id: str | None
+    connection_id: UUID | None
+    subaccount_id: UUID | None
+    data: dict[str, Any]
+
 
 DROPPED = "events.dropped"
 COMMAND = "tool.command"
-# What the database refuses of a row for what is in it.
-_REFUSED = (
-    asyncpg.DataError,
-    asyncpg.IntegrityConstraintViolationError,
-    asyncpg.ProgramLimitExceededError,
-    ValueError,
-    TypeError,
-    OverflowError,
-)
 
 
 class Events:
-    """Notes events, and writes them in batches while `running`; without it when `write` is called.
+    """Notes events, and writes them in batches while it is `running`, or when `write` is called.
 
-    `kept` is how many may wait, which they do while the database is slow or away. Of further ones each stream tells
-    how many there were. The last tenth is kept for the lives of runs, pages and connections, of which there are few.
+    At most `kept` events wait while the database is slow or away; of further ones each stream gets their number. The
+    last tenth is reserved for the events of level `lifecycle`, which are few.
     """
 
     def __init__(self, database: Database, *, kept: int = 50_000, level: str = "standard") -> None:
@@ -127,10 +125,9 @@ class Events:
         self._waiting: deque[Noted] = deque()
         self._batches: deque[Batch] = deque()
         self._dropped: dict[UUID, int] = {}
-        self._some = asyncio.Event()
-        self._enough = asyncio.Event()
+        # One event after a pause is written at once, since somebody may follow the stream.
+        self._writer = BatchWriter("events", self, self.write, _log, enough=_BATCH, eager=True)
         self._writing = asyncio.Lock()
-        self._written_at = -math.inf
 
     def __len__(self) -> int:
         return len(self._waiting) + sum(len(batch.events) for batch in self._batches)
@@ -153,10 +150,8 @@ class Events:
         waiting = self._waiting
         if (self._dropped or len(waiting) >= self._common_room) and not self._has_room(stream_id, kind):
             return
-        waiting.append((stream_id, type_, kind, time.time(), page_id, connection_id, subaccount_id, data))
-        self._some.set()
-        if len(waiting) >= _BATCH:
-            self._enough.set()
+        waiting.append(Noted(stream_id, type_, kind, time.time(), page_id, connection_id, subaccount_id, data))
+        self._writer.added(len(waiting))
 
     def update(self, owner: Scope, type_: str, data: dict[str, Any]) -> None:
         """Note what the whole organization is told (contract: workspaces.md, 3.4)."""
@@ -164,21 +159,15 @@ class Events:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Written as it comes; on the way out the rest, as far as the database lets us."""
-        task = asyncio.create_task(write_on(self, self._gathered, self.write, _log, "events"))
-        try:
+        """Writes events in the background; on the way out the rest, as far as the database allows."""
+
+        def lost(error: Exception) -> None:
+            metrics.events_dropped.inc(len(self))
+            events = len(self) + sum(self._dropped.values())
+            _log.error("events are lost", events=events, error=type(error).__name__)
+
+        async with self._writer.running(lost):
             yield
-        finally:
-            try:
-                # Before the task is ended, which may be in the midst of writing.
-                async with asyncio.timeout(_STOP_SECONDS):
-                    await self.write()
-            except Exception as error:
-                metrics.events_dropped.inc(len(self))
-                lost = len(self) + sum(self._dropped.values())
-                _log.error("events are lost", events=lost, error=type(error).__name__)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def write(self) -> None:
         """Write all that waits. Raises Unavailable; what is not written then still waits."""
@@ -188,25 +177,14 @@ class Events:
                     self._batches.append(self._take())
                 await self._write_first()
                 self._tell_dropped()
-            self._some.clear()
-            self._enough.clear()
-
-    async def _gathered(self) -> None:
-        """Return at once where nothing was written for a while, else when there are some more."""
-        await self._some.wait()
-        gather = self._written_at + _GATHER_SECONDS - time.monotonic()
-        if gather > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(gather):
-                    await self._enough.wait()
-        self._written_at = time.monotonic()
+            self._writer.emptied()
 
     def _take(self) -> Batch:
         """What waits as rows, whose ids are made here: a batch that is tried again has them again."""
         batch = Batch([], [])
         for _ in range(min(_BATCH, len(self._waiting))):
             noted = self._waiting.popleft()
-            if noted[1] == COMMAND:
+            if noted.type == COMMAND:
                 batch.commands.append(_command(noted))
             batch.events.append(_row(noted))
         self._set_room(-len(batch.events))
@@ -219,12 +197,7 @@ class Events:
         try:
             async with self._database.begin() as connection:
                 await store.append(connection, batch, self._level)
-        except Unavailable:
-            raise
-        except Exception as error:
-            cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig is not None else error
-            if not isinstance(cause, _REFUSED):
-                raise
+        except RowRefused:
             self._batches.popleft()
             if count > 1:
                 self._batches.extendleft(reversed(_halves(batch)))
@@ -232,7 +205,7 @@ class Events:
             _log.exception("an event can't be written")
             self._set_room(count)
             for event in batch.events:
-                self._count_dropped(event[0])
+                self._count_dropped(event.stream_id)
             return
         self._batches.popleft()
         self._set_room(count)
@@ -271,22 +244,21 @@ class Events:
 
     def _wait_dropped(self, stream_id: UUID) -> None:
         data = {"count": self._dropped.pop(stream_id), "reason": "buffer"}
-        self._waiting.append((stream_id, DROPPED, TYPES[DROPPED], time.time(), None, None, None, data))
+        self._waiting.append(Noted(stream_id, DROPPED, TYPES[DROPPED], time.time(), None, None, None, data))
 
 
-def _row(noted: Noted) -> Fresh:
-    stream_id, type_, kind, at, page_id, connection_id, subaccount_id, data = noted
-    return (
-        stream_id,
-        UUID(data["commandId"]) if type_ == COMMAND else new_id(),
-        datetime.fromtimestamp(at, UTC),
-        type_,
-        kind.category,
-        None if page_id is None else _storable(page_id)[:_PAGE_ID_LENGTH],
-        connection_id,
-        subaccount_id,
-        kind.in_activity,
-        _json(data),
+def _row(noted: Noted) -> NewEvent:
+    return NewEvent(
+        stream_id=noted.stream_id,
+        id=UUID(noted.data["commandId"]) if noted.type == COMMAND else new_id(),
+        time=datetime.fromtimestamp(noted.at, UTC),
+        type=noted.type,
+        category=noted.kind.category,
+        page_id=None if noted.page_id is None else _storable(noted.page_id)[:_PAGE_ID_LENGTH],
+        connection_id=noted.connection_id,
+        subaccount_id=noted.subaccount_id,
+        in_activity=noted.kind.in_activity,
+        data=_json(noted.data),
     )
 
 
@@ -294,28 +266,28 @@ def _halves(batch: Batch) -> list[Batch]:
     middle = len(batch.events) // 2
     halves = []
     for events in (batch.events[:middle], batch.events[middle:]):
-        ids = {event[1] for event in events}
-        halves.append(Batch(events, [command for command in batch.commands if command["id"] in ids]))
+        ids = {event.id for event in events}
+        halves.append(Batch(events, [command for command in batch.commands if command.id in ids]))
     return halves
 
 
-def _command(noted: Noted) -> dict[str, Any]:
+def _command(noted: Noted) -> NewCommand:
     """The row of a command that is noted as an event."""
-    stream_id, _, _, at, _, _, _, data = noted
+    data = noted.data
     error = data.get("error", {})
-    return {
-        "id": UUID(data["commandId"]),
-        "run_id": stream_id,
-        "name": data["name"],
-        "execution_mode": data["executionMode"],
-        "status": data["status"],
-        "actor": data["actor"],
-        "input": _json(data["input"]),
-        "error_code": error.get("code"),
-        "error_message": error.get("message") and _storable(error["message"]),
-        "created_at": datetime.fromtimestamp(at - data["durationMs"] / 1000, UTC),
-        "finished_at": datetime.fromtimestamp(at, UTC),
-    }
+    return NewCommand(
+        id=UUID(data["commandId"]),
+        run_id=noted.stream_id,
+        name=data["name"],
+        execution_mode=data["executionMode"],
+        status=data["status"],
+        actor=data["actor"],
+        input=_json(data["input"]),
+        error_code=error.get("code"),
+        error_message=error.get("message") and _storable(error["message"]),
+        created_at=datetime.fromtimestamp(noted.at - data["durationMs"] / 1000, UTC),
+        finished_at=datetime.fromtimestamp(noted.at, UTC),
+    )
 
 
 def _json(data: dict[str, Any]) -> str:

@@ -91,7 +91,7 @@ class _Hosted:
         self.observed = observed
         self.reason: Ending | None = None
         # Of those that asked for the end: told before it.
-        self.commands: list[commands.Noting] = []
+        self.commands: list[commands.CommandScope] = []
         self.ended_by = audit.GATEWAY
         self.written = asyncio.Event()
 
