@@ -74,8 +74,7 @@ from gateway.store.database import Database
 from gateway.store.objects import Objects
 from gateway.telemetry import metrics
 from gateway.tunnel.large_commands import LargeCommands
-from gateway.viewers import live_page as viewers
-from gateway.viewers import recording_page as recording_viewer
+from gateway.viewers import live_page, pages, recording_page
 
 _log = structlog.get_logger("gateway.app")
 
@@ -114,6 +113,7 @@ class Gateway:
     supervisor: Supervisor
     providers: ProviderClient
     audit: Audit
+    observers: BrowserObservers
 
     async def drain(self) -> None:
         """Take nothing new, close sockets, end browsers, write it down; within the grace, or as far as it goes."""
@@ -136,7 +136,7 @@ class Gateway:
                 yield
             finally:
                 await self.drain()
-                await self.services.observers.close()
+                await self.observers.close()
                 await self.services.recordings.close()
                 await self.services.large_commands.close()
                 await self.supervisor.stop()
@@ -210,11 +210,10 @@ async def build(
         events=events,
         event_streams=event_streams,
         commands=commands,
-        observers=observers,
         files=files,
         artifacts=run_artifacts,
         runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit, commands),
-        viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands),
+        viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands, observers),
         recordings=recordings,
         idempotency=Idempotency(
             database,
@@ -228,7 +227,7 @@ async def build(
     supervisor = Supervisor(
         database, living, services.leases, launcher, access, event_streams, services.idempotency, gateway_id
     )
-    return Gateway(create_app(services), services, supervisor, providers, audit)
+    return Gateway(create_app(services), services, supervisor, providers, audit, observers)
 
 
 def create_app(services: Services) -> ASGIApp:
@@ -238,8 +237,10 @@ def create_app(services: Services) -> ASGIApp:
         WebSocketRoute("/v1/connect/{token}/{below:path}", connect.Connect()),
         *connect.PLAIN_ROUTES,
         *discovery.ROUTES,
-        *viewers.ROUTES,
-        *recording_viewer.ROUTES,
+        *activity.VIEWER_ROUTES,
+        *pages.ROUTES,
+        *live_page.ROUTES,
+        *recording_page.ROUTES,
         *health.ROUTES,
         *docs.routes(ENDPOINTS),
     ]

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import structlog
@@ -77,6 +77,25 @@ class _Failed(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+# What people see of a recording: `preparing` lasts until its video is begun, while the run is live too.
+Phase = Literal["not_available", "preparing", "processing", "ready", "failed"]
+
+
+def phase(recording: Recording) -> Phase:
+    match recording.status:
+        case "recording" | "preparing":
+            return "preparing"
+        case "processing":
+            return "processing"
+        case "ready":
+            # The file may have been deleted.
+            return "ready" if recording.file_id is not None else "not_available"
+        case "failed":
+            return "failed"
+        case _:
+            return "not_available"
 
 
 class Recordings:

@@ -1,7 +1,6 @@
-"""Who may look at a run: minting viewer tokens, checking them, and the live views that are open here
-(contract: spaces.md, 2.12, 3.15 and 4.8).
+"""Who may watch a run: minting viewer tokens, checking them, and the live views that are open on this gateway.
 
-A token is signed and kept nowhere, so it can't be taken back; it ends with its time, and a live view with its run too.
+A token is signed and not stored, so it can't be revoked; it expires, and a live view ends with its run, too.
 """
 
 from __future__ import annotations
@@ -22,34 +21,37 @@ from gateway.crypto.viewer_tokens import Kind, Viewer, ViewerTokens
 from gateway.domain import audit
 from gateway.domain.audit import Action, Audit, Origin
 from gateway.domain.events.run_commands import Commands
+from gateway.domain.live_screen import LiveScreen, screen_of
 from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
+from gateway.observer.observers import BrowserObservers
 from gateway.settings import Settings
 from gateway.store import runtimes
 from gateway.store.database import Database
 from gateway.store.runtimes import PlaceOfRun
 from gateway.telemetry import metrics
 
+__all__ = ["DEFAULT_SECONDS", "MAX_SECONDS", "Kind", "Minted", "Viewer", "ViewerSession", "Viewers"]
+
 DEFAULT_SECONDS = 3600
-MOST_SECONDS = 86400
+MAX_SECONDS = 86400
 
 
 @dataclass(frozen=True, slots=True)
 class Minted:
-    """A viewer and its token, and the token of the activity's stream where that was asked for."""
+    """A viewer and its token, and the token of its activity stream, if one was requested."""
 
     viewer: Viewer
     token: str
     activity_token: str | None
 
 
-class Seat:
-    """An open live view of this gateway. `closing` is done once it must end, with the reason."""
+class ViewerSession:
+    """An open live view of this gateway. `closing` is done when it must end, with the reason."""
 
     def __init__(self, viewer: Viewer, place: PlaceOfRun, origin: Origin) -> None:
         self.viewer = viewer
         self.place = place
         self.origin = origin
-        self.entered_at = asyncio.get_running_loop().time()
         self.closing: asyncio.Future[ViewerClose] = asyncio.get_running_loop().create_future()
 
     def close(self, why: ViewerClose) -> None:
@@ -68,6 +70,7 @@ class Viewers:
         gateway_id: UUID,
         audit: Audit,
         commands: Commands,
+        observers: BrowserObservers,
     ) -> None:
         self._database = database
         self._tokens = tokens
@@ -76,7 +79,8 @@ class Viewers:
         self._gateway_id = gateway_id
         self._audit = audit
         self._commands = commands
-        self._seats: set[Seat] = set()
+        self._observers = observers
+        self._sessions: set[ViewerSession] = set()
 
     # Minting
 
@@ -142,6 +146,10 @@ class Viewers:
             raise Gone("The run of this viewer has ended.", "run.live_not_active")
         return place
 
+    def screen(self, session: ViewerSession) -> LiveScreen | None:
+        """The screen of the session's browser, which this gateway has; None while it can't be watched."""
+        return screen_of(self._observers, session.place.runtime_id)
+
     def is_here(self, place: PlaceOfRun) -> bool:
         """Whether this gateway has the browser; raises Unavailable where no gateway that can be reached has it."""
         if place.gateway_id == self._gateway_id:
@@ -151,8 +159,8 @@ class Viewers:
         return False
 
     @contextlib.contextmanager
-    def seated(self, viewer: Viewer, place: PlaceOfRun) -> Iterator[Seat]:
-        """A place among the live views of this gateway, for the block; raises LimitReached."""
+    def open_session(self, viewer: Viewer, place: PlaceOfRun) -> Iterator[ViewerSession]:
+        """One of the live views of this gateway, for the block; raises LimitReached."""
         here = place.gateway_id == self._gateway_id
         origin = replace(audit.origin(), actor=str(viewer.id), scope=place.owner)
         try:
@@ -160,8 +168,8 @@ class Viewers:
         except LimitReached as error:
             self._audit.refused(Action.VIEWER_REFUSED, error, viewer.id, origin=origin)
             raise
-        seat = Seat(viewer, place, origin)
-        self._seats.add(seat)
+        session = ViewerSession(viewer, place, origin)
+        self._sessions.add(session)
         metrics.viewers_open.inc()
         self._audit.note(
             Action.VIEWER_OPENED if here else Action.VIEWER_PASSED_ON,
@@ -169,30 +177,32 @@ class Viewers:
             details={"runId": str(viewer.run_id)},
             origin=origin,
         )
-        expiry = asyncio.get_running_loop().call_later(max(0.0, viewer.seconds_left()), seat.close, ViewerClose.EXPIRED)
+        expiry = asyncio.get_running_loop().call_later(
+            max(0.0, viewer.seconds_left()), session.close, ViewerClose.EXPIRED
+        )
         try:
-            yield seat
+            yield session
         finally:
             expiry.cancel()
-            self._seats.discard(seat)
+            self._sessions.discard(session)
             metrics.viewers_open.dec()
             if here:
                 self._audit.note(Action.VIEWER_CLOSED, viewer.id, details={"runId": str(viewer.run_id)}, origin=origin)
 
     def _refuse_above_limits(self, run_id: UUID) -> None:
         most, most_of_run = self._settings.max_viewers, self._settings.max_viewers_per_run
-        if len(self._seats) >= most:
+        if len(self._sessions) >= most:
             raise LimitReached(
                 f"This gateway may have {most} live views open at once.", "gateway.max_viewers", retry_after=5
             )
-        if sum(seat.viewer.run_id == run_id for seat in self._seats) >= most_of_run:
+        if sum(session.viewer.run_id == run_id for session in self._sessions) >= most_of_run:
             raise LimitReached(
                 f"A run may have {most_of_run} live views open at once.", "run.max_viewers", retry_after=5
             )
 
     def close_all(self, why: ViewerClose) -> None:
-        for seat in list(self._seats):
-            seat.close(why)
+        for session in list(self._sessions):
+            session.close(why)
 
 
 def _not_live(run_id: UUID, status: str) -> Conflict:

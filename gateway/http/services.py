@@ -21,7 +21,6 @@ from gateway.domain.runtimes.service import Runtimes
 from gateway.domain.spaces import Spaces
 from gateway.domain.viewers import Viewers
 from gateway.http.peers import Inside
-from gateway.observer.observers import BrowserObservers
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.tunnel.large_commands import LargeCommands
@@ -43,7 +42,6 @@ class Services:
     events: Events
     event_streams: EventStreams
     commands: Commands
-    observers: BrowserObservers
     files: Files
     artifacts: Artifacts
     runtime_files: RuntimeFiles

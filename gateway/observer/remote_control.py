@@ -1,8 +1,8 @@
-"""Mouse, keyboard and navigation for somebody who sees a tab elsewhere.
+"""Mouse, keyboard and navigation for a viewer of a tab.
 
-What comes in is checked already; what goes out are commands that are written here, so that a viewer can do no more than
-a person in front of the browser: keys have no native code, with which the browser itself would take them (F12 opens its
-DevTools), and addresses are of the web.
+Input is validated before it comes here, and only commands that are built here go to the browser. So a viewer can do no
+more than a person in front of the browser: keys have no native code, since the browser itself would handle them (F12
+opens DevTools), and only web addresses can be opened.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ Button = Literal["none", "left", "middle", "right", "back", "forward"]
 MouseMove = Literal["move", "down", "up"]
 Direction = Literal["back", "forward", "reload", "stop"]
 
-# A page that takes nothing gets no more than so many commands ahead, and of those that only the last counts of, fewer.
-_MOST_UNANSWERED = 256
-_MOST_UNANSWERED_MOVES = 16
+# The most commands that a busy page may leave unanswered; fewer for moves, of which only the last one matters.
+_MAX_UNANSWERED = 256
+_MAX_UNANSWERED_MOVES = 16
 
 _MOUSE = {"move": "mouseMoved", "down": "mousePressed", "up": "mouseReleased"}
 _NUMPAD = 3
 _CONTROL, _META = 2, 4
 
 
-class NotDone(Exception):
-    """Raised for what a person asked for and can't have; the text tells them why."""
+class ActionFailed(Exception):
+    """Raised when the browser can't do what a viewer asked for; the text is for the viewer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mouse:
-    """A move, a press or a release. Places are shares of the picture, 0 to 1; modifiers are those of DevTools."""
+    """A move, a press or a release. `x` and `y` are shares of the picture, 0 to 1; modifiers are DevTools' bits."""
 
     move: MouseMove
     x: float
@@ -57,7 +57,7 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """As a page hears of it: `key`, `code` and `keyCode` of a KeyboardEvent."""
+    """`key`, `code` and `keyCode` are those of a KeyboardEvent."""
 
     is_down: bool
     key: str
@@ -69,14 +69,14 @@ class Key:
 
 
 class RemoteControl:
-    """The hands of one viewer. Nothing of it waits for the page, which may be busy."""
+    """Sends one viewer's input. It never waits for the page, which may be busy."""
 
     def __init__(self, screencasts: Screencasts) -> None:
         self._screencasts = screencasts
         self._unanswered = 0
 
     def mouse(self, frame: Frame, event: Mouse) -> None:
-        if event.move == "move" and self._unanswered >= _MOST_UNANSWERED_MOVES:
+        if event.move == "move" and self._unanswered >= _MAX_UNANSWERED_MOVES:
             return
         if event.move == "down":
             self._screencasts.used(frame.tab_id)
@@ -94,7 +94,7 @@ class RemoteControl:
         )
 
     def wheel(self, frame: Frame, event: Wheel) -> None:
-        if self._unanswered >= _MOST_UNANSWERED_MOVES:
+        if self._unanswered >= _MAX_UNANSWERED_MOVES:
             return
         self._send(
             frame.tab_id,
@@ -129,22 +129,22 @@ class RemoteControl:
         )
 
     def text(self, tab_id: str, text: str) -> None:
-        """Put a text where the cursor is: what was pasted, or was written in another way than by keys."""
+        """Insert text at the cursor, as pasting and input methods do."""
         self._screencasts.used(tab_id)
         self._send(tab_id, "Input.insertText", {"text": text})
 
     async def navigate(self, tab_id: str, url: str) -> None:
-        """Raises NotDone for what is no address of the web, or can't be opened."""
+        """Open an address; raises ActionFailed where it is not a web address, or can't be opened."""
         refused = refused_address(url)
         if refused is not None or not url.strip().lower().startswith(("http://", "https://")):
-            raise NotDone(f"Only addresses of the web can be opened here (http: and https:); this is {_kind(refused)}.")
+            raise ActionFailed(f"Only web addresses (http: and https:) can be opened; this is {_kind(refused)}.")
         self._screencasts.used(tab_id)
         result = await self._ask(tab_id, "Page.navigate", {"url": url})
         if result.get("errorText"):
-            raise NotDone(f"The page can't be opened: {result['errorText']}.")
+            raise ActionFailed(f"The page can't be opened: {result['errorText']}.")
 
     async def go(self, tab_id: str, direction: Direction) -> None:
-        """Back, forward, anew, or not on; nothing where there is no such page. Raises NotDone."""
+        """Go back or forward, where there is a page, reload, or stop loading. Raises ActionFailed."""
         self._screencasts.used(tab_id)
         if direction == "reload":
             await self._ask(tab_id, "Page.reload", {})
@@ -160,11 +160,11 @@ class RemoteControl:
         try:
             return await self._screencasts.start(tab_id, method, params)
         except DevToolsError as error:
-            raise NotDone(f"The browser refuses: {error}") from error
+            raise ActionFailed(f"The browser refuses: {error}") from error
 
     def _send(self, tab_id: str, method: str, params: dict[str, Any]) -> None:
-        """Send unless the page has too much before it that it has not taken, in which case a person sees why."""
-        if self._unanswered >= _MOST_UNANSWERED:
+        """Send, unless the page has too many unanswered commands; then the input is dropped."""
+        if self._unanswered >= _MAX_UNANSWERED:
             return
         self._unanswered += 1
         self._screencasts.start(tab_id, method, params).add_done_callback(self._answered)
@@ -174,7 +174,7 @@ class RemoteControl:
 
 
 def _place(frame: Frame, x: float, y: float) -> dict[str, float]:
-    """Where in the page's viewport a place of its picture is, in CSS pixels."""
+    """A point of the picture as one of the page's viewport, in CSS pixels."""
     return {
         "x": x * frame.device_width / frame.scale,
         "y": (y * frame.device_height - frame.offset_top) / frame.scale,
@@ -182,7 +182,7 @@ def _place(frame: Frame, x: float, y: float) -> dict[str, float]:
 
 
 def _text_of(event: Key) -> str:
-    """What a key writes; nothing when it is a command of the keyboard."""
+    """The text that a key types; empty for a shortcut."""
     if event.modifiers & (_CONTROL | _META):
         return ""
     if event.key == "Enter":
@@ -191,4 +191,4 @@ def _text_of(event: Key) -> str:
 
 
 def _kind(refused: str | None) -> str:
-    return refused or "another one"
+    return refused or "another kind"

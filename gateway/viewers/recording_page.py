@@ -1,13 +1,13 @@
-"""The page that plays a recording, and what it asks for; the address alone is the credential.
+"""The page that plays a recording, and its data; the address alone is the credential.
 
 /v1/viewers/recording/{token}                     the page
-/v1/viewers/recording/{token}/state               where the recording is in its life, and its tabs once there is a video
-/v1/viewers/recording/{token}/frames?from=        until then: which pictures there are, from a record's number on
-/v1/viewers/recording/{token}/frames/{number}     one of them
+/v1/viewers/recording/{token}/state               the recording's status, and its tabs once there is a video
+/v1/viewers/recording/{token}/frames?from=        until then: the list of pictures, beginning with a record's number
+/v1/viewers/recording/{token}/frames/{number}     one picture
 /v1/viewers/recording/{token}/video               the video, whole or in ranges
-/v1/viewers/recording/{token}/activity?after=     the run's activity, for a viewer that has it
+/v1/viewers/recording/{token}/activity?after=     the run's activity, for a viewer that includes it
 
-Pictures are with the gateway that recorded them: requests for them are passed on to it. All else any gateway answers.
+The gateway that recorded the pictures has them; requests for them are forwarded to it. Any gateway serves the rest.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from gateway.contracts.spaces.recordings import status
 from gateway.core.errors import NotFound, Unavailable
-from gateway.crypto.viewer_tokens import Kind, Viewer
 from gateway.domain.events import activity
 from gateway.domain.events.streams import Wanted
+from gateway.domain.recordings import phase
+from gateway.domain.viewers import Kind, Viewer
 from gateway.http import content
 from gateway.http.content import Content
 from gateway.http.endpoints import invalid_field
@@ -33,13 +33,13 @@ from gateway.http.models import iso
 from gateway.http.peers import NotAnswered
 from gateway.http.public_url import client_address
 from gateway.http.services import Services
-from gateway.viewers.live_page import asset_text, page_headers, shown
+from gateway.viewers.pages import asset_text, page_headers, read_viewer
 
 _log = structlog.get_logger("gateway.viewers")
 
 _ROOT = "/v1/viewers/recording/{token}"
-_FRAMES_A_PAGE = 1000
-_ITEMS_A_PAGE = 200
+_FRAMES_PER_PAGE = 1000
+_ITEMS_PER_PAGE = 200
 _HOST_SECONDS = 10.0
 _IN_ACTIVITY = Wanted(in_activity=True)
 
@@ -47,15 +47,15 @@ Answering = Callable[[Request, Services, Viewer], Awaitable[Response]]
 
 
 async def page(request: Request) -> Response:
-    viewer = shown(request, Kind.RECORDING)
+    viewer = read_viewer(request, Kind.RECORDING)
     if isinstance(viewer, Response):
         return viewer
     services: Services = request.app.state.services
     return HTMLResponse(asset_text("recording.html"), headers=page_headers(services.settings))
 
 
-def _told(answer: Answering) -> Callable[[Request], Awaitable[Response]]:
-    """Asks for the token first, whose errors are told as those of the API."""
+def _with_viewer(answer: Answering) -> Callable[[Request], Awaitable[Response]]:
+    """Checks the token first; its errors are answered as those of the API are."""
 
     async def respond(request: Request) -> Response:
         services: Services = request.app.state.services
@@ -68,25 +68,25 @@ def _told(answer: Answering) -> Callable[[Request], Awaitable[Response]]:
 
 async def state(request: Request, services: Services, viewer: Viewer) -> Response:
     recording = await services.recordings.of(viewer.run_id)
-    told = status(recording)
+    status = phase(recording)
     return _json(
         {
             "runId": str(viewer.run_id),
-            "status": told,
+            "status": status,
             "live": recording.live,
-            "message": _message(told, recording.error_message, services),
+            "message": _message(status, recording.error_message, services),
             "startedAt": iso(recording.started_at),
             "durationMs": recording.duration_ms,
             "activity": viewer.activity,
             "expiresAt": iso(viewer.expires_at),
-            "tabs": recording.tabs if told == "ready" else [],
+            "tabs": recording.tabs if status == "ready" else [],
         }
     )
 
 
-def _message(told: str, error: str | None, services: Services) -> str | None:
-    """What people read where there is nothing to play."""
-    match told:
+def _message(status: str, error: str | None, services: Services) -> str | None:
+    """The text for people where there is nothing to play."""
+    match status:
         case "not_available":
             days = services.settings.recording_days
             return (
@@ -102,7 +102,7 @@ def _message(told: str, error: str | None, services: Services) -> str | None:
 
 async def frames(request: Request, services: Services, viewer: Viewer) -> Response:
     first = _number(request.query_params.get("from", "0"), "from")
-    contents = await services.recordings.contents(viewer.run_id, first, _FRAMES_A_PAGE)
+    contents = await services.recordings.contents(viewer.run_id, first, _FRAMES_PER_PAGE)
     if contents is None:
         return await _from_host(request, services, viewer)
     return _json(
@@ -112,7 +112,7 @@ async def frames(request: Request, services: Services, viewer: Viewer) -> Respon
             "frames": contents.frames,
             "tabs": contents.tabs,
             "next": contents.next,
-            "more": contents.next - first == _FRAMES_A_PAGE,
+            "more": contents.next - first == _FRAMES_PER_PAGE,
         }
     )
 
@@ -129,7 +129,7 @@ async def _from_host(request: Request, services: Services, viewer: Viewer) -> Re
     if not was_passed_on(request):
         host_url = await services.recordings.host_url(await services.recordings.of(viewer.run_id))
     if host_url is None:
-        raise NotFound("There is no such picture, or none any more.", "recording.picture_not_found")
+        raise NotFound("There is no such picture (any more).", "recording.picture_not_found")
     try:
         answer = await services.inside.ask(
             "GET",
@@ -140,14 +140,14 @@ async def _from_host(request: Request, services: Services, viewer: Viewer) -> Re
             seconds=_HOST_SECONDS,
         )
     except NotAnswered as error:
-        _log.warning("pictures can't be asked for", run_id=str(viewer.run_id), cause=str(error))
+        _log.warning("pictures could not be requested", run_id=str(viewer.run_id), cause=str(error))
         raise Unavailable(
             "The gateway that has the pictures of this recording does not answer.",
             "recording.host_unavailable",
             retry_after=2,
         ) from error
     if answer.status != 200:
-        raise NotFound("There is no such picture, or none any more.", "recording.picture_not_found")
+        raise NotFound("There is no such picture (any more).", "recording.picture_not_found")
     if answer.headers.get("content-type") == "image/jpeg":
         return _picture(answer.body)
     return Response(answer.body, media_type="application/json", headers={"Cache-Control": "no-store"})
@@ -165,8 +165,8 @@ async def run_activity(request: Request, services: Services, viewer: Viewer) -> 
     if not viewer.activity:
         raise NotFound("This viewer was made without the run's activity.", "viewer.no_activity")
     after = _number(request.query_params.get("after") or "0", "after")
-    found = await services.event_streams.page(viewer.run_id, _IN_ACTIVITY, after=after, limit=_ITEMS_A_PAGE + 1)
-    items = found[:_ITEMS_A_PAGE]
+    found = await services.event_streams.page(viewer.run_id, _IN_ACTIVITY, after=after, limit=_ITEMS_PER_PAGE + 1)
+    items = found[:_ITEMS_PER_PAGE]
     return _json(
         {
             "items": [
@@ -179,17 +179,17 @@ async def run_activity(request: Request, services: Services, viewer: Viewer) -> 
                 for event in items
             ],
             "cursor": items[-1].sequence if items else None,
-            "more": len(found) > _ITEMS_A_PAGE,
+            "more": len(found) > _ITEMS_PER_PAGE,
         }
     )
 
 
-def _json(told: dict[str, Any]) -> Response:
-    return JSONResponse(told, headers={"Cache-Control": "no-store"})
+def _json(data: dict[str, Any]) -> Response:
+    return JSONResponse(data, headers={"Cache-Control": "no-store"})
 
 
 def _picture(jpeg: bytes) -> Response:
-    # A number's picture never changes.
+    # The picture of a number never changes.
     headers = {"Cache-Control": "private, max-age=3600, immutable", "X-Content-Type-Options": "nosniff"}
     return Response(jpeg, media_type="image/jpeg", headers=headers)
 
@@ -202,9 +202,9 @@ def _number(given: str, field: str) -> int:
 
 ROUTES: list[BaseRoute] = [
     Route(_ROOT, page),
-    Route(f"{_ROOT}/state", _told(state)),
-    Route(f"{_ROOT}/frames", _told(frames)),
-    Route(f"{_ROOT}/frames/{{number}}", _told(frame)),
-    Route(f"{_ROOT}/video", _told(video)),
-    Route(f"{_ROOT}/activity", _told(run_activity)),
+    Route(f"{_ROOT}/state", _with_viewer(state)),
+    Route(f"{_ROOT}/frames", _with_viewer(frames)),
+    Route(f"{_ROOT}/frames/{{number}}", _with_viewer(frame)),
+    Route(f"{_ROOT}/video", _with_viewer(video)),
+    Route(f"{_ROOT}/activity", _with_viewer(run_activity)),
 ]

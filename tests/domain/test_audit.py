@@ -197,7 +197,7 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
     secrets.note(viewer_token[-42:])
     viewer = viewers.read(viewer_token, Kind.LIVE)
     place = await viewers.place(viewer)
-    with viewers.seated(viewer, place):
+    with viewers.open_session(viewer, place):
         pass
     with pytest.raises(Unauthorized):
         viewers.read(viewer_token[:-1], Kind.LIVE)
@@ -210,7 +210,7 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
         async with other.services.leases.admit(grant):
             pass
         other.services.leases.leave(grant, ENDED)
-        with other.services.viewers.seated(viewer, place):
+        with other.services.viewers.open_session(viewer, place):
             pass
         await ok(client.delete(f"{path}/connections/{minted['id']}"))
         with pytest.raises(GatewayError):

@@ -17,9 +17,9 @@ from starlette.routing import Route
 from gateway.app import ENDPOINTS, Gateway
 from gateway.attach import discovery
 from gateway.attach import socket as connect
+from gateway.contracts.spaces.activity import VIEWER_ROUTES
 from gateway.http.openapi import document
-from gateway.viewers import live_page as viewers
-from gateway.viewers import recording_page as recording_viewer
+from gateway.viewers import live_page, pages, recording_page
 from tests.support.api import NEVER, Json, Recorder, ok
 
 CONTRACT = Path(__file__).parent.parent / "contracts" / "spaces" / "samples"
@@ -35,7 +35,11 @@ NO_ENDPOINTS = {
     "/docs",
     "/docs/start.js",
     *(route.path for route in (*connect.PLAIN_ROUTES, *discovery.ROUTES)),
-    *(route.path for route in (*viewers.ROUTES, *recording_viewer.ROUTES) if isinstance(route, Route)),
+    *(
+        route.path
+        for route in (*VIEWER_ROUTES, *pages.ROUTES, *live_page.ROUTES, *recording_page.ROUTES)
+        if isinstance(route, Route)
+    ),
 }
 
 

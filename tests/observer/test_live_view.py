@@ -30,8 +30,8 @@ from gateway.domain.secrets import KeySource, SecretStore
 from gateway.launchers.local import browsers
 from gateway.settings import Settings
 from gateway.store.database import Database
-from gateway.viewers import live_messages as live_view
-from gateway.viewers.live_page import page_headers
+from gateway.viewers import live_view
+from gateway.viewers.pages import page_headers
 from tests.support.api import NEVER, make_runtime, ok, refused
 from tests.support.databases import fresh_database
 from tests.support.gateway_process import temporary_data_dir
@@ -220,7 +220,7 @@ async def test_a_person_sees_a_page_and_works_in_it(
         await person.page.close()
 
 
-_REFUSED = "Only addresses of the web can be opened here (http: and https:); this is a file: address."
+_REFUSED = "Only web addresses (http: and https:) can be opened; this is a file: address."
 
 
 async def _is(question: Any, wanted: object) -> bool:
@@ -334,7 +334,7 @@ async def test_a_watcher_commands_nothing_and_nobody_speaks_another_language(
 async def test_who_stalls_is_sent_two_pictures_and_slows_nobody(
     live: LiveGateway, playwright: Playwright, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live_view, "_REST_SECONDS", 0.5)
+    monkeypatch.setattr(live_view, "REST_SECONDS", 0.5)
     runtime = await live.remote.runtime()
     minted = await live.mint(runtime)
     async with (
@@ -591,4 +591,4 @@ async def test_limits_and_origins(live: LiveGateway, monkeypatch: pytest.MonkeyP
             await heard(three, "hello")
             async with connect(socket_url(other), proxy=None) as four:
                 assert await closed(four) == ViewerClose.TOO_MANY.value
-    await until(lambda: not viewers._seats, "all have left")
+    await until(lambda: not viewers._sessions, "all have left")

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
+from uuid import UUID
 
 from playwright.async_api import Browser, Frame, Page
 
@@ -47,11 +48,9 @@ class LiveGateway:
 
     def screencasts(self, runtime: str) -> Screencasts:
         """Of a runtime, given as its path."""
-        (found,) = (
-            Screencasts.of(observation)
-            for id_, observation in self.gateway.services.observers._live.items()
-            if str(id_) == runtime.rpartition("/")[2]
-        )
+        observation = self.gateway.observers.of(UUID(runtime.rpartition("/")[2]))
+        assert observation is not None
+        found = Screencasts.of(observation)
         assert found is not None
         return found
 

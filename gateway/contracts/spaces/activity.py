@@ -8,13 +8,16 @@ from uuid import UUID
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from gateway.contracts.spaces.events import Category, read_run
 from gateway.domain.events import activity
 from gateway.domain.events.activity import Severity
 from gateway.domain.events.streams import Event, Wanted
+from gateway.domain.viewers import Kind
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Time, optional
+from gateway.http.public_url import client_address
 from gateway.http.services import Services
 from gateway.http.sse import Allowed, Followed, number_of, resumed_at, run_stream, still_allowed
 
@@ -123,3 +126,22 @@ async def activity_stream(
     after = resumed_at(request, query.cursor)
     followed = Followed(run_id, query.wanted(), after or 0, ActivityItem.of, limit=query.limit, named=named)
     return await run_stream(services, followed, allowed, resumed=after is not None)
+
+
+async def viewer_stream(request: Request) -> Response:
+    """The activity of a run for a viewer, whose token in the path is the only credential; pages of any origin may."""
+    services: Services = request.app.state.services
+    token = request.path_params["token"]
+    with services.rate_limits.checking(client_address(request)):
+        viewer = services.viewers.read(token, Kind.ACTIVITY)
+
+    async def allowed() -> None:
+        services.viewers.read(token, Kind.ACTIVITY)
+
+    answer = await activity_stream(services, viewer.run_id, request, ActivityStreamQuery(), allowed, named=False)
+    answer.headers["Access-Control-Allow-Origin"] = "*"
+    answer.headers["Referrer-Policy"] = "no-referrer"
+    return answer
+
+
+VIEWER_ROUTES = [Route("/v1/viewers/activity/{token}/stream", viewer_stream)]

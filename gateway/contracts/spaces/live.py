@@ -6,15 +6,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AnyUrl, Field
 
-from gateway.crypto.viewer_tokens import Kind
-from gateway.domain.viewers import DEFAULT_SECONDS, MOST_SECONDS, Minted
+from gateway.domain.viewers import DEFAULT_SECONDS, MAX_SECONDS, Kind, Minted
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Body, Time, optional
 from gateway.http.public_url import public_root
 
 endpoints = Endpoints("Runs")
 
-Seconds = Annotated[int, Field(ge=1, le=MOST_SECONDS)]
+Seconds = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
 
 
 class CreateLiveViewer(Body):

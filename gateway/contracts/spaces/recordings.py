@@ -7,16 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gateway.contracts.spaces.live import Seconds, ViewerLease
-from gateway.crypto.viewer_tokens import Kind
-from gateway.domain.recordings import Recording
-from gateway.domain.viewers import DEFAULT_SECONDS
+from gateway.domain.recordings import Phase, phase
+from gateway.domain.viewers import DEFAULT_SECONDS, Kind
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Body, optional
 from gateway.http.public_url import public_root
 
 endpoints = Endpoints("Runs")
-
-Status = Literal["not_available", "preparing", "processing", "ready", "failed"]
 
 
 class CreateRecordingViewer(Body):
@@ -29,7 +26,7 @@ class CreateRecordingViewer(Body):
 class RecordingViewer(ViewerLease):
     """`iframeUrl` alone is the credential; whoever has it sees the recording until `expiresAt`."""
 
-    status: Status
+    status: Phase
     duration_ms: Annotated[int, Field(ge=0)] = optional()
 
 
@@ -46,23 +43,7 @@ async def create(call: Call, body: CreateRecordingViewer) -> RecordingViewer:
         seconds=body.expires_in_seconds,
         activity="activity" in body.components,
     )
-    answer = RecordingViewer.of(minted, root, status=status(recording))
+    answer = RecordingViewer.of(minted, root, status=phase(recording))
     if recording.duration_ms is not None and answer.status in ("processing", "ready"):
         answer.duration_ms = recording.duration_ms
     return answer
-
-
-def status(recording: Recording) -> Status:
-    """The status in the words of the contract: `preparing` is all until the video is begun, a live run too."""
-    match recording.status:
-        case "recording" | "preparing":
-            return "preparing"
-        case "processing":
-            return "processing"
-        case "ready":
-            # Somebody may have deleted the file.
-            return "ready" if recording.file_id is not None else "not_available"
-        case "failed":
-            return "failed"
-        case _:
-            return "not_available"
