@@ -103,7 +103,8 @@ async def _accounts(client: httpx.AsyncClient) -> None:
 
 async def _spaces_and_runtimes(client: httpx.AsyncClient) -> None:
     async def runtime(space: UUID, id_: UUID) -> Json:
-        return await ok(client.get(f"/v1/spaces/{space}/runtimes/{id_}"))
+        found: Json = await ok(client.get(f"/v1/spaces/{space}/runtimes/{id_}"))
+        return found
 
     space = await ok(client.get(f"/v1/spaces/{rows.SPACE}"))
     assert (space["name"], space["mounts"], space["metadata"]) == ("a space", rows.MOUNTS, rows.METADATA)
