@@ -9,9 +9,6 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BeforeValidator, Field
 
-from gateway.core.errors import Forbidden
-from gateway.core.ids import not_found
-from gateway.core.scope import Scope
 from gateway.domain.accounts.access import ApiKey as KeyRecord
 from gateway.domain.accounts.access import Subaccount as Record
 from gateway.http.endpoints import Call, Endpoints
@@ -145,9 +142,8 @@ class WhoAmI(Answer):
 @endpoints.post("/v1/subaccounts", id="subaccounts-create", summary="Create a subaccount", errors=(403, 409))
 async def create(call: Call, body: CreateSubaccount) -> Subaccount:
     """A tenant of the organization, with keys, spaces and limits of its own."""
-    _organization_only(call)
     record = await call.services.access.create_subaccount(
-        call.scope.organization_id,
+        call.principal,
         body.name,
         external_id=body.external_id,
         limits=_limits(body.limits),
@@ -171,11 +167,10 @@ async def get(call: Call) -> Subaccount:
 @endpoints.patch("/v1/subaccounts/{id}", id="subaccounts-update", summary="Update a subaccount", errors=(403, 404, 409))
 async def update(call: Call, body: UpdateSubaccount) -> Subaccount:
     """Change what is given; `limits` is replaced as a whole."""
-    _organization_only(call)
     changes = body.model_dump(include=body.model_fields_set - {"limits"})
     if "limits" in body.model_fields_set:
         changes["limits"] = _limits(body.limits)
-    record = await call.services.access.change_subaccount(call.scope, call.path_id("id", "subaccount"), **changes)
+    record = await call.services.access.change_subaccount(call.principal, call.path_id("id", "subaccount"), **changes)
     return Subaccount.of(record)
 
 
@@ -184,8 +179,8 @@ async def update(call: Call, body: UpdateSubaccount) -> Subaccount:
 )
 async def archive(call: Call) -> Subaccount:
     """Refuse the subaccount's keys from now on. What it has stays readable by the organization."""
-    _organization_only(call)
-    return Subaccount.of(await call.services.access.archive_subaccount(call.scope, call.path_id("id", "subaccount")))
+    subaccount_id = call.path_id("id", "subaccount")
+    return Subaccount.of(await call.services.access.archive_subaccount(call.principal, subaccount_id))
 
 
 @endpoints.post(
@@ -193,24 +188,22 @@ async def archive(call: Call) -> Subaccount:
 )
 async def create_key(call: Call, body: CreateKey) -> CreatedKey:
     """The answer is the only one that ever has the key itself, in `secret`."""
-    _organization_only(call)
-    scope = await call.services.access.scope_of_subaccount(call.scope, call.path_id("id", "subaccount"))
-    key, secret = await call.services.access.create_key(scope, body.name, body.expires_at)
+    subaccount_id = call.path_id("id", "subaccount")
+    key, secret = await call.services.access.create_key_of(call.principal, subaccount_id, body.name, body.expires_at)
     return CreatedKey(api_key=ApiKey.of(key), secret=secret)
 
 
 @endpoints.get("/v1/subaccounts/{id}/keys", id="keys-list", summary="List API keys of a subaccount", errors=(404,))
 async def list_keys(call: Call) -> KeyList:
-    scope = await _keys_scope(call)
-    return KeyList(keys=[ApiKey.of(key) for key in await call.services.access.keys(scope)])
+    found = await call.services.access.keys_of(call.principal, call.path_id("id", "subaccount"))
+    return KeyList(keys=[ApiKey.of(key) for key in found])
 
 
 @endpoints.delete("/v1/subaccounts/{id}/keys/{keyId}", id="keys-revoke", summary="Revoke an API key", errors=(403, 404))
 async def revoke_key(call: Call) -> ApiKey:
-    """Refuse the key from now on; as often as one likes."""
-    _organization_only(call)
-    scope = await _keys_scope(call)
-    return ApiKey.of(await call.services.access.revoke_key(scope, call.path_id("keyId", "api_key")))
+    """Refuse the key from now on. Idempotent."""
+    subaccount_id, key_id = call.path_id("id", "subaccount"), call.path_id("keyId", "api_key")
+    return ApiKey.of(await call.services.access.revoke_key_of(call.principal, subaccount_id, key_id))
 
 
 @endpoints.get("/v1/auth/whoami", id="auth-whoami", summary="Tell whose key this is")
@@ -221,19 +214,6 @@ async def whoami(call: Call) -> WhoAmI:
         scope="organization" if call.principal.is_organization else "subaccount",
         key_id=call.principal.key_id,
     )
-
-
-async def _keys_scope(call: Call) -> Scope:
-    return await call.services.access.scope_of_keys(call.scope, call.path_id("id", "subaccount"))
-
-
-def _organization_only(call: Call) -> None:
-    """Accounts are managed by the organization. For a subaccount's key, any other subaccount is not even there."""
-    if call.principal.is_organization:
-        return
-    if "id" in call.request.path_params and call.path_id("id", "subaccount") != call.scope.subaccount_id:
-        raise not_found("subaccount", call.request.path_params["id"])
-    raise Forbidden("Only a key of the organization may do this.", "auth.forbidden")
 
 
 def _limits(limits: Limits | None) -> dict[str, int]:

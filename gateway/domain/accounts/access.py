@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Unpack
 from uuid import UUID
 
-from gateway.core.errors import Conflict, Unauthorized
+from gateway.core.errors import Conflict, Forbidden, Unauthorized
 from gateway.core.ids import new_id, not_found
 from gateway.core.scope import Scope
 from gateway.crypto.tokens import TokenIssuer, api_key_prefix
@@ -106,19 +106,20 @@ class Access:
 
     async def create_subaccount(
         self,
-        organization_id: UUID,
+        principal: Principal,
         name: str,
         *,
         external_id: str | None = None,
         limits: dict[str, int] | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> Subaccount:
-        """Raises Conflict where another one of the organization has this `external_id`."""
+        """Raises Forbidden, Conflict where another one of the organization has this `external_id`."""
+        _require_organization(principal)
         subaccount_id = new_id()
         new = NewSubaccount(subaccount_id, name, _slug(name, subaccount_id), external_id, limits or {}, metadata)
         with self._audit.noting(Action.SUBACCOUNT_CREATED, subaccount_id):
             async with self._database.connect() as connection:
-                return await accounts.add_subaccount(connection, organization_id, new)
+                return await accounts.add_subaccount(connection, principal.scope.organization_id, new)
 
     async def subaccounts(self, scope: Scope) -> list[Subaccount]:
         with self._audit.noting(Action.SUBACCOUNT_READ):
@@ -135,33 +136,69 @@ class Access:
         return _found(found, subaccount_id)
 
     async def change_subaccount(
-        self, scope: Scope, subaccount_id: UUID, **changes: Unpack[SubaccountChanges]
+        self, principal: Principal, subaccount_id: UUID, **changes: Unpack[SubaccountChanges]
     ) -> Subaccount:
-        """Change what is given. Raises NotFound, Conflict where another one has the `external_id`."""
+        """Change what is given. Raises NotFound, Forbidden, Conflict where another one has the `external_id`."""
+        _require_organization(principal, subaccount_id)
         with self._audit.noting(Action.SUBACCOUNT_CHANGED, subaccount_id) as noting:
             noting.details["fields"] = sorted(changes)
             async with self._database.connect() as connection:
-                found = await accounts.change_subaccount(connection, scope, subaccount_id, **changes)
+                found = await accounts.change_subaccount(connection, principal.scope, subaccount_id, **changes)
             return _found(found, subaccount_id)
 
-    async def archive_subaccount(self, scope: Scope, subaccount_id: UUID) -> Subaccount:
-        """An archived subaccount's keys are refused; what it has stays readable by its organization."""
+    async def archive_subaccount(self, principal: Principal, subaccount_id: UUID) -> Subaccount:
+        """Refuse a subaccount's keys; what it has stays readable by its organization. Raises NotFound, Forbidden."""
+        _require_organization(principal, subaccount_id)
         with self._audit.noting(Action.SUBACCOUNT_ARCHIVED, subaccount_id):
             async with self._database.connect() as connection:
-                found = await accounts.archive_subaccount(connection, scope, subaccount_id)
+                found = await accounts.archive_subaccount(connection, principal.scope, subaccount_id)
             return _found(found, subaccount_id)
 
+    async def owner(self, principal: Principal, subaccount_id: UUID | None) -> Scope:
+        """Who owns a new thing: the caller, or the subaccount that it names. Raises NotFound for one outside the
+        caller's scope, Conflict for an archived one."""
+        if subaccount_id is None or subaccount_id == principal.scope.subaccount_id:
+            return principal.scope
+        if not principal.is_organization:
+            raise not_found("subaccount", subaccount_id)
+        return await self.scope_of_subaccount(principal.scope, subaccount_id)
+
     async def scope_of_subaccount(self, scope: Scope, subaccount_id: UUID) -> Scope:
-        """The scope of a subaccount that the caller may act for; an archived one takes nothing new."""
+        """The scope of a subaccount inside `scope`. Raises NotFound, Conflict for an archived one, which takes nothing
+        new."""
         found = await self._subaccount(scope, subaccount_id)
         if found.status != "active":
             raise Conflict(f"Subaccount {subaccount_id} is archived.", "subaccount.archived")
         return Scope(scope.organization_id, subaccount_id)
 
-    async def scope_of_keys(self, scope: Scope, subaccount_id: UUID) -> Scope:
-        """The scope of a subaccount's keys, which are there also when it is archived."""
-        found = await self._subaccount(scope, subaccount_id)
-        return Scope(scope.organization_id, found.id)
+    async def create_key_of(
+        self, principal: Principal, subaccount_id: UUID, name: str | None, expires_at: datetime | None
+    ) -> tuple[ApiKey, str]:
+        """A new key of a subaccount, and its secret. Raises NotFound, Forbidden, Conflict for an archived one."""
+        _require_organization(principal, subaccount_id)
+        return await self.create_key(await self.scope_of_subaccount(principal.scope, subaccount_id), name, expires_at)
+
+    async def keys_of(self, principal: Principal, subaccount_id: UUID) -> list[ApiKey]:
+        """Keys of a subaccount, archived or not. Raises NotFound."""
+        return await self.keys(await self._scope_of_keys(principal, subaccount_id))
+
+    async def revoke_key_of(self, principal: Principal, subaccount_id: UUID, key_id: UUID) -> ApiKey:
+        """Revoke a key of a subaccount, archived or not; idempotent. Raises NotFound, Forbidden."""
+        _require_organization(principal, subaccount_id)
+        return await self.revoke_key(await self._scope_of_keys(principal, subaccount_id), key_id)
+
+    async def _scope_of_keys(self, principal: Principal, subaccount_id: UUID) -> Scope:
+        found = await self._subaccount(principal.scope, subaccount_id)
+        return Scope(principal.scope.organization_id, found.id)
+
+
+def _require_organization(principal: Principal, subaccount_id: UUID | None = None) -> None:
+    """Accounts are managed by the organization. To a subaccount's key, other subaccounts do not exist."""
+    if principal.is_organization:
+        return
+    if subaccount_id is not None and subaccount_id != principal.scope.subaccount_id:
+        raise not_found("subaccount", subaccount_id)
+    raise Forbidden("Only a key of the organization may do this.", "auth.forbidden")
 
 
 def _text(value: UUID | None) -> str | None:
