@@ -24,14 +24,14 @@ from websockets.exceptions import ConnectionClosed
 
 from bench.tunnel.processes import attend
 from gateway import server
-from gateway.core.closes import Close, Ended
+from gateway.core.closes import Ended
 from gateway.domain.leases.attachments import Attachment, Attachments
 from gateway.settings import Settings
 from gateway.tunnel.cdp_messages import Policy
 from gateway.tunnel.large_commands import LargeCommands
 from gateway.tunnel.policy import StandardPolicy
 from gateway.tunnel.protocol import EXTENSION
-from gateway.tunnel.splice import Tunnel
+from gateway.tunnel.tunnel import Tunnel, TunnelOptions
 from gateway.websocket.browser_socket import open_browser_socket
 
 _MOST_BYTES = 1 << 30
@@ -94,20 +94,16 @@ class Ours:
         await send({"type": EXTENSION, "tunnel": await self._tunnel(attachment)})
 
     async def _tunnel(self, attachment: Attachment) -> Tunnel:
-        return Tunnel(
-            attachment,
-            await open_browser_socket(self._target),
-            partial(self._left, attachment),
+        options = TunnelOptions(
+            self._large,
+            self._settings.max_message_bytes,
+            self._settings.ping_interval_seconds,
+            self._settings.ping_timeout_seconds,
             policy=self._policy,
-            record=None,
-            large=self._large,
-            reviewed=self._reviewed,
-            passed_on=False,
-            lost=Close.UPSTREAM_ERROR,
-            max_message_bytes=self._settings.max_message_bytes,
-            ping_seconds=self._settings.ping_interval_seconds,
-            pong_seconds=self._settings.ping_timeout_seconds,
+            is_reviewed=self._reviewed,
         )
+        upstream = await open_browser_socket(self._target)
+        return Tunnel(attachment, upstream, partial(self._left, attachment), options)
 
     def _left(self, attachment: Attachment, ended: Ended) -> None:
         self._attachments.leave(attachment)

@@ -1,7 +1,7 @@
-"""The websockets of a lease, whose address alone is the credential:
+"""The websockets of a lease; the address alone is the credential.
 
 /v1/connect/{token}                           the browser's own socket
-/v1/connect/{token}/devtools/browser/{id}     the same, for tools that discover
+/v1/connect/{token}/devtools/browser/{id}     the same, as discovery lists it
 /v1/connect/{token}/devtools/page/{id}        the socket of one target
 """
 
@@ -21,20 +21,19 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from gateway.core.closes import Close, Ended
-from gateway.core.errors import GatewayError, NotSupported, UpgradeRequired
+from gateway.core.errors import GatewayError, NotSupported, UpgradeRequired, database_unavailable
 from gateway.domain.leases.service import Grant, Leases
 from gateway.http.errors import error_response
 from gateway.http.forwarding import HOP, was_passed_on, with_id
 from gateway.http.origin import check_origin
 from gateway.http.public_url import client_address
 from gateway.http.services import Services
-from gateway.store.database import no_database
 from gateway.telemetry import metrics
 from gateway.tunnel.cdp_messages import Policy
 from gateway.tunnel.command_record import SocketRecord
 from gateway.tunnel.policy import StandardPolicy
 from gateway.tunnel.protocol import EXTENSION
-from gateway.tunnel.splice import Tunnel
+from gateway.tunnel.tunnel import Tunnel, TunnelOptions
 from gateway.websocket.browser_socket import (
     BrowserSocket,
     Refused,
@@ -46,7 +45,7 @@ from gateway.websocket.browser_socket import (
 
 _log = structlog.get_logger("gateway.connect")
 
-# Of the time for an attach, when another gateway passed it on.
+# The share of the attach timeout that the hosting gateway gets, since the forwarding one has already waited.
 _HOST_SHARE = 0.8
 
 _BELOW = re.compile(r"/devtools/(?P<kind>browser|page)/(?P<id>[A-Za-z0-9-]{1,128})")
@@ -71,21 +70,21 @@ class Connect:
             await _refuse(socket, error)
             return
         except Refused as refusal:
-            await _pass_on(socket, refusal)
+            await _answer_as_refused(socket, refusal)
             return
         answered = False
         try:
             async with services.leases.admit(attach.grant):
                 await attach.accept(send)
                 answered = True
-                # What was written leaves with the end of this turn of the loop; only then may the lock go.
+                # What was written is sent at the end of this turn of the loop; until then the lock is held.
                 await asyncio.sleep(0)
         except GatewayError as error:
             if not answered:
                 attach.give_up()
                 await _refuse(socket, error)
                 return
-            # The database went away between the answer and the commit, so nothing says that this socket was let in.
+            # The database was lost between the answer and the commit, so this socket is not recorded anywhere.
             attach.grant.attachment.close(Close.UPSTREAM_ERROR)
         except BaseException:
             # The client went away before the answer: nothing else will close the upstream socket.
@@ -109,7 +108,7 @@ class _Attach:
     grant: Grant
     upstream: BrowserSocket
     # Whether the client is another gateway.
-    passed_on: bool
+    from_gateway: bool
     # The page that the socket belongs to, if it is a page's socket.
     page_id: str | None
     # What it means when the browser ends the socket without a close frame.
@@ -121,20 +120,18 @@ class _Attach:
         metrics.sockets_open.inc()
         _log.info("client attached", lease_id=str(self.grant.lease_id), runtime_id=str(self.grant.runtime_id))
         settings = self.services.settings
-        tunnel = Tunnel(
-            self.grant.attachment,
-            self.upstream,
-            partial(_left, self.services, self.grant),
+        options = TunnelOptions(
+            self.services.large_commands,
+            settings.max_message_bytes,
+            settings.ping_interval_seconds,
+            settings.ping_timeout_seconds,
             policy=self._policy(),
             record=self._record(),
-            large=self.services.large_commands,
-            reviewed=self.grant.devtools_url is not None,
-            passed_on=self.passed_on,
+            is_reviewed=self.grant.devtools_url is not None,
+            from_gateway=self.from_gateway,
             lost=self.lost,
-            max_message_bytes=settings.max_message_bytes,
-            ping_seconds=settings.ping_interval_seconds,
-            pong_seconds=settings.ping_timeout_seconds,
         )
+        tunnel = Tunnel(self.grant.attachment, self.upstream, partial(_left, self.services, self.grant), options)
         await send({"type": EXTENSION, "tunnel": tunnel})
 
     def _policy(self) -> Policy | None:
@@ -142,7 +139,7 @@ class _Attach:
         return StandardPolicy(files_dir, unknown=self.services.settings.cdp_unknown) if files_dir is not None else None
 
     def _record(self) -> SocketRecord | None:
-        """What is noted of it, where this gateway has the browser."""
+        """The record of its commands, if this gateway has the browser."""
         grant = self.grant
         observed = self.services.runtimes.observed(grant.runtime_id)
         if grant.devtools_url is None or observed is None:
@@ -158,49 +155,49 @@ async def _attach(socket: WebSocket, services: Services) -> _Attach:
     """Check the request and open the browser's socket, within the attach timeout. Raises GatewayError and Refused."""
     settings = services.settings
     check_origin(socket, settings)
-    passed_on = was_passed_on(socket)
-    # The gateway that has passed it on waits for an answer, and has waited already.
-    seconds = settings.attach_timeout_seconds * (_HOST_SHARE if passed_on else 1)
+    from_gateway = was_passed_on(socket)
+    # A gateway that forwarded it waits for the answer, and has already waited.
+    seconds = settings.attach_timeout_seconds * (_HOST_SHARE if from_gateway else 1)
     grant: Grant | None = None
     try:
         async with asyncio.timeout(seconds):
             with services.rate_limits.checking(client_address(socket)):
-                grant = await _granted(services.leases, socket.path_params["token"], passed_on)
+                grant = await _granted(services.leases, socket.path_params["token"], from_gateway)
             url, headers = _upstream_address(grant, socket)
             upstream = await open_browser_socket(url, headers=headers)
-            # A browser closes a target's socket without a word; another gateway never does.
+            # A browser closes a target's socket without a close frame; another gateway never does.
             page_id = url.rpartition("/")[2] if headers is None and "/devtools/page/" in url else None
             lost = Close.TARGET_CLOSED if page_id is not None else Close.UPSTREAM_ERROR
-            return _Attach(services, grant, upstream, passed_on, page_id, lost)
+            return _Attach(services, grant, upstream, from_gateway, page_id, lost)
     except BaseException as error:
         if grant is not None:
             services.leases.leave(grant, None)
         if isinstance(error, TimeoutError):
             if grant is None:
-                # Who granted nothing in that time is the database.
-                raise no_database() from None
+                # Only the database can have taken that long to grant.
+                raise database_unavailable() from None
             raise unreachable() if grant.host_url is None else host_unreachable() from None
         raise
 
 
 async def _granted(leases: Leases, token: str, forwarded: bool) -> Grant:
-    """As Leases.attach, but that a cancel is not waited for: to give up a database that stands still takes seconds."""
+    """Leases.attach, but cancelling it does not wait: giving up a database that does not answer takes seconds."""
     granting = asyncio.create_task(leases.attach(token, forwarded=forwarded))
     try:
         return await asyncio.shield(granting)
     except asyncio.CancelledError:
         granting.cancel()
-        granting.add_done_callback(partial(_leave_what_was_granted, leases))
+        granting.add_done_callback(partial(_leave_late_grant, leases))
         raise
 
 
-def _leave_what_was_granted(leases: Leases, granting: asyncio.Task[Grant]) -> None:
+def _leave_late_grant(leases: Leases, granting: asyncio.Task[Grant]) -> None:
     if not granting.cancelled() and granting.exception() is None:
         leases.leave(granting.result(), None)
 
 
 def _upstream_address(grant: Grant, socket: WebSocket) -> tuple[str, dict[str, str] | None]:
-    """The websocket's address at the browser, or at the gateway that hosts it, with the headers that such a hop has."""
+    """The websocket's address at the browser; or at the gateway that hosts it, with the headers of such a hop."""
     below = socket.path_params.get("below", "")
     if below:
         below = f"/{below}"
@@ -237,10 +234,10 @@ async def _refuse(socket: WebSocket, error: GatewayError) -> None:
     await socket.send_denial_response(error_response(error, socket.scope["state"]["request_id"]))
 
 
-async def _pass_on(socket: WebSocket, refusal: Refused) -> None:
-    """What the gateway that hosts the browser answered, with the id of the request here."""
+async def _answer_as_refused(socket: WebSocket, refusal: Refused) -> None:
+    """Answer as the gateway that hosts the browser did, with this request's id."""
     if not refusal.headers.get("content-type", "").startswith("application/json"):
-        # Of something in front of it.
+        # The answer is from a proxy in front of it.
         await _refuse(socket, host_unreachable())
         return
     kept = {name: value for name, value in refusal.headers.items() if name in ("content-type", "retry-after")}

@@ -162,6 +162,10 @@ def host_unavailable(noun: str, cause: object = None) -> Unavailable:
     )
 
 
+def database_unavailable() -> Unavailable:
+    return Unavailable("The database can't be reached; try again shortly.", "database.unavailable", retry_after=2)
+
+
 class LaunchFailed(Unavailable):
     """Raised when a browser did not come up. `failure` is one of the classes in launchers/failures.py."""
 

@@ -13,7 +13,7 @@ import asyncpg
 import sqlalchemy.exc
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from gateway.core.errors import ConfigurationError, GatewayError, Unavailable
+from gateway.core.errors import ConfigurationError, GatewayError, Unavailable, database_unavailable
 
 # What the domain passes from `Database.connect` or `begin` to the functions of the store.
 Connection = AsyncConnection
@@ -123,7 +123,7 @@ def _unavailable() -> Iterator[None]:
         yield
     except (*_UNAVAILABLE, sqlalchemy.exc.TimeoutError, sqlalchemy.exc.InterfaceError) as error:
         _raise_if_cancelled(before, error)
-        raise no_database() from error
+        raise database_unavailable() from error
     except sqlalchemy.exc.DBAPIError as error:
         _raise_if_cancelled(before, error)
         told = error.orig.__cause__ if error.orig is not None else None
@@ -132,7 +132,7 @@ def _unavailable() -> Iterator[None]:
                 "Two requests were in each other's way in the database; try again.", "database.busy", retry_after=1
             ) from error
         if error.connection_invalidated or isinstance(told, _UNAVAILABLE):
-            raise no_database() from error
+            raise database_unavailable() from error
         raise
     except Exception as error:
         # Such as that of a statement in a `finally`, on a connection that went with the statement before it.
@@ -151,7 +151,3 @@ def _raise_if_cancelled(before: int, error: Exception) -> None:
     failed would then go on for ever."""
     if _cancellations() > before:
         raise asyncio.CancelledError from error
-
-
-def no_database() -> Unavailable:
-    return Unavailable("The database can't be reached; try again shortly.", "database.unavailable", retry_after=2)

@@ -1,9 +1,11 @@
-"""Large commands, which must not hold up anybody else: what they take in memory is counted over all sockets, and they
-are reviewed in a process of its own, since reading 100 MiB of JSON takes seconds in which an event loop stands still.
+"""Large commands. Their memory is counted over all sockets, and they are reviewed in a separate process, since parsing
+100 MiB of JSON takes seconds, for which the event loop would stand still.
 
-The process is `python -m gateway.tunnel.large_commands`. The first large command starts it; its stdin ends it. Asked
-is with two lengths of 8 bytes, the policy (pickled) and the payload; answered with a byte, two lengths, what is noted
-of the command (JSON, without its parameters) and the bytes.
+The process is `python -m gateway.tunnel.large_commands`. The first large command starts it; it ends with its stdin.
+
+- A request is two lengths of 8 bytes, the pickled policy and the payload.
+- A response is one byte (what to do), two lengths of 8 bytes, the record of the command (JSON, without its parameters)
+  and the bytes to forward or to answer.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import pickle
 import resource
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,17 +26,17 @@ import structlog
 
 from gateway.tunnel.cdp_messages import Action, InvalidText, Note, Policy, review
 
-# From here on a command takes more than a few milliseconds to review.
+# A command of this size or more takes more than a few milliseconds to review; in bytes.
 LARGE = 1024 * 1024
 
 _log = structlog.get_logger("gateway.tunnel")
 
-_QUESTION = struct.Struct("!QQ")
-_ANSWER = struct.Struct("!BQQ")
+_REQUEST = struct.Struct("!QQ")
+_RESPONSE = struct.Struct("!BQQ")
 _ACTIONS = tuple(Action)
 _INVALID_TEXT = len(_ACTIONS)
 _NO_MEMORY = _INVALID_TEXT + 1
-# Of addresses, not of what is used: to write a text orjson sets aside eight times its length.
+# Limit of the address space, not of the memory in use: to serialize a text, orjson reserves eight times its length.
 _MEMORY = 16 * 1024**3
 _END_SECONDS = 2.0
 
@@ -43,32 +46,33 @@ class Overloaded(Exception):
 
 
 class LargeCommands:
-    """What large commands may take of this gateway: `held_bytes` at any time, and `seconds` for the review of each."""
+    """The limits of this gateway for large commands, and the process that reviews them."""
 
     def __init__(self, held_bytes: int, seconds: float) -> None:
-        self._held_bytes = held_bytes
-        self._seconds = seconds
+        """`held_bytes`: bytes that all sockets together may hold of unfinished commands; `seconds`: for one review."""
+        self.held_bytes = held_bytes
+        self.seconds = seconds
         self._one = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
         self.held = 0
 
     def hold(self, change: int) -> bool:
-        """Note that some socket holds so much more, or less; False when that is more than all may hold together."""
+        """Count bytes that a socket holds more, or fewer; False when it adds some and the limit is exceeded."""
         self.held += change
-        return change <= 0 or self.held <= self._held_bytes
+        return change <= 0 or self.held <= self.held_bytes
 
     async def review(
         self, payload: bytes | bytearray, policy: Policy | None, note: Note | None = None
     ) -> tuple[Action, bytes]:
-        """As commands.review, one at a time. Raises InvalidText, Overloaded."""
+        """As cdp_messages.review, one command at a time. Raises InvalidText and Overloaded."""
         async with self._one:
             try:
-                async with asyncio.timeout(self._seconds):
+                async with asyncio.timeout(self.seconds):
                     return await self._ask(payload, pickle.dumps(policy), note)
             except InvalidText:
                 raise
             except BaseException as error:
-                # An answer that nobody has read must not be taken for the next one's.
+                # An unread response must not be taken for that of the next request.
                 await self._end()
                 if not isinstance(error, (TimeoutError, OSError, asyncio.IncompleteReadError, Overloaded)):
                     raise
@@ -87,24 +91,24 @@ class LargeCommands:
                 __name__,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
-                # Nothing of ours is for it but where modules are.
+                # It needs no setting or secret of the gateway's, only the places of programs and modules.
                 env={name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
                 start_new_session=True,
             )
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(_QUESTION.pack(len(policy), len(payload)) + policy)
+        process.stdin.write(_REQUEST.pack(len(policy), len(payload)) + policy)
         process.stdin.write(payload)
         await process.stdin.drain()
-        kind, noted, length = _ANSWER.unpack(await process.stdout.readexactly(_ANSWER.size))
-        told = await process.stdout.readexactly(noted)
+        kind, noted, length = _RESPONSE.unpack(await process.stdout.readexactly(_RESPONSE.size))
+        noted_command = await process.stdout.readexactly(noted)
         text = await process.stdout.readexactly(length)
         if kind == _INVALID_TEXT:
             raise InvalidText
         if kind == _NO_MEMORY:
             raise Overloaded
-        if told and note is not None:
-            note(*orjson.loads(told))
+        if noted_command and note is not None:
+            note(*orjson.loads(noted_command))
         return _ACTIONS[kind], text
 
     async def _end(self) -> None:
@@ -117,23 +121,67 @@ class LargeCommands:
             await process.wait()
 
 
-def serve(questions: BinaryIO, answers: BinaryIO) -> None:
-    """Answer until there are no more questions."""
-    while head := questions.read(_QUESTION.size):
-        policy_length, length = _QUESTION.unpack(head)
-        policy: Policy | None = pickle.loads(questions.read(policy_length))  # noqa: S301 - from its parent
-        kind, told, text = _reviewed(questions.read(length), policy)
-        answers.write(_ANSWER.pack(kind, len(told), len(text)) + told)
-        answers.write(text)
-        answers.flush()
+class PendingReview:
+    """One socket's large command in review, and the messages that wait behind it. Counts the bytes the socket holds."""
+
+    __slots__ = ("_large", "_size", "counted", "task", "waiting")
+
+    def __init__(self, large: LargeCommands) -> None:
+        self._large = large
+        self._size = 0
+        # Bytes of this socket that are counted in the gateway's total.
+        self.counted = 0
+        self.task: asyncio.Task[tuple[Action, bytes]] | None = None
+        # Opcodes and payloads.
+        self.waiting: list[tuple[int, bytes | bytearray]] = []
+
+    def start(
+        self,
+        payload: bytes | bytearray,
+        policy: Policy | None,
+        note: Note | None,
+        done: Callable[[asyncio.Task[tuple[Action, bytes]]], None],
+    ) -> None:
+        """Start the review of a command; `done` is called with its task, and calls `finish`."""
+        self._size = len(payload)
+        self.task = asyncio.get_running_loop().create_task(self._large.review(payload, policy, note))
+        self.task.add_done_callback(done)
+
+    def finish(self) -> list[tuple[int, bytes | bytearray]]:
+        """End the review; returns the messages that waited for it."""
+        self.task = None
+        self._size = 0
+        waiting, self.waiting = self.waiting, []
+        return waiting
+
+    def cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+    def count(self, unfinished: int) -> bool:
+        """Count `unfinished` bytes of a message and the command in review; False when the limit is exceeded."""
+        held = unfinished + self._size
+        change, self.counted = held - self.counted, held
+        return self._large.hold(change)
+
+
+def serve(requests: BinaryIO, responses: BinaryIO) -> None:
+    """Respond until there are no more requests."""
+    while head := requests.read(_REQUEST.size):
+        policy_length, length = _REQUEST.unpack(head)
+        policy: Policy | None = pickle.loads(requests.read(policy_length))  # noqa: S301 - from its parent
+        kind, noted, text = _reviewed(requests.read(length), policy)
+        responses.write(_RESPONSE.pack(kind, len(noted), len(text)) + noted)
+        responses.write(text)
+        responses.flush()
 
 
 def _reviewed(payload: bytes, policy: Policy | None) -> tuple[int, bytes, bytes]:
-    told = b""
+    noted = b""
 
     def note(message: dict[str, Any], refused: str | None) -> None:
-        nonlocal told
-        told = orjson.dumps(({name: message[name] for name in ("method", "sessionId") if name in message}, refused))
+        nonlocal noted
+        noted = orjson.dumps(({name: message[name] for name in ("method", "sessionId") if name in message}, refused))
 
     try:
         action, text = review(payload, policy, note)
@@ -141,13 +189,13 @@ def _reviewed(payload: bytes, policy: Policy | None) -> tuple[int, bytes, bytes]
         return _INVALID_TEXT, b"", b""
     except MemoryError:
         return _NO_MEMORY, b"", b""
-    return _ACTIONS.index(action), told, text
+    return _ACTIONS.index(action), noted, text
 
 
 def _limit_memory() -> None:
-    """Take no more than there is for it, and be the first to go where the machine has too little."""
+    """Limit the address space, and be the first process that the kernel ends when memory runs out."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    # Not there but on Linux.
+    # Only Linux has this file.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 

@@ -21,7 +21,7 @@ from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
-from gateway.tunnel.splice import Tunnel
+from gateway.tunnel.tunnel import Tunnel
 
 EXTENSION = "gateway.tunnel"
 LARGEST_MESSAGE = "gateway.largest_message"

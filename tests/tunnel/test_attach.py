@@ -36,7 +36,7 @@ from gateway.server import _configuration, _Server
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 from gateway.tunnel.large_commands import LARGE, LargeCommands
-from gateway.tunnel.splice import Tunnel
+from gateway.tunnel.tunnel import Tunnel
 from gateway.websocket.frames import header
 from tests.support import launchers
 from tests.support.devtools import DevTools
@@ -439,7 +439,7 @@ async def test_large_commands_pass_in_their_order_and_hold_up_no_other_socket(se
 
 @pytest.mark.parametrize("ceiling", [8 * CEILING])
 async def test_a_large_command_that_can_not_be_reviewed_in_time_closes_with_1013(served: Served, echoing: None) -> None:
-    served.gateway.services.large_commands._seconds = 0.001
+    served.gateway.services.large_commands.seconds = 0.001
     lease = await served.lease()
     async with connect(lease.url, proxy=None, max_size=None) as socket:
         await socket.send(command_of(4 * CEILING))
@@ -452,7 +452,7 @@ def holds(large: LargeCommands, size: int) -> bool:
 
 async def test_what_all_sockets_hold_of_unfinished_commands_is_limited(served: Served, echoing: None) -> None:
     large = served.gateway.services.large_commands
-    large._held_bytes = 3 * 70_000
+    large.held_bytes = 3 * 70_000
     lease = await served.lease()
     async with connect(lease.url, proxy=None) as one, connect(lease.url, proxy=None) as two:
         for socket, number in ((one, 1), (two, 2), (one, 3)):
@@ -661,7 +661,7 @@ async def test_a_client_that_never_reads_holds_up_no_end(served: Served, launche
 
 def stalled(served: Served) -> bool:
     """Whether some socket of the server has more to write than is taken from it."""
-    return any(link._client_full for link in served.server.server_state.connections if isinstance(link, Tunnel))
+    return any(link.is_stalled for link in served.server.server_state.connections if isinstance(link, Tunnel))
 
 
 async def test_after_a_revoke_is_answered_no_socket_is_open(served: Served, real: None) -> None:

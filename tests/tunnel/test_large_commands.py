@@ -86,7 +86,7 @@ async def test_one_that_takes_too_long_is_given_up_and_the_next_is_served() -> N
         with pytest.raises(Overloaded):
             await large.review(payload, None)
         await until(lambda: not reviewers(), "the process is gone")
-        large._seconds = 10
+        large.seconds = 10
         assert (await large.review(command("x"), None))[0] is Action.FORWARD
     finally:
         await large.close()

@@ -14,7 +14,15 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.closes import Close, Ended
-from gateway.core.errors import Conflict, GatewayError, Gone, LimitReached, Unauthorized, Unavailable
+from gateway.core.errors import (
+    Conflict,
+    GatewayError,
+    Gone,
+    LimitReached,
+    Unauthorized,
+    Unavailable,
+    database_unavailable,
+)
 from gateway.core.ids import new_id, not_found
 from gateway.core.observation import Record
 from gateway.core.scope import Scope
@@ -27,7 +35,7 @@ from gateway.domain.leases.attachments import Attachment, Attachments
 from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
 from gateway.settings import Settings
 from gateway.store import leases
-from gateway.store.database import Database, no_database
+from gateway.store.database import Database
 from gateway.store.leases import EndedSocket, Lease, LeaseOnFile, Usage
 from gateway.telemetry import metrics
 
@@ -246,7 +254,7 @@ class Leases:
                         connection = await stack.enter_async_context(self._database.begin())
                         await self._let_in(connection, grant)
                 except TimeoutError:
-                    raise no_database() from None
+                    raise database_unavailable() from None
                 refuse_closing(grant.attachment)
                 try:
                     yield
