@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -56,6 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
     pytest's usual one is shared, and closed to other users by each further run, browsers and databases among them.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As it is in what a script starts in the background. Gateways that tests start would inherit it.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not hasattr(config, "workerinput"):
         root = tempfile.mkdtemp(prefix="gw-", dir=scratch.place())
         # Browsers and databases have users of their own, who pass through it.
@@ -73,6 +77,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         shutil.rmtree(os.environ.pop("PYTEST_DEBUG_TEMPROOT"), ignore_errors=True)
+        # Whoever runs tests several times in one process (mutmut) makes a further one.
+        tempfile.tempdir = None
+        del os.environ["TMPDIR"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -69,7 +70,11 @@ def started(blocks: dict[str, list[str]], here: Path, port: int) -> Iterator[lis
             signal.alarm(0)
             signal.signal(signal.SIGALRM, timer)
             os.killpg(process.pid, signal.SIGINT)
-            process.communicate(timeout=30)
+            try:
+                process.communicate(timeout=30)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 def _as_here(code: str, port: int) -> str:

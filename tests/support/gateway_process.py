@@ -215,11 +215,7 @@ def environment_with(extra: dict[str, str]) -> dict[str, str]:
 
 
 def prepare_child() -> None:
-    """For `preexec_fn`: the child is asked to stop when the test run ends, even by SIGKILL, and minds SIGINT.
-
-    A script ignores SIGINT in what it starts in the background, and that is inherited.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """For `preexec_fn`: the child is asked to stop when the test run ends, even by SIGKILL."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 

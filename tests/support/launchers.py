@@ -69,6 +69,10 @@ class WorkingLauncher:
         browser.ended.add_done_callback(lambda _: self.browsers.pop(spec.runtime_id, None))
         return browser
 
+    def crash(self) -> None:
+        """Its browsers are gone as with the process that has them, and nobody hears of it."""
+        self.browsers.clear()
+
     async def sweep(self) -> int:
         self.sweeps += 1
         return 0

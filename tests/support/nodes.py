@@ -43,6 +43,7 @@ class Node:
     api: httpx.AsyncClient
     database: Database
     id: UUID
+    launcher: WorkingLauncher
 
     @property
     def leases(self) -> Leases:
@@ -51,6 +52,16 @@ class Node:
     @property
     def sockets(self) -> Attachments:
         return self.leases._attachments
+
+    @property
+    def hosted(self) -> set[UUID]:
+        """Runtimes whose browser is here, also those that are just ending."""
+        return self.gateway.services.runtimes.hosted()
+
+    @property
+    def live(self) -> int:
+        """How many runtimes count toward this gateway's capacity."""
+        return self.gateway.services.runtimes.capacity.live
 
     async def round(self) -> None:
         await self.gateway.supervisor.round()
@@ -87,9 +98,10 @@ async def joined(
     settings: Settings, database: Database, keys: KeySource, api_key: str, gateway_id: UUID | None = None
 ) -> AsyncIterator[Node]:
     gateway_id = gateway_id or uuid4()
-    gateway = await build(settings, database, keys, WorkingLauncher(), gateway_id, ())
+    launcher = WorkingLauncher()
+    gateway = await build(settings, database, keys, launcher, gateway_id, ())
     gateway.supervisor.reached_at(f"http://{gateway_id}.internal:8787")
     transport = httpx.ASGITransport(gateway.app)
     headers = {"Authorization": f"Bearer {api_key}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as api:
-        yield Node(gateway, api, database, gateway_id)
+        yield Node(gateway, api, database, gateway_id, launcher)
