@@ -425,7 +425,7 @@ class Machine(RuleBasedStateMachine):
 @pytest.mark.timeout(600)
 def test_whatever_happens_rows_browsers_leases_and_sockets_agree(template_url: str) -> None:
     Machine.template_url = template_url
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Machine,
         settings=settings(
             max_examples=EXAMPLES,
