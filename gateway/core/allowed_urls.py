@@ -1,19 +1,19 @@
-"""Which addresses a client of DevTools may have opened.
+"""Which URLs a DevTools client may open.
 
-A page can't open a `file:` or `chrome:` address, but DevTools can. The schemes that are harmless are listed, not those
-that are not, and an address is read as Chromium reads it: blanks and control characters at its ends are dropped, and
-tabs and line breaks anywhere.
+A page can't open a `file:` or `chrome:` URL, but DevTools can. So the harmless schemes are listed, and all others are
+refused. A URL is parsed as Chromium does: blanks and control characters at its ends are dropped, and tabs and line
+breaks anywhere.
 """
 
 from __future__ import annotations
 
 import re
 
-# Whatever follows them, a page could open it too. Those of websockets are for requests that are changed on the way.
+# A page could open any URL of these schemes, too. ws and wss are for intercepted requests.
 _SCHEMES = frozenset({"http", "https", "ws", "wss", "data"})
 _ENDS = "".join(map(chr, range(0x21)))
 _DROPPED = re.compile(r"[\t\n\r]")
-# What follows the scheme of other addresses, and may be opened.
+# What may follow other schemes.
 _BLANK_PAGE = re.compile(r"blank([?#].*)?", re.IGNORECASE | re.ASCII | re.DOTALL)
 _OF_A_PAGE = re.compile(r"(https?:|null/).*", re.IGNORECASE | re.ASCII | re.DOTALL)
 _OF_THE_WEB = re.compile(r"https?:.*", re.IGNORECASE | re.ASCII | re.DOTALL)
@@ -24,12 +24,12 @@ ALLOWED_IN_WORDS = "an http:, https:, data: or blob: address or about:blank"
 
 
 def refused_address(address: str) -> str | None:
-    """None when the address may be opened, else what it is, in words for an error ("a file: address").
+    """None if the URL may be opened, else its kind, for an error message ("a file: address").
 
-    An empty address passes: Chromium opens an empty page for it, or says itself that it is invalid.
+    An empty URL is allowed: Chromium opens an empty page for it, or reports itself that it is invalid.
     """
     start, colon, rest = address.partition(":")
-    # Bytes are made lower as ASCII alone; `str.lower` makes ASCII letters of some others.
+    # Lowered as bytes: `str.lower` turns some other letters into ASCII ones.
     scheme = _DROPPED.sub("", start.lstrip(_ENDS)).encode("utf-8", "replace").lower().decode()
     if not colon:
         return "an address without a scheme" if scheme.strip(_ENDS) else None

@@ -1,33 +1,30 @@
-"""What a lease's client sends to its browser: read, checked and written anew. No I/O.
+"""What a lease's client sends to its browser: read, checked and re-serialized. No I/O.
 
-The browser gets a command as it was checked, in one canonical form, so that it can't read another one out of the same
-bytes: each key once, no blanks, no escapes but the needed ones, numbers in their shortest form.
+The browser gets a command in the form in which it was checked, so that it can't read another command out of the same
+bytes: each key once, no blanks, only necessary escapes, numbers in their shortest form.
 
-What Chromium's reader takes (156; crdtp/json.cc of its inspector_protocol), and what is made of it here:
+What Chromium's parser accepts (156; crdtp/json.cc of its inspector_protocol), and how it is treated here:
 
-- Numbers are doubles, and what no double holds (1e400, 400 digits) is malformed: the same here.
-- An id is any whole number of 32 bits, 5.0 and 50e-1 too: forwarded, and answered, as 5.
-- `"params": null` is no params, and is dropped. A list is taken by methods that have no params: refused here.
-- Lone surrogates, noncharacters and U+0000 reach the page as they are: here too.
-- 300 levels: what is deeper is refused here at Python's limit, above theirs, or is left to Chromium.
-- Of a key that comes twice the last one counts, but in the message itself it is refused: here the last one counts.
-- Control characters within strings, `\\v`, and vertical tabs and form feeds between tokens are taken: they are no JSON,
-  and are refused here, as are NaN, Infinity, comments and a byte order mark, which Chromium refuses too.
+- Numbers are doubles; what no double can hold (1e400, 400 digits) is malformed. Here too.
+- An id is any integer of 32 bits, also as 5.0 or 50e-1. Here it is forwarded, and answered, as 5.
+- `"params": null` means no params. Here it is dropped. Methods without params accept a list. Here it is refused.
+- Lone surrogates, noncharacters and U+0000 reach the page unchanged. Here too.
+- Nesting is limited to 300 levels. Here Python's limit, which is higher, refuses first; the rest is left to Chromium.
+- Of a duplicate key the last one counts, but in the message itself duplicates are refused. Here the last one counts.
+- Control characters in strings, `\\v`, and vertical tabs and form feeds between tokens are accepted. They are not JSON,
+  and are refused here; as are NaN, Infinity, comments and a byte order mark, which Chromium refuses, too.
 """
 
 from __future__ import annotations
 
 import json
-
-# What JSONEncoder makes anew for each call; made once, it takes a third off the time of a small command.
-from _json import encode_basestring, make_encoder, make_scanner
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol
 
 import orjson
 
-# Chromium's codes and words.
+# Chromium's error codes and messages.
 _MALFORMED = -32700
 _INVALID = -32600
 _REFUSED = -32000
@@ -43,39 +40,39 @@ _BLANKS = " \t\n\r"
 
 
 class InvalidText(Exception):
-    """Raised for a text message that is not UTF-8; its socket ends with 1007 (RFC 6455, 8.1)."""
+    """Raised for a text message that is not UTF-8; its socket closes with 1007 (RFC 6455, 8.1)."""
 
 
 class Action(Enum):
-    """What becomes of a message, and where the bytes beside it go."""
+    """What to do with a message: forward the bytes to the browser, answer the client with them, or answer and leave."""
 
     FORWARD = auto()
     ANSWER = auto()
     LEAVE = auto()
 
 
-# Looked up once, for what is done for every command.
+# Looked up once: finding a member of an Enum takes longer than unmasking a command.
 _FORWARD = Action.FORWARD
 
 
 class Policy(Protocol):
-    """What a lease's client may ask of the browser."""
+    """Which commands a lease's client may send to the browser."""
 
     def check(self, message: dict[str, Any]) -> str | None:
-        """None lets a command pass, and may have changed `message["params"]` in place; a sentence says why it may not.
+        """None allows a command, whose `message["params"]` may have been changed in place; a sentence refuses it.
 
-        A message has an int `id` and a str `method`; `params` is a dict and `sessionId` a str, where they are there.
+        A message has an int `id` and a str `method`; `params` is a dict and `sessionId` a str, if present.
         """
 
 
-# Told of each command that is one: as it is forwarded, or with the sentence that refuses it.
+# Called for each valid command: as it is forwarded, or with the sentence that refuses it.
 Note = Callable[[dict[str, Any], str | None], None]
 
 
 def review(payload: bytes | bytearray, policy: Policy | None, note: Note | None = None) -> tuple[Action, bytes]:
-    """FORWARD the bytes to the browser, ANSWER the client with them, or answer and LEAVE; raises InvalidText.
+    """What to do with a message, and the bytes for it. Raises InvalidText.
 
-    LEAVE is `Browser.close`: the client's socket ends, the browser is not told, and it is not noted.
+    LEAVE is for `Browser.close`: the client's socket closes, the browser does not get the command, and it is not noted.
     """
     encode = _dumps
     try:
@@ -114,7 +111,7 @@ def not_a_text() -> bytes:
 
 
 class _Malformed(Exception):
-    """Raised for what is not JSON, or can't be told to Chromium; the message is for the client."""
+    """Raised for what is not JSON, or can't be sent to Chromium; the message is for the client."""
 
 
 def _no_number(name: str) -> NoReturn:
@@ -122,17 +119,17 @@ def _no_number(name: str) -> NoReturn:
 
 
 def _dumps(message: dict[str, Any]) -> bytes:
-    """What orjson has read, written by it, which takes a fifth of the time; it writes less deep than it reads."""
+    """Serialize with orjson, which takes a fifth of the time; it serializes fewer levels than it parses."""
     try:
         return orjson.dumps(message)
     except orjson.JSONEncodeError:
         return _encode(message)
 
 
-# What orjson does not read is read here: lone surrogates, and numbers that no double holds; all else that it refuses
-# is refused here too, in words. Both run in C as long as they have no hooks for ordinary values.
-_read = make_scanner(cast(Any, json.JSONDecoder(parse_constant=_no_number)))
-_write = make_encoder(None, json.JSONEncoder().default, encode_basestring, None, ":", ",", False, False, False)
+# For what orjson does not parse: lone surrogates, and numbers that no double can hold. All else that it refuses is
+# refused here too, with a message. Both run in C as long as they have no hooks for ordinary values.
+_read = json.JSONDecoder(parse_constant=_no_number).raw_decode
+_write = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def _decode(payload: bytes | bytearray) -> Any:
@@ -145,8 +142,6 @@ def _decode(payload: bytes | bytearray) -> Any:
         message, end = _read(text, start)
     except json.JSONDecodeError as error:
         raise _Malformed(f"JSON: {error.msg.rstrip(': ')} at position {error.pos}") from None
-    except StopIteration as error:
-        raise _Malformed(f"JSON: Expecting value at position {error.value}") from None
     except RecursionError:
         raise _Malformed("JSON: stack limit exceeded") from None
     except ValueError:
@@ -158,7 +153,7 @@ def _decode(payload: bytes | bytearray) -> Any:
 
 
 def _flaw(message: dict[str, Any]) -> str | None:
-    """Why Chromium would not take it for a command, in its words; what may be written in two ways is made one."""
+    """Why Chromium would not accept the message as a command, in its words. Normalizes the id and empty params."""
     number = message.get("id")
     if type(number) is float and number.is_integer():
         message["id"] = number = int(number)
@@ -179,19 +174,19 @@ def _flaw(message: dict[str, Any]) -> str | None:
 
 def _encode(message: dict[str, Any]) -> bytes:
     try:
-        text = "".join(_write(message, 0))
+        text = _write(message)
     except RecursionError:
         raise _Malformed("JSON: stack limit exceeded") from None
     except ValueError:
         # 1e400 is infinity in Python and nothing in JSON.
         raise _Malformed("JSON: invalid number") from None
-    # Only lone surrogates are not UTF-8, and they are within strings, where Python's escape for them is JSON's.
+    # Only lone surrogates can't be encoded. They are in strings, where Python's escape for them is JSON's too.
     return text.encode("utf-8", "backslashreplace")
 
 
 def _encode_rare(message: dict[str, Any]) -> bytes:
-    """What orjson has not read, in the form that orjson gives where it reads what is left of it (of a key that comes
-    twice, one is gone): a command has one form, whoever read it."""
+    """Serialize what orjson could not parse, by orjson if it can parse the result (a duplicate key may be gone): so a
+    command has one form, whichever parser read it."""
     text = _encode(message)
     try:
         return _dumps(orjson.loads(text))
@@ -204,7 +199,7 @@ def _refusal(message: dict[str, Any], code: int, words: str) -> bytes:
 
 
 def _answer(message: dict[str, Any], kind: str, content: dict[str, Any]) -> bytes:
-    """An answer in Chromium's shape and order, with the id and the session as far as they can be told."""
+    """An answer in Chromium's shape and order, with the message's id and session, if they are valid."""
     answer: dict[str, Any] = {}
     number, session = message.get("id"), message.get("sessionId")
     if type(number) is int:
@@ -212,4 +207,4 @@ def _answer(message: dict[str, Any], kind: str, content: dict[str, Any]) -> byte
     answer[kind] = content
     if session and type(session) is str:
         answer["sessionId"] = session
-    return _encode(answer)
+    return _dumps(answer)

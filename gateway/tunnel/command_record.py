@@ -1,7 +1,7 @@
-"""What is noted of a client's socket: the names of its commands, never their parameters; and what it has attached to.
+"""The record of a client's socket: the names of its commands, never their parameters, and its sessions.
 
-Commands name a session, and only the browser says which page that is, in `Target.attachedToTarget`, the one event of
-the browser's that is looked at on its way to the client (frames.py).
+Commands name a session, and only the browser knows which page that is: it says so in `Target.attachedToTarget`, the one
+event that is read while it is forwarded (websocket/frames.py).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import orjson
 from gateway.core.observation import Level, Observed
 from gateway.tunnel.known_commands import KNOWN
 
-# Commands that do something to a page, to what it keeps, or to the browser, or that take secrets out of it. Libraries
-# look at pages by Runtime.callFunctionOn, many times for each action, which is recorded at the level `full` alone.
+# Commands that change a page, its storage or the browser, or that read secrets from it. Runtime.callFunctionOn is not
+# one of them, since libraries inspect pages by it many times for each action; only the level `full` records it.
 _ACTING = """
     Browser.cancelDownload Browser.grantPermissions Browser.resetPermissions Browser.setContentsSize
     Browser.setDownloadBehavior Browser.setPermission Browser.setWindowBounds
@@ -59,9 +59,9 @@ ACTING = frozenset(_ACTING.split()) | {
     if method.startswith("Emulation.") and method.partition(".")[2].startswith(("set", "clear", "add", "remove"))
 }
 
-# Commands that tell of sessions, whatever is recorded.
+# Commands that change sessions; read at every level.
 _OF_SESSIONS = frozenset({"Page.enable", "Page.disable", "Target.detachFromTarget"})
-# Commands that say in which page a client works, whatever is recorded.
+# Commands that show in which page a client works; read at every level.
 _OF_WORK = frozenset(method for method in KNOWN if method.startswith("Input.")) | {
     "DOM.setFileInputFiles",
     "Page.bringToFront",
@@ -70,14 +70,14 @@ _OF_WORK = frozenset(method for method in KNOWN if method.startswith("Input.")) 
     "Page.reload",
     "Target.activateTarget",
 }
-# Heard whatever is recorded: what becomes of downloads is known to those that keep them.
+# Read at every level, since the observer of downloads follows what clients set.
 _DOWNLOADS = "Browser.setDownloadBehavior"
 _ALWAYS = _OF_SESSIONS | _OF_WORK | {_DOWNLOADS}
-# Sessions whose pages are kept in mind; which page one beyond it is of is not known.
-_MOST_SESSIONS = 4096
+# The most sessions whose pages are remembered; the oldest is forgotten.
+_MAX_SESSIONS = 4096
 _METHOD = re.compile(r"[A-Za-z]{1,40}\.[A-Za-z]{1,80}")
 _RULE = re.compile(r"\(([a-z_.]{1,80})\)")
-# As Chromium makes them; a client may say anything.
+# The form of Chromium's session ids; a client may send anything.
 _SESSION = re.compile(r"[0-9A-F]{1,64}")
 
 
@@ -91,7 +91,7 @@ _OF_INTEREST = {
 
 
 class SocketRecord:
-    """Of one socket of a client; `page_id` when it is a page's own."""
+    """The record of one client's socket; `page_id` if it is a page's socket. No method raises or waits."""
 
     __slots__ = ("_clients", "_connection_id", "_dialogs", "_download_behaviors", "_of_interest", "_pages", "_record")
 
@@ -100,11 +100,11 @@ class SocketRecord:
         self._clients = observed.clients
         self._download_behaviors = observed.download_behaviors
         self._connection_id = connection_id
-        # Session -> its page, none where it is the browser's.
+        # Session -> its page; None for a session of the browser.
         self._pages: dict[str, str | None] = {"": page_id}
-        # Sessions that hear of dialogs.
+        # Sessions that get dialogs.
         self._dialogs: set[str] = set()
-        # What is looked at further; None is all.
+        # The commands that are read further; None means all.
         self._of_interest = _OF_INTEREST[observed.record.level]
         observed.clients.add(self)
 
@@ -112,25 +112,24 @@ class SocketRecord:
         self._clients.discard(self)
 
     def attached(self, event: bytes) -> None:
-        """A `Target.attachedToTarget` on its way to the client."""
+        """Read a `Target.attachedToTarget` event."""
         match orjson.loads(event):
             case {"params": {"sessionId": str(session), "targetInfo": {"targetId": str(page), "type": "page"}}}:
                 self._pages[session] = page
             case {"params": {"sessionId": str(session)}, "sessionId": str(parent)}:
-                # What is within a page is of that page.
+                # A frame or a worker belongs to its parent's page.
                 self._pages[session] = self._pages.get(parent)
             case {"params": {"sessionId": str(session)}}:
                 self._pages[session] = self._pages[""]
-        if len(self._pages) > _MOST_SESSIONS:
+        if len(self._pages) > _MAX_SESSIONS:
             del self._pages[next(session for session in self._pages if session)]
 
     def handles_dialogs_of(self, page_id: str) -> bool:
-        """Whether the client hears of a page's dialogs, which then wait for it. A session that is not known may be of
-        any page."""
+        """Whether the client gets a page's dialogs, which then wait for it. An unknown session may be any page's."""
         return any(self._pages.get(session, page_id) == page_id for session in self._dialogs)
 
     def command(self, message: dict[str, Any], refused: str | None) -> None:
-        """A command that was forwarded, or refused with these words."""
+        """Record a command that was forwarded, or refused with this sentence."""
         method = message["method"]
         of_interest = self._of_interest
         if refused is None and of_interest is not None and method not in of_interest:
@@ -155,7 +154,7 @@ class SocketRecord:
             self._clients.work_in(page)
 
     def _note(self, method: str, session: str, refused: str | None) -> None:
-        # What a client made up may have anything in it.
+        # A client may send any method name and session id.
         data = {"method": method if method in KNOWN or _METHOD.fullmatch(method) else "unknown"}
         if _SESSION.fullmatch(session):
             data["sessionId"] = session

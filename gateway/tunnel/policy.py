@@ -1,9 +1,8 @@
-"""What the holder of a lease may command its browser to do.
+"""Which DevTools commands a lease may send.
 
-A lease gives one browser and nothing else, so a command is refused that would reach another browser, a file of the
-machine, or an address past the proxy, or that would end the browser by a crash. Most commands pass or are refused by
-their name alone; some have a check of their parameters, which may also rewrite them. docs/devtools-policy.md tells
-users what is refused and why.
+A lease gives access to one browser and nothing else. So a command is refused if it would reach another browser, a file
+of the machine or an address past the proxy, or would crash the browser. Most commands are allowed or refused by their
+name; some by a check of their parameters, which may also rewrite them. docs/devtools-policy.md explains it to users.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ from typing import Any, Literal
 from gateway.core.allowed_urls import ALLOWED_IN_WORDS, refused_address
 from gateway.tunnel.known_commands import KNOWN
 
-# What a check gets: the method's name, its parameters, which it may change, and the directory of files. It returns why
-# it refuses them.
+# A check gets the method's name, its parameters, which it may change, and the runtime's directory of files. It returns
+# the sentence that refuses them, or None.
 Check = Callable[[str, dict[str, Any], str], str | None]
 
 _NAMED_CHARACTERS = 80
 # A drop of one of these opens an address in it.
 _LINK_TYPES = frozenset({"text/uri-list", "text/x-moz-url", "url"})
 _LINE_END = re.compile(r"[\r\n]")
-# Links that pages have and people drag; a drop of one does no more than a click on it.
+# Links that pages contain and people drag; dropping one does no more than a click on it.
 _DRAGGED_LINK = re.compile(r"\s*(javascript|mailto|tel):", re.IGNORECASE | re.ASCII)
 
 
@@ -37,10 +36,10 @@ def _malformed(method: str, name: str, wanted: str) -> str:
 
 
 class StandardPolicy:
-    """Decides on every command of a connection, of whichever session; `files_dir` is the runtime's for downloads.
+    """Decides on every command of a connection, whatever its session; `files_dir` is the runtime's own directory.
 
-    `files_dir` is absolute, and nobody but the browser and the gateway may write there: a symbolic link in it would be
-    followed. Downloads and a page's own file system make none.
+    `files_dir` is absolute. Only the browser and the gateway may write there, since a symbolic link in it would be
+    followed; downloads and a page's file system create none.
     """
 
     __slots__ = ("_allow_unknown", "_files_dir")
@@ -52,7 +51,7 @@ class StandardPolicy:
         self._allow_unknown = unknown == "allow"
 
     def check(self, message: dict[str, Any]) -> str | None:
-        """None lets the message pass, its `params` perhaps changed; a sentence refuses it."""
+        """None allows the message, whose `params` may have been changed; a sentence refuses it."""
         try:
             rule = _RULES[message["method"]]
         except (KeyError, TypeError):
@@ -72,13 +71,13 @@ class StandardPolicy:
         return _refusal(
             "command.unknown",
             method[:_NAMED_CHARACTERS],
-            "it is none of the commands that the policy knows. Check the name; the operator may let unknown ones pass "
-            "with GATEWAY_CDP_UNKNOWN=allow.",
+            "the policy does not know this command. Check the name; the operator may allow unknown ones with "
+            "GATEWAY_CDP_UNKNOWN=allow.",
         )
 
 
 def _download(method: str, params: dict[str, Any], files_dir: str) -> str | None:
-    """A path that is not in the directory is one of the client's machine, and the directory takes its place."""
+    """A path outside of the directory is one of the client's machine, and is replaced with the directory."""
     path = params.get("downloadPath", "")
     if not isinstance(path, str):
         return _malformed(method, "downloadPath", "a text")
@@ -99,20 +98,20 @@ def _upload(method: str, params: dict[str, Any], files_dir: str) -> str | None:
             "files are read from the machine of the browser, and there only from the runtime's own directory of "
             "downloads. Give such a path, or put a file's content into the page (a DataTransfer with a File).",
         )
-    # What the browser reads is what was looked at.
+    # The browser reads exactly the paths that were checked.
     params["files"] = paths
     return None
 
 
 def _inside(path: str, files_dir: str) -> str | None:
-    """The path in its normal form if it lies in the directory; a NUL would end it earlier than it ends here."""
+    """The normalized path if it is in the directory. A NUL would end it earlier for the browser than for this check."""
     path = _normal(path)
     inside = path == files_dir or path.startswith(f"{files_dir}/")
     return path if inside and "\0" not in path else None
 
 
 def _normal(path: str) -> str:
-    """Without `.`, `..` and slashes side by side, of which POSIX keeps two at the start."""
+    """Without `.`, `..` and repeated slashes, of which normpath keeps two at the start, as POSIX does."""
     return posixpath.normpath(re.sub("/+", "/", path))
 
 
@@ -163,14 +162,14 @@ def _drag_item(method: str, item: object) -> str | None:
 
 
 def _refused_link(line: str) -> str | None:
-    """Comments, and what is no address, open nothing."""
+    """Comments and lines without an address open nothing."""
     if line.startswith("#") or ":" not in line or _DRAGGED_LINK.match(line):
         return None
     return refused_address(line)
 
 
 def _key(_method: str, params: dict[str, Any], _files_dir: str) -> None:
-    """With a native code the browser itself takes a key that the page leaves: F12 opens its DevTools window."""
+    """With a native code the browser itself handles a key that the page ignores: F12 opens its DevTools window."""
     params.pop("nativeVirtualKeyCode", None)
 
 
@@ -187,7 +186,7 @@ def _context(method: str, params: dict[str, Any], _files_dir: str) -> str | None
 
 
 def _tracing(method: str, params: dict[str, Any], _files_dir: str) -> str | None:
-    """A configuration of Perfetto may name a file to write, and the system's backend is not the browser's."""
+    """A Perfetto configuration may name a file to write, and the system's backend is outside of the browser."""
     if "perfettoConfig" not in params and params.get("tracingBackend", "auto") in ("auto", "chrome"):
         return None
     return _refusal(
@@ -254,7 +253,7 @@ CHECKED: dict[str, Check] = {
     "Tracing.start": _tracing,
 }
 
-# Method -> None when it passes, the sentence that refuses it, or the check of its parameters. One for all connections.
+# Method -> None if allowed, the sentence that refuses it, or the check of its parameters. Shared by all connections.
 _RULES: dict[str, str | Check | None] = {
     **dict.fromkeys(KNOWN),
     **{method: _refusal(rule, method, why) for method, (rule, why) in REFUSED.items()},

@@ -1,14 +1,14 @@
-"""The websocket protocol class that uvicorn runs for us. It offers two ASGI extensions.
+"""The websocket protocol class that uvicorn runs for the gateway. It offers two ASGI extensions.
 
-An endpoint that finds `gateway.tunnel` in `scope["extensions"]` may answer `websocket.connect` with
+`gateway.tunnel`: an endpoint may answer `websocket.connect` with
 
     {"type": "gateway.tunnel", "tunnel": Tunnel}
 
-which accepts the upgrade and gives the connection to the tunnel; the endpoint is then done. Until a message of the
-endpoint's nothing that the client sends is looked at.
+which accepts the upgrade and gives the connection to the tunnel; the endpoint is then done. Nothing of the client's is
+read before the endpoint's first message.
 
-One that finds `gateway.largest_message` may say before its answer what this client may send at most, with 1009 as the
-end of one that sends more:
+`gateway.largest_message`: before its answer, an endpoint may limit the client's messages; a larger one closes the
+socket with 1009:
 
     {"type": "gateway.largest_message", "bytes": int}
 """
@@ -28,10 +28,11 @@ LARGEST_MESSAGE = "gateway.largest_message"
 
 
 class LeaseProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's own class, but for two things: the extensions, and that a refused attach is an answer and not an error
-    of the application.
+    """uvicorn's class with the two extensions. A refused attach is not logged as an error of the application.
 
-    uvicorn (0.54) logs "ASGI callable returned without completing handshake" after a whole denial response.
+    uvicorn has no public way to hand a connection over, and none to answer a denial without an error in its log ("ASGI
+    callable returned without completing handshake", 0.54). So this uses attributes of uvicorn's class that are not
+    documented, and pyproject.toml bounds uvicorn's version.
     """
 
     def handle_connect(self, event: Request) -> None:
@@ -39,7 +40,7 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code == 101:
             extensions = cast(dict[str, Any], self.scope["extensions"])
             extensions[EXTENSION] = extensions[LARGEST_MESSAGE] = {}
-            # A client has nothing to say before its upgrade is answered.
+            # A client may send nothing before its upgrade is answered.
             self.transport.pause_reading()
             self.read_paused = True
 
@@ -57,7 +58,7 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
 
     def _hand_over(self, tunnel: Tunnel) -> None:
         if self.disconnected:
-            # The client left while it was checked.
+            # The client disconnected during the check.
             tunnel.connection_lost(None)
             return
         transport = self.transport
@@ -68,14 +69,14 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
         )
         self.handshake_complete = True
         self.connections.discard(self)
-        # uvicorn closes the connection when the endpoint returns; this one is the tunnel's by then.
+        # uvicorn closes its transport when the endpoint returns, but this one belongs to the tunnel now.
         self.transport = cast(Any, _Gone())
         transport.resume_reading()
         tunnel.start(transport, self.connections)
 
 
 class _Gone:
-    """In the place of a transport that was handed over."""
+    """Stands for a transport that was handed over."""
 
     def close(self) -> None:
-        """Not ours to close."""
+        """Does nothing: the tunnel closes the connection."""

@@ -142,26 +142,27 @@ class Book:
             first, second = data[at], data[at + 1]
             if first & 0x70 or bool(second & 0x80) is not masked:
                 return book._broken(FrameError)
+            opcode, fin = first & 0x0F, bool(first & 0x80)
+            # Whether a frame is allowed is known by its first two bytes.
+            if opcode in (CLOSE, PING, PONG):
+                if not fin or second & 0x7F > 125:
+                    return book._broken(FrameError)
+            elif opcode not in (0, TEXT, BINARY) or (opcode == 0) is (book.begun is None):
+                return book._broken(FrameError)
             wide = {126: 2, 127: 8}.get(second & 0x7F, 0)
             start = at + 2 + wide + (4 if masked else 0)
             if start > len(data):
                 break
-            opcode, fin = first & 0x0F, bool(first & 0x80)
             length = int.from_bytes(data[at + 2 : at + 2 + wide], "big") if wide else second & 0x7F
             payload = data[start : start + length]
             whole = len(payload) == length
             if masked and payload:
                 payload = apply_mask(payload, data[start - 4 : start])
             if opcode in (CLOSE, PING, PONG):
-                if not fin or length > 125 or (masked and wide):
-                    # A client is told only once it is whole, which comes to the same.
-                    return book._broken(FrameError) if not masked or wide or whole else book
                 if not whole:
                     break
                 book.events.append((opcode, payload))
             else:
-                if opcode not in (0, TEXT, BINARY) or (opcode == 0) is (book.begun is None):
-                    return book._broken(FrameError)
                 kind, parts = book.begun or (opcode, b"")
                 if len(parts) + length > CEILING and not oversized:
                     if not masked:
