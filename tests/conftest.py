@@ -24,7 +24,7 @@ from gateway.store import schema
 from gateway.store.database import Database
 from gateway.store.embedded import EmbeddedPostgres
 from gateway.telemetry import logs
-from tests.support import scratch
+from tests.support import node, scratch
 from tests.support.away import Away
 from tests.support.databases import TEMPLATE, execute, fresh_database, named
 from tests.support.launchers import WorkingLauncher
@@ -88,6 +88,12 @@ def _logging() -> Iterator[None]:
     logs.configure("debug", "json")
     with recorded():
         yield
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> None:
+    """What the clients on Node.js need."""
+    node.install_packages()
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support import node
 from tests.support.clients import CLIENTS, DISCOVERING, Client, attach_websockets
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.pages import BIG_SCREENSHOT_BYTES, PageServer
@@ -35,11 +34,6 @@ class Lease:
 
 
 # Clients on Node.js, each a script in clients/node
-
-
-@pytest.fixture(scope="module")
-def node_modules() -> None:
-    node.install_packages()
 
 
 @pytest.fixture(scope="module")

@@ -101,11 +101,6 @@ def pages() -> Iterator[PageServer]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def node_modules() -> None:
-    node.install_packages()
-
-
 def created(response: httpx.Response) -> dict[str, Any]:
     assert response.status_code == 200, response.text
     body: dict[str, Any] = response.json()

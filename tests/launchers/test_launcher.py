@@ -326,11 +326,11 @@ import asyncio, json, os, sys
 from pathlib import Path
 from uuid import uuid4
 import psutil
-from gateway.launchers import browsers
 from gateway.launchers.base import LaunchSpec
-from gateway.launchers.local import LocalLauncher
+from gateway.launchers.local import browsers
+from gateway.launchers.local.launcher import LocalLauncher
 from gateway.settings import Settings
-from tests.devtools import DevTools
+from tests.support.devtools import DevTools
 
 async def main():
     launcher = LocalLauncher(Settings(data_dir=Path(sys.argv[1]), warm_browsers=0), browsers.find(None))

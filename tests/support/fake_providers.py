@@ -19,6 +19,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from tests.support.waiting import for_a_while
+
 Name = Literal["openai", "anthropic", "google"]
 Status = Literal[401, 403, 429, 500]
 Misbehaviour = Literal["hang", "drip", "garbage", "deep", "huge", "redirect", "echo", "no-models", "empty"]
@@ -149,7 +151,7 @@ async def _drip(seen: Seen) -> AsyncIterator[bytes]:
         while True:
             yield b" "
             seen.sent += 1
-            await asyncio.sleep(0.02)
+            await for_a_while(0.02)
     finally:
         seen.ended.set()
 

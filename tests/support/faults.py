@@ -20,7 +20,7 @@ import psutil
 
 from tests.support.gateway_process import GatewayProcess
 from tests.support.remote import Lease, Remote
-from tests.support.waiting import until
+from tests.support.waiting import for_a_while, until
 
 _SOCKETS_OPEN = re.compile(r"^gateway_sockets_open ([\d.e+]+)$", re.MULTILINE)
 
@@ -123,7 +123,7 @@ class Memory:
     async def _look(self) -> None:
         while True:
             self._most = max(self._most, rss(self._gateway))
-            await asyncio.sleep(0.02)
+            await for_a_while(0.02)
 
     @property
     def growth(self) -> int:

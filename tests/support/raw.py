@@ -48,6 +48,11 @@ class _Frames:
         self.received = 0
         self.controls: list[tuple[int, bytes]] = []
 
+    @property
+    def unread(self) -> bytes:
+        """What was received and not asked for yet."""
+        return bytes(self._held)
+
     async def _more(self) -> bytes:
         raise NotImplementedError
 

@@ -32,7 +32,6 @@ PRIVATE: dict[str, int] = {
     "domain/test_supervisor.py": 3,
     "egress/test_egress_browser.py": 5,
     "egress/test_proxy.py": 6,
-    "faults/test_faults.py": 1,
     "faults/test_shutdown.py": 3,
     "http/test_openapi.py": 1,
     "launchers/test_browsers.py": 16,
@@ -62,14 +61,11 @@ SLEEPING: dict[str, int] = {
     "domain/test_recording.py": 2,
     "domain/test_runtime_limits.py": 1,
     "egress/test_proxy.py": 1,
-    "faults/test_faults.py": 4,
     "http/test_server_protocol.py": 1,
     "launchers/test_browsers.py": 1,
     "launchers/test_launcher.py": 1,
     "observer/test_observer.py": 1,
     "observer/test_screencast.py": 1,
-    "support/fake_providers.py": 1,
-    "support/faults.py": 1,
     "tunnel/test_attach.py": 1,
 }
 
