@@ -104,6 +104,7 @@ class Recordings:
         self._files = files
         self._events = events
         self._settings = settings
+        self.encode_seconds = settings.recording_encode_seconds
         self._gateway_id = gateway_id
         self._directory = settings.data_dir.absolute() / "recordings"
         self._held: set[UUID] = set()
@@ -128,8 +129,8 @@ class Recordings:
 
     def _new_reel(self, run_id: UUID, begun: float) -> ReelWriter:
         # There is one where the run could not be watched at the first attempt.
-        shutil.rmtree(self._place(run_id), ignore_errors=True)
-        return ReelWriter(self._place(run_id), begun)
+        shutil.rmtree(self.directory(run_id), ignore_errors=True)
+        return ReelWriter(self.directory(run_id), begun)
 
     def ended(self, run_id: UUID) -> None:
         """Nothing more is written of a run."""
@@ -159,7 +160,7 @@ class Recordings:
 
     def _contents(self, run_id: UUID, first: int, most: int) -> Contents | None:
         try:
-            reel = Reel(self._place(run_id))
+            reel = Reel(self.directory(run_id))
             entries = reel.entries(first, most)
             last = entries if entries else reel.entries(max(0, first - 1), 1)
         except (FileNotFoundError, ValueError):
@@ -182,7 +183,7 @@ class Recordings:
 
     def _frame(self, run_id: UUID, number: int) -> bytes | None:
         try:
-            reel = Reel(self._place(run_id))
+            reel = Reel(self.directory(run_id))
             entries = reel.entries(number, 1)
         except (FileNotFoundError, ValueError):
             return None
@@ -202,7 +203,7 @@ class Recordings:
     def start(self) -> None:
         """Go on with what is there, round by round."""
         self._rounds = [
-            asyncio.create_task(self._repeat(self._tend, self._woken)),
+            asyncio.create_task(self._repeat(self.tend, self._woken)),
             asyncio.create_task(self._repeat(self._encode_all, self._waiting)),
         ]
 
@@ -232,12 +233,17 @@ class Recordings:
                 async with asyncio.timeout(_ROUND_SECONDS):
                     await woken.wait()
 
-    async def _tend(self) -> None:
+    def encode_soon(self) -> None:
+        """Look at once for recordings that wait to be encoded."""
+        self._waiting.set()
+
+    async def tend(self) -> None:
+        """One round: queue the recordings of ended runs, fail those of lost gateways, remove what has expired."""
         days = self._settings.recording_days
         async with self._database.connect() as connection:
             for recording in await store.prepare_ended(connection, self._gateway_id, list(self._held), days):
                 self._tell(recording, "preparing")
-                self._waiting.set()
+                self.encode_soon()
             message = "The gateway that has the frames is no longer heard of."
             for recording in await store.fail_forsaken(
                 connection, SILENT_SECONDS, self._settings.recording_wait_seconds, days, "gateway.lost", message
@@ -248,7 +254,7 @@ class Recordings:
             there = await asyncio.to_thread(self._directories)
             needed = await store.unfinished(connection, self._gateway_id) if there else set()
         for run_id in there - needed - self._held:
-            await self.disk.run(partial(shutil.rmtree, self._place(run_id), ignore_errors=True))
+            await self.disk.run(partial(shutil.rmtree, self.directory(run_id), ignore_errors=True))
 
     async def _encode_all(self) -> None:
         """Make videos, one after the other, until nothing waits."""
@@ -289,7 +295,7 @@ class Recordings:
         )
         try:
             file, artifact = await self._files.keep(
-                recording.owner, recording.space_id, _chunks(self._place(recording.run_id) / _VIDEO), about
+                recording.owner, recording.space_id, _chunks(self.directory(recording.run_id) / _VIDEO), about
             )
         except Unavailable:
             raise
@@ -309,7 +315,7 @@ class Recordings:
 
     async def _encode(self, recording: Unfinished) -> dict[str, int]:
         """Let the encoder make the video; what it tells of the reel first is kept at once."""
-        place = self._place(recording.run_id)
+        place = self.directory(recording.run_id)
         encoder = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -329,7 +335,7 @@ class Recordings:
         assert encoder.stderr is not None
         complaining = asyncio.create_task(encoder.stderr.read())
         try:
-            async with asyncio.timeout(self._settings.recording_encode_seconds):
+            async with asyncio.timeout(self.encode_seconds):
                 if line := await encoder.stdout.readline():
                     await self._note_contents(recording, json.loads(line))
                 made = await encoder.stdout.read()
@@ -337,7 +343,7 @@ class Recordings:
         except TimeoutError:
             raise _Failed(
                 "recording.encoding_timeout",
-                f"The video was not made within {self._settings.recording_encode_seconds:g} seconds.",
+                f"The video was not made within {self.encode_seconds:g} seconds.",
             ) from None
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -384,7 +390,7 @@ class Recordings:
         level = Level.named(recording.level or self._settings.event_level)
         return self._events.record(recording.run_id, level)
 
-    def _place(self, run_id: UUID) -> Path:
+    def directory(self, run_id: UUID) -> Path:
         return self._directory / str(run_id)
 
     def _directories(self) -> set[UUID]:

@@ -23,7 +23,6 @@ _log = structlog.get_logger("gateway.secrets")
 
 PEPPER_BYTES = 32
 _PEPPER_ROW = UUID(int=0)
-_ROTATION_BATCH = 1000
 
 
 class KeySource:
@@ -132,7 +131,9 @@ class Rotation:
         return {key_id: count for key_id, count in self.held.items() if key_id != self.writing_id}
 
 
-async def rotate(database: Database, keys: KeySource, report: Callable[[int, int], None]) -> Rotation:
+async def rotate(
+    database: Database, keys: KeySource, report: Callable[[int, int], None], *, maximum_batch: int = 1000
+) -> Rotation:
     """Re-wrap every secret under the writing key, in batches that each stand by themselves.
 
     Safe to interrupt and to run twice. `report` hears how many are done and how many are left. One that does not
@@ -143,7 +144,7 @@ async def rotate(database: Database, keys: KeySource, report: Callable[[int, int
     failed: dict[UUID, DecryptionFailed] = {}
     while True:
         async with database.begin() as connection:
-            batch = await secrets.to_rewrap(connection, ring.writing_id, _ROTATION_BATCH, failed)
+            batch = await secrets.to_rewrap(connection, ring.writing_id, maximum_batch, failed)
             fresh = []
             for owner, sealed in batch:
                 try:

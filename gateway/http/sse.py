@@ -25,8 +25,6 @@ _log = structlog.get_logger("gateway.api")
 # A client that was cut off comes back after so long.
 _HELLO = b"retry: 2000\n\n"
 _HEARTBEAT = b": still there\n\n"
-# A client that has read nothing for so long is let go.
-_STALL_SECONDS = 60.0
 _LONGEST_CURSOR = 18
 
 # Raises GatewayError once whoever reads may not any more.
@@ -108,11 +106,11 @@ class EventStream(Response):
                 telling.result()
 
     async def _tell(self, send: Send) -> None:
-        await _send(send, _HELLO)
+        await self._send(send, _HELLO)
         try:
             async with contextlib.aclosing(self._chunks()) as chunks:
                 async for chunk in chunks:
-                    await _send(send, chunk)
+                    await self._send(send, chunk)
         except TimeoutError:
             _log.info("a client that does not read its stream is let go")
             return
@@ -147,6 +145,10 @@ class EventStream(Response):
                 if left == 0:
                     return
 
+    async def _send(self, send: Send, chunk: bytes) -> None:
+        async with asyncio.timeout(self._streams.stall_seconds):
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
     def _frame(self, event: Event) -> bytes:
         told = self._followed.wire(event).model_dump_json(exclude_unset=True)
         name = f"event: {event.type}\n" if self._followed.named else ""
@@ -163,11 +165,6 @@ async def run_stream(services: Services, followed: Followed, allowed: Allowed, *
             return Response(status_code=204)
     over = partial(streams.run_is_over, followed.stream_id)
     return EventStream(streams, replace(followed, over=over), services.settings.event_heartbeat_seconds, allowed)
-
-
-async def _send(send: Send, chunk: bytes) -> None:
-    async with asyncio.timeout(_STALL_SECONDS):
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
 
 
 async def _left(receive: Receive) -> None:

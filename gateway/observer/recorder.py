@@ -108,7 +108,7 @@ class Take:
         self._fps = settings.recording_fps
         self._reel = reel
         self._begun = begun
-        self._bytes = 0
+        self.kept_bytes = 0
         self._halvings = 0
         self._last_ms = 0
         # Tab id -> its number, counted in the order of opening.
@@ -119,6 +119,15 @@ class Take:
         self._timer: asyncio.TimerHandle | None = None
         self._over = False
         self.dropped = 0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the next frame is kept at once."""
+        return asyncio.get_running_loop().time() >= self._due
+
+    @property
+    def has_waiting_frame(self) -> bool:
+        return self._waiting is not None
 
     def start(self) -> None:
         self._note({"status": "recording", "framesPerSecond": self._fps})
@@ -165,14 +174,13 @@ class Take:
     def _on_frame(self, frame: Frame) -> None:
         if self._over:
             return
-        loop = asyncio.get_running_loop()
-        if loop.time() >= self._due:
+        if self.is_due:
             self._keep(frame)
             return
         # The last frame matters most: a page is seen as it looked when it came to rest.
         self._waiting = frame
         if self._timer is None:
-            self._timer = loop.call_at(self._due, self._keep_waiting)
+            self._timer = asyncio.get_running_loop().call_at(self._due, self._keep_waiting)
 
     def _keep_waiting(self) -> None:
         self._timer = None
@@ -225,8 +233,8 @@ class Take:
 
     def _write(self, work: Any, size: int) -> None:
         size += _ENTRY_BYTES
-        if self._bytes + size > self._most_bytes:
-            self._cut("size", f"The recording has {self._bytes} bytes, and may have {self._most_bytes}.")
+        if self.kept_bytes + size > self._most_bytes:
+            self._cut("size", f"The recording has {self.kept_bytes} bytes, and may have {self._most_bytes}.")
             return
         done = self._recordings.disk.start(work, size)
         if done is None:
@@ -234,9 +242,9 @@ class Take:
             metrics.recording_frames_dropped.inc()
             return
         done.add_done_callback(self._written)
-        self._bytes += size
+        self.kept_bytes += size
         metrics.recording_bytes.inc(size)
-        while self._halvings < _MAX_HALVINGS and self._bytes > self._most_bytes * (1 - 0.5 ** (self._halvings + 1)):
+        while self._halvings < _MAX_HALVINGS and self.kept_bytes > self._most_bytes * (1 - 0.5 ** (self._halvings + 1)):
             self._halvings += 1
             self._fps /= 2
             self._subscription.fps = self._fps

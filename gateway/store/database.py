@@ -81,13 +81,13 @@ class Database:
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
-        with _unavailable():
+        with translated_errors():
             async with self._autocommit.connect() as connection:
                 yield connection
 
     @contextlib.asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncConnection]:
-        with _unavailable():
+        with translated_errors():
             async with self._engine.begin() as connection:
                 yield connection
 
@@ -117,7 +117,8 @@ def constraint_as(refusal: GatewayError) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _unavailable() -> Iterator[None]:
+def translated_errors() -> Iterator[None]:
+    """Raises Unavailable where the block failed because the database is away or too busy."""
     before = _cancellations()
     try:
         yield

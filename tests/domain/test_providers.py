@@ -262,7 +262,7 @@ async def test_a_key_that_no_header_can_carry_is_not_sent(
 @unhurried
 @given(key=st.from_regex(r"[A-Za-z0-9._+/=-]{8,300}", fullmatch=True), words=st.text())
 def test_no_part_of_a_key_gets_into_a_quote(key: str, words: str) -> None:
-    quote = providers._quote(f"{words}{key}{words} {key[3:]} {key[:-2].upper()}{words}", key)
+    quote = providers.quote(f"{words}{key}{words} {key[3:]} {key[:-2].upper()}{words}", key)
     assert_clean(Verdict(False, quote), key)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import re
 import shutil
@@ -195,7 +196,7 @@ class Made:
 
     @property
     def place(self) -> Path:
-        return self.recordings._place(self.run)
+        return self.recordings.directory(self.run)
 
     async def film(self) -> None:
         """Red, then green in another tab, then blue in a picture of another shape; 3 s in all."""
@@ -254,13 +255,13 @@ async def test_the_player_plays_pictures_while_the_video_is_made_and_then_the_vi
     made: Made, settings: Settings, browser: Browser, pages: PageServer
 ) -> None:
     go_on = asyncio.Event()
-    make = made.recordings._make
+    keep = made.gateway.services.files.keep
 
-    async def when_told(recording: Any) -> None:
+    async def when_told(*given: Any) -> Any:
         await go_on.wait()
-        await make(recording)
+        return await keep(*given)
 
-    made.recordings._make = when_told  # type: ignore[method-assign]
+    made.gateway.services.files.keep = when_told  # type: ignore[method-assign, assignment]
     await made.film()
     await made.stop()
     async with reachable(made, settings) as root:
@@ -331,18 +332,14 @@ async def test_the_player_tells_and_steers_where_it_is(
                 return bool(last["currentTimeMs"] >= 2990 and not last["playing"])
 
             await until(is_over, "it has played to its end", 20)
-            *before, last = await player.told()
+            last = (await player.told())[-1]
             assert last["message"] == {
                 "type": "bctrl:recording-time",
                 "currentTimeMs": 3000,
                 "durationMs": 3000,
                 "playing": False,
             }
-            first, second = [said for said in before if said["message"]["playing"]][1:3]
-            rate = (second["message"]["currentTimeMs"] - first["message"]["currentTimeMs"]) / (
-                second["at"] - first["at"]
-            )
-            assert 1.8 < rate < 2.2
+            assert await player.frame.evaluate("document.querySelector('video').playbackRate") == 2
 
 
 async def test_what_can_not_be_played_is_told_in_words(
@@ -390,19 +387,17 @@ async def test_a_run_is_recorded_and_its_video_made_though_the_gateway_is_killed
                 run = (await remote.get(runtime))["activeRunId"]
                 async with DevTools.attach((await remote.lease(runtime)).url) as client:
                     page = await client.first_page()
-                    await client.send("Page.navigate", page, url=pages.url("/blank?token=s3cret"))
-                    seen = [(await _painted(client, page, "rgb(255, 0, 0)"), RED)]
-                    other = await client.new_page(url=pages.url("/form"))
-                    seen.append((await _painted(client, other, "rgb(0, 200, 0)"), GREEN))
                     minted = await remote.post(f"/v1/runs/{run}/recording", {})
                     assert minted["status"] == "preparing"
 
-                    async def is_taken() -> bool:
-                        frames = (await remote.api.get(f"{minted['iframeUrl']}/frames")).json()
-                        return len(frames["frames"]) > 1 and frames["frames"][-1][2] == 1
+                    async def painted(session: str, colour: Colour) -> int:
+                        await _paint(client, session, colour)
+                        return await _recorded(remote, minted["iframeUrl"], colour)
 
-                    await until(is_taken, "the second tab is recorded")
-                    seen.append((await _painted(client, other, "rgb(0, 0, 255)"), BLUE))
+                    await client.send("Page.navigate", page, url=pages.url("/blank?token=s3cret"))
+                    seen = [(await painted(page, RED), RED)]
+                    other = await client.new_page(url=pages.url("/form"))
+                    seen += [(await painted(other, GREEN), GREEN), (await painted(other, BLUE), BLUE)]
             gateway.kill()
         with GatewayProcess.start(data_dir, **options) as gateway:
             async with Remote(gateway) as remote:
@@ -420,9 +415,8 @@ async def test_a_run_is_recorded_and_its_video_made_though_the_gateway_is_killed
                 minted = await remote.post(f"/v1/runs/{run}/recording", {})
                 state = (await remote.api.get(f"{minted['iframeUrl']}/state")).json()
                 types = [event["type"] for event in (await remote.get(f"/v1/runs/{run}/events?limit=500"))["events"]]
-        begun = _ms(state["startedAt"])
-        for moment, colour in seen:
-            assert near(_colour_at(video, moment * 1000 - begun + 150), colour)
+        for time_ms, shown in seen:
+            assert near(_colour_at(video, time_ms + 1), shown)
         assert not list((data_dir / "recordings").iterdir())
     events = [(event["type"], event["url"].removeprefix(pages.base_url)) for event in state["tabs"]]
     assert ("navigated", "/blank?token=***") in events
@@ -431,8 +425,8 @@ async def test_a_run_is_recorded_and_its_video_made_though_the_gateway_is_killed
     assert "artifact.created" in types
 
 
-async def _painted(client: DevTools, session: str, colour: str) -> float:
-    """Paint a page once it is loaded, and return when the screen has it."""
+async def _paint(client: DevTools, session: str, wanted: Colour) -> None:
+    """Paint a page once it is loaded."""
 
     async def is_loaded() -> bool:
         return bool(
@@ -440,14 +434,29 @@ async def _painted(client: DevTools, session: str, colour: str) -> float:
         )
 
     await until(is_loaded, "the page is loaded")
-    paint = f"""new Promise((done) => {{
-      document.documentElement.style.background = document.body.style.background = '{colour}';
-      requestAnimationFrame(() => requestAnimationFrame(() => done(Date.now() / 1000)));
-    }})"""
-    painted = float(await client.evaluate(paint, session))
-    # For as long as the slowest of recordings would take to see it.
-    await asyncio.sleep(0.4)
-    return painted
+    paint = f"document.documentElement.style.background = document.body.style.background = 'rgb{wanted}'"
+    await client.evaluate(paint, session)
+
+
+async def _recorded(remote: Remote, viewer: str, wanted: Colour) -> int:
+    """The time in ms of the recording's last frame, once that has a colour in its middle."""
+    time_ms = 0
+
+    async def is_recorded() -> bool:
+        nonlocal time_ms
+        frames = (await remote.api.get(f"{viewer}/frames")).json()["frames"]
+        if not frames:
+            return False
+        number, time_ms, _ = frames[-1]
+        return near(_middle((await remote.api.get(f"{viewer}/frames/{number}")).content), wanted)
+
+    await until(is_recorded, f"{wanted} is recorded", 20)
+    return time_ms
+
+
+def _middle(jpeg: bytes) -> list[int]:
+    with av.open(io.BytesIO(jpeg), "r", format="mjpeg") as container:
+        return _pixel(next(container.decode(video=0)))
 
 
 def _colour_at(video: Path, ms: float) -> list[int]:
@@ -459,7 +468,11 @@ def _colour_at(video: Path, ms: float) -> list[int]:
                 break
             shown = picture
     assert shown is not None
-    rgb = shown.reformat(format="rgb24")
+    return _pixel(shown)
+
+
+def _pixel(picture: av.VideoFrame) -> list[int]:
+    rgb = picture.reformat(format="rgb24")
     at = rgb.height // 2 * rgb.planes[0].line_size + rgb.width // 2 * 3
     return list(bytes(rgb.planes[0])[at : at + 3])
 
@@ -512,12 +525,12 @@ async def test_a_recording_goes_with_its_time_its_file_and_its_space(made: Made)
     kept = await ok(made.client.get(files))
     assert _ms(kept["expiresAt"]) - time.time() * 1000 == pytest.approx(7 * 86_400_000, abs=60_000)
     await made.change("UPDATE recordings SET expires_at = now() + interval '1 hour'")
-    await made.recordings._tend()
+    await made.recordings.tend()
     assert (await made.mint())["status"] == "ready"
 
     await made.change("UPDATE recordings SET expires_at = now()")
     await made.change("UPDATE files SET expires_at = now()")
-    await made.recordings._tend()
+    await made.recordings.tend()
     assert (await made.mint())["status"] == "not_available"
     assert (await made.asked(minted, "/video")).status_code == 404
     await made.gateway.services.files.sweep()
@@ -547,11 +560,11 @@ async def test_a_recording_whose_gateway_never_comes_back_fails_after_a_while(ma
     await made.stop()
     await made.until("ready")
     await made.change("UPDATE recordings SET status = 'processing', file_id = NULL, gateway_id = gen_random_uuid()")
-    await made.recordings._tend()
+    await made.recordings.tend()
     assert (await made.mint())["status"] == "processing"
     await made.change("UPDATE recordings SET updated_at = now() - interval '2 hours'")
     await made.change("UPDATE runs SET finished_at = now() - interval '2 hours'")
-    await made.recordings._tend()
+    await made.recordings.tend()
     minted = await made.mint()
     assert minted["status"] == "failed"
     assert "no longer heard of" in (await made.asked(minted, "/state")).json()["message"]
@@ -564,14 +577,14 @@ async def test_what_keeps_a_video_from_being_made_is_told_or_waited_for(made: Ma
         case "cut_off":
             await made.change("UPDATE recordings SET attempts = 5")
         case "timeout":
-            made.recordings._settings = made.recordings._settings.model_copy(update={"recording_encode_seconds": 0.001})
+            made.recordings.encode_seconds = 0.001
         case "storage":
             keep = made.gateway.services.files.keep
             refusals = iter([Unavailable("The storage is away.", "storage.unavailable")])
 
             async def away_once(*given: Any) -> Any:
                 for refusal in refusals:
-                    made.recordings._waiting.set()
+                    made.recordings.encode_soon()
                     raise refusal
                 return await keep(*given)
 
@@ -643,7 +656,7 @@ class Taking:
         self.directory = directory / "reel"
         self.disk = disk or Disk()
         begun = time.time()
-        reel = ReelWriter(self.directory, begun)
+        self.writer = ReelWriter(self.directory, begun)
         self.over = False
         self.take = Take(
             cast(Observation, self),
@@ -651,10 +664,15 @@ class Taking:
             cast(Recordings, self),
             Masking((), 2048),
             Settings(**settings),
-            reel,
+            self.writer,
             begun,
         )
         self.take.start()
+
+    async def shows(self, jpeg: bytes) -> None:
+        """Show a picture as soon as the take keeps one."""
+        await until(lambda: self.take.is_due, "the next frame is due")
+        self.screen.shows(jpeg)
 
     # As an observation, its record, and the recordings.
 
@@ -689,7 +707,7 @@ async def test_frames_are_taken_at_the_rate_and_the_last_one_before_a_rest_is_am
     for shade in range(10):
         taking.screen.shows(b"%d" % shade)
         await asyncio.sleep(0.03)
-    await until(lambda: taking.take._waiting is None, "the last frame is taken")
+    await until(lambda: not taking.take.has_waiting_frame, "the last frame is taken")
     seconds = time.monotonic() - began
     reel = await taking.reel()
     entries = reel.entries()
@@ -729,18 +747,18 @@ async def test_what_becomes_of_tabs_is_taken_in_their_order(tmp_path: Path) -> N
 async def test_a_recording_gets_coarser_near_its_limit_and_ends_at_it_and_says_so(tmp_path: Path) -> None:
     most = 64 * 1024
     taking = Taking(tmp_path, recording_fps=60, recording_max_bytes=most)
-    own = taking.take._bytes
+    own = taking.take.kept_bytes
     half = most // 2 - own - 32
-    taking.take._write(lambda: None, half)
+    await taking.shows(b"x" * half)
     assert taking.events[1:] == []
-    taking.take._write(lambda: None, 0)
+    await taking.shows(b"")
     assert taking.events[1:] == [{"status": "recording", "reason": "size", "framesPerSecond": 30}]
     assert taking.screen.fps == 30
     # Up to the last byte, and not one more.
-    taking.take._write(lambda: None, most - taking.take._bytes - 32)
-    assert taking.take._bytes == most
+    await taking.shows(b"x" * (most - taking.take.kept_bytes - 32))
+    assert taking.take.kept_bytes == most
     assert taking.screen.closings == 0
-    taking.screen.shows(b"")
+    await taking.shows(b"")
     assert taking.screen.closings == 1
     assert (taking.events[-1]["status"], taking.events[-1]["reason"]) == ("cut", "size")
     told = len(taking.events)
@@ -756,11 +774,9 @@ async def test_a_slow_disk_costs_frames_and_nothing_else(tmp_path: Path) -> None
     disk = Disk(most_waiting_bytes=1000)
     taking = Taking(tmp_path, disk=disk, recording_fps=60)
     held = asyncio.ensure_future(disk.run(go_on.wait))
-    began = time.monotonic()
     for _ in range(3):
-        taking.take._due = 0.0
-        taking.screen.shows(b"x" * 400)
-    assert time.monotonic() - began < 0.1
+        # None of them waits for the disk, which would be for ever.
+        await taking.shows(b"x" * 400)
     assert (taking.take.dropped, disk.waiting_bytes <= 1000) == (1, True)
     go_on.set()
     await held
@@ -775,7 +791,7 @@ async def test_a_disk_that_fails_ends_the_recording_and_says_so(tmp_path: Path) 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    taking.take._reel.frame = full  # type: ignore[method-assign, assignment]
+    taking.writer.frame = full  # type: ignore[method-assign, assignment]
     taking.screen.shows(b"x")
     await until(lambda: taking.screen.closings > 0, "it is ended")
     assert (taking.events[-1]["status"], taking.events[-1]["reason"]) == ("cut", "disk")

@@ -26,7 +26,6 @@ from gateway.core.ids import new_id
 from gateway.core.sealed import SecretOwner
 from gateway.crypto.keyring import KEY_BYTES, DecryptionFailed, KeyRing
 from gateway.crypto.tokens import TokenIssuer
-from gateway.domain import secrets as domain_secrets
 from gateway.domain.secrets import KeySource, SecretStore, rotate
 from gateway.settings import Settings
 from gateway.store.database import Database
@@ -113,7 +112,13 @@ def forms(secret: str | bytes) -> set[bytes]:
 
 
 async def test_a_dump_of_every_table_has_none_of_the_secrets_that_were_issued(
-    gateway: Gateway, client: httpx.AsyncClient, api_key: str, keys: KeySource, database: Database, database_url: str
+    gateway: Gateway,
+    client: httpx.AsyncClient,
+    api_key: str,
+    keys: KeySource,
+    database: Database,
+    database_url: str,
+    tmp_path: Path,
 ) -> None:
     async def created(path: str, body: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = (await client.post(path, json=body)).raise_for_status().json()
@@ -137,7 +142,7 @@ async def test_a_dump_of_every_table_has_none_of_the_secrets_that_were_issued(
     )
     async with database.begin() as connection:
         pepper = await SecretStore(keys).pepper(connection)
-    master = [base64.b64decode(entry.partition(":")[2]) for entry in keys._read().split()]
+    master = [base64.b64decode(entry.partition(":")[2]) for entry in (tmp_path / "master-keys").read_text().split()]
 
     found = await dump(database_url)
     for secret in (api_key, subaccount_key, token, *KEYS.values(), pepper, *master):
@@ -275,8 +280,7 @@ class Vault:
 
 
 @pytest_asyncio.fixture
-async def vault(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Vault]:
-    monkeypatch.setattr(domain_secrets, "_ROTATION_BATCH", 7)
+async def vault(database: Database, tmp_path: Path) -> AsyncIterator[Vault]:
     file = tmp_path / "rotated-keys"
     file.write_text(master_key("old"))
     keys = KeySource(file.read_text, file)
@@ -299,7 +303,9 @@ def without_old_key(vault: Vault) -> Vault:
 
 async def test_a_rotation_goes_in_batches_and_says_how_far_it_is(vault: Vault) -> None:
     reports: list[tuple[int, int]] = []
-    rotation = await rotate(vault.database, vault.keys, lambda done, left: reports.append((done, left)))
+    rotation = await rotate(
+        vault.database, vault.keys, lambda done, left: reports.append((done, left)), maximum_batch=7
+    )
     assert reports == [(7, 23), (14, 16), (21, 9), (28, 2), (30, 0)]
     assert (rotation.writing_id, rotation.held, rotation.left, rotation.undecryptable) == ("new", {"new": 30}, {}, [])
     later = without_old_key(vault)
@@ -307,10 +313,7 @@ async def test_a_rotation_goes_in_batches_and_says_how_far_it_is(vault: Vault) -
         assert await later.opened(owner) == f"secret of {owner.row_id}"
 
 
-async def test_secrets_are_read_and_written_while_a_rotation_goes_on(
-    vault: Vault, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(domain_secrets, "_ROTATION_BATCH", 1)  # So that it goes on for a while.
+async def test_secrets_are_read_and_written_while_a_rotation_goes_on(vault: Vault) -> None:
     done = asyncio.Event()
     reads = 0
 
@@ -324,7 +327,8 @@ async def test_secrets_are_read_and_written_while_a_rotation_goes_on(
             reads += 1
 
     serving = asyncio.create_task(serve())
-    rotation = await rotate(vault.database, vault.keys, lambda *_: None)
+    # One at a time, so that it goes on for a while.
+    rotation = await rotate(vault.database, vault.keys, lambda *_: None, maximum_batch=1)
     done.set()
     await serving
     assert reads > 3
@@ -345,7 +349,7 @@ async def test_a_rotation_that_is_interrupted_goes_on_where_it_was(vault: Vault)
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        await rotate(vault.database, vault.keys, interrupt)
+        await rotate(vault.database, vault.keys, interrupt, maximum_batch=7)
     for owner in vault.owners:
         assert await vault.opened(owner) == f"secret of {owner.row_id}"
     reports: list[int] = []

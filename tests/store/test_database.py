@@ -8,8 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from gateway.core.errors import Unavailable
-from gateway.store import database as database_module
-from gateway.store.database import Database
+from gateway.store.database import Database, translated_errors
 
 LOCK = text("UPDATE gateways SET version = version WHERE id = CAST(:id AS uuid)")
 ONE, OTHER = "0198b7d4-2f6c-7d3e-9a51-1c6f2b8e4d70", "0198b7d4-2f6c-7d3e-9a51-1c6f2b8e4d71"
@@ -45,7 +44,7 @@ async def test_a_cancellation_that_a_connection_tells_as_its_timeout_stays_one()
     entered = asyncio.Event()
 
     async def connecting() -> None:
-        with database_module._unavailable():
+        with translated_errors():
             try:
                 entered.set()
                 await asyncio.Event().wait()

@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 
 UID = Settings().uid_base
 ROOT = os.geteuid() == 0
-PSQL = embedded._binaries() / "psql"
+PSQL = embedded.server_binaries() / "psql"
 as_root = pytest.mark.skipif(not ROOT, reason="only root runs parts as other users")
 pytestmark = pytest.mark.unprivileged
 
@@ -302,7 +302,7 @@ def test_the_log_holds_no_values_and_does_not_grow_for_ever(data_dir: Path) -> N
     assert "secret" not in log
     postgres.stop()
     with (data_dir / "postgres.log").open("a") as file:
-        file.truncate(embedded._LOG_BYTES + 1)
+        file.truncate(embedded.MAX_LOG_BYTES + 1)
     postgres.start()
     postgres.stop()
     assert (data_dir / "postgres.log").stat().st_size < 10_000
@@ -310,7 +310,7 @@ def test_the_log_holds_no_values_and_does_not_grow_for_ever(data_dir: Path) -> N
 
 @as_root
 def test_a_user_without_rights_runs_one_too(data_dir: Path) -> None:
-    nobody = embedded._nobody()
+    nobody = embedded.unprivileged_user()
     data_dir.mkdir()
     os.chown(data_dir, nobody, UID)
     for path in (data_dir, Path(sys.executable), Path(embedded.__file__)):

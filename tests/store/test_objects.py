@@ -15,8 +15,9 @@ import pytest
 
 from gateway.app import Gateway
 from gateway.core.errors import Unavailable
-from gateway.domain.files.service import NewFile
+from gateway.domain.files.service import Files, NewFile
 from gateway.settings import Settings
+from gateway.store.database import Database
 from gateway.store.objects import Objects
 from tests.support.api import make_runtime, make_space, ok
 from tests.support.buckets import Bucket, serving_bucket
@@ -144,7 +145,7 @@ async def test_files_are_kept_in_either(client: httpx.AsyncClient, settings: Set
 
 
 async def test_a_sweep_takes_what_has_expired_and_what_belongs_to_nothing(
-    client: httpx.AsyncClient, gateway: Gateway, settings: Settings
+    client: httpx.AsyncClient, gateway: Gateway, settings: Settings, database: Database
 ) -> None:
     files = gateway.services.files
     objects = Objects.of(settings)
@@ -163,8 +164,8 @@ async def test_a_sweep_takes_what_has_expired_and_what_belongs_to_nothing(
     ours = {kept.object_key, "lost/1"}
     assert await keys(objects) & {*ours, expired.object_key} == ours
     # A second of a bucket's clock is one number.
-    files._settings = settings.model_copy(update={"file_grace_seconds": -1.0})
-    await files.sweep()
+    at_once = settings.model_copy(update={"file_grace_seconds": -1.0})
+    await Files(database, objects, at_once, gateway.audit, gateway.services.events).sweep()
     assert await keys(objects) & ours == {kept.object_key}
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.errors import Unavailable
@@ -41,3 +42,19 @@ class Away(Database):
         yield
         if self.mute:
             raise Unavailable("away", "database.unavailable")
+
+
+class StandsStill(Database):
+    """A database whose client stands still at the end of its next transaction, until `during` is done."""
+
+    during: Awaitable[None] | None = None
+
+    @contextlib.asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        async with super().begin() as connection:
+            yield connection
+            if self.during is not None:
+                during, self.during = self.during, None
+                await during
+                # The session is gone by now.
+                await connection.execute(text("SELECT 1"))

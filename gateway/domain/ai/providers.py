@@ -87,7 +87,7 @@ class ProviderClient:
             return Verdict(False, f"{protocol.title} did not answer within {self._timeout_seconds:g} seconds.")
         except Exception as error:
             # Not httpx's own errors alone: a wrong address or proxy raises others, and so does its network library.
-            return Verdict(False, f"{protocol.title} could not be reached{_quote(_words(error), api_key)}")
+            return Verdict(False, f"{protocol.title} could not be reached{quote(_words(error), api_key)}")
         if body is None:
             return Verdict(
                 False,
@@ -124,7 +124,7 @@ def _judge(protocol: _Protocol, status: int, body: bytes, api_key: str) -> Verdi
     answer = _json(body)
     if status != 200:
         said = f"{protocol.title} {_refusal(status, answer)}"
-        return Verdict(False, said + _quote(_error_message(answer), api_key))
+        return Verdict(False, said + quote(_error_message(answer), api_key))
     models = _field(answer, protocol.models)
     if not isinstance(models, list):
         return Verdict(False, f"{protocol.title} answered 200, but not with a list of models; is its address right?")
@@ -181,7 +181,7 @@ def _words(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _quote(text: str, api_key: str) -> str:
+def quote(text: str, api_key: str) -> str:
     """The end of a sentence: `: <text>` when there is one, on one line, short, and without the key."""
     printable = "".join(letter if letter.isprintable() else " " for letter in text[: 10 * MAX_QUOTE_LENGTH])
     clean = _without_key(" ".join(printable.split()), api_key)

@@ -30,7 +30,6 @@ from gateway.telemetry import metrics
 
 _log = structlog.get_logger("gateway.events")
 
-_BATCH = 1000
 # What an event may say: its data as JSON, and a page's id, which an index has.
 _DATA_BYTES = 65_536
 _PAGE_ID_LENGTH = 128
@@ -112,12 +111,23 @@ class Events:
     """Notes events, and writes them in batches while it is `running`, or when `write` is called.
 
     At most `kept` events wait while the database is slow or away; of further ones each stream gets their number. The
-    last tenth is reserved for the events of level `lifecycle`, which are few.
+    last tenth is reserved for the events of level `lifecycle`, which are few. A transaction writes `maximum_batch`
+    events at most; one that stands still for `idle_seconds` gives way to other gateways.
     """
 
-    def __init__(self, database: Database, *, kept: int = 50_000, level: str = "standard") -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        kept: int = 50_000,
+        level: str = "standard",
+        maximum_batch: int = 1000,
+        idle_seconds: float = 10.0,
+    ) -> None:
         self._database = database
         self._level = level
+        self._maximum_batch = maximum_batch
+        self._idle_seconds = idle_seconds
         self._reserve = kept // 10
         # How many may wait: `kept` without those that are being written; and how many of any type.
         self._room = kept
@@ -126,7 +136,7 @@ class Events:
         self._batches: deque[Batch] = deque()
         self._dropped: dict[UUID, int] = {}
         # One event after a pause is written at once, since somebody may follow the stream.
-        self._writer = BatchWriter("events", self, self.write, _log, enough=_BATCH, eager=True)
+        self._writer = BatchWriter("events", self, self.write, _log, enough=maximum_batch, eager=True)
         self._writing = asyncio.Lock()
 
     def __len__(self) -> int:
@@ -182,7 +192,7 @@ class Events:
     def _take(self) -> Batch:
         """What waits as rows, whose ids are made here: a batch that is tried again has them again."""
         batch = Batch([], [])
-        for _ in range(min(_BATCH, len(self._waiting))):
+        for _ in range(min(self._maximum_batch, len(self._waiting))):
             noted = self._waiting.popleft()
             if noted.type == COMMAND:
                 batch.commands.append(_command(noted))
@@ -196,7 +206,7 @@ class Events:
         count = len(batch.events)
         try:
             async with self._database.begin() as connection:
-                await store.append(connection, batch, self._level)
+                await store.append(connection, batch, self._level, self._idle_seconds)
         except RowRefused:
             self._batches.popleft()
             if count > 1:

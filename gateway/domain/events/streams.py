@@ -35,16 +35,21 @@ Over = Callable[[], Awaitable[bool]]
 
 
 class EventStreams:
-    """Reads streams, and removes what is older than `days`. At most `most` are followed at once."""
+    """Reads streams, and removes events older than `days`. At most `most` are followed at once.
 
-    def __init__(self, database: Database, most: int, days: int) -> None:
+    A client that reads nothing for `stall_seconds` is disconnected.
+    """
+
+    def __init__(self, database: Database, most: int, days: int, stall_seconds: float = 60.0) -> None:
         self._database = database
         self._days = days
         self._most = most
         self._followers: dict[UUID, set[asyncio.Event]] = {}
         self._heads: dict[UUID, int] = {}
-        self._open = 0
+        # Streams and waits that are open now.
+        self.open_count = 0
         self.closing = False
+        self.stall_seconds = stall_seconds
 
     # Who follows is woken
 
@@ -101,6 +106,9 @@ class EventStreams:
             async with self._database.connect() as connection:
                 return await store.remove_old(connection, self._days, limit)
 
+    def is_followed(self, stream_id: UUID) -> bool:
+        return stream_id in self._followers
+
     def _wake(self, stream_id: UUID) -> None:
         for woken in self._followers.get(stream_id, ()):
             woken.set()
@@ -127,19 +135,19 @@ class EventStreams:
     def open(self) -> Iterator[None]:
         """A place among those that follow; raises LimitReached (429), Unavailable (503) when this gateway stops."""
         self.refuse_closing()
-        if self._open >= self._most:
+        if self.open_count >= self._most:
             raise LimitReached(
                 f"This gateway may have {self._most} streams of events and waits open at once, and has them.",
                 "gateway.max_event_streams",
                 details={"limit": self._most},
                 retry_after=_RETRY_LIMIT_SECONDS,
             )
-        self._open += 1
+        self.open_count += 1
         metrics.event_streams_open.inc()
         try:
             yield
         finally:
-            self._open -= 1
+            self.open_count -= 1
             metrics.event_streams_open.dec()
 
     def refuse_closing(self) -> None:
