@@ -773,7 +773,14 @@ async def test_a_slow_disk_costs_frames_and_nothing_else(tmp_path: Path) -> None
     go_on = threading.Event()
     disk = Disk(most_waiting_bytes=1000)
     taking = Taking(tmp_path, disk=disk, recording_fps=60)
-    held = asyncio.ensure_future(disk.run(go_on.wait))
+    is_held = threading.Event()
+
+    def hold() -> None:
+        is_held.set()
+        go_on.wait()
+
+    held = asyncio.ensure_future(disk.run(hold))
+    await until(is_held.is_set, "the disk is busy")
     for _ in range(3):
         # None of them waits for the disk, which would be for ever.
         await taking.shows(b"x" * 400)
