@@ -1,7 +1,7 @@
-"""The gateway's own way to speak with a browser: one websocket to its DevTools address, many sessions (flat mode).
+"""The gateway's own DevTools connection to a browser: one websocket, many sessions (flat mode).
 
-It shares the event loop with the clients' tunnels, so a message costs as little as can be: an event that nobody
-listens for is known by its first and last bytes, and is not parsed.
+It shares the event loop with the clients' tunnels, so a message must cost little: an event without a listener is
+recognized by its first and last bytes, and is not parsed.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from gateway.websocket.frames import FrameError, MessageCollector, Opcode, frame
 _log = structlog.get_logger("gateway.observer")
 
 _CONNECT_SECONDS = 3.0
-_LARGEST_MESSAGE = 256 * 1024 * 1024
+_MAX_MESSAGE = 256 * 1024 * 1024
 
-# What hears the events of a session: the method and its params.
+# Gets the events of a session: the method and its params.
 Listener = Callable[[str, dict[str, Any]], None]
 
-# How Chromium writes an event: the method first, and the session last.
+# Chromium serializes the method of an event first and the session last.
 _EVENT = b'{"method":"'
 _METHOD = len(_EVENT)
 _SESSION = b',"sessionId":"'
@@ -35,7 +35,7 @@ _SESSION_NAME = _SESSION_START - len(_SESSION)
 
 
 class DevToolsError(Exception):
-    """Raised when the browser refuses a command, or is gone before it answers."""
+    """Raised when the browser refuses a command, or closes before it answers."""
 
     def __init__(self, message: str, code: int | None = None) -> None:
         super().__init__(message)
@@ -43,17 +43,17 @@ class DevToolsError(Exception):
 
 
 class DevTools:
-    """A connection to one browser. `closed` is set when it is gone, whoever ended it."""
+    """A connection to one browser. `closed` is set when it has ended, on either side."""
 
-    def __init__(self, upstream: BrowserSocket) -> None:
-        self._upstream = upstream
-        self._collector = MessageCollector(_LARGEST_MESSAGE)
+    def __init__(self, socket: BrowserSocket) -> None:
+        self.socket = socket
+        self._collector = MessageCollector(_MAX_MESSAGE)
         self._last_id = 0
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
-        # Session id, or nothing for the browser itself, -> who hear which of its events.
+        # Session id, empty for the browser itself -> its listeners, and the methods that each wants.
         self._listeners: dict[bytes, tuple[tuple[Listener, Set[bytes] | None], ...]] = {}
         self.closed = asyncio.Event()
-        upstream.deliver(self)
+        socket.deliver(self)
 
     @classmethod
     async def connect(cls, url: str) -> DevTools:
@@ -65,16 +65,13 @@ class DevTools:
             raise DevToolsError(f"The browser can't be reached: {type(error).__name__}.") from error
 
     def listen(self, listener: Listener, session: str = "", methods: Set[str] | None = None) -> None:
-        """Call `listener`, beside those that there are, with each event of a session, in order; or with these only.
-
-        It may not raise and may not wait.
-        """
+        """Add a listener for a session's events, in order; for those of `methods` only, if given. It must not wait."""
         wanted = None if methods is None else frozenset(method.encode() for method in methods)
         key = session.encode()
         self._listeners[key] = (*self._listeners.get(key, ()), (listener, wanted))
 
     def forget(self, session: str, listener: Listener | None = None) -> None:
-        """Call this listener no more, or nobody, with the events of a session."""
+        """Remove this listener of a session, or all."""
         key = session.encode()
         left = tuple(each for each in self._listeners.get(key, ()) if listener not in (None, each[0]))
         if left:
@@ -89,18 +86,18 @@ class DevTools:
     def start(
         self, method: str, params: dict[str, Any] | None = None, session: str = ""
     ) -> asyncio.Future[dict[str, Any]]:
-        """Send a command now; the answer comes with the future."""
+        """Send a command now; the future has the answer, or a DevToolsError."""
         answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        # Nobody need wait for it.
-        answer.add_done_callback(_nobody_waits)
+        # The caller need not wait for it.
+        answer.add_done_callback(_retrieve_exception)
         if self.closed.is_set():
             answer.set_exception(_gone())
             return answer
         self._answers[self._send(method, params, session)] = answer
         return answer
 
-    def tell(self, method: str, params: dict[str, Any] | None = None, session: str = "") -> None:
-        """Send a command whose answer is of no interest, whatever it is."""
+    def send(self, method: str, params: dict[str, Any] | None = None, session: str = "") -> None:
+        """Send a command and ignore its answer."""
         if not self.closed.is_set():
             self._send(method, params, session)
 
@@ -109,31 +106,31 @@ class DevTools:
         message: dict[str, Any] = {"id": self._last_id, "method": method, "params": params or {}}
         if session:
             message["sessionId"] = session
-        self._upstream.write(frame(Opcode.TEXT, orjson.dumps(message), masked=True))
+        self.socket.write(frame(Opcode.TEXT, orjson.dumps(message), masked=True))
         return self._last_id
 
     async def close(self) -> None:
-        self._upstream.leave()
+        self.socket.leave()
         self._end()
 
-    # What the browser says (upstream.Receiver)
+    # websocket.browser_socket.Receiver
 
     def from_browser(self, data: bytes) -> None:
         try:
             for text in self._collector.feed(data):
-                self._hear(text)
+                self._dispatch(text)
             if self._collector.controls:
                 self._take_controls()
         except (FrameError, ValueError):
-            # Where its messages begin nobody knows any more.
-            self._upstream.abort()
+            # The beginning of the next message is unknown.
+            self.socket.abort()
             self._end()
 
     def browser_lost(self) -> None:
         self._end()
 
     def browser_full(self) -> None:
-        """Commands are few and small; they wait in the connection."""
+        """Ignored: commands are few and small, and wait in the connection."""
 
     def browser_drained(self) -> None:
         """See `browser_full`."""
@@ -142,9 +139,9 @@ class DevTools:
         controls, self._collector.controls = self._collector.controls, []
         for opcode, payload in controls:
             if opcode == Opcode.PING:
-                self._upstream.write(frame(Opcode.PONG, payload, masked=True))
+                self.socket.write(frame(Opcode.PONG, payload, masked=True))
             elif opcode == Opcode.CLOSE:
-                self._upstream.leave()
+                self.socket.leave()
                 self._end()
 
     def _end(self) -> None:
@@ -154,7 +151,7 @@ class DevTools:
             if not answer.done():
                 answer.set_exception(_gone())
 
-    def _hear(self, text: bytes) -> None:
+    def _dispatch(self, text: bytes) -> None:
         if text.startswith(_EVENT):
             key = text[_SESSION_START:_SESSION_END] if text[_SESSION_NAME:_SESSION_START] == _SESSION else b""
             listeners = self._listeners.get(key)
@@ -169,8 +166,8 @@ class DevTools:
                     try:
                         listener(message["method"], message.get("params", {}))
                     except Exception:
-                        # A newer browser's event may not be as it was; what follows it is heard all the same.
-                        _log.exception("an event of a browser is not understood", method=message["method"])
+                        # A newer browser's event may have another shape. Later events are still delivered.
+                        _log.exception("an event of a browser could not be processed", method=message["method"])
         else:
             self._take_answer(orjson.loads(text))
 
@@ -185,9 +182,9 @@ class DevTools:
 
 
 def _gone() -> DevToolsError:
-    return DevToolsError("The browser is gone.")
+    return DevToolsError("The browser has closed the connection.")
 
 
-def _nobody_waits(answer: asyncio.Future[dict[str, Any]]) -> None:
+def _retrieve_exception(answer: asyncio.Future[dict[str, Any]]) -> None:
     if not answer.cancelled():
         answer.exception()

@@ -20,4 +20,4 @@ def settle(opening: dict[str, Any], clients: Clients, page_id: str, devtools: De
         return
     # A page that asks whether to be left is left.
     accept = opening["type"] == "beforeunload"
-    devtools.tell("Page.handleJavaScriptDialog", {"accept": accept}, session)
+    devtools.send("Page.handleJavaScriptDialog", {"accept": accept}, session)

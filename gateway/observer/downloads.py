@@ -174,7 +174,7 @@ class DownloadsOfRun:
                 about = {"targetId": page, "flatten": True}
                 session = (await devtools.call("Target.attachToTarget", about, self._session))["sessionId"]
                 tree = (await devtools.call("Page.getFrameTree", session=session))["frameTree"]
-                devtools.tell("Target.detachFromTarget", {"sessionId": session}, self._session)
+                devtools.send("Target.detachFromTarget", {"sessionId": session}, self._session)
             except DevToolsError:
                 # The page, or the browser, may have closed meanwhile.
                 continue

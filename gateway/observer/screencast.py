@@ -207,7 +207,7 @@ class Screencasts:
 
     def bring_to_front(self, tab_id: str) -> None:
         """Let the browser show a tab, where it shows one at a time."""
-        self._observation.devtools.tell("Target.activateTarget", {"targetId": tab_id})
+        self._observation.devtools.send("Target.activateTarget", {"targetId": tab_id})
         self.used(tab_id)
 
     # Within
@@ -488,7 +488,7 @@ class _Cast:
     def _pause(self, seconds: float) -> None:
         """Let the browser capture nothing for so long: it captures whatever a page draws, also what nobody wants."""
         if self._rest is None:
-            self._observation.devtools.tell("Page.stopScreencast", {}, self.session)
+            self._observation.devtools.send("Page.stopScreencast", {}, self.session)
             self._rest = asyncio.get_running_loop().call_later(seconds, self._go_on)
 
     def _go_on(self) -> None:
@@ -517,7 +517,7 @@ class _Cast:
 
     def _start_anew(self) -> None:
         if self.session:
-            self._observation.devtools.tell("Page.stopScreencast", {}, self.session)
+            self._observation.devtools.send("Page.stopScreencast", {}, self.session)
             self._start()
 
     def _still(self) -> None:

@@ -55,14 +55,14 @@ class Refused(Exception):
 class BrowserSocket(asyncio.BaseProtocol):
     """One socket to a browser. Until `deliver` is called, nothing is read but what arrived with the handshake."""
 
-    __slots__ = ("_early", "_expected", "_head", "_opened", "_receiver", "_request", "_transport", "data_received")
+    __slots__ = ("_early", "_expected", "_head", "_opened", "_receiver", "_request", "data_received", "transport")
 
     def __init__(self, request: bytes, expected: str) -> None:
         # Replaced by the receiver's method in `deliver`: one call less for everything that a browser sends.
         self.data_received: Callable[[bytes], None] = self._handshake
         self._request = request
         self._expected = expected
-        self._transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport | None = None
         self._opened: asyncio.Future[None] | None = asyncio.get_running_loop().create_future()
         self._head = b""
         self._early = b""
@@ -77,8 +77,8 @@ class BrowserSocket(asyncio.BaseProtocol):
         self._opened = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.write(self._request)
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.write(self._request)
 
     def _handshake(self, data: bytes) -> None:
         if self._opened is None or self._opened.done():
@@ -111,14 +111,14 @@ class BrowserSocket(asyncio.BaseProtocol):
             self._head = b""
             self._early = rest
             # Backpressure begins here: what it sends waits in the kernel until `deliver`.
-            assert self._transport is not None
-            self._transport.pause_reading()
+            assert self.transport is not None
+            self.transport.pause_reading()
             self._opened.set_result(None)
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._opened is not None and not self._opened.done():
             self._opened.set_exception(error or OSError("it closed the connection"))
-        self._transport = None
+        self.transport = None
         if self._receiver is not None:
             self._receiver.browser_lost()
 
@@ -135,32 +135,32 @@ class BrowserSocket(asyncio.BaseProtocol):
     def deliver(self, receiver: Receiver) -> None:
         """Send everything to `receiver` from now on, beginning with what has arrived already."""
         self._receiver = receiver
-        if self._transport is None:
+        if self.transport is None:
             receiver.browser_lost()
             return
         self.data_received = receiver.from_browser
         # The loop caches `data_received` of a protocol; setting the protocol again makes it look the method up.
-        self._transport.set_protocol(self)
-        self._transport.resume_reading()
+        self.transport.set_protocol(self)
+        self.transport.resume_reading()
         if self._early:
             early, self._early = self._early, b""
             receiver.from_browser(early)
 
     def write(self, buffers: Sequence[Buffer]) -> None:
-        if self._transport is None:
+        if self.transport is None:
             return
         if len(buffers) == 1:
-            self._transport.write(buffers[0])
+            self.transport.write(buffers[0])
         else:
-            self._transport.writelines(buffers)
+            self.transport.writelines(buffers)
 
     def pause_reading(self) -> None:
-        if self._transport is not None:
-            self._transport.pause_reading()
+        if self.transport is not None:
+            self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._transport is not None:
-            self._transport.resume_reading()
+        if self.transport is not None:
+            self.transport.resume_reading()
 
     def eof_received(self) -> None:
         """A browser that sends no more has ended; returning None closes the connection."""
@@ -168,28 +168,28 @@ class BrowserSocket(asyncio.BaseProtocol):
     def _forget(self) -> None:
         self._receiver = None
         self.data_received = _discard
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.set_protocol(self)
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.set_protocol(self)
 
     def unread(self) -> int:
         """Bytes from the browser that are still in the kernel's buffer; 0 where TLS hides them."""
-        if self._transport is None or self._transport.get_extra_info("ssl_object") is not None:
+        if self.transport is None or self.transport.get_extra_info("ssl_object") is not None:
             return 0
-        return _held(self._transport, termios.FIONREAD)
+        return _held(self.transport, termios.FIONREAD)
 
     def leave(self, code: int = 1000, reason: str = "") -> None:
         """Send a close frame and close the connection; what still arrives is discarded."""
         self._forget()
-        if self._transport is not None:
-            self._transport.write(close_frame(code, reason, masked=True))
-            self._transport.close()
+        if self.transport is not None:
+            self.transport.write(close_frame(code, reason, masked=True))
+            self.transport.close()
             # A browser that does not read must not keep the connection open.
             asyncio.get_running_loop().call_later(_LEAVE_SECONDS, self.abort)
 
     def abort(self) -> None:
         self._forget()
-        if self._transport is not None:
-            self._transport.abort()
+        if self.transport is not None:
+            self.transport.abort()
 
 
 async def open_browser_socket(url: str, *, headers: dict[str, str] | None = None) -> BrowserSocket:

@@ -234,18 +234,29 @@ async def test_what_a_page_says_is_told_and_bounded(browser: LocalBrowser, pages
 
 
 @pytest.mark.parametrize("name", KINDS)
-async def test_the_first_requests_of_a_popup_are_told(launcher: LocalLauncher, name: BrowserName) -> None:
+async def test_the_first_requests_of_popups_are_recorded(launcher: LocalLauncher, name: BrowserName) -> None:
+    """Also those that a browser sends before it reports the popup. Their responses come once the gateway listens."""
     with PageServer() as pages:
         browser = await launcher.launch(LaunchSpec(uuid4(), browser=name))
         async with watching(browser, Level.STANDARD) as watched:
             _, session = await watched.open(pages.url("/form"))
-            for number in range(10):
-                url = pages.url(f"/blank?{number}")
+            urls = [pages.url(f"/held?{number}") for number in range(10)]
+            for url in urls:
                 await watched.client.send(
                     "Runtime.evaluate", session, expression=f"void open('{url}')", userGesture=True
                 )
-            for number in range(10):
-                url = pages.url(f"/blank?{number}")
+
+            async def are_attached() -> bool:
+                popups = [info for info in await watched.client.pages() if "openerId" in info]
+                return len(popups) == len(urls) and all(info["attached"] for info in popups)
+
+            await until(are_attached, "the gateway has a session with each popup")
+            # The first answer comes behind the last popup's event, at which its events are asked for; the second one
+            # behind that.
+            for _ in range(2):
+                await watched.observation.devtools.call("Browser.getVersion")
+            pages.released.set()
+            for url in urls:
                 await watched.record.has("network.request", url=url)
                 await watched.record.has("network.response", url=url, status=200)
                 await watched.record.has("navigation", url=url)
@@ -257,12 +268,12 @@ async def test_a_new_page_goes_on_when_its_observer_is_gone_in_the_midst(
 ) -> None:
     async with watching(browser, Level.STANDARD) as watched:
         _, session = await watched.open(pages.url("/form"))
-        upstream = watched.observation.devtools._upstream
-        upstream.pause_reading()
+        socket = watched.observation.devtools.socket
+        socket.pause_reading()
         opening = f"void open('{pages.url('/blank')}')"
         await watched.client.send("Runtime.evaluate", session, expression=opening, userGesture=True)
         assert pages.url("/blank") not in [info["url"] for info in await watched.client.pages()]
-        upstream.abort()
+        socket.abort()
 
         async def is_there() -> bool:
             return "Blank" in [info["title"] for info in await watched.client.pages()]
@@ -277,7 +288,9 @@ async def test_a_connection_that_breaks_is_made_anew_and_told(browser: LocalBrow
         goes, _ = await watched.open(pages.url("/blank"))
         await watched.client.evaluate("console.log('before')", session)
         await record.has("console.message", stays, text="before")
-        watched.observation.devtools._upstream._transport.abort()  # type: ignore[union-attr]
+        transport = watched.observation.devtools.socket.transport
+        assert transport is not None
+        transport.abort()
         await watched.client.send("Target.closeTarget", targetId=goes)
         await watched.client.evaluate("console.log('meanwhile')", session)
         await watched.client.send("Page.navigate", session, url=pages.url("/form#there"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 from urllib.parse import quote
@@ -16,8 +17,10 @@ from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.observer.devtools import DevTools
 from gateway.observer.observers import Observation
-from gateway.observer.screencast import Frame, Screencasts, TabEvent
+from gateway.observer.screencast import Frame, Screencasts, Subscription, TabEvent
 from gateway.settings import Settings
+from gateway.websocket.browser_socket import BrowserSocket, open_browser_socket
+from gateway.websocket.frames import MessageReader
 from tests.support import devtools
 from tests.support.launchers import local_launcher
 from tests.support.live import adopts_orphans_no_longer
@@ -32,25 +35,36 @@ def page(background: str, title: str = "page") -> str:
     return "data:text/html," + quote(f"<title>{title}</title><body style='background:{background}'>")
 
 
+class ReadSocket:
+    """A socket to a browser that keeps the names of the commands which are written to it."""
+
+    def __init__(self, socket: BrowserSocket, commands: list[str]) -> None:
+        self._socket = socket
+        self._commands = commands
+        self._reader = MessageReader(2**20)
+
+    def write(self, buffers: Sequence[bytes]) -> None:
+        for _, payload in self._reader.feed(b"".join(buffers)):
+            self._commands.append(json.loads(payload)["method"])
+        self._socket.write(buffers)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+
 class Watched:
     """A browser, a client of its own at it, and the gateway's view of it."""
 
-    def __init__(self, client: devtools.DevTools, observation: Observation, screencasts: Screencasts) -> None:
+    def __init__(
+        self, client: devtools.DevTools, observation: Observation, screencasts: Screencasts, commands: list[str]
+    ) -> None:
+        # What the gateway commands, by its first connection.
+        self.commands = commands
         self.client = client
         self.observation = observation
         self.screencasts = screencasts
-        self.commands: list[str] = []
+        self.subscriptions: list[Subscription] = []
         self.told: list[TabEvent] = []
-
-    def note_commands(self) -> None:
-        """Note from here on what the gateway commands."""
-        send = self.observation.devtools._send
-
-        def noting(method: str, params: dict[str, Any] | None, session: str) -> int:
-            self.commands.append(method)
-            return send(method, params, session)
-
-        self.observation.devtools._send = noting  # type: ignore[method-assign]
 
     async def open(self, url: str) -> tuple[str, str]:
         """Id and session of a new tab."""
@@ -59,7 +73,7 @@ class Watched:
 
     async def look(self, tab: str | None = None) -> list[Frame]:
         frames: list[Frame] = []
-        self.screencasts.subscribe(frames.append, tab)
+        self.subscriptions.append(self.screencasts.subscribe(frames.append, tab))
         return frames
 
 
@@ -95,10 +109,10 @@ async def watched(
     browser = await launcher.launch(LaunchSpec(uuid4(), name))
     try:
         async with devtools.DevTools.attach(browser.devtools_url) as client:
-            own = await DevTools.connect(browser.devtools_url)
-            observation = Observation(cast(Any, None), own)
-            seen = Watched(client, observation, Screencasts(observation, Settings(**options)))
-            seen.note_commands()
+            commands: list[str] = []
+            socket = ReadSocket(await open_browser_socket(browser.devtools_url), commands)
+            observation = Observation(cast(Any, None), DevTools(cast(Any, socket)))
+            seen = Watched(client, observation, Screencasts(observation, Settings(**options)), commands)
             await seen.screencasts.resume()
             seen.screencasts.listen(seen.told.append)
             yield seen
@@ -121,7 +135,7 @@ async def test_any_number_of_lookers_cost_one_screencast_and_nobody_costs_none(l
         assert three == [two[-1]], "whoever comes later has the last frame at once"
         assert seen.commands.count("Page.startScreencast") == 1
         assert seen.screencasts.casting == 1
-        for subscription in list(seen.screencasts._subscriptions):
+        for subscription in seen.subscriptions:
             subscription.close()
             subscription.close()
         assert seen.screencasts.casting == 0
@@ -152,7 +166,10 @@ async def test_the_rate_is_kept_and_the_last_change_is_seen(launcher: LocalLaunc
         assert len(frames) <= 3 + 0.7 * 5 + 2, "three at once, then five a second, and the one after the silence"
         assert seen.commands.count("Page.stopScreencast") == 1
         still = len(frames)
-        await asyncio.sleep(0.3)  # As long as a page that stands still must bring nothing.
+        # Frames are sent in order: after a further command's answer none of an unchanged page can be on its way.
+        twice = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        await seen.client.evaluate(twice, session)
+        await seen.observation.devtools.call("Browser.getVersion")
         assert len(frames) == still
 
 

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import socket
 import threading
@@ -92,8 +93,10 @@ class PageServer:
     """Serves the pages on a free port of the loopback address, from a thread, between `with` and its end."""
 
     def __init__(self) -> None:
+        # /held answers once this is set.
+        self.released = threading.Event()
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self._server = Server(Config(_pages(), log_config=None, lifespan="off", access_log=False))
+        self._server = Server(Config(_pages(self.released), log_config=None, lifespan="off", access_log=False))
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="pages", daemon=True)
 
     @property
@@ -111,6 +114,7 @@ class PageServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.released.set()
         self._server.should_exit = True
         # A browser that still holds a connection open must not hold up the tests.
         self._server.force_exit = True
@@ -118,10 +122,15 @@ class PageServer:
         self._socket.close()
 
 
-def _pages() -> Starlette:
+def _pages(released: threading.Event) -> Starlette:
+    async def held(_: Request) -> Response:
+        await asyncio.to_thread(released.wait)
+        return HTMLResponse(BLANK)
+
     return Starlette(
         routes=[
             Route("/blank", lambda request: HTMLResponse(BLANK)),
+            Route("/held", held),
             Route("/redirect", lambda request: RedirectResponse("/blank")),
             Route("/form", lambda request: HTMLResponse(FORM)),
             Route("/noise", lambda request: HTMLResponse(NOISE)),

@@ -37,8 +37,6 @@ PRIVATE: dict[str, int] = {
     "launchers/test_browsers.py": 16,
     "launchers/test_launcher.py": 10,
     "observer/test_live_view.py": 5,
-    "observer/test_observer.py": 3,
-    "observer/test_screencast.py": 3,
     "store/test_database.py": 1,
     "store/test_embedded.py": 3,
     "store/test_objects.py": 1,
@@ -49,7 +47,6 @@ PRIVATE: dict[str, int] = {
     "support/serving.py": 2,
     "tunnel/test_attach.py": 16,
     "tunnel/test_discovery.py": 1,
-    "tunnel/test_large_commands.py": 1,
     "tunnel/test_lease_sockets.py": 9,
     "unit/test_settings.py": 1,
     "unit/test_viewer_tokens.py": 1,
@@ -65,7 +62,6 @@ SLEEPING: dict[str, int] = {
     "launchers/test_browsers.py": 1,
     "launchers/test_launcher.py": 1,
     "observer/test_observer.py": 1,
-    "observer/test_screencast.py": 1,
     "tunnel/test_attach.py": 1,
 }
 
