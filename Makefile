@@ -28,7 +28,7 @@ JUDGED := { $(BIN)/coverage combine --quiet --data-file=.measured/coverage && \
 	$(BIN)/python -m tools.coverage_gate .measured/coverage.json; }
 
 .DELETE_ON_ERROR:
-.PHONY: up test test-unprivileged lint format lock bench smoke audit release clean nginx
+.PHONY: up test test-unprivileged mutants lint format lock bench smoke audit release clean nginx
 
 # Options go into ARGS: make up ARGS="--port 9000"
 up: .venv/installed
@@ -45,6 +45,12 @@ test-unprivileged: .venv/installed-dev
 	@$(BIN)/python -m gateway.launchers.local.browsers
 	@$(BIN)/python -m tools.unprivileged $(BIN)/python -m pytest -m unprivileged -p no:cacheprovider \
 		--numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(ARGS)
+
+# Some minutes; what survived is listed at the end, and explained in tests/MUTANTS.md.
+mutants: .venv/installed-dev
+	@rm -rf mutants
+	@$(BIN)/mutmut run --max-children $(WORKERS)
+	@$(BIN)/mutmut results
 
 lint: .venv/installed-dev
 	@$(BIN)/ruff check --quiet
@@ -94,7 +100,7 @@ release: .venv-tools/installed
 
 # Everything that was made here but data: that is in var/.
 clean:
-	rm -rf .venv .venv-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis .measured build dist *.egg-info
+	rm -rf .venv .venv-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis .measured mutants build dist *.egg-info
 	rm -rf $(NODE)/node_modules $(BENCH_NODE)/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 import pytest
 from hypothesis import given
@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from gateway import settings
 from gateway.core.errors import ConfigurationError
-from gateway.egress.ip_rules import Entry, Host, Machine, Refusal, Rules, is_metadata, kind_of, parse_host
+from gateway.egress.ip_rules import (
+    Entry,
+    Host,
+    Machine,
+    Refusal,
+    Rules,
+    is_local_name,
+    is_metadata,
+    kind_of,
+    parse_host,
+)
 
 _LOOPBACK = "loopback_address"
 _PRIVATE = "private_address"
@@ -425,3 +435,159 @@ def test_a_wrong_entry_ends_the_start_by_its_name() -> None:
 def test_lists_are_split_by_commas() -> None:
     loaded, _ = settings.load({"GATEWAY_EGRESS_ALLOW": "10.0.0.0/8, *.Corp.example:443"}, {})
     assert loaded.egress_allow == ("10.0.0.0/8", "*.corp.example:443")
+
+
+# What a mutation of the rules must not survive (tests/MUTANTS.md)
+
+
+def carrying(address: str) -> list[str]:
+    """IPv6 addresses that lead to an IPv4 one: compatible, translated, NAT64, ISATAP, 6to4, Teredo's two."""
+    number = int(IPv4Address(address))
+    forms = [
+        number,
+        0xFFFF0000 << 32 | number,
+        int(IPv6Address("64:ff9b::")) | number,
+        int(IPv6Address("2600:db8:1:2::5efe:0:0")) | number,
+        int(IPv6Address("2600:db8:1:2:200:5efe::")) | number,
+        0x2002 << 112 | number << 80 | 1,
+        0x20010000 << 96 | number << 64 | 1,
+        0x20010000 << 96 | 0x01010101 << 64 | ~number & 0xFFFFFFFF,
+        # An ISATAP interface behind a Teredo prefix: both are looked at.
+        0x20010000 << 96 | 0x01010101 << 64 | 0x5EFE << 32 | number,
+    ]
+    prefix = int(IPv6Address("64:ff9b:1::"))
+    a, b, c, d = IPv4Address(address).packed
+    # RFC 6052, 2.2: bits 64 to 71 are left out.
+    forms += [
+        prefix | number,
+        prefix | number << 24,
+        prefix | a << 64 | (b << 16 | c << 8 | d) << 32,
+        prefix | (a << 8 | b) << 64 | (c << 8 | d) << 40,
+    ]
+    return [str(IPv6Address(form)) for form in forms]
+
+
+@pytest.mark.parametrize("text", carrying("169.254.169.254"))
+def test_metadata_inside_an_ipv6_address_is_metadata(text: str) -> None:
+    assert is_metadata(IPv6Address(text))
+
+
+@pytest.mark.parametrize("text", carrying("8.8.4.4"))
+def test_a_denied_address_is_denied_inside_an_ipv6_one_too(text: str) -> None:
+    rules = Rules(deny=["8.8.4.4"])
+    with pytest.raises(Refusal) as refusal:
+        rules.judge_address(ip_address(text), 443, Machine(), by_name=True)
+    assert refusal.value.rule == "egress.denied"
+
+
+def test_a_mapped_address_is_the_ipv4_one() -> None:
+    assert is_metadata(IPv6Address("::ffff:169.254.169.254"))
+    assert kind_of(IPv6Address("::ffff:10.0.0.1")) is not None
+
+
+@pytest.mark.parametrize(
+    ("denied", "text"),
+    [
+        # Loopback and the unspecified address carry none.
+        ("0.0.0.1", "::1"),
+        ("0.0.0.0", "::"),
+        # One bit beside a prefix there is nothing inside.
+        ("8.8.4.4", "2003:808:404::1"),
+        ("8.8.4.4", "2001:1:808:404::1"),
+        ("8.8.4.4", "2600::ffff:1:808:404"),
+        ("8.8.4.4", "::1:808:404"),
+    ],
+)
+def test_an_address_carries_no_other_than_its_form_says(denied: str, text: str) -> None:
+    Rules(deny=[denied]).judge_address(IPv6Address(text), 443, Machine(), by_name=True)
+
+
+def test_the_smallest_compatible_address_carries_one() -> None:
+    with pytest.raises(Refusal, match="operator"):
+        Rules(deny=["0.0.0.2"]).judge_address(IPv6Address("::2"), 443, Machine(), by_name=True)
+
+
+def test_an_entry_with_a_port_denies_that_port_alone() -> None:
+    rules = Rules(deny=["8.8.4.4:443"])
+    rules.judge_address(IPv4Address("8.8.4.4"), 80, Machine())
+    with pytest.raises(Refusal):
+        rules.judge_address(IPv4Address("8.8.4.4"), 443, Machine())
+
+
+@pytest.mark.parametrize(
+    ("name", "local"),
+    [("localhost", True), ("a.localhost", True), ("localhost.example", False), ("alocalhost", False)],
+)
+def test_localhost_and_what_is_below_it_is_local(name: str, local: bool) -> None:
+    assert is_local_name(name) == local
+
+
+def test_an_entry_is_read_with_its_port_its_brackets_and_its_last_dot() -> None:
+    assert Entry.parse("wiki.example.").covers("wiki.example", 443)
+    assert Entry.parse("[::1]") == Entry("[::1]", IPv6Network("::1/128"), None, None)
+    assert [Entry.parse(f"10.0.0.1:{port}").port for port in (1, 65535)] == [1, 65535]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[::1]x", "'[::1]x' is no entry of an egress list: after the closing bracket only a port may follow; write a"),
+        ("[::1]:0", "'[::1]:0' is no entry of an egress list: the port must be a number from 1 to 65535; write a"),
+        ("a b", "'a b' is no entry of an egress list: it is neither a network, an address nor a name in ASCII; write"),
+        ("::ffff:0:0/96", "'::ffff:0:0/96' is no entry of an egress list: give the IPv4 network itself; write a"),
+        ("!" * 200, f"'{'!' * 100}' is no entry"),
+    ],
+)
+def test_a_wrong_entry_is_shown_with_its_reason(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=r"bracket|port|ASCII|itself|entry") as wrong:
+        Entry.parse(text)
+    assert str(wrong.value).startswith(reason)
+    assert str(wrong.value).endswith(
+        "*.suffix, each with or without :port, and IPv6 with a port in brackets ([fd00::/8]:443)"
+    )
+
+
+def test_a_host_is_as_long_as_a_name_may_be_and_an_address_has_four_numbers() -> None:
+    label = "a" * 49 + "."
+    longest = label * 5 + "abc"
+    assert len(longest) == 253
+    assert parse_host(longest) == longest
+    for text in (longest + "d", "1.2.3.4.0"):
+        with pytest.raises(Refusal) as refusal:
+            parse_host(text)
+        assert refusal.value.rule == "egress.malformed_host"
+
+
+def test_each_refusal_says_in_words_what_may_not_be_reached() -> None:
+    machine = Machine(ports=[8787], endpoints=[("db.example", 5432)])
+    name, address = Rules(deny=["bad.example"]).judge_name, Rules(deny=["8.8.4.4"]).judge_address
+    refusals = []
+    for judge_one in (
+        lambda: parse_host("a%b"),
+        lambda: name("metadata.goog", 80, machine),
+        lambda: name("db.example", 5432, machine),
+        lambda: name("bad.example", 80, machine),
+        lambda: address(IPv4Address("169.254.169.254"), 80, machine),
+        lambda: address(IPv4Address("127.0.0.1"), 8787, machine),
+        lambda: address(IPv4Address("8.8.4.4"), 80, machine),
+        lambda: address(IPv4Address("10.0.0.1"), 80, machine),
+        lambda: address(IPv6Address("4000::1"), 80, machine),
+    ):
+        with pytest.raises(Refusal) as refusal:
+            judge_one()
+        refusals.append((refusal.value.rule, refusal.value.message))
+        assert str(refusal.value) == refusal.value.message
+    metadata = "Metadata services of clouds can't be reached from here."
+    gateway = "This is a port of the gateway itself, which can't be reached from here."
+    denied = "The operator of the gateway does not allow this address."
+    assert refusals == [
+        ("egress.malformed_host", "The host of the address is malformed."),
+        ("egress.metadata", metadata),
+        ("egress.gateway", gateway),
+        ("egress.denied", denied),
+        ("egress.metadata", metadata),
+        ("egress.gateway", gateway),
+        ("egress.denied", denied),
+        ("egress.private_address", "This is an address of a private network, which can't be reached from here."),
+        ("egress.reserved_address", "This is a reserved address, which can't be reached from here."),
+    ]

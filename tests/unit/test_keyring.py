@@ -219,6 +219,7 @@ def test_a_key_file_is_its_owners_alone_and_makes_a_ring(tmp_path: Path) -> None
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_text().startswith("main:")
     ring = KeyRing.parse(path.read_text())
     assert ring.open(ring.seal(SECRET, OWNER), OWNER) == SECRET
     other = tmp_path / "other"
@@ -270,3 +271,11 @@ def test_rows_of_different_tenants_never_open_for_each_other() -> None:
 
 def _with(sealed: SealedSecret, part: str, stored: bytes) -> SealedSecret:
     return replace(sealed, wrapped_key=stored) if part == "wrapped_key" else replace(sealed, ciphertext=stored)
+
+
+def test_the_associated_data_of_what_is_stored_never_changes() -> None:
+    """Or what earlier versions stored would not open any more."""
+    ids = [f"00000000-0000-0000-0000-00000000000{number}" for number in (1, 2, 3)]
+    assert OWNER.associated_data() == f"ai_connection.api_key|{ids[0]}|{ids[1]}|{ids[2]}".encode()
+    without = SecretOwner("pepper", None, None, UUID(int=3))
+    assert without.associated_data() == f"pepper|-|-|{ids[2]}".encode()
