@@ -9,28 +9,13 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
-from starlette.routing import Router, WebSocketRoute
+from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
 
 from gateway.attach import discovery
 from gateway.attach import socket as connect
-from gateway.contracts.spaces import (
-    activity,
-    ai_connections,
-    artifacts,
-    connections,
-    run_commands,
-    runs,
-    runtime_files,
-    runtimes,
-    spaces,
-    storage,
-    subaccounts,
-)
-from gateway.contracts.spaces import events as run_events
-from gateway.contracts.spaces import live as run_viewers
-from gateway.contracts.spaces import recordings as run_recordings
-from gateway.contracts.workspaces import updates
+from gateway.contracts import spaces, workspaces
+from gateway.contracts.spaces import activity
 from gateway.core import extras
 from gateway.core.closes import ViewerClose
 from gateway.core.errors import ConfigurationError
@@ -57,9 +42,11 @@ from gateway.domain.runtimes.supervisor import Supervisor
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
 from gateway.domain.viewers import Viewers
-from gateway.http import docs, endpoints, health
+from gateway.http import docs, health
+from gateway.http.contract import Contract
+from gateway.http.dispatch import Contracts, Dispatcher
 from gateway.http.middleware import RequestFrame
-from gateway.http.peers import Inside
+from gateway.http.peers import PeerClient
 from gateway.http.services import Services
 from gateway.launchers.base import Launcher
 from gateway.observer.downloads import Downloads
@@ -72,7 +59,6 @@ from gateway.observer.screencast import ScreencastWatcher
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.store.objects import Objects
-from gateway.telemetry import metrics
 from gateway.tunnel.large_commands import LargeCommands
 from gateway.viewers import live_page, pages, recording_page
 
@@ -81,27 +67,8 @@ _log = structlog.get_logger("gateway.app")
 # The rest of the grace is for the server and what it has begun to answer.
 _DRAIN_SHARE = 0.8
 
-ENDPOINTS = [
-    endpoint
-    for resource in (
-        ai_connections,
-        spaces,
-        storage,
-        runtimes,
-        connections,
-        runtime_files,
-        runs,
-        run_events,
-        run_commands,
-        activity,
-        run_viewers,
-        run_recordings,
-        artifacts,
-        subaccounts,
-        updates,
-    )
-    for endpoint in resource.endpoints.listed
-]
+# In the order in which they are documented.
+CONTRACTS = (spaces.CONTRACT, workspaces.CONTRACT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +76,7 @@ class Gateway:
     """A gateway that is put together: what it serves, and what is started and stopped with it."""
 
     app: ASGIApp
+    contracts: Contracts
     services: Services
     supervisor: Supervisor
     providers: ProviderClient
@@ -141,7 +109,7 @@ class Gateway:
                 await self.services.large_commands.close()
                 await self.supervisor.stop()
                 await self.providers.aclose()
-                await self.services.inside.aclose()
+                await self.services.peers.aclose()
 
 
 def _watchers(settings: Settings, artifacts: Artifacts, recordings: Recordings) -> list[Watcher]:
@@ -162,6 +130,7 @@ async def build(
     launcher: Launcher,
     gateway_id: UUID,
     watchers: Sequence[Watcher] | None = None,
+    contracts: Sequence[Contract] = CONTRACTS,
 ) -> Gateway:
     """`watchers`: what looks at browsers, if not all that there is."""
     if settings.recording and not extras.RECORDINGS.installed:
@@ -206,7 +175,7 @@ async def build(
         runtimes=living,
         leases=Leases(database, issuer, attachments, living, settings, gateway_id, audit, events, commands),
         large_commands=LargeCommands(settings.max_held_bytes, settings.large_command_seconds),
-        inside=Inside(settings.max_discovery_bytes),
+        peers=PeerClient(settings.max_discovery_bytes),
         events=events,
         event_streams=event_streams,
         commands=commands,
@@ -227,12 +196,12 @@ async def build(
     supervisor = Supervisor(
         database, living, services.leases, launcher, access, event_streams, services.idempotency, gateway_id
     )
-    return Gateway(create_app(services), services, supervisor, providers, audit, observers)
+    chosen = Contracts(contracts, settings.contract)
+    return Gateway(create_app(services, chosen), chosen, services, supervisor, providers, audit, observers)
 
 
-def create_app(services: Services) -> ASGIApp:
-    routes = [
-        *endpoints.routes(ENDPOINTS),
+def create_app(services: Services, contracts: Contracts) -> ASGIApp:
+    others = [
         WebSocketRoute("/v1/connect/{token}", connect.Connect()),
         WebSocketRoute("/v1/connect/{token}/{below:path}", connect.Connect()),
         *connect.PLAIN_ROUTES,
@@ -242,7 +211,6 @@ def create_app(services: Services) -> ASGIApp:
         *live_page.ROUTES,
         *recording_page.ROUTES,
         *health.ROUTES,
-        *docs.routes(ENDPOINTS),
+        *docs.routes(contracts),
     ]
-    metrics.prepare_requests([(endpoint.method, endpoint.path) for endpoint in ENDPOINTS])
-    return RequestFrame(Router(routes, redirect_slashes=False), services)
+    return RequestFrame(Dispatcher(contracts, others), services)

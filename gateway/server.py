@@ -27,7 +27,8 @@ from gateway.core.errors import ConfigurationError
 from gateway.core.ids import new_id
 from gateway.domain.runtimes.service import GATEWAY_CRASHED, GATEWAY_STOPPED
 from gateway.domain.secrets import KeySource
-from gateway.http.server_protocol import http_protocol
+from gateway.http.errors import FLAT
+from gateway.http.server_protocol import ErrorShapeOf, http_protocol
 from gateway.launchers.local.browsers import Browsers
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.settings import Settings
@@ -100,17 +101,17 @@ async def running(
 
 
 def _configuration(settings: Settings, gateway: Gateway) -> uvicorn.Config:
-    return configuration(settings, gateway.app)
+    return configuration(settings, gateway.app, gateway.contracts.errors_of)
 
 
-def configuration(settings: Settings, app: ASGIApp) -> uvicorn.Config:
+def configuration(settings: Settings, app: ASGIApp, errors_of: ErrorShapeOf = lambda _: FLAT) -> uvicorn.Config:
     """How uvicorn runs an application of ours."""
     return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http=http_protocol(settings),
+        http=http_protocol(settings, errors_of),
         ws=LeaseProtocol,
         ws_max_size=settings.max_message_bytes,
         ws_ping_interval=settings.ping_interval_seconds,

@@ -18,9 +18,9 @@ from starlette.routing import Route
 from gateway.core.allowed_urls import ALLOWED_IN_WORDS, refused_address
 from gateway.core.errors import Forbidden, NotFound, Unavailable, host_unavailable
 from gateway.domain.leases.service import Grant
-from gateway.http.forwarding import pass_on, was_passed_on
+from gateway.http.forwarding import forward, is_forwarded
 from gateway.http.origin import check_origin
-from gateway.http.peers import Answer, NotAnswered
+from gateway.http.peers import Answer, NoResponse
 from gateway.http.public_url import client_address, websocket_root
 from gateway.http.services import Services
 
@@ -47,7 +47,7 @@ async def discover(request: Request) -> Response:
     """
     services: Services = request.app.state.services
     check_origin(request, services.settings)
-    passed_on = was_passed_on(request)
+    passed_on = is_forwarded(request)
     # First, so that a host that is not trusted is told before anything is done in the browser.
     root = _HOP_ROOT if passed_on else websocket_root(request, services.settings)
     token = request.path_params["token"]
@@ -65,8 +65,8 @@ async def _elsewhere(request: Request, services: Services, grant: Grant, root: s
     """The answer of the gateway that has the browser."""
     assert grant.host_url is not None
     try:
-        response = await pass_on(request, services, grant.host_url, seconds=services.settings.attach_timeout_seconds)
-    except NotAnswered as error:
+        response = await forward(request, services, grant.host_url, seconds=services.settings.attach_timeout_seconds)
+    except NoResponse as error:
         raise host_unavailable("lease", error) from error
     if response.status_code != 200:
         return response
@@ -83,8 +83,8 @@ async def _ask(services: Services, request: Request, authority: str, path: str) 
     # A browser answers to its own address only, against pages that make another name lead to it.
     headers = {"Host": f"127.0.0.1:{authority.rpartition(':')[2]}"}
     try:
-        answer = await services.inside.ask(method, f"http://{authority}", path, query, headers=headers, seconds=seconds)
-    except NotAnswered as error:
+        answer = await services.peers.ask(method, f"http://{authority}", path, query, headers=headers, seconds=seconds)
+    except NoResponse as error:
         _log.warning("a browser's endpoint did not answer", cause=str(error))
         raise Unavailable(
             f"The browser of this lease can't be reached: {error}.", "browser.unreachable", retry_after=1

@@ -23,8 +23,8 @@ from starlette.websockets import WebSocket
 from gateway.core.closes import Close, Ended
 from gateway.core.errors import GatewayError, NotSupported, UpgradeRequired, database_unavailable
 from gateway.domain.leases.service import Grant, Leases
-from gateway.http.errors import error_response
-from gateway.http.forwarding import HOP, was_passed_on, with_id
+from gateway.http.dispatch import error_response
+from gateway.http.forwarding import hop_headers, is_forwarded, with_own_request_id
 from gateway.http.origin import check_origin
 from gateway.http.public_url import client_address
 from gateway.http.services import Services
@@ -155,7 +155,7 @@ async def _attach(socket: WebSocket, services: Services) -> _Attach:
     """Check the request and open the browser's socket, within the attach timeout. Raises GatewayError and Refused."""
     settings = services.settings
     check_origin(socket, settings)
-    from_gateway = was_passed_on(socket)
+    from_gateway = is_forwarded(socket)
     # A gateway that forwarded it waits for the answer, and has already waited.
     seconds = settings.attach_timeout_seconds * (_HOST_SHARE if from_gateway else 1)
     grant: Grant | None = None
@@ -204,7 +204,7 @@ def _upstream_address(grant: Grant, socket: WebSocket) -> tuple[str, dict[str, s
     if grant.devtools_url is None:
         assert grant.host_url is not None
         token = socket.path_params["token"]
-        return f"ws{grant.host_url.removeprefix('http')}/v1/connect/{token}{below}", {HOP: "1"}
+        return f"ws{grant.host_url.removeprefix('http')}/v1/connect/{token}{below}", hop_headers(socket)
     if not below:
         return grant.devtools_url, None
     match = _BELOW.fullmatch(below)
@@ -231,7 +231,7 @@ def _unsupported_server() -> NotSupported:
 
 async def _refuse(socket: WebSocket, error: GatewayError) -> None:
     metrics.attach_refusals.labels(error.code).inc()
-    await socket.send_denial_response(error_response(error, socket.scope["state"]["request_id"]))
+    await socket.send_denial_response(error_response(error, socket.scope))
 
 
 async def _answer_as_refused(socket: WebSocket, refusal: Refused) -> None:
@@ -242,7 +242,7 @@ async def _answer_as_refused(socket: WebSocket, refusal: Refused) -> None:
         return
     kept = {name: value for name, value in refusal.headers.items() if name in ("content-type", "retry-after")}
     metrics.attach_refusals.labels("elsewhere").inc()
-    body = with_id(refusal.body, socket.scope["state"]["request_id"])
+    body = with_own_request_id(socket.scope, refusal.body)
     await socket.send_denial_response(Response(body, refusal.status, kept))
 
 

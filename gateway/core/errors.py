@@ -26,7 +26,11 @@ The body is `{"error", "code", "requestId", "details"}` (contract: spaces.md, 4.
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
+
+# Wrong values are repeated up to this length.
+_SHOWN_VALUE = 100
 
 
 class GatewayError(Exception):
@@ -59,6 +63,19 @@ class RequestInvalid(GatewayError):
 
     status = 400
     default_code = "request.invalid"
+
+
+def invalid_field(field: str, message: str, value: Any = None, *, code: str = "field.invalid") -> RequestInvalid:
+    """For one wrong field that no model could check. `value` is what was given; None leaves it out."""
+    entry = {"field": field, "message": message} | ({} if value is None else {"value": shown(value)}) | {"code": code}
+    return RequestInvalid(f"The request is not valid: {field}: {message}.", details={"errors": [entry]})
+
+
+def shown(value: Any) -> Any:
+    """A wrong value as errors repeat it: short, and always JSON, which has no NaN."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value[:_SHOWN_VALUE] if isinstance(value, str) else value
 
 
 class Unauthorized(GatewayError):

@@ -1,16 +1,26 @@
-"""Cursors of lists: where a page ended, in a form that callers only hand back (contract: spaces.md, 4.10)."""
+"""Pages of lists, and their cursors: where a page ended, in a form that callers only hand back."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import NoReturn
+from typing import TypeVar
 from uuid import UUID
 
-from gateway.core.errors import RequestInvalid
+from gateway.core.errors import RequestInvalid, invalid_field
 
-_SHOWN = 100
+Row = TypeVar("Row")
+
+
+def cut(found: list[Row], limit: int, position: Callable[[Row], str]) -> tuple[list[Row], str | None]:
+    """The first `limit` rows, and the cursor of the next page; None where this is the last.
+
+    `found` was read with a limit of one more.
+    """
+    page = found[:limit]
+    return page, position(page[-1]) if len(found) > limit else None
 
 
 def cursor(place: str, identifier: UUID) -> str:
@@ -18,32 +28,30 @@ def cursor(place: str, identifier: UUID) -> str:
 
 
 def read_cursor(given: str) -> tuple[str, UUID]:
-    """Raises RequestInvalid for what is no cursor."""
+    """Raises RequestInvalid for text that is not a cursor."""
     try:
         identifier, found, place = base64.b64decode(given, b"-_", validate=True).decode().partition("|")
         if not found or "\x00" in place:
             raise ValueError(given)
         return place, UUID(identifier)
     except (ValueError, binascii.Error):
-        _refuse(given)
+        raise _invalid(given) from None
 
 
-def moment_cursor(moment: datetime, identifier: UUID) -> str:
-    return cursor(moment.isoformat(), identifier)
+def time_cursor(time: datetime, identifier: UUID) -> str:
+    return cursor(time.isoformat(), identifier)
 
 
-def read_moment_cursor(given: str) -> tuple[datetime, UUID]:
-    """As read_cursor, of a list that is in the order of times."""
+def read_time_cursor(given: str | None) -> tuple[datetime, UUID] | None:
+    """As read_cursor, of a list that is sorted by times; None for the first page."""
+    if given is None:
+        return None
     place, identifier = read_cursor(given)
     try:
         return datetime.fromisoformat(place).astimezone(UTC), identifier
     except (ValueError, OverflowError):
-        _refuse(given)
+        raise _invalid(given) from None
 
 
-def _refuse(given: str) -> NoReturn:
-    message = "This is no cursor; give the nextCursor of the page before"
-    raise RequestInvalid(
-        f"The request is not valid: cursor: {message}.",
-        details={"errors": [{"field": "cursor", "message": message, "value": given[:_SHOWN], "code": "field.invalid"}]},
-    ) from None
+def _invalid(given: str) -> RequestInvalid:
+    return invalid_field("cursor", "This is no cursor; give the nextCursor of the page before", given)

@@ -1,16 +1,19 @@
-"""/docs and /openapi.json. The page's assets come from a package, so that it works without the internet."""
+"""/docs and /openapi.json, of each contract. The page's assets come from a package: it works without the internet."""
 
 from __future__ import annotations
 
+import json
+from hashlib import sha256
+
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from gateway.core import extras
-from gateway.core.errors import NotSupported, RequestInvalid
-from gateway.http.endpoints import Endpoint
-from gateway.http.openapi import document
+from gateway.core.errors import NotSupported, RequestInvalid, invalid_field
+from gateway.http.dispatch import Contracts
+from gateway.http.openapi import Parts, document
 from gateway.http.public_url import public_root
 
 _PAGE = """<!doctype html>
@@ -23,6 +26,7 @@ _PAGE = """<!doctype html>
 <link rel="icon" href="docs/assets/favicon-32x32.png">
 </head>
 <body>
+<nav aria-label="Contracts">{links}</nav>
 <div id="ui"></div>
 <script src="docs/assets/swagger-ui-bundle.js"></script>
 <script src="docs/start.js"></script>
@@ -32,25 +36,33 @@ _PAGE = """<!doctype html>
 
 # The document has the Authorization header as a parameter too, as the contract does. The page would demand it beside
 # what "Authorize" has taken, and then send only that.
-_START = """function withoutHeader(response) {
-  if (response.url.endsWith("/openapi.json")) {
-    const told = JSON.parse(response.text);
-    for (const path of Object.values(told.paths)) {
-      for (const endpoint of Object.values(path)) {
-        endpoint.parameters = endpoint.parameters.filter((parameter) => parameter.name !== "Authorization");
+_START = """const contract = new URLSearchParams(location.search).get("contract");
+
+function withoutHeader(response) {
+  if (new URL(response.url).pathname.endsWith("/openapi.json")) {
+    const found = JSON.parse(response.text);
+    for (const path of Object.values(found.paths)) {
+      for (const operation of Object.values(path)) {
+        operation.parameters = operation.parameters.filter((parameter) => parameter.name !== "Authorization");
       }
     }
-    response.text = JSON.stringify(told);
+    response.text = JSON.stringify(found);
   }
   return response;
 }
 
+function asContract(request) {
+  if (contract !== null) request.headers["Gateway-Contract"] = contract;
+  return request;
+}
+
 SwaggerUIBundle({
-  url: "openapi.json",
+  url: "openapi.json" + (contract === null ? "" : "?contract=" + encodeURIComponent(contract)),
   dom_id: "#ui",
   deepLinking: true,
   persistAuthorization: true,
   validatorUrl: null,
+  requestInterceptor: asContract,
   responseInterceptor: withoutHeader,
 });
 """
@@ -61,16 +73,45 @@ _POLICY = (
 )
 
 
-def routes(endpoints: list[Endpoint]) -> list[BaseRoute]:
+# In the place of the server's address while the document is one text.
+_SERVER = "\0server\0"
+
+
+class Document:
+    """An OpenAPI document, written once; only the server's address differs between requests."""
+
+    def __init__(self, parts: Parts) -> None:
+        text = json.dumps(document(parts, _SERVER), ensure_ascii=False, separators=(",", ":"))
+        self._before, self._after = text.split(json.dumps(_SERVER))
+
+    def response(self, server: str, seen: str | None) -> Response:
+        """The document, or 304 where `seen` (If-None-Match) has its tag."""
+        body = f"{self._before}{json.dumps(server)}{self._after}".encode()
+        tag = f'"{sha256(body).hexdigest()[:32]}"'
+        if seen is not None and tag in seen:
+            return Response(status_code=304, headers={"ETag": tag})
+        return Response(body, media_type="application/json", headers={"ETag": tag})
+
+
+def routes(contracts: Contracts) -> list[BaseRoute]:
+    """`/openapi.json` has what is served to a client that claims no contract; `?contract=` has a contract's own."""
+    unclaimed = Document(contracts.unclaimed())
+    documents = {contract.name: Document([(contract, contract.endpoints)]) for contract in contracts.served}
+    page = _PAGE.replace("{links}", " ".join(f'<a href="docs?contract={name}">{name}</a>' for name in documents))
+
     async def openapi(request: Request) -> Response:
+        name = request.query_params.get("contract")
+        if name is not None and name not in documents:
+            raise invalid_field("contract", f"There is no such contract; there are {', '.join(documents)}", name)
         try:
             server = public_root(request, request.app.state.services.settings)
         except RequestInvalid:
             server = "/"
-        return JSONResponse(document(endpoints, server))
+        chosen = unclaimed if name is None else documents[name]
+        return chosen.response(server, request.headers.get("if-none-match"))
 
-    async def page(request: Request) -> Response:
-        return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})
+    async def docs(request: Request) -> Response:
+        return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
 
     async def start(request: Request) -> Response:
         return Response(_START, media_type="text/javascript")
@@ -86,7 +127,7 @@ def routes(endpoints: list[Endpoint]) -> list[BaseRoute]:
 
     return [
         Route("/openapi.json", openapi),
-        Route("/docs", page),
+        Route("/docs", docs),
         Route("/docs/start.js", start),
         Mount("/docs/assets", StaticFiles(directory=swagger_ui_path)),
     ]

@@ -1,43 +1,43 @@
 """An endpoint of the API: declared once, and from that routed, checked, answered and documented.
 
-    @endpoints.post("/v1/things/{id}", id="create", summary="Create a thing")
-    async def create(call: Call, body: CreateThing) -> Thing: ...
+    @endpoints.post("/v1/things/{id}", id="create", summary="Create a thing", status=201)
+    async def create(call: Call, at: InThing, body: CreateThing) -> Thing: ...
 
-The types of `body`, `query` and of the answer are read from the function's annotations. In place of a body there may be
-`form: Form[Model]`, a form with a file in it (forms.py). A function that returns a plain Response answers raw bytes.
+The function's annotations say what it takes and answers:
+
+- `at`: the path's parameters (paths.py); `query`, `headers`: models of `Query` and `Headers`
+- `body`: a model of JSON; `form: Form[Model]` in place of it: a form with a file in it (forms.py)
+- the answer: a model; `Response` for raw bytes; `None` for no content. A plain Response is sent as it is.
+
+How bodies are read and errors written is the contract's (contract.py).
 """
 
 from __future__ import annotations
 
-import difflib
 import inspect
-import math
 import typing
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.datastructures import QueryParams
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from gateway.core.errors import PayloadTooLarge, RequestInvalid, UnsupportedMediaType
 from gateway.core.ids import not_found, parse_id
 from gateway.core.scope import Scope
 from gateway.domain.accounts.access import Principal
+from gateway.http.bodies import BodyRules
 from gateway.http.forms import Form
-from gateway.http.models import Body
+from gateway.http.models import Answer, Body, Headers, models_in
+from gateway.http.paths import PathReader, shape
 from gateway.http.public_url import client_address
 from gateway.http.services import Services
-
-_SHOWN_VALUE = 100
-_SHOWN_ERRORS = 100
-# A proxy's URL may hold its password, and so may what was put into its place.
-_SECRET_FIELDS = {"apiKey", "proxy"}
+from gateway.http.validation import validated
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Call:
         return parse_id(self.request.path_params[parameter], noun)
 
     async def owner(self, subaccount_id: str | None) -> Scope:
-        """Whose a new thing is: the caller's, or a subaccount's that an organization's key names."""
+        """The owner of a new thing: the caller, or a subaccount that an organization's key names."""
         if subaccount_id is None:
             return self.scope
         parsed = parse_id(subaccount_id, "subaccount")
@@ -67,10 +67,7 @@ class Call:
         return self.scope
 
 
-Model = TypeVar("Model", bound=BaseModel)
-
-# An answer that came from elsewhere is a whole response.
-Handler = Callable[..., Awaitable[BaseModel | Response]]
+Handler = Callable[..., Awaitable[Answer | Response | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,38 +79,58 @@ class Endpoint:
     description: str
     tag: str
     handler: Handler
-    body: type[BaseModel] | None
-    form: type[Body] | None
+    # The status of success.
+    status: int
+    at: PathReader[Any] | None
     query: type[BaseModel] | None
-    # None for raw bytes.
-    answer: type[BaseModel] | None
+    headers: type[Headers] | None
+    body: type[Body] | None
+    form: type[Body] | None
+    # None for raw bytes, and for no content.
+    answer: type[Answer] | None
     errors: tuple[int, ...]
     # Whether it answers with server-sent events, each with an `answer`.
     streams: bool
 
-    async def respond(self, request: Request) -> Response:
+    @property
+    def is_raw(self) -> bool:
+        """Whether it answers bytes, whole or a range of them."""
+        return self.answer is None and self.status != 204
+
+    async def respond(self, request: Request, rules: BodyRules) -> Response:
+        """The answer; raises GatewayError."""
         services: Services = request.app.state.services
         with services.rate_limits.checking(client_address(request)):
             principal = await services.access.authenticate(request.headers.get("authorization"))
         services.rate_limits.take(principal.key_id)
-        arguments: dict[str, Any] = {}
-        if self.query is not None:
-            arguments["query"] = _validated(
-                self.query.model_validate, _given(request.query_params, self.query), self.query
-            )
-        if self.body is not None:
-            raw = await read_json(request, services.settings.max_body_bytes)
-            arguments["body"] = _validated(self.body.model_validate_json, raw, self.body)
-        if self.form is not None:
-            arguments["form"] = Form(request, self.form, services.settings.max_body_bytes, self._read_form)
+        arguments = await self._arguments(request, rules, services.settings.max_body_bytes)
         answer = await self.handler(Call(principal, services, request), **arguments)
         if isinstance(answer, Response):
             return answer
-        return Response(answer.model_dump_json(exclude_unset=True), media_type="application/json")
+        if answer is None:
+            return Response(status_code=self.status)
+        return Response(answer.json_bytes(), self.status, media_type="application/json")
 
-    def _read_form(self, given: dict[str, Any]) -> Body:
-        assert self.form is not None
-        return _validated(self.form.model_validate, given, self.form)
+    async def _arguments(self, request: Request, rules: BodyRules, limit: int) -> dict[str, Any]:
+        """What the handler is called with. Ids come last: a wrong field is reported before a missing resource."""
+        found: dict[str, Any] = {}
+        if self.query is not None:
+            query = self.query
+            found["query"] = validated(lambda: query.model_validate(_query(request.query_params, query)), query)
+        if self.headers is not None:
+            headers = self.headers
+            given = {name: request.headers[name] for name in _names(headers) if name in request.headers}
+            found["headers"] = validated(lambda: headers.model_validate(given), headers)
+        if self.body is not None:
+            found["body"] = rules.parse(await rules.read(request, limit), self.body)
+        if self.form is not None:
+            form = self.form
+            found["form"] = Form(
+                request, form, limit, lambda given: validated(lambda: form.model_validate(given), form)
+            )
+        if self.at is not None:
+            found["at"] = self.at.read(request.path_params)
+        return found
 
 
 class Endpoints:
@@ -129,6 +146,9 @@ class Endpoints:
     def post(self, path: str, **about: Any) -> Callable[[Handler], Handler]:
         return self._declare("POST", path, **about)
 
+    def put(self, path: str, **about: Any) -> Callable[[Handler], Handler]:
+        return self._declare("PUT", path, **about)
+
     def patch(self, path: str, **about: Any) -> Callable[[Handler], Handler]:
         return self._declare("PATCH", path, **about)
 
@@ -142,13 +162,17 @@ class Endpoints:
         *,
         id: str,  # noqa: A002  (as OpenAPI's operationId)
         summary: str,
+        status: int | None = None,
         errors: tuple[int, ...] = (),
         streams: bool = False,
     ) -> Callable[[Handler], Handler]:
+        """`status` is 200 where it is not given, and 204 for a handler that returns None."""
+
         def declare(handler: Handler) -> Handler:
             types = typing.get_type_hints(handler)
-            answers = _models_in(types["return"])
+            answers = models_in(types["return"])
             forms = typing.get_args(types.get("form"))
+            default = 204 if types["return"] is NoneType else 200
             self.listed.append(
                 Endpoint(
                     method=method,
@@ -158,10 +182,13 @@ class Endpoints:
                     description=inspect.cleandoc(handler.__doc__ or ""),
                     tag=self._tag,
                     handler=handler,
+                    status=status or default,
+                    at=PathReader(types["at"], path) if "at" in types else None,
+                    query=types.get("query"),
+                    headers=types.get("headers"),
                     body=types.get("body"),
                     form=forms[0] if forms else None,
-                    query=types.get("query"),
-                    answer=answers[0] if answers else None,
+                    answer=typing.cast(type[Answer], answers[0]) if answers else None,
                     errors=errors,
                     streams=streams,
                 )
@@ -171,147 +198,57 @@ class Endpoints:
         return declare
 
 
-def routes(endpoints: list[Endpoint]) -> list[Route]:
-    """One route a path, so that a method that it has not is answered with those that it has."""
-    by_path: dict[str, dict[str, Endpoint]] = {}
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A path, and the endpoint of each of its methods."""
+
+    path: str
+    methods: dict[str, Endpoint]
+
+    @property
+    def allowed(self) -> list[str]:
+        """The methods, HEAD among them where there is a GET."""
+        return sorted({*self.methods, *(["HEAD"] if "GET" in self.methods else [])})
+
+
+class DuplicateEndpoint(ValueError):
+    """Raised at the start for two endpoints of one route, since one of them would never be called."""
+
+
+def resources(endpoints: Iterable[Endpoint]) -> list[Resource]:
+    """The endpoints by their paths; raises DuplicateEndpoint.
+
+    Paths that differ in nothing but their parameters' names are one route, and have to be spelled alike.
+    """
+    found: dict[str, Resource] = {}
     for endpoint in endpoints:
-        by_path.setdefault(endpoint.path, {})[endpoint.method] = endpoint
-    return [Route(path, _dispatch(methods), methods=list(methods)) for path, methods in by_path.items()]
+        resource = found.setdefault(shape(endpoint.path), Resource(endpoint.path, {}))
+        if endpoint.method in resource.methods:
+            other = resource.methods[endpoint.method]
+            raise DuplicateEndpoint(
+                f"{endpoint.method} {endpoint.path} ({endpoint.operation_id}) is {other.path} ({other.operation_id})"
+            )
+        if resource.path != endpoint.path:
+            raise DuplicateEndpoint(f"{endpoint.path} and {resource.path} are one route; spell them alike")
+        resource.methods[endpoint.method] = endpoint
+    return list(found.values())
 
 
-def _dispatch(methods: dict[str, Endpoint]) -> Callable[[Request], Awaitable[Response]]:
-    async def dispatch(request: Request) -> Response:
-        return await methods["GET" if request.method == "HEAD" else request.method].respond(request)
-
-    return dispatch
-
-
-async def read_json(request: Request, limit: int) -> bytes:
-    """The body's bytes; raises UnsupportedMediaType, PayloadTooLarge."""
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise UnsupportedMediaType(
-            f"The body must be application/json, not {media_type or 'of no stated type'}.",
-            details={"given": media_type or None, "expected": "application/json"},
-        )
-    return await read_body(request, limit)
-
-
-async def read_body(request: Request, limit: int) -> bytes:
-    """The body's bytes, of any media type, as often as they are asked for; raises PayloadTooLarge."""
-    state = request.scope["state"]
-    if "body" in state:
-        read: bytes = state["body"]
-        return read
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise _too_large(limit)
-    parts = bytearray()
-    try:
-        async for part in request.stream():
-            parts += part
-            if len(parts) > limit:
-                raise _too_large(limit)
-    except ClientDisconnect:
-        raise RequestInvalid("The client went away before the body's end.", "request.incomplete") from None
-    state["body"] = bytes(parts)
-    return bytes(parts)
-
-
-def _too_large(limit: int) -> PayloadTooLarge:
-    return PayloadTooLarge(f"The body is larger than {limit} bytes.", details={"limit": limit})
-
-
-def invalid_field(field: str, message: str, value: str) -> RequestInvalid:
-    """What is told of one wrong field that no model could judge."""
-    return RequestInvalid(
-        f"The request is not valid: {field}: {message}.",
-        details={"errors": [{"field": field, "message": message, "value": _shown(value), "code": "field.invalid"}]},
-    )
-
-
-def _given(query: QueryParams, model: type[BaseModel]) -> dict[str, Any]:
-    """A query as its model reads it: what may be several is given several times, or with commas."""
-    given: dict[str, Any] = dict(query)
-    for name in _lists(model) & given.keys():
-        given[name] = [part.strip() for value in query.getlist(name) for part in value.split(",")]
-    return given
+def _query(given: QueryParams, model: type[BaseModel]) -> dict[str, Any]:
+    """A query as its model reads it: a list is given by repeating its name, or with commas."""
+    found: dict[str, Any] = dict(given)
+    for name in _lists(model) & found.keys():
+        found[name] = [part.strip() for value in given.getlist(name) for part in value.split(",")]
+    return found
 
 
 @cache
 def _lists(model: type[BaseModel]) -> frozenset[str]:
-    """Fields of a query, by their names on the wire, that may be several."""
+    """The names on the wire of a query's fields that are lists."""
     fields = model.model_fields.items()
     return frozenset(field.alias or name for name, field in fields if typing.get_origin(field.annotation) is list)
 
 
-def _validated(validate: Callable[[Any], Model], given: Any, model: type[Model]) -> Model:
-    try:
-        return validate(given)
-    except ValidationError as error:
-        raise _invalid(error, model) from None
-
-
-def _invalid(error: ValidationError, model: type[BaseModel]) -> RequestInvalid:
-    problems = error.errors(include_url=False)
-    if problems[0]["type"] == "json_invalid":
-        return RequestInvalid(f"The body is not valid JSON: {problems[0]['ctx']['error']}.", "request.malformed")
-    errors = [_problem(dict(problem), model) for problem in problems[:_SHOWN_ERRORS]]
-    summary = "; ".join(f"{entry['field'] or 'body'}: {entry['message']}" for entry in errors[:5])
-    more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
-    omitted = {"omitted": len(problems) - len(errors)} if len(problems) > len(errors) else {}
-    return RequestInvalid(f"The request is not valid: {summary}{more}", details={"errors": errors, **omitted})
-
-
-def _problem(problem: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
-    """One wrong field: its name, what was given, what would be right. A secret is not repeated."""
-    location = [str(part) for part in problem["loc"]]
-    entry: dict[str, Any] = {"field": ".".join(location), "message": problem["msg"], "code": problem["type"]}
-    value = problem["input"]
-    if problem["type"] == "extra_forbidden":
-        entry |= _unknown(location[-1], _model_at(model, location[:-1]))
-    elif problem["type"] == "missing":
-        entry["code"] = "field.missing"
-        entry["message"] = "This field is required"
-    elif location and not isinstance(value, (dict, list)) and not _SECRET_FIELDS & set(location):
-        entry["value"] = _shown(value)
-    if "error" in problem.get("ctx", {}):
-        entry["message"] = str(problem["ctx"]["error"])
-        entry["code"] = "field.invalid"
-    return entry
-
-
-def _unknown(name: str, model: type[BaseModel] | None) -> dict[str, str]:
-    """What to say of a field that `model` has not."""
-    if model is None:
-        return {"code": "field.unknown", "message": "There is no such field"}
-    if issubclass(model, Body) and name in model.not_served:
-        return {"code": "field.not_served", "message": "The contract has this field, but it is not served yet"}
-    names = [field.alias or name for name, field in model.model_fields.items()]
-    nearest = difflib.get_close_matches(name[:_SHOWN_VALUE], names, n=1)
-    hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    return {"code": "field.unknown", "message": f"There is no such field{hint}"}
-
-
-def _shown(value: Any) -> Any:
-    """A wrong value as it is repeated: short, and always JSON, which knows no NaN."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value[:_SHOWN_VALUE] if isinstance(value, str) else value
-
-
-def _model_at(model: type[BaseModel], path: list[str]) -> type[BaseModel] | None:
-    """The model of what a body has at `path`, whose parts are names on the wire."""
-    for part in path:
-        field = next((field for name, field in model.model_fields.items() if (field.alias or name) == part), None)
-        nested = next((type_ for type_ in _models_in(field.annotation)), None) if field else None
-        if nested is None:
-            return None
-        model = nested
-    return model
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]
+@cache
+def _names(model: type[BaseModel]) -> tuple[str, ...]:
+    return tuple(field.alias or name for name, field in model.model_fields.items())

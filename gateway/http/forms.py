@@ -14,7 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from gateway.core.errors import PayloadTooLarge, RequestInvalid, UnsupportedMediaType
+from gateway.core.errors import PayloadTooLarge, RequestInvalid, UnsupportedMediaType, invalid_field
 from gateway.http.models import Body
 
 FILE = "file"
@@ -171,8 +171,4 @@ def _malformed(why: str) -> RequestInvalid:
 
 
 def _wrong(field: str, code: str, message: str) -> RequestInvalid:
-    shown = field[:_SHOWN]
-    return RequestInvalid(
-        f"The request is not valid: {shown}: {message}.",
-        details={"errors": [{"field": shown, "message": message, "code": code}]},
-    )
+    return invalid_field(field[:_SHOWN], message, code=code)

@@ -1,4 +1,4 @@
-"""What is around every request: its id, its log line, its metrics, and the shape of every error."""
+"""What is around every request: its id, its contract, its log line, its metrics, and the shape of every error."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import structlog
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from gateway.core.errors import GatewayError, Internal, MethodNotAllowed, NotFound
 from gateway.core.ids import new_id
 from gateway.domain import audit
-from gateway.http.errors import error_response
+from gateway.http.dispatch import Choice, Dispatcher, error_response
 from gateway.http.services import Services
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import redact
@@ -29,7 +29,7 @@ _LEASES = "/v1/connect/"
 class RequestFrame:
     """The outermost ASGI layer; `request.app.state.services` leads every handler to the services."""
 
-    def __init__(self, app: ASGIApp, services: Services) -> None:
+    def __init__(self, app: Dispatcher, services: Services) -> None:
         self._app = app
         self.state = State({"services": services})
 
@@ -39,9 +39,10 @@ class RequestFrame:
             return
         scope["app"] = self
         request_id = str(new_id())
-        scope.setdefault("state", {})["request_id"] = request_id
+        choice = self._app.contracts.choose(scope["path"], scope["headers"])
+        scope.setdefault("state", {}).update(request_id=request_id, choice=choice)
         structlog.contextvars.bind_contextvars(request_id=request_id)
-        # As uvicorn tells it, which believes what the operator's proxies say of it.
+        # As uvicorn has it, which trusts the headers of the operator's proxies.
         client = scope.get("client")
         try:
             with audit.acting(audit.anonymous(client[0] if client else None, request_id)):
@@ -53,7 +54,7 @@ class RequestFrame:
             structlog.contextvars.clear_contextvars()
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
-        """What no route wants, the router closes before it is accepted; the client hears a 404."""
+        """A socket without a route is closed by the router before it is accepted; the client gets a 404."""
         accepted = False
 
         async def framed_send(message: Message) -> None:
@@ -64,12 +65,13 @@ class RequestFrame:
             if message["type"] != "websocket.close" or accepted:
                 await send(message)
                 return
-            response = error_response(_no_route(HTTPException(404), scope), request_id)
+            response = error_response(_no_route(HTTPException(404), scope), scope)
             await WebSocket(scope, receive, framed_send).send_denial_response(response)
 
         await self._app(scope, receive, framed_send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        choice: Choice = scope["state"]["choice"]
         started = time.perf_counter()
         status = 0
 
@@ -77,43 +79,51 @@ class RequestFrame:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message["headers"], *choice.headers, (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:
             await self._app(scope, receive, framed_send)
         except Exception as error:
             if status:
-                # The answer has begun, so all that is left is to break it off.
+                # The answer has begun, so it can only be cut off.
                 raise
-            response = error_response(_told(error, scope), request_id)
+            response = error_response(_api_error(error, scope), scope)
             await response(scope, receive, framed_send)
         finally:
             seconds = time.perf_counter() - started
             route = _route(scope)
-            metrics.observe_request(scope["method"], route, status, seconds)
-            _access.info("request", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 2))
+            contract = choice.contract.name if choice.resource is not None else "none"
+            metrics.observe_request(contract, scope["method"], route, status, seconds)
+            _access.info(
+                "request",
+                contract=contract,
+                method=scope["method"],
+                route=route,
+                status=status,
+                ms=round(seconds * 1000, 2),
+            )
 
 
-def _told(error: Exception, scope: Scope) -> GatewayError:
-    """The error as the caller hears it."""
+def _api_error(error: Exception, scope: Scope) -> GatewayError:
+    """The error as it is answered."""
     if isinstance(error, HTTPException):
         return _no_route(error, scope)
     if isinstance(error, GatewayError):
         if error.status >= 500:
             _log.error("request failed", code=error.code, error=error.message)
         return error
-    _log.exception("request failed in a way that was not foreseen")
+    _log.exception("request failed unexpectedly")
     return Internal("Something went wrong in the gateway; its log has the request id.")
 
 
 def _no_route(error: HTTPException, scope: Scope) -> GatewayError:
-    """What Starlette's router says, in our words."""
+    """The router's 404 and 405, as errors with a code."""
     # Also where a proxy in front has left its prefix.
     lease = _LEASES in scope["path"].lower()
     path = f"{_LEASES}..." if lease else redact(scope["path"])[:200]
     if error.status_code == 404 and lease:
-        return NotFound("There is nothing of this name below a lease's address; docs/close-codes.md has what there is.")
+        return NotFound("Nothing is served at this path below a lease's address; docs/close-codes.md lists what is.")
     if error.status_code == 404:
         return NotFound(f"There is no route {path!r}; /openapi.json has all of them.")
     allowed = sorted(method for method in (error.headers or {}).get("Allow", "").split(", ") if method)
@@ -123,7 +133,7 @@ def _no_route(error: HTTPException, scope: Scope) -> GatewayError:
 
 
 def _route(scope: Scope) -> str:
-    """The route's pattern, never the path: a path may hold a token, and would make labels without end."""
+    """The route's template, never the path: a path may hold a token, and would make an unbounded number of labels."""
     route: Any = scope.get("route")
     path: str = getattr(route, "path", "unmatched")
     return path

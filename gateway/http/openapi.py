@@ -1,16 +1,17 @@
-"""The served OpenAPI 3.1 document, made from the endpoints and models that answer."""
+"""The served OpenAPI 3.1 documents, made from the endpoints and models that answer."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import gateway
-from gateway.http.endpoints import Endpoint
-from gateway.http.models import Answer
+from gateway.http.contract import Contract
+from gateway.http.endpoints import Endpoint, resources
+from gateway.http.paths import documented, parameters
 
 _DEFAULT = "Default Response"
 _ALWAYS = (400, 401, 429, 500, 503)
@@ -34,29 +35,31 @@ _MEANING = {
 }
 
 
-class Error(Answer):
-    """The shape of every error. `code` is stable; `error` is for people."""
-
-    error: str
-    code: str
-    request_id: str
-    details: dict[str, Any]
+Parts = Sequence[tuple[Contract, Sequence[Endpoint]]]
 
 
-def document(endpoints: list[Endpoint], server: str) -> dict[str, Any]:
-    models = {model for endpoint in endpoints for model in _models(endpoint)} | {Error}
+def document(parts: Parts, server: str) -> dict[str, Any]:
+    """The document of a contract's endpoints, or of several contracts' that share no path; the first names it.
+
+    Raises DuplicateEndpoint.
+    """
+    resources(endpoint for _, endpoints in parts for endpoint in endpoints)
+    models = {model for contract, endpoints in parts for model in _models(contract, endpoints)}
     ordered = sorted(models, key=lambda model: (model.__name__, model.__module__))
     references, definitions = models_json_schema([(model, "validation") for model in ordered], ref_template=_REFERENCE)
     schemas = {model: references[model, "validation"] for model in ordered}
     paths: dict[str, dict[str, Any]] = {}
-    for endpoint in endpoints:
-        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _described(endpoint, schemas)
+    for contract, endpoints in parts:
+        for endpoint in endpoints:
+            described = _described(contract, endpoint, schemas)
+            paths.setdefault(documented(endpoint.path), {})[endpoint.method.lower()] = described
+    first = parts[0][0]
     return {
         "openapi": "3.1.0",
-        "info": {"title": "bctrl API", "version": "1.0.0", "x-gateway-version": gateway.__version__},
+        "info": {"title": first.title, "version": first.version, "x-gateway-version": gateway.__version__},
         "servers": [{"url": server}],
         "security": [{"bearerAuth": []}],
-        "tags": [{"name": tag} for tag in dict.fromkeys(endpoint.tag for endpoint in endpoints)],
+        "tags": [{"name": tag} for tag in dict.fromkeys(each.tag for _, endpoints in parts for each in endpoints)],
         "paths": paths,
         "components": {
             "schemas": definitions.get("$defs", {}),
@@ -67,11 +70,12 @@ def document(endpoints: list[Endpoint], server: str) -> dict[str, Any]:
     }
 
 
-def _models(endpoint: Endpoint) -> set[type[BaseModel]]:
-    return {model for model in (endpoint.body, endpoint.form, endpoint.answer) if model is not None}
+def _models(contract: Contract, endpoints: Sequence[Endpoint]) -> set[type[BaseModel]]:
+    named = [model for endpoint in endpoints for model in (endpoint.body, endpoint.form, endpoint.answer)]
+    return {model for model in named if model is not None} | ({contract.errors.model} if endpoints else set())
 
 
-def _described(endpoint: Endpoint, schemas: dict[type[BaseModel], Any]) -> dict[str, Any]:
+def _described(contract: Contract, endpoint: Endpoint, schemas: dict[type[BaseModel], Any]) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": endpoint.operation_id,
         "summary": endpoint.summary,
@@ -82,9 +86,10 @@ def _described(endpoint: Endpoint, schemas: dict[type[BaseModel], Any]) -> dict[
     if endpoint.description:
         described["description"] = endpoint.description
     if endpoint.body is not None:
+        content = {"schema": schemas[endpoint.body]}
         described["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": schemas[endpoint.body]}},
+            "required": not contract.bodies.absent_is_empty,
+            "content": dict.fromkeys(contract.bodies.media_types(endpoint.method), content),
         }
     if endpoint.form is not None:
         described["requestBody"] = {
@@ -92,10 +97,10 @@ def _described(endpoint: Endpoint, schemas: dict[type[BaseModel], Any]) -> dict[
             "content": {"multipart/form-data": {"schema": schemas[endpoint.form]}},
         }
     statuses = {*_ALWAYS, *endpoint.errors, *(_BODY_ERRORS if endpoint.body or endpoint.form else ())}
-    if endpoint.answer is None:
+    if endpoint.is_raw:
         statuses.update(_RAW_ERRORS)
     for status in sorted(statuses):
-        described["responses"][str(status)] = _response(_MEANING[status], schemas[Error])
+        described["responses"][str(status)] = _response(_MEANING[status], schemas[contract.errors.model])
     return described
 
 
@@ -107,7 +112,9 @@ def _successes(endpoint: Endpoint, schemas: dict[type[BaseModel], Any]) -> dict[
             ended = {"description": "The run has ended, and the caller has all of it."}
             nothing_more = {"204": ended} if "{" in endpoint.path else {}
             return {"200": {"description": "Server-sent events.", "content": content}, **nothing_more}
-        return {"200": _response(_DEFAULT, schema)}
+        return {str(endpoint.status): _response(_DEFAULT, schema)}
+    if not endpoint.is_raw:
+        return {str(endpoint.status): {"description": _DEFAULT}}
     # Bytes, whole or a range of them.
     content = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
     headers = {
@@ -129,7 +136,7 @@ def _response(description: str, schema: Any) -> dict[str, Any]:
 def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in re.findall(r"{(\w+)}", endpoint.path)
+        for name in parameters(endpoint.path)
     ]
     found.append(
         {
@@ -140,9 +147,9 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
             "schema": {"type": "string"},
         }
     )
-    if endpoint.query is not None:
-        schema = endpoint.query.model_json_schema()
+    for place, model in (("query", endpoint.query), ("header", endpoint.headers)):
+        schema = model.model_json_schema() if model is not None else {"properties": {}}
         for name, field in schema["properties"].items():
             required = name in schema.get("required", [])
-            found.append({"name": name, "in": "query", "required": required, "schema": field})
+            found.append({"name": name, "in": place, "required": required, "schema": field})
     return found

@@ -1,22 +1,22 @@
-"""HTTP to what is behind this gateway: the browsers' own endpoints, and other gateways."""
+"""HTTP requests to other gateways, and to the HTTP endpoints of this one's browsers."""
 
 from __future__ import annotations
 
 import asyncio
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
 import httpx
 
-_LONGEST_CHUNK = 64 * 1024
-# What a path has as it stands on the wire.
+_MAX_CHUNK = 64 * 1024
+# Characters that a path has unencoded.
 _PATH = "/%:@!$&'()*+,;="
 
 
-class NotAnswered(Exception):
-    """Raised when there is no answer in time, or none that fits; the text says which, and names no address."""
+class NoResponse(Exception):
+    """Raised for no answer in time, or one that can't be used; the text says which, and names no address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,11 @@ class Answer:
     body: bytes
 
 
-class Inside:
-    """One client for all of it. Nothing is kept open: a browser's port may be another browser's the next time."""
+class PeerClient:
+    """No connection is kept open: a browser's port may be another browser's at the next request."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
         self._client: httpx.AsyncClient | None = None
 
     async def ask(
@@ -40,11 +40,11 @@ class Inside:
         path: str,
         query: bytes = b"",
         *,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str] | Sequence[tuple[str, str]],
         seconds: float,
         body: bytes = b"",
     ) -> Answer:
-        """The answer of `root` (http(s)://host[:port][/prefix]) to `path`; raises NotAnswered."""
+        """The answer of `root` (http(s)://host[:port][/prefix]) to `path`; raises NoResponse."""
         address = root + quote(path, safe=_PATH) + ("?" + quote(query, safe=string.punctuation) if query else "")
         try:
             async with (
@@ -53,21 +53,21 @@ class Inside:
             ):
                 return Answer(response.status_code, response.headers, await self._body(response))
         except TimeoutError:
-            raise NotAnswered(f"no answer within {seconds:g} seconds") from None
+            raise NoResponse(f"no answer within {seconds:g} seconds") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise NotAnswered(type(error).__name__) from error
+            raise NoResponse(type(error).__name__) from error
 
     async def _body(self, response: httpx.Response) -> bytes:
         """As it was sent: nothing asks for compression."""
         body = bytearray()
-        async for chunk in response.aiter_raw(_LONGEST_CHUNK):
+        async for chunk in response.aiter_raw(_MAX_CHUNK):
             body += chunk
-            if len(body) > self._most_bytes:
-                raise NotAnswered(f"an answer of more than {self._most_bytes} bytes")
+            if len(body) > self._max_bytes:
+                raise NoResponse(f"an answer of more than {self._max_bytes} bytes")
         return bytes(body)
 
     def _http(self) -> httpx.AsyncClient:
-        # Made when it is wanted: it reads certificates from the disk.
+        # Created by the first request, since it reads certificates from the disk.
         if self._client is None:
             self._client = httpx.AsyncClient(
                 trust_env=False,

@@ -7,6 +7,7 @@ plain text, even into the midst of another answer.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import httptools
@@ -18,14 +19,14 @@ from uvicorn.protocols.http.httptools_impl import (
     HttpToolsProtocol,
     RequestResponseCycle,
 )
-from websockets.datastructures import Headers
+from websockets.datastructures import Headers as WebsocketHeaders
 from websockets.exceptions import InvalidHandshake, InvalidHeader
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS, Request
 from websockets.server import ServerProtocol
 
 from gateway.core.errors import GatewayError, HeadersTooLarge, RequestInvalid, RequestTimeout, UpgradeRequired
 from gateway.core.ids import new_id
-from gateway.http.errors import error_response
+from gateway.http.errors import FLAT, ErrorShape
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 
@@ -35,13 +36,18 @@ _access = structlog.get_logger("gateway.access")
 _LINGER_SECONDS = 1.0
 
 
-def http_protocol(settings: Settings) -> type[HttpToolsProtocol]:
-    """The class for uvicorn's `http=`, with the limits of `settings`."""
+Headers = Sequence[tuple[bytes, bytes]]
+ErrorShapeOf = Callable[[Headers], ErrorShape]
+
+
+def http_protocol(settings: Settings, errors_of: ErrorShapeOf = lambda _: FLAT) -> type[HttpToolsProtocol]:
+    """The class for uvicorn's `http=`, with the limits of `settings`. `errors_of` chooses the shape of errors."""
 
     class Limited(HttpProtocol):
         head_seconds = settings.request_header_seconds
         most_head_bytes = settings.max_header_bytes
         body_idle_seconds = settings.request_body_idle_seconds
+        errors = (errors_of,)
 
     return Limited
 
@@ -50,6 +56,8 @@ class HttpProtocol(HttpToolsProtocol):
     head_seconds: ClassVar[float]
     most_head_bytes: ClassVar[int]
     body_idle_seconds: ClassVar[float]
+    # In a tuple, since a function would become a method.
+    errors: ClassVar[tuple[ErrorShapeOf]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -198,7 +206,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         self._unset_keepalive_if_required()
         request_id = str(new_id())
-        response = error_response(error, request_id)
+        response = self.errors[0](self.headers or []).response(error, request_id)
         headers = [
             *self.server_state.default_headers,
             *((name, value) for name, value in response.raw_headers if name != b"connection"),
@@ -207,7 +215,7 @@ class HttpProtocol(HttpToolsProtocol):
         ]
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
         self.transport.write(STATUS_LINE[error.status] + lines + b"\r\n" + bytes(response.body))
-        metrics.observe_request("other", "unmatched", error.status, 0)
+        metrics.observe_request("none", "other", "unmatched", error.status, 0)
         _access.info("request not read", code=error.code, status=error.status, request_id=request_id)
         self.flow.resume_reading()
         if self.transport.can_write_eof():
@@ -287,7 +295,7 @@ def _handshake_error(url: bytes, headers: list[tuple[bytes, bytes]]) -> GatewayE
             f"A websocket's request may have {MAX_NUM_HEADERS} headers, and {MAX_LINE_LENGTH} bytes a line.",
             details={"limit": MAX_LINE_LENGTH, "headers": MAX_NUM_HEADERS},
         )
-    told = Headers((name.decode("ascii"), value.decode("latin-1")) for name, value in headers)
+    told = WebsocketHeaders((name.decode("ascii"), value.decode("latin-1")) for name, value in headers)
     if _has_body(headers) or any(HEADER_VALUE_RE.search(value) for _, value in headers):
         return RequestInvalid("A websocket's request has no body, and only printable headers.", "connect.handshake")
     try:

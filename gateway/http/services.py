@@ -20,7 +20,7 @@ from gateway.domain.runtimes.files import RuntimeFiles
 from gateway.domain.runtimes.service import Runtimes
 from gateway.domain.spaces import Spaces
 from gateway.domain.viewers import Viewers
-from gateway.http.peers import Inside
+from gateway.http.peers import PeerClient
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.tunnel.large_commands import LargeCommands
@@ -38,7 +38,7 @@ class Services:
     runtimes: Runtimes
     leases: Leases
     large_commands: LargeCommands
-    inside: Inside
+    peers: PeerClient
     events: Events
     event_streams: EventStreams
     commands: Commands

@@ -15,9 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.core.errors import GatewayError, Unavailable
+from gateway.core.errors import GatewayError, Unavailable, invalid_field
 from gateway.domain.events.streams import Event, EventStreams, Over, Wanted
-from gateway.http.endpoints import Call, invalid_field
+from gateway.http.endpoints import Call
 from gateway.http.services import Services
 
 _log = structlog.get_logger("gateway.api")

@@ -111,6 +111,10 @@ class Settings(BaseModel):
         (), description="Origins (`scheme://host[:port]`) of web pages that may use leases, besides the gateway's own."
     )
 
+    contract: str = Field(
+        "spaces", description="Contract that answers a client that names none, on a path that several contracts have."
+    )
+
     # What it keeps
     data_dir: Path = Field(Path("var"), description="Directory of everything that the gateway keeps on disk.")
     database_url: str | None = _secret(

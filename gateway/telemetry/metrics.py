@@ -1,4 +1,8 @@
-"""Prometheus metrics, named `gateway_<noun>_<unit>`. Label values are made beforehand, so that a rate has its zero."""
+"""Prometheus metrics, named `gateway_<noun>_<unit>`.
+
+Labels of one dimension are created at the start, so that a rate begins at zero. Those of requests are created by the
+first request: contract by method by route by status would be tens of thousands.
+"""
 
 from __future__ import annotations
 
@@ -91,8 +95,8 @@ recording_encodings = Histogram(
 recordings_failed = Counter("gateway_recordings_failed", "Recordings that failed.", registry=registry)
 _requests = Histogram(
     "gateway_request_seconds",
-    "Seconds to answer API requests, by route and status class.",
-    ["method", "route", "status"],
+    "Seconds to answer API requests, by contract, route and status class.",
+    ["contract", "method", "route", "status"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
     registry=registry,
 )
@@ -178,13 +182,7 @@ def count_traffic(bytes_from_client: int, bytes_to_client: int, client_commands:
     commands.inc(client_commands)
 
 
-def prepare_requests(routes: list[tuple[str, str]]) -> None:
-    """Make the labels of all (method, route) beforehand."""
-    for method, route in routes:
-        for status in ("2xx", "4xx", "5xx"):
-            _requests.labels(method, route, status)
-
-
-def observe_request(method: str, route: str, status: int, seconds: float) -> None:
+def observe_request(contract: str, method: str, route: str, status: int, seconds: float) -> None:
+    """`contract` and `route` are names and templates that the gateway declares, never what a client sent."""
     known = method if method in _METHODS else "other"
-    _requests.labels(known, route, f"{status // 100}xx").observe(seconds)
+    _requests.labels(contract, known, route, f"{status // 100}xx").observe(seconds)

@@ -14,8 +14,8 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from gateway.core.closes import ViewerClose
 from gateway.core.errors import Forbidden, GatewayError, Gone, LimitReached, host_unavailable
 from gateway.domain.viewers import Kind, Viewer, ViewerSession
-from gateway.http.errors import error_response
-from gateway.http.forwarding import HOP, was_passed_on
+from gateway.http.dispatch import error_response
+from gateway.http.forwarding import hop_headers, is_forwarded
 from gateway.http.origin import is_allowed, own_root
 from gateway.http.public_url import client_address
 from gateway.http.services import Services
@@ -54,7 +54,7 @@ class LiveSocket:
             await _close(socket, ViewerClose.EXPIRED)
             return
         except GatewayError as error:
-            await socket.send_denial_response(error_response(error, scope["state"]["request_id"]))
+            await socket.send_denial_response(error_response(error, scope))
             return
         if LARGEST_MESSAGE in scope["extensions"]:
             await send({"type": LARGEST_MESSAGE, "bytes": services.settings.max_viewer_message_bytes})
@@ -72,7 +72,7 @@ async def _served(socket: WebSocket, services: Services, viewer: Viewer) -> View
         with services.viewers.open_session(viewer, place) as session:
             if here:
                 return await _serve_here(socket, services, session)
-            if was_passed_on(socket) or place.host_url is None:
+            if is_forwarded(socket) or place.host_url is None:
                 await socket.accept()
                 return ViewerClose.HOST_LOST
             return await _forward(socket, services, session, place.host_url)
@@ -112,7 +112,7 @@ async def _forward(socket: WebSocket, services: Services, session: ViewerSession
     try:
         upstream = await connect(
             url,
-            additional_headers={HOP: "1"},
+            additional_headers=hop_headers(socket),
             compression=None,
             max_size=_MAX_PICTURE,
             # At most one picture is held here; what comes after it waits at the other gateway.

@@ -20,17 +20,16 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from gateway.core.errors import NotFound, Unavailable
+from gateway.core.errors import NotFound, Unavailable, invalid_field
 from gateway.domain.events import activity
 from gateway.domain.events.streams import Wanted
 from gateway.domain.recordings import phase
 from gateway.domain.viewers import Kind, Viewer
 from gateway.http import content
 from gateway.http.content import Content
-from gateway.http.endpoints import invalid_field
-from gateway.http.forwarding import HOP, was_passed_on
+from gateway.http.forwarding import hop_headers, is_forwarded
 from gateway.http.models import iso
-from gateway.http.peers import NotAnswered
+from gateway.http.peers import NoResponse
 from gateway.http.public_url import client_address
 from gateway.http.services import Services
 from gateway.viewers.pages import asset_text, page_headers, read_viewer
@@ -126,20 +125,20 @@ async def frame(request: Request, services: Services, viewer: Viewer) -> Respons
 async def _from_host(request: Request, services: Services, viewer: Viewer) -> Response:
     """The answer of the gateway that has the pictures; raises NotFound, Unavailable."""
     host_url = None
-    if not was_passed_on(request):
+    if not is_forwarded(request):
         host_url = await services.recordings.host_url(await services.recordings.of(viewer.run_id))
     if host_url is None:
         raise NotFound("There is no such picture (any more).", "recording.picture_not_found")
     try:
-        answer = await services.inside.ask(
+        answer = await services.peers.ask(
             "GET",
             host_url,
             request.scope["raw_path"].decode("ascii"),
             request.scope["query_string"],
-            headers={HOP: "1"},
+            headers=hop_headers(request),
             seconds=_HOST_SECONDS,
         )
-    except NotAnswered as error:
+    except NoResponse as error:
         _log.warning("pictures could not be requested", run_id=str(viewer.run_id), cause=str(error))
         raise Unavailable(
             "The gateway that has the pictures of this recording does not answer.",

@@ -11,9 +11,8 @@ import httpx
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, Response, async_playwright
 
-from gateway.app import ENDPOINTS
 from gateway.launchers.local import browsers
-from tests.support.api import make_space
+from tests.support.api import ENDPOINTS, make_space
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 
 # No name is resolved, so whatever the page wants from the internet fails.

@@ -19,7 +19,7 @@ import structlog.testing
 from pydantic import BaseModel
 from starlette.types import Message
 
-from gateway.app import ENDPOINTS, Gateway, build
+from gateway.app import Gateway, build
 from gateway.core.scope import Scope
 from gateway.domain.accounts.first_start import write_first_key
 from gateway.domain.secrets import KeySource, SecretStore
@@ -28,6 +28,7 @@ from gateway.store import schema
 from gateway.store.database import Database
 from gateway.store.embedded import EmbeddedPostgres
 from tests.support.api import (
+    ENDPOINTS,
     JSON,
     NEVER,
     Json,

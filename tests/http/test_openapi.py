@@ -12,40 +12,21 @@ from typing import Any
 import httpx
 import pytest
 from jsonschema import Draft202012Validator
-from starlette.routing import Route
 
-from gateway.app import ENDPOINTS, Gateway
-from gateway.attach import discovery
-from gateway.attach import socket as connect
-from gateway.contracts.spaces.activity import VIEWER_ROUTES
+from gateway.http.contract import Contract
 from gateway.http.openapi import document
-from gateway.viewers import live_page, pages, recording_page
-from tests.support.api import NEVER, Json, Recorder, ok
+from gateway.http.paths import documented
+from tests.support.api import ENDPOINTS, NEVER, SERVED, Json, Recorder, ok, refused
 
 CONTRACT = Path(__file__).parent.parent / "contracts" / "spaces" / "samples"
 JSON = "application/json"
 BYTES = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 SEEDS = ("ai-connections-create", "connections-create")
-# Served beside the operations: pages and probes without a key, and what is below a lease's root.
-NO_ENDPOINTS = {
-    "/healthz",
-    "/readyz",
-    "/metrics",
-    "/openapi.json",
-    "/docs",
-    "/docs/start.js",
-    *(route.path for route in (*connect.PLAIN_ROUTES, *discovery.ROUTES)),
-    *(
-        route.path
-        for route in (*VIEWER_ROUTES, *pages.ROUTES, *live_page.ROUTES, *recording_page.ROUTES)
-        if isinstance(route, Route)
-    ),
-}
 
 
 @pytest.fixture
 def served() -> Json:
-    return document(ENDPOINTS, "http://localhost:8787")
+    return document(SERVED.unclaimed(), "http://localhost:8787")
 
 
 def operations_of(told: Json) -> dict[tuple[str, str], Json]:
@@ -116,11 +97,25 @@ def test_operation_ids_are_unique(served: Json) -> None:
     assert [name for name, count in ids.items() if count > 1] == []
 
 
-def test_every_route_of_the_application_is_told_and_no_other(gateway: Gateway, served: Json) -> None:
-    router = gateway.app._app  # type: ignore[attr-defined]  # the frame's inside
-    routes = [route for route in router.routes if isinstance(route, Route) and route.path not in NO_ENDPOINTS]
-    there = {(method.lower(), route.path) for route in routes for method in route.methods or () if method != "HEAD"}
-    assert there == set(operations_of(served))
+def test_every_endpoint_of_every_contract_is_documented_and_no_other(served: Json) -> None:
+    resources = [resource for contract in SERVED.served for resource in contract.resources]
+    declared = {(method.lower(), documented(resource.path)) for resource in resources for method in resource.methods}
+    assert declared == set(operations_of(served))
+
+
+@pytest.mark.parametrize("contract", SERVED.served, ids=lambda contract: contract.name)
+async def test_each_contract_has_a_document_of_its_own(anonymous: httpx.AsyncClient, contract: Contract) -> None:
+    answer = await anonymous.get("/openapi.json", params={"contract": contract.name})
+    assert answer.json() == document([(contract, contract.endpoints)], "http://localhost:8787")
+    again = await anonymous.get(
+        "/openapi.json", params={"contract": contract.name}, headers={"If-None-Match": answer.headers["etag"]}
+    )
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", answer.headers["etag"])
+
+
+async def test_a_contract_that_is_not_served_has_no_document(anonymous: httpx.AsyncClient) -> None:
+    body = await refused(anonymous.get("/openapi.json?contract=none"), 400, "request.invalid")
+    assert all(contract.name in body["error"] for contract in SERVED.served)
 
 
 def test_every_body_is_required_and_every_error_has_the_one_shape(served: Json) -> None:

@@ -224,7 +224,7 @@ def settings(tmp_path: Path) -> Settings:
 async def calling(gateway: Gateway, clock: Clock, address: str = "192.0.2.1") -> AsyncIterator[httpx.AsyncClient]:
     """A client of the gateway, whose limits go by `clock`; answers are held against the document."""
     settings = gateway.services.settings
-    app = create_app(replace(gateway.services, rate_limits=RateLimits(settings, clock)))
+    app = create_app(replace(gateway.services, rate_limits=RateLimits(settings, clock)), gateway.contracts)
     transport = httpx.ASGITransport(app, client=(address, 1234))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8787") as client:
         yield checked(client)

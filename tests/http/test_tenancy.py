@@ -15,14 +15,14 @@ from uuid import UUID
 import httpx
 import pytest
 
-from gateway.app import ENDPOINTS, Gateway
+from gateway.app import Gateway
 from gateway.core.ids import new_id
 from gateway.core.scope import Scope
 from gateway.http.endpoints import Endpoint
 from gateway.settings import Settings
 from gateway.store import accounts
 from gateway.store.database import Database
-from tests.support.api import Json, bearer, ok, refused
+from tests.support.api import ENDPOINTS, Json, bearer, ok, refused
 
 # Whose things each key sees.
 SEES = {"A": {"A", "A1", "A2"}, "A1": {"A1"}, "A2": {"A2"}, "B": {"B", "B1"}}

@@ -14,12 +14,16 @@ from uuid import UUID
 import httpx
 from jsonschema import Draft202012Validator
 
-from gateway.app import ENDPOINTS
+from gateway.app import CONTRACTS
+from gateway.http.dispatch import Contracts
 from gateway.http.openapi import document
 
 Json = dict[str, Any]
 Send = Callable[[Any], Awaitable[httpx.Response]]
 
+SERVED = Contracts(CONTRACTS, "spaces")
+# What is served to a client that claims no contract.
+ENDPOINTS = [endpoint for _, endpoints in SERVED.unclaimed() for endpoint in endpoints]
 JSON = {"Content-Type": "application/json"}
 NEVER = "0198b7d4-2f6c-7d3e-9a51-1c6f2b8e4d70"
 # Of an operation that answers bytes, what is not told in JSON.
@@ -138,7 +142,7 @@ class Recorder:
 @cache
 def strict_document() -> Json:
     """The document, with every answer closed: what it does not name must not be there."""
-    told = copy.deepcopy(document(ENDPOINTS, "http://localhost:8787"))
+    told = copy.deepcopy(document(SERVED.unclaimed(), "http://localhost:8787"))
     for schema in told["components"]["schemas"].values():
         if "properties" in schema:
             schema.setdefault("additionalProperties", False)

@@ -1,0 +1,41 @@
+"""The contract of spaces: spaces, their runtimes, connections, runs, files and AI connections."""
+
+from gateway.contracts.spaces import (
+    activity,
+    ai_connections,
+    artifacts,
+    connections,
+    events,
+    live,
+    recordings,
+    run_commands,
+    runs,
+    runtime_files,
+    runtimes,
+    spaces,
+    storage,
+    subaccounts,
+)
+from gateway.http.contract import Contract
+
+# In the order in which they are documented.
+_RESOURCES = (
+    ai_connections,
+    spaces,
+    storage,
+    runtimes,
+    connections,
+    runtime_files,
+    runs,
+    events,
+    run_commands,
+    activity,
+    live,
+    recordings,
+    artifacts,
+    subaccounts,
+)
+
+CONTRACT = Contract(
+    "spaces", tuple(endpoint for resource in _RESOURCES for endpoint in resource.endpoints.listed), idempotent=True
+)

@@ -15,6 +15,7 @@ from gateway.domain.events import activity
 from gateway.domain.events.activity import Severity
 from gateway.domain.events.streams import Event, Wanted
 from gateway.domain.viewers import Kind
+from gateway.http.cursors import cut
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Time, optional
 from gateway.http.public_url import client_address
@@ -92,12 +93,9 @@ async def listed(call: Call, query: ActivityQuery) -> ActivityList:
     run_id = await read_run(call, "activity")
     after = None if query.cursor is None else number_of(query.cursor)
     found = await call.services.event_streams.page(run_id, query.wanted(), after=after, limit=query.limit + 1)
-    items = [ActivityItem.of(event) for event in found[: query.limit]]
-    return (
-        ActivityList(items=items)
-        if len(found) <= query.limit
-        else ActivityList(items=items, next_cursor=str(items[-1].sequence))
-    )
+    page, next_cursor = cut(found, query.limit, lambda event: str(event.sequence))
+    following = {} if next_cursor is None else {"next_cursor": next_cursor}
+    return ActivityList(items=[ActivityItem.of(event) for event in page], **following)
 
 
 @endpoints.get(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from gateway.contracts.spaces.deleted import Deleted
+from gateway.core.secret import Secret
 from gateway.domain.ai.connections import AiConnection as Record
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import STORABLE, Answer, Body, Text, UntypedTime, optional
@@ -15,7 +16,7 @@ endpoints = Endpoints("AI connections")
 
 Provider = Literal["openai", "anthropic", "google"]
 Label = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
-ApiKey = Annotated[str, Field(min_length=1, max_length=4096), STORABLE]
+ApiKey = Secret[Annotated[str, Field(min_length=1, max_length=4096), STORABLE]]
 Model = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
 
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from gateway.domain.files.artifacts import Artifact as Record
 from gateway.domain.files.artifacts import Page
-from gateway.http.cursors import moment_cursor, read_moment_cursor
+from gateway.http.cursors import cut, read_time_cursor, time_cursor
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Text, UntypedTime, optional
 from gateway.http.public_url import public_root
@@ -98,11 +98,9 @@ async def of_space(call: Call, query: SpaceArtifactQuery) -> ArtifactList:
 
 def _page(call: Call, query: ArtifactQuery, runtime_id: UUID | None = None) -> Page:
     kinds = [kind for given in call.request.query_params.getlist("kind") for kind in given.split(",")]
-    before = read_moment_cursor(query.cursor) if query.cursor is not None else None
-    return Page(query.limit + 1, before, tuple(kinds), runtime_id)
+    return Page(query.limit + 1, read_time_cursor(query.cursor), tuple(kinds), runtime_id)
 
 
 def _answer(query: ArtifactQuery, found: list[Record], root: str) -> ArtifactList:
-    page = found[: query.limit]
-    next_cursor = moment_cursor(page[-1].created_at, page[-1].id) if len(found) > query.limit else None
+    page, next_cursor = cut(found, query.limit, lambda record: time_cursor(record.created_at, record.id))
     return ArtifactList(artifacts=[RunArtifact.of(record, root) for record in page], next_cursor=next_cursor)

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from gateway.domain.events.service import RUN_TYPES, TYPES
 from gateway.domain.events.streams import Event as Record
 from gateway.domain.events.streams import Wanted
+from gateway.http.cursors import cut
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import STORABLE, Answer, Body, Query, Time, optional
 from gateway.http.sse import Followed, number_of, resumed_at, run_stream, still_allowed
@@ -122,9 +123,8 @@ async def listed(call: Call, query: EventQuery) -> EventList:
         descending=query.order == "desc",
         limit=query.limit + 1,
     )
-    page = found[: query.limit]
-    cursor = str(page[-1].sequence) if len(found) > query.limit else None
-    return EventList(events=[RunEvent.of(run_id, record) for record in page], next_cursor=cursor)
+    page, next_cursor = cut(found, query.limit, lambda record: str(record.sequence))
+    return EventList(events=[RunEvent.of(run_id, record) for record in page], next_cursor=next_cursor)
 
 
 @endpoints.post("/v1/runs/{id}/events/wait", id="runs-events-wait", summary="Wait for an event of a run", errors=(404,))

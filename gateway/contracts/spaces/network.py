@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from gateway.core.secret import Secret
 from gateway.egress.ip_rules import Refusal
 from gateway.egress.traffic_rules import Traffic, UrlPattern
 from gateway.egress.upstream_proxy import UpstreamProxy
@@ -50,12 +51,12 @@ class NetworkTraffic(Body):
 class Proxy(Body):
     """A proxy of the caller's own that the runtime's traffic goes through, told as `url` or as its parts."""
 
-    url: Annotated[str, Field(min_length=1, max_length=2048)] = optional()
+    url: Secret[Annotated[str, Field(min_length=1, max_length=2048)]] = optional()
     protocol: Literal["http", "socks5"] = optional()
     host: Annotated[str, Field(min_length=1, max_length=253)] = optional()
     port: Annotated[int, Field(ge=1, le=65535)] = optional()
     username: Credential | None = None
-    password: Credential | None = None
+    password: Secret[Credential] | None = None
     dns_resolution: Literal["local", "proxy"] = "local"
 
     @model_validator(mode="before")

@@ -10,7 +10,7 @@ from pydantic import Field
 from gateway.contracts.spaces.events import read_run
 from gateway.domain.events.run_commands import Command as Record
 from gateway.domain.events.run_commands import Page
-from gateway.http.cursors import moment_cursor, read_moment_cursor
+from gateway.http.cursors import cut, read_time_cursor, time_cursor
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Time, optional
 
@@ -79,15 +79,15 @@ async def listed(call: Call, query: CommandQuery) -> CommandList:
     run_id = await read_run(call, "commands")
     asked = Page(
         query.limit + 1,
-        after=None if query.cursor is None else read_moment_cursor(query.cursor),
+        after=read_time_cursor(query.cursor),
         descending=query.order == "desc",
         status=query.status,
         execution_mode=query.execution_mode,
     )
     found = await call.services.commands.listed(run_id, asked)
-    page = found[: query.limit]
+    page, next_cursor = cut(found, query.limit, lambda record: time_cursor(record.created_at, record.id))
     with_input = "input" in (query.include or [])
     return CommandList(
         commands=[RunCommand.of(record, with_input=with_input) for record in page],
-        next_cursor=moment_cursor(page[-1].created_at, page[-1].id) if len(found) > query.limit else None,
+        next_cursor=next_cursor,
     )

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from gateway.http.cursors import moment_cursor, read_moment_cursor
+from gateway.http.cursors import cut, read_time_cursor, time_cursor
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Time, optional
 from gateway.store.runtimes import Run as Record
@@ -94,10 +94,9 @@ async def get(call: Call) -> Run:
 
 async def run_page(call: Call, query: RunQuery, **filters: Any) -> RunList:
     """One page, and the cursor of the next one where there is one."""
-    before = read_moment_cursor(query.cursor) if query.cursor is not None else None
+    before = read_time_cursor(query.cursor)
     found = await call.services.runtimes.runs(
         call.scope, limit=query.limit + 1, status=query.status, before=before, **filters
     )
-    page = found[: query.limit]
-    cursor = moment_cursor(page[-1].created_at, page[-1].id) if len(found) > query.limit else None
-    return RunList(runs=[Run.of(record) for record in page], next_cursor=cursor)
+    page, next_cursor = cut(found, query.limit, lambda record: time_cursor(record.created_at, record.id))
+    return RunList(runs=[Run.of(record) for record in page], next_cursor=next_cursor)

@@ -16,9 +16,9 @@ from gateway.core.ids import parse_id
 from gateway.domain.files.names import LONGEST_PATH
 from gateway.domain.runtimes.files import Staged, WantedArtifact
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.forwarding import pass_on, was_passed_on
+from gateway.http.forwarding import forward, is_forwarded
 from gateway.http.models import STORABLE, Answer, Body, Time, optional
-from gateway.http.peers import NotAnswered
+from gateway.http.peers import NoResponse
 from gateway.http.public_url import public_root
 
 endpoints = Endpoints("Runtime files")
@@ -139,20 +139,20 @@ async def collect(call: Call, body: CollectFile) -> CollectedFile | Response:
 
 def _root(call: Call) -> str | None:
     """As the artifact's `downloadUrl` begins; not known of a request that another gateway was asked."""
-    if was_passed_on(call.request) and call.services.settings.public_url is None:
+    if is_forwarded(call.request) and call.services.settings.public_url is None:
         return None
     return public_root(call.request, call.services.settings)
 
 
 async def _elsewhere(call: Call, space_id: UUID, runtime_id: UUID) -> Response | None:
     """The answer of the gateway that has the browser, where that is another one."""
-    if was_passed_on(call.request):
+    if is_forwarded(call.request):
         return None
     host_url = await call.services.runtimes.elsewhere(call.scope, space_id, runtime_id)
     if host_url is None:
         return None
     seconds = call.services.settings.transfer_seconds
     try:
-        return await pass_on(call.request, call.services, host_url, seconds=seconds)
-    except NotAnswered as error:
+        return await forward(call.request, call.services, host_url, seconds=seconds)
+    except NoResponse as error:
         raise host_unavailable("runtime", error) from error

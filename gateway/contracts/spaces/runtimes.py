@@ -14,15 +14,16 @@ from starlette.responses import Response
 
 from gateway.contracts.spaces.network import NetworkTraffic, Proxy
 from gateway.contracts.spaces.runs import RunList, RunQuery, run_page
-from gateway.core.errors import RequestInvalid
+from gateway.core.errors import RequestInvalid, invalid_field
 from gateway.core.ids import new_id
 from gateway.core.observation import Level
+from gateway.core.secret import Secret
 from gateway.domain.runtimes.service import RuntimeRequest
 from gateway.egress.traffic_rules import Traffic
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.forwarding import pass_on, was_passed_on
+from gateway.http.forwarding import forward, is_forwarded
 from gateway.http.models import Answer, Body, Metadata, Name, Time, optional
-from gateway.http.peers import NotAnswered
+from gateway.http.peers import NoResponse
 from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.store.runtimes import Runtime as Record
 
@@ -82,7 +83,7 @@ class RuntimeConfig(Body):
     timezone: Annotated[str, AfterValidator(_timezone)] = optional()
     user_agent: Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_printable)] = optional()
     fingerprint: Fingerprint = optional()
-    proxy: Proxy = optional()
+    proxy: Secret[Proxy] = optional()
     network_traffic: NetworkTraffic = optional()
     events: Literal["off", "lifecycle", "standard", "full"] = optional()
     recording: bool = optional()
@@ -270,12 +271,12 @@ async def stop(call: Call) -> Runtime | Response:
     """End the browser and its run; as often as one likes."""
     space_id, runtime_id = path_ids(call)
     runtimes = call.services.runtimes
-    if not was_passed_on(call.request):
+    if not is_forwarded(call.request):
         host_url = await runtimes.host_url(call.scope, space_id, runtime_id)
         if host_url is not None:
             try:
-                return await pass_on(call.request, call.services, host_url, seconds=_HOST_SECONDS)
-            except NotAnswered as error:
+                return await forward(call.request, call.services, host_url, seconds=_HOST_SECONDS)
+            except NoResponse as error:
                 # Its host hears of it by the database as well, only later.
                 _log.warning("a stop can't be passed on", runtime_id=str(runtime_id), cause=str(error))
     return Runtime.of(await runtimes.stop(call.scope, space_id, runtime_id))
@@ -296,8 +297,6 @@ def path_ids(call: Call) -> tuple[UUID, UUID]:
 
 
 def _over(field: str, value: int, most: int) -> RequestInvalid:
-    message = f"This gateway ends runtimes after {most} seconds at most"
-    return RequestInvalid(
-        f"The request is not valid: {field}: {message}.",
-        details={"errors": [{"field": field, "message": message, "value": value, "code": "less_than_equal"}]},
+    return invalid_field(
+        field, f"This gateway ends runtimes after {most} seconds at most", value, code="less_than_equal"
     )

@@ -10,7 +10,7 @@ from pydantic_core import from_json
 from starlette.responses import Response
 
 from gateway.contracts.spaces.deleted import Deleted
-from gateway.core.errors import RequestInvalid
+from gateway.core.errors import invalid_field
 from gateway.domain.files.names import (
     LONGEST_NAME,
     LONGEST_PATH,
@@ -23,7 +23,7 @@ from gateway.domain.files.names import (
 from gateway.domain.files.service import File as Record
 from gateway.domain.files.service import NewFile, position
 from gateway.http import content
-from gateway.http.cursors import cursor, read_cursor
+from gateway.http.cursors import cursor, cut, read_cursor
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forms import Binary, Form
 from gateway.http.models import Answer, Body, Metadata, Query, Text, UntypedTime, optional
@@ -122,8 +122,7 @@ async def listed(call: Call, query: FileQuery) -> FileList:
     found = await call.services.files.listed(
         call.scope, call.path_id("id", "space"), prefix=query.prefix, after=after, limit=query.limit + 1
     )
-    page = found[: query.limit]
-    next_cursor = cursor(*position(page[-1])) if len(found) > query.limit else None
+    page, next_cursor = cut(found, query.limit, lambda record: cursor(*position(record)))
     return FileList(files=[StorageFile.of(record) for record in page], next_cursor=next_cursor)
 
 
@@ -153,24 +152,15 @@ def _path_ids(call: Call) -> tuple[UUID, UUID]:
 
 
 def _new_file(form: UploadFile) -> NewFile:
-    """What is said of the file, whole; raises RequestInvalid."""
+    """The file's name, path and media type, whole; raises RequestInvalid."""
     if form.path is not None:
         check_path(form.path)
     name = form.name or last_segment(form.path or form.file.filename or "")[:LONGEST_NAME]
     problem = name_problem(name)
     if problem is not None:
-        raise RequestInvalid(
-            f"The request is not valid: name: the file has none; {problem}. Give `name` or `path`.",
-            details={"errors": [{"field": "name", "message": problem, "value": name[:100], "code": "field.invalid"}]},
-        )
+        raise invalid_field("name", problem, name)
     path = form.path if form.path is not None else check_path(name)
     content_type = form.file.content_type or guessed_type(name)
     if not is_media_type(content_type):
-        message = "must be a media type such as text/csv"
-        raise RequestInvalid(
-            f"The request is not valid: file: its Content-Type {content_type[:100]!r} {message}.",
-            details={
-                "errors": [{"field": "file", "message": message, "value": content_type[:100], "code": "field.invalid"}]
-            },
-        )
+        raise invalid_field("file", "must be a media type such as text/csv", content_type)
     return NewFile(name=name, path=path, content_type=content_type, metadata=form.metadata)

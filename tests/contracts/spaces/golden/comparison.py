@@ -62,8 +62,10 @@ def _differing(before: Exchange, now: Exchange) -> Iterator[str]:
         old, new = getattr(before, what), getattr(now, what)
         if old != new:
             yield _diff(f"{before.name}: {what}", _lines(old), _lines(new))
-    if before.headers != now.headers:
-        headers = ([f"{name}: {value}" for name, value in sorted(item.headers.items())] for item in (before, now))
+    # An answer may gain a header.
+    known = {name: value for name, value in now.headers.items() if name in before.headers}
+    if before.headers != known:
+        headers = ([f"{name}: {value}" for name, value in sorted(found.items())] for found in (before.headers, known))
         yield _diff(f"{before.name}: headers", *headers)
 
 

@@ -65,8 +65,14 @@ def _differing(before: Any, now: Any, place: str) -> Iterator[tuple[str, str, st
                     yield "wording", below, f"{before[name]!r} is now {now[name]!r}"
             else:
                 yield from _differing(before[name], now[name], below)
+    elif place.endswith(".parameters"):
+        yield from _differing(_named(before), _named(now), f"{place}[by name]")
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         for index, (old, new) in enumerate(zip(before, now, strict=True)):
             yield from _differing(old, new, f"{place}[{index}]")
     elif before != now:
         yield "wrong", place, f"{json.dumps(before)[:300]} is now {json.dumps(now)[:300]}"
+
+
+def _named(parameters: list[dict[str, Any]]) -> dict[str, Any]:
+    return {f"{parameter['in']} {parameter['name']}": parameter for parameter in parameters}

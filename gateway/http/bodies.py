@@ -1,0 +1,84 @@
+"""Bodies of requests as bytes, and by which rules a contract reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel
+from starlette.requests import ClientDisconnect, Request
+
+from gateway.core.errors import PayloadTooLarge, RequestInvalid, UnsupportedMediaType
+from gateway.http.validation import validated
+
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class BodyRules:
+    """How a contract reads JSON.
+
+    `strict`: types are not coerced, and unknown fields are refused. `absent_is_empty`: a request without a body is
+    read as `{}`. `merge_patch`: a PATCH may also be sent as application/merge-patch+json (RFC 7396).
+    """
+
+    strict: bool = True
+    absent_is_empty: bool = False
+    merge_patch: bool = False
+
+    def media_types(self, method: str) -> tuple[str, ...]:
+        return (JSON, MERGE_PATCH) if self.merge_patch and method == "PATCH" else (JSON,)
+
+    async def read(self, request: Request, limit: int) -> bytes:
+        """The body's JSON; raises UnsupportedMediaType, PayloadTooLarge."""
+        given = media_type(request)
+        if given in self.media_types(request.method):
+            body = await read_body(request, limit)
+            return body or b"{}" if self.absent_is_empty else body
+        if given == "" and self.absent_is_empty and not await read_body(request, limit):
+            return b"{}"
+        raise UnsupportedMediaType(
+            f"The body must be {JSON}, not {given or 'of no stated type'}.",
+            details={"given": given or None, "expected": JSON},
+        )
+
+    def parse(self, body: bytes, model: type[Model]) -> Model:
+        """Raises RequestInvalid."""
+        if self.strict:
+            return validated(lambda: model.model_validate_json(body), model)
+        return validated(lambda: model.model_validate_json(body, strict=False, extra="ignore"), model)
+
+
+STRICT = BodyRules()
+
+
+def media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body's bytes, of any media type; may be called again. Raises PayloadTooLarge."""
+    state = request.scope["state"]
+    if "body" in state:
+        read: bytes = state["body"]
+        return read
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise _too_large(limit)
+    parts = bytearray()
+    try:
+        async for part in request.stream():
+            parts += part
+            if len(parts) > limit:
+                raise _too_large(limit)
+    except ClientDisconnect:
+        raise RequestInvalid("The client disconnected before the body's end.", "request.incomplete") from None
+    state["body"] = bytes(parts)
+    return bytes(parts)
+
+
+def _too_large(limit: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"The body is larger than {limit} bytes.", details={"limit": limit})

@@ -1,0 +1,110 @@
+"""What is wrong with a request, as one error that lists every wrong field and repeats no secret."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from gateway.core.errors import RequestInvalid, shown
+from gateway.http.models import Body, contains_secret, models_in, secret_at, secrets_in
+
+_SHOWN_NAME = 100
+_SHOWN_ERRORS = 100
+_SUMMARIZED_ERRORS = 5
+# A shorter text may stand in a message by accident.
+_TELLTALE_LENGTH = 5
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(validate: Callable[[], Model], model: type[Model]) -> Model:
+    """What `validate` makes of a body, form, query or headers; raises RequestInvalid."""
+    try:
+        return validate()
+    except ValidationError as error:
+        raise invalid(error, model) from None
+
+
+def invalid(error: ValidationError, model: type[BaseModel]) -> RequestInvalid:
+    """The error for what `model` refused: 400 request.invalid, or request.malformed for text that is not JSON."""
+    problems = error.errors(include_url=False)
+    if problems[0]["type"] == "json_invalid":
+        return RequestInvalid(f"The body is not valid JSON: {problems[0]['ctx']['error']}.", "request.malformed")
+    errors = [_problem(dict(problem), model) for problem in problems[:_SHOWN_ERRORS]]
+    summary = "; ".join(f"{entry['field'] or 'body'}: {entry['message']}" for entry in errors[:_SUMMARIZED_ERRORS])
+    more = f" (and {len(problems) - _SUMMARIZED_ERRORS} more)" if len(problems) > _SUMMARIZED_ERRORS else ""
+    omitted = {"omitted": len(problems) - len(errors)} if len(problems) > len(errors) else {}
+    return RequestInvalid(f"The request is not valid: {summary}{more}", details={"errors": errors, **omitted})
+
+
+def _problem(problem: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """One wrong field: its name, what was given, what would be right."""
+    location = [str(part) for part in problem["loc"]]
+    entry: dict[str, Any] = {"field": ".".join(location), "message": problem["msg"], "code": problem["type"]}
+    value = problem["input"]
+    secret = secret_at(model, location)
+    if problem["type"] == "extra_forbidden":
+        entry |= _unknown(location[-1], _model_at(model, location[:-1]))
+    elif problem["type"] == "missing":
+        entry["code"] = "field.missing"
+        entry["message"] = "This field is required"
+    elif location and not secret and _is_shown(model, location, value):
+        entry["value"] = shown(value)
+    if "error" in problem.get("ctx", {}):
+        entry["message"] = str(problem["ctx"]["error"])
+        entry["code"] = "field.invalid"
+    if _repeats(entry["message"], [value] if secret else list(secrets_in(model, value))):
+        entry["message"] = "is not valid"
+    return entry
+
+
+def _is_shown(model: type[BaseModel], location: list[str], value: Any) -> bool:
+    """Whether to repeat what was given; not where it stands in the place of an object with secrets, and may be one."""
+    if isinstance(value, (dict, list)):
+        return False
+    place = _model_at(model, location)
+    return value is None or isinstance(value, bool) or place is None or not contains_secret(place)
+
+
+def _repeats(message: str, secrets: Any) -> bool:
+    """Whether a validator put a secret into its message."""
+    return any(len(text) >= _TELLTALE_LENGTH and text in message for text in _texts(secrets))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        yield from _texts(list(value.values()))
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for item in value:
+            yield from _texts(item)
+    elif value is not None and not isinstance(value, bool):
+        yield str(value)
+
+
+def _unknown(name: str, model: type[BaseModel] | None) -> dict[str, str]:
+    """What to say of a field that `model` does not have."""
+    if model is None:
+        return {"code": "field.unknown", "message": "There is no such field"}
+    if issubclass(model, Body) and name in model.not_served:
+        return {"code": "field.not_served", "message": "The contract has this field, but it is not served yet"}
+    names = [field.alias or name for name, field in model.model_fields.items()]
+    nearest = difflib.get_close_matches(name[:_SHOWN_NAME], names, n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    return {"code": "field.unknown", "message": f"There is no such field{hint}"}
+
+
+def _model_at(model: type[BaseModel], location: list[str]) -> type[BaseModel] | None:
+    """The model of what a body has at `location`, whose parts are names on the wire."""
+    for part in location:
+        if part.isdecimal():
+            # An item of a list.
+            continue
+        field = next((field for name, field in model.model_fields.items() if (field.alias or name) == part), None)
+        nested = next(iter(models_in(field.annotation)), None) if field else None
+        if nested is None:
+            return None
+        model = nested
+    return model
