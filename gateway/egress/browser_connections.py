@@ -7,6 +7,7 @@ import html
 import socket
 from typing import TYPE_CHECKING, cast
 
+from gateway.core.hosts import Refusal
 from gateway.egress.http_heads import (
     REQUEST_END,
     BadMessage,
@@ -17,7 +18,6 @@ from gateway.egress.http_heads import (
     parse_answer,
     parse_request,
 )
-from gateway.egress.ip_rules import Refusal
 from gateway.egress.resolver import NameNotFound
 from gateway.egress.tcp_splice import TunnelEnd, pause, resume
 from gateway.egress.upstream_proxy import Unreachable

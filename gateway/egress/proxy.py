@@ -29,12 +29,13 @@ from uuid import UUID
 import psutil
 import structlog
 
+from gateway.core.hosts import Address, Host, Refusal, is_local_name, parse_host
 from gateway.core.usage import Usage
 from gateway.egress import socket_owners as owners
 from gateway.egress import upstream_proxy as upstream
 from gateway.egress.browser_connections import BrowserConnection, Refused
 from gateway.egress.http_heads import RequestHead
-from gateway.egress.ip_rules import Address, Host, Machine, Refusal, Rules, is_local_name, kind_of, parse_host
+from gateway.egress.ip_rules import Machine, Rules, kind_of
 from gateway.egress.resolver import Lookup, NameNotFound, Names, system_lookup
 from gateway.egress.traffic_rules import Traffic
 from gateway.egress.upstream_proxy import UpstreamProxy

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 
-from gateway.egress.ip_rules import Address
+from gateway.core.hosts import Address
 
 _KEPT_SECONDS = 2.0
 _KEPT_NAMES = 1024

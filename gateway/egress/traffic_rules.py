@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from gateway.egress.ip_rules import Host, Refusal, covers_name, parse_host
+from gateway.core.hosts import Host, Refusal, covers_name, parse_host
 
 _PATTERN = re.compile(
     r"(?:(?P<scheme>https?|wss?|\*)://)?(?P<host>\[[0-9a-f:.]+\]|[^:/?#\[\]@\s]+)(?::(?P<port>[0-9]{1,5}|\*))?"

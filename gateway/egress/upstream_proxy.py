@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from typing import Literal
 
+from gateway.core.hosts import Address, Host, parse_host
 from gateway.egress.http_heads import end_of_answer_head
-from gateway.egress.ip_rules import Address, Host, parse_host
 
 _NEXT_ADDRESS_SECONDS = 0.25
 _HEAD_BYTES = 65536

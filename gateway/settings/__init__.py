@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from gateway.core.errors import ConfigurationError
-from gateway.egress.ip_rules import Entry
+from gateway.core.hosts import Entry
 
 PREFIX = "GATEWAY_"
 

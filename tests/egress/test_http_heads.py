@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.core.hosts import Refusal
 from gateway.egress.http_heads import (
     BadMessage,
     Body,
@@ -18,7 +19,6 @@ from gateway.egress.http_heads import (
     parse_answer,
     parse_request,
 )
-from gateway.egress.ip_rules import Refusal
 
 
 def request(*headers: bytes, target: bytes = b"http://example.com/a", method: bytes = b"GET") -> bytes:

@@ -11,17 +11,8 @@ from hypothesis import strategies as st
 
 from gateway import settings
 from gateway.core.errors import ConfigurationError
-from gateway.egress.ip_rules import (
-    Entry,
-    Host,
-    Machine,
-    Refusal,
-    Rules,
-    is_local_name,
-    is_metadata,
-    kind_of,
-    parse_host,
-)
+from gateway.core.hosts import Entry, Host, Refusal, is_local_name, parse_host
+from gateway.egress.ip_rules import Machine, Rules, is_metadata, kind_of
 
 _LOOPBACK = "loopback_address"
 _PRIVATE = "private_address"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.egress.ip_rules import Refusal, parse_host
+from gateway.core.hosts import Refusal, parse_host
 from gateway.egress.traffic_rules import Traffic, UrlPattern
 
 

@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from gateway.core.hosts import Refusal
 from gateway.core.secret import Secret
-from gateway.egress.ip_rules import Refusal
 from gateway.egress.traffic_rules import Traffic, UrlPattern
 from gateway.egress.upstream_proxy import UpstreamProxy
 from gateway.http.models import STORABLE, Body, optional

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from gateway.app import Gateway
-from gateway.egress.ip_rules import Refusal, parse_host
+from gateway.core.hosts import Refusal, parse_host
 from gateway.egress.upstream_proxy import UpstreamProxy
 from gateway.store import secrets
 from gateway.store.database import Database
