@@ -141,7 +141,7 @@ class Dispatcher:
         endpoint = resource.methods.get("GET" if scope["method"] == "HEAD" else scope["method"])
         if endpoint is None:
             raise HTTPException(405, headers={"Allow": ", ".join(resource.allowed)})
-        response = await endpoint.respond(Request(scope, receive, send), choice.contract.bodies)
+        response = await endpoint.respond(Request(scope, receive, send), choice.contract)
         await response(scope, receive, send)
 
     async def _unmatched(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel
@@ -32,7 +32,9 @@ from gateway.core.ids import not_found, parse_id
 from gateway.core.scope import Scope
 from gateway.domain.accounts.access import Principal
 from gateway.http.bodies import BodyRules
+from gateway.http.errors import ErrorShape
 from gateway.http.forms import Form
+from gateway.http.idempotency import answered_once, idempotency_key, refuse_key_of_form
 from gateway.http.models import Answer, Body, Headers, models_in
 from gateway.http.paths import PathReader, shape
 from gateway.http.public_url import client_address
@@ -67,6 +69,19 @@ class Call:
         return self.scope
 
 
+class ContractRules(Protocol):
+    """What an endpoint needs to know of the contract that it answers for (contract.py)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def bodies(self) -> BodyRules: ...
+    @property
+    def errors(self) -> ErrorShape: ...
+    @property
+    def idempotent(self) -> bool: ...
+
+
 Handler = Callable[..., Awaitable[Answer | Response | None]]
 
 
@@ -97,14 +112,32 @@ class Endpoint:
         """Whether it answers bytes, whole or a range of them."""
         return self.answer is None and self.status != 204
 
-    async def respond(self, request: Request, rules: BodyRules) -> Response:
+    async def respond(self, request: Request, rules: ContractRules) -> Response:
         """The answer; raises GatewayError."""
         services: Services = request.app.state.services
         with services.rate_limits.checking(client_address(request)):
             principal = await services.access.authenticate(request.headers.get("authorization"))
         services.rate_limits.take(principal.key_id)
-        arguments = await self._arguments(request, rules, services.settings.max_body_bytes)
-        answer = await self.handler(Call(principal, services, request), **arguments)
+        call = Call(principal, services, request)
+        key = idempotency_key(request) if rules.idempotent else None
+        if key is None:
+            return await self._run(call, rules.bodies)
+        if self.form is not None:
+            raise refuse_key_of_form()
+        return await answered_once(
+            request,
+            key,
+            services.idempotency,
+            lambda: self._run(call, rules.bodies),
+            principal=principal.key_id,
+            contract=rules.name,
+            errors=rules.errors,
+            max_body_bytes=services.settings.max_body_bytes,
+        )
+
+    async def _run(self, call: Call, rules: BodyRules) -> Response:
+        arguments = await self._arguments(call.request, rules, call.services.settings.max_body_bytes)
+        answer = await self.handler(call, **arguments)
         if isinstance(answer, Response):
             return answer
         if answer is None:

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 import gateway
 from gateway.http.contract import Contract
 from gateway.http.endpoints import Endpoint, resources
+from gateway.http.idempotency import HEADER, METHODS
 from gateway.http.paths import documented, parameters
 
 _DEFAULT = "Default Response"
@@ -18,6 +19,14 @@ _ALWAYS = (400, 401, 429, 500, 503)
 _BODY_ERRORS = (413, 415)
 _RAW_ERRORS = (416,)
 _REFERENCE = "#/components/schemas/{model}"
+
+_KEY = {
+    "name": HEADER,
+    "in": "header",
+    "description": "The same key with the same request is answered as the first time, for a day, and runs once.",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+}
 
 _MEANING = {
     400: "The request is not valid; `details.errors` lists every wrong field.",
@@ -80,7 +89,7 @@ def _described(contract: Contract, endpoint: Endpoint, schemas: dict[type[BaseMo
         "operationId": endpoint.operation_id,
         "summary": endpoint.summary,
         "tags": [endpoint.tag],
-        "parameters": _parameters(endpoint),
+        "parameters": _parameters(contract, endpoint),
         "responses": _successes(endpoint, schemas),
     }
     if endpoint.description:
@@ -97,6 +106,8 @@ def _described(contract: Contract, endpoint: Endpoint, schemas: dict[type[BaseMo
             "content": {"multipart/form-data": {"schema": schemas[endpoint.form]}},
         }
     statuses = {*_ALWAYS, *endpoint.errors, *(_BODY_ERRORS if endpoint.body or endpoint.form else ())}
+    if _takes_key(contract, endpoint):
+        statuses.add(409)
     if endpoint.is_raw:
         statuses.update(_RAW_ERRORS)
     for status in sorted(statuses):
@@ -133,7 +144,7 @@ def _response(description: str, schema: Any) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": schema}}}
 
 
-def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
+def _parameters(contract: Contract, endpoint: Endpoint) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in parameters(endpoint.path)
@@ -152,4 +163,10 @@ def _parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
         for name, field in schema["properties"].items():
             required = name in schema.get("required", [])
             found.append({"name": name, "in": place, "required": required, "schema": field})
+    if _takes_key(contract, endpoint):
+        found.append(_KEY)
     return found
+
+
+def _takes_key(contract: Contract, endpoint: Endpoint) -> bool:
+    return contract.idempotent and endpoint.method in METHODS and endpoint.form is None
