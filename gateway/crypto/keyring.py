@@ -35,7 +35,7 @@ class KeyRing:
 
     def __init__(self, keys: dict[str, bytes]) -> None:
         if not keys:
-            raise ConfigurationError("There is no master key; give one as `id:base64` of 32 bytes.")
+            raise ConfigurationError("The master key is missing; give one as `id:base64` of 32 bytes.")
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
         self.writing_id = next(iter(keys))
 
@@ -47,7 +47,7 @@ class KeyRing:
     def parse(cls, text: str) -> Self:
         """Read `id:base64` entries, split by commas or lines.
 
-        What is wrong is said by position and shows nothing of the entry: where id and key are swapped, the id is a key.
+        Errors name the position and show nothing of the entry: where id and key are swapped, the id is a key.
         """
         keys: dict[str, bytes] = {}
         entries = [entry for entry in re.split(r"[,\s]+", text) if entry]

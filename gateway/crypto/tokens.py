@@ -1,4 +1,4 @@
-"""API keys and lease tokens: 256 random bits, shown once, kept as HMAC-SHA-256, found by a prefix that is no secret."""
+"""API keys and lease tokens: 256 random bits, shown once, kept as HMAC-SHA-256, found by a public prefix."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TokenIssuer:
 
 
 def api_key_prefix(secret: str) -> str | None:
-    """The part of an API key by which it is found, or None when the text is no API key."""
+    """The part of an API key by which it is found, or None when the text is not an API key."""
     match = API_KEY.fullmatch(secret)
     return match[1] if match else None
 

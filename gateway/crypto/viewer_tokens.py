@@ -3,8 +3,8 @@
     view_<base64url of: version, kind, rights, expiry, run id, viewer id, HMAC-SHA-256 over all of these>
 
 The key is derived from the server's pepper, so that any gateway on the database takes a token that another has signed.
-Expiry is set by the database's clock, by whoever mints, and looked at by the clock of the gateway that is asked: they
-may differ by what the machines' clocks do.
+Expiry is set by the database's clock when a token is minted, and checked by the clock of the gateway that reads it.
+They may differ by the skew of the clocks.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """What a token says. `id` is the token's own, for the audit log and events; `expires_at` has whole seconds."""
+    """The contents of a token. `id` is the token's own, for the audit log and events; `expires_at` has no fractions."""
 
     id: UUID
     kind: Kind
@@ -70,15 +70,15 @@ class ViewerTokens:
         return PREFIX + base64.urlsafe_b64encode(body + self._signature(body)).decode()
 
     def read(self, token: str, kind: Kind) -> Viewer | None:
-        """What a token says, also when it has expired; None for what is no token of this kind that was signed here."""
+        """The contents of a token, expired or not; None for a text that is not a token of this kind signed here."""
         if not VIEWER_TOKEN.fullmatch(token):
             return None
         raw = base64.urlsafe_b64decode(token.removeprefix(PREFIX))
         body, signature = raw[: _BODY.size], raw[_BODY.size :]
         if not hmac.compare_digest(self._signature(body), signature):
             return None
-        version, said, rights, expiry, run_id, viewer_id = _BODY.unpack(body)
-        if version != _VERSION or said != kind:
+        version, signed_kind, rights, expiry, run_id, viewer_id = _BODY.unpack(body)
+        if version != _VERSION or signed_kind != kind:
             return None
         return Viewer(
             UUID(bytes=viewer_id),

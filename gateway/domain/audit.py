@@ -105,7 +105,7 @@ _READS = frozenset(action for action in Action if action.endswith(".read"))
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who acts, and from where. `actor` is the id of an API key or of a lease, or one of the words below.
+    """Who acts, and from where. `actor` is the id of an API key or of a lease, or one of the names below.
 
     `scope` is whose key or lease it is.
     """
@@ -116,9 +116,9 @@ class Origin:
     request_id: str | None = None
 
 
-# What it does by itself, such as ending what is idle.
+# The gateway itself, such as when it ends idle runtimes.
 GATEWAY = Origin("gateway")
-# Whoever may run `gateway` on the machine.
+# A user who runs `gateway` on the machine.
 OPERATOR = Origin("operator")
 
 _origin: ContextVar[Origin] = ContextVar("audit_origin", default=GATEWAY)
@@ -131,7 +131,7 @@ def origin() -> Origin:
 
 @contextlib.contextmanager
 def acting(who: Origin) -> Iterator[None]:
-    """In the block it is `who` that acts, or whom `identify` names later."""
+    """Sets the actor in the block, to `who` or to whom `identify` names later."""
     token = _origin.set(who)
     try:
         yield
@@ -140,12 +140,12 @@ def acting(who: Origin) -> Iterator[None]:
 
 
 def identify(actor: UUID, scope: Scope) -> None:
-    """Say who acts, once it is known, up to the end of the `acting` block."""
+    """Set the actor, once it is known, up to the end of the `acting` block."""
     _origin.set(replace(_origin.get(), actor=str(actor), scope=scope))
 
 
 def anonymous(host: str | None, request_id: str) -> Origin:
-    """A request whose caller is not known yet. A host that is no address, which a proxy may tell, is left out."""
+    """A request whose caller is not authenticated yet. A host that is not an IP address is left out."""
     return Origin("anonymous", None, _address(host) if host else None, request_id)
 
 
@@ -206,7 +206,7 @@ class Audit:
 
     At most `kept` events wait while the database is away; of further ones the log gets their number. `refusals` is how
     many different refusals are noted separately in a second. `clock` is monotonic, in seconds. A gateway that stands
-    still in the midst of a write gives way to the others after `idle_seconds`.
+    still during a write gives way to the others after `idle_seconds`.
     """
 
     def __init__(
@@ -295,7 +295,7 @@ class Audit:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Writes events in the background; on the way out the rest, as far as the database allows."""
+        """Writes events in the background; at the end the rest, as far as the database allows."""
 
         def lost(error: Exception) -> None:
             _log.error("audit events are lost", events=len(self) + self._lost, error=type(error).__name__)
@@ -384,7 +384,7 @@ class Audit:
     def _keep(self, event: Noted) -> None:
         if len(self._waiting) >= self._kept:
             if not self._lost:
-                _log.error("audit events can't be kept any more", kept=self._kept)
+                _log.error("the buffer of audit events is full", kept=self._kept)
             self._lost += 1
             metrics.audit_events_lost.inc()
             return
@@ -437,7 +437,7 @@ class Head:
     def parse(cls, given: str) -> Head:
         match = re.fullmatch(r"(\d{1,18}):([0-9a-f]{64})", given)
         if match is None:
-            raise ValueError("is not SEQUENCE:HASH, as `gateway audit verify` tells it")
+            raise ValueError("is not SEQUENCE:HASH, as `gateway audit verify` prints it")
         return cls(int(match[1]), bytes.fromhex(match[2]))
 
     def __str__(self) -> str:
@@ -465,9 +465,7 @@ async def verify(
     `pinned` is a head from earlier, which must still be in the log.
     """
     if pinned is not None and pinned.sequence <= after.sequence and pinned != after:
-        raise ConfigurationError(
-            f"What is pinned ({pinned.sequence}) is not behind where it begins ({after.sequence})."
-        )
+        raise ConfigurationError(f"The pinned head ({pinned.sequence}) is not after the anchor ({after.sequence}).")
     head, events = after, 0
     behind = after.sequence if after.sequence else _FIRST_OF_ALL
     while True:

@@ -29,7 +29,7 @@ _log = structlog.get_logger("gateway.idempotency")
 
 KEY_CHARACTERS = 255
 _KEY = re.compile(rf"[\x20-\x7e]{{1,{KEY_CHARACTERS}}}")
-# Refusals of who asks or how often, which say nothing of the request itself.
+# Refusals of the caller or its rate, which do not depend on the request itself.
 _NOT_STORED = frozenset((401, 429))
 _SWEEP_BATCH = 1000
 # Answers that wait for a database that is away. Those that find no room are lost, and their requests may run again.
@@ -54,7 +54,7 @@ class Ticket:
 
 
 def request_fingerprint(contract: str, method: str, path: str, query: str, media_type: str, body: bytes) -> bytes:
-    """What makes two requests the same request, as a SHA-256. `media_type` is compared without its parameters."""
+    """The identity of a request, as a SHA-256. `media_type` is compared without its parameters."""
     essence = media_type.partition(";")[0].strip().lower()
     parts = (contract, method.upper(), path, query, essence, hashlib.sha256(body).hexdigest())
     return hashlib.sha256(json.dumps(parts).encode()).digest()
@@ -81,7 +81,7 @@ class Idempotency:
         self._hours = hours
         self._silent_seconds = silent_seconds
         self._max_waiting = max_waiting
-        # Ends of tickets that the database has not taken yet; None is an abandoned one.
+        # Answers that are not in the database yet; None is an abandoned request.
         self._waiting: dict[Ticket, StoredAnswer | None] = {}
         self._writing = asyncio.Lock()
 
@@ -201,7 +201,7 @@ def _owner(ticket: Ticket) -> SecretOwner:
 
 
 def _identity(ticket: Ticket) -> str:
-    """What an answer belongs to. It is sealed with the answer, so that no row can be made to answer another request."""
+    """The request of an answer. It is sealed with the answer, so that no row can be moved to another request."""
     return json.dumps([str(ticket.claim.api_key_id), ticket.claim.key, ticket.fingerprint.hex()])
 
 

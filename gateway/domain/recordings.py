@@ -52,7 +52,7 @@ _ROUND_SECONDS = 5.0
 # Of encodings that ended with the gateway itself: whatever ends it should not do so for ever.
 _MOST_ATTEMPTS = 5
 _EXPIRED_AT_ONCE = 200
-# What an encoder tells in one line, of which the most are tabs.
+# Maximum length of a line of the encoder, most of which are tabs.
 _LONGEST_LINE = 64 * 1024**2
 _CONTENT_TYPE = "video/webm"
 _VIDEO = "video.webm"
@@ -61,7 +61,7 @@ _UNFINISHED = "video.unfinished"
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a reel has, from a record on: frames as (number, time in ms, tab), and what became of tabs."""
+    """A part of a reel: frames as (number, time in ms, tab), and events of tabs."""
 
     begun: datetime
     frames: list[tuple[int, int, int]]
@@ -154,14 +154,14 @@ class Recordings:
         async with self._database.connect() as connection:
             return await runtimes.gateway_url(connection, recording.gateway_id, SILENT_SECONDS)
 
-    async def contents(self, run_id: UUID, first: int, most: int) -> Contents | None:
-        """What this gateway has of a recording that is no video yet, from record `first` on; None when nothing."""
-        return await asyncio.to_thread(self._contents, run_id, first, most)
+    async def contents(self, run_id: UUID, first: int, maximum: int) -> Contents | None:
+        """Up to `maximum` records of a recording without a video yet, from `first` on; None if they are not here."""
+        return await asyncio.to_thread(self._contents, run_id, first, maximum)
 
-    def _contents(self, run_id: UUID, first: int, most: int) -> Contents | None:
+    def _contents(self, run_id: UUID, first: int, maximum: int) -> Contents | None:
         try:
             reel = Reel(self.directory(run_id))
-            entries = reel.entries(first, most)
+            entries = reel.entries(first, maximum)
             last = entries if entries else reel.entries(max(0, first - 1), 1)
         except (FileNotFoundError, ValueError):
             return None
@@ -227,7 +227,7 @@ class Recordings:
                     _log.error("recordings have to wait", cause=error.message)
                 reachable = False
             except Exception:
-                # One bad round must not end all of them; the next one looks at everything anew.
+                # A failed round must not end all of them; the next one starts from scratch.
                 _log.exception("a round of recordings failed")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_ROUND_SECONDS):
@@ -242,13 +242,13 @@ class Recordings:
         days = self._settings.recording_days
         async with self._database.connect() as connection:
             for recording in await store.prepare_ended(connection, self._gateway_id, list(self._held), days):
-                self._tell(recording, "preparing")
+                self._note_status(recording, "preparing")
                 self.encode_soon()
-            message = "The gateway that has the frames is no longer heard of."
-            for recording in await store.fail_forsaken(
+            message = "The gateway that has the frames is lost."
+            for recording in await store.fail_orphaned(
                 connection, SILENT_SECONDS, self._settings.recording_wait_seconds, days, "gateway.lost", message
             ):
-                self._tell_failure(recording, "gateway.lost", message)
+                self._note_failure(recording, "gateway.lost", message)
             while expired := await store.expire(connection, _EXPIRED_AT_ONCE):
                 _log.info("recordings are over their time", recordings=expired)
             there = await asyncio.to_thread(self._directories)
@@ -290,7 +290,7 @@ class Recordings:
             f"recordings/{name}",
             _CONTENT_TYPE,
             expires_at=recording.expires_at,
-            or_another=True,
+            rename_on_conflict=True,
             artifact=NewArtifact(recording.runtime_id, recording.run_id, "recording", name),
         )
         try:
@@ -308,13 +308,15 @@ class Recordings:
         self._woken.set()
         assert artifact is not None
         note_created(self._record(recording), file, artifact)
-        self._tell(recording, "ready", durationMs=video["duration_ms"], sizeBytes=file.size_bytes, fileId=str(file.id))
+        self._note_status(
+            recording, "ready", durationMs=video["duration_ms"], sizeBytes=file.size_bytes, fileId=str(file.id)
+        )
         about_video = about_run(recording.space_id, recording.runtime_id, recording.run_id)
         self._events.update(recording.owner, "recording.ready", {**about_video, "durationMs": video["duration_ms"]})
         _log.info("a recording is ready", run_id=str(recording.run_id), **video)
 
     async def _encode(self, recording: Unfinished) -> dict[str, int]:
-        """Let the encoder make the video; what it tells of the reel first is kept at once."""
+        """Run the encoder. The contents of the reel, which it reports first, are stored at once."""
         place = self.directory(recording.run_id)
         encoder = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -327,7 +329,7 @@ class Recordings:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=_LONGEST_LINE,
-            # Nothing of ours is for it but where modules are.
+            # It gets nothing of the gateway's environment but the path of modules.
             env={name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
             start_new_session=True,
         )
@@ -353,7 +355,7 @@ class Recordings:
         if code == NO_FRAMES:
             raise _Failed("recording.no_frames", "Nothing was seen of the run.")
         if code:
-            _log.error("an encoder failed", run_id=str(recording.run_id), exit_code=code, told=complaint[-2000:])
+            _log.error("an encoder failed", run_id=str(recording.run_id), exit_code=code, output=complaint[-2000:])
             raise _Failed("recording.encoding_failed", "The video can't be made of the frames.")
         await asyncio.to_thread(os.replace, place / _UNFINISHED, place / _VIDEO)
         video: dict[str, int] = json.loads(made)
@@ -368,22 +370,22 @@ class Recordings:
                 contents["duration_ms"],
                 contents["tabs"],
             )
-        self._tell(recording, "processing", durationMs=contents["duration_ms"])
+        self._note_status(recording, "processing", durationMs=contents["duration_ms"])
 
     async def _fail(self, recording: Unfinished, failed: _Failed) -> None:
         async with self._database.connect() as connection:
-            is_told = await store.failed(connection, recording.run_id, failed.code, failed.message)
+            is_failed = await store.failed(connection, recording.run_id, failed.code, failed.message)
         self._made = None
         self._woken.set()
-        if is_told:
-            self._tell_failure(recording, failed.code, failed.message)
+        if is_failed:
+            self._note_failure(recording, failed.code, failed.message)
 
-    def _tell_failure(self, recording: Unfinished, code: str, message: str) -> None:
+    def _note_failure(self, recording: Unfinished, code: str, message: str) -> None:
         metrics.recordings_failed.inc()
         _log.error("a recording failed", run_id=str(recording.run_id), code=code, cause=message)
-        self._tell(recording, "failed", code=code, message=message)
+        self._note_status(recording, "failed", code=code, message=message)
 
-    def _tell(self, recording: Unfinished, status: str, **data: Any) -> None:
+    def _note_status(self, recording: Unfinished, status: str, **data: Any) -> None:
         self._record(recording).note("recording.status", {"status": status, **data})
 
     def _record(self, recording: Unfinished) -> RunRecord:

@@ -1,4 +1,4 @@
-"""Secrets that must be read again: sealing, opening, and re-wrapping all of them under a new master key."""
+"""Stored secrets: sealing, opening, and re-wrapping all of them under a new master key."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _PEPPER_ROW = UUID(int=0)
 
 
 class KeySource:
-    """The key ring, read anew when its file has changed, so that a rotation needs no restart.
+    """The key ring, reloaded when its file has changed, so that a rotation needs no restart.
 
-    A file that can't be used any more, or not yet while it is being written, leaves the ring as it was.
+    A file that is invalid, or not completely written yet, leaves the ring unchanged.
     """
 
     def __init__(self, read: Callable[[], str], file: Path | None = None) -> None:
@@ -45,7 +45,8 @@ class KeySource:
         file = settings.master_keys_file
         if file is None:
             raise ConfigurationError(
-                "There is no master key; give GATEWAY_MASTER_KEYS (`id:base64`, 32 bytes) or GATEWAY_MASTER_KEYS_FILE."
+                "The master key is missing; set GATEWAY_MASTER_KEYS (`id:base64`, 32 bytes) or"
+                " GATEWAY_MASTER_KEYS_FILE."
             )
         try:
             return cls(file.read_text, file)
@@ -64,7 +65,7 @@ class KeySource:
         return self._ring
 
     def _stamp(self) -> tuple[int, int, int] | None:
-        """What changes with the file; None when there is none."""
+        """Identifies a version of the file; None without a file."""
         if self._file is None:
             return None
         try:
@@ -75,7 +76,7 @@ class KeySource:
 
 
 class SecretStore:
-    """Keeps and opens secrets; each time that one is opened is in the audit log, where there is one."""
+    """Stores and opens secrets. Each opening is in the audit log, if there is one."""
 
     def __init__(self, keys: KeySource, audit: Audit | None = None) -> None:
         self._keys = keys
@@ -136,8 +137,8 @@ async def rotate(
 ) -> Rotation:
     """Re-wrap every secret under the writing key, in batches that each stand by themselves.
 
-    Safe to interrupt and to run twice. `report` hears how many are done and how many are left. One that does not
-    decrypt stays as it is and does not hold up the others.
+    Safe to interrupt and to repeat. `report` is called with the numbers of done and of remaining secrets. A secret that
+    does not decrypt stays as it is and does not hold up the others.
     """
     ring = keys.ring()
     done = 0

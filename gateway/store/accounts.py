@@ -44,7 +44,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """What is needed to check an API key. `usable` is false once it has expired or was revoked, or its subaccount is
+    """What checks an API key. `usable` is false once it has expired or was revoked, or its subaccount is
     archived."""
 
     id: UUID

@@ -1,4 +1,4 @@
-"""Artifacts: files that runs brought forth."""
+"""Artifacts: files that runs produced."""
 
 from __future__ import annotations
 

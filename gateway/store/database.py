@@ -49,7 +49,7 @@ class Database:
             before = _cancellations()
             made = await asyncpg.connect(url, timeout=_CONNECT_SECONDS, command_timeout=_COMMAND_SECONDS)
             if _cancellations() > before:
-                # It goes on with the next address of the server when it is cancelled.
+                # asyncpg tries the next address of the server when it is cancelled.
                 made.terminate()
                 raise asyncio.CancelledError
             return made
@@ -92,7 +92,7 @@ class Database:
                 yield connection
 
     async def check(self) -> None:
-        """Connect once, for a start; raises ConfigurationError that says why it can't."""
+        """Connect once, at a start; raises ConfigurationError with the reason where that fails."""
         try:
             connection = await asyncpg.connect(self.url, timeout=_CONNECT_SECONDS)
         except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -127,12 +127,12 @@ def translated_errors() -> Iterator[None]:
         raise database_unavailable() from error
     except sqlalchemy.exc.DBAPIError as error:
         _raise_if_cancelled(before, error)
-        told = error.orig.__cause__ if error.orig is not None else None
-        if isinstance(told, asyncpg.DeadlockDetectedError):
+        cause = error.orig.__cause__ if error.orig is not None else None
+        if isinstance(cause, asyncpg.DeadlockDetectedError):
             raise Unavailable(
-                "Two requests were in each other's way in the database; try again.", "database.busy", retry_after=1
+                "Two requests deadlocked in the database; try again.", "database.busy", retry_after=1
             ) from error
-        if error.connection_invalidated or isinstance(told, _UNAVAILABLE):
+        if error.connection_invalidated or isinstance(cause, _UNAVAILABLE):
             raise database_unavailable() from error
         raise
     except Exception as error:
@@ -148,7 +148,7 @@ def _cancellations() -> int:
 
 
 def _raise_if_cancelled(before: int, error: Exception) -> None:
-    """A connection that is being opened tells its cancellation as its own timeout; whoever goes on after one that
-    failed would then go on for ever."""
+    """An attempt to connect that is cancelled raises a timeout instead. A caller that retries after a timeout would
+    then never end."""
     if _cancellations() > before:
         raise asyncio.CancelledError from error

@@ -28,7 +28,7 @@ from gateway.core import extras
 from gateway.core.errors import ConfigurationError
 from gateway.core.unprivileged import grant_search
 
-_PORT = 5432  # It only names the socket. Clients are told, since they would take another one from PGPORT.
+_PORT = 5432  # It only names the socket. Clients get it explicitly, since they would take another one from PGPORT.
 _SOCKET = f".s.PGSQL.{_PORT}"
 _START_SECONDS = 60.0  # Recovery after a crash is in it.
 _POLL_SECONDS = 0.005
@@ -66,7 +66,7 @@ _CREATE_DATABASE = (
 
 @dataclass(frozen=True, slots=True)
 class _Server:
-    """What postmaster.pid says of a server that runs. `status` is starting, ready or stopping; empty before."""
+    """The contents of postmaster.pid of a running server. `status` is starting, ready or stopping; empty before."""
 
     process: psutil.Process
     port: str = ""
@@ -101,7 +101,7 @@ class EmbeddedPostgres:
         self._child: subprocess.Popen[bytes] | None = None
 
     def start(self) -> str:
-        """URL of the database `gateway`, which is there and answers. Raises ConfigurationError that says why not."""
+        """URL of the database `gateway`, which exists and answers. Raises ConfigurationError with the reason if not."""
         assert self._lock is None, "It is started already."
         self._lock = self._open_lock()
         try:
@@ -169,7 +169,7 @@ class EmbeddedPostgres:
         raise ConfigurationError(f"The database in {self._data} was not ready in time. {self._last_words()}")
 
     def _create_database(self, binaries: Path, server: _Server) -> bool:
-        """Whether the database `gateway` is there now; False when the server was told to stop meanwhile."""
+        """Whether the database `gateway` exists now; False when the server is being stopped."""
         address = ["-h", server.socket_dir, "-p", server.port, "-U", "postgres", "-d", "postgres"]
         try:
             self._run([binaries / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", *address], script=_CREATE_DATABASE)
@@ -223,7 +223,7 @@ class EmbeddedPostgres:
             found = (self._data / "PG_VERSION").read_text().strip()
         except OSError as error:
             raise ConfigurationError(
-                f"{self._data} is no database ({error.strerror}: PG_VERSION). Move it away, and a new one is made."
+                f"{self._data} is not a database ({error.strerror}: PG_VERSION). Move it away, and a new one is made."
             ) from error
         brought = self._run([binaries / "postgres", "-V"]).split()[-1].split(".")[0]
         if found != brought:
@@ -295,7 +295,7 @@ class EmbeddedPostgres:
             _remove_socket_dir(Path(server.socket_dir))
 
     def _run(self, command: list[str | Path], *, script: str = "", user: int | None = None) -> str:
-        """What a program of PostgreSQL prints. Raises ConfigurationError with its last words when it fails."""
+        """The output of a program of PostgreSQL. Raises ConfigurationError with its last lines when it fails."""
         done = subprocess.run(
             command,
             input=script,
@@ -376,7 +376,7 @@ def _alive(process: psutil.Process) -> bool:
 
 
 def _wait_for_end(process: psutil.Process, seconds: float) -> None:
-    """Return at its end, or after `seconds`. psutil's own wait would go on where nobody reaps orphans."""
+    """Return at its end, or after `seconds`. psutil's own wait would not return where orphans are not reaped."""
     deadline = time.monotonic() + seconds
     while _alive(process) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)

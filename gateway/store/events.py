@@ -51,9 +51,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which events of a stream are asked for; what is None is not asked about.
+    """A filter of events; None does not filter.
 
-    `failed_types` are types of which only those are wanted whose data say `status` `failed`.
+    Of `failed_types` only events are wanted whose data have `status` `failed`.
     """
 
     types: tuple[str, ...] | None = None
@@ -133,7 +133,7 @@ _ADVANCE = text(
     SELECT stream_id, fresh, now()
     FROM unnest(CAST(:stream_ids AS uuid[]), CAST(:fresh AS bigint[])) AS batch (stream_id, fresh),
         set_config('idle_in_transaction_session_timeout', :idle, true),
-        (SELECT count(pg_notify(:channel, payload)) FROM unnest(CAST(:payloads AS text[])) AS payload) AS told
+        (SELECT count(pg_notify(:channel, payload)) FROM unnest(CAST(:payloads AS text[])) AS payload) AS notified
     ORDER BY stream_id
     ON CONFLICT (stream_id) DO UPDATE
         SET last = event_counters.last + excluded.last, oldest = coalesce(event_counters.oldest, excluded.oldest)
@@ -165,13 +165,13 @@ _COMMAND_COLUMNS = {
 def _insert(table: str, columns: dict[str, str], json: str, otherwise: str = "") -> TextClause:
     """A statement that adds many rows, given by column; `json` is the column that has JSON.
 
-    Not COPY: who stands still in the midst of one is not idle, and would hold its locks for as long as it likes.
+    Not COPY: a client that stands still during a COPY is not idle, and would hold its locks without limit.
     """
     return text(
         f"""
         INSERT INTO {table} ({", ".join(columns)})
         SELECT {", ".join(f"CAST({name} AS jsonb)" if name == json else name for name in columns)}
-        FROM unnest({", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in columns.items())}) AS told
+        FROM unnest({", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in columns.items())}) AS added
             ({", ".join(columns)}) {otherwise}
         """
     )
@@ -203,7 +203,7 @@ async def append(connection: AsyncConnection, batch: Batch, level: str, idle_sec
 
     A batch that was committed by an earlier try is left as it is. `level` is that of runs whose runtime has none: of
     those that are off only the commands are written. A session that is idle in it for `idle_seconds` is ended by the
-    database, so that others can go on with its streams. Raises RowRefused.
+    database, so that others can write to its streams. Raises RowRefused.
     """
     try:
         await _append(connection, batch, level, idle_seconds)
@@ -344,7 +344,7 @@ async def heads(connection: AsyncConnection, stream_ids: list[UUID]) -> dict[UUI
 
 
 async def is_over(connection: AsyncConnection, run_id: UUID, seconds: float) -> bool:
-    """Whether a run has ended and its stream says so, or has had so many seconds to say it, or the run is gone."""
+    """Whether a run has ended and its stream has that event, or `seconds` have passed since, or the run is gone."""
     over = await connection.execute(
         text(
             """
@@ -363,7 +363,7 @@ async def is_over(connection: AsyncConnection, run_id: UUID, seconds: float) -> 
 
 # Of all gateways on the database one removes at a time.
 _LOCK = 0x6761746577617903
-# A stream whose run is gone goes after so long: the last of it may come after the run went.
+# A stream whose run is gone is removed after this time: its last events may be written after the run was removed.
 _GONE_AFTER = timedelta(minutes=10)
 
 _OLD = text(
@@ -390,7 +390,7 @@ _REMOVE = text(
     )
     """
 )
-# No writer waits for more than this one row. Where events came in the meantime, which the look for them has not seen,
+# No writer waits for more than this one row. Where events were added that the subquery has not seen,
 # it stays as it is.
 _SET_OLDEST = text(
     """
@@ -420,7 +420,7 @@ async def may_remove(connection: AsyncConnection) -> bool:
 
 
 async def remove_old(connection: AsyncConnection, days: int, limit: int) -> int:
-    """Remove events and commands that are older, and those of runs that are gone, about `limit` of them at most.
+    """Remove events and commands older than `days`, and those of removed runs, about `limit` at most.
 
     Returns how many. Each statement commits by itself, so that none holds what a writer waits for.
     """

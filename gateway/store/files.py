@@ -53,7 +53,7 @@ class NewFile:
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What the files of a space, and of all spaces of its subaccount, come to."""
+    """Number and bytes of the files of a space, and bytes of those of all spaces of its subaccount."""
 
     files: int
     bytes: int
@@ -62,7 +62,7 @@ class Used:
 
 _COLUMNS = tuple(files.c[name] for name in File.__slots__)
 _BEGINNING: ColumnElement[str] = literal_column(f'"left"(files.path, {_INDEXED})', Text)
-# One that has expired is gone, though its row may be there until the next sweep.
+# An expired file is gone, though its row may remain until the next sweep.
 LIVES = text("(files.expires_at IS NULL OR files.expires_at > now())")
 
 
@@ -71,8 +71,8 @@ def digest(path: str) -> bytes:
 
 
 async def lock(connection: AsyncConnection, space_id: UUID, subaccount_id: UUID | None) -> bool:
-    """Let one file after the other be added to a space and its subaccount, in this transaction; whether the space is
-    there. Nobody who merely refers to either waits."""
+    """Serialize adding files to a space and its subaccount, up to the end of this transaction. Returns whether the
+    space exists. Statements that only refer to them by foreign keys do not wait."""
     found = await connection.execute(select(spaces.c.id).where(spaces.c.id == space_id).with_for_update(key_share=True))
     if found.first() is None:
         return False
@@ -165,7 +165,7 @@ def position(file: File) -> tuple[str, UUID]:
 
 
 def _behind(prefix: str) -> str | None:
-    """The least text behind all that begin with `prefix`, in the order of bytes; None where there is none."""
+    """The least text after all that begin with `prefix`, in the order of bytes; None if there is none."""
     for place in range(len(prefix) - 1, -1, -1):
         code = ord(prefix[place])
         if code < 0x10FFFF:
@@ -175,7 +175,7 @@ def _behind(prefix: str) -> str | None:
 
 
 async def remove(connection: AsyncConnection, scope: Scope, space_id: UUID, file_id: UUID) -> str | None:
-    """Remove a file, and the artifacts that it is; returns the key of its object."""
+    """Remove a file and its artifacts; returns the key of its object."""
     return (
         await connection.execute(
             delete(files)
@@ -185,12 +185,12 @@ async def remove(connection: AsyncConnection, scope: Scope, space_id: UUID, file
     ).scalar()
 
 
-async def remove_expired(connection: AsyncConnection, most: int) -> list[str]:
-    """Remove some of the files that have expired; returns the keys of their objects."""
+async def remove_expired(connection: AsyncConnection, limit: int) -> list[str]:
+    """Remove up to `limit` expired files; returns the keys of their objects."""
     expired = (
         select(files.c.id)
         .where(files.c.expires_at <= func.now())
-        .limit(most)
+        .limit(limit)
         .with_for_update(skip_locked=True)
         .scalar_subquery()
     )

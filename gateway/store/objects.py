@@ -36,7 +36,7 @@ CHUNK_BYTES = 1024 * 1024
 _PART_BYTES = 8 * 1024 * 1024
 _PARTS_AT_ONCE = 2
 _WINDOW_BYTES = 4 * 1024 * 1024
-# What a local object is called until it is whole; it is not listed.
+# Suffix of a local object until it is complete; such are not listed.
 _UNFINISHED = re.compile(r".+#\d+")
 
 # What obstore raises for a store that fails; some are Python's own errors.
@@ -66,7 +66,7 @@ class Objects:
 
     @classmethod
     def of(cls, settings: Settings) -> Objects:
-        """Where the settings say; raises ConfigurationError for a directory that can't be."""
+        """The store of the settings; raises ConfigurationError for an unusable directory."""
         url = settings.files_url
         if url is not None and url.startswith("s3://"):
             return cls(_bucket(settings, url), None, url)
@@ -74,7 +74,7 @@ class Objects:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             if url is None:
-                # Objects are made readable for all; nobody else gets as far as this.
+                # Objects are readable for all, so the directory above them is not.
                 directory.chmod(0o700)
         except OSError as error:
             raise ConfigurationError(
@@ -97,7 +97,7 @@ class Objects:
             with _unavailable("written"):
                 await asyncio.shield(putting)
         except BaseException:
-            # What has come so far is thrown away by the one that writes.
+            # The writer discards what has arrived so far.
             while not handed.empty():
                 handed.get_nowait()
             handed.put_nowait(_GivenUp())
@@ -129,7 +129,7 @@ class Objects:
             with _unavailable("read"):
                 window = await obstore.get_range_async(self._store, key, start=start, length=length)
             if len(window) != length:
-                raise _no_storage("read", "an object is shorter than its row says")
+                raise _no_storage("read", "an object is shorter than its row states")
             start += length
             yield window.to_bytes()
 

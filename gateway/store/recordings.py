@@ -20,7 +20,7 @@ _UNFINISHED = "status IN ('recording', 'preparing', 'processing')"
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """`status` is none where the run is not recorded at all."""
+    """`status` is None for a run that is not recorded."""
 
     run_id: UUID
     space_id: UUID
@@ -40,7 +40,7 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A recording that has changed its status, and whose it is. `level` is that of its events, if its runtime says."""
+    """A recording that has changed its status, and its owner. `level` is the event level of its runtime, if any."""
 
     run_id: UUID
     space_id: UUID
@@ -58,7 +58,7 @@ _WHOSE = "runs JOIN runtimes ON runtimes.id = runs.runtime_id"
 
 
 async def get(connection: AsyncConnection, run_id: UUID, scope: Scope | None = None) -> Recording | None:
-    """The recording of a run; None where there is no such run, or not for `scope`."""
+    """The recording of a run; None for an unknown run, or one outside of `scope`."""
     query = (
         select(
             runs.c.id,
@@ -92,7 +92,7 @@ async def get(connection: AsyncConnection, run_id: UUID, scope: Scope | None = N
 async def prepare_ended(
     connection: AsyncConnection, gateway_id: UUID, held: list[UUID], kept_days: float
 ) -> list[Unfinished]:
-    """What a gateway recorded of runs that have ended waits to be encoded, but for what it still writes (`held`)."""
+    """Queue a gateway's recordings of ended runs for encoding, except those that it still writes (`held`)."""
     rows = await connection.execute(
         text(
             f"""
@@ -153,7 +153,7 @@ async def note_contents(
 
 
 async def ready(connection: AsyncConnection, run_id: UUID, file_id: UUID, width: int, height: int) -> bool:
-    """False when it is no longer wanted: its space was deleted, or its time is over."""
+    """False when it is no longer wanted: its space was deleted, or it has expired."""
     done = await connection.execute(
         update(recordings)
         .where(recordings.c.run_id == run_id, recordings.c.status == "processing")
@@ -172,10 +172,10 @@ async def failed(connection: AsyncConnection, run_id: UUID, code: str, message: 
     return done.rowcount == 1
 
 
-async def fail_forsaken(
+async def fail_orphaned(
     connection: AsyncConnection, silent_seconds: int, wait_seconds: float, kept_days: float, code: str, message: str
 ) -> list[Unfinished]:
-    """Unfinished recordings fail whose gateway is not heard of, and whose run has ended so long ago."""
+    """Fail unfinished recordings whose gateway is silent and whose run ended `wait_seconds` ago or earlier."""
     rows = await connection.execute(
         text(
             f"""
@@ -206,23 +206,22 @@ async def unfinished(connection: AsyncConnection, gateway_id: UUID) -> set[UUID]
     return {row[0] for row in rows}
 
 
-async def expire(connection: AsyncConnection, most: int) -> int:
-    """Recordings whose time is over are `expired`, at most so many; returns how many. Their files expire by
-    themselves."""
+async def expire(connection: AsyncConnection, limit: int) -> int:
+    """Mark up to `limit` recordings as expired; returns how many. Their files expire by themselves."""
     done = await connection.execute(
         text(
             """
             WITH due AS (
                 SELECT run_id FROM recordings
                 WHERE expires_at <= now() AND status IN ('ready', 'failed')
-                ORDER BY expires_at LIMIT :most FOR UPDATE SKIP LOCKED
+                ORDER BY expires_at LIMIT :limit FOR UPDATE SKIP LOCKED
             )
             UPDATE recordings r
             SET status = 'expired', file_id = NULL, expires_at = NULL, tabs = '[]', updated_at = now()
             FROM due WHERE r.run_id = due.run_id
             """
         ),
-        {"most": most},
+        {"limit": limit},
     )
     return done.rowcount
 

@@ -1,4 +1,4 @@
-"""What was asked of the platform about a run. The rows are written with events (store/events.py)."""
+"""Commands of a run: API requests that acted on it. The rows are written with events (store/events.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database's schema: where it stands, and bringing it up to date."""
+"""The database's schema: its revision, and upgrading it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 from gateway.core.errors import ConfigurationError
 from gateway.store.database import Database
 
-# Two gateways that start at once must not both migrate; any number of ours will do as the lock's name.
+# Two gateways that start at once must not both migrate; any number that no other lock has will do.
 _LOCK = 0x6761746577617900
 
 

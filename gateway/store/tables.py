@@ -1,4 +1,4 @@
-"""The tables. What they hold is in docstrings here; how they came to be is in migrations/."""
+"""The tables and their contents. migrations/ has their history."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ runs = Table(
     Index("runs_active_key", "runtime_id", unique=True, postgresql_where=text("status = 'active'")),
 )
 
-# A connection of the contract. `active` with a past `expires_at` means expired; it is not written anew for that. Bytes
+# A connection of the contract. `active` with a past `expires_at` means expired; its row is not updated for that. Bytes
 # and commands are those of sockets that have ended.
 leases = Table(
     "leases",
@@ -324,14 +324,14 @@ audit_events = Table(
     Column("details", JSONB, nullable=False),
     Column("previous_hash", LargeBinary, nullable=False),
     Column("hash", LargeBinary, nullable=False),
-    # A gateway of an earlier release, which knows no other form, says nothing of it.
+    # A gateway of an earlier release, which knows no other form, leaves it out.
     Column("form", SmallInteger, nullable=False, server_default=text("1")),
 )
 
-# What is told of a run, and of an organization. `stream_id` is the run or the organization; numbers have no gap and
-# come in the order in which they are committed (event_counters), so that a number is a place to go on from. Nothing
+# Events of runs and organizations. `stream_id` is the run or the organization; numbers have no gap and
+# come in the order in which they are committed (event_counters), so that a reader can resume from a number. Nothing
 # refers to other tables, since they come by the thousand a second; what is left of a deleted run goes with retention.
-# `in_activity` is what people are told in the timeline.
+# `in_activity`: whether it is in the activity timeline.
 events = Table(
     "events",
     metadata,
@@ -369,7 +369,7 @@ event_counters = Table(
     Index(None, "oldest"),
 )
 
-# What was asked of the platform about a run, by the API: not what a client commands over its lease. It is written with
+# API requests that acted on a run; not the DevTools commands of its clients. They are written with
 # events, in one transaction, and goes as they go.
 run_commands = Table(
     "run_commands",
@@ -390,7 +390,7 @@ run_commands = Table(
 )
 
 # Files of a space. A row comes once the object is whole; objects without a row go with the sweep. Paths are longer than
-# an index takes: they are told apart by their SHA-256, and listed by their beginning, in the order of their bytes.
+# an index takes: they are unique by their SHA-256, and listed by their beginning, in the order of their bytes.
 files = Table(
     "files",
     metadata,
@@ -414,7 +414,7 @@ files = Table(
     Index(None, "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
 )
 
-# What a run brought forth: a file of the space, and where it came from.
+# A file that a run produced, and its origin.
 artifacts = Table(
     "artifacts",
     metadata,
@@ -436,7 +436,7 @@ artifacts = Table(
 )
 
 # One row a run that is recorded. Its frames are with the gateway that recorded it, until the video is a file; a file
-# that somebody deletes takes the video with it. `started_at` is the time 0 of frames, by the clock of that gateway;
+# that is deleted takes the video with it. `started_at` is the time 0 of frames, by the clock of that gateway;
 # `tabs` is what became of tabs, from then on.
 recordings = Table(
     "recordings",

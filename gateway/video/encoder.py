@@ -1,7 +1,7 @@
 """Makes one video of a reel, in a process of its own: `python -m gateway.video.encoder <reel> <video> <user id>`.
 
-The video's name is that of a file in the reel's directory. What root starts goes on as that user, since pictures come
-from a browser, and are what somebody may have made to break a decoder.
+The video's name is that of a file in the reel's directory. Started by root, it continues as that user, since pictures
+come from a browser, and may be crafted to exploit a decoder.
 
 VP9 in WebM, which every browser plays without a licence. A frame of the video has the time at which it was seen; a page
 that stands still is one long frame, repeated now and then, since players stumble over frames of minutes. All frames are
@@ -42,7 +42,7 @@ _NICE = 19
 _LARGEST = (1920, 1200)
 _SMALLEST = (16, 16)
 _STILL_MS = 30_000
-# A seek decodes what lies between the last key frame and the place sought. What stands still needs fewer.
+# A seek decodes all frames since the last key frame. Still pictures need fewer key frames.
 _KEY_MS = 5000
 _STILL_KEY_MS = 600_000
 _LAST_MS = 1
@@ -58,12 +58,12 @@ _MOST_TAB_EVENTS = 2000
 
 
 class NoFrames(Exception):
-    """Raised for a reel that has no frame that can be read, and where there is no reel."""
+    """Raised for a missing reel, and for one without a readable frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What is on a reel. `begun` is in seconds since 1970; of `tabs` the first ones, if there are too many."""
+    """The contents of a reel. `begun` is in seconds since 1970; of `tabs` the first ones, if there are too many."""
 
     begun: float
     duration_ms: int
@@ -72,7 +72,7 @@ class Contents:
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """What was made. Frames that could not be read are counted as damaged, and their time is the frame's before."""
+    """The video. Unreadable frames are counted as damaged; the frame before is shown in their place."""
 
     duration_ms: int
     width: int
@@ -96,7 +96,7 @@ def encode(reel: Reel, entries: list[Entry], target: Path) -> Video:
         stream = cast(VideoStream, output.add_stream(_CODEC, options=_CODEC_OPTIONS))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.time_base = stream.codec_context.time_base = _MILLISECONDS
-        # We say which frames are keys.
+        # Key frames are chosen here.
         stream.codec_context.gop_size = 2**30
         stream.codec_context.thread_count = _THREADS
         stream.codec_context.thread_type = ThreadType.AUTO
@@ -144,7 +144,7 @@ def _size(frames: list[Entry], duration_ms: int) -> tuple[int, int]:
 
 
 def _times(frames: list[Entry], duration_ms: int) -> Iterator[tuple[Entry, int, bool]]:
-    """Which frame is shown from when on, and whether it only goes on being shown."""
+    """Which frame is shown from when on, and whether it repeats the one before."""
     for place, frame in enumerate(frames):
         yield frame, frame.time_ms, False
         end_ms = frames[place + 1].time_ms if place + 1 < len(frames) else duration_ms
@@ -155,7 +155,7 @@ def _times(frames: list[Entry], duration_ms: int) -> Iterator[tuple[Entry, int, 
 
 
 def _lasting(packets: list[av.Packet[VideoStream]]) -> list[av.Packet[VideoStream]]:
-    """A picture lasts until the next one; only of the last one it counts what it says by itself."""
+    """A picture lasts until the next one; only the last one needs a duration of its own."""
     for packet in packets:
         packet.duration = _LAST_MS
     return packets
@@ -223,7 +223,7 @@ def _limit() -> None:
 
 
 def _end_with_parent() -> None:
-    """A gateway that is killed leaves nobody who would take the video."""
+    """End with the gateway, whose death closes standard input."""
     # Not by sys.stdin, whose lock would be held at the exit.
     while os.read(0, 1):
         pass

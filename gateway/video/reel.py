@@ -48,7 +48,7 @@ class Entry:
 
 
 class ReelWriter:
-    """Writes a new reel. Its methods wait for the disk, and raise OSError when there is no room."""
+    """Writes a new reel. Its methods block on the disk, and raise OSError when it is full."""
 
     def __init__(self, directory: Path, begun: float) -> None:
         # Others than the owner get no further than to the directory of all reels.
@@ -108,13 +108,13 @@ class Reel:
             head = index.read(_HEAD.size)
         magic, self.begun = _HEAD.unpack(head) if len(head) == _HEAD.size else (b"", 0.0)
         if magic != _MAGIC:
-            raise ValueError("The index has not the head of a reel.")
+            raise ValueError("The index does not have the head of a reel.")
 
-    def entries(self, first: int = 0, most: int | None = None) -> list[Entry]:
-        """`most` records from number `first` on. What was cut off within an entry or its bytes is left out."""
+    def entries(self, first: int = 0, maximum: int | None = None) -> list[Entry]:
+        """Up to `maximum` records from number `first` on. Incomplete ones are left out."""
         with open(self._directory / _INDEX, "rb") as index:
             index.seek(_HEAD.size + first * _ENTRY.size)
-            raw = index.read(-1 if most is None else most * _ENTRY.size)
+            raw = index.read(-1 if maximum is None else maximum * _ENTRY.size)
         whole = len(raw) - len(raw) % _ENTRY.size
         sizes: dict[int, int] = {}
         found = []
@@ -142,7 +142,7 @@ class Reel:
         return payload if len(payload) == entry.length and zlib.crc32(payload) == entry.checksum else None
 
     def tabs(self, entries: list[Entry]) -> Iterator[dict[str, Any]]:
-        """What became of tabs, as it was written, with `tab` and `timeMs`."""
+        """Events of tabs as they were written, with `tab` and `timeMs`."""
         for entry in entries:
             if entry.kind == TAB and (payload := self.read(entry)) is not None:
                 yield {"timeMs": entry.time_ms, "tab": entry.tab, **json.loads(payload)}

@@ -10,20 +10,20 @@ from typing import TypeVar
 T = TypeVar("T")
 
 # Of frames that wait for the disk, in all recordings of a gateway.
-_MOST_WAITING_BYTES = 64 * 1024**2
+_MAX_WAITING_BYTES = 64 * 1024**2
 
 
 class Disk:
     """Does one thing after the other, in the order in which they are given."""
 
-    def __init__(self, most_waiting_bytes: int = _MOST_WAITING_BYTES) -> None:
+    def __init__(self, max_waiting_bytes: int = _MAX_WAITING_BYTES) -> None:
         self._thread = ThreadPoolExecutor(1, "reels")
-        self._most_waiting_bytes = most_waiting_bytes
+        self._max_waiting_bytes = max_waiting_bytes
         self.waiting_bytes = 0
 
     def start(self, work: Callable[[], None], size: int) -> asyncio.Future[None] | None:
         """Do `work`, which holds `size` bytes, later; None when too much waits already."""
-        if self.waiting_bytes + size > self._most_waiting_bytes:
+        if self.waiting_bytes + size > self._max_waiting_bytes:
             return None
         self.waiting_bytes += size
         done = asyncio.get_running_loop().run_in_executor(self._thread, work)

@@ -771,7 +771,7 @@ async def test_a_recording_gets_coarser_near_its_limit_and_ends_at_it_and_says_s
 
 async def test_a_slow_disk_costs_frames_and_nothing_else(tmp_path: Path) -> None:
     go_on = threading.Event()
-    disk = Disk(most_waiting_bytes=1000)
+    disk = Disk(max_waiting_bytes=1000)
     taking = Taking(tmp_path, disk=disk, recording_fps=60)
     is_held = threading.Event()
 

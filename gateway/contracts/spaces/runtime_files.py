@@ -13,7 +13,7 @@ from gateway.contracts.spaces.runtimes import path_ids
 from gateway.contracts.spaces.storage import FileName, Path, StorageFile
 from gateway.core.errors import host_unavailable
 from gateway.core.ids import parse_id
-from gateway.domain.files.names import LONGEST_PATH
+from gateway.domain.files.names import MAX_PATH_LENGTH
 from gateway.domain.runtimes.files import Staged, WantedArtifact
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forwarding import forward, is_forwarded
@@ -23,7 +23,7 @@ from gateway.http.public_url import public_root
 
 endpoints = Endpoints("Runtime files")
 
-RuntimePath = Annotated[str, Field(min_length=1, max_length=LONGEST_PATH), STORABLE]
+RuntimePath = Annotated[str, Field(min_length=1, max_length=MAX_PATH_LENGTH), STORABLE]
 Kind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,59}$")]
 
 

@@ -12,8 +12,8 @@ from starlette.responses import Response
 from gateway.contracts.spaces.deleted import Deleted
 from gateway.core.errors import invalid_field
 from gateway.domain.files.names import (
-    LONGEST_NAME,
-    LONGEST_PATH,
+    MAX_NAME_LENGTH,
+    MAX_PATH_LENGTH,
     check_path,
     guessed_type,
     is_media_type,
@@ -51,9 +51,9 @@ def _object(text: Any) -> Any:
     return value
 
 
-FileName = Annotated[str, Field(max_length=LONGEST_NAME), AfterValidator(_file_name)]
+FileName = Annotated[str, Field(max_length=MAX_NAME_LENGTH), AfterValidator(_file_name)]
 # Looked at by its own rules, which have a code of their own (`storage_file.path_invalid`).
-Path = Annotated[str, WithJsonSchema({"type": "string", "maxLength": LONGEST_PATH})]
+Path = Annotated[str, WithJsonSchema({"type": "string", "maxLength": MAX_PATH_LENGTH})]
 
 
 class UploadFile(Body):
@@ -69,15 +69,15 @@ class UploadFile(Body):
 class FileQuery(Query):
     """`limit` is 1 to 200; `cursor` is the `nextCursor` of the page before."""
 
-    prefix: Annotated[Text, StringConstraints(max_length=LONGEST_PATH)] = ""
+    prefix: Annotated[Text, StringConstraints(max_length=MAX_PATH_LENGTH)] = ""
     cursor: str = optional()
     limit: Annotated[int, Field(ge=1, le=200)] = 50
 
 
 class StorageFile(Answer):
     id: UUID
-    name: str = Field(min_length=1, max_length=LONGEST_NAME)
-    path: str = Field(min_length=1, max_length=LONGEST_PATH)
+    name: str = Field(min_length=1, max_length=MAX_NAME_LENGTH)
+    path: str = Field(min_length=1, max_length=MAX_PATH_LENGTH)
     content_type: str = Field(min_length=1)
     size_bytes: int = Field(ge=0, le=2**53 - 1)
     status: Literal["ready"]
@@ -155,7 +155,7 @@ def _new_file(form: UploadFile) -> NewFile:
     """The file's name, path and media type, whole; raises RequestInvalid."""
     if form.path is not None:
         check_path(form.path)
-    name = form.name or last_segment(form.path or form.file.filename or "")[:LONGEST_NAME]
+    name = form.name or last_segment(form.path or form.file.filename or "")[:MAX_NAME_LENGTH]
     problem = name_problem(name)
     if problem is not None:
         raise invalid_field("name", problem, name)

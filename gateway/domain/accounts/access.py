@@ -1,4 +1,4 @@
-"""Who calls: API keys, the principals that they stand for, and subaccounts."""
+"""Authentication and accounts: API keys, their principals, and subaccounts."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class Access:
     async def _principal(self, authorization: str | None, secret: str, prefix: str | None) -> Principal:
         if not authorization:
             raise Unauthorized(
-                "There is no Authorization header; send `Authorization: Bearer <api-key>`.", "auth.required"
+                "The Authorization header is missing; send `Authorization: Bearer <api-key>`.", "auth.required"
             )
         if prefix is None:
             raise Unauthorized("The Authorization header must be `Bearer <api-key>` with a key of this gateway.")
         async with self._database.connect() as connection:
             key = await accounts.key_by_prefix(connection, prefix)
-        # Also without a row there is a digest to compare, so that time does not tell which prefixes are known.
+        # Without a row a digest is compared too, so that timing does not reveal which prefixes exist.
         matches = self._issuer.matches(secret, key.digest if key else bytes(32))
         if key is None or not matches or not key.usable:
             raise Unauthorized("The API key is unknown, expired or revoked.")

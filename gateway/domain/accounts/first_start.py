@@ -1,4 +1,4 @@
-"""What the first start of all makes: the organization, and its first API key."""
+"""The first start: creates the organization and its first API key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gateway.store.database import Database
 
 
 async def ensure_organization(database: Database) -> UUID:
-    """Id of the organization, which is made when there is none."""
+    """Id of the organization, which is created if there is none."""
     async with database.begin() as connection:
         await accounts.lock_first_start(connection)
         found = await accounts.first_organization(connection)
@@ -30,7 +30,7 @@ async def ensure_organization(database: Database) -> UUID:
 async def write_first_key(database: Database, secrets: SecretStore, file: Path) -> str | None:
     """Make the organization's first API key and write it to `file` (0600); None when it has keys already.
 
-    The file comes first and the row second, so that a start that is cut short leaves no key that nobody knows.
+    The file comes first and the row second, so that an interrupted start leaves no key whose secret is lost.
     """
     organization_id = await ensure_organization(database)
     key_id = new_id()

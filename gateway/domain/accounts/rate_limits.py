@@ -15,21 +15,21 @@ from gateway.settings import Settings
 from gateway.telemetry import metrics
 
 _MINUTE = 60.0
-# Sums of intervals are off by less; nobody waits for it.
+# Larger than the rounding errors of summed intervals, too short to matter.
 _ROUNDING_SECONDS = 1e-7
 
 
 class Buckets:
     """A token bucket for each caller: `burst` at once, and then one each 1 / `per_second` seconds.
 
-    Of a bucket only the moment is kept at which it will be full. At most `most` are kept: full ones go first, since
+    Of a bucket only the moment is kept at which it will be full. At most `maximum` are kept: full ones go first, since
     dropping them changes nothing, then the one that was longest not used.
     """
 
-    def __init__(self, per_second: float, burst: int, most: int, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, per_second: float, burst: int, maximum: int, now: Callable[[], float] = time.monotonic) -> None:
         self._interval = 1 / per_second
         self._slack = (burst - 1) * self._interval
-        self._most = most
+        self._maximum = maximum
         self._now = now
         self._full_at: OrderedDict[Hashable, float] = OrderedDict()
 
@@ -59,7 +59,7 @@ class Buckets:
         """Two at a time, so that what is idle goes faster than anything comes, and no call takes long."""
         for _ in range(2):
             oldest = next(iter(self._full_at), None)
-            if oldest is None or (self._full_at[oldest] > now and len(self._full_at) < self._most):
+            if oldest is None or (self._full_at[oldest] > now and len(self._full_at) < self._maximum):
                 return
             del self._full_at[oldest]
 
@@ -71,10 +71,10 @@ class RateLimits:
         self._per_second = settings.rate_limit_per_second
         self._burst = settings.rate_limit_burst
         self._failures_per_minute = settings.auth_failures_per_minute
-        most = settings.rate_limit_callers
-        self._keys = Buckets(self._per_second, self._burst, most, now) if self._per_second else None
+        maximum = settings.rate_limit_callers
+        self._keys = Buckets(self._per_second, self._burst, maximum, now) if self._per_second else None
         self._failures = (
-            Buckets(self._failures_per_minute / _MINUTE, self._failures_per_minute, most, now)
+            Buckets(self._failures_per_minute / _MINUTE, self._failures_per_minute, maximum, now)
             if self._failures_per_minute
             else None
         )
@@ -95,7 +95,7 @@ class RateLimits:
         """Around the check of a credential from `address`: a failure counts, and raises LimitReached instead when there
         were too many.
 
-        Who shows a valid credential is never refused for what others sent from the same address: behind one address
+        A valid credential is never refused because of failures of others at the same address: behind one address
         may be a whole office, or all clients of a proxy that the operator forgot to name. Keys and tokens have 256 bits
         and are not found by guessing, however often; what is limited is the noise.
         """
@@ -134,7 +134,7 @@ class _Check:
 
 @lru_cache(maxsize=1024)
 def _network(address: str) -> str:
-    """Who is behind an address: one of IPv4 alone, and of IPv6 its /64, in which one host may take any."""
+    """The key of an address: an IPv4 address itself, and of IPv6 its /64, in which one host may take any."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

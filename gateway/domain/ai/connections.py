@@ -1,4 +1,4 @@
-"""AI connections: saved access to an AI provider, whose key is written and never read back (contract: seed 000)."""
+"""AI connections: saved access to an AI provider, whose key is written and never returned."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of a test. `message` is a sentence for people, which never has the key in it."""
+    """The result of a test. `message` is a sentence for people, which never contains the key."""
 
     ok: bool
     message: str
@@ -91,7 +91,7 @@ class ProviderClient:
         if body is None:
             return Verdict(
                 False,
-                f"{protocol.title} answered {status} with more than {MAX_BODY_BYTES} bytes, which is no model list.",
+                f"{protocol.title} answered {status} with more than {MAX_BODY_BYTES} bytes, which is not a model list.",
             )
         return _judge(protocol, status, body, api_key)
 
@@ -112,7 +112,7 @@ class ProviderClient:
             self._client = httpx.AsyncClient(
                 # A compressed body could grow past every bound, so none is asked for and none is unpacked.
                 headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-                # What a provider tells one tenant's call must not go out with another's.
+                # Cookies that a provider sets in one tenant's call must not be sent with another's.
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
                 follow_redirects=False,
                 timeout=None,  # noqa: S113 - the bound is on the whole call, in `check`
@@ -123,8 +123,8 @@ class ProviderClient:
 def _judge(protocol: _Protocol, status: int, body: bytes, api_key: str) -> Verdict:
     answer = _json(body)
     if status != 200:
-        said = f"{protocol.title} {_refusal(status, answer)}"
-        return Verdict(False, said + quote(_error_message(answer), api_key))
+        reason = f"{protocol.title} {_refusal(status, answer)}"
+        return Verdict(False, reason + quote(_error_message(answer), api_key))
     models = _field(answer, protocol.models)
     if not isinstance(models, list):
         return Verdict(False, f"{protocol.title} answered 200, but not with a list of models; is its address right?")
@@ -145,7 +145,7 @@ def _refusal(status: int, answer: Any) -> str:
 
 
 def _is_google_refusal(answer: Any) -> bool:
-    """Google says 400 to a wrong key, and the reason in the details."""
+    """Google answers 400 to a wrong key, with the reason in the details."""
     details = _field(_field(answer, "error"), "details")
     return isinstance(details, list) and any(_field(detail, "reason") == "API_KEY_INVALID" for detail in details)
 

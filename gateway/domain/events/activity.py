@@ -1,4 +1,4 @@
-"""The timeline of a run, for people (contract: spaces.md, 2.10 and 3.10): a sentence and a severity for each event."""
+"""The activity timeline of a run, for people: a sentence and a severity for each event."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Severity(IntEnum):
     ERROR = 2
 
 
-# Of types that are not there it is INFO.
+# Every other type is INFO.
 _SEVERITIES: Mapping[str, Severity] = {
     "connection.command.refused": Severity.WARNING,
     "network.refused": Severity.WARNING,
@@ -24,7 +24,7 @@ _SEVERITIES: Mapping[str, Severity] = {
     "page.error": Severity.ERROR,
     "page.crash": Severity.ERROR,
 }
-# Of those whose data say `status` `failed`.
+# Of events whose data have `status` `failed`.
 _FAILED: Mapping[str, Severity] = {"tool.command": Severity.WARNING, "runtime.lifecycle": Severity.ERROR}
 
 TYPES_IN_ACTIVITY = tuple(name for name in RUN_TYPES if TYPES[name].in_activity)
@@ -35,68 +35,72 @@ def severity(event: Event) -> Severity:
     return max(always, _FAILED.get(event.type, always)) if event.data.get("status") == "failed" else always
 
 
-def wanted(categories: Collection[str] | None, least: Severity) -> Wanted:
-    """The events of the timeline that are of these categories and at least so severe."""
-    if categories is None and least is Severity.INFO:
+def wanted(categories: Collection[str] | None, minimum: Severity) -> Wanted:
+    """The events of the timeline that are of these categories and have at least this severity."""
+    if categories is None and minimum is Severity.INFO:
         return Wanted(in_activity=True)
     types = [name for name in TYPES_IN_ACTIVITY if categories is None or TYPES[name].category in categories]
-    always = tuple(name for name in types if _SEVERITIES.get(name, Severity.INFO) >= least)
-    failed = tuple(name for name in types if name not in always and _FAILED.get(name, Severity.INFO) >= least)
+    always = tuple(name for name in types if _SEVERITIES.get(name, Severity.INFO) >= minimum)
+    failed = tuple(name for name in types if name not in always and _FAILED.get(name, Severity.INFO) >= minimum)
     return Wanted(always, failed, in_activity=True)
 
 
 def message(event: Event) -> str:
-    """What happened, as a sentence."""
+    """The event as a sentence."""
     return _SENTENCES[event.type](event.data)
 
 
 def _lifecycle(data: dict[str, Any]) -> str:
-    return "The run began." if data.get("status") == "started" else f"The run ended: {data.get('message', '')}"
+    return "The run started." if data.get("status") == "started" else f"The run ended: {data.get('message', '')}"
+
+
+def _navigation(data: dict[str, Any]) -> str:
+    return f"Navigated to {data['url']}" if data.get("url") else "Navigated."
 
 
 def _closed(data: dict[str, Any]) -> str:
-    return f"A client left ({data.get('reason')})."
+    return f"A client disconnected ({data.get('reason')})."
 
 
 def _command(data: dict[str, Any]) -> str:
-    did = "failed" if data.get("status") == "failed" else "was done"
-    why = f": {data['error'].get('message')}" if "error" in data else "."
-    return f"{data.get('name')} was asked for and {did}{why}"
+    outcome = "failed" if data.get("status") == "failed" else "succeeded"
+    reason = f": {data['error'].get('message')}" if "error" in data else "."
+    return f"The command {data.get('name')} {outcome}{reason}"
 
 
 def _dropped(data: dict[str, Any]) -> str:
     if "count" not in data:
-        return "What happened in between is not known."
+        return "Some events were not recorded."
     of_type = f" of type {data['type']}" if "type" in data else ""
     return f"{data['count']} events{of_type} were not recorded."
 
 
 def _about(beginning: str, *names: str) -> Callable[[dict[str, Any]], str]:
-    """A sentence that ends with the first of these that the data have."""
+    """A sentence that ends with the first of these members that the data have."""
 
     def sentence(data: dict[str, Any]) -> str:
-        said = next((data[name] for name in names if data.get(name)), None)
-        return f"{beginning}." if said is None else f"{beginning}: {said}"
+        value = next((data[name] for name in names if data.get(name)), None)
+        return f"{beginning}." if value is None else f"{beginning}: {value}"
 
     return sentence
 
 
 _SENTENCES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "runtime.lifecycle": _lifecycle,
-    "connection.opened": lambda _: "A client attached.",
+    "connection.opened": lambda _: "A client connected.",
     "connection.closed": _closed,
-    "connection.command.refused": _about("A client's command was refused", "method"),
-    "page.created": _about("A page was opened", "title", "url"),
-    "navigation": _about("A page went to another address", "url"),
-    "page.closed": _about("A page was closed", "title", "url"),
+    "connection.command.refused": _about("Refused a client's command", "method"),
+    "page.created": _about("Opened a page", "title", "url"),
+    "navigation": _navigation,
+    "page.closed": _about("Closed a page", "title", "url"),
     "page.crash": _about("A page crashed", "url"),
-    "page.error": _about("A page had an error", "text"),
+    "page.error": _about("Page error", "text"),
     "dialog": _about("A page showed a dialog", "message", "type"),
-    "download": lambda data: f"A download {data.get('state', 'began')}: {data.get('name', '')}",
-    "network.refused": _about("A page was refused an address", "target", "rule"),
-    "artifact.created": _about("A file was kept", "name"),
+    "download": lambda data: f"Download {data.get('state', 'started')}: {data.get('name', '')}",
+    "network.refused": _about("Blocked a request", "target", "rule"),
+    "artifact.created": _about("Saved a file", "name"),
     "tool.command": _command,
-    "viewer.opened": lambda _: "Somebody began to watch.",
-    "viewer.closed": lambda _: "Somebody stopped watching.",
+    "viewer.opened": lambda _: "A viewer connected.",
+    "viewer.closed": lambda _: "A viewer disconnected.",
     "events.dropped": _dropped,
 }

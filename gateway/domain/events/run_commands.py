@@ -1,10 +1,10 @@
-"""What is asked of the platform about a run, by the API (contract: spaces.md, 2.9): noted where it is done.
+"""Commands of a run: API requests that act on it, noted where they are carried out.
 
     with commands.noting(run_id, "files.stage", {"fileId": str(file_id)}):
         ...
 
-Written with the events of the run, of which each command is one: nobody waits for it. What a client commands over its
-lease is not here, but among events, as `connection.command.*`.
+Each command is also an event of the run, and is written with it in the background. DevTools commands that a client
+sends over its lease are not commands of the run, but events of type `connection.command.*`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["Command", "CommandScope", "Commands", "Page"]
 
 
 class CommandScope:
-    """A command that is carried out in a `with` block; noted at its end, if by then it is known of which run it is."""
+    """A `with` block that is noted at its end as a command, if its run is known by then."""
 
     __slots__ = ("_began", "_events", "_name", "_noted", "input", "run_id")
 
@@ -47,7 +47,7 @@ class CommandScope:
         self._note(error)
 
     def done(self) -> None:
-        """Note it now as done, since what follows in the block ends the run."""
+        """Note the command as succeeded now, since the rest of the block ends the run."""
         self._note(None)
 
     def _note(self, error: BaseException | None) -> None:
@@ -64,7 +64,7 @@ class CommandScope:
             "durationMs": round((time.monotonic() - self._began) * 1000),
         }
         if error is not None:
-            data["error"] = _told(error)
+            data["error"] = _error(error)
         self._events.note(self.run_id, COMMAND, data)
 
 
@@ -74,7 +74,7 @@ class Commands:
         self._events = events
 
     def noting(self, run_id: UUID | None, name: str, given: dict[str, Any]) -> CommandScope:
-        """Note what is done in a `with` block. `given` has nothing secret; the run may be told later, as `run_id`."""
+        """Note a `with` block as a command. `given` has nothing secret; `run_id` may be set within the block."""
         return CommandScope(self._events, run_id, name, given)
 
     async def listed(self, run_id: UUID, page: Page) -> list[Command]:
@@ -82,7 +82,7 @@ class Commands:
             return await store.listed(connection, run_id, page)
 
 
-def _told(error: BaseException) -> dict[str, str]:
+def _error(error: BaseException) -> dict[str, str]:
     if isinstance(error, GatewayError):
         return {"code": error.code, "message": error.message}
     if isinstance(error, Exception):

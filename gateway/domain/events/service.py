@@ -1,7 +1,7 @@
-"""What is told of runs and of organizations: noted in memory, written in batches, read in order.
+"""Events of runs and organizations: noted in memory, written in batches, read in order.
 
-Whatever happens in a run is noted with its record (`RunRecord`), which knows how much is wanted. Noting costs no wait:
-a slow database slows no page.
+The events of a run are noted through its record (`RunRecord`), which knows the run's level. Noting never waits: a slow
+database slows no page.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gateway.telemetry import metrics
 
 _log = structlog.get_logger("gateway.events")
 
-# What an event may say: its data as JSON, and a page's id, which an index has.
+# Limits of an event: its data as JSON, and a page's id, which is in an index.
 _DATA_BYTES = 65_536
 _PAGE_ID_LENGTH = 128
 _DEEPEST = 64
@@ -38,14 +38,14 @@ _DEEPEST = 64
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What all events of a type share. `in_activity`: whether people are told of it in the timeline."""
+    """What all events of a type share. `in_activity`: whether they are in the activity timeline."""
 
     category: str
     level: Level
     in_activity: bool = False
 
 
-# Every type that there is (contract: spaces.md, 3.10).
+# Every type of event.
 TYPES: Mapping[str, Kind] = {
     "runtime.lifecycle": Kind("runtime", Level.LIFECYCLE, True),
     "connection.opened": Kind("connection", Level.LIFECYCLE, True),
@@ -70,7 +70,7 @@ TYPES: Mapping[str, Kind] = {
     "viewer.closed": Kind("runtime", Level.LIFECYCLE, True),
     "recording.status": Kind("runtime", Level.LIFECYCLE),
     "events.dropped": Kind("runtime", Level.OFF, True),
-    # Of an organization (its updates).
+    # Updates of an organization.
     "runtime.started": Kind("lifecycle", Level.OFF),
     "runtime.stopped": Kind("lifecycle", Level.OFF),
     "runtime.failed": Kind("lifecycle", Level.OFF),
@@ -83,7 +83,7 @@ TYPES: Mapping[str, Kind] = {
 }
 
 
-# Those of runs.
+# Types of events of runs.
 RUN_TYPES = tuple(name for name, kind in TYPES.items() if kind.category != "lifecycle")
 
 
@@ -164,12 +164,12 @@ class Events:
         self._writer.added(len(waiting))
 
     def update(self, owner: Scope, type_: str, data: dict[str, Any]) -> None:
-        """Note what the whole organization is told (contract: workspaces.md, 3.4)."""
+        """Note an update of the whole organization."""
         self.note(owner.organization_id, type_, data, subaccount_id=owner.subaccount_id)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Writes events in the background; on the way out the rest, as far as the database allows."""
+        """Writes events in the background; at the end the rest, as far as the database allows."""
 
         def lost(error: Exception) -> None:
             metrics.events_dropped.inc(len(self))
@@ -186,11 +186,11 @@ class Events:
                 if not self._batches:
                     self._batches.append(self._take())
                 await self._write_first()
-                self._tell_dropped()
+                self._note_dropped()
             self._writer.emptied()
 
     def _take(self) -> Batch:
-        """What waits as rows, whose ids are made here: a batch that is tried again has them again."""
+        """A batch of waiting events as rows. Their ids are made here, so that a retry has the same ones."""
         batch = Batch([], [])
         for _ in range(min(self._maximum_batch, len(self._waiting))):
             noted = self._waiting.popleft()
@@ -226,7 +226,7 @@ class Events:
         self._common_room += change
 
     def _has_room(self, stream_id: UUID, kind: Kind) -> bool:
-        """Whether one more may wait, behind the event that tells what was dropped before it; it is counted if not."""
+        """Whether one more event may wait, after the one that reports those dropped before it; else it is counted."""
         dropped = stream_id in self._dropped
         room = self._room if kind.level <= Level.LIFECYCLE else self._common_room
         if len(self._waiting) + dropped >= room:
@@ -238,15 +238,15 @@ class Events:
 
     def _drop(self, stream_id: UUID) -> None:
         if not self._dropped:
-            _log.error("events can't be kept any more", events=len(self))
+            _log.error("the buffer of events is full", events=len(self))
         self._count_dropped(stream_id)
 
     def _count_dropped(self, stream_id: UUID) -> None:
         self._dropped[stream_id] = self._dropped.get(stream_id, 0) + 1
         metrics.events_dropped.inc()
 
-    def _tell_dropped(self) -> None:
-        """Once there is room again, each stream says how many are not in it."""
+    def _note_dropped(self) -> None:
+        """Once there is room again, add the number of dropped events to each stream."""
         for stream_id in list(self._dropped):
             if len(self._waiting) >= self._room:
                 return
@@ -301,7 +301,7 @@ def _command(noted: Noted) -> NewCommand:
 
 
 def _json(data: dict[str, Any]) -> str:
-    """Data as the database takes them: no U+0000, no half of a surrogate pair, and not too much."""
+    """Data as the database accepts them: without U+0000 and lone surrogates, and bounded in size."""
     try:
         text = orjson.dumps(data)
     except TypeError:
@@ -314,7 +314,7 @@ def _json(data: dict[str, Any]) -> str:
 
 
 def _cleaned(value: Any, depth: int = 0) -> Any:
-    """The same with what JSON or the database does not take replaced; needed seldom, and as slow as it is."""
+    """The same, with values replaced that JSON or the database does not accept; rarely needed, and slow."""
     if isinstance(value, str):
         return _storable(value)
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
@@ -337,7 +337,7 @@ def _storable(text: str) -> str:
 
 
 def about_run(space_id: UUID, runtime_id: UUID, run_id: UUID) -> dict[str, Any]:
-    """What updates say of whose run it is."""
+    """The members of an update that name its run."""
     return {"spaceId": str(space_id), "runtimeId": str(runtime_id), "runId": str(run_id)}
 
 
@@ -352,7 +352,7 @@ class RunRecord:
         self.level = level
 
     def wants(self, type_: str) -> bool:
-        """Whether this type is recorded; asked before data are gathered that cost something."""
+        """Whether this type is recorded; asked before expensive data are gathered."""
         return self.level >= TYPES[type_].level
 
     def note(

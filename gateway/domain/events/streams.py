@@ -1,4 +1,4 @@
-"""Streams of events, read and followed: the same on every gateway, whoever writes them."""
+"""Streams of events, read and followed: the same on every gateway, whichever writes them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["ALL", "Event", "EventStreams", "Over", "Wanted"]
 _log = structlog.get_logger("gateway.events")
 
 _PAGE = 200
-# Between looks at all streams that are followed, for what no notification told.
+# Between polls of all followed streams, in case a notification was lost.
 _LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 1.0
 # Old events go in batches, with pauses between them while there are more.
@@ -28,22 +28,22 @@ _REMOVED_AT_ONCE = 5000
 _REMOVE_SECONDS = 60.0
 _REMOVE_PAUSE_SECONDS = 0.2
 _RETRY_LIMIT_SECONDS = 5
-# In which the stream of a run that has ended says so, if it ever does.
+# Time for the stream of an ended run to get its last event, if it ever does.
 _END_SECONDS = 10.0
 
 Over = Callable[[], Awaitable[bool]]
 
 
 class EventStreams:
-    """Reads streams, and removes events older than `days`. At most `most` are followed at once.
+    """Reads streams, and removes events older than `days`. At most `maximum` are followed at once.
 
     A client that reads nothing for `stall_seconds` is disconnected.
     """
 
-    def __init__(self, database: Database, most: int, days: int, stall_seconds: float = 60.0) -> None:
+    def __init__(self, database: Database, maximum: int, days: int, stall_seconds: float = 60.0) -> None:
         self._database = database
         self._days = days
-        self._most = most
+        self._maximum = maximum
         self._followers: dict[UUID, set[asyncio.Event]] = {}
         self._heads: dict[UUID, int] = {}
         # Streams and waits that are open now.
@@ -51,25 +51,25 @@ class EventStreams:
         self.closing = False
         self.stall_seconds = stall_seconds
 
-    # Who follows is woken
+    # Waking followers
 
     def on_written(self, payload: str) -> None:
-        """These streams have new events, written by this gateway or another."""
+        """Wake the followers of these streams, which have new events, written by any gateway."""
         for stream_id in payload.split(","):
             self._wake(UUID(stream_id))
 
     def wake(self) -> None:
-        """Look at all streams that are followed, since nobody knows what was told in the meantime."""
+        """Wake all followers, since notifications may have been lost."""
         for stream_id in list(self._followers):
             self._wake(stream_id)
 
     def close(self) -> None:
-        """End all that follows, and let nothing new in."""
+        """End all followers, and accept no new ones."""
         self.closing = True
         self.wake()
 
     async def look(self) -> None:
-        """Look again and again for what no notification told, in one query for all; returns never."""
+        """Poll for events whose notification was lost, in one query for all streams; never returns."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             if not self._followers:
@@ -86,7 +86,7 @@ class EventStreams:
             self._heads = {stream_id: last for stream_id, last in self._heads.items() if stream_id in self._followers}
 
     async def remove_old(self) -> None:
-        """Remove what is old, a batch at a time, again and again; returns never."""
+        """Remove old events, a batch at a time; never returns."""
         while True:
             try:
                 removed = await self.remove_some(_REMOVED_AT_ONCE)
@@ -99,7 +99,7 @@ class EventStreams:
             await asyncio.sleep(_REMOVE_SECONDS if removed < _REMOVED_AT_ONCE else _REMOVE_PAUSE_SECONDS)
 
     async def remove_some(self, limit: int) -> int:
-        """Remove about so many old events, and return how many; 0 also where another gateway is at it."""
+        """Remove about `limit` old events; returns how many, 0 also while another gateway removes some."""
         async with self._database.begin() as holding:
             if not await store.may_remove(holding):
                 return 0
@@ -127,19 +127,19 @@ class EventStreams:
             return await store.head(connection, stream_id)
 
     async def run_is_over(self, run_id: UUID) -> bool:
-        """Whether nothing more comes of a run by itself."""
+        """Whether a run has ended and no more events of it are expected."""
         async with self._database.connect() as connection:
             return await store.is_over(connection, run_id, _END_SECONDS)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
-        """A place among those that follow; raises LimitReached (429), Unavailable (503) when this gateway stops."""
+        """Count as a follower in the block; raises LimitReached (429), Unavailable (503) when this gateway stops."""
         self.refuse_closing()
-        if self.open_count >= self._most:
+        if self.open_count >= self._maximum:
             raise LimitReached(
-                f"This gateway may have {self._most} streams of events and waits open at once, and has them.",
+                f"Limit reached: {self._maximum} event streams and waits are open on this gateway.",
                 "gateway.max_event_streams",
-                details={"limit": self._most},
+                details={"limit": self._maximum},
                 retry_after=_RETRY_LIMIT_SECONDS,
             )
         self.open_count += 1
@@ -157,7 +157,7 @@ class EventStreams:
     async def wait(
         self, stream_id: UUID, wanted: Wanted, after: int | None, seconds: float
     ) -> tuple[Event | None, int]:
-        """The first event behind `after`, or from now on, and its number; without one, the number to go on from."""
+        """The first event after `after`, or from now on, and its number; without one, the number to resume from."""
         with self.open():
             deadline = asyncio.get_running_loop().time() + seconds
             position = await self.head(stream_id) if after is None else after
@@ -177,10 +177,10 @@ class EventStreams:
     async def follow(
         self, stream_id: UUID, wanted: Wanted, after: int, *, heartbeat_seconds: float, over: Over | None = None
     ) -> AsyncGenerator[list[Event]]:
-        """Pages of events behind `after`, as they come; an empty one when none came for a while.
+        """Pages of events after `after`, as they come; an empty one for each `heartbeat_seconds` without any.
 
-        Ends when this gateway stops, and once all is told of what is `over`, which is asked when there is reason to.
-        While the database is away nothing comes.
+        Ends when this gateway stops, and after the last event of a stream that is `over`, which is called when that is
+        likely. While the database is away no events come.
         """
         position = after
         is_over, ask = False, over is not None
@@ -200,7 +200,7 @@ class EventStreams:
                         is_over = await over()
                         ask = False
                         if is_over:
-                            # What came before the end, and after the look above.
+                            # Read the events that came before the end, and after the page above.
                             continue
                 except Unavailable:
                     await asyncio.sleep(_RETRY_SECONDS)
@@ -214,9 +214,9 @@ class EventStreams:
                     yield []
 
     async def _next(self, stream_id: UUID, wanted: Wanted, after: int, limit: int) -> tuple[list[Event], int]:
-        """Events behind `after`, and the number to go on from, which skips what is not wanted."""
+        """Events after `after`, and the number to resume from, which skips unwanted events."""
         async with self._database.connect() as connection:
-            # First, so that what is written in between is not skipped.
+            # First, so that events written in between are not skipped.
             head = await store.head(connection, stream_id) if wanted != ALL else after
             if head < after:
                 return [], after

@@ -1,5 +1,4 @@
-"""What runs brought forth, as files of their space: downloads, files that were collected, recordings (contract:
-spaces.md, 3.9 and 4.7)."""
+"""Artifacts: files of a space that its runs produced: downloads, collected files, recordings."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ __all__ = ["Artifact", "Artifacts", "File", "Page", "note_created"]
 
 
 def note_created(record: Record, file: File, artifact: Artifact, page_id: str | None = None) -> None:
-    """Tell of a new artifact in its run's record."""
+    """Note a new artifact in its run's record."""
     data = {
         "artifactId": str(artifact.id),
         "fileId": str(file.id),
@@ -52,18 +51,23 @@ class Artifacts:
         content_type: str,
         page_id: str | None = None,
         metadata: dict[str, Any] | None = None,
-        or_another: bool = True,
+        rename_on_conflict: bool = True,
     ) -> tuple[File, Artifact]:
-        """Keep what a run brought forth; the run's record tells of it (`artifact.created`).
+        """Store an artifact and note it in the run's record (`artifact.created`).
 
-        Where `path` is taken another one like it is found, or, if not `or_another`, Conflict is raised. Raises what
+        Where `path` is taken a similar free one is used; if not `rename_on_conflict`, Conflict is raised. Raises what
         Files.upload does.
         """
         made = NewArtifact(observed.runtime_id, observed.run_id, kind, name, page_id)
-        told = NewFile(
-            name=name, path=path, content_type=content_type, metadata=metadata, or_another=or_another, artifact=made
+        described = NewFile(
+            name=name,
+            path=path,
+            content_type=content_type,
+            metadata=metadata,
+            rename_on_conflict=rename_on_conflict,
+            artifact=made,
         )
-        file, artifact = await self._files.keep(observed.owner, observed.space_id, chunks, told)
+        file, artifact = await self._files.keep(observed.owner, observed.space_id, chunks, described)
         assert artifact is not None
         note_created(observed.record, file, artifact, page_id)
         return file, artifact

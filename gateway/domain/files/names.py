@@ -1,4 +1,4 @@
-"""What files may be called: names, paths in storage, media types (contract: spaces.md, 2.3)."""
+"""Rules of files' names, their paths in storage, and media types."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import PurePosixPath
 
 from gateway.core.errors import RequestInvalid
 
-LONGEST_NAME = 255
-LONGEST_PATH = 4096
-_LONGEST_TYPE = 255
+MAX_NAME_LENGTH = 255
+MAX_PATH_LENGTH = 4096
+_MAX_TYPE_LENGTH = 255
 # Of a segment that becomes a file's name on a disk.
-_LONGEST_NAME_BYTES = 255
+_MAX_NAME_BYTES = 255
 UNKNOWN_TYPE = "application/octet-stream"
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a token of HTTP
@@ -22,16 +22,16 @@ _TYPES = mimetypes.MimeTypes(())
 
 
 def name_problem(name: str) -> str | None:
-    """What is wrong with a file's name, in words."""
-    if not 1 <= len(name) <= LONGEST_NAME:
-        return f"must have 1 to {LONGEST_NAME} characters, and has {len(name)}"
+    """Why a file's name is invalid, or None."""
+    if not 1 <= len(name) <= MAX_NAME_LENGTH:
+        return f"must have 1 to {MAX_NAME_LENGTH} characters, and has {len(name)}"
     return _control_problem(name)
 
 
 def path_problem(path: str) -> str | None:
-    """What is wrong with a path in storage, in words."""
-    if not 1 <= len(path) <= LONGEST_PATH:
-        return f"must have 1 to {LONGEST_PATH} characters, and has {len(path)}"
+    """Why a path in storage is invalid, or None."""
+    if not 1 <= len(path) <= MAX_PATH_LENGTH:
+        return f"must have 1 to {MAX_PATH_LENGTH} characters, and has {len(path)}"
     if path.startswith("/"):
         return "must be relative, without a / at its beginning"
     segments = path.split("/")
@@ -65,12 +65,12 @@ def check_path(path: str, field: str = "path") -> str:
 
 
 def last_segment(path: str) -> str:
-    """What a file is called whose path or own name this is, with whichever slashes."""
+    """The last segment of a path with slashes or backslashes."""
     return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
 def safe_name(suggested: str, otherwise: str = "file") -> str:
-    """One path segment for a name that somebody else thought up, which a disk takes too."""
+    """An untrusted name as one path segment that is also valid on a disk."""
     name = "".join(
         character if character.isprintable() and character not in '/\\<>:"|?*' else "_"
         for character in last_segment(suggested)
@@ -79,15 +79,15 @@ def safe_name(suggested: str, otherwise: str = "file") -> str:
 
 
 def shortened(name: str, addition: str = "") -> str:
-    """A name of 255 bytes at most, with `addition` before its extension."""
+    """A name of at most 255 bytes, with `addition` before its extension."""
     path = PurePosixPath(name)
     stem, suffix = (path.stem, path.suffix) if len(path.suffix.encode()) <= 20 else (name, "")
-    room = _LONGEST_NAME_BYTES - len((addition + suffix).encode())
+    room = _MAX_NAME_BYTES - len((addition + suffix).encode())
     return stem.encode()[:room].decode(errors="ignore") + addition + suffix
 
 
 def is_media_type(text: str) -> bool:
-    return len(text) <= _LONGEST_TYPE and _MEDIA_TYPE.fullmatch(text) is not None
+    return len(text) <= _MAX_TYPE_LENGTH and _MEDIA_TYPE.fullmatch(text) is not None
 
 
 def guessed_type(name: str) -> str:

@@ -35,14 +35,14 @@ __all__ = ["File", "Files", "NewArtifact", "NewFile", "object_key", "position"]
 
 _log = structlog.get_logger("gateway.files")
 
-# Names that are tried for a file whose own is taken: "name (1).ext" and so on, then one that is nobody's.
+# Names that are tried for a file whose own is taken: "name (1).ext" and so on, then one with a fresh id.
 _NUMBERED_NAMES = 50
 _EXPIRED_AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
 class NewArtifact:
-    """That a file is what a run brought forth."""
+    """That a file is an artifact of a run."""
 
     runtime_id: UUID
     run_id: UUID
@@ -53,14 +53,14 @@ class NewArtifact:
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """What is said of a file besides its bytes. `or_another`: when the path is taken, one like it is found."""
+    """A file besides its bytes. `rename_on_conflict`: where the path is taken, a similar free one is used."""
 
     name: str
     path: str
     content_type: str
     metadata: dict[str, Any] | None = None
     expires_at: datetime | None = None
-    or_another: bool = False
+    rename_on_conflict: bool = False
     artifact: NewArtifact | None = field(default=None)
 
 
@@ -71,45 +71,45 @@ class Files:
         self._settings = settings
         self._audit = audit
         self._events = events
-        self._on_their_way = 0
+        self._uploads = 0
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Swept from here on, now and then, and of what an earlier process left half written at once."""
+        """Sweeps periodically; at the start also what an earlier process left incomplete."""
         if self._settings.files_url is None:
             await self._objects.clear_unfinished(0)
-        sweeping = asyncio.create_task(self._sweep_again_and_again())
+        sweeping = asyncio.create_task(self._sweep_periodically())
         try:
             yield
         finally:
             sweeping.cancel()
             await asyncio.wait({sweeping})
 
-    async def _sweep_again_and_again(self) -> None:
+    async def _sweep_periodically(self) -> None:
         while True:
             try:
                 await self.sweep()
             except Unavailable as error:
                 _log.error("files can't be swept", error=error.message)
             except Exception:
-                # One bad sweep must not end the sweeping; the next one looks at everything anew.
+                # A failed sweep must not end sweeping; the next one starts from scratch.
                 _log.exception("a sweep of files failed")
             await asyncio.sleep(self._settings.file_sweep_seconds)
 
     async def upload(
         self, scope: Scope, space_id: UUID, chunks: AsyncIterator[bytes], about: Callable[[], NewFile]
     ) -> File:
-        """Keep a file. `about` is asked once all `chunks` have come.
+        """Store a file. `about` is called once all `chunks` have arrived.
 
         Raises NotFound (space), PayloadTooLarge, Conflict (the path is taken, the space is full), LimitReached (too
-        many at once), RequestTimeout, Unavailable; then nothing of it is kept.
+        many at once), RequestTimeout, Unavailable; then nothing is stored.
         """
         file_id = new_id()
         with self._audit.noting(Action.FILE_CREATED, file_id) as noting:
             noting.details["spaceId"] = str(space_id)
             async with self._database.connect() as connection:
                 space = await find_space(connection, scope, space_id)
-            with self.one_on_its_way():
+            with self.upload_slot():
                 async with self.in_time("The upload was not whole", "storage.upload_timeout"):
                     file, _ = await self._keep(space.owner, space_id, file_id, chunks, about)
             return file
@@ -117,8 +117,7 @@ class Files:
     async def keep(
         self, owner: Scope, space_id: UUID, chunks: AsyncIterator[bytes], about: NewFile
     ) -> tuple[File, Artifact | None]:
-        """Keep a file of the gateway's own making, or out of a runtime; as `upload`, without a check of the caller and
-        not counted among uploads."""
+        """Store a file that the gateway made or collected; as `upload`, without authorization and limit of uploads."""
         return await self._keep(owner, space_id, new_id(), chunks, lambda: about)
 
     async def _keep(
@@ -134,11 +133,11 @@ class Files:
             room = await self._room(connection, owner, space_id)
         size = await self._objects.put(key, self._within(chunks, room))
         try:
-            told = about()
+            described = about()
             async with self._database.begin() as connection:
-                kept = await self._add(connection, owner, space_id, file_id, key, size, told)
+                kept = await self._add(connection, owner, space_id, file_id, key, size, described)
         except BaseException:
-            # Without a row nobody finds it. What can't be removed now goes with the sweep.
+            # An object without a row is orphaned; if it can't be removed now, the sweep removes it.
             await self._forget([key])
             raise
         metrics.file_bytes.labels("in").inc(size)
@@ -158,54 +157,54 @@ class Files:
         file_id: UUID,
         key: str,
         size: int,
-        told: NewFile,
+        described: NewFile,
     ) -> tuple[File, Artifact | None]:
-        """The row, once it is sure that there is room and that the path is free: one after the other in a space."""
+        """Add the row, if there is room and the path is free. Serialized within a space."""
         if not await files.lock(connection, space_id, owner.subaccount_id):
             raise not_found("space", space_id)
         room = await self._room(connection, owner, space_id)
         if size > room.bytes:
             raise room.refusal
-        path = await _free_path(connection, space_id, told)
+        path = await _free_path(connection, space_id, described)
         new = files.NewFile(
             id=file_id,
             space_id=space_id,
-            name=told.name,
+            name=described.name,
             path=path,
-            content_type=told.content_type,
+            content_type=described.content_type,
             size_bytes=size,
             object_key=key,
-            metadata=told.metadata,
-            expires_at=told.expires_at,
+            metadata=described.metadata,
+            expires_at=described.expires_at,
         )
         file = await files.add(connection, owner, new)
-        if told.artifact is None:
+        if described.artifact is None:
             return file, None
-        made = told.artifact
+        made = described.artifact
         new_artifact = artifacts.NewArtifact(new_id(), made.runtime_id, made.run_id, made.kind, made.name, made.page_id)
         return file, await artifacts.add(connection, owner, file, new_artifact)
 
     @contextlib.contextmanager
-    def one_on_its_way(self) -> Iterator[None]:
-        """Raises LimitReached where as many are on their way as may be."""
-        if self._on_their_way >= self._settings.max_uploads:
+    def upload_slot(self) -> Iterator[None]:
+        """Count as an upload in the block. Raises LimitReached at the maximum."""
+        if self._uploads >= self._settings.max_uploads:
             raise LimitReached(
-                f"This gateway takes {self._settings.max_uploads} uploads at once, and does.",
+                f"Limit reached: {self._settings.max_uploads} uploads at once.",
                 "storage.max_uploads",
                 details={"limit": self._settings.max_uploads},
                 retry_after=1,
             )
-        self._on_their_way += 1
+        self._uploads += 1
         metrics.uploads.inc()
         try:
             yield
         finally:
-            self._on_their_way -= 1
+            self._uploads -= 1
             metrics.uploads.dec()
 
     @contextlib.asynccontextmanager
-    async def in_time(self, said: str, code: str) -> AsyncIterator[None]:
-        """Raises RequestTimeout, which begins with what is `said`, for a transfer that takes too long."""
+    async def in_time(self, failure: str, code: str) -> AsyncIterator[None]:
+        """Raises RequestTimeout for a transfer that takes too long; its message begins with `failure`."""
         seconds = self._settings.transfer_seconds
         try:
             async with asyncio.timeout(seconds) as within:
@@ -213,15 +212,15 @@ class Files:
         except TimeoutError:
             if not within.expired():
                 raise
-            raise RequestTimeout(f"{said} within {seconds:g} seconds.", code, details={"seconds": seconds}) from None
+            raise RequestTimeout(f"{failure} within {seconds:g} seconds.", code, details={"seconds": seconds}) from None
 
     async def _room(self, connection: Connection, owner: Scope, space_id: UUID) -> _Room:
-        """How large a further file may be; raises Conflict where there may be none."""
+        """The maximum size of another file; raises Conflict at the maximum number of files."""
         used = await files.used(connection, space_id, owner.subaccount_id)
         settings = self._settings
         if used.files >= settings.space_max_files:
             raise Conflict(
-                f"A space may have {settings.space_max_files} files, and this one has them; delete some.",
+                f"Limit reached: {settings.space_max_files} files in this space; delete some.",
                 "space.max_files",
                 details={"limit": settings.space_max_files},
             )
@@ -237,8 +236,8 @@ class Files:
             _Room(settings.space_max_bytes - used.bytes, _full("space", settings.space_max_bytes, used.bytes)),
         ]
         if owner.subaccount_id is not None:
-            most = settings.subaccount_max_bytes
-            choices.append(_Room(most - used.subaccount_bytes, _full("subaccount", most, used.subaccount_bytes)))
+            maximum = settings.subaccount_max_bytes
+            choices.append(_Room(maximum - used.subaccount_bytes, _full("subaccount", maximum, used.subaccount_bytes)))
         return min(choices, key=lambda room: room.bytes)
 
     async def _within(self, chunks: AsyncIterator[bytes], room: _Room) -> AsyncIterator[bytes]:
@@ -252,7 +251,7 @@ class Files:
     async def listed(
         self, scope: Scope, space_id: UUID, *, prefix: str, after: tuple[str, UUID] | None, limit: int
     ) -> list[File]:
-        """Files by their path, those whose path begins with `prefix`."""
+        """Files whose path begins with `prefix`, ordered by path."""
         with self._audit.noting(Action.FILE_READ) as noting:
             noting.details["spaceId"] = str(space_id)
             async with self._database.connect() as connection:
@@ -264,7 +263,7 @@ class Files:
             return await self.find(scope, space_id, file_id)
 
     async def find(self, scope: Scope, space_id: UUID, file_id: UUID) -> File:
-        """As `get`, for what is about more than reading what is said of the file."""
+        """As `get`, without a note in the audit log, for operations that have their own."""
         async with self._database.connect() as connection:
             await find_space(connection, scope, space_id)
             found = await files.get(connection, scope, space_id, file_id)
@@ -280,18 +279,18 @@ class Files:
         return found
 
     async def download(self, scope: Scope, space_id: UUID, file_id: UUID) -> File:
-        """As `get`, for whoever then asks for `content`."""
+        """As `get`, before reading its `content`."""
         with self._audit.noting(Action.FILE_DOWNLOADED, file_id):
             return await self.find(scope, space_id, file_id)
 
     async def content(self, file: File, start: int, end: int) -> AsyncIterator[bytes]:
-        """The bytes from `start` up to but without `end`."""
+        """The bytes from `start` (inclusive) to `end` (exclusive)."""
         async for chunk in self._objects.read(file.object_key, start, end):
             metrics.file_bytes.labels("out").inc(len(chunk))
             yield chunk
 
     async def remove(self, scope: Scope, space_id: UUID, file_id: UUID) -> None:
-        """Remove a file, and the artifacts that it is."""
+        """Remove a file and its artifacts."""
         with self._audit.noting(Action.FILE_DELETED, file_id):
             async with self._database.connect() as connection:
                 await find_space(connection, scope, space_id)
@@ -301,7 +300,7 @@ class Files:
             await self._forget([key])
 
     async def _forget(self, keys: list[str]) -> None:
-        """Remove objects that no row has any more; the sweep does what can't be done now."""
+        """Remove objects without a row; the sweep retries what fails."""
         removing = asyncio.ensure_future(self._objects.remove(keys))
         try:
             await asyncio.shield(removing)
@@ -309,9 +308,9 @@ class Files:
             _log.warning("objects can't be removed yet", objects=len(keys), cause=error.message)
 
     async def sweep(self) -> int:
-        """Remove what has expired, and bytes that belong to nothing and are older than the grace.
+        """Remove expired files, and orphaned objects older than the grace.
 
-        One gateway at a time does so for a store. Returns how many objects are gone.
+        One gateway at a time sweeps a store. Returns the number of removed objects.
         """
         async with self._database.connect() as connection, files.sweeping(connection, self._objects.place) as alone:
             if not alone:
@@ -328,36 +327,36 @@ class Files:
                     await self._objects.remove(lost)
                     _log.warning("bytes without a file are removed", objects=len(lost))
                     gone += len(lost)
-            # One that is still written to may have been waiting for its client for long.
+            # An upload may still be in progress for as long as a transfer may take.
             return gone + await self._objects.clear_unfinished(grace + self._settings.transfer_seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class _Room:
-    """How many bytes a file may have, and what is said of one that has more."""
+    """How many bytes a file may have, and the error for a larger one."""
 
     bytes: int
     refusal: PayloadTooLarge | Conflict
 
 
-def _full(noun: str, most: int, used: int) -> Conflict:
+def _full(noun: str, maximum: int, used: int) -> Conflict:
     return Conflict(
-        f"The files of this {noun} may have {most} bytes together, and have {used}; delete some.",
+        f"The files of this {noun} use {used} of {maximum} bytes; delete some.",
         f"{noun}.storage_full",
-        details={"limit": most, "used": used},
+        details={"limit": maximum, "used": used},
     )
 
 
-async def _free_path(connection: Connection, space_id: UUID, told: NewFile) -> str:
-    if not told.or_another:
-        if await files.taken(connection, space_id, [told.path]):
+async def _free_path(connection: Connection, space_id: UUID, described: NewFile) -> str:
+    if not described.rename_on_conflict:
+        if await files.taken(connection, space_id, [described.path]):
             raise Conflict(
-                f"There is a file at {told.path[:100]!r} already; delete it, or give another path.",
+                f"A file exists at {described.path[:100]!r}; delete it, or use another path.",
                 "storage_file.path_exists",
-                details={"path": told.path[:100]},
+                details={"path": described.path[:100]},
             )
-        return told.path
-    folder, slash, name = told.path.rpartition("/")
+        return described.path
+    folder, slash, name = described.path.rpartition("/")
     paths = [folder + slash + shortened(name, f" ({number})" if number else "") for number in range(_NUMBERED_NAMES)]
     taken = await files.taken(connection, space_id, paths)
     free = next((path for path in paths if path not in taken), None)

@@ -110,15 +110,19 @@ class RuntimeFiles:
                 raise _outside("runtimePath", runtime_path or "", directory)
             with self._room(runtime_id, file.size_bytes), self._problems("runtimePath", runtime_path or segments[-1]):
                 async with self._files.in_time(*_TOO_LATE):
-                    place = await self._write(directory, segments, file, or_another=runtime_path is None)
+                    place = await self._write(directory, segments, file, rename_on_conflict=runtime_path is None)
             self._runtimes.note_activity(runtime_id)
             expires_at = runtime.created_at + timedelta(seconds=runtime.max_lifetime_seconds)
             return Staged(new_id(), file, runtime_id, place, expires_at)
 
-    async def _write(self, directory: FilesDir, segments: tuple[str, ...], file: File, *, or_another: bool) -> str:
+    async def _write(
+        self, directory: FilesDir, segments: tuple[str, ...], file: File, *, rename_on_conflict: bool
+    ) -> str:
         stack = contextlib.ExitStack()
         try:
-            writing: Writing = await in_thread(stack.enter_context, directory.writing(segments, or_another=or_another))
+            writing: Writing = await in_thread(
+                stack.enter_context, directory.writing(segments, rename_on_conflict=rename_on_conflict)
+            )
             async for chunk in self._files.content(file, 0, file.size_bytes):
                 await in_thread(writing.write, chunk)
             return str(await in_thread(writing.done))
@@ -152,7 +156,7 @@ class RuntimeFiles:
                 raise _outside("path", path, directory)
             name = safe_name(segments[-1])
             to = check_path(storage_path if storage_path is not None else name, "storagePath")
-            with self._problems("path", path), self._files.one_on_its_way():
+            with self._problems("path", path), self._files.upload_slot():
                 async with self._files.in_time(*_TOO_LATE):
                     kept = await self._read(observed, directory, segments, name, to, artifact)
             command.input["fileId"] = str(kept[0].id)
@@ -180,7 +184,7 @@ class RuntimeFiles:
                 name=artifact.name or name,
                 path=to,
                 content_type=content_type,
-                or_another=False,
+                rename_on_conflict=False,
             )
 
     def _live(self, runtime_id: UUID) -> Observed:

@@ -76,10 +76,10 @@ class FilesDir:
             os.close(descriptor)
 
     @contextlib.contextmanager
-    def writing(self, segments: tuple[str, ...], *, or_another: bool) -> Iterator[Writing]:
+    def writing(self, segments: tuple[str, ...], *, rename_on_conflict: bool) -> Iterator[Writing]:
         """A new file of the browser's user, which appears at its place once it is `done`, and is gone if it never is.
 
-        Where something is at its place already another name is found, or, if not `or_another`, Taken is raised.
+        Where something is at its place already another name is found, or, if not `rename_on_conflict`, Taken is raised.
         Directories are made as they are needed.
         """
         with self._directory(segments[:-1], make=True) as (directory, owner):
@@ -87,7 +87,7 @@ class FilesDir:
             descriptor = _open(partial, _WRITE, directory)
             try:
                 yield Writing(
-                    self.path.joinpath(*segments[:-1]), directory, descriptor, owner, segments[-1], or_another
+                    self.path.joinpath(*segments[:-1]), directory, descriptor, owner, segments[-1], rename_on_conflict
                 )
             finally:
                 os.close(descriptor)
@@ -130,14 +130,14 @@ class Writing:
     """A file that is being written, by its `descriptor`."""
 
     def __init__(
-        self, place: Path, directory: int, descriptor: int, owner: os.stat_result, name: str, or_another: bool
+        self, place: Path, directory: int, descriptor: int, owner: os.stat_result, name: str, rename_on_conflict: bool
     ) -> None:
         self.descriptor = descriptor
         self._place = place
         self._directory = directory
         self._owner = owner
         self._name = name
-        self._or_another = or_another
+        self._rename_on_conflict = rename_on_conflict
 
     def write(self, chunk: bytes) -> None:
         view = memoryview(chunk)
@@ -161,7 +161,7 @@ class Writing:
 
     def _names(self) -> Iterator[str]:
         yield self._name
-        if self._or_another:
+        if self._rename_on_conflict:
             path = PurePosixPath(self._name)
             for number in range(1, _NUMBERED_NAMES):
                 yield f"{path.stem} ({number}){path.suffix}"

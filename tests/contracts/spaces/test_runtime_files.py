@@ -280,7 +280,7 @@ def test_a_directory_that_is_swapped_for_a_link_while_we_walk_leads_nowhere(tmp_
             except NotAFile:
                 read.add(b"refused")
             try:
-                with FilesDir(str(path)).writing(("a", "new"), or_another=True) as writing:
+                with FilesDir(str(path)).writing(("a", "new"), rename_on_conflict=True) as writing:
                     writing.write(b"x")
                     writing.done()
             except NotAFile:
@@ -300,7 +300,7 @@ def test_the_directory_itself_may_be_a_link_by_its_user(tmp_path: Path) -> None:
     (home / "downloads").symlink_to(tmp_path)
     with pytest.raises(NotAFile), FilesDir(str(home / "downloads")).reading(("file",)):
         pass
-    with pytest.raises(NotAFile), FilesDir(str(home / "downloads")).writing(("new",), or_another=False):
+    with pytest.raises(NotAFile), FilesDir(str(home / "downloads")).writing(("new",), rename_on_conflict=False):
         pass
     with pytest.raises(NotAFile):
         FilesDir(str(home / "downloads")).files()
