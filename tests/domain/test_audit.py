@@ -529,7 +529,7 @@ async def test_a_log_whose_beginning_was_taken_out_is_verified_from_its_anchor(d
     assert (await verify(database, after=anchor, pinned=head))[0] == 5
     with pytest.raises(ChainBroken, match="event 5 does not follow"):
         await verify(database, after=Head(4, bytes(32)))
-    with pytest.raises(ConfigurationError, match="is not behind"):
+    with pytest.raises(ConfigurationError, match="is not after the anchor"):
         await verify(database, after=anchor, pinned=Head(3, bytes(32)))
 
 

@@ -97,12 +97,12 @@ async def test_a_run_tells_what_was_asked_of_the_platform_and_its_sockets_in_ord
     items = (await ok(client.get(f"/v1/runs/{run}/activity")))["items"]
     assert [item["sequence"] for item in items] == [event["sequence"] for event in told]
     assert [item["message"] for item in items] == [
-        "The run began.",
-        "connections.create was asked for and was done.",
-        "A client attached.",
-        f"A client left ({ENDED.close.reason}).",
-        "connections.revoke was asked for and was done.",
-        "runtimes.stop was asked for and was done.",
+        "The run started.",
+        "The command connections.create succeeded.",
+        "A client connected.",
+        f"A client disconnected ({ENDED.close.reason}).",
+        "The command connections.revoke succeeded.",
+        "The command runtimes.stop succeeded.",
         "The run ended: The runtime was stopped.",
     ]
 

@@ -567,7 +567,7 @@ async def test_a_recording_whose_gateway_never_comes_back_fails_after_a_while(ma
     await made.recordings.tend()
     minted = await made.mint()
     assert minted["status"] == "failed"
-    assert "no longer heard of" in (await made.asked(minted, "/state")).json()["message"]
+    assert "is lost" in (await made.asked(minted, "/state")).json()["message"]
 
 
 @pytest.mark.parametrize("what", ["cut_off", "timeout", "storage"])

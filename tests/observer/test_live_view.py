@@ -479,7 +479,7 @@ async def test_a_finger_taps_and_scrolls_and_the_activity_is_told(
         await until(lambda: _is(remote.evaluate("scrollY > 60"), True), "it scrolled")
         assert await person.frame.is_visible("#keyboard")
         entries = person.frame.locator("#entries")
-        await until(lambda: _says(entries, "The run began.", "Somebody began to watch."), "the activity is there")
+        await until(lambda: _says(entries, "The run started.", "A viewer connected."), "the activity is there")
         assert await person.frame.is_visible("#activity")
         await person.frame.click("#show-activity")
         assert not await person.frame.is_visible("#activity")

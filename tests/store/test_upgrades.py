@@ -20,10 +20,10 @@ from gateway.settings import Settings
 from gateway.store import schema
 from gateway.store.database import Database
 from gateway.store.schema import SchemaState
-from tests.store.dumps import rows
-from tests.store.dumps.make import DUMPS
+from tests.support import dumped_rows as rows
 from tests.support.api import Json, bearer, ok
 from tests.support.databases import execute, named
+from tests.support.dump import DUMPS
 from tests.support.launchers import WorkingLauncher
 
 REVISIONS = sorted(dump.stem for dump in DUMPS.glob("*.sql"))

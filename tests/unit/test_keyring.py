@@ -201,7 +201,7 @@ def test_whatever_is_given_is_a_ring_or_a_configuration_error(text: str) -> None
 
 @pytest.mark.parametrize("text", ["", " \n", ",,"])
 def test_no_key_at_all_is_told(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="There is no master key"):
+    with pytest.raises(ConfigurationError, match="The master key is missing"):
         KeyRing.parse(text)
 
 

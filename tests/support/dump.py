@@ -1,4 +1,4 @@
-"""Makes the dump of a released schema, once, at its release: `python -m tests.store.dumps.make 0005`.
+"""Makes the dump of a released schema, once, at its release: `python -m tests.support.dump 0005`.
 
 A database is migrated to the revision, filled with `rows`, and dumped by pg_dump. The tests upgrade it from then on
 (tests/store/test_upgrades.py), so a dump is never made again: later migrations must not change what old ones did.
@@ -24,9 +24,9 @@ from gateway.settings import Settings
 from gateway.store import schema
 from gateway.store.database import Database
 from gateway.store.embedded import EmbeddedPostgres
-from tests.store.dumps.rows import rows
+from tests.support.dumped_rows import rows
 
-DUMPS = Path(__file__).parent
+DUMPS = Path(__file__).parent.parent / "store" / "dumps"
 
 # Of the session, some of it unknown to older servers; and of psql.
 _NOISE = re.compile(r"(?m)^(SET .*;|SELECT pg_catalog\.set_config.*;|\\.*|--.*)\n")
