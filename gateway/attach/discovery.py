@@ -1,7 +1,7 @@
-"""What tools ask for below a lease's root to find their way: `/json/version`, `/json/list` and their like.
+"""Discovery below a lease's root: `/json/version`, `/json/list` and the like.
 
-The browser's own HTTP endpoint answers (https://chromedevtools.github.io/devtools-protocol/#endpoints); every address
-in its answer becomes the one under which the client reaches it, through this gateway and with the same lease.
+The browser's own HTTP endpoints answer (https://chromedevtools.github.io/devtools-protocol/#endpoints). Each websocket
+address in an answer is replaced with the one by which the client reaches it: at this gateway, with the same lease.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _log = structlog.get_logger("gateway.discovery")
 
 ROOT = "/v1/connect/{token}"
 
-# An answer holds the lease's token, and what a page calls itself.
+# An answer contains the lease's token, and titles that pages choose.
 _HEADERS = {
     "Content-Type": "application/json; charset=UTF-8",
     "Cache-Control": "no-store",
@@ -42,18 +42,18 @@ _TARGET_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 async def discover(request: Request) -> Response:
     """The browser's answer, for the path below the lease's root.
 
-    A gateway to which this was passed on does not know the root that the client sees, and nobody can be believed who
-    would tell it: it answers with `_HOP_ROOT`, which the gateway that the client sees puts its own root in place of.
+    A gateway that gets a forwarded request does not know the root that the client uses, and could not trust a header
+    that names it. So it answers with `_HOP_ROOT`, which the forwarding gateway replaces with its own root.
     """
     services: Services = request.app.state.services
     check_origin(request, services.settings)
-    passed_on = is_forwarded(request)
-    # First, so that a host that is not trusted is told before anything is done in the browser.
-    root = _HOP_ROOT if passed_on else websocket_root(request, services.settings)
+    from_gateway = is_forwarded(request)
+    # First, so that an untrusted host is refused before anything happens in the browser.
+    root = _HOP_ROOT if from_gateway else websocket_root(request, services.settings)
     token = request.path_params["token"]
     path = _path(request)
     with services.rate_limits.checking(client_address(request)):
-        async with services.leases.visit(token, forwarded=passed_on) as grant:
+        async with services.leases.visit(token, forwarded=from_gateway) as grant:
             if grant.devtools_url is None:
                 return await _elsewhere(request, services, grant, root)
             authority = urlsplit(grant.devtools_url).netloc
@@ -80,12 +80,12 @@ async def _ask(services: Services, request: Request, authority: str, path: str) 
     seconds = services.settings.attach_timeout_seconds
     method = "GET" if request.method == "HEAD" else request.method
     query = new_target(request.scope["query_string"]) if path == "/json/new" else request.scope["query_string"]
-    # A browser answers to its own address only, against pages that make another name lead to it.
+    # A browser only answers to its own address, which protects it from DNS rebinding.
     headers = {"Host": f"127.0.0.1:{authority.rpartition(':')[2]}"}
     try:
         answer = await services.peers.ask(method, f"http://{authority}", path, query, headers=headers, seconds=seconds)
     except NoResponse as error:
-        _log.warning("a browser's endpoint did not answer", cause=str(error))
+        _log.warning("a browser's HTTP endpoint did not answer", cause=str(error))
         raise Unavailable(
             f"The browser of this lease can't be reached: {error}.", "browser.unreachable", retry_after=1
         ) from error
@@ -99,10 +99,10 @@ async def _ask(services: Services, request: Request, authority: str, path: str) 
 
 
 def new_target(query: bytes) -> bytes:
-    """The query of `/json/new` as the browser reads it, written anew; raises Forbidden where the lease may not open it.
+    """The query of `/json/new`, re-encoded as the browser parses it; raises Forbidden for a URL not allowed.
 
-    The browser takes the first part that is not empty, unquoted, for an address, and opens files too. After it comes
-    `for_tab`, or nothing of meaning.
+    The browser takes the first part that is not empty, unquoted, as the URL, and would open files, too. Of the other
+    parts only `for_tab` has a meaning.
     """
     address, *options = [part for part in query.split(b"&") if part] or [b""]
     plain = unquote_to_bytes(address)
@@ -116,21 +116,21 @@ def new_target(query: bytes) -> bytes:
 
 
 def _path(request: Request) -> str:
-    """The path as the browser has it: that of the route, without a slash at its end."""
+    """The browser's path: that of the route, without a slash at the end."""
     path: str = request.scope["route"].path.removeprefix(ROOT).rstrip("/")
     target = request.path_params.get("target")
     if target is None:
         return path
     if not _TARGET_ID.fullmatch(target):
-        raise NotFound("This is no id of a target; /json/list has them.", "target.not_found")
+        raise NotFound("This is not the id of a target; /json/list has them.", "target.not_found")
     return path.replace("{target}", target)
 
 
 def readdressed(body: bytes, authority: str, root: str) -> bytes:
-    """A browser's answer with the websockets of `authority` under `root` (ws(s)://...), and that nowhere else.
+    """A browser's answer, with the websocket addresses of `authority` moved under `root` (ws(s)://...).
 
-    Addresses are found as text: an answer may be large, and nothing else in it looks like one, but for a page that has
-    the browser's address in its own address or title.
+    Addresses are found as text, since an answer may be large. Only a page with the browser's address in its own address
+    or title contains something similar; there the browser's address is replaced with browser.invalid.
     """
     port = authority.rpartition(":")[2]
     own = rb"(?:" + b"|".join(re.escape(name) for name in sorted(_names(authority, port))) + rb")(?!\d)"
@@ -138,14 +138,14 @@ def readdressed(body: bytes, authority: str, root: str) -> bytes:
 
 
 def _moved(body: bytes, place: bytes, root: str) -> bytes:
-    """The body with `ws://<place>`, and `ws=<place>` as in the query of an address, turned into those of `root`."""
+    """The body with `ws://<place>`, and `ws=<place>` as in a query, replaced with `root`'s."""
     scheme, _, new = root.partition("://")
-    told = {b"://": json.dumps(new)[1:-1].encode(), b"=": quote(new, safe="/:[]").encode()}
-    return re.sub(rb"\bws(=|://)" + place, lambda match: scheme.encode() + match[1] + told[match[1]], body)
+    replacements = {b"://": json.dumps(new)[1:-1].encode(), b"=": quote(new, safe="/:[]").encode()}
+    return re.sub(rb"\bws(=|://)" + place, lambda match: scheme.encode() + match[1] + replacements[match[1]], body)
 
 
 def _names(authority: str, port: str) -> set[bytes]:
-    """The ways to write a browser's address."""
+    """All forms of a browser's authority."""
     return {authority.encode(), *(f"{host}:{port}".encode() for host in ("127.0.0.1", "localhost", "[::1]"))}
 
 

@@ -1,9 +1,9 @@
-"""Dialogs of pages, heard without being in their way.
+"""Dialogs of pages: recorded without changing who answers them.
 
-A session with `Page.enable` makes a page's dialogs wait for it, where the browser has nobody to show them to and would
-else dismiss them at once. So whoever of us enables Page on a session dismisses them in the browser's stead, unless a
-client's session hears of them: then they wait for the client, as they would without us. When a session with
-`Page.enable` goes, Chromium dismisses a dialog that is open, whoever else has enabled it.
+`Page.enable` makes a page's dialogs wait for the session. Without it the browser, which has nobody to show them to,
+dismisses them at once. So a watcher that enables Page on a session dismisses them instead, unless a client gets the
+dialogs of the page: then they wait for the client, as they would without the watcher. When a session with `Page.enable`
+closes, Chromium dismisses an open dialog, even if other sessions have enabled Page.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from gateway.observer.devtools import DevTools
 
 
 def settle(opening: dict[str, Any], clients: Clients, page_id: str, devtools: DevTools, session: str) -> None:
-    """What is to be done on each `Page.javascriptDialogOpening` of a session of ours."""
+    """To be called for each `Page.javascriptDialogOpening` of a watcher's session."""
     if opening["hasBrowserHandler"] or clients.handle_dialogs_of(page_id):
         return
-    # A page that asks whether to be left is left.
+    # A page that asks whether to leave it is left.
     accept = opening["type"] == "beforeunload"
     devtools.send("Page.handleJavaScriptDialog", {"accept": accept}, session)

@@ -1,8 +1,8 @@
-"""What is taken out of addresses and texts before they are kept: secrets, the content of data: URLs, and length.
+"""Masks addresses and texts before they are recorded: secrets, the content of data: URLs, and excessive length.
 
-Masked are passwords and names of users before a host, and the values of parameters that are known to carry secrets, by
-their names, in the query, in the fragment, in parameters of the path (`;jsessionid=`), and in addresses that are
-themselves the value of a parameter.
+Masked are user names and passwords before a host, and the values of parameters whose names are known to carry secrets:
+in the query, in the fragment, in parameters of the path (`;jsessionid=`), and in addresses that are themselves the
+value of a parameter.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from urllib.parse import quote, unquote
 
 MASK = "***"
 
-# Names, in lower case and without anything but letters and digits, whose values are secrets; and what such names have
-# in them.
+# Names whose values are secrets, in lower case and reduced to letters and digits; and parts of such names.
 _NAMES = frozenset(
     re.findall(
         r"\w+",
@@ -27,16 +26,16 @@ _PARTS = re.compile(
     "token|secret|passw|signature|credential|apikey|accesskey|privatekey|sessionid|sessid|sessionkey|authcode|authkey"
 )
 
-# Whether there is anything to look at; most addresses have nothing.
+# Whether an address can contain anything to mask; most can't.
 _SUSPICIOUS = re.compile(r"[?#@;=]|^\s*data:", re.IGNORECASE)
 _DATA = re.compile(r"(?<![\w/])data:([^,;\s\"'<>]*)[^\s\"'<>)]*", re.IGNORECASE)
 _USER = re.compile(r"//[^/?#\\\s\"'<>]*@")
 _PARAMETER = re.compile(r"([?&#;])([^?&#;=\s\"'<>]*)=([^&#\s\"'<>]*)")
-# What can't be told by the names that are seen at first sight.
+# Where the names of parameters are not enough, and the address must be parsed.
 _TO_TAKE_APART = re.compile(r"[@%]|data:", re.IGNORECASE)
 _EACH_NAME = re.compile(r"[?&#;=]([^?&#;=/\s\"'<>]*)(?==)")
 _PATH_PARAMETER = re.compile(r";([^?&#;=/]*)=([^?#;/]*)")
-# What ends an address in a text.
+# Characters that end an address in a text.
 _ENDS = re.compile(r"[\s\"'<>]")
 _NOT_OF_A_NAME = re.compile(r"[^a-z0-9]")
 _MARK = re.compile("[?#]")
@@ -45,12 +44,12 @@ _CACHED_NAMES = 1024
 
 
 class Masking:
-    """`parameters`: names beside the known ones. Nothing that is returned is longer than `longest`."""
+    """`parameters`: additional names. No result is longer than `longest` characters."""
 
     def __init__(self, parameters: Iterable[str], longest: int) -> None:
         self._names = _NAMES | {_plain(name) for name in parameters}
         self._longest = longest
-        # Names come again and again.
+        # The same names recur.
         self._is_secret = lru_cache(_CACHED_NAMES)(self._has_secret)
 
     def url(self, address: str) -> str:

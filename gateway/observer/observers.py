@@ -1,4 +1,4 @@
-"""Watches the live runs of this gateway: one DevTools connection each, which all its watchers share."""
+"""Watches the live runs of this gateway, each over one DevTools connection that all its watchers share."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from gateway.observer.devtools import DevTools, DevToolsError
 
 _log = structlog.get_logger("gateway.observer")
 
-# A browser that has just begun answers within milliseconds; who waits for it waits for us too.
+# A new browser answers within milliseconds; the start of a runtime waits for this.
 _BEGIN_SECONDS = 3.0
-# Between two attempts at a browser that can't be reached, and is not known to have ended.
+# Between two attempts to reach a browser that is not known to have ended.
 _AGAIN_SECONDS = 1.0
-# In which what a browser left must be kept; it goes on behind the answer to a stop.
+# How long a stop waits until the leftovers of a browser are saved; saving goes on after that.
 _END_SECONDS = 5.0
-_LAST_WORDS_SECONDS = 1.0
+# For the last events of a browser that has ended.
+_LAST_EVENTS_SECONDS = 1.0
 
 
 class Observation:
-    """One live run that is watched. `devtools` is another one after its connection broke (see Watching.resume)."""
+    """One live run that is watched. `devtools` is replaced after its connection broke (see Watching.resume)."""
 
     def __init__(self, observed: Observed, devtools: DevTools) -> None:
         self.observed = observed
@@ -34,24 +35,24 @@ class Observation:
 
 
 class Watching(Protocol):
-    """A watcher of one run, from the run's begin to its end."""
+    """What one watcher does for one run, from the start of the run to its end."""
 
     async def resume(self) -> None:
-        """The connection broke and there is a new one, on which nothing is set up. May raise DevToolsError."""
+        """The connection broke; set everything up on the new one. May raise DevToolsError."""
 
     async def end(self) -> None:
-        """The browser is gone; keep what is worth keeping."""
+        """The browser has ended; save what is left of it."""
 
 
 class Watcher(Protocol):
-    """One kind of looking: at pages, at downloads, at pixels."""
+    """Watches one aspect of all runs: pages, downloads, pictures."""
 
     async def begin(self, observation: Observation) -> Watching | None:
-        """Return once everything is seen from here on; None where there is nothing to do."""
+        """Return once everything is watched from now on; None if the run needs nothing of it."""
 
 
 class BrowserObservers:
-    """Observers of real browsers (see domain.observation.Observers)."""
+    """Watches browsers over DevTools (see core.observation.Observers)."""
 
     def __init__(self, watchers: Sequence[Watcher]) -> None:
         self._watchers = watchers
@@ -59,7 +60,7 @@ class BrowserObservers:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def of(self, runtime_id: UUID) -> Observation | None:
-        """What is watched of a runtime that this gateway has."""
+        """The observation of a runtime of this gateway; None if its browser is not watched."""
         return self._live.get(runtime_id)
 
     async def begin(self, observed: Observed) -> None:
@@ -71,7 +72,7 @@ class BrowserObservers:
         self._spawn(self._keep(observed, observation))
 
     async def _watch(self, observed: Observed) -> Observation | None:
-        """Begin to watch, or say why not: a browser that can't be watched is its clients' all the same."""
+        """Start to watch; None, and a log message, if that fails: the browser still serves its clients."""
         observation: Observation | None = None
         try:
             async with asyncio.timeout(_BEGIN_SECONDS):
@@ -96,12 +97,12 @@ class BrowserObservers:
         return observation
 
     async def _keep(self, observed: Observed, observation: Observation | None) -> None:
-        """Connect anew as often as the connection breaks while the browser lives, and tell that there was a gap."""
+        """Reconnect whenever the connection breaks while the browser lives, and record that there was a gap."""
         ended = observed.browser.ended
         while True:
             if observation is not None:
                 await observation.devtools.closed.wait()
-            # A browser that ends takes its connection with it a moment before its end is known.
+            # When a browser ends, its connection breaks shortly before its end is known.
             await asyncio.wait({ended}, timeout=_AGAIN_SECONDS)
             if ended.done():
                 return
@@ -137,9 +138,9 @@ class BrowserObservers:
         return task
 
     async def _end(self, observation: Observation) -> None:
-        # What the browser said last is heard first.
+        # The browser's last events come first.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(observation.devtools.closed.wait(), _LAST_WORDS_SECONDS)
+            await asyncio.wait_for(observation.devtools.closed.wait(), _LAST_EVENTS_SECONDS)
         await observation.devtools.close()
         await self._end_watching(observation)
 
@@ -148,11 +149,11 @@ class BrowserObservers:
             try:
                 await watching.end()
             except Exception:
-                # One watcher that fails may not take from the others what they have seen.
-                _log.exception("the end of a run could not be watched", run_id=str(observation.observed.run_id))
+                # The failure of one watcher must not cost the others what they have collected.
+                _log.exception("a watcher failed at the end of a run", run_id=str(observation.observed.run_id))
 
     async def close(self) -> None:
-        """Return when what ended browsers left is kept."""
+        """Wait until the leftovers of ended browsers are saved."""
         if self._tasks:
             await asyncio.wait(set(self._tasks))
 

@@ -1,7 +1,7 @@
-"""The pages of a run: made, navigated, closed, crashed; and, where more is wanted, what they load, say and ask.
+"""The pages of a run: created, navigated, closed, crashed; and, at higher levels, their requests, console and dialogs.
 
-Lifecycle comes by the discovery of targets alone, in which a page has no part. What is above it needs a session with
-each page. Sessions are those of a browser session of our own, so that what other watchers set up does not matter here.
+The lifecycle comes from target discovery alone, which does not involve the page. Everything else needs a session with
+each page. These sessions belong to a browser session of this watcher's own, so other watchers do not affect them.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from gateway.observer.masking import Masking
 from gateway.observer.observers import Observation, Watching
 
 _PAGES: list[dict[str, Any]] = [{"type": "page"}, {"exclude": True}]
-# What loads by itself within a page, and is seen at the level `full` alone.
+# What loads separately within a page, and is recorded at the level `full` only.
 _WITHIN: list[dict[str, Any]] = [
     *({"type": type_} for type_ in ("iframe", "worker", "shared_worker", "service_worker")),
     {"exclude": True},
 ]
-# Of bodies the browser keeps nothing for us.
+# The browser keeps no bodies for these sessions.
 _NETWORK = {"maxTotalBufferSize": 0, "maxResourceBufferSize": 0, "maxPostDataSize": 0}
-# Requests under way of one session that are kept in mind; of the oldest beyond it the end is not told.
-_MOST_REQUESTS = 4096
-_MOST_ARGUMENTS = 20
+# The most unfinished requests of a session that are remembered; the end of the oldest is not recorded.
+_MAX_REQUESTS = 4096
+_MAX_ARGUMENTS = 20
 _NOT_A_PAGE_YET = ("", "about:blank")
 
 
@@ -55,20 +55,20 @@ class PagesOfRun:
         self._masking = masking
         self._pages: dict[str, _Page] = {}
         self._sessions: dict[str, _Session] = {}
-        # Those that are there when we come; what is asked of each is answered before we say that all is seen.
+        # Commands to the pages that existed at the start; `resume` waits for their answers.
         self._setting_up: list[asyncio.Future[dict[str, Any]]] = []
         # Pages that were there before the connection broke.
         self._known: dict[str, _Page] = {}
-        # Until when, by the pages' clock, what they said is told: a page that one comes to says all of it again.
-        self._said = self._said_before = 0.0
+        # The time of the last recorded message, by the pages' clock. Chromium repeats old messages to a new session.
+        self._last_message = self._repeated_until = 0.0
 
     async def resume(self) -> None:
         devtools = self._observation.devtools
         self._sessions.clear()
-        self._said_before = self._said
+        self._repeated_until = self._last_message
         before, self._pages = self._pages, {}
         session = (await devtools.call("Target.attachToBrowserTarget"))["sessionId"]
-        devtools.listen(self._hear_browser, session, self._of_browser.keys())
+        devtools.listen(self._on_browser_event, session, self._of_browser.keys())
         self._known = before
         await devtools.call("Target.setDiscoverTargets", {"discover": True, "filter": _PAGES}, session)
         self._known = {}
@@ -84,7 +84,7 @@ class PagesOfRun:
             session.end()
         self._record.close()
 
-    def _hear_browser(self, method: str, params: dict[str, Any]) -> None:
+    def _on_browser_event(self, method: str, params: dict[str, Any]) -> None:
         self._of_browser[method](self, params)
 
     def _created(self, params: dict[str, Any]) -> None:
@@ -106,14 +106,14 @@ class PagesOfRun:
         if page is None:
             return
         if info["attached"] is not page.attached:
-            # Somebody came or left. The address may be one that is only on its way.
+            # A session was opened or closed. The address may be that of a navigation that is not committed.
             page.attached = info["attached"]
             return
         before = page.url
         page.take(info)
         if before in _NOT_A_PAGE_YET and page.url in _NOT_A_PAGE_YET:
             return
-        # The same address once more is a reload.
+        # The same address again is a reload.
         self._record.note("navigation", page.about(self._masking), page_id=info["targetId"])
 
     def _destroyed(self, params: dict[str, Any]) -> None:
@@ -127,13 +127,13 @@ class PagesOfRun:
             data = {**page.about(self._masking), "status": params["status"], "errorCode": params["errorCode"]}
             self._record.note("page.crash", data, page_id=params["targetId"])
 
-    def is_new(self, said: float) -> bool:
-        """Whether what a page said at this time is not told yet."""
-        self._said = max(self._said, said)
-        return said > self._said_before
+    def is_new(self, time: float) -> bool:
+        """Whether a page's message of this time is not recorded yet."""
+        self._last_message = max(self._last_message, time)
+        return time > self._repeated_until
 
     def attached(self, params: dict[str, Any], page_id: str | None = None) -> None:
-        """We have a session with a page, or, of the page `page_id`, with something that is within it."""
+        """A session with a page was opened; or with a frame or worker within the page `page_id`."""
         info, id_ = params["targetInfo"], params["sessionId"]
         session = _Session(self, id_, info["type"], page_id or info["targetId"])
         self._sessions[id_] = session
@@ -156,7 +156,7 @@ class PagesOfRun:
 
 
 class _Page:
-    """What is known of a page by the discovery of targets."""
+    """What target discovery reports of a page."""
 
     __slots__ = ("attached", "title", "url")
 
@@ -166,7 +166,7 @@ class _Page:
     def take(self, info: dict[str, Any]) -> None:
         self.url: str = info["url"]
         self.attached: bool = info["attached"]
-        # Until a page has a title, Chromium says the end of its address.
+        # Until a page has a title, Chromium gives the end of its address instead.
         title: str = info["title"]
         self.title = "" if self.url.endswith(title) else title
 
@@ -178,7 +178,7 @@ class _Page:
 
 
 class _Request:
-    """A request under way."""
+    """An unfinished request."""
 
     __slots__ = ("began", "from_cache", "resource_type", "response", "size", "url")
 
@@ -191,7 +191,7 @@ class _Request:
 
 
 class _Session:
-    """Our session with a page, or with something within it."""
+    """The session with a page, or with a frame or worker within it."""
 
     def __init__(self, pages: PagesOfRun, id_: str, type_: str, page_id: str) -> None:
         self._pages = pages
@@ -207,9 +207,9 @@ class _Session:
         self._requests: dict[str, _Request] = {}
 
     def set_up(self, *, waits: bool) -> list[asyncio.Future[dict[str, Any]]]:
-        """Ask for what is to be heard, and let it go on where it waits for that."""
+        """Enable the events, and let the page run if it waits for that. Returns the answers."""
         devtools = self._devtools
-        devtools.listen(self._hear, self._id, self._heard.keys())
+        devtools.listen(self._on_event, self._id, self._of_session.keys())
         asked = [
             devtools.start("Network.enable", _NETWORK, self._id),
             devtools.start("Runtime.enable", None, self._id),
@@ -219,20 +219,20 @@ class _Session:
         if self._full:
             asked.append(devtools.start("Target.setAutoAttach", _auto_attach(_WITHIN), self._id))
         if waits:
-            # Behind the others, and not after their answers, which a page that waits does not give. If the connection
-            # breaks, Chromium lets it go.
+            # Sent after the others without waiting for their answers, which a paused page does not give. If the
+            # connection breaks, Chromium lets the page run.
             asked.append(devtools.start("Runtime.runIfWaitingForDebugger", None, self._id))
         return asked
 
     def end(self) -> None:
-        """What came of the requests that never ended."""
+        """Record the responses of requests that never finished."""
         for id_ in list(self._requests):
             if self._requests[id_].response is not None:
                 self._finish(id_, None, None)
         self._requests.clear()
 
-    def _hear(self, method: str, params: dict[str, Any]) -> None:
-        self._heard[method](self, params)
+    def _on_event(self, method: str, params: dict[str, Any]) -> None:
+        self._of_session[method](self, params)
 
     # Network
 
@@ -244,7 +244,7 @@ class _Session:
             self._finish(id_, began, redirect.get("encodedDataLength"))
         url: str = request["url"]
         if url.startswith("data:") and not self._full:
-            # It is in the page already, and nothing is loaded.
+            # It is part of the page, and nothing is loaded.
             return
         masked = self._masking.url(url)
         kind = params.get("type")
@@ -263,7 +263,7 @@ class _Session:
     def _begin(self, id_: str, request: _Request) -> None:
         requests = self._requests
         requests[id_] = request
-        if len(requests) > _MOST_REQUESTS:
+        if len(requests) > _MAX_REQUESTS:
             del requests[next(iter(requests))]
 
     def _from_cache(self, params: dict[str, Any]) -> None:
@@ -278,7 +278,7 @@ class _Session:
         self._respond(id_, response)
 
     def _request_missed(self, id_: str, response: dict[str, Any], kind: str | None) -> None:
-        """A request that was under way before we came: of some pages it is, although they wait."""
+        """A request that was sent before the session existed, as a popup's may be although the popup is paused."""
         url: str = response["url"]
         if url.startswith("data:") and not self._full:
             return
@@ -291,7 +291,7 @@ class _Session:
             )
 
     def _respond(self, id_: str, response: dict[str, Any]) -> None:
-        """The head of a response; it is told with its end, when its size and its time are known."""
+        """The head of a response. It is recorded at its end, when its size and duration are known."""
         request = self._requests.get(id_)
         if request is None:
             return
@@ -346,7 +346,7 @@ class _Session:
         self._note("network.failed", data, page_id=self._page_id)
 
     def _socket(self, params: dict[str, Any]) -> None:
-        """A websocket; of its life nothing is told but its begin, its handshake and its failure."""
+        """A websocket, of which the start, the handshake and a failure are recorded."""
         url = self._masking.url(params["url"])
         self._begin(params["requestId"], _Request(0.0, url, "WebSocket"))
         if self._allows("network.request"):
@@ -369,13 +369,13 @@ class _Session:
             data = {"requestId": id_, "url": request.url, "resourceType": "WebSocket"}
             self._note("network.failed", data | {"errorText": params["errorMessage"]}, page_id=self._page_id)
 
-    # What a page says
+    # Console, errors and dialogs
 
     def _console(self, params: dict[str, Any]) -> None:
         if not self._pages.is_new(params["timestamp"]) or not self._allows("console.message"):
             return
-        arguments = params["args"][:_MOST_ARGUMENTS]
-        text = self._masking.text(" ".join(map(_in_words, arguments)))
+        arguments = params["args"][:_MAX_ARGUMENTS]
+        text = self._masking.text(" ".join(map(_as_text, arguments)))
         data = {"level": _LEVELS.get(params["type"], params["type"]), "text": text}
         stack = params.get("stackTrace")
         if stack is not None and stack["callFrames"]:
@@ -387,7 +387,7 @@ class _Session:
             return
         details = params["exceptionDetails"]
         exception = details.get("exception")
-        text = details["text"] if exception is None else f"{details['text']} {_in_words(exception)}"
+        text = details["text"] if exception is None else f"{details['text']} {_as_text(exception)}"
         self._note("page.error", {"text": self._masking.text(text)} | self._place(details), page_id=self._page_id)
 
     def _place(self, frame: dict[str, Any]) -> dict[str, Any]:
@@ -405,7 +405,7 @@ class _Session:
         }
         self._note("dialog", data, page_id=self._page_id)
 
-    # What is within a page
+    # Frames and workers
 
     def _attached(self, params: dict[str, Any]) -> None:
         self._pages.attached(params, self._page_id)
@@ -413,7 +413,7 @@ class _Session:
     def _detached(self, params: dict[str, Any]) -> None:
         self._pages.detached(params)
 
-    _heard: Mapping[str, Callable[[_Session, dict[str, Any]], None]] = {
+    _of_session: Mapping[str, Callable[[_Session, dict[str, Any]], None]] = {
         "Network.requestWillBeSent": _request,
         "Network.requestServedFromCache": _from_cache,
         "Network.responseReceived": _response,
@@ -431,7 +431,7 @@ class _Session:
     }
 
 
-# As people know them; others keep their name.
+# Common names; other types keep theirs.
 _LEVELS = {"log": "info", "info": "info", "warning": "warning", "error": "error", "debug": "debug", "assert": "error"}
 
 
@@ -444,7 +444,7 @@ def _milliseconds(seconds: float) -> float:
 
 
 def _timing(timing: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds of each phase that there was (-1 is none)."""
+    """Milliseconds of each phase; Chromium gives -1 for a phase that did not take place."""
     phases = {}
     for name, first, last in (
         ("dns", "dnsStart", "dnsEnd"),
@@ -459,8 +459,8 @@ def _timing(timing: dict[str, Any]) -> dict[str, float]:
     return phases
 
 
-def _in_words(argument: dict[str, Any]) -> str:
-    """An argument of a console message, or what was thrown."""
+def _as_text(argument: dict[str, Any]) -> str:
+    """The text of a console argument, or of what was thrown."""
     if "value" in argument:
         value = argument["value"]
         return value if isinstance(value, str) else orjson.dumps(value).decode()
@@ -468,11 +468,11 @@ def _in_words(argument: dict[str, Any]) -> str:
         return str(argument["unserializableValue"])
     preview = argument.get("preview")
     if preview is not None and preview.get("properties") and argument.get("subtype") not in ("error", "node", "date"):
-        return _previewed(preview)
+        return _preview_text(preview)
     return str(argument.get("description", argument["type"]))
 
 
-def _previewed(preview: dict[str, Any]) -> str:
+def _preview_text(preview: dict[str, Any]) -> str:
     is_list = preview.get("subtype") == "array"
     parts = [
         each.get("value", each["type"]) if is_list else f"{each['name']}: {each.get('value', each['type'])}"

@@ -1,4 +1,4 @@
-"""What the gateway's own proxy refused to a run's pages, for its record."""
+"""Requests of a run's pages that the egress proxy refused, for its record."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gateway.observer.observers import Observation, Watching
 
 
 class Refusals:
-    """The watcher of the way out (see observers.Watcher)."""
+    """The watcher of the egress proxy (see observers.Watcher)."""
 
     def __init__(self, masking: Masking) -> None:
         self._masking = masking
@@ -20,7 +20,7 @@ class Refusals:
 
 
 class RefusalsOfRun:
-    """The refusals of one live run, which come from its exit."""
+    """The refusals of one live run, as its egress listener reports them."""
 
     def __init__(self, observed: Observed, masking: Masking) -> None:
         self._record = observed.bounded
@@ -29,7 +29,7 @@ class RefusalsOfRun:
         self._usage.on_refusal = self._note
 
     async def resume(self) -> None:
-        """They don't come over DevTools."""
+        """Nothing to do: refusals do not come over DevTools."""
 
     async def end(self) -> None:
         self._usage.on_refusal = None

@@ -1,11 +1,11 @@
-"""What a browser's tabs look like: one screencast a tab, shared by all who look, and none when nobody does.
+"""Pictures of a browser's tabs: one screencast a tab, shared by all subscribers, and none without a subscriber.
 
-Chromium sends a frame when something has changed, and has at most three under way that are not acknowledged; it drops
-what changes meanwhile, the last change too. So frames are acknowledged at the wanted rate, and a cast that has three
-under way and then falls silent is begun anew, which brings the page as it is.
+Chromium sends a frame when something has changed. It has at most three unacknowledged frames in flight, and drops
+changes meanwhile, even the last one. So frames are acknowledged at the wanted rate; and a screencast that had three in
+flight and then falls silent is restarted, which brings the current picture.
 
-Nothing here moves a tab to the front or resizes it. The headless shell shows every tab; full Chromium shows the one in
-front, and another one's picture stands still (`Tab.in_front`).
+Nothing here moves a tab to the front or resizes it. The headless shell renders every tab; full Chromium renders the one
+in front, and the pictures of others do not change (`Tab.in_front`).
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ _log = structlog.get_logger("gateway.observer.screencast")
 
 _OF_TARGETS = {"Target.targetCreated", "Target.targetInfoChanged", "Target.targetDestroyed"}
 _OF_PICTURES = {"Page.screencastFrame", "Page.screencastVisibilityChanged"}
-# Chromium's own: what it has under way at most.
-_MOST_UNDER_WAY = 3
-# After which a silent cast that may have lost its last frame is begun anew.
+# Chromium's own limit of unacknowledged frames.
+_MAX_IN_FLIGHT = 3
+# After this silence a screencast that may have lost its last frame is restarted.
 _SILENCE_SECONDS = 0.05
-# Between two wanted frames, from which on it is cheaper to end a cast for so long than to leave frames unacknowledged.
+# With longer pauses between wanted frames it is cheaper to stop the screencast than to leave frames unacknowledged.
 _SLOW_SECONDS = 0.1
-# Titles are not told when they change.
+# Chromium does not report changes of titles, so they are polled.
 _LOOK_SECONDS = 0.5
-# A start of frame's length, precision, height and width follow one of these, but for three that are something else.
+# Markers that are followed by a frame's length, precision, height and width. Three codes in the range are others.
 _STARTS_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 @dataclass(frozen=True, slots=True)
 class Tab:
-    """A page of the browser. `in_front` is False where the browser is known to have it behind another one."""
+    """A page of the browser. `in_front` is False if the browser is known to show another tab instead."""
 
     id: str
     title: str
@@ -53,7 +53,7 @@ class Tab:
 
 @dataclass(frozen=True, slots=True)
 class TabEvent:
-    """`active`: it is now the one that was used last. `tab` is as it now is, or was when it closed."""
+    """`active`: the tab is now the one used last. `tab` is its present state, or its last one if it closed."""
 
     kind: Literal["opened", "changed", "closed", "active"]
     tab: Tab
@@ -61,10 +61,10 @@ class TabEvent:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture of a tab. `time` is in seconds since 1970, `width` and `height` are of the JPEG.
+    """One picture of a tab. `time` is in seconds since 1970; `width` and `height` are those of the JPEG.
 
-    The rest says where on the page it is: the size of what is shown and what lies above it, in device independent
-    pixels, and how many of them a CSS pixel has.
+    The rest locates it on the page: the size of the visible part and the offset above it, in device independent pixels,
+    and how many of them a CSS pixel has.
     """
 
     tab_id: str
@@ -83,9 +83,9 @@ TabListener = Callable[[TabEvent], None]
 
 
 class Screencasts:
-    """The tabs of one live browser and their screencasts, from the run's begin to its end (see observers.Watching).
+    """The tabs of one live browser and their screencasts, from the start of the run to its end (observers.Watching).
 
-    Listeners are called in the event loop, and may neither raise nor wait. `ended` is set when the browser is gone.
+    Listeners are called in the event loop, and must not raise or wait. `ended` is set when the browser has ended.
     """
 
     def __init__(self, observation: Observation, settings: Settings) -> None:
@@ -98,7 +98,7 @@ class Screencasts:
             "maxHeight": settings.screencast_max_height,
         }
         self._tabs: dict[str, Tab] = {}
-        # From the one that was used longest ago to the last one.
+        # Ids of tabs, the least recently used first.
         self._used: list[str] = []
         self._casts: dict[str, _Cast] = {}
         self._subscriptions: set[Subscription] = set()
@@ -111,15 +111,15 @@ class Screencasts:
 
     @staticmethod
     def of(observation: Observation) -> Screencasts | None:
-        """Those of a run that is watched, once their watcher has begun."""
+        """The screencasts of a watched run; None before their watcher has started."""
         return next((each for each in observation.watching if isinstance(each, Screencasts)), None)
 
     async def resume(self) -> None:
-        """Know all tabs, and hear of every further one, over a connection on which nothing is set up yet."""
+        """Find all tabs and follow further ones, over a new connection."""
         devtools = self._observation.devtools
         devtools.listen(self._hear, methods=_OF_TARGETS)
         discovering = devtools.start("Target.setDiscoverTargets", {"discover": True})
-        # Another watcher may have them discovered already, in which case nobody tells of those that are there.
+        # If another watcher has enabled discovery already, Chromium does not report the existing tabs again.
         there = await self._look()
         await discovering
         for tab_id in self._tabs.keys() - there:
@@ -134,12 +134,12 @@ class Screencasts:
             self._looking.cancel()
         for cast in self._casts.values():
             cast.forget()
-        # What viewers say of their ends is of the run, too.
+        # The ends of viewers are recorded within the run, too.
         await self._left_alone.wait()
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """A viewer is there for the block, which ends soon after the browser has."""
+        """Count a viewer for the block, which must end soon after `ended` is set."""
         self._viewers += 1
         self._left_alone.clear()
         try:
@@ -153,16 +153,16 @@ class Screencasts:
 
     @property
     def tabs(self) -> list[Tab]:
-        """In the order in which they were opened."""
+        """All tabs in the order of opening."""
         return list(self._tabs.values())
 
     @property
     def active(self) -> str | None:
-        """The tab that was opened, brought to the front or worked in last, by whomever; None when there is none."""
+        """The tab that was opened, brought to the front or used last; None without tabs."""
         return self._used[-1] if self._used else None
 
     def listen(self, listener: TabListener) -> None:
-        """Call `listener` with everything that happens to tabs from here on."""
+        """Call `listener` for all further events of tabs."""
         self._listeners.append(listener)
         self._reconsider()
 
@@ -171,7 +171,7 @@ class Screencasts:
         self._reconsider()
 
     def used(self, tab_id: str) -> None:
-        """Note that somebody works with a tab, which makes it the active one."""
+        """Make a tab the active one, since somebody uses it."""
         if tab_id in self._tabs and self.active != tab_id:
             self._used.remove(tab_id)
             self._used.append(tab_id)
@@ -181,9 +181,9 @@ class Screencasts:
     # Pictures
 
     def subscribe(self, listener: FrameListener, tab_id: str | None = None, *, fps: float = math.inf) -> Subscription:
-        """Call `listener` with the frames of a tab, or of whichever is active; first of all with the last one.
+        """Call `listener` with the frames of a tab, or of the active one, beginning with its last frame.
 
-        A browser makes no more of them than somebody wants, and all who look get as many.
+        The browser sends frames at the highest rate that a subscriber wants, and all subscribers get them.
         """
         subscription = Subscription(self, listener, tab_id, fps)
         self._subscriptions.add(subscription)
@@ -193,20 +193,20 @@ class Screencasts:
 
     @property
     def casting(self) -> int:
-        """How many tabs the browser sends pictures of."""
+        """The number of tabs with a running screencast."""
         return sum(cast.wanted for cast in self._casts.values())
 
     def start(self, tab_id: str, method: str, params: dict[str, Any]) -> asyncio.Future[dict[str, Any]]:
-        """Send a command to a tab that somebody looks at; the answer comes with the future, or a DevToolsError."""
+        """Send a command to a tab with a screencast; the future has the answer, or a DevToolsError."""
         cast = self._casts.get(tab_id)
         if cast is None or not cast.session:
             refused: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-            refused.set_exception(DevToolsError("Nobody looks at this tab."))
+            refused.set_exception(DevToolsError("This tab is not shown to anybody."))
             return refused
         return self._observation.devtools.start(method, params, cast.session)
 
     def bring_to_front(self, tab_id: str) -> None:
-        """Let the browser show a tab, where it shows one at a time."""
+        """Make the browser show a tab, if it shows one at a time."""
         self._observation.devtools.send("Target.activateTarget", {"targetId": tab_id})
         self.used(tab_id)
 
@@ -267,7 +267,7 @@ class Screencasts:
             self._follow()
 
     def _shown(self, tab_id: str, visible: bool) -> None:
-        """The browser has moved a tab to the front, or another one before it."""
+        """The browser shows the tab, or another one instead of it."""
         tab = self._tabs.get(tab_id)
         if tab is None or tab.in_front == visible:
             return
@@ -281,7 +281,7 @@ class Screencasts:
             listener(TabEvent(kind, tab))
 
     def _reconsider(self) -> None:
-        """Look after titles as long as somebody wants to know."""
+        """Poll titles while there are listeners or subscriptions."""
         wanted = bool(self._listeners or self._subscriptions) and not self.ended.is_set()
         if wanted and self._looking is None:
             self._looking = asyncio.create_task(self._keep_looking())
@@ -295,11 +295,11 @@ class Screencasts:
                 await self._look()
                 await asyncio.sleep(_LOOK_SECONDS)
         except DevToolsError:
-            # The browser is gone, or there will be another connection (`resume`).
+            # The browser has ended, or there will be another connection (`resume`).
             self._looking = None
 
     async def _look(self) -> set[str]:
-        """Take in all tabs that there are; returns their ids."""
+        """Update all tabs; returns their ids."""
         infos = (await self._observation.devtools.call("Target.getTargets"))["targetInfos"]
         for info in infos:
             self._seen(info)
@@ -307,7 +307,7 @@ class Screencasts:
 
 
 class Subscription:
-    """Somebody who looks at one tab, or at the active one (`wanted` is None), until `close`."""
+    """Gets the pictures of one tab, or of the active one (`wanted` is None), until `close`."""
 
     def __init__(self, screencasts: Screencasts, listener: FrameListener, wanted: str | None, fps: float) -> None:
         self._screencasts = screencasts
@@ -315,16 +315,16 @@ class Subscription:
         self._rests = False
         self.listener = listener
         self.wanted = wanted
-        # May change at any time.
+        # Frames a second; may be changed at any time.
         self.fps = fps
 
     @property
     def tab_id(self) -> str | None:
-        """The tab that is looked at now."""
+        """The tab whose pictures it gets now."""
         return None if self._cast is None else self._cast.tab_id
 
     def point_at(self, tab_id: str | None) -> None:
-        """Look at this tab from here on, or at the active one."""
+        """Switch to this tab, or, with None, to the active one."""
         self.wanted = tab_id
         shown = tab_id or self._screencasts.active
         if shown is not None and shown not in self._screencasts._tabs:
@@ -338,14 +338,14 @@ class Subscription:
             self._cast.enter(self)
 
     def rest(self, rests: bool) -> None:
-        """Get no pictures for a while, as one who looks away; they cost nothing then."""
+        """Pause or resume the pictures; while all subscribers pause, there is no screencast."""
         if rests != self._rests:
             self._rests = rests
             if self._cast is not None:
                 (self._cast.leave if rests else self._cast.enter)(self)
 
     def close(self) -> None:
-        """As often as one likes."""
+        """Idempotent."""
         if self._cast is not None:
             self._cast.leave(self)
             self._cast = None
@@ -353,7 +353,7 @@ class Subscription:
 
 
 class _Cast:
-    """The screencast of one tab, over a session of its own, which is there as long as somebody looks."""
+    """The screencast of one tab, over a session of its own that exists while there are subscribers."""
 
     def __init__(
         self,
@@ -371,13 +371,13 @@ class _Cast:
         self._last: Frame | None = None
         self._changing: asyncio.Task[None] | None = None
         self._next_ack = 0.0
-        # Frames of this begin that Chromium counts as under way, whether it may have dropped one, and since which it
-        # has been silent.
+        # Frames since the last start that Chromium counts as in flight, whether it may have dropped one, and the timer
+        # of its silence.
         self._begin = 0
-        self._under_way = 0
+        self._in_flight = 0
         self._may_lack = False
         self._silence: asyncio.TimerHandle | None = None
-        # Set while nothing is captured, since few frames are wanted and one has just come.
+        # Set while the screencast is stopped between two frames, since few are wanted.
         self._rest: asyncio.TimerHandle | None = None
         self.tab_id = tab_id
         self.session = ""
@@ -397,17 +397,17 @@ class _Cast:
         self._change()
 
     def resume(self) -> None:
-        """Its session went with the connection."""
+        """Start again over a new connection."""
         self.session = ""
-        self._still()
-        self._wake()
+        self._cancel_restart()
+        self._cancel_pause()
         self._change()
 
     def forget(self) -> None:
-        """The tab is gone."""
+        """The tab has closed."""
         self._looking.clear()
-        self._still()
-        self._wake()
+        self._cancel_restart()
+        self._cancel_pause()
         if self._changing is not None:
             self._changing.cancel()
         if self.session:
@@ -419,12 +419,12 @@ class _Cast:
             self._changing = asyncio.create_task(self._agree())
 
     async def _agree(self) -> None:
-        """Begin or end until it is as it is wanted."""
+        """Start or stop until the screencast is as wanted."""
         try:
             while self.wanted != bool(self.session):
                 await (self._open() if self.wanted else self._close())
         except DevToolsError as error:
-            # Mostly a tab that has closed meanwhile, of which everybody is told.
+            # Usually a tab that has closed meanwhile, which is reported separately.
             _log.debug("a tab can't be shown", cause=str(error))
         finally:
             self._changing = None
@@ -438,19 +438,19 @@ class _Cast:
         await self._start()
 
     def _start(self) -> asyncio.Future[dict[str, Any]]:
-        self._wake()
+        self._cancel_pause()
         self._begin += 1
-        self._under_way = 0
+        self._in_flight = 0
         self._may_lack = False
         return self._observation.devtools.start("Page.startScreencast", self._options, self.session)
 
     async def _close(self) -> None:
         session, self.session = self.session, ""
         self._observation.devtools.forget(session, self._hear)
-        self._still()
-        self._wake()
+        self._cancel_restart()
+        self._cancel_pause()
         self._last = None
-        # Its screencast ends with it.
+        # The screencast ends with its session.
         await self._observation.devtools.call("Target.detachFromTarget", {"sessionId": session})
 
     def _hear(self, method: str, params: dict[str, Any]) -> None:
@@ -461,9 +461,9 @@ class _Cast:
                 self._shown(params["visible"])
 
     def _frame(self, params: dict[str, Any]) -> None:
-        self._still()
-        self._under_way += 1
-        self._may_lack = self._under_way >= _MOST_UNDER_WAY
+        self._cancel_restart()
+        self._in_flight += 1
+        self._may_lack = self._in_flight >= _MAX_IN_FLIGHT
         loop = asyncio.get_running_loop()
         last, frame = self._last, _read(self.tab_id, params)
         self._last = frame
@@ -471,7 +471,7 @@ class _Cast:
         is_slow, seconds = wanted >= _SLOW_SECONDS, max(self._seconds, wanted)
         number, begin = params["sessionId"], self._begin
         if is_slow and last is not None and frame.jpeg == last.jpeg:
-            # The page stands still; what comes next is a change.
+            # The page has not changed; the next frame will be a change.
             self._acknowledge(number, begin)
             return
         due = max(loop.time(), self._next_ack)
@@ -486,17 +486,17 @@ class _Cast:
             subscription.listener(frame)
 
     def _pause(self, seconds: float) -> None:
-        """Let the browser capture nothing for so long: it captures whatever a page draws, also what nobody wants."""
+        """Stop the capture for some seconds: the browser captures all that a page draws, wanted or not."""
         if self._rest is None:
             self._observation.devtools.send("Page.stopScreencast", {}, self.session)
-            self._rest = asyncio.get_running_loop().call_later(seconds, self._go_on)
+            self._rest = asyncio.get_running_loop().call_later(seconds, self._end_pause)
 
-    def _go_on(self) -> None:
+    def _end_pause(self) -> None:
         self._rest = None
         if self.session:
             self._start()
 
-    def _wake(self) -> None:
+    def _cancel_pause(self) -> None:
         if self._rest is not None:
             self._rest.cancel()
             self._rest = None
@@ -505,30 +505,30 @@ class _Cast:
         if not self.session or begin != self._begin:
             return
         answer = self._observation.devtools.start("Page.screencastFrameAck", {"sessionId": number}, self.session)
-        # Answers and frames come in the order in which they were sent, so that this count is what Chromium's was.
+        # Answers and frames arrive in the order in which they were sent, so this count is the same as Chromium's.
         answer.add_done_callback(lambda done: self._acknowledged(begin) if not done.exception() else None)
 
     def _acknowledged(self, begin: int) -> None:
         if begin != self._begin or not self.session:
             return
-        self._under_way -= 1
-        if not self._under_way and self._may_lack:
-            self._silence = asyncio.get_running_loop().call_later(_SILENCE_SECONDS, self._start_anew)
+        self._in_flight -= 1
+        if not self._in_flight and self._may_lack:
+            self._silence = asyncio.get_running_loop().call_later(_SILENCE_SECONDS, self._restart)
 
-    def _start_anew(self) -> None:
+    def _restart(self) -> None:
         if self.session:
             self._observation.devtools.send("Page.stopScreencast", {}, self.session)
             self._start()
 
-    def _still(self) -> None:
-        """Forget about beginning anew."""
+    def _cancel_restart(self) -> None:
+        """Cancel a restart."""
         if self._silence is not None:
             self._silence.cancel()
             self._silence = None
 
 
 class ScreencastWatcher:
-    """Has the screencasts of each live run of this gateway ready (see observers.Watcher)."""
+    """The watcher of tabs and their screencasts (see observers.Watcher)."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -558,7 +558,7 @@ def _read(tab_id: str, params: dict[str, Any]) -> Frame:
 
 
 def _size(jpeg: bytes) -> tuple[int, int]:
-    """Width and height that a JPEG says it has; 0 and 0 where it does not."""
+    """Width and height of a JPEG by its header; 0 and 0 without one."""
     at = 2
     while at + 9 <= len(jpeg) and jpeg[at] == 0xFF:
         if jpeg[at + 1] in _STARTS_OF_FRAME:

@@ -232,6 +232,7 @@ class Tunnel(asyncio.Protocol):
             return
         # What comes after it waits: here, and, since the client is not read any more, at the client.
         self._pending.start(payload, self._policy, self._note, self._reviewed)
+        self._count_held()
         self._read_or_wait()
 
     def _carry_out(self, action: Action, text: bytes) -> None:
