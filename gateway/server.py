@@ -23,9 +23,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.app import Gateway, build
+from gateway.core.endings import GATEWAY_CRASHED, GATEWAY_STOPPED
 from gateway.core.errors import ConfigurationError
 from gateway.core.ids import new_id
-from gateway.domain.runtimes.service import GATEWAY_CRASHED, GATEWAY_STOPPED
 from gateway.domain.secrets import KeySource
 from gateway.http.errors import FLAT
 from gateway.http.server_protocol import ErrorShapeOf, http_protocol

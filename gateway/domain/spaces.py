@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from gateway.core.errors import LimitReached, RequestInvalid
 from gateway.core.ids import new_id, not_found
 from gateway.core.scope import Scope
 from gateway.domain.audit import Action, Audit
 from gateway.domain.events.service import Events
 from gateway.store import accounts, ai_connections, runtimes, spaces
-from gateway.store.database import Database
+from gateway.store.database import Connection, Database
 from gateway.store.spaces import Space
 
 
@@ -83,7 +81,7 @@ class Spaces:
         self._events.update(space.owner, "space.deleted", _about(space))
 
 
-async def _check_limit(connection: Any, owner: Scope, subaccount_id: UUID) -> None:
+async def _check_limit(connection: Connection, owner: Scope, subaccount_id: UUID) -> None:
     """Raises LimitReached. The row's lock lets two requests of one subaccount count one after the other."""
     account = await accounts.subaccount(connection, owner, subaccount_id, lock=True)
     most = account.limits.get("maxSpaces") if account else None
@@ -96,7 +94,7 @@ async def _check_limit(connection: Any, owner: Scope, subaccount_id: UUID) -> No
         )
 
 
-async def _check_mounts(connection: Any, owner: Scope, caller: Scope, mounts: dict[str, Any] | None) -> None:
+async def _check_mounts(connection: Connection, owner: Scope, caller: Scope, mounts: dict[str, Any] | None) -> None:
     """Every AI connection that is named, by id or label, must be the owner's, or one that the caller may lend it."""
     named = _named_connections((mounts or {}).get("ai") or {})
     if not named:
@@ -132,7 +130,7 @@ def _about(space: Space) -> dict[str, str]:
     return {"spaceId": str(space.id), "name": space.name}
 
 
-async def find_space(connection: AsyncConnection, scope: Scope, space_id: UUID, *, lock: bool = False) -> Space:
+async def find_space(connection: Connection, scope: Scope, space_id: UUID, *, lock: bool = False) -> Space:
     """A space that the caller sees; raises NotFound."""
     space = await spaces.get(connection, scope, space_id, lock=lock)
     if space is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 from uuid import UUID
 
+from gateway.core.endings import Ending
 from gateway.core.usage import Usage
 from gateway.egress.traffic_rules import Traffic
 from gateway.egress.upstream_proxy import UpstreamProxy
@@ -34,15 +35,6 @@ class LaunchSpec:
     def has_wishes(self) -> bool:
         """Whether anything is asked for that a browser must be launched for; what its pages may reach is not."""
         return any((self.browser, self.viewport, self.locale, self.timezone, self.user_agent))
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """Why a browser is no more. `asked` tells a stop from a failure."""
-
-    code: str
-    message: str
-    asked: bool = False
 
 
 class FilesHold:

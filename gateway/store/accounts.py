@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.core.errors import Conflict
 from gateway.core.scope import Scope
 from gateway.store.database import constraint_as
+from gateway.store.scope import owner_columns, within
 from gateway.store.tables import api_keys, organizations, subaccounts
 
 
@@ -143,13 +144,13 @@ async def key_by_prefix(connection: AsyncConnection, prefix: str) -> KeyRecord |
 
 
 async def add_key(connection: AsyncConnection, scope: Scope, new: NewKey) -> ApiKey:
-    values = {**scope.columns(), **asdict(new)}
+    values = {**owner_columns(scope), **asdict(new)}
     return ApiKey(*(await connection.execute(insert(api_keys).values(values).returning(*_API_KEY))).one())
 
 
 async def keys(connection: AsyncConnection, scope: Scope) -> list[ApiKey]:
     """All keys of a scope, the organization's own among them when the scope is an organization's."""
-    rows = await connection.execute(select(*_API_KEY).where(scope.of(api_keys)).order_by(api_keys.c.created_at))
+    rows = await connection.execute(select(*_API_KEY).where(within(scope, api_keys)).order_by(api_keys.c.created_at))
     return [ApiKey(*row) for row in rows]
 
 
@@ -159,7 +160,7 @@ async def revoke_key(connection: AsyncConnection, scope: Scope, key: UUID | str)
     row = (
         await connection.execute(
             update(api_keys)
-            .where(scope.of(api_keys), named)
+            .where(within(scope, api_keys), named)
             .values(revoked_at=func.coalesce(api_keys.c.revoked_at, func.now()))
             .returning(*_API_KEY)
         )

@@ -11,6 +11,7 @@ from sqlalchemy import String, cast, delete, exists, func, insert, or_, select, 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.scope import Scope
+from gateway.store.scope import owner_columns, within
 from gateway.store.tables import ai_connections, secrets
 
 
@@ -62,14 +63,16 @@ _COLUMNS = (*_OWN, _HAS_STORED_KEY)
 
 async def add(connection: AsyncConnection, scope: Scope, new: NewAiConnection, *, has_stored_key: bool) -> AiConnection:
     """The caller says whether it stored a key: in an INSERT's RETURNING no subquery sees the new row."""
-    values = {**scope.columns(), **asdict(new)}
+    values = {**owner_columns(scope), **asdict(new)}
     row = (await connection.execute(insert(ai_connections).values(values).returning(*_OWN))).one()
     return AiConnection(**row._mapping, has_stored_key=has_stored_key)
 
 
 async def listed(connection: AsyncConnection, scope: Scope) -> list[AiConnection]:
     rows = await connection.execute(
-        select(*_COLUMNS).where(scope.of(ai_connections)).order_by(ai_connections.c.created_at, ai_connections.c.id)
+        select(*_COLUMNS)
+        .where(within(scope, ai_connections))
+        .order_by(ai_connections.c.created_at, ai_connections.c.id)
     )
     return [AiConnection(*row) for row in rows]
 
@@ -77,7 +80,7 @@ async def listed(connection: AsyncConnection, scope: Scope) -> list[AiConnection
 async def get(
     connection: AsyncConnection, scope: Scope, connection_id: UUID, *, lock: bool = False
 ) -> AiConnection | None:
-    query = select(*_COLUMNS).where(scope.of(ai_connections), ai_connections.c.id == connection_id)
+    query = select(*_COLUMNS).where(within(scope, ai_connections), ai_connections.c.id == connection_id)
     row = (await connection.execute(query.with_for_update() if lock else query)).first()
     return AiConnection(*row) if row else None
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.scope import Scope
 from gateway.store.files import LIVES, File
+from gateway.store.scope import owner_columns, within
 from gateway.store.tables import artifacts, files
 
 
@@ -58,7 +59,7 @@ _OF_FILE = (files.c.path, files.c.content_type, files.c.size_bytes)
 
 async def add(connection: AsyncConnection, owner: Scope, file: File, new: NewArtifact) -> Artifact:
     """`file` is the one that the artifact is."""
-    values = {**owner.columns(), **asdict(new), "space_id": file.space_id, "file_id": file.id}
+    values = {**owner_columns(owner), **asdict(new), "space_id": file.space_id, "file_id": file.id}
     row = (await connection.execute(insert(artifacts).values(values).returning(*_OWN))).one()
     return Artifact(*(*row, file.path, file.content_type, file.size_bytes))
 
@@ -73,7 +74,7 @@ async def listed(
 ) -> list[Artifact]:
     """Artifacts of a space or of a run."""
     query: Select[Any] = (
-        select(*_OWN, *_OF_FILE).join(files, files.c.id == artifacts.c.file_id).where(scope.of(artifacts), LIVES)
+        select(*_OWN, *_OF_FILE).join(files, files.c.id == artifacts.c.file_id).where(within(scope, artifacts), LIVES)
     )
     for column, value in (("space_id", space_id), ("run_id", run_id), ("runtime_id", page.runtime_id)):
         if value is not None:

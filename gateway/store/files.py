@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Text, delete, func, insert, literal_column
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.scope import Scope
+from gateway.store.scope import owner_columns, within
 from gateway.store.tables import files, spaces, subaccounts
 
 # Of a path, what is indexed; a literal, since an index on an expression knows no parameters.
@@ -110,7 +111,7 @@ async def taken(connection: AsyncConnection, space_id: UUID, paths: list[str]) -
 
 
 async def add(connection: AsyncConnection, owner: Scope, new: NewFile) -> File:
-    values = {**owner.columns(), **{name: getattr(new, name) for name in NewFile.__slots__}}
+    values = {**owner_columns(owner), **{name: getattr(new, name) for name in NewFile.__slots__}}
     statement = insert(files).values(**values, path_digest=digest(new.path)).returning(*_COLUMNS)
     return File(*(await connection.execute(statement)).one())
 
@@ -118,7 +119,7 @@ async def add(connection: AsyncConnection, owner: Scope, new: NewFile) -> File:
 async def get(connection: AsyncConnection, scope: Scope, space_id: UUID, file_id: UUID) -> File | None:
     row = (
         await connection.execute(
-            select(*_COLUMNS).where(scope.of(files), files.c.space_id == space_id, files.c.id == file_id, LIVES)
+            select(*_COLUMNS).where(within(scope, files), files.c.space_id == space_id, files.c.id == file_id, LIVES)
         )
     ).first()
     return File(*row) if row else None
@@ -128,7 +129,7 @@ async def at_path(connection: AsyncConnection, scope: Scope, space_id: UUID, pat
     row = (
         await connection.execute(
             select(*_COLUMNS).where(
-                scope.of(files), files.c.space_id == space_id, files.c.path_digest == digest(path), LIVES
+                within(scope, files), files.c.space_id == space_id, files.c.path_digest == digest(path), LIVES
             )
         )
     ).first()
@@ -145,7 +146,7 @@ async def listed(
     limit: int,
 ) -> list[File]:
     """Files whose path begins with `prefix`, by their path; after the position of the last page (see `position`)."""
-    query = select(*_COLUMNS).where(scope.of(files), files.c.space_id == space_id, LIVES)
+    query = select(*_COLUMNS).where(within(scope, files), files.c.space_id == space_id, LIVES)
     if prefix:
         begins = prefix[:_INDEXED]
         query = query.where(begins <= _BEGINNING)
@@ -179,7 +180,7 @@ async def remove(connection: AsyncConnection, scope: Scope, space_id: UUID, file
     return (
         await connection.execute(
             delete(files)
-            .where(scope.of(files), files.c.space_id == space_id, files.c.id == file_id, LIVES)
+            .where(within(scope, files), files.c.space_id == space_id, files.c.id == file_id, LIVES)
             .returning(files.c.object_key)
         )
     ).scalar()

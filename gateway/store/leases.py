@@ -14,6 +14,7 @@ from sqlalchemy.sql.expression import bindparam
 
 from gateway.core.scope import Scope
 from gateway.store.notifications import REVOKED
+from gateway.store.scope import owner_columns, within
 from gateway.store.tables import lease_sockets, leases
 
 
@@ -230,7 +231,7 @@ class Minting:
 
 async def mint(connection: AsyncConnection, scope: Scope, *, runtime_id: UUID, **values: Any) -> Minting | None:
     """`values`: id, space_id, protocol, options, prefix, digest, ttl (seconds). None where there is no such runtime."""
-    row = (await connection.execute(_MINT, {**scope.columns(), "runtime_id": runtime_id, **values})).first()
+    row = (await connection.execute(_MINT, {**owner_columns(scope), "runtime_id": runtime_id, **values})).first()
     if row is None:
         return None
     status, *minted = row
@@ -305,7 +306,7 @@ async def _end_left(connection: AsyncConnection, which: str, code: int, reason: 
 async def listed(connection: AsyncConnection, scope: Scope, runtime_id: UUID) -> list[Lease]:
     rows = await connection.execute(
         select(*_COLUMNS)
-        .where(scope.of(leases), leases.c.runtime_id == runtime_id)
+        .where(within(scope, leases), leases.c.runtime_id == runtime_id)
         .order_by(leases.c.created_at.desc(), leases.c.id.desc())
     )
     return [Lease(*row) for row in rows]
@@ -355,7 +356,7 @@ async def revoke(
 
 def _one(scope: Scope, space_id: UUID, runtime_id: UUID, lease_id: UUID) -> tuple[ColumnElement[bool], ...]:
     return (
-        scope.of(leases),
+        within(scope, leases),
         leases.c.space_id == space_id,
         leases.c.runtime_id == runtime_id,
         leases.c.id == lease_id,

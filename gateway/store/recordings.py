@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.scope import Scope
+from gateway.store.scope import within
 from gateway.store.tables import recordings, runs
 
 _UNFINISHED = "status IN ('recording', 'preparing', 'processing')"
@@ -81,7 +82,7 @@ async def get(connection: AsyncConnection, run_id: UUID, scope: Scope | None = N
         .where(runs.c.id == run_id)
     )
     if scope is not None:
-        query = query.where(scope.of(runs))
+        query = query.where(within(scope, runs))
     row = (await connection.execute(query)).first()
     if row is None:
         return None

@@ -10,9 +10,11 @@ from uuid import UUID
 from sqlalchemy import Select, Text, bindparam, cast, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.core.endings import Ending
 from gateway.core.scope import Scope
 from gateway.core.usage import Totals
 from gateway.store.notifications import STOP_WANTED
+from gateway.store.scope import owner_columns, within
 from gateway.store.tables import gateways, recordings, runs, runtimes
 
 LIVE = ("starting", "active")
@@ -128,7 +130,9 @@ _LIVE_ON = text(
 
 
 async def add(connection: AsyncConnection, scope: Scope, **values: Any) -> None:
-    await connection.execute(insert(runtimes).values(**scope.columns(), **values, desired="active", status="starting"))
+    await connection.execute(
+        insert(runtimes).values(**owner_columns(scope), **values, desired="active", status="starting")
+    )
 
 
 async def activate(
@@ -201,7 +205,7 @@ async def listed(connection: AsyncConnection, scope: Scope, space_id: UUID) -> l
     """Runtimes of a space; one that is still starting has not been answered to anybody, and is not told."""
     rows = await connection.execute(
         select(*_COLUMNS)
-        .where(scope.of(runtimes), runtimes.c.space_id == space_id, runtimes.c.status != "starting")
+        .where(within(scope, runtimes), runtimes.c.space_id == space_id, runtimes.c.status != "starting")
         .order_by(runtimes.c.created_at, runtimes.c.id)
     )
     return [Runtime(*row) for row in rows]
@@ -235,10 +239,8 @@ async def want_stopped(
     await connection.execute(select(func.pg_notify(STOP_WANTED, cast(hosts.c.gateway_id, Text))))
 
 
-async def end(
-    connection: AsyncConnection, runtime_ids: list[UUID], status: str, code: str, message: str
-) -> list[EndedRuntime]:
-    """Live becomes `status` ('stopped' or 'failed'), runs end with the cause, leases close, the proxy's password goes.
+async def end(connection: AsyncConnection, runtime_ids: list[UUID], ending: Ending) -> list[EndedRuntime]:
+    """Live becomes 'stopped' or 'failed', runs end with the cause, leases close, the proxy's password goes.
 
     Returns those that it ended.
     """
@@ -265,7 +267,7 @@ async def end(
             FROM ended LEFT JOIN finished ON finished.runtime_id = ended.id
             """
         ),
-        {"ids": runtime_ids, "status": status, "code": code, "message": message},
+        {"ids": runtime_ids, "status": ending.status, "code": ending.code, "message": ending.message},
     )
     return [EndedRuntime(*row) for row in rows]
 
@@ -318,7 +320,7 @@ async def runs_of(
     limit: int,
 ) -> list[Run]:
     """Runs, newest first, after the position `before` (created_at, id) of the last page."""
-    query: Select[Any] = select(*_RUN).where(scope.of(runs))
+    query: Select[Any] = select(*_RUN).where(within(scope, runs))
     if space_id is not None:
         query = query.where(runs.c.space_id == space_id)
     if runtime_id is not None:
@@ -332,7 +334,7 @@ async def runs_of(
 
 
 async def run(connection: AsyncConnection, scope: Scope, run_id: UUID) -> Run | None:
-    row = (await connection.execute(select(*_RUN).where(scope.of(runs), runs.c.id == run_id))).first()
+    row = (await connection.execute(select(*_RUN).where(within(scope, runs), runs.c.id == run_id))).first()
     return Run(*row) if row else None
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.scope import Scope
+from gateway.store.scope import owner_columns, within
 from gateway.store.tables import runtimes, secrets, spaces
 
 
@@ -35,23 +36,23 @@ _COLUMNS = tuple(spaces.c[name] for name in Space.__slots__)
 
 
 async def add(connection: AsyncConnection, scope: Scope, **values: Any) -> Space:
-    row = (await connection.execute(insert(spaces).values(**scope.columns(), **values).returning(*_COLUMNS))).one()
+    row = (await connection.execute(insert(spaces).values(**owner_columns(scope), **values).returning(*_COLUMNS))).one()
     return Space(*row)
 
 
 async def count(connection: AsyncConnection, scope: Scope) -> int:
-    return (await connection.execute(select(func.count()).where(scope.of(spaces)))).scalar_one()
+    return (await connection.execute(select(func.count()).where(within(scope, spaces)))).scalar_one()
 
 
 async def listed(connection: AsyncConnection, scope: Scope) -> list[Space]:
     rows = await connection.execute(
-        select(*_COLUMNS).where(scope.of(spaces)).order_by(spaces.c.created_at, spaces.c.id)
+        select(*_COLUMNS).where(within(scope, spaces)).order_by(spaces.c.created_at, spaces.c.id)
     )
     return [Space(*row) for row in rows]
 
 
 async def get(connection: AsyncConnection, scope: Scope, space_id: UUID, *, lock: bool = False) -> Space | None:
-    query = select(*_COLUMNS).where(scope.of(spaces), spaces.c.id == space_id)
+    query = select(*_COLUMNS).where(within(scope, spaces), spaces.c.id == space_id)
     row = (await connection.execute(query.with_for_update() if lock else query)).first()
     return Space(*row) if row else None
 

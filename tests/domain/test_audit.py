@@ -25,6 +25,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from gateway.app import Gateway, build
+from gateway.core.endings import Ending
 from gateway.core.errors import ConfigurationError, GatewayError, Unauthorized, Unavailable
 from gateway.core.ids import new_id
 from gateway.core.scope import Scope
@@ -34,7 +35,6 @@ from gateway.domain import audit as domain_audit
 from gateway.domain.accounts.access import Principal
 from gateway.domain.audit import BEGINNING, Action, Audit, ChainBroken, Head, Origin, verify
 from gateway.domain.secrets import KeySource
-from gateway.launchers.base import Ending
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.telemetry import logs

@@ -15,9 +15,9 @@ import pytest
 import pytest_asyncio
 
 from gateway.app import Gateway, build
+from gateway.core.endings import Ending
 from gateway.core.observation import Level
 from gateway.domain.secrets import KeySource
-from gateway.launchers.base import Ending
 from gateway.settings import Settings
 from gateway.store import events as store
 from gateway.store.database import Database

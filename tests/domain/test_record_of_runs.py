@@ -12,14 +12,14 @@ import pytest
 from sqlalchemy import text
 
 from gateway.app import Gateway, build
+from gateway.core import endings
+from gateway.core.endings import Ending
 from gateway.core.errors import Unavailable
 from gateway.core.ids import new_id
 from gateway.core.observation import Level
 from gateway.domain.events.activity import TYPES_IN_ACTIVITY, message
 from gateway.domain.events.service import TYPES, Events
-from gateway.domain.runtimes import service as endings
 from gateway.domain.secrets import KeySource
-from gateway.launchers.base import Ending
 from gateway.settings import Settings
 from gateway.store import events as store
 from gateway.store import runtimes as runtime_store
@@ -286,7 +286,7 @@ async def test_a_gateway_that_was_taken_for_gone_tells_no_second_end(
     runtime = await make_runtime(client)
     run, runtime_id = runtime["activeRunId"], UUID(runtime["id"])
     async with database.connect() as connection:
-        (ended,) = await runtime_store.end(connection, [runtime_id], *endings.outcome(endings.GATEWAY_LOST))
+        (ended,) = await runtime_store.end(connection, [runtime_id], endings.GATEWAY_LOST)
         gateway.services.runtimes.note_ended_elsewhere(ended, endings.GATEWAY_LOST)
     launcher.browsers[runtime_id].end(Ending("browser.crashed", "It crashed."))
     await until(lambda: not gateway.services.runtimes.held(), "the end is written")

@@ -28,12 +28,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from gateway.core.endings import Ending
 from gateway.core.errors import GatewayError
 from gateway.crypto.keyring import create_key_file
 from gateway.domain.accounts.first_start import write_first_key
 from gateway.domain.leases.service import Grant
 from gateway.domain.secrets import KeySource, SecretStore
-from gateway.launchers.base import Ending
 from gateway.settings import Settings
 from gateway.store.database import Database
 from tests.support.databases import fresh_database

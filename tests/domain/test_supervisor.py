@@ -17,11 +17,12 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import Engine
 
 from gateway.app import Gateway, build
+from gateway.core.endings import GATEWAY_LOST, Ending
 from gateway.domain.accounts.first_start import write_first_key
 from gateway.domain.runtimes import service as domain_runtimes
 from gateway.domain.runtimes import supervisor as domain_supervisor
 from gateway.domain.secrets import KeySource, SecretStore
-from gateway.launchers.base import Ending, LaunchSpec
+from gateway.launchers.base import LaunchSpec
 from gateway.settings import Settings
 from gateway.store import runtimes as store_runtimes
 from gateway.store import schema
@@ -196,7 +197,7 @@ async def test_a_browser_whose_row_was_ended_elsewhere_is_stopped_and_the_row_ke
     path = await house.runtime()
     browser = house.browser(path)
     async with house.database.connect() as connection:
-        await store_runtimes.end(connection, [UUID(path.rsplit("/", 1)[1])], "failed", "gateway.lost", "Elsewhere.")
+        await store_runtimes.end(connection, [UUID(path.rsplit("/", 1)[1])], GATEWAY_LOST)
     await house.round()
     assert browser.ended.done()
     await assert_ended(house, path, "failed", "gateway.lost")

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from gateway.core.endings import Ending
 from gateway.core.errors import LaunchFailed
 from gateway.core.usage import Usage
-from gateway.launchers.base import BrowserName, Ending, FilesHold, LaunchSpec
+from gateway.launchers.base import BrowserName, FilesHold, LaunchSpec
 from gateway.launchers.local import browsers
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.settings import Settings

@@ -27,9 +27,9 @@ from websockets.asyncio.server import serve as serve_websockets
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.app import Gateway
+from gateway.core.endings import IDLE_TIMEOUT
 from gateway.core.scope import Scope
 from gateway.crypto.tokens import TokenIssuer
-from gateway.domain.runtimes.service import REASONS
 from gateway.launchers.base import LaunchSpec
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.server import _configuration, _Server
@@ -621,8 +621,7 @@ async def test_an_idle_timeout_closes_with_4408(served: Served, echoing: None) -
     runtime = await served.runtime()
     lease = await served.lease(runtime)
     async with connect(lease.url, proxy=None) as socket:
-        ending = REASONS["runtime.idle_timeout"]
-        await served.gateway.services.runtimes.end([UUID(runtime.rsplit("/", 1)[1])], ending)
+        await served.gateway.services.runtimes.end([UUID(runtime.rsplit("/", 1)[1])], IDLE_TIMEOUT)
         assert await closed(socket) == (4408, "idle_timeout")
     ended = (await served.api.get(runtime)).json()
     assert (ended["status"], ended["summary"]["endReason"]["code"]) == ("stopped", "runtime.idle_timeout")

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.core.closes import Close, Ended
+from gateway.core.endings import GATEWAY_STOPPED
 from gateway.core.errors import GatewayError
 from gateway.core.scope import Scope
 from gateway.domain.accounts.first_start import write_first_key
@@ -22,7 +23,7 @@ from gateway.domain.leases import service as domain_leases
 from gateway.domain.leases.attachments import Attachments
 from gateway.domain.leases.service import Grant
 from gateway.domain.runtimes import supervisor as domain_supervisor
-from gateway.domain.runtimes.service import GATEWAY_STOPPED, SILENT_SECONDS
+from gateway.domain.runtimes.service import SILENT_SECONDS
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.server import internal_url
 from gateway.settings import Settings

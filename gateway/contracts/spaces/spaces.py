@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from gateway.contracts.spaces.deleted import Deleted
-from gateway.domain.runtimes.service import SPACE_DELETED
+from gateway.core.endings import SPACE_DELETED
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import STORABLE, Answer, Body, Metadata, Name, Text, Time, optional
 from gateway.store.spaces import Space as Record

@@ -10,8 +10,6 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.closes import Close, Ended
 from gateway.core.errors import (
@@ -35,7 +33,7 @@ from gateway.domain.leases.attachments import Attachment, Attachments
 from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
 from gateway.settings import Settings
 from gateway.store import leases
-from gateway.store.database import Database
+from gateway.store.database import Connection, Database, constraint_as
 from gateway.store.leases import EndedSocket, Lease, LeaseOnFile, Usage
 from gateway.telemetry import metrics
 
@@ -134,14 +132,12 @@ class Leases:
 
     async def _mint(self, scope: Scope, runtime_id: UUID, **values: Any) -> tuple[Lease, str]:
         token = self._issuer.lease_token()
-        try:
+        # The runtime may be deleted with its space in the middle of this.
+        with constraint_as(not_found("runtime", runtime_id)):
             async with self._database.connect() as connection:
                 minting = await leases.mint(
                     connection, scope, runtime_id=runtime_id, prefix=token.prefix, digest=token.digest, **values
                 )
-        except IntegrityError:
-            # The runtime was deleted with its space in the midst of this.
-            raise not_found("runtime", runtime_id) from None
         if minting is None or minting.runtime_status == "starting":
             raise not_found("runtime", runtime_id)
         if minting.lease is None:
@@ -276,7 +272,7 @@ class Leases:
         )
         metrics.attaches.observe(asyncio.get_running_loop().time() - grant.attachment.entered_at)
 
-    async def _let_in(self, connection: AsyncConnection, grant: Grant) -> None:
+    async def _let_in(self, connection: Connection, grant: Grant) -> None:
         if grant.devtools_url is not None:
             let_in = await leases.admit(connection, grant.lease_id, grant.socket_id, self._gateway_id)
         else:

@@ -14,11 +14,10 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core import extras
 from gateway.core.closes import Close
+from gateway.core.endings import GATEWAY_STOPPED, IDLE_TIMEOUT, STOPPED, Ending
 from gateway.core.errors import Conflict, GatewayError, LimitReached, NotSupported, Unavailable
 from gateway.core.ids import new_id, not_found
 from gateway.core.observation import Level, Observed, Observers, Record
@@ -34,10 +33,10 @@ from gateway.domain.leases.attachments import Attachments
 from gateway.domain.runtimes.capacity import Capacity
 from gateway.domain.secrets import SecretStore
 from gateway.domain.spaces import find_space
-from gateway.launchers.base import Browser, Ending, Launcher, LaunchSpec
+from gateway.launchers.base import Browser, Launcher, LaunchSpec
 from gateway.settings import Settings
 from gateway.store import accounts, runtimes
-from gateway.store.database import Database
+from gateway.store.database import Connection, Database, constraint_as
 from gateway.store.runtimes import EndedRuntime, Run, Runtime
 from gateway.store.spaces import Space
 from gateway.telemetry import metrics
@@ -51,20 +50,6 @@ _ELSEWHERE_SECONDS = 15.0
 _ELSEWHERE_POLL_SECONDS = 0.2
 _DRAIN_POLL_SECONDS = 0.05
 _SOCKETS_SECONDS = 3.0
-
-STOPPED = Ending("runtime.stopped", "The runtime was stopped.", asked=True)
-SPACE_DELETED = Ending("space.deleted", "The runtime's space was deleted.", asked=True)
-GATEWAY_STOPPED = Ending("gateway.stopped", "The gateway was stopped.", asked=True)
-REASONS = {
-    "runtime.stopped": STOPPED,
-    "runtime.idle_timeout": Ending(
-        "runtime.idle_timeout", "No client was attached and no API action came for the idle timeout.", asked=True
-    ),
-    "runtime.max_lifetime": Ending("runtime.max_lifetime", "The runtime reached its maximum lifetime.", asked=True),
-}
-LOST = Ending("browser.lost", "The gateway no longer had the browser of this runtime.")
-GATEWAY_CRASHED = Ending("gateway.crashed", "The gateway ended without stopping its browsers, and they ended with it.")
-GATEWAY_LOST = Ending("gateway.lost", "The gateway that had the browser is no longer heard of.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +139,9 @@ class Runtimes:
         with self.capacity.start(), metrics.launches.time():
             self._starting.add(runtime_id)
             try:
-                try:
+                # The space may have been deleted since it was found.
+                with constraint_as(not_found("space", space_id)):
                     await self._add_row(space, request)
-                except IntegrityError:
-                    # The space was deleted since it was found.
-                    raise not_found("space", space_id) from None
                 browser = await self._launch(request.spec)
                 return await self._activate(self._observed(space, request, browser))
             finally:
@@ -186,7 +169,7 @@ class Runtimes:
             if proxy is not None and proxy.password is not None:
                 await self._secrets.put(connection, _owner(space.owner, runtime_id), proxy.password)
 
-    async def _check_subaccount(self, connection: Any, scope: Scope, subaccount_id: UUID) -> None:
+    async def _check_subaccount(self, connection: Connection, scope: Scope, subaccount_id: UUID) -> None:
         # The row's lock lets two requests of one subaccount count one after the other.
         account = await accounts.subaccount(connection, scope, subaccount_id, lock=True)
         live, starting = await runtimes.count_live(connection, subaccount_id)
@@ -346,9 +329,13 @@ class Runtimes:
 
     async def end(self, runtime_ids: Iterable[UUID], reason: Ending) -> None:
         """End runtimes, here or on the gateways that have them, and return when their rows say so."""
-        here = [runtime_id for runtime_id in runtime_ids if runtime_id in self._hosted]
-        elsewhere = [runtime_id for runtime_id in runtime_ids if runtime_id not in self._hosted]
-        await asyncio.gather(*(self._end_here(self._hosted[runtime_id], reason) for runtime_id in here))
+        here, elsewhere = [], []
+        for runtime_id in runtime_ids:
+            if (hosted := self._hosted.get(runtime_id)) is not None:
+                here.append(hosted)
+            else:
+                elsewhere.append(runtime_id)
+        await asyncio.gather(*(self._end_here(hosted, reason) for hosted in here))
         if elsewhere:
             await self._end_elsewhere(elsewhere)
 
@@ -361,7 +348,7 @@ class Runtimes:
         if hosted.reason is None:
             hosted.reason = reason
             hosted.ended_by = audit.origin()
-        close = Close.IDLE_TIMEOUT if reason.code == "runtime.idle_timeout" else Close.RUNTIME_GONE
+        close = Close.IDLE_TIMEOUT if reason is IDLE_TIMEOUT else Close.RUNTIME_GONE
         self._attachments.close_runtime(runtime_id, close)
         await hosted.browser.stop()
         await hosted.written.wait()
@@ -424,9 +411,9 @@ class Runtimes:
         self._note_run_ended(observed.record, observed.owner, _about(observed), ending)
 
     def _note_run_ended(self, record: Record, owner: Scope, about: dict[str, Any], ending: Ending) -> None:
-        status, code, message = outcome(ending)
-        record.note("runtime.lifecycle", {"status": status, "code": code, "message": message})
-        self._events.update(owner, f"runtime.{status}", {**about, "code": code, "message": message})
+        cause = {"code": ending.code, "message": ending.message}
+        record.note("runtime.lifecycle", {"status": ending.status, **cause})
+        self._events.update(owner, f"runtime.{ending.status}", {**about, **cause})
 
     async def _note_end(self, runtime_id: UUID, ending: Ending) -> None:
         """Write an end, now or, when the database can't be reached, with the supervisor's next round."""
@@ -441,7 +428,7 @@ class Runtimes:
         for runtime_id, ending in list(self._unwritten.items()):
             async with self._database.connect() as connection:
                 await self._write_usage(connection, [runtime_id])
-                ended = await runtimes.end(connection, [runtime_id], *outcome(ending))
+                ended = await runtimes.end(connection, [runtime_id], ending)
                 # Where it was ended already, by us without an answer, or by one that took this gateway for gone.
                 ours = bool(ended) or await runtimes.end_code(connection, runtime_id) in (ending.code, None)
             first = self._unwritten.pop(runtime_id, None) is not None
@@ -450,11 +437,11 @@ class Runtimes:
             self._usage.pop(runtime_id, None)
             self._tell_end(runtime_id)
 
-    async def write_usage(self, connection: AsyncConnection) -> None:
+    async def write_usage(self, connection: Connection) -> None:
         """Write what the browsers of this gateway have sent and got by now, where it is not written yet."""
         await self._write_usage(connection, list(self._hosted))
 
-    async def _write_usage(self, connection: AsyncConnection, runtime_ids: Iterable[UUID]) -> None:
+    async def _write_usage(self, connection: Connection, runtime_ids: Iterable[UUID]) -> None:
         used = [(runtime_id, *self._usage[runtime_id]) for runtime_id in runtime_ids if runtime_id in self._usage]
         fresh = {runtime_id: usage.totals() for runtime_id, usage, written in used if usage.totals() != written}
         if not fresh:
@@ -552,8 +539,3 @@ def _about(observed: Observed) -> dict[str, Any]:
 def _owner(scope: Scope, runtime_id: UUID) -> SecretOwner:
     """Of the password of a runtime's proxy, which is removed with the runtime's end."""
     return SecretOwner("runtime.proxy_password", scope.organization_id, scope.subaccount_id, runtime_id)
-
-
-def outcome(ending: Ending) -> tuple[str, str, str]:
-    """Status, code and message, as rows have them."""
-    return ("stopped" if ending.asked else "failed", ending.code, ending.message)

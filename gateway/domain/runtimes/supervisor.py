@@ -12,21 +12,21 @@ from collections import defaultdict
 from uuid import UUID
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 import gateway
+from gateway.core import endings
 from gateway.core.closes import Close
+from gateway.core.endings import Ending
 from gateway.core.errors import Unavailable
 from gateway.domain.accounts.access import Access
 from gateway.domain.events.streams import EventStreams
 from gateway.domain.idempotency import Idempotency
 from gateway.domain.leases.service import Leases
-from gateway.domain.runtimes import service as endings
 from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
-from gateway.launchers.base import Ending, Launcher
+from gateway.launchers.base import Launcher
 from gateway.store import leases as lease_store
 from gateway.store import runtimes as store
-from gateway.store.database import Database
+from gateway.store.database import Connection, Database
 from gateway.store.notifications import EVENTS, REVOKED, STOP_WANTED, Notifications
 
 _log = structlog.get_logger("gateway.supervisor")
@@ -150,7 +150,7 @@ class Supervisor:
             rows = await store.live_on(connection, self._gateway_id)
             lost = [row.id for row in rows if row.id not in self._runtimes.held()]
             if lost:
-                await self._end(connection, lost, endings.LOST)
+                await self._end(connection, lost, endings.BROWSER_LOST)
                 _log.error("runtimes without a browser are marked failed", runtimes=len(lost))
             if asyncio.get_running_loop().time() >= self._unsure_until:
                 await self._end_forsaken(connection)
@@ -162,10 +162,10 @@ class Supervisor:
             await self._idempotency.sweep()
             await self._launcher.sweep()
 
-    async def _beat(self, connection: AsyncConnection) -> None:
+    async def _beat(self, connection: Connection) -> None:
         await store.beat(connection, self._gateway_id, gateway.__version__, self._internal_url)
 
-    async def _end_forsaken(self, connection: AsyncConnection) -> None:
+    async def _end_forsaken(self, connection: Connection) -> None:
         """Write the end of what silent gateways had: of runtimes at once, of sockets now and then."""
         if forsaken := await store.of_dead_gateways(connection, SILENT_SECONDS):
             await self._end(connection, forsaken, endings.GATEWAY_LOST)
@@ -175,9 +175,9 @@ class Supervisor:
             if sockets:
                 _log.error("sockets of a silent gateway are marked as ended", sockets=sockets)
 
-    async def _end(self, connection: AsyncConnection, runtime_ids: list[UUID], ending: Ending) -> None:
+    async def _end(self, connection: Connection, runtime_ids: list[UUID], ending: Ending) -> None:
         """Write the end of runtimes whose browser is not here."""
-        for ended in await store.end(connection, runtime_ids, *endings.outcome(ending)):
+        for ended in await store.end(connection, runtime_ids, ending):
             self._runtimes.note_ended_elsewhere(ended, ending)
 
     def _on_connected(self) -> None:
@@ -194,7 +194,7 @@ class Supervisor:
             if row.due is not None and row.status == "active":
                 due[row.due].append(row.id)
         for code, runtime_ids in due.items():
-            await self._runtimes.end(runtime_ids, endings.REASONS[code])
-        rowless = self._runtimes.hosted() & hosted - {row.id for row in rows}
+            await self._runtimes.end(runtime_ids, endings.DUE[code])
+        rowless = (self._runtimes.hosted() & hosted) - {row.id for row in rows}
         if rowless:
             await self._runtimes.end(rowless, endings.SPACE_DELETED)

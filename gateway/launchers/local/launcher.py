@@ -33,11 +33,12 @@ from playwright.async_api import Browser as PlaywrightBrowser
 from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import Playwright, async_playwright
 
+from gateway.core.endings import STOPPED, Ending
 from gateway.core.errors import ConfigurationError, LaunchFailed
 from gateway.core.unprivileged import grant_search
 from gateway.egress.proxy import LOOPBACK, EgressProxy, Exit
 from gateway.launchers import failures
-from gateway.launchers.base import BrowserName, Ending, FilesHold, LaunchSpec
+from gateway.launchers.base import BrowserName, FilesHold, LaunchSpec
 from gateway.launchers.local import control_groups, limits, processes
 from gateway.launchers.local.browsers import Browsers
 from gateway.launchers.local.control_groups import ControlGroup, ControlGroups
@@ -120,7 +121,7 @@ class LocalBrowser:
     def ending(self, exit_file: Path, group: ControlGroup | None) -> Ending:
         """Why it ended, told from who asked, from its driver, and from its exit status."""
         if self._asked:
-            return Ending("runtime.stopped", "The runtime was stopped.", asked=True)
+            return STOPPED
         if self._driver.has_ended():
             return Ending("driver.exited", "The Playwright driver that held the browser's pipe ended.")
         if group is not None and group.out_of_memory():

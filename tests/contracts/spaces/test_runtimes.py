@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from gateway.app import Gateway
-from gateway.launchers.base import Ending
+from gateway.core.endings import Ending
 from gateway.settings import Settings
 from tests.support.api import (
     NEVER,
