@@ -32,6 +32,7 @@ from gateway.core import extras
 from gateway.core.errors import ConfigurationError, GatewayError, LaunchFailed, Unavailable
 from gateway.core.extras import Extra
 from gateway.core.ids import new_id
+from gateway.core.launch import Failure
 from gateway.crypto.keyring import KeyRing
 from gateway.launchers import failures
 from gateway.launchers.local import browsers, control_groups, limits
@@ -182,7 +183,7 @@ def _starts(found: Browsers, settings: Settings) -> Iterator[Finding]:
     with_sandbox = not settings.unsafe_no_sandbox
     outcomes = {binary: _try_start(binary, settings, with_sandbox) for binary in found.all()}
     refused = outcomes[found.default]
-    if with_sandbox and isinstance(refused, LaunchFailed) and refused.failure == failures.Failure.SANDBOX_REFUSED:
+    if with_sandbox and isinstance(refused, LaunchFailed) and refused.failure == Failure.SANDBOX_REFUSED:
         outcomes = {binary: _try_start(binary, settings, False) for binary in outcomes}
     for binary, outcome in outcomes.items():
         used = ", used by default," if binary == found.default else ""
@@ -206,7 +207,7 @@ def _sandbox(with_sandbox: bool, outcome: LaunchFailed | float, settings: Settin
         )
     if not isinstance(outcome, LaunchFailed):
         return Finding(Level.OK, "sandbox", f"The browser starts {who} with its sandbox on.")
-    if outcome.failure != failures.Failure.SANDBOX_REFUSED:
+    if outcome.failure != Failure.SANDBOX_REFUSED:
         return Finding(Level.WARNING, "sandbox", "It can't be told, since the browser does not start.")
     advice = outcome.advice
     if blocking := _blocking_sysctls():

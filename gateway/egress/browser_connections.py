@@ -1,13 +1,17 @@
-"""A browser's connection to its exit, and the one connection out that it is tied to."""
+"""A browser's connection to its egress listener, and the one outbound connection that it is tied to."""
 
 from __future__ import annotations
 
 import asyncio
 import html
 import socket
-from typing import TYPE_CHECKING, cast
+from collections.abc import Coroutine
+from typing import Any, Protocol, cast
 
-from gateway.core.hosts import Refusal
+from gateway.core.hosts import Host, Refusal
+from gateway.core.traffic_rules import Traffic
+from gateway.core.usage import Usage
+from gateway.egress.dialer import Unreachable
 from gateway.egress.http_heads import (
     REQUEST_END,
     BadMessage,
@@ -20,10 +24,7 @@ from gateway.egress.http_heads import (
 )
 from gateway.egress.resolver import NameNotFound
 from gateway.egress.tcp_splice import TunnelEnd, pause, resume
-from gateway.egress.upstream_proxy import Unreachable
-
-if TYPE_CHECKING:
-    from gateway.egress.proxy import Exit
+from gateway.settings import Settings
 
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 _REASONS = {
@@ -68,13 +69,37 @@ class Refused(Exception):
         return "\r\n".join(lines).encode() + REQUEST_END + (page if with_page else b"")
 
 
-class BrowserConnection(asyncio.Protocol):
-    """The browser's end. Requests come one after the other; what is read too early waits, and reading with it."""
+class Listener(Protocol):
+    """What a connection needs of the runtime's listener that accepted it."""
 
-    def __init__(self, exit_: Exit) -> None:
+    settings: Settings
+    traffic: Traffic
+    usage: Usage
+
+    def enter(self, connection: BrowserConnection, peer: tuple[str, int]) -> Refused | None:
+        """Admit a connection, or return why not."""
+
+    def leave(self, connection: BrowserConnection) -> None: ...
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
+
+    def note_refusal(self, refused: Refused, head: RequestHead | None) -> None: ...
+
+    async def dial(self, host: Host, port: int) -> tuple[socket.socket, bytes]:
+        """A connected socket and the bytes that it received already.
+
+        Raises Refusal, NameNotFound, Unreachable, TimeoutError, OSError.
+        """
+
+
+class BrowserConnection(asyncio.Protocol):
+    """The browser's side. Requests are served one after the other; data that arrives early is kept, reading paused."""
+
+    def __init__(self, listener: Listener) -> None:
         self.transport: asyncio.Transport
-        self._exit = exit_
-        self._usage = exit_.usage
+        self._listener = listener
+        self._usage = listener.usage
+        self.max_head_bytes = listener.settings.egress_max_head_bytes
         self._unread = bytearray()
         self._server: ServerConnection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -85,12 +110,12 @@ class BrowserConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        refused = self._exit.enter(self, transport.get_extra_info("peername"))
+        refused = self._listener.enter(self, transport.get_extra_info("peername"))
         if refused is not None:
             self._refuse(refused)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._exit.leave(self)
+        self._listener.leave(self)
         if self._task is not None:
             self._task.cancel()
         if self._server is not None:
@@ -124,7 +149,7 @@ class BrowserConnection(asyncio.Protocol):
     def _begin(self) -> None:
         """Begin the next request once its head is all there."""
         end = self._unread.find(REQUEST_END)
-        most = self._exit.settings.egress_max_head_bytes
+        most = self.max_head_bytes
         if (end if end >= 0 else len(self._unread)) > most:
             self._refuse(Refused(431, "egress.head_too_large", f"The head of a request may have {most} bytes."))
             return
@@ -136,7 +161,7 @@ class BrowserConnection(asyncio.Protocol):
         try:
             self._head = head = parse_request(raw)
             path = None if head.path is None else head.path.decode("latin-1")
-            self._exit.traffic.judge(head.host, head.port, path)
+            self._listener.traffic.judge(head.host, head.port, path)
         except BadMessage as error:
             self._refuse(Refused(400, "egress.bad_request", f"The request is malformed: {error}."))
         except Refusal as error:
@@ -146,7 +171,7 @@ class BrowserConnection(asyncio.Protocol):
                 self._send(self._server, head)
                 return
             pause(self.transport)
-            self._task = self._exit.spawn(self._connect(head))
+            self._task = self._listener.spawn(self._connect(head))
 
     async def _connect(self, head: RequestHead) -> None:
         """Connect to what a request asks for, if it may, and send it there."""
@@ -154,7 +179,7 @@ class BrowserConnection(asyncio.Protocol):
             if self._server is not None:
                 self._server.detach()
                 self._server = None
-            made, early = await self._exit.dial(head.host, head.port)
+            made, early = await self._listener.dial(head.host, head.port)
             try:
                 if head.path is None:
                     await self._open_tunnel(made, early)
@@ -253,7 +278,7 @@ class BrowserConnection(asyncio.Protocol):
         self._become_tunnel(far)
 
     def _become_tunnel(self, far: TunnelEnd) -> None:
-        near = TunnelEnd(self._count_sent, lambda: self._exit.leave(self))
+        near = TunnelEnd(self._count_sent, lambda: self._listener.leave(self))
         near.connection_made(self.transport)
         near.peer = far.transport
         self.transport.set_protocol(near)
@@ -274,7 +299,7 @@ class BrowserConnection(asyncio.Protocol):
 
     def _refuse(self, refused: Refused) -> None:
         self._refused = True
-        self._exit.note_refusal(refused, self._head)
+        self._listener.note_refusal(refused, self._head)
         if self.transport.is_closing():
             return
         self.transport.write(refused.answer(with_page=self._head is None or self._head.method != b"HEAD"))
@@ -293,7 +318,7 @@ class ServerConnection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self._browser: BrowserConnection | None = browser
         self._origin = (head.host, head.port)
-        self._most = browser._exit.settings.egress_max_head_bytes
+        self._most = browser.max_head_bytes
         self._answer = bytearray()
         self._request: RequestHead | None = None
         self._passed_on = False

@@ -30,15 +30,15 @@ import psutil
 import structlog
 
 from gateway.core.hosts import Address, Host, Refusal, is_local_name, parse_host
+from gateway.core.traffic_rules import Traffic
+from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.core.usage import Usage
+from gateway.egress import dialer
 from gateway.egress import socket_owners as owners
-from gateway.egress import upstream_proxy as upstream
 from gateway.egress.browser_connections import BrowserConnection, Refused
 from gateway.egress.http_heads import RequestHead
 from gateway.egress.ip_rules import Machine, Rules, kind_of
 from gateway.egress.resolver import Lookup, NameNotFound, Names, system_lookup
-from gateway.egress.traffic_rules import Traffic
-from gateway.egress.upstream_proxy import UpstreamProxy
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 
@@ -58,21 +58,21 @@ class EgressProxy:
         self.settings = settings
         self.rules = Rules(settings.egress_allow, settings.egress_deny)
         self.names = Names(settings.egress_lookups, lookup)
-        self._exits: set[Exit] = set()
+        self._listeners: set[EgressListener] = set()
         self._ports: Counter[int] = Counter()
         self._endpoints: set[tuple[Host, int]] = set()
         self._addresses: frozenset[Address] = frozenset()
         self._looked_at = float("-inf")
 
-    async def open_exit(self, runtime_id: UUID, uid: int | None) -> Exit:
+    async def open_listener(self, runtime_id: UUID, uid: int | None) -> EgressListener:
         """A listener for one runtime; with `uid`, only for processes of that user."""
-        opened = Exit(self, runtime_id, uid)
+        opened = EgressListener(self, runtime_id, uid)
         await opened.open()
-        self._exits.add(opened)
+        self._listeners.add(opened)
         return opened
 
-    def forget(self, closed: Exit) -> None:
-        self._exits.discard(closed)
+    def forget(self, closed: EgressListener) -> None:
+        self._listeners.discard(closed)
 
     def reserve_port(self, port: int) -> None:
         """A port of this machine that no page may reach: the gateway's own, or a browser's."""
@@ -103,12 +103,12 @@ class EgressProxy:
         return Machine(self._addresses, self._ports, self._endpoints)
 
     async def close(self) -> None:
-        for exit_ in list(self._exits):
-            await exit_.close()
+        for listener in list(self._listeners):
+            await listener.close()
         self.names.close()
 
 
-class Exit:
+class EgressListener:
     """One runtime's way out."""
 
     def __init__(self, proxy: EgressProxy, runtime_id: UUID, uid: int | None) -> None:
@@ -203,15 +203,15 @@ class Exit:
         async with asyncio.timeout(self.settings.egress_timeout_seconds):
             through = self.upstream
             if through is None:
-                return await upstream.connect(await self._checked(host, port), port), b""
+                return await dialer.connect(await self._checked(host, port), port), b""
             target = host
             if through.resolves_names and isinstance(host, str):
                 await self._check_unresolved(host, port)
             else:
                 target = (await self._checked(host, port))[0]
-            made = await upstream.connect(await self._checked(through.parsed_host, through.port), through.port)
+            made = await dialer.connect(await self._checked(through.parsed_host, through.port), through.port)
             try:
-                return made, await upstream.tunnel(made, through, target, port)
+                return made, await dialer.tunnel(made, through, target, port)
             except BaseException:
                 made.close()
                 raise

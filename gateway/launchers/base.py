@@ -3,38 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
-from uuid import UUID
+from typing import Protocol
 
 from gateway.core.endings import Ending
+from gateway.core.launch import BrowserName, LaunchSpec
 from gateway.core.usage import Usage
-from gateway.egress.traffic_rules import Traffic
-from gateway.egress.upstream_proxy import UpstreamProxy
 
 # The public interface for launchers outside this package.
 __all__ = ["Browser", "BrowserName", "Ending", "FilesHold", "LaunchSpec", "Launcher"]
-
-BrowserName = Literal["headless-shell", "chromium"]
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchSpec:
-    """What is wanted. Sizes are CSS pixels; None leaves the browser's own default."""
-
-    runtime_id: UUID
-    browser: BrowserName | None = None
-    viewport: tuple[int, int] | None = None
-    locale: str | None = None
-    timezone: str | None = None
-    user_agent: str | None = None
-    traffic: Traffic = field(default_factory=Traffic)
-    upstream: UpstreamProxy | None = None
-
-    @property
-    def has_wishes(self) -> bool:
-        """Whether anything is asked for that a browser must be launched for; what its pages may reach is not."""
-        return any((self.browser, self.viewport, self.locale, self.timezone, self.user_agent))
 
 
 class FilesHold:

@@ -8,21 +8,10 @@ from __future__ import annotations
 
 import re
 import signal
-from enum import StrEnum
 from typing import NamedTuple
 
 from gateway.core.errors import LaunchFailed
-
-
-class Failure(StrEnum):
-    """The classes of launch failures, as `details.class` names them on the wire."""
-
-    NOT_FOUND = "not_found"
-    SANDBOX_REFUSED = "sandbox_refused"
-    NO_SHARED_MEMORY = "no_shared_memory"
-    OUT_OF_PROCESSES = "out_of_processes"
-    TIMEOUT = "timeout"
-    EXITED = "exited"
+from gateway.core.launch import Failure
 
 
 class _Sign(NamedTuple):

@@ -17,7 +17,7 @@ from prometheus_client import (
 )
 
 from gateway.core.closes import Close, ViewerClose
-from gateway.launchers.failures import Failure
+from gateway.core.launch import Failure
 
 registry = CollectorRegistry()
 ProcessCollector(registry=registry)

@@ -21,8 +21,8 @@ import pytest_asyncio
 import websockets.asyncio.server
 from websockets.asyncio.server import ServerConnection
 
+from gateway.core.traffic_rules import Traffic
 from gateway.egress.proxy import EgressProxy
-from gateway.egress.traffic_rules import Traffic
 from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local import browsers
 from gateway.launchers.local import launcher as local
@@ -164,7 +164,7 @@ async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 def unguard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have browsers launched as they were without an egress proxy."""
     monkeypatch.setattr(local, "_ARGUMENTS", ["--remote-debugging-port=0"])
-    monkeypatch.setattr(local, "_only_way", lambda port: "--no-first-run")
+    monkeypatch.setattr(local, "_resolver_rules", lambda port: "--no-first-run")
 
 
 def port_of(browser: LocalBrowser) -> int:
@@ -189,7 +189,7 @@ async def test_another_runtimes_devtools_port_is_out_of_reach(
             text = await one.visit(f"http://{spelling}:{path}")
             assert text.startswith("Refused by the gateway"), spelling
             assert "egress." in text
-        refused = one.browser.exit.usage.refused
+        refused = one.browser.listener.usage.refused
         assert set(refused) <= {"egress.gateway", "egress.loopback_address", "egress.name_not_allowed"}
         assert refused["egress.gateway"] >= 3 * (len(SPELLINGS) - 3)
 
@@ -211,7 +211,7 @@ async def test_redirects_and_frames_lead_no_further(launcher: LocalLauncher, vic
     async with serving(page) as port, attacker(launcher) as one:
         redirect = f"http://127.0.0.1:{port}/to?{target}"
         await one.visit(f"http://127.0.0.1:{port}/")
-        refused = one.browser.exit.usage.refused
+        refused = one.browser.listener.usage.refused
         for number, (script, url) in enumerate(
             [(FETCH, redirect), (OPAQUE, redirect), (frame, target), (frame, redirect), (image, target)], 1
         ):
@@ -231,7 +231,7 @@ async def test_a_name_that_changes_its_answer_leads_no_further(launcher: LocalLa
             url = json.dumps(f"http://rebind.example:{port_of(victim)}/json/version")
             assert HOLE not in await one.run(FETCH, url=url)
             assert zone.asked == 2
-            assert one.browser.exit.usage.refused == {"egress.name_not_allowed": 1}
+            assert one.browser.listener.usage.refused == {"egress.name_not_allowed": 1}
 
 
 async def test_the_attempt_works_where_nothing_guards_against_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +247,7 @@ async def test_the_attempt_works_where_nothing_guards_against_it(monkeypatch: py
 
 async def test_another_runtimes_exit_is_out_of_reach(launcher: LocalLauncher, victim: LocalBrowser) -> None:
     async with attacker(launcher) as one:
-        assert "egress.gateway" in await one.visit(f"http://127.0.0.1:{victim.exit.port}/")
+        assert "egress.gateway" in await one.visit(f"http://127.0.0.1:{victim.listener.port}/")
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ async def test_websockets_and_big_bodies_pass_and_are_counted(launcher: LocalLau
         await one.visit(f"http://127.0.0.1:{port}/")
         async with websockets.asyncio.server.serve(echo, "127.0.0.1", 0, max_size=None) as server:
             assert await one.run(talk, port=server.sockets[0].getsockname()[1]) == 1_000_000
-        usage = one.browser.exit.usage
+        usage = one.browser.listener.usage
         before = usage.received
         assert await one.run("fetch('/big').then(answer => answer.arrayBuffer()).then(body => body.byteLength)") == BIG
         assert BIG <= usage.received - before < BIG + 10_000

@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from gateway.egress.proxy import EgressProxy, Exit
+from gateway.core.traffic_rules import Traffic
+from gateway.core.upstream_proxy import UpstreamProxy
+from gateway.egress.proxy import EgressListener, EgressProxy
 from gateway.egress.resolver import Names
-from gateway.egress.traffic_rules import Traffic
-from gateway.egress.upstream_proxy import UpstreamProxy
 from tests.support.egress import LOOPS, SECONDS, Egress, ask_once, client, connect_to, egress, get, serving
 from tests.support.waiting import until
 
@@ -32,8 +32,8 @@ def proxy(request: pytest.FixtureRequest) -> Iterator[Egress]:
 
 
 @pytest_asyncio.fixture
-async def way(proxy: Egress) -> AsyncIterator[Exit]:
-    opened = await proxy.exit()
+async def listener(proxy: Egress) -> AsyncIterator[EgressListener]:
+    opened = await proxy.listener()
     yield opened
     await proxy.run(opened.close())
 
@@ -68,9 +68,9 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 # Plain HTTP
 
 
-async def test_requests_of_one_connection_share_one_connection_out(way: Exit) -> None:
+async def test_requests_of_one_connection_share_one_connection_out(listener: EgressListener) -> None:
     web = Web(OK)
-    async with serving(web) as port, client(way) as browser:
+    async with serving(web) as port, client(listener) as browser:
         for _ in range(3):
             head = await browser.ask(get(f"http://127.0.0.1:{port}/a", "Proxy-Connection: keep-alive"))
             assert head.startswith(b"HTTP/1.1 200 OK\r\n")
@@ -80,18 +80,18 @@ async def test_requests_of_one_connection_share_one_connection_out(way: Exit) ->
     assert web.seen == [wanted] * 3
 
 
-async def test_a_request_for_another_host_gets_a_connection_of_its_own(way: Exit) -> None:
+async def test_a_request_for_another_host_gets_a_connection_of_its_own(listener: EgressListener) -> None:
     first, second = Web(OK), Web(OK)
-    async with serving(first) as one, serving(second) as two, client(way) as browser:
+    async with serving(first) as one, serving(second) as two, client(listener) as browser:
         for port in (one, two, one):
             await browser.ask(get(f"http://127.0.0.1:{port}/"))
             assert await browser.exactly(2) == b"ok"
     assert (first.connections, second.connections) == (2, 1)
 
 
-async def test_requests_sent_at_once_are_answered_in_order(way: Exit) -> None:
+async def test_requests_sent_at_once_are_answered_in_order(listener: EgressListener) -> None:
     web = Web(OK, b"HTTP/1.1 404 No\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n", OK)
-    async with serving(web) as port, client(way) as browser:
+    async with serving(web) as port, client(listener) as browser:
         browser.writer.write(b"".join(get(f"http://127.0.0.1:{port}/{name}") for name in "abc"))
         assert (await browser.head()).startswith(b"HTTP/1.1 200")
         await browser.exactly(2)
@@ -101,7 +101,7 @@ async def test_requests_sent_at_once_are_answered_in_order(way: Exit) -> None:
     assert [head.split()[1] for head in web.seen] == [b"/a", b"/b", b"/c"]
 
 
-async def test_an_answer_without_a_length_ends_with_its_connection(way: Exit) -> None:
+async def test_an_answer_without_a_length_ends_with_its_connection(listener: EgressListener) -> None:
     async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.0 200 OK\r\n\r\nsome")
@@ -109,16 +109,16 @@ async def test_an_answer_without_a_length_ends_with_its_connection(way: Exit) ->
         await writer.drain()
 
     async with serving(page) as port:
-        assert (await ask_once(way, get(f"http://127.0.0.1:{port}/"))).endswith(b"\r\n\r\nsomething")
+        assert (await ask_once(listener, get(f"http://127.0.0.1:{port}/"))).endswith(b"\r\n\r\nsomething")
 
 
-async def test_interim_answers_and_answers_to_head_pass(way: Exit) -> None:
+async def test_interim_answers_and_answers_to_head_pass(listener: EgressListener) -> None:
     web = Web(
         b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
         b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n",
         OK,
     )
-    async with serving(web) as port, client(way) as browser:
+    async with serving(web) as port, client(listener) as browser:
         assert (await browser.ask(get(f"http://127.0.0.1:{port}/"))).startswith(b"HTTP/1.1 103")
         assert (await browser.head()).startswith(b"HTTP/1.1 200")
         await browser.exactly(2)
@@ -129,7 +129,7 @@ async def test_interim_answers_and_answers_to_head_pass(way: Exit) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_big_upload_and_its_answer_pass(way: Exit, chunked: bool) -> None:
+async def test_a_big_upload_and_its_answer_pass(listener: EgressListener, chunked: bool) -> None:
     async def hashing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         digest = hashlib.sha256()
@@ -148,7 +148,7 @@ async def test_a_big_upload_and_its_answer_pass(way: Exit, chunked: bool) -> Non
         await reader.read()
 
     framing = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(BIG)}"
-    async with serving(hashing) as port, client(way) as browser:
+    async with serving(hashing) as port, client(listener) as browser:
         browser.writer.write(get(f"http://127.0.0.1:{port}/", framing).replace(b"GET", b"PUT", 1))
         step = 300_000
         for at in range(0, len(BIG), step):
@@ -159,18 +159,18 @@ async def test_a_big_upload_and_its_answer_pass(way: Exit, chunked: bool) -> Non
             browser.writer.write(b"0\r\n\r\n")
         await browser.head()
         assert (await browser.exactly(64)).decode() == hashlib.sha256(BIG).hexdigest()
-    assert way.usage.sent >= len(BIG)
+    assert listener.usage.sent >= len(BIG)
 
 
-async def test_a_big_download_passes_and_is_counted(way: Exit) -> None:
+async def test_a_big_download_passes_and_is_counted(listener: EgressListener) -> None:
     web = Web(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(BIG), BIG))
-    async with serving(web) as port, client(way) as browser:
+    async with serving(web) as port, client(listener) as browser:
         await browser.ask(get(f"http://127.0.0.1:{port}/"))
         assert await browser.exactly(len(BIG)) == BIG
-    assert len(BIG) < way.usage.received < len(BIG) + 1000
+    assert len(BIG) < listener.usage.received < len(BIG) + 1000
 
 
-async def test_who_does_not_read_is_not_read_for(way: Exit) -> None:
+async def test_who_does_not_read_is_not_read_for(listener: EgressListener) -> None:
     written = 0
 
     async def pouring(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -183,7 +183,7 @@ async def test_who_does_not_read_is_not_read_for(way: Exit) -> None:
             await writer.drain()
 
     async with serving(pouring) as port:
-        _, writer = await asyncio.open_connection("127.0.0.1", way.port, limit=1024)
+        _, writer = await asyncio.open_connection("127.0.0.1", listener.port, limit=1024)
         writer.write(get(f"http://127.0.0.1:{port}/"))
         still = -1
         while still != written:
@@ -193,14 +193,14 @@ async def test_who_does_not_read_is_not_read_for(way: Exit) -> None:
         writer.transport.abort()
 
 
-async def test_an_upgrade_makes_a_tunnel(way: Exit) -> None:
+async def test_an_upgrade_makes_a_tunnel(listener: EgressListener) -> None:
     async def upgrading(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
         assert b"Upgrade: websocket" in head
         writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello")
         await echo(reader, writer)
 
-    async with serving(upgrading) as port, client(way) as browser:
+    async with serving(upgrading) as port, client(listener) as browser:
         head = await browser.ask(get(f"http://127.0.0.1:{port}/", "Connection: Upgrade", "Upgrade: websocket"))
         assert head.startswith(b"HTTP/1.1 101")
         assert await browser.exactly(5) == b"hello"
@@ -208,14 +208,14 @@ async def test_an_upgrade_makes_a_tunnel(way: Exit) -> None:
         assert await browser.exactly(5) == b"frame"
 
 
-async def test_a_connection_that_breaks_within_an_answer_breaks_for_the_browser(way: Exit) -> None:
+async def test_a_connection_that_breaks_within_an_answer_breaks_for_the_browser(listener: EgressListener) -> None:
     async def breaking(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
         await writer.drain()
 
     async with serving(breaking) as port:
-        assert (await ask_once(way, get(f"http://127.0.0.1:{port}/"))).endswith(b"half")
+        assert (await ask_once(listener, get(f"http://127.0.0.1:{port}/"))).endswith(b"half")
 
 
 @pytest.mark.parametrize(
@@ -227,9 +227,9 @@ async def test_a_connection_that_breaks_within_an_answer_breaks_for_the_browser(
         (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", b"Content-Length is malformed"),
     ],
 )
-async def test_an_answer_that_is_none_is_told(way: Exit, answer: bytes, words: bytes) -> None:
+async def test_an_answer_that_is_none_is_told(listener: EgressListener, answer: bytes, words: bytes) -> None:
     async with serving(Web(answer)) as port:
-        told = await ask_once(way, get(f"http://127.0.0.1:{port}/"))
+        told = await ask_once(listener, get(f"http://127.0.0.1:{port}/"))
     assert told.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
     assert words in told
     assert b"egress.bad_answer" in told
@@ -238,8 +238,8 @@ async def test_an_answer_that_is_none_is_told(way: Exit, answer: bytes, words: b
 # Tunnels
 
 
-async def test_a_tunnel_passes_both_ways_and_half_closes(way: Exit) -> None:
-    async with serving(echo) as port, client(way) as browser:
+async def test_a_tunnel_passes_both_ways_and_half_closes(listener: EgressListener) -> None:
+    async with serving(echo) as port, client(listener) as browser:
         assert await browser.ask(connect_to(f"127.0.0.1:{port}")) == b"HTTP/1.1 200 Connection established\r\n\r\n"
         reading = asyncio.create_task(browser.exactly(len(BIG)))
         for at in range(0, len(BIG), 1_000_000):
@@ -249,18 +249,18 @@ async def test_a_tunnel_passes_both_ways_and_half_closes(way: Exit) -> None:
         browser.writer.write(b"last")
         browser.writer.write_eof()
         assert await browser.rest() == b"last"
-    assert way.usage.sent >= len(BIG)
-    assert way.usage.received >= len(BIG)
+    assert listener.usage.sent >= len(BIG)
+    assert listener.usage.received >= len(BIG)
 
 
-async def test_what_is_sent_with_connect_is_not_lost(way: Exit) -> None:
-    async with serving(echo) as port, client(way) as browser:
+async def test_what_is_sent_with_connect_is_not_lost(listener: EgressListener) -> None:
+    async with serving(echo) as port, client(listener) as browser:
         browser.writer.write(connect_to(f"127.0.0.1:{port}") + b"early")
         await browser.head()
         assert await browser.exactly(5) == b"early"
 
 
-async def test_a_server_that_speaks_first_is_heard_after_the_consent(way: Exit) -> None:
+async def test_a_server_that_speaks_first_is_heard_after_the_consent(listener: EgressListener) -> None:
     async def greeting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 hello\r\n")
         await writer.drain()
@@ -268,66 +268,72 @@ async def test_a_server_that_speaks_first_is_heard_after_the_consent(way: Exit) 
 
     async with serving(greeting) as port:
         for _ in range(20):
-            async with client(way) as browser:
+            async with client(listener) as browser:
                 assert (await browser.ask(connect_to(f"127.0.0.1:{port}"))).startswith(b"HTTP/1.1 200")
                 assert await browser.exactly(11) == b"220 hello\r\n"
 
 
-async def test_a_closed_tunnel_leaves_nothing(way: Exit) -> None:
+async def test_a_closed_tunnel_leaves_nothing(listener: EgressListener) -> None:
     async with serving(echo) as port:
         for _ in range(5):
-            async with client(way) as browser:
+            async with client(listener) as browser:
                 await browser.ask(connect_to(f"127.0.0.1:{port}"))
-    await until(lambda: not way._connections, "all connections are forgotten")
+    await until(lambda: not listener._connections, "all connections are forgotten")
 
 
 async def test_an_exit_that_is_closed_takes_its_connections_along(proxy: Egress) -> None:
-    way = await proxy.exit()
-    async with serving(echo) as port, client(way) as tunnel, client(way) as idle:
+    listener = await proxy.listener()
+    async with serving(echo) as port, client(listener) as tunnel, client(listener) as idle:
         await tunnel.ask(connect_to(f"127.0.0.1:{port}"))
-        await proxy.run(way.close())
+        await proxy.run(listener.close())
         for browser in (tunnel, idle):
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                 await browser.exactly(1)
         with pytest.raises(ConnectionRefusedError):
-            await asyncio.open_connection("127.0.0.1", way.port)
+            await asyncio.open_connection("127.0.0.1", listener.port)
 
 
 # Refusals
 
 
-async def test_a_refusal_tells_the_page_a_rule_and_a_sentence(way: Exit) -> None:
-    told = await ask_once(way, get("http://10.0.0.1/"))
+async def test_a_refusal_tells_the_page_a_rule_and_a_sentence(listener: EgressListener) -> None:
+    told = await ask_once(listener, get("http://10.0.0.1/"))
     assert told.startswith(b"HTTP/1.1 403 Forbidden\r\n")
     assert b"an address of a private network" in told
     assert b"<code>egress.private_address</code>" in told
-    assert (await ask_once(way, connect_to("[::1]:443"))).startswith(b"HTTP/1.1 403 Forbidden\r\n")
-    assert way.usage.refused == {"egress.private_address": 1, "egress.loopback_address": 1}
+    assert (await ask_once(listener, connect_to("[::1]:443"))).startswith(b"HTTP/1.1 403 Forbidden\r\n")
+    assert listener.usage.refused == {"egress.private_address": 1, "egress.loopback_address": 1}
 
 
-async def test_a_refused_upload_is_told_all_the_same(way: Exit) -> None:
-    async with client(way) as browser:
+async def test_a_refused_upload_is_told_all_the_same(listener: EgressListener) -> None:
+    async with client(listener) as browser:
         browser.writer.write(get("http://10.0.0.1/", f"Content-Length: {len(BIG)}").replace(b"GET", b"POST", 1))
         browser.writer.write(BIG[:3_000_000])
         assert (await browser.head()).startswith(b"HTTP/1.1 403")
 
 
-async def test_ports_of_the_gateway_are_refused_though_loopback_is_allowed(proxy: Egress, way: Exit) -> None:
+async def test_ports_of_the_gateway_are_refused_though_loopback_is_allowed(
+    proxy: Egress, listener: EgressListener
+) -> None:
     web = Web(OK)
     async with serving(web) as port:
-        assert (await ask_once(way, get(f"http://127.0.0.1:{port}/", "Connection: close"))).startswith(b"HTTP/1.1 200")
+        assert (await ask_once(listener, get(f"http://127.0.0.1:{port}/", "Connection: close"))).startswith(
+            b"HTTP/1.1 200"
+        )
         proxy.proxy.reserve_port(port)
-        for target in (f"127.0.0.1:{port}", f"2130706433:{port}", f"127.0.0.1:{way.port}"):
-            assert b"egress.gateway" in await ask_once(way, connect_to(target))
+        for target in (f"127.0.0.1:{port}", f"2130706433:{port}", f"127.0.0.1:{listener.port}"):
+            assert b"egress.gateway" in await ask_once(listener, connect_to(target))
         proxy.proxy.release_port(port)
-        assert (await ask_once(way, get(f"http://127.0.0.1:{port}/", "Connection: close"))).startswith(b"HTTP/1.1 200")
+        assert (await ask_once(listener, get(f"http://127.0.0.1:{port}/", "Connection: close"))).startswith(
+            b"HTTP/1.1 200"
+        )
     assert len(web.seen) == 2
 
 
-async def test_another_runtimes_exit_is_no_way_out(proxy: Egress, way: Exit) -> None:
-    other = await proxy.exit()
+async def test_another_runtimes_exit_is_no_way_out(proxy: Egress, listener: EgressListener) -> None:
+    other = await proxy.listener()
     try:
-        assert b"egress.gateway" in await ask_once(way, connect_to(f"127.0.0.1:{other.port}"))
+        assert b"egress.gateway" in await ask_once(listener, connect_to(f"127.0.0.1:{other.port}"))
     finally:
         await proxy.run(other.close())
 
@@ -344,13 +350,13 @@ async def test_a_process_of_another_user_is_refused(
 
         monkeypatch.setattr("gateway.egress.socket_owners._from_netlink", barred)
     libc = ctypes.CDLL(None)
-    way = await proxy.exit(uid=871234)
+    listener = await proxy.listener(uid=871234)
 
     def told(uid: int) -> str:
         # Of this thread alone, and what the kernel takes a new socket's owner from.
         libc.setfsuid(uid)
         try:
-            with socket.create_connection(("127.0.0.1", way.port), SECONDS) as browser:
+            with socket.create_connection(("127.0.0.1", listener.port), SECONDS) as browser:
                 browser.sendall(connect_to("10.0.0.1:80"))
                 return browser.recv(100).split(b"\r\n")[0].decode()
         finally:
@@ -360,9 +366,9 @@ async def test_a_process_of_another_user_is_refused(
         assert await asyncio.to_thread(told, 871235) == "HTTP/1.1 407 Proxy Authentication Required"
         assert await asyncio.to_thread(told, 0) == "HTTP/1.1 407 Proxy Authentication Required"
         assert await asyncio.to_thread(told, 871234) == "HTTP/1.1 403 Forbidden"
-        assert way.usage.refused["egress.foreign_process"] == 2
+        assert listener.usage.refused["egress.foreign_process"] == 2
     finally:
-        await proxy.run(way.close())
+        await proxy.run(listener.close())
 
 
 # Limits
@@ -370,32 +376,32 @@ async def test_a_process_of_another_user_is_refused(
 
 async def test_a_head_may_have_so_many_bytes(proxy: Egress) -> None:
     with egress(egress_max_head_bytes=1024, egress_allow=("127.0.0.1",)) as small:
-        way = await small.exit()
+        listener = await small.listener()
         async with serving(Web(OK)) as port:
             plain = len(get(f"http://127.0.0.1:{port}/", "Connection: close", "X: "))
             for size, status in ((1023, b"200"), (1024, b"200"), (1025, b"431")):
                 padding = "x" * (size - plain + 4)
                 asked = get(f"http://127.0.0.1:{port}/", "Connection: close", f"X: {padding}")
                 assert len(asked) == size + 4
-                assert (await ask_once(way, asked)).split()[1] == status
-        async with client(way) as browser:
+                assert (await ask_once(listener, asked)).split()[1] == status
+        async with client(listener) as browser:
             browser.writer.write(b"GET " + b"x" * 2000)
             assert (await browser.head()).split()[1] == b"431"
 
 
 async def test_a_runtime_may_have_so_many_connections(proxy: Egress) -> None:
     with egress(egress_max_connections=2, egress_allow=("127.0.0.1",)) as small:
-        way, other = await small.exit(), await small.exit()
-        async with serving(echo) as port, client(way) as first:
+        listener, other = await small.listener(), await small.listener()
+        async with serving(echo) as port, client(listener) as first:
             await first.ask(connect_to(f"127.0.0.1:{port}"))
-            async with client(way) as second:
+            async with client(listener) as second:
                 assert (await second.ask(connect_to(f"127.0.0.1:{port}"))).split()[1] == b"200"
-                async with client(way) as third:
+                async with client(listener) as third:
                     assert (await third.head()).split()[1] == b"503"
                 async with client(other) as another:
                     assert (await another.ask(connect_to(f"127.0.0.1:{port}"))).split()[1] == b"200"
-            await until(lambda: len(way._connections) == 1, "the second one is gone")
-            async with client(way) as third:
+            await until(lambda: len(listener._connections) == 1, "the second one is gone")
+            async with client(listener) as third:
                 assert (await third.ask(connect_to(f"127.0.0.1:{port}"))).split()[1] == b"200"
 
 
@@ -407,8 +413,8 @@ async def test_resolving_and_connecting_have_their_time() -> None:
         return ["127.0.0.1"]
 
     with egress(lookup=slow, egress_timeout_seconds=0.2) as impatient:
-        way = await impatient.exit()
-        told = await ask_once(way, connect_to("slow.example:443"))
+        listener = await impatient.listener()
+        told = await ask_once(listener, connect_to("slow.example:443"))
         hold.set()
     assert told.startswith(b"HTTP/1.1 504 Gateway Timeout")
     assert b"egress.timeout" in told
@@ -434,9 +440,9 @@ class Zone:
 async def test_a_name_of_which_one_address_is_private_is_refused() -> None:
     zone = Zone(mixed_example=["8.8.8.8", "10.0.0.1"], meta_example=["169.254.169.254"], v6_example=["::ffff:10.0.0.1"])
     with egress(lookup=zone) as proxy:
-        way = await proxy.exit()
+        listener = await proxy.listener()
         for name in ("mixed.example", "meta.example", "v6.example"):
-            told = await ask_once(way, get(f"http://{name}/"))
+            told = await ask_once(listener, get(f"http://{name}/"))
             assert told.startswith(b"HTTP/1.1 403")
             assert b"egress.name_not_allowed" in told
             assert b"10.0.0" not in told
@@ -455,11 +461,13 @@ async def test_a_name_that_changes_its_answer_is_connected_to_where_it_was_check
     web = Web(OK)
     async with serving(web) as port:
         with egress(lookup=zone, egress_allow=(f"127.0.0.1:{port}",)) as proxy:
-            way = await proxy.exit()
-            assert (await ask_once(way, get(f"http://rebind.example:{port}/", "Connection: close"))).endswith(b"ok")
+            listener = await proxy.listener()
+            assert (await ask_once(listener, get(f"http://rebind.example:{port}/", "Connection: close"))).endswith(
+                b"ok"
+            )
             assert zone.asked == 1
             proxy.proxy.names._known.clear()
-            assert b"egress.name_not_allowed" in await ask_once(way, get(f"http://rebind.example:{port}/"))
+            assert b"egress.name_not_allowed" in await ask_once(listener, get(f"http://rebind.example:{port}/"))
     assert web.connections == 1
 
 
@@ -468,23 +476,23 @@ async def test_an_allowed_name_may_be_anywhere_but_at_metadata() -> None:
     web = Web(OK)
     async with serving(web) as port:
         with egress(lookup=zone, egress_allow=(f"*.corp.example:{port}",)) as proxy:
-            way = await proxy.exit()
+            listener = await proxy.listener()
             asked = get(f"http://wiki.corp.example:{port}/", "Connection: close")
-            assert (await ask_once(way, asked)).endswith(b"ok")
-            assert b"egress.name_not_allowed" in await ask_once(way, get(f"http://evil.corp.example:{port}/"))
+            assert (await ask_once(listener, asked)).endswith(b"ok")
+            assert b"egress.name_not_allowed" in await ask_once(listener, get(f"http://evil.corp.example:{port}/"))
 
 
 async def test_a_name_without_an_address_is_told() -> None:
     with egress(lookup=Zone()) as proxy:
-        told = await ask_once(await proxy.exit(), connect_to("nowhere.example:443"))
+        told = await ask_once(await proxy.listener(), connect_to("nowhere.example:443"))
     assert told.startswith(b"HTTP/1.1 502")
     assert b"egress.name_not_found" in told
 
 
-async def test_a_server_that_is_not_there_is_told(way: Exit) -> None:
+async def test_a_server_that_is_not_there_is_told(listener: EgressListener) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    told = await ask_once(way, connect_to(f"127.0.0.1:{port}"))
+    told = await ask_once(listener, connect_to(f"127.0.0.1:{port}"))
     assert told.startswith(b"HTTP/1.1 502")
     assert b"egress.unreachable" in told
 
@@ -495,7 +503,7 @@ async def test_a_next_address_is_tried_when_one_fails() -> None:
         zone = Zone(two_example=["127.0.0.9", "127.0.0.1"])
         with egress(lookup=zone, egress_allow=("127.0.0.0/8",)) as proxy:
             asked = get(f"http://two.example:{port}/", "Connection: close")
-            assert (await ask_once(await proxy.exit(), asked)).endswith(b"ok")
+            assert (await ask_once(await proxy.listener(), asked)).endswith(b"ok")
 
 
 async def test_an_answer_is_kept_for_a_moment_and_shared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -523,7 +531,7 @@ async def test_one_runtime_can_not_take_all_lookups() -> None:
         return ["10.0.0.1"]
 
     with egress(lookup=lookup, egress_lookups=4) as proxy:
-        greedy, other = await proxy.exit(), await proxy.exit()
+        greedy, other = await proxy.listener(), await proxy.listener()
         asking = [asyncio.create_task(ask_once(greedy, connect_to(f"slow{number}.example:1"))) for number in range(8)]
         assert b"403" in await ask_once(other, connect_to("quick.example:1"))
         hold.set()
@@ -533,11 +541,13 @@ async def test_one_runtime_can_not_take_all_lookups() -> None:
 # A runtime's own lists
 
 
-async def test_the_lists_of_a_runtime_hold_for_every_request_of_a_connection(proxy: Egress, way: Exit) -> None:
+async def test_the_lists_of_a_runtime_hold_for_every_request_of_a_connection(
+    proxy: Egress, listener: EgressListener
+) -> None:
     web = Web(OK)
     async with serving(web) as port:
-        way.traffic = Traffic(block=[f"http://127.0.0.1:{port}/secret"])
-        async with client(way) as browser:
+        listener.traffic = Traffic(block=[f"http://127.0.0.1:{port}/secret"])
+        async with client(listener) as browser:
             await browser.ask(get(f"http://127.0.0.1:{port}/open"))
             await browser.exactly(2)
             told = await browser.ask(get(f"http://127.0.0.1:{port}/secret/x"))
@@ -545,11 +555,11 @@ async def test_the_lists_of_a_runtime_hold_for_every_request_of_a_connection(pro
     assert len(web.seen) == 1
 
 
-async def test_a_list_of_a_runtime_can_not_widen(way: Exit) -> None:
-    way.traffic = Traffic(allow=["10.0.0.1", "169.254.169.254"])
-    assert b"egress.private_address" in await ask_once(way, connect_to("10.0.0.1:80"))
-    assert b"egress.metadata" in await ask_once(way, connect_to("169.254.169.254:80"))
-    assert b"egress.url_allowlist" in await ask_once(way, connect_to("8.8.8.8:443"))
+async def test_a_list_of_a_runtime_can_not_widen(listener: EgressListener) -> None:
+    listener.traffic = Traffic(allow=["10.0.0.1", "169.254.169.254"])
+    assert b"egress.private_address" in await ask_once(listener, connect_to("10.0.0.1:80"))
+    assert b"egress.metadata" in await ask_once(listener, connect_to("169.254.169.254:80"))
+    assert b"egress.url_allowlist" in await ask_once(listener, connect_to("8.8.8.8:443"))
 
 
 # Upstream proxies
@@ -614,15 +624,15 @@ async def test_an_upstream_proxy_is_asked_for_what_was_checked(protocol: str, re
         handler = upstream.http if protocol == "http" else upstream.socks
         async with serving(handler) as at:
             with egress(lookup=zone, egress_allow=(f"127.0.0.1:{at}",)) as proxy:
-                way = await proxy.exit()
-                way.upstream = UpstreamProxy(protocol, "127.0.0.1", at, "user", "pass", resolves_names)  # type: ignore[arg-type]
-                assert (await ask_once(way, get("http://a.example/", "Connection: close"))).endswith(b"ok")
-                async with client(way) as browser:
+                listener = await proxy.listener()
+                listener.upstream = UpstreamProxy(protocol, "127.0.0.1", at, "user", "pass", resolves_names)  # type: ignore[arg-type]
+                assert (await ask_once(listener, get("http://a.example/", "Connection: close"))).endswith(b"ok")
+                async with client(listener) as browser:
                     assert (await browser.ask(connect_to("a.example:443"))).split()[1] == b"200"
                 for target in ("10.0.0.1:80", "127.0.0.1:80", "localhost:80", "metadata.google.internal:80"):
-                    assert (await ask_once(way, connect_to(target))).startswith(b"HTTP/1.1 403")
+                    assert (await ask_once(listener, connect_to(target))).startswith(b"HTTP/1.1 403")
                 if not resolves_names:
-                    assert b"egress.name_not_allowed" in await ask_once(way, connect_to("b.example:80"))
+                    assert b"egress.name_not_allowed" in await ask_once(listener, connect_to("b.example:80"))
     target = "a.example" if resolves_names else "8.8.8.8"
     assert upstream.asked == [f"{target}:80", f"{target}:443"]
     assert ("a.example" in zone.asked) is not resolves_names
@@ -634,33 +644,33 @@ async def test_an_upstream_proxy_that_refuses_is_told_without_its_password(proto
     upstream = UpstreamServer(1)
     async with serving(upstream.http if protocol == "http" else upstream.socks) as at:
         with egress(egress_allow=(f"127.0.0.1:{at}",)) as proxy:
-            way = await proxy.exit()
-            way.upstream = UpstreamProxy(protocol, "127.0.0.1", at, "user", "wrong-secret")  # type: ignore[arg-type]
-            told = await ask_once(way, connect_to("8.8.8.8:443"))
+            listener = await proxy.listener()
+            listener.upstream = UpstreamProxy(protocol, "127.0.0.1", at, "user", "wrong-secret")  # type: ignore[arg-type]
+            told = await ask_once(listener, connect_to("8.8.8.8:443"))
             assert told.startswith(b"HTTP/1.1 502")
             assert b"does not take its user and password" in told
-            assert b"secret" not in told + repr(way.upstream).encode()
+            assert b"secret" not in told + repr(listener.upstream).encode()
 
 
 @pytest.mark.parametrize("protocol", ["http", "socks5"])
 async def test_an_upstream_proxy_that_is_something_else_is_told(protocol: str) -> None:
     async with serving(Web(b"SSH-2.0-something\r\n\r\n")) as at:
         with egress(egress_allow=(f"127.0.0.1:{at}",), egress_timeout_seconds=1) as proxy:
-            way = await proxy.exit()
-            way.upstream = UpstreamProxy(protocol, "127.0.0.1", at)  # type: ignore[arg-type]
-            assert (await ask_once(way, connect_to("8.8.8.8:443"))).split()[1] in (b"502", b"504")
+            listener = await proxy.listener()
+            listener.upstream = UpstreamProxy(protocol, "127.0.0.1", at)  # type: ignore[arg-type]
+            assert (await ask_once(listener, connect_to("8.8.8.8:443"))).split()[1] in (b"502", b"504")
 
 
-async def test_an_upstream_proxys_own_address_is_checked(proxy: Egress, way: Exit) -> None:
-    way.upstream = UpstreamProxy("http", "10.0.0.1", 3128)
-    assert b"egress.private_address" in await ask_once(way, connect_to("8.8.8.8:443"))
-    way.upstream = UpstreamProxy("socks5", "127.0.0.1", way.port)
-    assert b"egress.gateway" in await ask_once(way, connect_to("8.8.8.8:443"))
+async def test_an_upstream_proxys_own_address_is_checked(proxy: Egress, listener: EgressListener) -> None:
+    listener.upstream = UpstreamProxy("http", "10.0.0.1", 3128)
+    assert b"egress.private_address" in await ask_once(listener, connect_to("8.8.8.8:443"))
+    listener.upstream = UpstreamProxy("socks5", "127.0.0.1", listener.port)
+    assert b"egress.gateway" in await ask_once(listener, connect_to("8.8.8.8:443"))
 
 
 async def test_the_proxy_leaves_no_thread_when_it_is_closed() -> None:
     before = threading.active_count()
     with egress(lookup=Zone(a_example=["10.0.0.1"])) as proxy:
-        await ask_once(await proxy.exit(), connect_to("a.example:80"))
+        await ask_once(await proxy.listener(), connect_to("a.example:80"))
         assert isinstance(proxy.proxy, EgressProxy)
     await until(lambda: threading.active_count() <= before, "its threads are gone")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.hosts import Refusal, parse_host
-from gateway.egress.traffic_rules import Traffic, UrlPattern
+from gateway.core.traffic_rules import Traffic, UrlPattern
 
 
 def passes(traffic: Traffic, host: str, port: int = 443, path: str | None = None) -> bool:

@@ -16,7 +16,8 @@ from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import Playwright, async_playwright
 
 from gateway.core.errors import LaunchFailed
-from gateway.launchers.failures import Failure, classify, classify_exit, classify_timeout
+from gateway.core.launch import Failure
+from gateway.launchers.failures import classify, classify_exit, classify_timeout
 from gateway.launchers.local import browsers
 from gateway.settings import Settings
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import uvloop
 
-from gateway.egress.proxy import EgressProxy, Exit
+from gateway.egress.proxy import EgressListener, EgressProxy
 from gateway.egress.resolver import Lookup
 from gateway.settings import Settings
 
@@ -40,8 +40,8 @@ class Egress:
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
-    async def exit(self, uid: int | None = None) -> Exit:
-        return await self.run(self.proxy.open_exit(uuid4(), uid))
+    async def listener(self, uid: int | None = None) -> EgressListener:
+        return await self.run(self.proxy.open_listener(uuid4(), uid))
 
 
 @contextlib.contextmanager
@@ -108,8 +108,8 @@ class Client:
 
 
 @contextlib.asynccontextmanager
-async def client(exit_: Exit) -> AsyncIterator[Client]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", exit_.port)
+async def client(listener: EgressListener) -> AsyncIterator[Client]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
     try:
         yield Client(reader, writer)
     finally:
@@ -118,9 +118,9 @@ async def client(exit_: Exit) -> AsyncIterator[Client]:
             await writer.wait_closed()
 
 
-async def ask_once(exit_: Exit, request: bytes) -> bytes:
+async def ask_once(listener: EgressListener, request: bytes) -> bytes:
     """The whole answer to a request whose connection is then closed."""
-    async with client(exit_) as asking:
+    async with client(listener) as asking:
         asking.writer.write(request)
         return await asking.rest()
 

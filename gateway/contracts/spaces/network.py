@@ -11,8 +11,8 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from gateway.core.hosts import Refusal
 from gateway.core.secret import Secret
-from gateway.egress.traffic_rules import Traffic, UrlPattern
-from gateway.egress.upstream_proxy import UpstreamProxy
+from gateway.core.traffic_rules import Traffic, UrlPattern
+from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.http.models import STORABLE, Body, optional
 
 _DEFAULT_PORTS = {"http": 80, "socks5": 1080}

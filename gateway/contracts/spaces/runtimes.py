@@ -16,15 +16,15 @@ from gateway.contracts.spaces.network import NetworkTraffic, Proxy
 from gateway.contracts.spaces.runs import RunList, RunQuery, run_page
 from gateway.core.errors import RequestInvalid, invalid_field
 from gateway.core.ids import new_id
+from gateway.core.launch import BrowserName, LaunchSpec
 from gateway.core.observation import Level
 from gateway.core.secret import Secret
+from gateway.core.traffic_rules import Traffic
 from gateway.domain.runtimes.service import RuntimeRequest
-from gateway.egress.traffic_rules import Traffic
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forwarding import forward, is_forwarded
 from gateway.http.models import Answer, Body, Metadata, Name, Time, optional
 from gateway.http.peers import NoResponse
-from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.store.runtimes import Runtime as Record
 
 _log = structlog.get_logger("gateway.api")

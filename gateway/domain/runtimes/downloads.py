@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from gateway.core.errors import NotFound
+from gateway.core.files_dir import FilesDir, NotAFile
 from gateway.core.observation import Observed, SavedDownload
 from gateway.core.threads import in_thread
 from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.files.names import guessed_type, safe_name
 from gateway.domain.runtimes.files import bytes_of, reading
-from gateway.launchers.local.files_dir import FilesDir, NotAFile
 
 _FOLDER = "downloads"
 

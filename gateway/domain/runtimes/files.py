@@ -1,7 +1,7 @@
 """Files that go into a runtime and come out of it (contract: spaces.md, 2.6 and 4.7).
 
 A path in storage means nothing to a browser: `stage` copies the file to a place that the browser may open, `collect` is
-the way back. Both see nothing but the runtime's own directory (launchers/local/files_dir.py).
+the way back. Both see nothing but the runtime's own directory (core/files_dir.py).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from gateway.core.errors import Conflict, GatewayError, NotFound, RequestInvalid, Unavailable
+from gateway.core.files_dir import FilesDir, NotAFile, NotThere, Taken, Writing
 from gateway.core.ids import new_id
 from gateway.core.observation import Observed
 from gateway.core.scope import Scope
@@ -24,7 +25,6 @@ from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.files.names import check_path, guessed_type, safe_name
 from gateway.domain.files.service import Files, NewFile
 from gateway.domain.runtimes.service import Runtimes, not_active
-from gateway.launchers.local.files_dir import FilesDir, NotAFile, NotThere, Taken, Writing
 from gateway.settings import Settings
 from gateway.store.artifacts import Artifact
 from gateway.store.files import File

@@ -20,6 +20,7 @@ from gateway.core.closes import Close
 from gateway.core.endings import GATEWAY_STOPPED, IDLE_TIMEOUT, STOPPED, Ending
 from gateway.core.errors import Conflict, GatewayError, LimitReached, NotSupported, Unavailable
 from gateway.core.ids import new_id, not_found
+from gateway.core.launch import LaunchSpec
 from gateway.core.observation import Level, Observed, Observers, Record
 from gateway.core.scope import Scope
 from gateway.core.sealed import SecretOwner
@@ -33,7 +34,7 @@ from gateway.domain.leases.attachments import Attachments
 from gateway.domain.runtimes.capacity import Capacity
 from gateway.domain.secrets import SecretStore
 from gateway.domain.spaces import find_space
-from gateway.launchers.base import Browser, Launcher, LaunchSpec
+from gateway.launchers.base import Browser, Launcher
 from gateway.settings import Settings
 from gateway.store import accounts, runtimes
 from gateway.store.database import Connection, Database, constraint_as

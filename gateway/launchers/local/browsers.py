@@ -33,8 +33,8 @@ from typing import NamedTuple
 
 from gateway import settings
 from gateway.core.errors import ConfigurationError, LaunchFailed
+from gateway.core.launch import BrowserName, Failure
 from gateway.launchers import failures
-from gateway.launchers.base import BrowserName
 
 SHARED_DOWNLOADS = Path("/opt/playwright-browsers")
 
@@ -89,7 +89,7 @@ class Browsers:
         if binary is None:
             raise LaunchFailed(
                 f"There is no {name} on this gateway's machine; it has {_TITLES[self.default.name]}.",
-                failure=failures.Failure.NOT_FOUND,
+                failure=Failure.NOT_FOUND,
                 advice=f"Ask for {self.default.name}, or leave the browser out; the operator can install {name}.",
             )
         return binary

@@ -35,10 +35,11 @@ from playwright.async_api import Playwright, async_playwright
 
 from gateway.core.endings import STOPPED, Ending
 from gateway.core.errors import ConfigurationError, LaunchFailed
+from gateway.core.launch import BrowserName, Failure, LaunchSpec
 from gateway.core.unprivileged import grant_search
-from gateway.egress.proxy import LOOPBACK, EgressProxy, Exit
+from gateway.egress.proxy import LOOPBACK, EgressListener, EgressProxy
 from gateway.launchers import failures
-from gateway.launchers.base import BrowserName, FilesHold, LaunchSpec
+from gateway.launchers.base import FilesHold
 from gateway.launchers.local import control_groups, limits, processes
 from gateway.launchers.local.browsers import Browsers
 from gateway.launchers.local.control_groups import ControlGroup, ControlGroups
@@ -61,7 +62,7 @@ _CRASHES = {
 }
 
 # A name that is none's (RFC 2606), for the browser alone to know.
-_EXIT_HOST = "exit.invalid"
+_PROXY_HOST = "exit.invalid"
 
 # Full Chromium's viewer of PDFs is an extension, in which a client could open any file; the headless shell has none.
 _PREFERENCES = '{"plugins": {"always_open_pdf_externally": true}}'
@@ -76,7 +77,7 @@ _ARGUMENTS = [
     "--disable-quic",
     "--no-first-run",
     # Everything goes through the runtime's exit, what is on loopback too.
-    f"--proxy-server={_EXIT_HOST}",
+    f"--proxy-server={_PROXY_HOST}",
     "--proxy-bypass-list=<-loopback>",
     # The first is what the headless shell knows, the second full Chromium.
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
@@ -95,7 +96,7 @@ class LocalBrowser:
         group: int,
         driver: Driver,
         launched: PlaywrightBrowser,
-        exit_: Exit,
+        listener: EgressListener,
     ) -> None:
         self.name = name
         self.version = launched.version
@@ -104,8 +105,8 @@ class LocalBrowser:
         self.files_dir = files_dir
         self.files = FilesHold()
         self.group = group
-        self.exit = exit_
-        self.usage = exit_.usage
+        self.listener = listener
+        self.usage = listener.usage
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._driver = driver
         self._asked = False
@@ -205,7 +206,7 @@ class LocalLauncher:
         await asyncio.to_thread(self._make_directories)
         self._open_control_groups()
         await self.sweep()
-        await self._present_driver()
+        await self._current_driver()
         self._spawn(self._keep_warm())
 
     def _make_directories(self) -> None:
@@ -240,10 +241,10 @@ class LocalLauncher:
             self._spawn(self._keep_warm())
 
     def _take_warm(self, spec: LaunchSpec) -> LocalBrowser | None:
-        if spec.has_wishes or not self._warm:
+        if spec.is_customized or not self._warm:
             return None
         browser = self._warm.pop(0)
-        browser.exit.adopt(spec.runtime_id, spec.traffic, spec.upstream)
+        browser.listener.adopt(spec.runtime_id, spec.traffic, spec.upstream)
         return browser
 
     async def _keep_warm(self) -> None:
@@ -266,20 +267,20 @@ class LocalLauncher:
                 if self._frame_height is None:
                     self._frame_height = await self._measure_frame()
         async with self._parallel:
-            driver = await self._present_driver()
+            driver = await self._current_driver()
             uid = self._take_uid()
             driver.launches += 1
             driver.browsers += 1
             directory = self._root / str(spec.runtime_id)
             self._directories.add(directory.name)
-            exit_ = await self.egress.open_exit(spec.runtime_id, uid)
+            listener = await self.egress.open_listener(spec.runtime_id, uid)
             try:
-                exit_.adopt(spec.runtime_id, spec.traffic, spec.upstream)
+                listener.adopt(spec.runtime_id, spec.traffic, spec.upstream)
                 await self._prepared(directory, binary.path, uid)
-                browser = await self._start(driver, spec, directory, binary.name, exit_)
+                browser = await self._start(driver, spec, directory, binary.name, listener)
             except BaseException:
                 driver.browsers -= 1
-                await self._clear(directory, uid, exit_)
+                await self._clear(directory, uid, listener)
                 raise
         self._live.add(browser)
         # The watch keeps itself alive in the event loop until the process ends.
@@ -294,7 +295,7 @@ class LocalLauncher:
             refused = error.errno in (errno.EINVAL, errno.EPERM)
             raise LaunchFailed(
                 f"The directory of a browser can't be made: {error.strerror}.",
-                failure=failures.Failure.SANDBOX_REFUSED if refused else failures.Failure.EXITED,
+                failure=Failure.SANDBOX_REFUSED if refused else Failure.EXITED,
                 advice="Run `gateway doctor`.",
             ) from error
 
@@ -336,14 +337,14 @@ class LocalLauncher:
         return f"echo $$ >{shlex.quote(str(group.entrance))} || exit\n"
 
     async def _start(
-        self, driver: Driver, spec: LaunchSpec, directory: Path, name: BrowserName, exit_: Exit
+        self, driver: Driver, spec: LaunchSpec, directory: Path, name: BrowserName, listener: EgressListener
     ) -> LocalBrowser:
         frame_height = (self._frame_height or 0) if name == "chromium" else 0
         deadline = time.monotonic() + self._settings.launch_timeout_seconds
         try:
             launched = await driver.playwright.chromium.launch(
                 executable_path=directory / "launch",
-                args=[*_ARGUMENTS, _only_way(exit_.port), *_arguments(spec, frame_height)],
+                args=[*_ARGUMENTS, _resolver_rules(listener.port), *_arguments(spec, frame_height)],
                 chromium_sandbox=not self._settings.unsafe_no_sandbox,
                 env=_environment_of(spec, directory / "home"),
                 timeout=self._settings.launch_timeout_seconds * 1000,
@@ -366,9 +367,9 @@ class LocalLauncher:
                 raise failures.classify(f"Timeout {self._settings.launch_timeout_seconds * 1000}ms exceeded.")
             await asyncio.sleep(_PORT_POLL_SECONDS)
         port, path = content
-        exit_.reserve_port(port)
+        listener.reserve_port(port)
         files_dir = str(directory / "home" / "downloads")
-        return LocalBrowser(name, f"ws://{LOOPBACK}:{port}{path}", files_dir, group, driver, launched, exit_)
+        return LocalBrowser(name, f"ws://{LOOPBACK}:{port}{path}", files_dir, group, driver, launched, listener)
 
     async def _measure_frame(self) -> int:
         """Height of what full Chromium draws around a page, which its window has and a viewport has not."""
@@ -387,20 +388,20 @@ class LocalLauncher:
             self._warm.remove(browser)
         driver.browsers -= 1
         browser.ended.set_result(ending)
-        self._spawn(self._clear_after(browser.files, directory, uid, browser.exit))
+        self._spawn(self._clear_after(browser.files, directory, uid, browser.listener))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _clear_after(self, files: FilesHold, directory: Path, uid: int | None, exit_: Exit) -> None:
+    async def _clear_after(self, files: FilesHold, directory: Path, uid: int | None, listener: EgressListener) -> None:
         """Clear once what the browser left in its directory is kept, or at the latest in two minutes."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(files.free(), _KEEP_SECONDS)
-        await self._clear(directory, uid, exit_)
+        await self._clear(directory, uid, listener)
 
-    async def _clear(self, directory: Path, uid: int | None, exit_: Exit) -> None:
+    async def _clear(self, directory: Path, uid: int | None, listener: EgressListener) -> None:
         """End what is left of a runtime's processes, its exit and its directory, then give its user id back."""
         group = _read_group(directory)
         if group is not None and not await processes.end_group(group):
@@ -412,14 +413,14 @@ class LocalLauncher:
                 "processes of a runtime can't be ended", directory=directory.name, control_group=str(own_group.path)
             )
             return
-        await exit_.close()
+        await listener.close()
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         self._directories.discard(directory.name)
         if uid is not None:
             self._uids.discard(uid)
         await self._close_retired()
 
-    async def _present_driver(self) -> Driver:
+    async def _current_driver(self) -> Driver:
         """The driver for the next launch: the present one, or a fresh one when it died or has launched enough."""
         async with self._driver_lock:
             driver = self._driver
@@ -449,7 +450,7 @@ class LocalLauncher:
                 return uid
         raise LaunchFailed(
             f"All {self._settings.uid_count} user ids for browsers are taken.",
-            failure="out_of_processes",
+            failure=Failure.OUT_OF_PROCESSES,
             advice="Raise GATEWAY_UID_COUNT.",
         )
 
@@ -486,10 +487,10 @@ class LocalLauncher:
         await asyncio.to_thread(shutil.rmtree, self._temp_root, ignore_errors=True)
 
 
-def _only_way(port: int) -> str:
+def _resolver_rules(port: int) -> str:
     """Leaves the browser one thing to connect to: its exit. No other name or address leads anywhere, not even in a
     context with another proxy or none, and no name server is asked, in plain or in secret."""
-    return f"--host-resolver-rules=MAP {_EXIT_HOST} {LOOPBACK}:{port} , MAP * ~NOTFOUND"
+    return f"--host-resolver-rules=MAP {_PROXY_HOST} {LOOPBACK}:{port} , MAP * ~NOTFOUND"
 
 
 def _arguments(spec: LaunchSpec, frame_height: int) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.app import Gateway
 from gateway.core.hosts import Refusal, parse_host
-from gateway.egress.upstream_proxy import UpstreamProxy
+from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.store import secrets
 from gateway.store.database import Database
 from tests.support.api import NEVER, check, checked, make_runtime, ok, sender
@@ -65,7 +65,7 @@ async def test_a_proxy_reaches_the_launcher_and_is_answered_without_its_password
 ) -> None:
     runtime = await make_runtime(client, config={"proxy": proxy})
     assert launcher.specs[0].upstream == reached
-    assert not launcher.specs[0].has_wishes
+    assert not launcher.specs[0].is_customized
     base = {**PARTS, "username": None, "hasPassword": False, "dnsResolution": "local"}
     assert runtime["config"] == {"proxy": base | {"protocol": reached.protocol} | answered}
     assert await ok(client.get(f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}")) == runtime

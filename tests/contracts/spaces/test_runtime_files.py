@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from gateway.app import Gateway
-from gateway.launchers.local.files_dir import FilesDir, NotAFile
+from gateway.core.files_dir import FilesDir, NotAFile
 from gateway.settings import Settings
 from gateway.store.database import Database
 from tests.support.api import NEVER, Json, checked, make_runtime, make_space, ok, problems, refused

@@ -12,11 +12,10 @@ import re
 import socket
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from ipaddress import IPv4Address
-from typing import Literal
 
-from gateway.core.hosts import Address, Host, parse_host
+from gateway.core.hosts import Address, Host
+from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.egress.http_heads import end_of_answer_head
 
 _NEXT_ADDRESS_SECONDS = 0.25
@@ -30,23 +29,6 @@ _SOCKS_REFUSALS = {2: "does not allow it", 3: "can't reach the network", 4: "can
 
 class Unreachable(Exception):
     """Raised when a connection can't be made; the message is for the page."""
-
-
-@dataclass(frozen=True, slots=True)
-class UpstreamProxy:
-    """A runtime's own proxy. `resolves_names`: it gets names as the page wrote them, not addresses."""
-
-    protocol: Literal["http", "socks5"]
-    host: str
-    port: int
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    resolves_names: bool = False
-
-    @property
-    def parsed_host(self) -> Host:
-        """Raises Refusal when it is malformed."""
-        return parse_host(f"[{self.host}]" if ":" in self.host else self.host)
 
 
 async def connect(addresses: Sequence[Address], port: int) -> socket.socket:
