@@ -28,7 +28,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.core.ids import not_found, parse_id
+from gateway.core.ids import parse_id
 from gateway.core.scope import Scope
 from gateway.domain.accounts.access import Principal
 from gateway.http.bodies import BodyRules
@@ -59,14 +59,8 @@ class Call:
 
     async def owner(self, subaccount_id: str | None) -> Scope:
         """The owner of a new thing: the caller, or a subaccount that an organization's key names."""
-        if subaccount_id is None:
-            return self.scope
-        parsed = parse_id(subaccount_id, "subaccount")
-        if self.principal.is_organization:
-            return await self.services.access.scope_of_subaccount(self.scope, parsed)
-        if parsed != self.scope.subaccount_id:
-            raise not_found("subaccount", subaccount_id)
-        return self.scope
+        named = None if subaccount_id is None else parse_id(subaccount_id, "subaccount")
+        return await self.services.access.owner(self.principal, named)
 
 
 class ContractRules(Protocol):

@@ -10,16 +10,7 @@ from pydantic_core import from_json
 from starlette.responses import Response
 
 from gateway.contracts.spaces.deleted import Deleted
-from gateway.core.errors import invalid_field
-from gateway.domain.files.names import (
-    MAX_NAME_LENGTH,
-    MAX_PATH_LENGTH,
-    check_path,
-    guessed_type,
-    is_media_type,
-    last_segment,
-    name_problem,
-)
+from gateway.domain.files.names import MAX_NAME_LENGTH, MAX_PATH_LENGTH, name_problem
 from gateway.domain.files.service import File as Record
 from gateway.domain.files.service import NewFile, position
 from gateway.http import content
@@ -152,15 +143,10 @@ def _path_ids(call: Call) -> tuple[UUID, UUID]:
 
 
 def _new_file(form: UploadFile) -> NewFile:
-    """The file's name, path and media type, whole; raises RequestInvalid."""
-    if form.path is not None:
-        check_path(form.path)
-    name = form.name or last_segment(form.path or form.file.filename or "")[:MAX_NAME_LENGTH]
-    problem = name_problem(name)
-    if problem is not None:
-        raise invalid_field("name", problem, name)
-    path = form.path if form.path is not None else check_path(name)
-    content_type = form.file.content_type or guessed_type(name)
-    if not is_media_type(content_type):
-        raise invalid_field("file", "must be a media type such as text/csv", content_type)
-    return NewFile(name=name, path=path, content_type=content_type, metadata=form.metadata)
+    return NewFile.uploaded(
+        name=form.name,
+        path=form.path,
+        sent_name=form.file.filename,
+        sent_type=form.file.content_type,
+        metadata=form.metadata,
+    )

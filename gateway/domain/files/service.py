@@ -16,12 +16,20 @@ from uuid import UUID
 
 import structlog
 
-from gateway.core.errors import Conflict, LimitReached, PayloadTooLarge, RequestTimeout, Unavailable
+from gateway.core.errors import Conflict, LimitReached, PayloadTooLarge, RequestTimeout, Unavailable, invalid_field
 from gateway.core.ids import new_id, not_found
 from gateway.core.scope import Scope
 from gateway.domain.audit import Action, Audit
 from gateway.domain.events.service import Events
-from gateway.domain.files.names import shortened
+from gateway.domain.files.names import (
+    MAX_NAME_LENGTH,
+    check_path,
+    guessed_type,
+    is_media_type,
+    last_segment,
+    name_problem,
+    shortened,
+)
 from gateway.domain.spaces import find_space
 from gateway.settings import Settings
 from gateway.store import artifacts, files
@@ -62,6 +70,30 @@ class NewFile:
     expires_at: datetime | None = None
     rename_on_conflict: bool = False
     artifact: NewArtifact | None = field(default=None)
+
+    @classmethod
+    def uploaded(
+        cls,
+        *,
+        name: str | None,
+        path: str | None,
+        sent_name: str | None,
+        sent_type: str | None,
+        metadata: dict[str, Any] | None,
+    ) -> NewFile:
+        """A file that a caller uploads. Without a name it has that of its path, or the one that it was sent with;
+        without a path its name is the path, and without a media type the name decides. Raises RequestInvalid."""
+        if path is not None:
+            check_path(path)
+        name = name or last_segment(path or sent_name or "")[:MAX_NAME_LENGTH]
+        problem = name_problem(name)
+        if problem is not None:
+            raise invalid_field("name", problem, name)
+        path = path if path is not None else check_path(name)
+        content_type = sent_type or guessed_type(name)
+        if not is_media_type(content_type):
+            raise invalid_field("file", "must be a media type such as text/csv", content_type)
+        return cls(name=name, path=path, content_type=content_type, metadata=metadata)
 
 
 class Files:
