@@ -152,8 +152,8 @@ def _find(node: _Node[T], path: Sequence[str], at: int, given: list[str]) -> tup
             return found
         given.pop()
     if node.several is not None and segment:
-        # The longest first, so that `{key:path}/x` takes all but the last x.
-        for end in range(len(path), at, -1):
+        # The longest that leaves a segment first, so that `{key:path}/x` takes all but the last x, and then all.
+        for end in [*range(len(path) - 1, at, -1), len(path)]:
             given.append("/".join(path[at:end]))
             if (found := _find(node.several, path, end, given)) is not None:
                 return found

@@ -1,0 +1,125 @@
+"""No error repeats what a model marks as Secret, whatever is wrong with the request, and no repr shows it."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import AfterValidator, BaseModel, ValidationError, create_model
+
+from gateway.core.secret import SECRET, Secret
+from gateway.http.models import Body, Headers, Query
+from gateway.http.validation import invalid
+
+TOKEN = "s3cr3t-"
+
+
+def _echo(value: Any) -> Any:
+    raise ValueError(f"{value!r} is refused")
+
+
+LEAVES = (str, int, bool, UUID, Annotated[str, AfterValidator(_echo)])
+BASES = (Body, Query, Headers)
+
+
+@st.composite
+def models(draw: st.DrawFn, depth: int = 2) -> type[BaseModel]:
+    """A model with a secret field at least; others are open, nested, in lists, dictionaries and unions."""
+    fields: dict[str, Any] = {}
+    for number in range(draw(st.integers(1, 3))):
+        kind: Any = draw(st.sampled_from(LEAVES))
+        if depth and draw(st.booleans()):
+            kind = draw(models(depth - 1))
+        kind = draw(st.sampled_from([kind, list[kind], dict[str, kind], kind | None]))
+        fields[f"open{number}"] = (kind, ...)
+    secret: Any = draw(st.sampled_from(LEAVES))
+    if depth and draw(st.booleans()):
+        secret = draw(models(depth - 1))
+    marked = Annotated[secret, SECRET]
+    secret = draw(st.sampled_from([marked, Annotated[list[secret], SECRET], list[marked], marked | None]))
+    fields["secret"] = (secret, ...)
+    made: type[BaseModel] = create_model("Made", __base__=draw(st.sampled_from(BASES)), **fields)
+    return made
+
+
+tokens = st.integers(10**6, 10**9).map(lambda number: f"{TOKEN}{number}")
+secrets = st.recursive(
+    tokens,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["secret", "open0", "x"]), inner),
+)
+
+
+@st.composite
+def bodies(draw: st.DrawFn, model: type[BaseModel]) -> dict[str, Any]:
+    """Wrong in many ways: each secret field has tokens in some shape, and every other field what may not fit."""
+    body: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        wire = field.alias or name
+        if name == "secret":
+            body[wire] = draw(secrets)
+            continue
+        if draw(st.integers(0, 3)) == 0:
+            continue
+        nested = [part for part in _parts(field.annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
+        inner = draw(bodies(nested[0])) if nested else draw(st.none() | st.integers() | st.text(max_size=3))
+        body[wire] = draw(st.sampled_from([inner, [inner], {"key": inner}]))
+    if draw(st.booleans()):
+        body["unknown"] = draw(secrets)
+    return body
+
+
+def _parts(annotation: Any) -> list[Any]:
+    return [annotation, *(part for each in getattr(annotation, "__args__", ()) for part in _parts(each))]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_no_error_repeats_a_secret(data: st.DataObject) -> None:
+    model = data.draw(models())
+    body = data.draw(bodies(model))
+    try:
+        model.model_validate_json(json.dumps(body))
+    except ValidationError as error:
+        told = invalid(error, model)
+        assert TOKEN not in json.dumps([told.message, told.details])
+
+
+class Credential(Body):
+    name: str
+    password: Secret[str]
+
+
+class Vault(Body):
+    credential: Credential
+    key: Secret[Annotated[str, AfterValidator(_echo)]]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"credential": TOKEN, "key": TOKEN},
+        {"credential": {"name": "x", "password": [TOKEN]}, "key": {"a": TOKEN}},
+        {"credential": {"name": "x", "passwords": TOKEN}, "key": TOKEN},
+        {"credential": {"password": TOKEN}, "key": 1, "extra": TOKEN},
+    ],
+)
+def test_what_stands_in_the_place_of_a_secret_is_not_repeated(body: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as raised:
+        Vault.model_validate_json(json.dumps(body))
+    told = invalid(raised.value, Vault)
+    assert told.details["errors"]
+    assert TOKEN not in json.dumps([told.message, told.details])
+
+
+def test_an_open_value_is_repeated() -> None:
+    with pytest.raises(ValidationError) as raised:
+        Credential.model_validate_json('{"name": 17, "password": "x"}')
+    assert invalid(raised.value, Credential).details["errors"][0]["value"] == 17
+
+
+def test_a_model_shows_no_secret() -> None:
+    assert TOKEN not in repr(Credential(name="x", password=TOKEN))
