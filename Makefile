@@ -28,7 +28,7 @@ JUDGED := { $(BIN)/coverage combine --quiet --data-file=.measured/coverage && \
 	$(BIN)/python -m tools.coverage_gate .measured/coverage.json; }
 
 .DELETE_ON_ERROR:
-.PHONY: up test test-unprivileged mutants lint format lock bench smoke audit release clean nginx
+.PHONY: docs up test test-unprivileged mutants lint format lock bench smoke audit release clean nginx
 
 # Options go into ARGS: make up ARGS="--port 9000"
 up: .venv/installed
@@ -57,6 +57,10 @@ lint: .venv/installed-dev
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+# docs/settings.md, from the options.
+docs: .venv/installed-dev
+	@$(BIN)/python -m tools.settings_page
 
 format: .venv/installed-dev
 	@$(BIN)/ruff check --quiet --fix

@@ -74,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         if settings.is_secret(field):
             continue
         if field.annotation is bool:
-            group.add_argument(settings.flag(name), dest=name, action="store_true", default=None, help=help_text)
+            # What is on by default has a flag that turns it off.
+            action = argparse.BooleanOptionalAction if field.default else "store_true"
+            group.add_argument(settings.flag(name), dest=name, action=action, default=None, help=help_text)
         else:
             group.add_argument(settings.flag(name), dest=name, metavar="VALUE", help=help_text)
     secret = [settings.variable(name) for name, field in settings.options().items() if settings.is_secret(field)]

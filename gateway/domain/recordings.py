@@ -33,7 +33,7 @@ from gateway.domain.files.artifacts import note_created
 from gateway.domain.files.service import Files, NewArtifact, NewFile
 from gateway.domain.runtimes.files import bytes_of
 from gateway.domain.runtimes.service import SILENT_SECONDS
-from gateway.settings import Settings
+from gateway.settings import RecordingSettings
 from gateway.store import recordings as store
 from gateway.store import runtimes
 from gateway.store.database import Database
@@ -99,7 +99,9 @@ def phase(recording: Recording) -> Phase:
 
 
 class Recordings:
-    def __init__(self, database: Database, files: Files, events: Events, settings: Settings, gateway_id: UUID) -> None:
+    def __init__(
+        self, database: Database, files: Files, events: Events, settings: RecordingSettings, gateway_id: UUID
+    ) -> None:
         self._database = database
         self._files = files
         self._events = events

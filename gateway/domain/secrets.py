@@ -15,7 +15,7 @@ from gateway.core.errors import ConfigurationError
 from gateway.core.sealed import SealedSecret, SecretOwner
 from gateway.crypto.keyring import DecryptionFailed, KeyRing
 from gateway.domain.audit import Action, Audit
-from gateway.settings import Settings
+from gateway.settings import DataSettings
 from gateway.store import secrets
 from gateway.store.database import Connection, Database
 
@@ -38,7 +38,7 @@ class KeySource:
         self._ring = KeyRing.parse(read())
 
     @classmethod
-    def of(cls, settings: Settings) -> KeySource:
+    def of(cls, settings: DataSettings) -> KeySource:
         if settings.master_keys is not None:
             text = settings.master_keys
             return cls(lambda: text)

@@ -24,7 +24,7 @@ from gateway.domain.events.run_commands import Commands
 from gateway.domain.live_screen import LiveScreen, screen_of
 from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
 from gateway.observer.observers import BrowserObservers
-from gateway.settings import Settings
+from gateway.settings import ViewerSettings
 from gateway.store import runtimes
 from gateway.store.database import Database
 from gateway.store.runtimes import PlaceOfRun
@@ -66,7 +66,7 @@ class Viewers:
         database: Database,
         tokens: ViewerTokens,
         living: Runtimes,
-        settings: Settings,
+        settings: ViewerSettings,
         gateway_id: UUID,
         audit: Audit,
         commands: Commands,

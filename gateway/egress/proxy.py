@@ -39,7 +39,7 @@ from gateway.egress.browser_connections import BrowserConnection, Refused
 from gateway.egress.http_heads import RequestHead
 from gateway.egress.ip_rules import Machine, Rules, kind_of
 from gateway.egress.resolver import Lookup, NameNotFound, Names, system_lookup
-from gateway.settings import Settings
+from gateway.settings import EgressSettings
 from gateway.telemetry import metrics
 
 LOOPBACK = "127.0.0.1"
@@ -54,7 +54,7 @@ _LOGGED_REFUSALS = 20
 class EgressProxy:
     """The exits of all runtimes of this gateway, and what they share."""
 
-    def __init__(self, settings: Settings, lookup: Lookup = system_lookup) -> None:
+    def __init__(self, settings: EgressSettings, lookup: Lookup = system_lookup) -> None:
         self.settings = settings
         self.rules = Rules(settings.egress_allow, settings.egress_deny)
         self.names = Names(settings.egress_lookups, lookup)

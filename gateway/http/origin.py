@@ -8,14 +8,14 @@ from starlette.requests import HTTPConnection
 
 from gateway.core.errors import Forbidden, RequestInvalid
 from gateway.http.public_url import public_root
-from gateway.settings import Settings, variable
+from gateway.settings import ListeningSettings, variable
 
 _HTTP_ORIGIN = re.compile(r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(:(?P<port>\d{1,5}))?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SHOWN = 100
 
 
-def check_origin(request: HTTPConnection, settings: Settings) -> None:
+def check_origin(request: HTTPConnection, settings: ListeningSettings) -> None:
     """Raises Forbidden (403 connect.origin_refused) when a page asks that is neither ours nor allowed.
 
     A request without Origin comes from no page, and passes. Two of them come from no browser.
@@ -32,7 +32,7 @@ def check_origin(request: HTTPConnection, settings: Settings) -> None:
     )
 
 
-def own_root(request: HTTPConnection, settings: Settings) -> str | None:
+def own_root(request: HTTPConnection, settings: ListeningSettings) -> str | None:
     """The public root, or None where the request's Host is not trusted and says nothing of us."""
     try:
         return public_root(request, settings)
@@ -40,7 +40,7 @@ def own_root(request: HTTPConnection, settings: Settings) -> str | None:
         return None
 
 
-def is_allowed(origin: str, root: str | None, settings: Settings) -> bool:
+def is_allowed(origin: str, root: str | None, settings: ListeningSettings) -> bool:
     """Whether a page of `origin` may use leases of a gateway whose public root is `root`.
 
     It may when it is ours, a trusted host's with our scheme and port, or listed. `null`, which any page can become,

@@ -7,17 +7,17 @@ import re
 from starlette.requests import HTTPConnection
 
 from gateway.core.errors import RequestInvalid
-from gateway.settings import Settings
+from gateway.settings import ListeningSettings
 
 _HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>\d{1,5}))?")
 
 
-def websocket_root(request: HTTPConnection, settings: Settings) -> str:
+def websocket_root(request: HTTPConnection, settings: ListeningSettings) -> str:
     """`ws(s)://host[:port][/prefix]`, as public_root."""
     return "ws" + public_root(request, settings).removeprefix("http")
 
 
-def public_root(request: HTTPConnection, settings: Settings) -> str:
+def public_root(request: HTTPConnection, settings: ListeningSettings) -> str:
     """`http(s)://host[:port][/prefix]`: the public URL, or else the request's Host when it is a trusted one."""
     if settings.public_url is not None:
         return settings.public_url

@@ -27,7 +27,7 @@ from websockets.server import ServerProtocol
 from gateway.core.errors import GatewayError, HeadersTooLarge, RequestInvalid, RequestTimeout, UpgradeRequired
 from gateway.core.ids import new_id
 from gateway.http.errors import FLAT, ErrorShape
-from gateway.settings import Settings
+from gateway.settings import RequestSettings
 from gateway.telemetry import metrics
 
 _access = structlog.get_logger("gateway.access")
@@ -40,7 +40,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 ErrorShapeOf = Callable[[Headers], ErrorShape]
 
 
-def http_protocol(settings: Settings, errors_of: ErrorShapeOf = lambda _: FLAT) -> type[HttpToolsProtocol]:
+def http_protocol(settings: RequestSettings, errors_of: ErrorShapeOf = lambda _: FLAT) -> type[HttpToolsProtocol]:
     """The class for uvicorn's `http=`, with the limits of `settings`. `errors_of` chooses the shape of errors."""
 
     class Limited(HttpProtocol):

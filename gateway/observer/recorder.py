@@ -19,7 +19,7 @@ import structlog
 from gateway.observer.masking import Masking
 from gateway.observer.observers import Observation
 from gateway.observer.screencast import Frame, Screencasts, Tab, TabEvent
-from gateway.settings import Settings
+from gateway.settings import RecordingSettings
 from gateway.telemetry import metrics
 
 _log = structlog.get_logger("gateway.observer.recorder")
@@ -65,7 +65,7 @@ class Store(Protocol):
 class Recorder:
     """Records the runs that want a recording (see observers.Watcher). Must come after the watcher of screencasts."""
 
-    def __init__(self, recordings: Store, masking: Masking, settings: Settings) -> None:
+    def __init__(self, recordings: Store, masking: Masking, settings: RecordingSettings) -> None:
         self._recordings = recordings
         self._masking = masking
         self._settings = settings
@@ -95,7 +95,7 @@ class Take:
         screencasts: Screencasts,
         recordings: Store,
         masking: Masking,
-        settings: Settings,
+        settings: RecordingSettings,
         reel: Reel,
         begun: float,
     ) -> None:

@@ -23,7 +23,7 @@ import structlog
 
 from gateway.observer.devtools import DevToolsError
 from gateway.observer.observers import Observation
-from gateway.settings import Settings
+from gateway.settings import RecordingSettings
 
 _log = structlog.get_logger("gateway.observer.screencast")
 
@@ -88,7 +88,7 @@ class Screencasts:
     Listeners are called in the event loop, and must not raise or wait. `ended` is set when the browser has ended.
     """
 
-    def __init__(self, observation: Observation, settings: Settings) -> None:
+    def __init__(self, observation: Observation, settings: RecordingSettings) -> None:
         self._observation = observation
         self._seconds = 1 / settings.screencast_fps
         self._options = {
@@ -530,7 +530,7 @@ class _Cast:
 class ScreencastWatcher:
     """The watcher of tabs and their screencasts (see observers.Watcher)."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: RecordingSettings) -> None:
         self._settings = settings
 
     async def begin(self, observation: Observation) -> Screencasts:

@@ -24,7 +24,7 @@ from obstore.exceptions import BaseError
 from obstore.store import LocalStore, S3Store
 
 from gateway.core.errors import ConfigurationError, Unavailable
-from gateway.settings import Settings
+from gateway.settings import FileSettings
 
 if TYPE_CHECKING:
     from obstore.store import S3Config
@@ -65,7 +65,7 @@ class Objects:
         self._writing: set[asyncio.Task[Any]] = set()
 
     @classmethod
-    def of(cls, settings: Settings) -> Objects:
+    def of(cls, settings: FileSettings) -> Objects:
         """The store of the settings; raises ConfigurationError for an unusable directory."""
         url = settings.files_url
         if url is not None and url.startswith("s3://"):
@@ -165,7 +165,7 @@ class Objects:
         return await asyncio.to_thread(_clear_unfinished, self._directory, time.time() - older_than_seconds)
 
 
-def _bucket(settings: Settings, url: str) -> S3Store:
+def _bucket(settings: FileSettings, url: str) -> S3Store:
     parts = urlsplit(url)
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     endpoint = options.get("endpoint")

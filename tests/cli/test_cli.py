@@ -124,7 +124,7 @@ async def test_an_option_that_is_wrong_is_told_with_all_others_that_are(cli: Cli
 async def test_an_unknown_variable_is_warned_of_with_the_nearest_one(cli: Cli, production: dict[str, str]) -> None:
     done = await cli("migrate", **production, GATEWAY_PROT="1", GATEWAY_MASTER_KEY=MASTER_KEY)
     assert done.code == 0
-    assert "Warning: GATEWAY_PROT is no option of the gateway; the nearest one is GATEWAY_PORT." in done.err
+    assert "Warning: GATEWAY_PROT is not an option of the gateway; the nearest one is GATEWAY_PORT." in done.err
     assert "GATEWAY_MASTER_KEYS" in done.err
     assert MASTER_KEY not in done.err
 

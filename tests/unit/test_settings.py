@@ -12,9 +12,10 @@ import pytest
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from pydantic import ValidationError
 
-from gateway import settings
 from gateway.core.errors import ConfigurationError
-from gateway.settings import Settings, flag, forget_secrets, is_secret, load, options, variable
+from gateway.settings import GROUPS, Settings, flag, forget_secrets, is_secret, load, options, variable
+from gateway.settings.load import KUBERNETES_NAME
+from tools import settings_page
 
 SECRET = "hunter2-and-a-half"
 
@@ -275,7 +276,7 @@ def test_where_files_are_is_an_address_of_a_bucket_or_a_directory(url: str) -> N
 )
 def test_an_unknown_option_gets_a_warning_with_the_nearest_known(name: str, nearest: str | None) -> None:
     _, [warning] = load({name: "1"}, {})
-    assert warning.startswith(f"{name} is no option of the gateway; the nearest one is GATEWAY_")
+    assert warning.startswith(f"{name} is not an option of the gateway; the nearest one is GATEWAY_")
     assert warning.removesuffix(".").rsplit(" ", 1)[1] in map(variable, options())
     if nearest is not None:
         assert warning.endswith(f" {nearest}.")
@@ -321,7 +322,7 @@ def test_a_port_of_ones_own_beside_kubernetes_variables_counts() -> None:
 
 def test_no_option_has_a_name_that_kubernetes_takes() -> None:
     for name in options():
-        assert settings._KUBERNETES_NAME.fullmatch(variable(name)) is None
+        assert KUBERNETES_NAME.fullmatch(variable(name)) is None
 
 
 def test_forget_secrets_takes_them_out_of_the_environment_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,8 +343,10 @@ def test_settings_can_not_be_changed() -> None:
 
 
 def test_the_table_has_a_row_for_every_option() -> None:
-    head, rule, *rows = settings.markdown_table().splitlines()
-    assert head == "| Variable | Flag | Value | Default | Meaning |"
+    tables = [settings_page.table(group).splitlines() for group in GROUPS.values()]
+    assert {head for head, *_ in tables} == {"| Variable | Flag | Value | Default | Meaning |"}
+    rule = tables[0][1]
+    rows = [row for _, _, *rows in tables for row in rows]
     assert len(rows) == len(options())
     for row, (name, field) in zip(rows, options().items(), strict=True):
         cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
@@ -364,16 +367,15 @@ def test_the_table_has_a_row_for_every_option() -> None:
         "| `GATEWAY_ATTACH_TIMEOUT_SECONDS` | `--attach-timeout-seconds` | number, above 0, at most 60 | `5.0` | ",
         "| `GATEWAY_PUBLIC_URL` | `--public-url` | http or https address | none | ",
         "| `GATEWAY_DATA_DIR` | `--data-dir` | path | `var` | ",
-        "| `GATEWAY_TRUSTED_HOSTS` | `--trusted-hosts` | list, split by commas | `localhost,127.0.0.1,[::1]` | ",
+        "| `GATEWAY_TRUSTED_HOSTS` | `--trusted-hosts` | list, separated by commas | `localhost,127.0.0.1,[::1]` | ",
     ],
 )
 def test_rows_say_type_range_and_default(row: str) -> None:
-    assert row in settings.markdown_table()
+    assert row in settings_page.document()
 
 
 def test_the_page_of_settings_is_up_to_date() -> None:
-    page = Path(__file__).parent.parent.parent / "docs" / "settings.md"
-    assert page.read_text() == settings.document(), "run `python -m gateway.settings`"
+    assert settings_page.PAGE.read_text() == settings_page.document(), "run `make docs`"
 
 
 def test_no_number_of_an_option_is_endless() -> None:

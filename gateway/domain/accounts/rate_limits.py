@@ -11,7 +11,7 @@ from functools import lru_cache
 from uuid import UUID
 
 from gateway.core.errors import LimitReached, Unauthorized
-from gateway.settings import Settings
+from gateway.settings import RequestSettings
 from gateway.telemetry import metrics
 
 _MINUTE = 60.0
@@ -67,7 +67,7 @@ class Buckets:
 class RateLimits:
     """The limits of one gateway. A limit of 0 is none."""
 
-    def __init__(self, settings: Settings, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, settings: RequestSettings, now: Callable[[], float] = time.monotonic) -> None:
         self._per_second = settings.rate_limit_per_second
         self._burst = settings.rate_limit_burst
         self._failures_per_minute = settings.auth_failures_per_minute

@@ -31,7 +31,7 @@ from gateway.domain.files.names import (
     shortened,
 )
 from gateway.domain.spaces import find_space
-from gateway.settings import Settings
+from gateway.settings import FileSettings
 from gateway.store import artifacts, files
 from gateway.store.artifacts import Artifact
 from gateway.store.database import Connection, Database
@@ -97,7 +97,9 @@ class NewFile:
 
 
 class Files:
-    def __init__(self, database: Database, objects: Objects, settings: Settings, audit: Audit, events: Events) -> None:
+    def __init__(
+        self, database: Database, objects: Objects, settings: FileSettings, audit: Audit, events: Events
+    ) -> None:
         self._database = database
         self._objects = objects
         self._settings = settings

@@ -31,7 +31,7 @@ from gateway.domain.events.run_commands import Commands
 from gateway.domain.events.service import Events, about_run
 from gateway.domain.leases.attachments import Attachment, Attachments
 from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
-from gateway.settings import Settings
+from gateway.settings import LeaseSettings
 from gateway.store import leases
 from gateway.store.database import Connection, Database, constraint_as
 from gateway.store.leases import EndedSocket, Lease, LeaseOnFile, Usage
@@ -82,7 +82,7 @@ class Leases:
         issuer: TokenIssuer,
         attachments: Attachments,
         runtimes: Runtimes,
-        settings: Settings,
+        settings: LeaseSettings,
         gateway_id: UUID,
         audit: Audit,
         events: Events,

@@ -25,7 +25,7 @@ from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.files.names import check_path, guessed_type, safe_name
 from gateway.domain.files.service import Files, NewFile
 from gateway.domain.runtimes.service import Runtimes, not_active
-from gateway.settings import Settings
+from gateway.settings import FileSettings
 from gateway.store.artifacts import Artifact
 from gateway.store.files import File
 from gateway.store.objects import CHUNK_BYTES
@@ -59,7 +59,7 @@ class RuntimeFiles:
         runtimes: Runtimes,
         files: Files,
         artifacts: Artifacts,
-        settings: Settings,
+        settings: FileSettings,
         audit: Audit,
         commands: Commands,
     ) -> None:

@@ -35,7 +35,7 @@ from gateway.domain.runtimes.capacity import Capacity
 from gateway.domain.secrets import SecretStore
 from gateway.domain.spaces import find_space
 from gateway.launchers.base import Browser, Launcher
-from gateway.settings import Settings
+from gateway.settings import RecordingSettings
 from gateway.store import accounts, runtimes
 from gateway.store.database import Connection, Database, constraint_as
 from gateway.store.runtimes import EndedRuntime, Run, Runtime
@@ -89,7 +89,7 @@ class Runtimes:
         secrets: SecretStore,
         launcher: Launcher,
         attachments: Attachments,
-        settings: Settings,
+        settings: RecordingSettings,
         gateway_id: UUID,
         audit: Audit,
         events: Events,

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import resource
 
-from gateway.settings import Settings
+from gateway.settings import BrowserSettings
 
 # What POSIX counts files in for `ulimit -f`.
 _BLOCK_BYTES = 512
 
 
-def script_lines(settings: Settings) -> str:
+def script_lines(settings: BrowserSettings) -> str:
     """Limits that hold for each process by itself."""
     files = _at_most(settings.runtime_max_files, resource.RLIMIT_NOFILE)
     file_bytes = _at_most(settings.runtime_max_file_bytes, resource.RLIMIT_FSIZE)
@@ -26,7 +26,7 @@ def script_lines(settings: Settings) -> str:
     )
 
 
-def as_user(settings: Settings, uid: int) -> str:
+def as_user(settings: BrowserSettings, uid: int) -> str:
     """What stands before the command of a runtime that has a user of its own: the drop of all rights.
 
     The kernel counts processes and threads by user, so only here they can be limited; and after the drop, since

@@ -1,0 +1,51 @@
+"""All options of the gateway, in groups."""
+
+from __future__ import annotations
+
+from gateway.settings.audit import AuditSettings
+from gateway.settings.browsers import BrowserSettings
+from gateway.settings.data import DataSettings
+from gateway.settings.egress import EgressSettings
+from gateway.settings.events import EventSettings
+from gateway.settings.files import FileSettings
+from gateway.settings.leases import LeaseSettings
+from gateway.settings.listening import ListeningSettings
+from gateway.settings.process import ProcessSettings
+from gateway.settings.providers import ProviderSettings
+from gateway.settings.recordings import RecordingSettings
+from gateway.settings.requests import RequestSettings
+from gateway.settings.types import Group
+from gateway.settings.viewers import ViewerSettings
+
+
+class Settings(
+    ListeningSettings,
+    RequestSettings,
+    LeaseSettings,
+    ProviderSettings,
+    ViewerSettings,
+    RecordingSettings,
+    FileSettings,
+    EgressSettings,
+    AuditSettings,
+    ProcessSettings,
+):
+    """Every option. Groups that others include (data, browsers, events) are part of those."""
+
+
+# By title, in the order of the documentation.
+GROUPS: dict[str, type[Group]] = {
+    "Listening": ListeningSettings,
+    "Data": DataSettings,
+    "Browsers and runtimes": BrowserSettings,
+    "Egress": EgressSettings,
+    "Leases": LeaseSettings,
+    "Requests": RequestSettings,
+    "AI providers": ProviderSettings,
+    "The record of runs": EventSettings,
+    "Recordings": RecordingSettings,
+    "Viewers": ViewerSettings,
+    "Files": FileSettings,
+    "Audit log": AuditSettings,
+    "Process": ProcessSettings,
+}

@@ -1,0 +1,67 @@
+"""Which browsers are started, how many, and the limits of each runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from gateway.settings.data import DataSettings
+
+
+class BrowserSettings(DataSettings):
+    """Which browsers are started, how many, and the limits of each runtime."""
+
+    region: str = Field("local", min_length=1, max_length=120, description="Region that spaces and runtimes report.")
+    chromium: Path | None = Field(None, description="Browser binary to use instead of one that is found.")
+    unsafe_no_sandbox: bool = Field(False, description="Start browsers without Chromium's sandbox. Unsafe.")
+    uid_base: int = Field(
+        870000, ge=1000, le=2_000_000_000, description="First user id for browsers and database when started as root."
+    )
+    uid_count: int = Field(
+        10000,
+        ge=10,
+        le=1_000_000,
+        description="Number of user ids for browsers, from the first one on; the next id runs the video encoder.",
+    )
+    max_runtimes: int = Field(50, ge=1, le=10000, description="Runtimes that may be live on this gateway at once.")
+    max_starting: int = Field(16, ge=1, le=1000, description="Runtimes that may be starting on this gateway at once.")
+    subaccount_max_runtimes: int = Field(
+        20, ge=1, le=10000, description="Runtimes that one subaccount may have live, unless its limits say less."
+    )
+    subaccount_max_starting: int = Field(
+        8, ge=1, le=1000, description="Runtimes that one subaccount may have starting."
+    )
+    warm_browsers: int = Field(
+        1, ge=0, le=100, description="Browsers launched in advance, for runtimes without a config."
+    )
+    launch_parallel: int = Field(4, ge=1, le=100, description="Browsers launched concurrently; further launches wait.")
+    launch_timeout_seconds: int = Field(30, ge=1, le=600, description="Timeout of a browser's launch, in seconds.")
+    driver_launches: int = Field(
+        500, ge=1, le=1_000_000, description="Launches after which a new Playwright driver process is used."
+    )
+    runtime_max_processes: int = Field(
+        4096,
+        ge=64,
+        le=4_000_000,
+        description="Processes and threads that one runtime may have; enforced if the gateway is root.",
+    )
+    runtime_max_files: int = Field(
+        16384, ge=256, le=1_000_000, description="Files that each process of a runtime may have open."
+    )
+    runtime_max_file_bytes: int = Field(
+        2 * 1024**3,
+        ge=1024**2,
+        le=1024**5,
+        description="Maximum size of a file that a runtime writes, downloads included.",
+    )
+    runtime_memory_bytes: int = Field(
+        0,
+        ge=0,
+        le=1024**5,
+        description="Memory that one runtime may have; needs writable control groups. 0 means no limit.",
+    )
+    idle_timeout_seconds: int = Field(
+        900, ge=10, le=604800, description="A runtime without attached client and API request for this time is stopped."
+    )
+    max_lifetime_seconds: int = Field(86400, ge=60, le=2592000, description="A runtime is stopped at this age.")

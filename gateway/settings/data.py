@@ -1,0 +1,37 @@
+"""What the gateway keeps, and where: data directory, database, master keys."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from gateway.settings.types import Group, secret
+
+
+class DataSettings(Group):
+    """What the gateway keeps, and where: data directory, database, master keys."""
+
+    data_dir: Path = Field(Path("var"), description="Directory of all of the gateway's files.")
+    database_url: str | None = secret(
+        None, "PostgreSQL to use (`postgresql://...`); without it `up` starts one of its own in the data directory."
+    )
+    database_pool_size: int = Field(10, ge=2, le=500, description="Size of the database's connection pool.")
+    master_keys: str | None = secret(
+        None,
+        "Master keys `id:base64[,id:base64...]` of 32 bytes each; the first one encrypts, the others only decrypt.",
+    )
+    master_keys_file: Path | None = Field(None, description="File with the master keys, one `id:base64` a line.")
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"postgres(ql)?://", value):
+            raise ValueError("must begin with postgresql://")
+        return value
+
+    @property
+    def runtimes_dir(self) -> Path:
+        """Directory below which each runtime has one of its own."""
+        return self.data_dir / "runtimes"

@@ -1,0 +1,46 @@
+"""What pages may reach."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from gateway.core.hosts import Entry
+from gateway.settings.types import Group, split
+
+
+class EgressSettings(Group):
+    """What pages may reach."""
+
+    egress_allow: tuple[str, ...] = Field(
+        (),
+        description="Networks, addresses, names and `*.suffix`, each with or without `:port`, that pages may reach "
+        "although they are not public. Metadata services and the gateway's own ports stay refused.",
+    )
+    egress_deny: tuple[str, ...] = Field(
+        (),
+        description="Networks, addresses, names and `*.suffix` that pages may not reach; overrides allowed ones.",
+    )
+    egress_timeout_seconds: float = Field(
+        15.0, gt=0, le=300, description="Timeout of resolving a page's host and connecting to it, in seconds."
+    )
+    egress_lookups: int = Field(
+        32, ge=4, le=1000, description="Names resolved concurrently for all pages; one runtime may use a quarter."
+    )
+    egress_max_connections: int = Field(
+        512, ge=1, le=100_000, description="Connections that one runtime may have open through the egress proxy."
+    )
+    egress_max_head_bytes: int = Field(
+        262_144,
+        ge=1024,
+        le=16_777_216,
+        description="Maximum size of the head of a page's http request or its response.",
+    )
+
+    @field_validator("egress_allow", "egress_deny")
+    @classmethod
+    def _egress_entries(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            Entry.parse(entry)
+        return value
+
+    _split = split("egress_allow", "egress_deny")

@@ -1,0 +1,53 @@
+"""What is recorded of a run, for how long, and limits of its streams."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from gateway.settings.types import Group, split
+
+
+class EventSettings(Group):
+    """What is recorded of a run, for how long, and limits of its streams."""
+
+    event_level: Literal["off", "lifecycle", "standard", "full"] = Field(
+        "standard", description="Default level of the record of runs (`config.events`)."
+    )
+    event_masked_parameters: tuple[str, ...] = Field(
+        (),
+        description="Names of parameters in addresses whose values are secrets, in addition to the built-in ones; "
+        "they are masked before an address is recorded.",
+    )
+    event_text_characters: int = Field(
+        2048,
+        ge=64,
+        le=65536,
+        description="Maximum length of a recorded address, console message or error; the rest is cut.",
+    )
+    events_per_second: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="Events of one type that are recorded of a run in a second; further ones are counted.",
+    )
+    events_kept: int = Field(
+        50_000,
+        ge=1,
+        le=10_000_000,
+        description="Events that are kept in memory while the database is slow or unavailable; further ones "
+        "are counted.",
+    )
+    events_days: int = Field(7, ge=1, le=3650, description="Days after which events and commands of runs are deleted.")
+    max_event_streams: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="Streams of events, and waits for one, that may be open on this gateway at once.",
+    )
+    event_heartbeat_seconds: float = Field(
+        15.0, gt=0, le=3600, description="Seconds without an event after which a stream sends a heartbeat."
+    )
+
+    _split = split("event_masked_parameters")

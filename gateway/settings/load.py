@@ -1,0 +1,119 @@
+"""Reads the options from flags and the environment."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from gateway.core.errors import ConfigurationError
+from gateway.settings.all import GROUPS, Settings
+from gateway.settings.types import Group
+
+PREFIX = "GATEWAY_"
+
+# What Kubernetes puts into every pod's environment for a Service called "gateway" or "gateway-<something>".
+KUBERNETES_NAME = re.compile(
+    r"GATEWAY_([A-Z0-9_]+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_KUBERNETES_VALUE = re.compile(r"(tcp|udp|sctp)://")
+
+
+# What other tools call the credentials of a bucket.
+_OF_BUCKETS = {
+    "AWS_ACCESS_KEY_ID": "files_access_key",
+    "AWS_SECRET_ACCESS_KEY": "files_secret_key",
+    "AWS_SESSION_TOKEN": "files_session_token",
+}
+
+
+def options() -> dict[str, FieldInfo]:
+    """Name in Python -> field, in the order of the documentation."""
+    return {name: field for group in GROUPS.values() for name, field in own_options(group).items()}
+
+
+def own_options(group: type[Group]) -> dict[str, FieldInfo]:
+    """The options that a group declares itself, without those of the groups that it includes."""
+    return {name: field for name, field in group.model_fields.items() if name in inspect.get_annotations(group)}
+
+
+def is_secret(field: FieldInfo) -> bool:
+    return isinstance(field.json_schema_extra, dict) and bool(field.json_schema_extra.get("secret"))
+
+
+def variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[Settings, list[str]]:
+    """Settings from flags, then environment, then defaults; and warnings in words.
+
+    Raises ConfigurationError that lists every option that is wrong. Values that Kubernetes sets are ignored.
+    """
+    values, warnings = _from_environment(environ)
+    values.update(flags)
+    if values.get("files_url", "").startswith("s3://") and "files_access_key" not in values:
+        values.update({name: environ[key] for key, name in _OF_BUCKETS.items() if environ.get(key)})
+    try:
+        return Settings(**values), warnings
+    except ValidationError as error:
+        lines = [_complaint(problem["loc"], problem["msg"], problem["input"]) for problem in error.errors()]
+        raise ConfigurationError("; ".join(lines)) from None
+
+
+def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """What the environment sets, by name in Python, and warnings. An empty value counts as not set."""
+    values: dict[str, str] = {}
+    warnings: list[str] = []
+    known = {variable(name): name for name in Settings.model_fields}
+    for key, value in environ.items():
+        if not key.startswith(PREFIX) or _is_kubernetes(key, value, known):
+            continue
+        if key not in known:
+            warnings.append(f"{key} is not an option of the gateway; the nearest one is {_nearest(key)}.")
+        elif key == "GATEWAY_PORT" and _KUBERNETES_VALUE.match(value):
+            warnings.append(f"{key}={value} is what Kubernetes sets for a Service called gateway; it is not used.")
+        elif value != "":
+            values[known[key]] = value
+    return values, warnings
+
+
+def _is_kubernetes(key: str, value: str, known: Mapping[str, str]) -> bool:
+    if key in known:
+        return False
+    return bool(KUBERNETES_NAME.fullmatch(key) or (key.endswith("_PORT") and _KUBERNETES_VALUE.match(value)))
+
+
+def _nearest(key: str) -> str:
+    """The option most like an unknown one. Without the prefix, which would make all of them alike."""
+    name = key.removeprefix(PREFIX).lower()
+    return variable(difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.0)[0])
+
+
+def _complaint(location: tuple[int | str, ...], message: str, given: Any) -> str:
+    """One option's error. The value is omitted if it may be secret: that of a secret or unknown option,
+    and an address with a user or query."""
+    name = str(location[0]) if location else "settings"
+    field = Settings.model_fields.get(name)
+    hidden = field is None or is_secret(field) or (isinstance(given, str) and re.search("[@?#]", given))
+    said = message.removeprefix("Value error, ")
+    return f"{variable(name)}: {said}" + ("" if hidden else f" (given: {given!r})")
+
+
+def forget_secrets() -> None:
+    """Take secrets out of this process's environment, so that no child inherits them."""
+    for name, field in Settings.model_fields.items():
+        if is_secret(field):
+            os.environ.pop(variable(name), None)
+    for key in _OF_BUCKETS:
+        os.environ.pop(key, None)

@@ -1,0 +1,31 @@
+"""Limits and embedding of live views and players."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from gateway.settings.types import FrameAncestor, Group, split
+
+
+class ViewerSettings(Group):
+    """Limits and embedding of live views and players."""
+
+    max_viewers: int = Field(
+        500, ge=1, le=100_000, description="Sockets of live views that may be open on this gateway at once."
+    )
+    max_viewers_per_run: int = Field(
+        20, ge=1, le=10_000, description="Sockets of live views that one run may have open at once."
+    )
+    max_viewer_message_bytes: int = Field(
+        256 * 1024,
+        ge=1024,
+        le=1024**3,
+        description="Maximum size of a message of a live view's page, pasted text included.",
+    )
+    viewer_frame_ancestors: tuple[FrameAncestor, ...] = Field(
+        ("*",),
+        description="Origins that may embed live views and recordings, as `frame-ancestors` of a Content Security "
+        "Policy; `'none'` forbids all.",
+    )
+
+    _split = split("viewer_frame_ancestors")
