@@ -24,7 +24,7 @@ from gateway.egress.http_heads import (
 )
 from gateway.egress.resolver import NameNotFound
 from gateway.egress.tcp_splice import TunnelEnd, pause, resume
-from gateway.settings import Settings
+from gateway.settings import EgressSettings
 
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 _REASONS = {
@@ -72,7 +72,7 @@ class Refused(Exception):
 class Listener(Protocol):
     """What a connection needs of the runtime's listener that accepted it."""
 
-    settings: Settings
+    settings: EgressSettings
     traffic: Traffic
     usage: Usage
 
