@@ -1,0 +1,128 @@
+"""Each served OpenAPI document, played: no valid request is answered with 5xx, and each answer is as described.
+
+Schemathesis makes requests from the document, most of them with ids of what there is. GATEWAY_TEST_EXAMPLES makes it
+thorough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from gateway.app import CONTRACTS, Gateway
+from gateway.settings import Settings as GatewaySettings
+from tests.support.api import Json, make_runtime, make_space, make_subaccount, ok
+from tests.support.fake_providers import KEYS
+from tests.support.serving import serving
+
+EXAMPLES = int(os.environ.get("GATEWAY_TEST_EXAMPLES", "10"))
+# schemathesis.APIOperation, whose parameters are types of its own.
+Operation = Any
+CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+SECONDS = 60.0
+# Of what waits as long as it is asked to, by default for half a minute.
+WAIT_MS = 20
+PROVIDER = {"provider": "openai", "label": "provider", "apiKey": KEYS["openai"]}
+# Endless by nature; the tests of streams read them.
+STREAM = "text/event-stream"
+
+
+def operations(document: Json) -> Iterator[Operation]:
+    """Every operation that ends its answer."""
+    for result in schemathesis.openapi.from_dict(document).get_all_operations():
+        operation: Operation = result.ok()  # type: ignore[union-attr]  # no document of ours is invalid
+        answers = operation.definition.raw["responses"]["200"].get("content", {})
+        if STREAM not in answers:
+            yield operation
+
+
+def operation_fields(operation: Operation) -> set[str]:
+    """Names of the fields of its JSON body."""
+    return {name for body in operation.body for name in body.definition["schema"].get("properties", {})}
+
+
+def play(operation: Operation, base_url: str, headers: dict[str, str], known: dict[str, str]) -> None:
+    """Send valid requests; raises what a check finds, for the smallest request that has it."""
+
+    # `/v1/spaces/{id}/...`: the first id is one of what the path begins with.
+    collection = operation.path.split("/")[2]
+    actual = {"id": known[collection], **known} if collection in known else known
+    actual = {each.name: actual[each.name] for each in operation.path_parameters if each.name in actual}
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(
+        case=operation.as_strategy(generation_mode=GenerationMode.POSITIVE),
+        real=st.sampled_from([True, True, True, False]),
+    )
+    def send(case: Case[Any], real: bool) -> None:
+        if real:
+            case.path_parameters.update(actual)
+        if isinstance(case.body, dict) and "timeoutMs" in operation_fields(operation):
+            case.body["timeoutMs"] = WAIT_MS
+        response = case.call(base_url=base_url, headers=headers, timeout=SECONDS)
+        case.validate_response(response, checks=CHECKS)
+
+    send()
+
+
+async def made(client: httpx.AsyncClient) -> dict[str, str]:
+    """Ids of things that there are, by the names that paths have for them, or for their collections."""
+    space = await make_space(client)
+    runtime = await make_runtime(client, space)
+    lease = await ok(client.post(f"/v1/spaces/{space}/runtimes/{runtime['id']}/connections", json={"protocol": "cdp"}))
+    file = await ok(client.post(f"/v1/spaces/{space}/storage/files", files={"file": ("a.txt", b"a")}))
+    subaccount, _ = await make_subaccount(client)
+    key = await ok(client.post(f"/v1/subaccounts/{subaccount}/keys", json={"name": "key"}))
+    provider = await ok(client.post("/v1/ai-connections", json=PROVIDER))
+    return {
+        "spaces": space,
+        "runs": runtime["activeRunId"],
+        "subaccounts": subaccount,
+        "ai-connections": provider["id"],
+        "runtimeId": runtime["id"],
+        "connectionId": lease["id"],
+        "fileId": file["id"],
+        "keyId": key["apiKey"]["id"],
+    }
+
+
+@pytest.mark.parametrize("contract", [contract.name for contract in CONTRACTS])
+async def test_every_answer_to_a_valid_request_is_as_documented(
+    contract: str, client: httpx.AsyncClient, gateway: Gateway, settings: GatewaySettings, api_key: str
+) -> None:
+    document = await ok(client.get("/openapi.json", params={"contract": contract}))
+    headers = {"Authorization": f"Bearer {api_key}", "Gateway-Contract": contract}
+    wrong: dict[str, str] = {}
+    async with serving(gateway, settings) as port:
+        for operation in operations(document):
+            # Anew, since the one before may have ended or deleted it.
+            known = await made(client)
+            try:
+                await asyncio.to_thread(play, operation, f"http://127.0.0.1:{port}", headers, known)
+            except Exception as error:
+                wrong[operation.label] = str(error)[:2000]
+            # So that the places for runtimes last; it may be gone already.
+            await client.delete(f"/v1/spaces/{known['spaces']}")
+    assert wrong == {}
