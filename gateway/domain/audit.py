@@ -107,13 +107,14 @@ _READS = frozenset(action for action in Action if action.endswith(".read"))
 class Origin:
     """Who acts, and from where. `actor` is the id of an API key or of a lease, or one of the names below.
 
-    `scope` is whose key or lease it is.
+    `scope` is whose key or lease it is. `contract` is the one that an API request spoke.
     """
 
     actor: str
     scope: Scope | None = None
     address: str | None = None
     request_id: str | None = None
+    contract: str | None = None
 
 
 # The gateway itself, such as when it ends idle runtimes.
@@ -144,9 +145,9 @@ def identify(actor: UUID, scope: Scope) -> None:
     _origin.set(replace(_origin.get(), actor=str(actor), scope=scope))
 
 
-def anonymous(host: str | None, request_id: str) -> Origin:
+def anonymous(host: str | None, request_id: str, contract: str | None = None) -> Origin:
     """A request whose caller is not authenticated yet. A host that is not an IP address is left out."""
-    return Origin("anonymous", None, _address(host) if host else None, request_id)
+    return Origin("anonymous", None, _address(host) if host else None, request_id, contract)
 
 
 @lru_cache(4096)
@@ -378,7 +379,7 @@ class Audit:
             outcome=outcome,
             address=who.address,
             request_id=who.request_id,
-            details=details,
+            details=details if who.contract is None else {**details, "contract": who.contract},
         )
 
     def _keep(self, event: Noted) -> None:

@@ -44,8 +44,9 @@ class RequestFrame:
         structlog.contextvars.bind_contextvars(request_id=request_id)
         # As uvicorn has it, which trusts the headers of the operator's proxies.
         client = scope.get("client")
+        contract = choice.contract.name if choice.resource is not None else None
         try:
-            with audit.acting(audit.anonymous(client[0] if client else None, request_id)):
+            with audit.acting(audit.anonymous(client[0] if client else None, request_id, contract)):
                 if scope["type"] == "http":
                     await self._http(scope, receive, send, request_id)
                 else:

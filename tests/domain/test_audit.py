@@ -268,7 +268,7 @@ async def test_an_event_says_who_did_what_to_what_when_and_from_where(
         "address": "127.0.0.1",
         "requestId": answer.headers["x-request-id"],
         "gatewayId": str(gateway.audit.gateway_id),
-        "details": {},
+        "details": {"contract": "spaces"},
     }
 
 
@@ -333,6 +333,7 @@ async def test_a_lease_acts_by_its_own_id(gateway: Gateway, client: httpx.AsyncC
         "runtimeId": runtime["id"],
         "protocol": "cdp",
         "policy": "standard",
+        "contract": "spaces",
     }
     for action in ("lease.attached", "lease.detached"):
         event = only(events, action)
