@@ -441,8 +441,8 @@ class Tunnel(asyncio.Protocol):
 
     def _abort_unless_it_reads(self, deadline: float, before: int | None = None) -> None:
         """Abort the connection when the client reads nothing more; a slow client still gets its close frame."""
-        if self._transport is None:
-            return
+        # A connection that is lost cancels the timer.
+        assert self._transport is not None
         left = unsent(self._transport)
         if self._loop.time() >= deadline or (before is not None and left >= before):
             self._transport.abort()
@@ -488,8 +488,8 @@ class Tunnel(asyncio.Protocol):
         self._read_or_wait()
 
     def _write(self, buffers: Sequence[Buffer]) -> None:
-        if self._transport is None:
-            return
+        # Once the connection is lost, the close frame counts as sent, after which nothing is written.
+        assert self._transport is not None
         if len(buffers) == 1:
             self._transport.write(buffers[0])
         else:

@@ -586,3 +586,11 @@ async def test_a_key_that_comes_twice_is_read_as_it_was_checked(page: Page) -> N
     command = f'"sessionId":"{page.session}","method":"Runtime.evaluate"'
     twice = f'{{"id":1,{command},"params":{{"expression":"1","expression":"2"}}}}'
     assert (await page.ask_reviewed(twice))["result"]["result"]["value"] == 2
+
+
+def test_what_orjson_reads_and_nothing_writes_is_malformed() -> None:
+    # orjson parses 1024 levels; it serializes fewer, and so does Python.
+    deep = b'{"id":1,"method":"X.y","params":{"x":' + b"[" * 1015 + b"]" * 1015 + b"}}"
+    action, answer = review(deep, None)
+    assert action is Action.ANSWER
+    assert json.loads(answer)["error"] == {"code": -32700, "message": "JSON: stack limit exceeded"}

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import io
 import json
+import pickle
+import struct
 from collections.abc import AsyncIterator
 
 import psutil
@@ -134,3 +136,58 @@ def test_what_is_held_is_counted_over_all_sockets() -> None:
         assert large.held == 80
 
     asyncio.run(count())
+
+
+REQUEST = struct.Struct("!QQ")
+RESPONSE = struct.Struct("!BQQ")
+
+
+@pytest.mark.parametrize(
+    ("payload", "policy", "kind", "noted"),
+    [
+        (b'{"id":1,"method":"Page.enable","params":{}}', None, 0, [{"method": "Page.enable"}, None]),
+        (
+            b'{"id":1,"method":"X.y","sessionId":"A","params":{}}',
+            RefusesAll(),
+            1,
+            [{"method": "X.y", "sessionId": "A"}, "it is not allowed here"],
+        ),
+        (b"{", None, 1, None),
+        (b'{"id":1,"method":"Browser.close"}', None, 2, None),
+        (b"\xff", None, 3, None),
+    ],
+    ids=["forwarded", "refused", "malformed", "leaves", "not UTF-8"],
+)
+def test_the_process_responds_with_what_to_do_and_what_to_record(
+    payload: bytes, policy: RefusesAll | None, kind: int, noted: list[object] | None
+) -> None:
+    pickled = pickle.dumps(policy)
+    responses = io.BytesIO()
+    serve(io.BytesIO(REQUEST.pack(len(pickled), len(payload)) + pickled + payload), responses)
+    response = responses.getvalue()
+    given, noted_length, length = RESPONSE.unpack(response[: RESPONSE.size])
+    rest = response[RESPONSE.size :]
+    assert (given, len(rest)) == (kind, noted_length + length)
+    assert (json.loads(rest[:noted_length]) if noted_length else None) == noted
+
+
+class Hungry:
+    """A policy for which memory runs out."""
+
+    def check(self, message: dict[str, object]) -> str | None:
+        raise MemoryError
+
+
+async def test_a_command_that_takes_too_much_memory_is_overloaded(large: LargeCommands) -> None:
+    with pytest.raises(Overloaded):
+        await large.review(command("x"), Hungry())
+    payload, pickled = command("x"), pickle.dumps(Hungry())
+    responses = io.BytesIO()
+    serve(io.BytesIO(REQUEST.pack(len(pickled), len(payload)) + pickled + payload), responses)
+    assert RESPONSE.unpack(responses.getvalue())[0] == 4
+
+
+async def test_what_was_reviewed_is_recorded_as_a_small_one_is(large: LargeCommands) -> None:
+    noted: list[tuple[dict[str, object], str | None]] = []
+    await large.review(command("x"), None, lambda message, refused: noted.append((message, refused)))
+    assert noted == [({"method": "Page.setDocumentContent"}, None)]

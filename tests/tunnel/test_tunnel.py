@@ -514,6 +514,24 @@ async def test_a_client_that_answers_no_ping_is_closed() -> None:
     assert frame(Opcode.PING, b"") == (framed(PING, b""),)
 
 
+async def test_a_client_that_answers_its_ping_is_pinged_again() -> None:
+    bench = Bench(ping_seconds=0.03, pong_seconds=0.02)
+    ping = framed(PING, b"")
+    await until(lambda: bench.transport.written == ping, "a ping")
+    bench.client(PONG)
+    await until(lambda: bench.transport.written.startswith(ping * 2), "the next one")
+
+
+async def test_answers_that_a_fault_sets_free_go_before_the_close_frame() -> None:
+    bench = Bench()
+    bench.tunnel.from_browser(framed(TEXT, b"begun", fin=False))
+    bench.client(TEXT, b"{}")
+    bench.tunnel.from_browser(framed(0, b" and ended") + b"\xff\xff\x00\x00")
+    message, answer = bench.to_client()
+    assert (message, b"error" in answer) == (b"begun and ended", True)
+    assert bench.closed() == (1011, "upstream_error")
+
+
 # The protocol class
 
 

@@ -1,0 +1,107 @@
+"""The record of a client's socket: which page its sessions are of, and what it makes known to observers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+from gateway.core.observation import Level, LiveBrowser, Observed
+from gateway.core.scope import Scope
+from gateway.tunnel.command_record import SocketRecord
+
+
+class Record:
+    """A run's record in memory, which wants everything."""
+
+    level = Level.FULL
+
+    def __init__(self) -> None:
+        self.pages: list[str | None] = []
+
+    def wants(self, type_: str) -> bool:
+        return True
+
+    def note(
+        self, type_: str, data: dict[str, Any], *, page_id: str | None = None, connection_id: UUID | None = None
+    ) -> None:
+        self.pages.append(page_id)
+
+
+def recorded() -> tuple[SocketRecord, Record, Observed]:
+    record = Record()
+    run = Observed(uuid4(), uuid4(), uuid4(), Scope(uuid4(), None), cast(LiveBrowser, None), record, False)
+    return SocketRecord(run, uuid4(), None), record, run
+
+
+def attached(socket: SocketRecord, session: object, page: str) -> None:
+    target = {"targetId": page, "type": "page"}
+    event = {"method": "Target.attachedToTarget", "params": {"sessionId": session, "targetInfo": target}}
+    socket.attached(json.dumps(event).encode())
+
+
+async def test_the_oldest_session_is_forgotten_when_there_are_too_many() -> None:
+    socket, record, _ = recorded()
+    for number in range(4096):
+        attached(socket, f"{number:X}", f"page {number}")
+    for session in ("0", "1", "FFF"):
+        socket.command({"id": 1, "method": "Page.reload", "sessionId": session}, None)
+    assert record.pages == [None, "page 1", "page 4095"]
+
+
+async def test_an_event_without_a_session_is_ignored() -> None:
+    socket, record, _ = recorded()
+    attached(socket, 5, "page")
+    socket.command({"id": 1, "method": "Page.reload", "sessionId": "5"}, None)
+    assert record.pages == [None]
+
+
+async def test_how_a_client_wants_downloads_is_kept() -> None:
+    socket, _, run = recorded()
+    method = "Browser.setDownloadBehavior"
+    socket.command({"id": 1, "method": method, "params": {"behavior": "deny", "eventsEnabled": True}}, None)
+    other = {"behavior": "allow", "downloadPath": "/there", "browserContextId": "C"}
+    socket.command({"id": 2, "method": method, "params": other}, None)
+    for malformed in ({"browserContextId": 5}, {"browserContextId": "x" * 65}):
+        socket.command({"id": 3, "method": method, "params": malformed}, None)
+    assert run.download_behaviors == {
+        "": {"behavior": "deny"},
+        "C": {"behavior": "allow", "downloadPath": "/there"},
+    }
+
+
+async def test_the_contexts_set_last_are_kept() -> None:
+    _, _, run = recorded()
+    for number in range(1001):
+        run.download_behaviors.keep({"browserContextId": str(number)})
+    assert (len(run.download_behaviors), "0" in run.download_behaviors, "1000" in run.download_behaviors) == (
+        1000,
+        False,
+        True,
+    )
+
+
+async def test_in_which_page_a_client_works_is_reported() -> None:
+    socket, _, run = recorded()
+    attached(socket, "A", "page")
+    # Before anybody wants to know, too.
+    socket.command({"id": 1, "method": "Input.insertText", "sessionId": "A"}, None)
+    pages: list[str] = []
+    run.clients.on_work = pages.append
+    socket.command({"id": 1, "method": "Input.insertText", "sessionId": "A"}, None)
+    socket.command({"id": 1, "method": "Input.insertText", "sessionId": "B"}, None)
+    socket.command({"id": 1, "method": "Target.activateTarget", "params": {"targetId": "other"}}, None)
+    socket.command({"id": 1, "method": "Target.activateTarget", "params": {"targetId": 5}}, None)
+    socket.command({"id": 1, "method": "Page.navigate", "sessionId": "A"}, "refused")
+    assert pages == ["page", "other"]
+
+
+async def test_a_malformed_detach_forgets_nothing() -> None:
+    socket, record, run = recorded()
+    attached(socket, "A", "page")
+    socket.command({"id": 1, "method": "Target.detachFromTarget", "params": {"sessionId": 5}}, None)
+    socket.command({"id": 1, "method": "Page.reload", "sessionId": "A"}, None)
+    assert record.pages[-1] == "page"
+    assert socket in run.clients
+    socket.close()
+    assert socket not in run.clients
