@@ -272,7 +272,7 @@ async def test_an_event_says_who_did_what_to_what_when_and_from_where(
     }
 
 
-async def test_what_failed_is_told_with_its_code(
+async def test_a_failure_is_noted_with_its_code(
     gateway: Gateway, client: httpx.AsyncClient, database: Database
 ) -> None:
     strange = str(new_id())
@@ -348,7 +348,7 @@ async def test_a_lease_acts_by_its_own_id(gateway: Gateway, client: httpx.AsyncC
     }
 
 
-async def test_the_address_is_the_clients_where_a_trusted_proxy_tells_it(
+async def test_the_address_is_the_one_that_a_trusted_proxy_forwards(
     gateway: Gateway, settings: Settings, database: Database, api_key: str
 ) -> None:
     told = ["203.0.113.9", "2001:db8::7", "unknown", "bctrl_abcdefghijkl_" + "x" * 43]
@@ -403,7 +403,7 @@ async def test_refusals_that_repeat_are_one_event_with_a_count(
     assert key[19:] not in json.dumps(events)
 
 
-async def test_refusals_are_told_by_themselves_up_to_the_limit_and_counted_over_it(database: Database) -> None:
+async def test_refusals_are_noted_separately_up_to_the_limit_and_counted_above_it(database: Database) -> None:
     for different, told in ((2, 2), (3, 3), (40, 4)):
         audit = Audit(database, refusals=3)
         before = len(await log(database))
@@ -500,7 +500,7 @@ async def test_verify_finds_what_somebody_did_who_could_turn_the_trigger_off(
     assert f"event {first} " in done.sentence
 
 
-async def test_a_log_that_was_cut_or_made_anew_is_found_by_a_head_that_was_pinned(database: Database) -> None:
+async def test_a_truncated_or_rewritten_log_is_found_by_a_pinned_head(database: Database) -> None:
     await notes(database, 8)
     pinned = (await verify(database))[1]
     await notes(database, 2)
@@ -590,7 +590,7 @@ async def test_what_is_noted_is_written_soon_and_the_rest_at_the_end(
 
 
 @pytest.mark.parametrize(("noted", "lost"), [(2, 0), (3, 0), (5, 2)], ids=["under", "at", "over"])
-async def test_while_the_database_is_away_so_many_are_kept_and_the_log_says_how_many_were_not(
+async def test_while_the_database_is_away_a_limited_number_is_kept_and_the_rest_is_counted(
     away: Away, noted: int, lost: int
 ) -> None:
     audit = Audit(away, kept=3)
@@ -606,7 +606,7 @@ async def test_while_the_database_is_away_so_many_are_kept_and_the_log_says_how_
     assert [(event["action"], event["details"]) for event in events] == expected
 
 
-async def test_the_writer_goes_on_when_the_database_is_back(away: Away) -> None:
+async def test_the_writer_resumes_when_the_database_is_back(away: Away) -> None:
     audit = Audit(away)
     away.away = True
     async with audit.running():
@@ -618,7 +618,7 @@ async def test_the_writer_goes_on_when_the_database_is_back(away: Away) -> None:
     assert len(await log(away)) == 1
 
 
-async def test_an_event_whose_commit_nobody_heard_of_is_in_the_log_once(away: Away) -> None:
+async def test_an_event_whose_commit_was_not_confirmed_is_in_the_log_once(away: Away) -> None:
     audit = Audit(away)
     audit.note(Action.SPACE_CREATED)
     away.mute = True
@@ -802,7 +802,7 @@ async def test_an_export_is_verified_without_the_gateway_as_the_documentation_sa
         assert verified("".join(changed)) == (1, f"event {place + 1} is wrong")
 
 
-async def test_verify_tells_the_head_which_can_be_pinned(
+async def test_verify_prints_the_head_which_can_be_pinned(
     database: Database,
     command: Command,
 ) -> None:

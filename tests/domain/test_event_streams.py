@@ -74,7 +74,7 @@ def numbers(events: Sequence[Json | None]) -> list[Any]:
     return [event and event["data"].get("n", event["data"].get("status")) for event in events]
 
 
-async def test_a_stream_tells_a_run_from_its_first_event_to_its_end(
+async def test_a_stream_has_a_run_from_its_first_event_to_its_end(
     client: httpx.AsyncClient, gateway: Gateway, run: str
 ) -> None:
     note(gateway, run, 1, 2, page_id="P")
@@ -102,7 +102,7 @@ async def test_a_stream_tells_a_run_from_its_first_event_to_its_end(
     assert (head_only.status_code, head_only.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
 
 
-async def test_a_stream_tells_only_what_is_asked_for_and_that_it_is_there(
+async def test_a_stream_has_only_the_wanted_events_and_heartbeats(
     client: httpx.AsyncClient, gateway: Gateway, run: str
 ) -> None:
     path = f"/v1/runs/{run}/events/stream"
@@ -117,7 +117,7 @@ async def test_a_stream_tells_only_what_is_asked_for_and_that_it_is_there(
         assert stream.comments >= 2
 
 
-async def test_the_same_is_told_on_every_gateway_to_clients_that_come_and_go_while_several_write(
+async def test_every_gateway_streams_the_same_to_clients_that_reconnect_while_several_write(
     client: httpx.AsyncClient, gateway: Gateway, neighbour: tuple[Gateway, httpx.AsyncClient], run: str
 ) -> None:
     other, other_client = neighbour
@@ -157,7 +157,7 @@ async def test_the_same_is_told_on_every_gateway_to_clients_that_come_and_go_whi
     assert [n for n in counted if n >= 1000] == list(range(1000, 1150))
 
 
-async def test_what_a_notification_did_not_tell_is_told_within_a_second_or_two(
+async def test_an_event_whose_notification_was_lost_is_streamed_within_seconds(
     client: httpx.AsyncClient, gateway: Gateway, database_url: str, run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with following(client, f"/v1/runs/{run}/events/stream") as stream:
@@ -215,7 +215,7 @@ async def test_a_wait_ends_with_the_first_event_that_fits(
     assert await problems(client.post(path, json={"after": "x"})) == {"after": "field.invalid"}
 
 
-async def test_so_many_follow_at_once_and_a_place_is_free_when_one_leaves(
+async def test_the_number_of_followers_is_limited_and_one_that_leaves_makes_room(
     client: httpx.AsyncClient, gateway: Gateway, run: str
 ) -> None:
     path = f"/v1/runs/{run}/events"
@@ -286,7 +286,7 @@ async def test_a_client_that_does_not_read_holds_no_more_than_a_page_and_is_let_
         assert len(pages) < 8
 
 
-async def test_a_stream_goes_on_when_the_databases_connections_were_lost(
+async def test_a_stream_resumes_when_the_databases_connections_were_lost(
     client: httpx.AsyncClient, gateway: Gateway, run: str, database_url: str
 ) -> None:
     async with following(client, f"/v1/runs/{run}/events/stream") as stream:

@@ -65,7 +65,7 @@ async def test_events_are_numbered_in_order_and_have_what_was_noted(database: Da
     ]
 
 
-async def test_writers_of_one_stream_leave_no_gap_and_show_no_number_before_those_below_it(database: Database) -> None:
+async def test_concurrent_writers_of_a_stream_leave_no_gap_and_commit_numbers_in_order(database: Database) -> None:
     """Who reads behind the last number that it saw, again and again, misses nothing."""
     writers = [Events(database, maximum_batch=7) for _ in range(4)]
     runs = [new_id() for _ in range(3)]
@@ -94,7 +94,7 @@ async def test_writers_of_one_stream_leave_no_gap_and_show_no_number_before_thos
         assert len({event.data["n"] for event in await stream(database, run)}) == 400
 
 
-async def test_a_batch_whose_commit_nobody_heard_of_is_written_once(away: Away) -> None:
+async def test_a_batch_whose_commit_was_not_confirmed_is_written_once(away: Away) -> None:
     events = Events(away)
     note(events, 1, 2)
     note(events, 1, stream_id=UUID(int=5))
@@ -133,7 +133,7 @@ async def test_a_batch_that_was_not_committed_is_written_again(away: Away, monke
     assert await told(away) == [(1, 100), (2, 1), (3, 2)]
 
 
-async def test_the_writer_goes_on_when_the_database_is_back(away: Away) -> None:
+async def test_the_writer_resumes_when_the_database_is_back(away: Away) -> None:
     events = Events(away)
     away.away = True
     async with events.running():
@@ -154,7 +154,7 @@ async def test_what_waits_at_the_end_is_written(database: Database) -> None:
 
 
 @pytest.mark.parametrize(("noted", "dropped"), [(8, 0), (9, 0), (10, 1), (12, 3)])
-async def test_so_many_are_kept_and_the_stream_says_where_and_how_many_were_not(
+async def test_a_limited_number_is_kept_and_the_stream_reports_where_and_how_many_were_dropped(
     away: Away, noted: int, dropped: int
 ) -> None:
     events = Events(away, kept=10)
@@ -341,7 +341,7 @@ async def test_events_are_found_by_type_category_page_and_connection(client: htt
             assert (query, await listed(client, run, order=order, **query)) == (query, expected[::step])
 
 
-async def test_a_wrong_query_is_told_field_by_field(client: httpx.AsyncClient, run: str) -> None:
+async def test_a_wrong_query_is_reported_field_by_field(client: httpx.AsyncClient, run: str) -> None:
     wrong = {
         "cursor": "x",
         "limit": "0",

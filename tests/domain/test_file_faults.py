@@ -48,7 +48,7 @@ def objects(data_dir: Path) -> list[Path]:
     return [path for path in (data_dir / "files").rglob("*") if path.is_file()]
 
 
-async def test_a_gateway_that_is_killed_in_the_midst_of_it_all_leaves_nothing_half() -> None:
+async def test_a_gateway_that_is_killed_during_transfers_leaves_nothing_incomplete() -> None:
     options = {"GATEWAY_EGRESS_ALLOW": "127.0.0.1", "GATEWAY_WARM_BROWSERS": "0"}
     served = Attachments()
     with temporary_data_dir() as data_dir:
@@ -89,7 +89,7 @@ async def port(gateway: Gateway, settings: Settings) -> AsyncIterator[int]:
         yield port
 
 
-async def test_a_client_that_goes_away_in_the_midst_leaves_nothing(
+async def test_a_client_that_disconnects_during_an_upload_leaves_nothing(
     client: httpx.AsyncClient, api_key: str, port: int, settings: Settings
 ) -> None:
     space = (await ok(client.post("/v1/spaces", json={})))["id"]
@@ -102,7 +102,7 @@ async def test_a_client_that_goes_away_in_the_midst_leaves_nothing(
 
 
 @pytest.mark.parametrize(("limit", "status"), [({"transfer_seconds": 0.5}, 408), ({"max_file_bytes": MIB}, 413)])
-async def test_a_client_that_stalls_or_sends_too_much_is_told_so_in_the_midst_and_leaves_nothing(
+async def test_a_client_that_stalls_or_sends_too_much_gets_an_error_at_once_and_leaves_nothing(
     settings: Settings,
     database: Database,
     keys: KeySource,

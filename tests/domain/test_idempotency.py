@@ -89,7 +89,7 @@ async def test_a_key_belongs_to_the_api_key_that_sent_it(database: Database, key
 
 
 @pytest.mark.parametrize("status", [401, 429, 500, 503])
-async def test_an_answer_that_is_no_outcome_is_not_kept(database: Database, keys: KeySource, status: int) -> None:
+async def test_an_answer_that_is_not_an_outcome_is_not_kept(database: Database, keys: KeySource, status: int) -> None:
     service = await started(database, keys)
     await service.complete(await ticket(service), replace(ANSWER, status=status))
     await ticket(service, request=OTHER_REQUEST)

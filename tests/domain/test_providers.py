@@ -97,7 +97,7 @@ async def test_a_wrong_key_is_refused_with_the_providers_words(
         (500, "failed by itself (500) and did not judge the key: "),
     ],
 )
-async def test_an_error_status_is_told_in_words(
+async def test_an_error_status_is_explained_in_words(
     fake: FakeProviders, client: ProviderClient, provider: ProviderName, status: Status, beginning: str
 ) -> None:
     fake.behaviour[provider] = status
@@ -174,14 +174,14 @@ async def unreachable(base_url: str, timeout_seconds: float = 5) -> Verdict:
     return verdict
 
 
-async def test_a_refused_connection_is_told() -> None:
+async def test_a_refused_connection_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     verdict = await unreachable(f"http://127.0.0.1:{port}")
     assert verdict.message == "OpenAI could not be reached: Connection refused"
 
 
-async def test_a_provider_without_tls_is_told(fake: FakeProviders) -> None:
+async def test_a_provider_without_tls_is_reported(fake: FakeProviders) -> None:
     verdict = await unreachable(fake.base_url("openai").replace("http:", "https:"))
     assert verdict.message.startswith("OpenAI could not be reached: [SSL")
 
@@ -201,7 +201,7 @@ async def test_an_address_that_is_none_is_a_verdict(base_url: str) -> None:
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000 + b"\r\n\r\n",
     ],
 )
-async def test_something_that_is_no_web_server_is_a_verdict(answer: bytes) -> None:
+async def test_an_answer_that_is_not_http_is_a_verdict(answer: bytes) -> None:
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)

@@ -47,7 +47,7 @@ async def updates(client: httpx.AsyncClient, gateway: Gateway, count: int, **hea
     return [(update["type"], update["data"]) for update in told]
 
 
-async def test_a_run_tells_what_was_asked_of_the_platform_and_its_sockets_in_order(
+async def test_a_run_lists_its_commands_and_sockets_in_order(
     client: httpx.AsyncClient, gateway: Gateway, api_key: str
 ) -> None:
     checked(client)
@@ -220,7 +220,7 @@ async def test_updates_tell_what_comes_and_goes_to_those_whose_it_is(
     assert await updates(client, gateway, 7) == [("space.created", {"spaceId": ours, "name": "ours"}), *expected]
 
 
-async def test_a_stream_of_updates_begins_now_and_goes_on_from_where_it_was(
+async def test_a_stream_of_updates_begins_now_and_resumes_where_it_was(
     client: httpx.AsyncClient, gateway: Gateway
 ) -> None:
     await make_space(client, name="before")
@@ -244,7 +244,7 @@ async def ends(client: httpx.AsyncClient, gateway: Gateway, run: str) -> list[tu
     return [(it["data"]["status"], it["data"]["code"]) for it in lifecycle if it["data"]["status"] != "started"]
 
 
-async def test_every_run_has_one_end_whoever_writes_it(
+async def test_every_run_has_one_end_whichever_gateway_writes_it(
     client: httpx.AsyncClient,
     gateway: Gateway,
     launcher: WorkingLauncher,
@@ -280,7 +280,7 @@ async def test_every_run_has_one_end_whoever_writes_it(
     ]
 
 
-async def test_a_gateway_that_was_taken_for_gone_tells_no_second_end(
+async def test_a_gateway_that_was_considered_dead_writes_no_second_end(
     client: httpx.AsyncClient, gateway: Gateway, launcher: WorkingLauncher, database: Database
 ) -> None:
     runtime = await make_runtime(client)
@@ -293,7 +293,7 @@ async def test_a_gateway_that_was_taken_for_gone_tells_no_second_end(
     assert await ends(client, gateway, run) == [("failed", "gateway.lost")]
 
 
-async def test_an_end_whose_write_nobody_heard_of_is_told(
+async def test_an_end_whose_write_was_not_confirmed_is_noted(
     client: httpx.AsyncClient, gateway: Gateway, launcher: WorkingLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = await make_runtime(client)

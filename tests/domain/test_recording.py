@@ -280,7 +280,7 @@ async def test_the_player_plays_pictures_while_the_video_is_made_and_then_the_vi
             await player.until_shows((0, 0, 0), x=0.02)
 
 
-async def test_the_player_tells_and_steers_where_it_is(
+async def test_the_player_reports_and_controls_its_position(
     made: Made, settings: Settings, browser: Browser, pages: PageServer
 ) -> None:
     await made.film()
@@ -342,7 +342,7 @@ async def test_the_player_tells_and_steers_where_it_is(
             assert await player.frame.evaluate("document.querySelector('video').playbackRate") == 2
 
 
-async def test_what_can_not_be_played_is_told_in_words(
+async def test_a_recording_that_cannot_be_played_is_explained(
     made: Made, settings: Settings, browser: Browser, pages: PageServer, database: Database
 ) -> None:
     """Nothing was seen of the first run; the second one was not recorded."""
@@ -376,7 +376,7 @@ async def test_what_can_not_be_played_is_told_in_words(
 # The way of a recording
 
 
-async def test_a_run_is_recorded_and_its_video_made_though_the_gateway_is_killed_in_the_midst(
+async def test_a_run_is_recorded_and_encoded_although_the_gateway_is_killed_meanwhile(
     pages: PageServer,
 ) -> None:
     options = {"GATEWAY_EGRESS_ALLOW": "127.0.0.1", "GATEWAY_RECORDING_FPS": "20", "GATEWAY_RECORDING": "true"}
@@ -571,7 +571,7 @@ async def test_a_recording_whose_gateway_never_comes_back_fails_after_a_while(ma
 
 
 @pytest.mark.parametrize("what", ["cut_off", "timeout", "storage"])
-async def test_what_keeps_a_video_from_being_made_is_told_or_waited_for(made: Made, what: str) -> None:
+async def test_a_failed_encoding_is_reported_or_retried(made: Made, what: str) -> None:
     await made.film()
     match what:
         case "cut_off":

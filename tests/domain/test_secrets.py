@@ -219,7 +219,7 @@ async def test_a_row_that_was_moved_fails_loudly(
 # The key ring's file
 
 
-def test_a_key_file_is_read_anew_when_it_changes(tmp_path: Path) -> None:
+def test_a_key_file_is_reloaded_when_it_changes(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_text(master_key("one"))
     keys = KeySource(file.read_text, file)
@@ -252,7 +252,7 @@ def test_a_key_file_that_breaks_leaves_the_keys_from_before(
     assert keys.ring().key_ids == ["two"]
 
 
-def test_without_a_usable_key_there_is_no_start(tmp_path: Path) -> None:
+def test_a_start_without_a_usable_key_fails(tmp_path: Path) -> None:
     for settings in (
         Settings(data_dir=tmp_path),
         Settings(data_dir=tmp_path, master_keys_file=tmp_path / "missing"),
@@ -313,7 +313,7 @@ async def test_a_rotation_goes_in_batches_and_says_how_far_it_is(vault: Vault) -
         assert await later.opened(owner) == f"secret of {owner.row_id}"
 
 
-async def test_secrets_are_read_and_written_while_a_rotation_goes_on(vault: Vault) -> None:
+async def test_secrets_are_read_and_written_during_a_rotation(vault: Vault) -> None:
     done = asyncio.Event()
     reads = 0
 
@@ -340,7 +340,7 @@ async def test_secrets_are_read_and_written_while_a_rotation_goes_on(vault: Vaul
         assert await later.opened(owner) == f"secret of {owner.row_id}"
 
 
-async def test_a_rotation_that_is_interrupted_goes_on_where_it_was(vault: Vault) -> None:
+async def test_a_rotation_that_is_interrupted_resumes_where_it_was(vault: Vault) -> None:
     class Interrupted(Exception):
         pass
 
@@ -366,7 +366,7 @@ async def test_two_rotations_at_once_share_the_work(vault: Vault) -> None:
         assert await without_old_key(vault).opened(owner) == f"secret of {owner.row_id}"
 
 
-async def test_a_secret_that_is_locked_is_left_and_said(vault: Vault) -> None:
+async def test_a_locked_secret_is_skipped_and_reported(vault: Vault) -> None:
     async with vault.database.begin() as connection:
         await connection.execute(
             text("SELECT 1 FROM secrets WHERE id = :id FOR UPDATE"), {"id": vault.owners[3].row_id}
@@ -449,6 +449,6 @@ def test_the_recorder_knows_the_look_of_secrets_that_were_not_noted() -> None:
     assert recorder.findings() == ["key <SECRET> and <SECRET>"]
 
 
-def test_what_is_said_to_the_operator_alone_is_taken_out() -> None:
+def test_what_only_the_operator_may_read_is_removed() -> None:
     said = "Listening\nFirst API key, shown this once (also in x): bctrl_abc\nmore"
     assert FIRST_KEY.sub("", said) == "Listening\n\nmore"

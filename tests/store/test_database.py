@@ -14,7 +14,7 @@ LOCK = text("UPDATE gateways SET version = version WHERE id = CAST(:id AS uuid)"
 ONE, OTHER = "0198b7d4-2f6c-7d3e-9a51-1c6f2b8e4d70", "0198b7d4-2f6c-7d3e-9a51-1c6f2b8e4d71"
 
 
-async def test_two_that_wait_for_each_other_are_told_to_try_again_and_one_goes_through(database: Database) -> None:
+async def test_of_two_deadlocked_transactions_one_commits_and_one_may_retry(database: Database) -> None:
     async with database.begin() as connection:
         for gateway in (ONE, OTHER):
             await connection.execute(text("INSERT INTO gateways (id, version) VALUES (:id, '1')"), {"id": gateway})
@@ -34,13 +34,13 @@ async def test_two_that_wait_for_each_other_are_told_to_try_again_and_one_goes_t
     assert sorted(outcomes) == ["database.busy", "ok"]
 
 
-async def test_what_is_wrong_with_a_statement_is_no_trouble_of_the_databases(database: Database) -> None:
+async def test_a_wrong_statement_is_not_reported_as_an_unavailable_database(database: Database) -> None:
     with pytest.raises(Exception, match="nothing_of_the_kind"):
         async with database.connect() as connection:
             await connection.execute(text("SELECT * FROM nothing_of_the_kind"))
 
 
-async def test_a_cancellation_that_a_connection_tells_as_its_timeout_stays_one() -> None:
+async def test_a_cancellation_that_a_connection_raises_as_a_timeout_stays_one() -> None:
     entered = asyncio.Event()
 
     async def connecting() -> None:

@@ -333,7 +333,7 @@ def may_search(directory: Path, uid: int, gid: int) -> bool:
 
 
 @as_root
-def test_search_is_granted_to_one_group_and_nobody_else(private: Path) -> None:
+def test_search_is_granted_to_one_group_only(private: Path) -> None:
     inner = private / "one" / "two"
     inner.mkdir(parents=True)
     inner.parent.chmod(0o700)

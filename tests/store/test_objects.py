@@ -113,7 +113,7 @@ async def test_what_breaks_off_is_not_there(
     assert left(settings, request) == []
 
 
-async def test_a_store_that_is_away_is_told_and_holds_up_nobody(settings: Settings, tmp_path: Path) -> None:
+async def test_an_unavailable_store_is_reported_and_blocks_no_other_request(settings: Settings, tmp_path: Path) -> None:
     if settings.files_url is None:
         objects = Objects.of(settings)
         directory = settings.data_dir / "files"

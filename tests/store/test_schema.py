@@ -81,7 +81,7 @@ async def test_migrations_from_nothing_make_what_the_code_knows(empty: Empty) ->
         assert await connection.run_sync(differences) == []
 
 
-async def test_an_upgrade_is_told_from_where_it_came_and_may_be_repeated(empty: Empty) -> None:
+async def test_an_upgrade_returns_the_state_before_and_is_idempotent(empty: Empty) -> None:
     database = await empty()
     assert await schema.state(database) == SchemaState(None, schema.head())
     assert await schema.upgrade(database) == SchemaState(None, schema.head())

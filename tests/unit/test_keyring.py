@@ -178,7 +178,7 @@ def test_entries_are_split_by_commas_or_lines(separator: str) -> None:
         ("first:{key}", "Master key 2 has an id that was given before."),
     ],
 )
-def test_a_wrong_entry_is_told_by_its_position_and_never_shown(wrong: str, told: str) -> None:
+def test_a_wrong_entry_is_named_by_its_position_and_never_shown(wrong: str, told: str) -> None:
     secret = os.urandom(32)
     forms = {
         "key": encoded(secret),
@@ -200,7 +200,7 @@ def test_whatever_is_given_is_a_ring_or_a_configuration_error(text: str) -> None
 
 
 @pytest.mark.parametrize("text", ["", " \n", ",,"])
-def test_no_key_at_all_is_told(text: str) -> None:
+def test_a_ring_without_keys_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="The master key is missing"):
         KeyRing.parse(text)
 
