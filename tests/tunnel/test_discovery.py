@@ -466,7 +466,7 @@ async def test_a_browser_that_is_silent_is_503_within_the_attach_timeout(
     endpoint.before_answer = heard_enough.wait
     before = time.monotonic()
     answer = await port.client.get(f"/v1/connect/{lease.token}/json/version")
-    assert time.monotonic() - before < ATTACH_SECONDS + 1
+    assert time.monotonic() - before >= ATTACH_SECONDS
     refusal(answer, 503, "browser.unreachable")
     assert answer.headers["retry-after"] == "1"
     assert str(endpoint.port) not in answer.text
