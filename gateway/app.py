@@ -34,6 +34,7 @@ from gateway.domain.files.service import Files
 from gateway.domain.idempotency import Idempotency
 from gateway.domain.leases.attachments import Attachments
 from gateway.domain.leases.service import Leases
+from gateway.domain.readiness import Readiness
 from gateway.domain.recordings import Recordings
 from gateway.domain.runtimes.downloads import DownloadStore
 from gateway.domain.runtimes.files import RuntimeFiles
@@ -166,7 +167,6 @@ async def build(
     )
     services = Services(
         settings=settings,
-        database=database,
         audit=audit,
         access=access,
         rate_limits=RateLimits(settings),
@@ -192,6 +192,7 @@ async def build(
             hours=settings.idempotency_hours,
             silent_seconds=SILENT_SECONDS,
         ),
+        readiness=Readiness(database, living, sandbox=not settings.unsafe_no_sandbox),
     )
     supervisor = Supervisor(
         database, living, services.leases, launcher, access, event_streams, services.idempotency, gateway_id

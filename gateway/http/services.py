@@ -1,4 +1,4 @@
-"""What the API asks: the services of the domain, put together in app.py."""
+"""The services of the domain that handlers call, put together in app.py."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.files.service import Files
 from gateway.domain.idempotency import Idempotency
 from gateway.domain.leases.service import Leases
+from gateway.domain.readiness import Readiness
 from gateway.domain.recordings import Recordings
 from gateway.domain.runtimes.files import RuntimeFiles
 from gateway.domain.runtimes.service import Runtimes
@@ -22,14 +23,12 @@ from gateway.domain.spaces import Spaces
 from gateway.domain.viewers import Viewers
 from gateway.http.peers import PeerClient
 from gateway.settings import Settings
-from gateway.store.database import Database
 from gateway.tunnel.large_commands import LargeCommands
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
     settings: Settings
-    database: Database
     audit: Audit
     access: Access
     rate_limits: RateLimits
@@ -48,3 +47,4 @@ class Services:
     viewers: Viewers
     recordings: Recordings
     idempotency: Idempotency
+    readiness: Readiness

@@ -1,0 +1,42 @@
+"""Whether a gateway can take new work, by each thing that it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from gateway.core.errors import Unavailable
+from gateway.domain.runtimes.service import Runtimes
+from gateway.store import schema
+from gateway.store.database import Database
+
+_CHECK_SECONDS = 3.0
+
+Checks = dict[str, dict[str, Any]]
+
+
+class Readiness:
+    def __init__(self, database: Database, runtimes: Runtimes, *, sandbox: bool) -> None:
+        self._database = database
+        self._runtimes = runtimes
+        self._sandbox = sandbox
+
+    async def checks(self) -> Checks:
+        """Each check with its `ok`, within three seconds; a database that does not answer is not ready."""
+        found: Checks = {"database": {"ok": False}, "migrations": {"ok": False}}
+        with contextlib.suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout(_CHECK_SECONDS):
+                state = await schema.state(self._database)
+                found["database"]["ok"] = True
+                found["migrations"] = {"ok": not state.behind, "current": state.current, "needed": state.head}
+        capacity = self._runtimes.capacity
+        found["capacity"] = {
+            "ok": capacity.free > 0,
+            "live": capacity.live,
+            "starting": capacity.starting,
+            "limit": capacity.max_live,
+        }
+        found["draining"] = {"ok": not self._runtimes.draining}
+        found["sandbox"] = {"ok": True, "on": self._sandbox}
+        return found
