@@ -137,8 +137,8 @@ def _guarded(subject: str, check: Callable[[], Iterator[Finding]]) -> Iterator[F
 
 
 def _browser(settings: Settings) -> Iterator[Finding]:
-    found, passed_over = browsers.survey(settings.chromium)
-    for reason in passed_over:
+    found, skipped = browsers.survey(settings.chromium)
+    for reason in skipped:
         yield Finding(Level.WARNING, "browser", reason)
     if found is None:
         yield Finding(

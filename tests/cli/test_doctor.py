@@ -105,7 +105,7 @@ def test_a_wrong_choice_of_a_browser_fails(data_dir: Path) -> None:
 
 
 def test_no_browser_at_all_fails_with_how_to_get_one(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(browsers, "_SYSTEMS", ())
+    monkeypatch.setattr(browsers, "SYSTEM_BINARIES", ())
     monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(data_dir))
     (finding,) = told("browser", data_dir)
     assert finding.level == Level.FAILED
