@@ -1,7 +1,7 @@
-"""Which addresses a page may reach: hosts as URLs write them, kinds of addresses, and the operator's rules.
+"""Which addresses a page may reach: kinds of addresses, and the operator's rules.
 
-Pure: nothing here resolves a name or opens a socket. `Rules` judges a name before it is resolved, and each address that
-it resolved to; deny beats allow, and what is always refused beats both. What is public is allowed unless denied.
+Pure: nothing here resolves a name or opens a socket. `Rules` judges a name before it is resolved, and then each of its
+addresses. Deny beats allow, and the fixed refusals beat both. Public addresses are allowed unless denied.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _GLOBAL_V6 = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
 _LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
 
-# What these answer is credentials of the machine. They stay refused whatever a setting allows.
+# These return credentials of the machine, so no setting can allow them.
 _METADATA = frozenset(
     map(
         IPv4Address,
@@ -102,7 +102,7 @@ def _embedded(address: Address) -> list[IPv4Address]:
     if number >> 32 & _ALL_ONES in (0x5EFE, 0x02005EFE):
         found.append(low)
     if address in _LOCAL_NAT64:
-        # Where in it the address is depends on the length of the network's own prefix (RFC 6052): 96, 64, 56, 48.
+        # The position depends on the length of the network's own prefix (RFC 6052): 96, 64, 56, 48.
         found += [
             low,
             IPv4Address(number >> 24 & _ALL_ONES),
@@ -117,7 +117,7 @@ def _embedded(address: Address) -> list[IPv4Address]:
 
 
 def kind_of(address: Address) -> str | None:
-    """What an address is when it is not public: loopback, private, link_local, multicast, reserved; else None."""
+    """loopback, private, link_local, multicast or reserved; None for a public address."""
     if isinstance(address, IPv4Address):
         return next((kind for network, kind in _SPECIAL_V4 if address in network), None)
     if (kind := next((kind for network, kind in _SPECIAL_V6 if address in network), None)) is not None:
@@ -134,12 +134,18 @@ def is_metadata(address: Address) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What is the gateway's and its machine's own: addresses of interfaces, and ports and endpoints that nobody may
-    reach through the proxy, whatever is allowed."""
+    """The machine's interface addresses, and the gateway's own ports and endpoints, which the proxy never connects to,
+    whatever is allowed."""
 
     addresses: Collection[Address] = frozenset()
     ports: Collection[int] = frozenset()
     endpoints: Collection[tuple[Host, int]] = frozenset()
+
+    def reserves(self, address: Address, port: int) -> bool:
+        """Whether this is an endpoint of the gateway, or one of its ports on an address of this machine."""
+        if (address, port) in self.endpoints:
+            return True
+        return port in self.ports and (kind_of(address) == "loopback" or address in self.addresses)
 
 
 class Rules:
@@ -150,7 +156,7 @@ class Rules:
         self._deny = tuple(map(Entry.parse, deny))
 
     def judge_name(self, name: str, port: int, machine: Machine) -> bool:
-        """Whether the name itself is allowed, so that it may be at any address; raises Refusal when it is refused."""
+        """Whether the name itself is allowed, and so at any address; raises Refusal when it is denied."""
         if name in _METADATA_NAMES:
             raise Refusal("egress.metadata", "Metadata services of clouds can't be reached from here.")
         if (name, port) in machine.endpoints:
@@ -164,20 +170,25 @@ class Rules:
         address = canonical(address)
         if is_metadata(address):
             raise Refusal("egress.metadata", "Metadata services of clouds can't be reached from here.")
-        kind = kind_of(address)
-        inside = [address, *_embedded(address)]
-        own = kind != "loopback" and any(host in machine.addresses for host in inside)
-        if any((host, port) in machine.endpoints for host in inside):
+        # A translating network may deliver to any of the addresses inside, so what refuses holds for each of them.
+        meant = [address, *_embedded(address)]
+        if any(machine.reserves(each, port) for each in meant):
             raise _gateways_own()
-        if port in machine.ports and any(kind_of(host) == "loopback" or host in machine.addresses for host in inside):
-            raise _gateways_own()
-        if any(entry.covers(host, port) for entry in self._deny for host in inside):
+        if any(entry.covers(each, port) for entry in self._deny for each in meant):
             raise _denied()
-        if (kind is None and not own) or by_name:
-            return
-        allowing = [entry for entry in self._allow if entry.covers(address, port)]
-        if not allowing or (own and not any(entry.is_the_address(address) for entry in allowing)):
-            raise _not_public("own" if own else kind or "reserved")
+        kind = kind_of(address)
+        # Loopback is the machine's own anyway, and has a rule of its own.
+        if kind != "loopback" and any(each in machine.addresses for each in meant):
+            kind = "own"
+        if kind is not None and not by_name and not self._allows(address, port, kind):
+            raise _not_public(kind)
+
+    def _allows(self, address: Address, port: int, kind: str) -> bool:
+        """Whether an entry allows an address that is not public. An allowed network may contain the machine by chance,
+        so its own addresses need an entry that names exactly them."""
+        return any(
+            entry.covers(address, port) and (kind != "own" or entry.is_the_address(address)) for entry in self._allow
+        )
 
 
 _KINDS = {

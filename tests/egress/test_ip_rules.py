@@ -582,3 +582,77 @@ def test_each_refusal_says_in_words_what_may_not_be_reached() -> None:
         ("egress.private_address", "This is an address of a private network, which can't be reached from here."),
         ("egress.reserved_address", "This is a reserved address, which can't be reached from here."),
     ]
+
+
+# Kind of each address, and the IPv4 addresses inside it.
+_TABLE: dict[str, tuple[str | None, tuple[str, ...]]] = {
+    "8.8.4.4": (None, ()),
+    "10.0.0.1": ("private", ()),
+    "127.0.0.1": ("loopback", ()),
+    "169.254.1.1": ("link_local", ()),
+    "169.254.169.254": ("metadata", ()),
+    "192.0.2.1": ("reserved", ()),
+    "224.0.0.1": ("multicast", ()),
+    "::1": ("loopback", ()),
+    "fc00::1": ("private", ()),
+    "2606:4700::1": (None, ()),
+    "4000::1": ("reserved", ()),
+    "64:ff9b::808:404": (None, ("8.8.4.4",)),
+    "64:ff9b::a00:1": ("private", ("10.0.0.1",)),
+    "64:ff9b::7f00:1": ("loopback", ("127.0.0.1",)),
+    "64:ff9b::a9fe:a9fe": ("metadata", ("169.254.169.254",)),
+}
+_PORTS = (80, 8787)
+_ENTRIES = (*(text if ":" not in text else f"{text}/128" for text in _TABLE), "0.0.0.0/0", "::/0", "10.0.0.0/8:80")
+
+
+def _some(*values: str) -> st.SearchStrategy[frozenset[str]]:
+    return st.frozensets(st.sampled_from(values), max_size=2)
+
+
+@given(
+    text=st.sampled_from(list(_TABLE)),
+    port=st.sampled_from(_PORTS),
+    own=_some(*_TABLE),
+    ports=st.frozensets(st.sampled_from(_PORTS), max_size=1),
+    endpoints=st.frozensets(st.tuples(st.sampled_from(list(_TABLE)), st.sampled_from(_PORTS)), max_size=2),
+    allow=_some(*_ENTRIES),
+    deny=_some(*_ENTRIES),
+    by_name=st.booleans(),
+)
+def test_an_address_is_judged_by_the_first_row_that_applies(
+    text: str,
+    port: int,
+    own: frozenset[str],
+    ports: frozenset[int],
+    endpoints: frozenset[tuple[str, int]],
+    allow: frozenset[str],
+    deny: frozenset[str],
+    by_name: bool,
+) -> None:
+    kind, inside = _TABLE[text]
+    meant = (text, *inside)
+    is_own = kind != "loopback" and bool(own.intersection(meant))
+    on_machine = is_own or any(_TABLE[each][0] == "loopback" or each in own for each in meant)
+    allowing = [entry for entry in map(Entry.parse, allow) if entry.covers(ip_address(text), port)]
+    rows: list[tuple[bool, str | None]] = [
+        (kind == "metadata", "egress.metadata"),
+        (any((each, port) in endpoints for each in meant), "egress.gateway"),
+        (port in ports and on_machine, "egress.gateway"),
+        (any(Entry.parse(entry).covers(ip_address(each), port) for entry in deny for each in meant), "egress.denied"),
+        (by_name, None),
+        (is_own and any(entry.is_the_address(ip_address(text)) for entry in allowing), None),
+        (is_own, "egress.own_address"),
+        (kind is None or bool(allowing), None),
+        (True, f"egress.{kind}_address"),
+    ]
+    expected = next(rule for applies, rule in rows if applies)
+    machine = Machine(
+        frozenset(map(ip_address, own)), ports, frozenset((ip_address(host), number) for host, number in endpoints)
+    )
+    rule = None
+    try:
+        Rules(allow, deny).judge_address(ip_address(text), port, machine, by_name=by_name)
+    except Refusal as refusal:
+        rule = refusal.rule
+    assert rule == expected
