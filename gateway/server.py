@@ -38,7 +38,7 @@ from gateway.tunnel.protocol import LeaseProtocol
 _log = structlog.get_logger("gateway.server")
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Leaves signals to us, since sockets and browsers come before the server; and an exit, where it can't listen."""
 
     @contextlib.contextmanager
@@ -60,7 +60,7 @@ async def serve(
 ) -> None:
     """Serve until a signal. `started` hears the address once it answers. Raises ConfigurationError."""
     async with running(settings, database, keys, browsers) as (gateway, launcher):
-        server = _Server(_configuration(settings, gateway))
+        server = Server(configuration_of(settings, gateway))
         stopping = asyncio.Event()
         hear_signals(lambda _: _on_signal(stopping, gateway, launcher))
         serving = asyncio.create_task(server.serve())
@@ -100,7 +100,7 @@ async def running(
             await launcher.close()
 
 
-def _configuration(settings: Settings, gateway: Gateway) -> uvicorn.Config:
+def configuration_of(settings: Settings, gateway: Gateway) -> uvicorn.Config:
     return configuration(settings, gateway.app, gateway.contracts.errors_of)
 
 

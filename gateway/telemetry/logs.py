@@ -115,7 +115,7 @@ def configure(level: str, format: Literal["console", "json"]) -> None:  # noqa: 
         cache_logger_on_first_use=True,
     )
     _take_off_others()
-    handler = _Stderr()
+    handler = Stderr()
     handler.setFormatter(_RedactingFormatter(_rendering(format)))
     root = logging.getLogger()
     root.addHandler(handler)
@@ -178,7 +178,7 @@ def _outline(frame: Frame) -> str:
     return f"{frame.opcode.name} [{len(frame.data)} bytes{'' if frame.fin else ', continued'}]"
 
 
-class _Stderr(logging.StreamHandler[TextIO]):
+class Stderr(logging.StreamHandler[TextIO]):
     """Writes to what `sys.stderr` is at that moment, so that it never holds on to one that was closed."""
 
     def __init__(self) -> None:

@@ -327,7 +327,7 @@ async def test_a_lease_acts_by_its_own_id(gateway: Gateway, client: httpx.AsyncC
             pass
     # From the loop, where no request is any more.
     asyncio.get_running_loop().call_soon(leases.leave, grant, ENDED)
-    await until(lambda: not gateway.services.leases._attachments.attached_leases(), "the socket left")
+    await until(lambda: not gateway.services.leases.attachments.attached_leases(), "the socket left")
     events = await log(database, gateway.audit)
     assert only(events, "lease.minted")["details"] == {
         "runtimeId": runtime["id"],

@@ -51,7 +51,7 @@ class Node:
 
     @property
     def sockets(self) -> Attachments:
-        return self.leases._attachments
+        return self.leases.attachments
 
     @property
     def hosted(self) -> set[UUID]:

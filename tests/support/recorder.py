@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def recorded() -> Iterator[Recorder]:
         recorder.note(key)
     root = logging.getLogger()
     handler = _Handler(recorder)
-    handler.setFormatter(next(each.formatter for each in root.handlers if isinstance(each, logs._Stderr)))
+    handler.setFormatter(next(each.formatter for each in root.handlers if isinstance(each, logs.Stderr)))
     root.addHandler(handler)
     with pytest.MonkeyPatch.context() as patch:
         _listen(recorder, patch)
@@ -101,15 +101,22 @@ def recorded() -> Iterator[Recorder]:
     assert recorder.findings() == []
 
 
+def _noting(recorder: Recorder, make: Callable[[TokenIssuer], Token]) -> Callable[[TokenIssuer], Token]:
+    """The same, which notes each secret that it makes."""
+
+    def noted(self: TokenIssuer) -> Token:
+        token = make(self)
+        recorder.note(token.secret[len(token.prefix) :])
+        return token
+
+    return noted
+
+
 def _listen(recorder: Recorder, patch: pytest.MonkeyPatch) -> None:
     """Hear of each secret where it is made, and of each gateway process when it is over."""
-    token, pepper, put, ring = TokenIssuer._token, TokenIssuer.__init__, SecretStore.put, KeyRing.__init__
+    pepper, put, ring = TokenIssuer.__init__, SecretStore.put, KeyRing.__init__
     sign = ViewerTokens.sign
     start, close = GatewayProcess.start, GatewayProcess.close
-
-    def noted_token(self: TokenIssuer, prefix: str, secret: str) -> Token:
-        recorder.note(secret[len(prefix) :])
-        return token(self, prefix, secret)
 
     def noted_pepper(self: TokenIssuer, given: bytes) -> None:
         for text in (given.hex(), base64.b64encode(given).decode()):
@@ -141,7 +148,8 @@ def _listen(recorder: Recorder, patch: pytest.MonkeyPatch) -> None:
                 recorder.note(secret)
             recorder.take(FIRST_KEY.sub("", self.log))
 
-    patch.setattr(TokenIssuer, "_token", noted_token)
+    for name in ("api_key", "lease_token"):
+        patch.setattr(TokenIssuer, name, _noting(recorder, getattr(TokenIssuer, name)))
     patch.setattr(TokenIssuer, "__init__", noted_pepper)
     patch.setattr(ViewerTokens, "sign", noted_sign)
     patch.setattr(SecretStore, "put", noted_put)

@@ -32,7 +32,7 @@ from gateway.core.scope import Scope
 from gateway.crypto.tokens import TokenIssuer
 from gateway.launchers.base import LaunchSpec
 from gateway.launchers.local.launcher import LocalLauncher
-from gateway.server import _configuration, _Server
+from gateway.server import Server, configuration_of
 from gateway.settings import Settings
 from gateway.telemetry import metrics
 from gateway.tunnel.large_commands import LARGE, LargeCommands
@@ -75,7 +75,7 @@ class Served:
     """A gateway behind a real port, its API, and a space."""
 
     gateway: Gateway
-    server: _Server
+    server: Server
     api: httpx.AsyncClient
     space: str
     database_url: str
@@ -114,7 +114,7 @@ class Served:
 
     @property
     def sockets(self) -> int:
-        return len(self.gateway.services.leases._attachments)
+        return len(self.gateway.services.leases.attachments)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ async def local_launcher() -> AsyncIterator[LocalLauncher]:
 
 @pytest_asyncio.fixture
 async def served(gateway: Gateway, settings: Settings, api_key: str, database_url: str) -> AsyncIterator[Served]:
-    server = _Server(_configuration(settings.model_copy(update={"port": 0}), gateway))
+    server = Server(configuration_of(settings.model_copy(update={"port": 0}), gateway))
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started, "the server listens", 10)
     port = server.servers[0].sockets[0].getsockname()[1]
@@ -153,7 +153,7 @@ async def served(gateway: Gateway, settings: Settings, api_key: str, database_ur
         space = (await api.post("/v1/spaces", json={})).raise_for_status().json()["id"]
         yield Served(gateway, server, api, space, database_url)
         await gateway.drain()
-        assert len(gateway.services.leases._attachments) == 0
+        assert len(gateway.services.leases.attachments) == 0
     server.should_exit = True
     await serving
 

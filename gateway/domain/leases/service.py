@@ -100,6 +100,11 @@ class Leases:
         self._unwritten: dict[UUID, tuple[float, Ended]] = {}
         self._dropped = 0
 
+    @property
+    def attachments(self) -> Attachments:
+        """The sockets that are open on this gateway."""
+        return self._attachments
+
     async def mint(
         self,
         scope: Scope,
