@@ -43,4 +43,4 @@ class EgressSettings(Group):
             Entry.parse(entry)
         return value
 
-    _split = split("egress_allow", "egress_deny")
+    _split_egress = split("egress_allow", "egress_deny")

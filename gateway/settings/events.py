@@ -50,4 +50,4 @@ class EventSettings(Group):
         15.0, gt=0, le=3600, description="Seconds without an event after which a stream sends a heartbeat."
     )
 
-    _split = split("event_masked_parameters")
+    _split_events = split("event_masked_parameters")

@@ -31,4 +31,4 @@ class ListeningSettings(Group):
         (), description="Origins (`scheme://host[:port]`) of web pages that may use leases, besides the gateway's own."
     )
 
-    _split = split("trusted_hosts", "allowed_origins")
+    _split_listening = split("trusted_hosts", "allowed_origins")

@@ -52,7 +52,10 @@ def secret(default: Any, description: str) -> Any:
 
 
 def split(*names: str) -> Any:
-    """A validator that reads these fields from text, separated by commas and in lower case."""
+    """A validator that reads these fields from text, separated by commas and in lower case.
+
+    Each group gives it a name of its own: where groups are combined, pydantic keeps one validator of a name.
+    """
 
     def read(value: Any) -> Any:
         if not isinstance(value, str):

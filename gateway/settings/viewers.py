@@ -28,4 +28,4 @@ class ViewerSettings(Group):
         "Policy; `'none'` forbids all.",
     )
 
-    _split = split("viewer_frame_ancestors")
+    _split_viewers = split("viewer_frame_ancestors")

@@ -380,3 +380,23 @@ def test_the_page_of_settings_is_up_to_date() -> None:
 
 def test_no_number_of_an_option_is_endless() -> None:
     assert all(math.isfinite(value) for value in vars(Settings()).values() if isinstance(value, float))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "egress_allow",
+        "egress_deny",
+        "event_masked_parameters",
+        "trusted_hosts",
+        "allowed_origins",
+        "viewer_frame_ancestors",
+    ],
+)
+def test_every_list_is_read_from_text(name: str) -> None:
+    text = (
+        "https://a.example,https://b.example"
+        if name in ("allowed_origins", "viewer_frame_ancestors")
+        else "a.example,b.example"
+    )
+    assert len(getattr(Settings.model_validate({name: text}), name)) == 2
