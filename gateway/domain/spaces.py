@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
 from gateway.core.errors import LimitReached, RequestInvalid
 from gateway.core.ids import new_id, not_found
+from gateway.core.mounts import AiMount, MountChanges, Mounts
 from gateway.core.scope import Scope
 from gateway.domain.audit import Action, Audit
 from gateway.domain.events.service import Events
 from gateway.store import accounts, ai_connections, runtimes, spaces
 from gateway.store.database import Connection, Database
-from gateway.store.spaces import Space
+from gateway.store.spaces import NewSpace, Space, SpaceChanges
+
+__all__ = ["Space", "SpaceRequest", "Spaces", "find_space"]
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceRequest:
+    """What a caller asks for; what is None takes a default."""
+
+    name: str | None = None
+    region: str | None = None
+    mounts: Mounts = field(default_factory=Mounts)
+    metadata: dict[str, Any] | None = None
 
 
 class Spaces:
@@ -22,23 +36,22 @@ class Spaces:
         self._region = region
         self._audit = audit
 
-    async def create(self, owner: Scope, caller: Scope, values: dict[str, Any]) -> Space:
-        """A new space of `owner`; raises RequestInvalid for a mount of what is not there for it."""
+    async def create(self, owner: Scope, caller: Scope, request: SpaceRequest) -> Space:
+        """A new space of `owner`; raises RequestInvalid for a mount of what does not exist for it, LimitReached."""
         space_id = new_id()
         with self._audit.noting(Action.SPACE_CREATED, space_id):
             async with self._database.begin() as connection:
                 if owner.subaccount_id is not None:
                     await _check_limit(connection, owner, owner.subaccount_id)
-                await _check_mounts(connection, owner, caller, values.get("mounts"))
-                space = await spaces.add(
-                    connection,
-                    owner,
+                await _check_connections(connection, owner, caller, request.mounts.ai)
+                new = NewSpace(
                     id=space_id,
-                    name=values.get("name") or f"space-{space_id.hex[-8:]}",
-                    region=values.get("region") or self._region,
-                    mounts=values.get("mounts") or {},
-                    metadata=values.get("metadata"),
+                    name=request.name or f"space-{space_id.hex[-8:]}",
+                    region=request.region or self._region,
+                    mounts=request.mounts,
+                    metadata=request.metadata,
                 )
+                space = await spaces.add(connection, owner, new)
         self._events.update(owner, "space.created", _about(space))
         return space
 
@@ -52,17 +65,22 @@ class Spaces:
             async with self._database.connect() as connection:
                 return await find_space(connection, scope, space_id)
 
-    async def change(self, scope: Scope, space_id: UUID, values: dict[str, Any]) -> Space:
-        """Change the name or the mounts. Each kind of mount that is given replaces what was; null clears it."""
+    async def change(
+        self, scope: Scope, space_id: UUID, *, name: str | None = None, mounts: MountChanges | None = None
+    ) -> Space:
+        """Change the name or the mounts; what is None stays. Raises NotFound, RequestInvalid as `create` does."""
         with self._audit.noting(Action.SPACE_CHANGED, space_id) as noting:
-            noting.details["fields"] = sorted(values)
+            noting.details["fields"] = [
+                kind for kind, value in (("mounts", mounts), ("name", name)) if value is not None
+            ]
             async with self._database.begin() as connection:
                 space = await find_space(connection, scope, space_id, lock=True)
-                changes = {"name": values["name"]} if "name" in values else {}
-                if "mounts" in values:
-                    await _check_mounts(connection, space.owner, scope, values["mounts"])
-                    merged = {**space.mounts, **values["mounts"]}
-                    changes["mounts"] = {kind: mount for kind, mount in merged.items() if mount is not None}
+                changes: SpaceChanges = {}
+                if name is not None:
+                    changes["name"] = name
+                if mounts is not None:
+                    await _check_connections(connection, space.owner, scope, mounts.get("ai"))
+                    changes["mounts"] = replace(space.mounts, **mounts)
                 return await spaces.change(connection, space_id, **changes) if changes else space
 
     async def want_runtimes_stopped(self, scope: Scope, space_id: UUID) -> list[UUID]:
@@ -84,7 +102,7 @@ class Spaces:
 async def _check_limit(connection: Connection, owner: Scope, subaccount_id: UUID) -> None:
     """Raises LimitReached. The row's lock lets two requests of one subaccount count one after the other."""
     account = await accounts.subaccount(connection, owner, subaccount_id, lock=True)
-    most = account.limits.get("maxSpaces") if account else None
+    most = account.limits.max_spaces if account else None
     if most is not None and await spaces.count(connection, owner) >= most:
         raise LimitReached(
             f"This subaccount may have {most} spaces, and has them.",
@@ -94,9 +112,9 @@ async def _check_limit(connection: Connection, owner: Scope, subaccount_id: UUID
         )
 
 
-async def _check_mounts(connection: Connection, owner: Scope, caller: Scope, mounts: dict[str, Any] | None) -> None:
+async def _check_connections(connection: Connection, owner: Scope, caller: Scope, ai: AiMount | None) -> None:
     """Every AI connection that is named, by id or label, must be the owner's, or one that the caller may lend it."""
-    named = _named_connections((mounts or {}).get("ai") or {})
+    named = list(ai.connections()) if ai is not None else []
     if not named:
         return
     known = await ai_connections.known_names(
@@ -114,15 +132,6 @@ async def _check_mounts(connection: Connection, owner: Scope, caller: Scope, mou
     ]
     if errors:
         raise RequestInvalid("A mount names an AI connection that is not there.", details={"errors": errors})
-
-
-def _named_connections(ai: dict[str, Any]) -> list[tuple[str, str]]:
-    """Field and name of each AI connection in an `ai` mount."""
-    named = [(f"mounts.ai.allowConnections.{i}", name) for i, name in enumerate(ai.get("allowConnections") or [])]
-    for provider, default in (ai.get("defaults") or {}).items():
-        if default is not None:
-            named.append((f"mounts.ai.defaults.{provider}.connection", default["connection"]))
-    return named
 
 
 def _about(space: Space) -> dict[str, str]:

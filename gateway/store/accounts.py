@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.errors import Conflict
+from gateway.core.limits import Limits
 from gateway.core.scope import Scope
 from gateway.store.database import constraint_as
 from gateway.store.scope import owner_columns, within
@@ -24,7 +25,7 @@ class Subaccount:
     slug: str
     external_id: str | None
     status: str
-    limits: dict[str, int]
+    limits: Limits
     metadata: dict[str, Any] | None
     archived_at: datetime | None
     created_at: datetime
@@ -72,7 +73,7 @@ class NewSubaccount:
     name: str
     slug: str
     external_id: str | None
-    limits: dict[str, int]
+    limits: Limits
     metadata: dict[str, Any] | None
 
 
@@ -81,7 +82,7 @@ class SubaccountChanges(TypedDict, total=False):
 
     name: str
     external_id: str | None
-    limits: dict[str, int]
+    limits: Limits
     metadata: dict[str, Any] | None
 
 

@@ -182,7 +182,7 @@ _INSERT_COMMANDS = _insert("run_commands", _COMMAND_COLUMNS, "input", "ON CONFLI
 _OFF = text(
     """
     SELECT runs.id FROM runs JOIN runtimes ON runtimes.id = runs.runtime_id
-    WHERE runs.id = ANY(CAST(:run_ids AS uuid[])) AND coalesce(runtimes.config ->> 'events', :level) = 'off'
+    WHERE runs.id = ANY(CAST(:run_ids AS uuid[])) AND coalesce(runtimes.event_level, :level) = 'off'
     """
 )
 

@@ -52,7 +52,7 @@ class Unfinished:
 
 
 _CHANGED = (
-    "r.run_id, runs.space_id, runs.runtime_id, runs.organization_id, runs.subaccount_id, runtimes.config->>'events',"
+    "r.run_id, runs.space_id, runs.runtime_id, runs.organization_id, runs.subaccount_id, runtimes.event_level,"
     " r.expires_at"
 )
 _WHOSE = "runs JOIN runtimes ON runtimes.id = runs.runtime_id"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, Text, bindparam, cast, func, insert, select, text, update
+from sqlalchemy import RowMapping, Select, Text, bindparam, cast, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.endings import Ending
+from gateway.core.runtime_config import EventLevel, RuntimeConfig
 from gateway.core.scope import Scope
 from gateway.core.usage import Totals
 from gateway.store.notifications import STOP_WANTED
@@ -30,7 +31,7 @@ class Runtime:
     name: str
     region: str
     metadata: dict[str, Any] | None
-    config: dict[str, Any]
+    config: RuntimeConfig
     desired: str
     status: str
     browser_name: str | None
@@ -44,6 +45,21 @@ class Runtime:
     created_at: datetime
     updated_at: datetime
     active_run_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewRuntime:
+    """A runtime that is about to start. Times are seconds."""
+
+    id: UUID
+    space_id: UUID
+    gateway_id: UUID
+    name: str
+    region: str
+    metadata: dict[str, Any] | None
+    config: RuntimeConfig
+    idle_timeout_seconds: int
+    max_lifetime_seconds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +83,10 @@ class EndedRuntime:
     """A runtime whose end was written now. `event_level` is what its config says, `run_id` None where none began."""
 
     id: UUID
-    organization_id: UUID
-    subaccount_id: UUID | None
+    owner: Scope
     space_id: UUID
     run_id: UUID | None
-    event_level: str | None
-
-    @property
-    def owner(self) -> Scope:
-        return Scope(self.organization_id, self.subaccount_id)
+    event_level: EventLevel | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +109,10 @@ class LiveRow:
     due: str | None
 
 
-_OWN = tuple(runtimes.c[name] for name in Runtime.__slots__ if name != "active_run_id")
+_OWN = (
+    *(runtimes.c[field.name] for field in fields(Runtime) if field.name != "active_run_id"),
+    runtimes.c.event_level,
+)
 _ACTIVE_RUN = (
     select(runs.c.id)
     .where(runs.c.runtime_id == runtimes.c.id, runs.c.status == "active")
@@ -107,7 +121,7 @@ _ACTIVE_RUN = (
     .label("active_run_id")
 )
 _COLUMNS = (*_OWN, _ACTIVE_RUN)
-_RUN = tuple(runs.c[name] for name in Run.__slots__)
+_RUN = tuple(runs.c[field.name] for field in fields(Run))
 
 _ONE = select(*_COLUMNS).where(
     runtimes.c.id == bindparam("runtime_id"),
@@ -123,16 +137,20 @@ _LIVE_ON = text(
         WHEN desired = 'stopped' THEN 'runtime.stopped'
         WHEN now() - created_at >= max_lifetime_seconds * interval '1 second' THEN 'runtime.max_lifetime'
         WHEN now() - last_active_at >= idle_timeout_seconds * interval '1 second' THEN 'runtime.idle_timeout'
-    END
+    END AS due
     FROM runtimes WHERE gateway_id = :gateway_id AND status IN ('starting', 'active')
     """
 )
 
 
-async def add(connection: AsyncConnection, scope: Scope, **values: Any) -> None:
-    await connection.execute(
-        insert(runtimes).values(**owner_columns(scope), **values, desired="active", status="starting")
-    )
+async def add(connection: AsyncConnection, owner: Scope, new: NewRuntime) -> None:
+    values = {
+        **owner_columns(owner),
+        **{field.name: getattr(new, field.name) for field in fields(NewRuntime)},
+        "config": new.config.to_json(),
+        "event_level": new.config.event_level,
+    }
+    await connection.execute(insert(runtimes).values(**values, desired="active", status="starting"))
 
 
 async def activate(
@@ -172,7 +190,7 @@ async def activate(
         .returning(runs.c.id)
         .cte("begun")
     )
-    answer = select(*activated.c, begun.c.id).select_from(activated.join(begun, text("true")))
+    answer = select(*activated.c, begun.c.id.label("active_run_id")).select_from(activated.join(begun, text("true")))
     if recording:
         answer = answer.add_cte(
             insert(recordings)
@@ -184,8 +202,8 @@ async def activate(
             )
             .cte("recorded")
         )
-    row = (await connection.execute(answer)).first()
-    return Runtime(*tuple(row)) if row else None
+    row = (await connection.execute(answer)).mappings().first()
+    return _runtime(row) if row else None
 
 
 async def get(connection: AsyncConnection, scope: Scope, space_id: UUID, runtime_id: UUID) -> Runtime | None:
@@ -195,10 +213,11 @@ async def get(connection: AsyncConnection, scope: Scope, space_id: UUID, runtime
         "organization_id": scope.organization_id,
     }
     if scope.subaccount_id is None:
-        row = (await connection.execute(_ONE, values)).first()
+        row = (await connection.execute(_ONE, values)).mappings().first()
     else:
-        row = (await connection.execute(_ONE_OF_SUBACCOUNT, {**values, "subaccount_id": scope.subaccount_id})).first()
-    return Runtime(*row) if row else None
+        values["subaccount_id"] = scope.subaccount_id
+        row = (await connection.execute(_ONE_OF_SUBACCOUNT, values)).mappings().first()
+    return _runtime(row) if row else None
 
 
 async def listed(connection: AsyncConnection, scope: Scope, space_id: UUID) -> list[Runtime]:
@@ -208,7 +227,7 @@ async def listed(connection: AsyncConnection, scope: Scope, space_id: UUID) -> l
         .where(within(scope, runtimes), runtimes.c.space_id == space_id, runtimes.c.status != "starting")
         .order_by(runtimes.c.created_at, runtimes.c.id)
     )
-    return [Runtime(*row) for row in rows]
+    return [_runtime(row) for row in rows.mappings()]
 
 
 async def count_live(connection: AsyncConnection, subaccount_id: UUID) -> tuple[int, int]:
@@ -251,7 +270,7 @@ async def end(connection: AsyncConnection, runtime_ids: list[UUID], ending: Endi
                 UPDATE runtimes SET status = :status, desired = 'stopped', end_code = :code, end_message = :message,
                     devtools_url = NULL, ended_at = now(), updated_at = now()
                 WHERE id = ANY(:ids) AND status IN ('starting', 'active')
-                RETURNING id, organization_id, subaccount_id, space_id, config ->> 'events' AS event_level
+                RETURNING id, organization_id, subaccount_id, space_id, event_level
             ), finished AS (
                 UPDATE runs SET status = :status, end_code = :code, end_message = :message, finished_at = now()
                 FROM ended WHERE runs.runtime_id = ended.id AND runs.status = 'active'
@@ -263,13 +282,16 @@ async def end(connection: AsyncConnection, runtime_ids: list[UUID], ending: Endi
             ), forgotten AS (
                 DELETE FROM secrets USING ended WHERE secrets.id = ended.id
             )
-            SELECT ended.id, organization_id, subaccount_id, space_id, finished.id, event_level
+            SELECT ended.id, organization_id, subaccount_id, space_id, finished.id AS run_id, event_level
             FROM ended LEFT JOIN finished ON finished.runtime_id = ended.id
             """
         ),
         {"ids": runtime_ids, "status": ending.status, "code": ending.code, "message": ending.message},
     )
-    return [EndedRuntime(*row) for row in rows]
+    return [
+        EndedRuntime(row.id, Scope(row.organization_id, row.subaccount_id), row.space_id, row.run_id, row.event_level)
+        for row in rows
+    ]
 
 
 async def end_code(connection: AsyncConnection, runtime_id: UUID) -> str | None:
@@ -301,7 +323,7 @@ async def write_usage(connection: AsyncConnection, usage: dict[UUID, Totals]) ->
 async def live_on(connection: AsyncConnection, gateway_id: UUID) -> list[LiveRow]:
     """Live runtimes of a gateway; the database's clock decides which are due."""
     rows = await connection.execute(_LIVE_ON, {"gateway_id": gateway_id})
-    return [LiveRow(*row) for row in rows]
+    return [LiveRow(**row) for row in rows.mappings()]
 
 
 async def touch(connection: AsyncConnection, runtime_ids: list[UUID]) -> None:
@@ -330,12 +352,12 @@ async def runs_of(
     if before is not None:
         query = query.where(func.row(runs.c.created_at, runs.c.id) < func.row(*before))
     rows = await connection.execute(query.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit))
-    return [Run(*row) for row in rows]
+    return [Run(**row) for row in rows.mappings()]
 
 
 async def run(connection: AsyncConnection, scope: Scope, run_id: UUID) -> Run | None:
-    row = (await connection.execute(select(*_RUN).where(within(scope, runs), runs.c.id == run_id))).first()
-    return Run(*row) if row else None
+    row = (await connection.execute(select(*_RUN).where(within(scope, runs), runs.c.id == run_id))).mappings().first()
+    return Run(**row) if row else None
 
 
 async def now(connection: AsyncConnection) -> datetime:
@@ -349,7 +371,7 @@ async def place_of_run(connection: AsyncConnection, run_id: UUID, silent_seconds
     row = (
         await connection.execute(
             text(
-                "SELECT r.runtime_id, r.organization_id, r.subaccount_id, r.status = 'active', t.gateway_id,"
+                "SELECT r.runtime_id, r.organization_id, r.subaccount_id, r.status = 'active' AS is_live, t.gateway_id,"
                 " g.internal_url FROM runs r JOIN runtimes t ON t.id = r.runtime_id LEFT JOIN gateways g"
                 " ON g.id = t.gateway_id AND g.heartbeat_at >= now() - :silent * interval '1 second'"
                 " WHERE r.id = :run_id"
@@ -357,7 +379,16 @@ async def place_of_run(connection: AsyncConnection, run_id: UUID, silent_seconds
             {"run_id": run_id, "silent": silent_seconds},
         )
     ).first()
-    return PlaceOfRun(row[0], Scope(row[1], row[2]), *row[3:]) if row else None
+    if row is None:
+        return None
+    owner = Scope(row.organization_id, row.subaccount_id)
+    return PlaceOfRun(row.runtime_id, owner, row.is_live, row.gateway_id, row.internal_url)
+
+
+def _runtime(row: RowMapping) -> Runtime:
+    values = {**row}
+    values["config"] = RuntimeConfig.from_json(values["config"], values.pop("event_level"))
+    return Runtime(**values)
 
 
 async def beat(connection: AsyncConnection, gateway_id: UUID, version: str, internal_url: str | None) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.core.mounts import Mounts
 from gateway.core.scope import Scope
 from gateway.store.scope import owner_columns, within
 from gateway.store.tables import runtimes, secrets, spaces
@@ -22,7 +23,7 @@ class Space:
     subaccount_id: UUID | None
     name: str
     region: str
-    mounts: dict[str, Any]
+    mounts: Mounts
     metadata: dict[str, Any] | None
     created_at: datetime
     updated_at: datetime
@@ -32,12 +33,36 @@ class Space:
         return Scope(self.organization_id, self.subaccount_id)
 
 
-_COLUMNS = tuple(spaces.c[name] for name in Space.__slots__)
+@dataclass(frozen=True, slots=True)
+class NewSpace:
+    id: UUID
+    name: str
+    region: str
+    mounts: Mounts
+    metadata: dict[str, Any] | None
 
 
-async def add(connection: AsyncConnection, scope: Scope, **values: Any) -> Space:
-    row = (await connection.execute(insert(spaces).values(**owner_columns(scope), **values).returning(*_COLUMNS))).one()
-    return Space(*row)
+class SpaceChanges(TypedDict, total=False):
+    """What a change sets; what is absent stays."""
+
+    name: str
+    mounts: Mounts
+
+
+_COLUMNS = tuple(spaces.c[field.name] for field in fields(Space))
+
+
+async def add(connection: AsyncConnection, owner: Scope, new: NewSpace) -> Space:
+    values = {
+        **owner_columns(owner),
+        "id": new.id,
+        "name": new.name,
+        "region": new.region,
+        "mounts": new.mounts,
+        "metadata": new.metadata,
+    }
+    row = (await connection.execute(insert(spaces).values(values).returning(*_COLUMNS))).mappings().one()
+    return Space(**row)
 
 
 async def count(connection: AsyncConnection, scope: Scope) -> int:
@@ -48,22 +73,18 @@ async def listed(connection: AsyncConnection, scope: Scope) -> list[Space]:
     rows = await connection.execute(
         select(*_COLUMNS).where(within(scope, spaces)).order_by(spaces.c.created_at, spaces.c.id)
     )
-    return [Space(*row) for row in rows]
+    return [Space(**row) for row in rows.mappings()]
 
 
 async def get(connection: AsyncConnection, scope: Scope, space_id: UUID, *, lock: bool = False) -> Space | None:
     query = select(*_COLUMNS).where(within(scope, spaces), spaces.c.id == space_id)
-    row = (await connection.execute(query.with_for_update() if lock else query)).first()
-    return Space(*row) if row else None
+    row = (await connection.execute(query.with_for_update() if lock else query)).mappings().first()
+    return Space(**row) if row else None
 
 
-async def change(connection: AsyncConnection, space_id: UUID, **values: Any) -> Space:
-    row = (
-        await connection.execute(
-            update(spaces).where(spaces.c.id == space_id).values(**values, updated_at=func.now()).returning(*_COLUMNS)
-        )
-    ).one()
-    return Space(*row)
+async def change(connection: AsyncConnection, space_id: UUID, **changes: Unpack[SpaceChanges]) -> Space:
+    changed = update(spaces).where(spaces.c.id == space_id).values(**changes, updated_at=func.now())
+    return Space(**(await connection.execute(changed.returning(*_COLUMNS))).mappings().one())
 
 
 async def remove(connection: AsyncConnection, space_id: UUID) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -18,7 +19,7 @@ from gateway.domain.audit import verify
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.settings import Settings
 from gateway.store import schema
-from gateway.store.database import Database
+from gateway.store.database import Connection, Database
 from gateway.store.schema import SchemaState
 from tests.support import dumped_rows as rows
 from tests.support.api import Json, bearer, ok
@@ -145,3 +146,94 @@ async def _record_of_runs(client: httpx.AsyncClient) -> None:
     ]
     recording = await ok(client.post(f"/v1/runs/{rows.FAILED_RUN}/recording", json={}))
     assert recording["status"] == "failed"
+
+
+# As gateways up to revision 0007 wrote them: in the spelling of the API.
+OLD_MOUNTS: list[Json] = [
+    {},
+    {"storage": {"space": "s"}},
+    {"vault": {}},
+    {"vault": {"allow": [], "deny": ["crm/", "camelCase/"], "allowRawReads": True}},
+    {"ai": {}},
+    {"ai": {"allowConnections": [], "defaults": {}}},
+    {"ai": {"allowConnections": ["camelCase"], "defaults": {"browserUse": {"model": "m", "connection": "aB"}}}},
+    rows.MOUNTS,
+]
+OLD_LIMITS: list[Json] = [{}, {"maxSpaces": 0}, {"maxActiveRuns": 2**53 - 1, "maxSpaces": 1}, rows.LIMITS]
+_PROXY = {"protocol": "socks5", "host": "h", "port": 1, "hasPassword": False, "dnsResolution": "proxy"}
+OLD_CONFIGS: list[Json] = [
+    {},
+    {"fingerprint": {}},
+    {"locale": "de", "fingerprint": {"viewport": {"height": 600, "width": 800}}},
+    {"networkTraffic": {}},
+    {"networkTraffic": {"urlAllowlist": [], "urlBlocklist": ["*.exampleHost.com/Path"]}},
+    {"proxy": {**_PROXY, "username": None}},
+    {"proxy": {**_PROXY, "username": "aB", "hasPassword": True, "dnsResolution": "local"}},
+    *({"events": level} for level in ("off", "lifecycle", "standard", "full")),
+    {"events": "off", "recording": False, "idleTimeoutSeconds": 10},
+    rows.CONFIG,
+    rows.RECORDED_CONFIG,
+]
+
+
+@pytest.mark.parametrize("revision", ["0005"])
+async def test_values_in_the_spelling_of_the_api_are_answered_byte_for_byte_as_before(
+    restored: Database, settings: Settings
+) -> None:
+    async with restored.begin() as connection:
+        spaces = await _add(connection, "spaces", "mounts", OLD_MOUNTS, region="local")
+        subaccounts = await _add(connection, "subaccounts", "limits", OLD_LIMITS, slug=None, status="active")
+        runtimes = await _add(
+            connection,
+            "runtimes",
+            "config",
+            OLD_CONFIGS,
+            region="local",
+            space_id=rows.SPACE,
+            gateway_id=rows.GATEWAY,
+            desired="stopped",
+            status="stopped",
+            idle_timeout_seconds=900,
+            max_lifetime_seconds=3600,
+        )
+    await schema.upgrade(restored)
+    built = await build(settings, restored, KeySource(lambda: rows.MASTER_KEYS), WorkingLauncher(), uuid4(), ())
+    transport = httpx.ASGITransport(built.app)
+    async with (
+        built.running(),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=bearer(rows.API_KEY)) as client,
+    ):
+
+        async def answered(path: str, field: str) -> str:
+            answer = await client.get(path)
+            return json.dumps(answer.json()[field])
+
+        for id_, before in spaces.items():
+            assert await answered(f"/v1/spaces/{id_}", "mounts") == before
+        for id_, before in subaccounts.items():
+            assert await answered(f"/v1/subaccounts/{id_}", "limits") == before
+        for id_, before in runtimes.items():
+            assert await answered(f"/v1/spaces/{rows.SPACE}/runtimes/{id_}", "config") == before
+    async with restored.connect() as connection:
+        levels = await connection.execute(text("SELECT id, event_level FROM runtimes WHERE event_level IS NOT NULL"))
+        found = {row.id: row.event_level for row in levels if row.id in runtimes}
+    assert found == {id_: json.loads(config)["events"] for id_, config in runtimes.items() if "events" in config}
+
+
+async def _add(
+    connection: Connection, table: str, column: str, documents: list[Json], **columns: object
+) -> dict[UUID, str]:
+    """Add a row for each document; returns each document by the row's id, as the database has it."""
+    added = {}
+    for document in documents:
+        id_ = uuid4()
+        values = {"id": id_, "organization_id": rows.ORGANIZATION, "name": str(id_), **columns}
+        if "slug" in columns:
+            values["slug"] = str(id_)
+        query = text(
+            f"INSERT INTO {table} ({', '.join(values)}, {column}) VALUES ({', '.join(f':{name}' for name in values)},"
+            f" CAST(:document AS jsonb)) RETURNING {column}::text"
+        )
+        kept = (await connection.execute(query, {**values, "document": json.dumps(document)})).scalar_one()
+        added[id_] = json.dumps(json.loads(kept))
+    return added

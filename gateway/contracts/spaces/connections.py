@@ -9,12 +9,12 @@ from pydantic import AnyUrl, Field, field_validator
 
 from gateway.contracts.spaces.runtimes import path_ids
 from gateway.core.errors import Forbidden
+from gateway.domain.leases.service import Lease as Record
+from gateway.domain.leases.service import Usage as UsageRecord
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Body, Metadata, Time, optional
 from gateway.http.public_url import websocket_root
 from gateway.settings import variable
-from gateway.store.leases import Lease as Record
-from gateway.store.leases import Usage as UsageRecord
 
 endpoints = Endpoints("Connections")
 

@@ -9,9 +9,11 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from gateway.core import runtime_config as values
+from gateway.core.canonical import texts
 from gateway.core.hosts import Refusal
 from gateway.core.secret import Secret
-from gateway.core.traffic_rules import Traffic, UrlPattern
+from gateway.core.traffic_rules import UrlPattern
 from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.http.models import STORABLE, Body, optional
 
@@ -44,8 +46,8 @@ class NetworkTraffic(Body):
     url_allowlist: Patterns = optional()
     url_blocklist: Patterns = optional()
 
-    def traffic(self) -> Traffic:
-        return Traffic(self.url_allowlist or (), self.url_blocklist or ())
+    def to_domain(self) -> values.NetworkTraffic:
+        return values.NetworkTraffic(texts(self.url_allowlist), texts(self.url_blocklist))
 
 
 class Proxy(Body):
@@ -94,17 +96,11 @@ class Proxy(Body):
             return replace(_parts_of(self.url), resolves_names=resolves_names)
         return UpstreamProxy(self.protocol, self.host, self.port, self.username, self.password, resolves_names)
 
-    def answer(self) -> dict[str, Any]:
+    def to_domain(self) -> values.Proxy:
         """As it is kept and answered: without its password."""
         proxy = self.upstream()
-        return {
-            "protocol": proxy.protocol,
-            "host": proxy.host,
-            "port": proxy.port,
-            "username": proxy.username,
-            "hasPassword": proxy.password is not None,
-            "dnsResolution": self.dns_resolution,
-        }
+        has_password = proxy.password is not None
+        return values.Proxy(proxy.protocol, proxy.host, proxy.port, proxy.username, has_password, self.dns_resolution)
 
 
 def _parts_of(url: str) -> UpstreamProxy:

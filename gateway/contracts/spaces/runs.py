@@ -7,10 +7,10 @@ from uuid import UUID
 
 from pydantic import Field
 
+from gateway.domain.runtimes.service import Run as Record
 from gateway.http.cursors import cut, read_time_cursor, time_cursor
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Time, optional
-from gateway.store.runtimes import Run as Record
 
 endpoints = Endpoints("Runs")
 

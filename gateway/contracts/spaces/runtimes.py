@@ -14,18 +14,16 @@ from starlette.responses import Response
 
 from gateway.contracts.spaces.network import NetworkTraffic, Proxy
 from gateway.contracts.spaces.runs import RunList, RunQuery, run_page
-from gateway.core.errors import RequestInvalid, invalid_field
-from gateway.core.ids import new_id
-from gateway.core.launch import BrowserName, LaunchSpec
-from gateway.core.observation import Level
+from gateway.contracts.spaces.spelling import domain, fields_below, spelled
+from gateway.core import runtime_config as values
+from gateway.core.launch import BrowserName
 from gateway.core.secret import Secret
-from gateway.core.traffic_rules import Traffic
+from gateway.domain.runtimes.service import Runtime as Record
 from gateway.domain.runtimes.service import RuntimeRequest
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forwarding import forward, is_forwarded
 from gateway.http.models import Answer, Body, Metadata, Name, Time, optional
 from gateway.http.peers import NoResponse
-from gateway.store.runtimes import Runtime as Record
 
 _log = structlog.get_logger("gateway.api")
 
@@ -62,6 +60,9 @@ class Viewport(Body):
     width: Pixels
     height: Pixels
 
+    def to_domain(self) -> values.Viewport:
+        return values.Viewport(self.width, self.height)
+
 
 class Fingerprint(Body):
     """The contract's place for `viewport` and `locale`; they may be given here or beside it, not in both."""
@@ -70,6 +71,9 @@ class Fingerprint(Body):
 
     viewport: Viewport = optional()
     locale: Locale = optional()
+
+    def to_domain(self) -> values.Fingerprint:
+        return values.Fingerprint(domain(self.viewport), self.locale)
 
 
 class RuntimeConfig(Body):
@@ -97,18 +101,22 @@ class RuntimeConfig(Body):
                 raise ValueError(f"{name} is given both in config and in config.fingerprint; give it once")
         return self
 
-    @property
-    def any_viewport(self) -> Viewport | None:
-        return self.viewport or (self.fingerprint.viewport if self.fingerprint else None)
-
-    def kept(self) -> dict[str, Any]:
-        """As it is kept and answered: what was given, and the proxy without its password."""
-        given = self.model_dump(by_alias=True, exclude_unset=True)
-        return given | {"proxy": self.proxy.answer()} if self.proxy else given
-
-    @property
-    def any_locale(self) -> str | None:
-        return self.locale or (self.fingerprint.locale if self.fingerprint else None)
+    def to_domain(self) -> values.RuntimeConfig:
+        """What was given, and the proxy without its password."""
+        return values.RuntimeConfig(
+            browser=self.browser,
+            viewport=domain(self.viewport),
+            locale=self.locale,
+            timezone=self.timezone,
+            user_agent=self.user_agent,
+            fingerprint=domain(self.fingerprint),
+            proxy=domain(self.proxy),
+            network_traffic=domain(self.network_traffic),
+            event_level=self.events,
+            recording=self.recording,
+            idle_timeout_seconds=self.idle_timeout_seconds,
+            max_lifetime_seconds=self.max_lifetime_seconds,
+        )
 
 
 class CreateRuntime(Body):
@@ -195,7 +203,7 @@ class Runtime(Answer):
             created_at=record.created_at,
             updated_at=record.updated_at,
             backing=Backing(kind="ephemeral"),
-            config=record.config,
+            config=_spelled(record.config),
             summary=Summary(
                 browser_running=live,
                 launch_mode="ephemeral",
@@ -224,30 +232,15 @@ class RuntimeList(Answer):
 async def create(call: Call, body: CreateRuntime) -> Runtime:
     """Launch a browser; the answer comes once it is live, with an active run."""
     config = body.config or RuntimeConfig()
-    settings = call.services.settings
-    if config.max_lifetime_seconds is not None and config.max_lifetime_seconds > settings.max_lifetime_seconds:
-        raise _over("config.maxLifetimeSeconds", config.max_lifetime_seconds, settings.max_lifetime_seconds)
-    viewport = config.any_viewport
     request = RuntimeRequest(
+        config=config.to_domain(),
         name=body.name,
         metadata=body.metadata,
-        config=config.kept(),
-        spec=LaunchSpec(
-            runtime_id=new_id(),
-            browser=config.browser,
-            viewport=(viewport.width, viewport.height) if viewport else None,
-            locale=config.any_locale,
-            timezone=config.timezone,
-            user_agent=config.user_agent,
-            traffic=config.network_traffic.traffic() if config.network_traffic else Traffic(),
-            upstream=config.proxy.upstream() if config.proxy else None,
-        ),
-        idle_timeout_seconds=config.idle_timeout_seconds,
-        max_lifetime_seconds=config.max_lifetime_seconds,
-        event_level=Level.named(config.events) if config.events else None,
-        recording=config.recording,
+        proxy_password=config.proxy.upstream().password if config.proxy else None,
     )
-    return Runtime.of(await call.services.runtimes.create(call.scope, call.path_id("id", "space"), request))
+    space_id = call.path_id("id", "space")
+    with fields_below("config"):
+        return Runtime.of(await call.services.runtimes.create(call.scope, space_id, request))
 
 
 @endpoints.get("/v1/spaces/{id}/runtimes", id="runtimes-list", summary="List runtimes of a space", errors=(404,))
@@ -296,7 +289,12 @@ def path_ids(call: Call) -> tuple[UUID, UUID]:
     return call.path_id("id", "space"), call.path_id("runtimeId", "runtime")
 
 
-def _over(field: str, value: int, most: int) -> RequestInvalid:
-    return invalid_field(
-        field, f"This gateway ends runtimes after {most} seconds at most", value, code="less_than_equal"
-    )
+def _spelled(config: values.RuntimeConfig) -> dict[str, Any]:
+    """As it was given. `events` is this contract's name of the event level."""
+    given = config.to_json()
+    if config.event_level is not None:
+        given["events"] = config.event_level
+    if config.proxy is not None:
+        given["proxy"]["username"] = config.proxy.username
+    answer: dict[str, Any] = spelled(given)
+    return answer

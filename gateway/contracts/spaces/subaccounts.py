@@ -9,6 +9,8 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BeforeValidator, Field
 
+from gateway.contracts.spaces.spelling import spelled
+from gateway.core import limits as values
 from gateway.domain.accounts.access import ApiKey as KeyRecord
 from gateway.domain.accounts.access import Subaccount as Record
 from gateway.http.endpoints import Call, Endpoints
@@ -42,6 +44,9 @@ class Limits(Body):
     max_active_runs: Limit = optional()
     max_spaces: Limit = optional()
     monthly_credit_limit_micro_usd: Limit = optional()
+
+    def to_domain(self) -> values.Limits:
+        return values.Limits(self.max_active_runs, self.max_spaces, self.monthly_credit_limit_micro_usd)
 
 
 class CreateSubaccount(Body):
@@ -77,7 +82,7 @@ class Subaccount(Answer):
             name=record.name,
             slug=record.slug,
             status=record.status,
-            limits=record.limits,
+            limits=spelled(record.limits.to_json()),
             created_at=record.created_at,
             updated_at=record.updated_at,
             archived_at=record.archived_at,
@@ -146,7 +151,7 @@ async def create(call: Call, body: CreateSubaccount) -> Subaccount:
         call.principal,
         body.name,
         external_id=body.external_id,
-        limits=_limits(body.limits),
+        limits=body.limits.to_domain() if body.limits is not None else None,
         metadata=body.metadata,
     )
     return Subaccount.of(record)
@@ -169,7 +174,7 @@ async def update(call: Call, body: UpdateSubaccount) -> Subaccount:
     """Change what is given; `limits` is replaced as a whole."""
     changes = body.model_dump(include=body.model_fields_set - {"limits"})
     if "limits" in body.model_fields_set:
-        changes["limits"] = _limits(body.limits)
+        changes["limits"] = body.limits.to_domain()
     record = await call.services.access.change_subaccount(call.principal, call.path_id("id", "subaccount"), **changes)
     return Subaccount.of(record)
 
@@ -214,7 +219,3 @@ async def whoami(call: Call) -> WhoAmI:
         scope="organization" if call.principal.is_organization else "subaccount",
         key_id=call.principal.key_id,
     )
-
-
-def _limits(limits: Limits | None) -> dict[str, int]:
-    return limits.model_dump(by_alias=True, exclude_unset=True) if limits else {}

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from gateway.core.errors import Conflict, Forbidden, Unauthorized
 from gateway.core.ids import new_id, not_found
+from gateway.core.limits import Limits
 from gateway.core.scope import Scope
 from gateway.crypto.tokens import TokenIssuer, api_key_prefix
 from gateway.domain import audit
@@ -110,13 +111,13 @@ class Access:
         name: str,
         *,
         external_id: str | None = None,
-        limits: dict[str, int] | None = None,
+        limits: Limits | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> Subaccount:
         """Raises Forbidden, Conflict where another one of the organization has this `external_id`."""
         _require_organization(principal)
         subaccount_id = new_id()
-        new = NewSubaccount(subaccount_id, name, _slug(name, subaccount_id), external_id, limits or {}, metadata)
+        new = NewSubaccount(subaccount_id, name, _slug(name, subaccount_id), external_id, limits or Limits(), metadata)
         with self._audit.noting(Action.SUBACCOUNT_CREATED, subaccount_id):
             async with self._database.connect() as connection:
                 return await accounts.add_subaccount(connection, principal.scope.organization_id, new)

@@ -37,6 +37,8 @@ from gateway.store.database import Connection, Database, constraint_as
 from gateway.store.leases import EndedSocket, Lease, LeaseOnFile, Usage
 from gateway.telemetry import metrics
 
+__all__ = ["Grant", "Lease", "Leases", "Usage", "refusal", "refuse_closing"]
+
 _log = structlog.get_logger("gateway.leases")
 
 _SOCKETS_TOLD = 100

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -18,12 +18,15 @@ import structlog
 from gateway.core import extras
 from gateway.core.closes import Close
 from gateway.core.endings import GATEWAY_STOPPED, IDLE_TIMEOUT, STOPPED, Ending
-from gateway.core.errors import Conflict, GatewayError, LimitReached, NotSupported, Unavailable
+from gateway.core.errors import Conflict, GatewayError, LimitReached, NotSupported, Unavailable, invalid_field
 from gateway.core.ids import new_id, not_found
 from gateway.core.launch import LaunchSpec
 from gateway.core.observation import Level, Observed, Observers, Record
+from gateway.core.runtime_config import NetworkTraffic, RuntimeConfig
 from gateway.core.scope import Scope
 from gateway.core.sealed import SecretOwner
+from gateway.core.traffic_rules import Traffic
+from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.core.usage import Totals, Usage
 from gateway.domain import audit
 from gateway.domain.audit import OK, Action, Audit, Origin
@@ -38,9 +41,11 @@ from gateway.launchers.base import Browser, Launcher
 from gateway.settings import RecordingSettings
 from gateway.store import accounts, runtimes
 from gateway.store.database import Connection, Database, constraint_as
-from gateway.store.runtimes import EndedRuntime, Run, Runtime
+from gateway.store.runtimes import EndedRuntime, NewRuntime, Run, Runtime
 from gateway.store.spaces import Space
 from gateway.telemetry import metrics
+
+__all__ = ["SILENT_SECONDS", "Run", "Runtime", "RuntimeRequest", "Runtimes", "not_active"]
 
 _log = structlog.get_logger("gateway.runtimes")
 
@@ -55,16 +60,36 @@ _SOCKETS_SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class RuntimeRequest:
-    """What a caller asks for. Times are seconds; what is None takes the gateway's default."""
+    """What a caller asks for. `proxy_password` is that of the config's proxy."""
 
-    name: str | None
-    metadata: dict[str, Any] | None
-    config: dict[str, Any]
-    spec: LaunchSpec
-    idle_timeout_seconds: int | None
-    max_lifetime_seconds: int | None
-    event_level: Level | None = None
-    recording: bool | None = None
+    config: RuntimeConfig = field(default_factory=RuntimeConfig)
+    name: str | None = None
+    metadata: dict[str, Any] | None = None
+    proxy_password: str | None = field(default=None, repr=False)
+
+    def spec(self, runtime_id: UUID) -> LaunchSpec:
+        """What the launcher is asked for."""
+        config, proxy = self.config, self.config.proxy
+        viewport, traffic = config.any_viewport, config.network_traffic or NetworkTraffic()
+        return LaunchSpec(
+            runtime_id,
+            browser=config.browser,
+            viewport=(viewport.width, viewport.height) if viewport else None,
+            locale=config.any_locale,
+            timezone=config.timezone,
+            user_agent=config.user_agent,
+            traffic=Traffic(traffic.url_allowlist or (), traffic.url_blocklist or ()),
+            upstream=UpstreamProxy(
+                proxy.protocol,
+                proxy.host,
+                proxy.port,
+                proxy.username,
+                self.proxy_password,
+                resolves_names=proxy.dns_resolution == "proxy",
+            )
+            if proxy
+            else None,
+        )
 
 
 class _Hosted:
@@ -124,17 +149,25 @@ class Runtimes:
     async def create(self, scope: Scope, space_id: UUID, request: RuntimeRequest) -> Runtime:
         """Start a browser and return its runtime once it is live.
 
-        Raises NotFound (space), LimitReached (429), NotSupported (501, recording), LaunchFailed (503).
+        Raises RequestInvalid (a lifetime above the gateway's maximum), NotFound (space), LimitReached (429),
+        NotSupported (501, recording), LaunchFailed (503).
         """
-        with self._audit.noting(Action.RUNTIME_CREATED, request.spec.runtime_id) as noting:
+        self._check_lifetime(request.config.max_lifetime_seconds)
+        runtime_id = new_id()
+        with self._audit.noting(Action.RUNTIME_CREATED, runtime_id) as noting:
             noting.details["spaceId"] = str(space_id)
-            return await self._create(scope, space_id, request)
+            return await self._create(scope, space_id, runtime_id, request)
 
-    async def _create(self, scope: Scope, space_id: UUID, request: RuntimeRequest) -> Runtime:
+    def _check_lifetime(self, seconds: int | None) -> None:
+        most = self._settings.max_lifetime_seconds
+        if seconds is not None and seconds > most:
+            message = f"This gateway ends runtimes after {most} seconds at most"
+            raise invalid_field("max_lifetime_seconds", message, seconds, code="less_than_equal")
+
+    async def _create(self, scope: Scope, space_id: UUID, runtime_id: UUID, request: RuntimeRequest) -> Runtime:
         self._refuse_while_draining()
-        if request.recording and not extras.RECORDINGS.installed:
+        if request.config.recording and not extras.RECORDINGS.installed:
             raise NotSupported(f"{extras.RECORDINGS.missing} {extras.RECORDINGS.advice}", "recording.not_installed")
-        runtime_id = request.spec.runtime_id
         async with self._database.connect() as connection:
             space = await find_space(connection, scope, space_id)
         with self.capacity.start(), metrics.launches.time():
@@ -142,42 +175,38 @@ class Runtimes:
             try:
                 # The space may have been deleted since it was found.
                 with constraint_as(not_found("space", space_id)):
-                    await self._add_row(space, request)
-                browser = await self._launch(request.spec)
-                return await self._activate(self._observed(space, request, browser))
+                    await self._add_row(space, runtime_id, request)
+                browser = await self._launch(request.spec(runtime_id))
+                return await self._activate(self._observed(space, runtime_id, request.config, browser))
             finally:
                 self._starting.discard(runtime_id)
 
-    async def _add_row(self, space: Space, request: RuntimeRequest) -> None:
-        runtime_id = request.spec.runtime_id
+    async def _add_row(self, space: Space, runtime_id: UUID, request: RuntimeRequest) -> None:
+        new = NewRuntime(
+            id=runtime_id,
+            space_id=space.id,
+            gateway_id=self._gateway_id,
+            name=request.name or f"runtime-{runtime_id.hex[-8:]}",
+            region=space.region,
+            metadata=request.metadata,
+            config=request.config,
+            idle_timeout_seconds=request.config.idle_timeout_seconds or self._settings.idle_timeout_seconds,
+            max_lifetime_seconds=request.config.max_lifetime_seconds or self._settings.max_lifetime_seconds,
+        )
         async with self._database.begin() as connection:
             if space.subaccount_id is not None:
                 await self._check_subaccount(connection, space.owner, space.subaccount_id)
-            await runtimes.add(
-                connection,
-                space.owner,
-                id=runtime_id,
-                space_id=space.id,
-                gateway_id=self._gateway_id,
-                name=request.name or f"runtime-{runtime_id.hex[-8:]}",
-                region=space.region,
-                metadata=request.metadata,
-                config=request.config,
-                idle_timeout_seconds=request.idle_timeout_seconds or self._settings.idle_timeout_seconds,
-                max_lifetime_seconds=request.max_lifetime_seconds or self._settings.max_lifetime_seconds,
-            )
-            proxy = request.spec.upstream
-            if proxy is not None and proxy.password is not None:
-                await self._secrets.put(connection, _owner(space.owner, runtime_id), proxy.password)
+            await runtimes.add(connection, space.owner, new)
+            if request.proxy_password is not None:
+                await self._secrets.put(connection, _owner(space.owner, runtime_id), request.proxy_password)
 
     async def _check_subaccount(self, connection: Connection, scope: Scope, subaccount_id: UUID) -> None:
         # The row's lock lets two requests of one subaccount count one after the other.
         account = await accounts.subaccount(connection, scope, subaccount_id, lock=True)
         live, starting = await runtimes.count_live(connection, subaccount_id)
-        limits = account.limits if account else {}
-        most = min(
-            limits.get("maxActiveRuns", self._settings.subaccount_max_runtimes), self._settings.subaccount_max_runtimes
-        )
+        most = self._settings.subaccount_max_runtimes
+        if account is not None and account.limits.max_active_runs is not None:
+            most = min(most, account.limits.max_active_runs)
         if live >= most:
             raise LimitReached(
                 f"This subaccount may have {most} runtimes live at once, and has {live}.",
@@ -202,13 +231,13 @@ class Runtimes:
             await self._note_end(spec.runtime_id, Ending(error.code, error.message))
             raise
 
-    def _observed(self, space: Space, request: RuntimeRequest, browser: Browser) -> Observed:
-        level = Level.named(self._settings.event_level) if request.event_level is None else request.event_level
-        recording = self._settings.recording if request.recording is None else request.recording
+    def _observed(self, space: Space, runtime_id: UUID, config: RuntimeConfig, browser: Browser) -> Observed:
+        level = Level.named(config.event_level or self._settings.event_level)
+        recording = self._settings.recording if config.recording is None else config.recording
         run_id = new_id()
         record = self._events.record(run_id, level)
         per_second = self._settings.events_per_second
-        return Observed(space.id, request.spec.runtime_id, run_id, space.owner, browser, record, recording, per_second)
+        return Observed(space.id, runtime_id, run_id, space.owner, browser, record, recording, per_second)
 
     async def _activate(self, observed: Observed) -> Runtime:
         runtime_id, browser = observed.runtime_id, observed.browser

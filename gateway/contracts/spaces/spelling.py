@@ -1,0 +1,48 @@
+"""Names of the domain as this contract spells them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, Protocol, TypeVar
+
+from pydantic.alias_generators import to_camel
+
+from gateway.core.errors import RequestInvalid
+
+_Value_co = TypeVar("_Value_co", covariant=True)
+
+
+class _Model(Protocol[_Value_co]):
+    def to_domain(self) -> _Value_co: ...
+
+
+def domain(model: _Model[_Value_co] | None) -> _Value_co | None:
+    """The domain's value of a model; None for one that was not given."""
+    return None if model is None else model.to_domain()
+
+
+def spelled(document: Any) -> Any:
+    """A JSON document with names in camelCase: shorter names first, those of one length by their bytes.
+
+    Answers have always had this order, which is that of PostgreSQL's jsonb.
+    """
+    if isinstance(document, list):
+        return [spelled(each) for each in document]
+    if not isinstance(document, dict):
+        return document
+    names = {to_camel(name): content for name, content in document.items()}
+    return {name: spelled(names[name]) for name in sorted(names, key=lambda name: (len(name.encode()), name.encode()))}
+
+
+@contextlib.contextmanager
+def fields_below(prefix: str) -> Iterator[None]:
+    """Errors of the block name fields as the request has them: `max_spaces` is `limits.maxSpaces` below `limits`."""
+    try:
+        yield
+    except RequestInvalid as error:
+        for each in error.details.get("errors", ()):
+            field = ".".join((prefix, *(to_camel(part) for part in each["field"].split("."))))
+            error.message = error.message.replace(each["field"], field)
+            each["field"] = field
+        raise
