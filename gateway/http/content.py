@@ -1,7 +1,7 @@
-"""Stored bytes as an answer: whole or a range of them (RFC 9110, 14), to be kept and not to be shown.
+"""Stored bytes as an answer: whole or a range of them (RFC 9110, 14), as a download.
 
-What was uploaded may be a page with a script, so nothing of it ever runs as this gateway's origin: it is an attachment,
-its type is not guessed, and should a browser show it all the same, it does so in a sandbox.
+An upload may be a page with a script, which must never run in this gateway's origin: it is sent as an attachment, its
+type is not guessed, and a browser that shows it all the same does so in a sandbox.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})", re.ASCII | re.IG
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What is told of the bytes. `tag` is one for as long as they are the same."""
+    """What describes the bytes. `tag` changes when they do."""
 
     name: str
     content_type: str
@@ -30,7 +30,7 @@ class Content:
 
 
 async def answer(request: Request, content: Content, read: Callable[[int, int], AsyncIterator[bytes]]) -> Response:
-    """The bytes that `read(start, end)` gives, as far as the request wants them.
+    """The bytes of `read(start, end)`, for the range that the request asks for.
 
     Raises RangeNotSatisfiable, and what `read` raises before the first bytes.
     """
@@ -65,7 +65,7 @@ async def _from(first: bytes, chunks: AsyncIterator[bytes]) -> AsyncIterator[byt
 
 
 def disposition(name: str) -> str:
-    """An attachment's file name for every client (RFC 6266): plain, and as it is where that is more."""
+    """An attachment's file name (RFC 6266): in ASCII, and in UTF-8 where that differs."""
     plain = "".join(character if " " <= character <= "~" and character not in '"\\%' else "_" for character in name)
     value = f'attachment; filename="{plain}"'
     return value if plain == name else f"{value}; filename*=UTF-8''{quote(name, safe='')}"
@@ -76,8 +76,9 @@ def _names(header: str | None, tag: str) -> bool:
 
 
 def _range(request: Request, size: int, tag: str) -> tuple[int, int] | None:
-    """From and up to which byte; None for all. One range is served; what asks for several, or can't be read, gets all,
-    and so does one that was meant for other bytes (If-Range)."""
+    """The first byte, and the one behind the last; None for all.
+
+    One range is served. Several ranges, a malformed one, and one of other bytes (If-Range) get all."""
     match = _RANGE.fullmatch(request.headers.get("range", "").strip())
     if match is None or match.groups() == ("", "") or request.headers.get("if-range", tag).strip() != tag:
         return None

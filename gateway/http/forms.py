@@ -1,4 +1,4 @@
-"""A form with one file in it (multipart/form-data), read as it comes: the file is never whole in memory.
+"""A form with one file in it (multipart/form-data), parsed while it arrives: the file is never whole in memory.
 
 A form is a model like any body, whose field `file` is a `FilePart`. Its other parts are texts of bounded size, and may
 come before or after the file.
@@ -19,14 +19,14 @@ from gateway.http.models import Body
 
 FILE = "file"
 _SHOWN = 100
-# Behind the last boundary a form may have a line's end, or a few words that mean nothing.
-_MOST_BEHIND = 1024
+# A form may have a line break or a short epilogue after its last boundary.
+_MAX_EPILOGUE = 1024
 
 Model = TypeVar("Model", bound=Body)
 
 
 class FilePart:
-    """What a form's part with the file says of it; its bytes come from `Form.chunks`."""
+    """The headers of the part with the file; its bytes come from `Form.chunks`."""
 
     def __init__(self, filename: str | None, content_type: str | None) -> None:
         self.filename = filename
@@ -37,9 +37,9 @@ Binary = Annotated[InstanceOf[FilePart], WithJsonSchema({"type": "string", "form
 
 
 class Form(Generic[Model]):
-    """A form that is still to be read: first all `chunks`, then there is `value`.
+    """A form to be read: first all `chunks`; then `value` is set.
 
-    `validated` makes the model of what came, or raises RequestInvalid. All but the file may have `limit` bytes.
+    `validated` makes the model of the fields, or raises RequestInvalid. All fields but the file may have `limit` bytes.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class Form(Generic[Model]):
     ) -> None:
         media_type, options = parse_options_header(request.headers.get("content-type"))
         if media_type != b"multipart/form-data":
-            told = media_type.decode("latin-1")[:_SHOWN]
+            given = media_type.decode("latin-1")[:_SHOWN]
             raise UnsupportedMediaType(
-                f"The body must be multipart/form-data, not {told or 'of no stated type'}.",
-                details={"given": told or None, "expected": "multipart/form-data"},
+                f"The body must be multipart/form-data, not {given or 'of no stated type'}.",
+                details={"given": given or None, "expected": "multipart/form-data"},
             )
         boundary = options.get(b"boundary", b"")
         if not 1 <= len(boundary) <= 70:
@@ -73,10 +73,10 @@ class Form(Generic[Model]):
             },
         )
         self._ended = False
-        self._behind = 0
+        self._epilogue_bytes = 0
         self._text_bytes = 0
         self._found: dict[str, Any] = {}
-        # Of the part that is read
+        # Of the current part
         self._name = ""
         self._header_name = b""
         self._header_value = b""
@@ -85,13 +85,13 @@ class Form(Generic[Model]):
         self._file = bytearray()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The bytes of the file; when they are through, all of the form has been read and is right."""
+        """The bytes of the file; at their end all of the form has been read and validated."""
         try:
             async for piece in self._request.stream():
                 if self._ended:
-                    self._behind += len(piece)
-                    if self._behind > _MOST_BEHIND:
-                        raise _malformed(f"more than {_MOST_BEHIND} bytes come behind its last boundary")
+                    self._epilogue_bytes += len(piece)
+                    if self._epilogue_bytes > _MAX_EPILOGUE:
+                        raise _malformed(f"more than {_MAX_EPILOGUE} bytes follow its last boundary")
                 if piece:
                     self._parser.write(piece)
                 if self._file:
@@ -99,15 +99,15 @@ class Form(Generic[Model]):
                     self._file.clear()
             self._parser.finalize()
         except FormParserError as error:
-            # The parser's words are fixed sentences with a place.
+            # The parser's messages are fixed sentences with a position.
             raise _malformed(str(error)[:200].rstrip(".")) from None
         except ClientDisconnect:
-            raise RequestInvalid("The client went away before the body's end.", "request.incomplete") from None
+            raise RequestInvalid("The client disconnected before the body's end.", "request.incomplete") from None
         if not self._ended:
             raise RequestInvalid("The form ends before its last boundary.", "request.incomplete")
         self.value = self._validated(self._found)
 
-    # From the parser, which hands out pieces of what it was given
+    # Callbacks of the parser, with slices of the data that it was fed
 
     def _on_part_begin(self) -> None:
         self._headers = {}
@@ -167,7 +167,7 @@ def _text(given: bytes, what: str) -> str:
 
 
 def _malformed(why: str) -> RequestInvalid:
-    return RequestInvalid(f"The body is no form that can be read: {why}.", "request.malformed")
+    return RequestInvalid(f"The body is not a valid form: {why}.", "request.malformed")
 
 
 def _wrong(field: str, code: str, message: str) -> RequestInvalid:

@@ -1,4 +1,4 @@
-"""What bodies are made of: the base of all models, and field types that are shared."""
+"""The bases of all models of requests and answers, shared field types, and what models mark as secret."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _is_optional(field: FieldInfo) -> bool:
 
 Time = Annotated[datetime, PlainSerializer(iso)]
 
-# Some pages of the contract type a time as a plain string; the text is the same.
+# Some schemas of the contract have a time as a plain string; the text is the same.
 UntypedTime = Annotated[datetime, PlainSerializer(iso), WithJsonSchema({"type": "string"})]
 
 
@@ -104,7 +104,7 @@ def _storable(text: str) -> str:
 
 
 def _storable_object(value: dict[str, Any]) -> dict[str, Any]:
-    """JSON that the database takes back unchanged."""
+    """JSON that the database stores unchanged."""
     pending: list[Any] = [value]
     while pending:
         item = pending.pop()
@@ -119,7 +119,7 @@ def _storable_object(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-# Comes after the lengths of a text: those that follow a validator are told in other words, of items.
+# After the lengths of a text: pydantic words the errors of lengths that follow a validator differently.
 STORABLE = AfterValidator(_storable)
 Text = Annotated[str, STORABLE]
 Name = Annotated[str, Field(min_length=1, max_length=120), STORABLE]

@@ -33,14 +33,14 @@ _MEANING = {
     401: "The API key is missing, unknown, expired or revoked.",
     403: "The kind of key may not do this.",
     404: "There is no such resource, or it is not the caller's.",
-    408: "The request was not whole in time.",
+    408: "The request was not complete in time.",
     409: "The state of the resource does not allow this.",
     413: "The body is too large.",
     415: "The body is not of the media type that is served.",
-    416: "The range of bytes lies behind the end.",
-    429: "A limit is reached; `Retry-After` says when to ask again.",
+    416: "The range starts beyond the end of the file.",
+    429: "A limit is reached; `Retry-After` has the seconds to wait.",
     500: "Something went wrong in the gateway.",
-    503: "The gateway can't do this now; `Retry-After` says when to ask again.",
+    503: "The gateway can't do this now; `Retry-After` has the seconds to wait.",
 }
 
 
@@ -120,7 +120,7 @@ def _successes(endpoint: Endpoint, schemas: dict[type[BaseModel], Any]) -> dict[
         schema = schemas[endpoint.answer]
         if endpoint.streams:
             content = {"text/event-stream": {"schema": schema}}
-            ended = {"description": "The run has ended, and the caller has all of it."}
+            ended = {"description": "The run has ended, and the caller has all of its events."}
             nothing_more = {"204": ended} if "{" in endpoint.path else {}
             return {"200": {"description": "Server-sent events.", "content": content}, **nothing_more}
         return {str(endpoint.status): _response(_DEFAULT, schema)}
@@ -135,8 +135,8 @@ def _successes(endpoint: Endpoint, schemas: dict[type[BaseModel], Any]) -> dict[
     part = headers | {"Content-Range": {"description": "Which bytes these are.", "schema": {"type": "string"}}}
     return {
         "200": {"description": _DEFAULT, "headers": headers, "content": content},
-        "304": {"description": "The bytes are those that the caller has (`If-None-Match`)."},
-        "206": {"description": "The range of bytes that was asked for.", "headers": part, "content": content},
+        "304": {"description": "The caller already has these bytes (`If-None-Match`)."},
+        "206": {"description": "The requested range of bytes.", "headers": part, "content": content},
     }
 
 

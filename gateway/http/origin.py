@@ -1,4 +1,4 @@
-"""Which web pages may use a lease: a browser says in `Origin` whose page it is that asks, and can't be made to lie."""
+"""Which web pages may use a lease: a browser sends the page's origin in `Origin`, and a page can't forge it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _SHOWN = 100
 
 
 def check_origin(request: HTTPConnection, settings: ListeningSettings) -> None:
-    """Raises Forbidden (403 connect.origin_refused) when a page asks that is neither ours nor allowed.
+    """Raises Forbidden (403 connect.origin_refused) for a page that is neither the gateway's own nor allowed.
 
-    A request without Origin comes from no page, and passes. Two of them come from no browser.
+    A request without Origin is not a page's, and passes. No browser sends two.
     """
     given = request.headers.getlist("origin")
     if not given or (len(given) == 1 and is_allowed(given[0], own_root(request, settings), settings)):
@@ -26,14 +26,14 @@ def check_origin(request: HTTPConnection, settings: ListeningSettings) -> None:
     shown = ", ".join(given)[:_SHOWN]
     setting = variable("allowed_origins")
     raise Forbidden(
-        f"A page of the Origin {shown!r} may not use this lease; {setting} has those that may, besides our own.",
+        f"A page of the Origin {shown!r} may not use this lease; {setting} lists the origins that may.",
         "connect.origin_refused",
         details={"origin": shown, "setting": setting},
     )
 
 
 def own_root(request: HTTPConnection, settings: ListeningSettings) -> str | None:
-    """The public root, or None where the request's Host is not trusted and says nothing of us."""
+    """The public root; None where the request's Host is not trusted."""
     try:
         return public_root(request, settings)
     except RequestInvalid:
@@ -62,7 +62,7 @@ def is_allowed(origin: str, root: str | None, settings: ListeningSettings) -> bo
 
 
 def _parts(origin: str) -> tuple[str, str, int] | None:
-    """Scheme, host and port; None for what is no origin of the web."""
+    """Scheme, host and port; None for an origin that is not http(s)."""
     match = _HTTP_ORIGIN.fullmatch(origin)
     if match is None:
         return None

@@ -1,4 +1,4 @@
-"""Addresses of both ends: the one under which a client reaches this gateway, as leases state it, and the client's."""
+"""The URL at which clients reach this gateway, as leases have it, and the address of a client."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def websocket_root(request: HTTPConnection, settings: ListeningSettings) -> str:
 
 
 def public_root(request: HTTPConnection, settings: ListeningSettings) -> str:
-    """`http(s)://host[:port][/prefix]`: the public URL, or else the request's Host when it is a trusted one."""
+    """`http(s)://host[:port][/prefix]`: the public URL, or the request's Host where it is trusted.
+
+    Raises RequestInvalid (request.host_untrusted)."""
     if settings.public_url is not None:
         return settings.public_url
     host = request.headers.get("host", "")
@@ -35,5 +37,5 @@ def public_root(request: HTTPConnection, settings: ListeningSettings) -> str:
 
 
 def client_address(request: HTTPConnection) -> str:
-    """Where the request comes from, by the headers of a proxy that is believed; empty for a unix socket."""
+    """The client's IP address, by the headers of a trusted proxy; empty for a unix socket."""
     return request.client.host if request.client is not None else ""

@@ -1,7 +1,7 @@
-"""The HTTP protocol class that uvicorn runs for us: a client that is slow, endless or wrong is told so, and let go.
+"""The HTTP protocol class that uvicorn runs: limits of time and size, whose errors are those of the API.
 
-uvicorn's own class waits for a request as long as it takes, reads heads of any size, and answers what it can't read in
-plain text, even into the midst of another answer.
+uvicorn's own class waits for a request without a timeout, reads heads of any size, and answers malformed requests in
+plain text, even in the middle of another answer.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gateway.telemetry import metrics
 
 _access = structlog.get_logger("gateway.access")
 
-# A socket that is closed with bytes unread resets the connection, and then the client never sees the answer.
+# Closing a socket with unread bytes resets the connection, and the client would never see the answer.
 _LINGER_SECONDS = 1.0
 
 
@@ -45,7 +45,7 @@ def http_protocol(settings: RequestSettings, errors_of: ErrorShapeOf = lambda _:
 
     class Limited(HttpProtocol):
         head_seconds = settings.request_header_seconds
-        most_head_bytes = settings.max_header_bytes
+        max_head_bytes = settings.max_header_bytes
         body_idle_seconds = settings.request_body_idle_seconds
         errors = (errors_of,)
 
@@ -54,14 +54,14 @@ def http_protocol(settings: RequestSettings, errors_of: ErrorShapeOf = lambda _:
 
 class HttpProtocol(HttpToolsProtocol):
     head_seconds: ClassVar[float]
-    most_head_bytes: ClassVar[int]
+    max_head_bytes: ClassVar[int]
     body_idle_seconds: ClassVar[float]
     # In a tuple, since a function would become a method.
     errors: ClassVar[tuple[ErrorShapeOf]]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # What is read
+        # The request that is read
         self._in_head = False
         self._in_body = False
         self._only_head = True
@@ -69,7 +69,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._last_progress = 0.0
         self._refused: GatewayError | None = None
 
-        # What is answered; uvicorn's own `cycle` is the last one that was read
+        # The request that is answered; uvicorn's own `cycle` is the last one that was read
         self._answered: RequestResponseCycle | None = None
 
         # Timers
@@ -104,11 +104,11 @@ class HttpProtocol(HttpToolsProtocol):
             self._after(len(data))
 
     def _after(self, size: int) -> None:
-        """What is still wanted, once `size` bytes have been read."""
+        """Start the timers of what is awaited next, after `size` bytes were read."""
         if self._in_head and self._only_head:
-            # A head that began behind another request in the same bytes is counted from its next bytes on.
+            # A head that began after another request in the same data is counted from the next data on.
             self._head_bytes += size
-            if self._head_bytes > self.most_head_bytes:
+            if self._head_bytes > self.max_head_bytes:
                 self._refuse(self._head_too_large())
                 return
         if not self._answering:
@@ -130,10 +130,10 @@ class HttpProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
         first_line = len(self.parser.get_method()) + len(self.url) + len(b"  HTTP/1.1\r\n")
-        if first_line + sum(len(name) + len(value) + 4 for name, value in self.headers) + 2 > self.most_head_bytes:
+        if first_line + sum(len(name) + len(value) + 4 for name, value in self.headers) + 2 > self.max_head_bytes:
             raise self._head_too_large()
         if self.parser.should_upgrade() and not self._should_upgrade() and _has_body(self.headers):
-            # The parser takes the body for the other protocol's.
+            # The parser would take the body for data of the other protocol.
             raise RequestInvalid(
                 "A request with a body can't ask for an upgrade; leave Upgrade out.", "request.upgrade"
             )
@@ -157,7 +157,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _upgrade(self) -> None:
         if not self._should_upgrade():
-            # Nothing more is read: what follows may be of another protocol.
+            # Stop reading: the rest may be of another protocol.
             self.cycle.keep_alive = False
         elif self._answering:
             self._refuse(RequestInvalid("An upgrade came before the answer to another request.", "connect.handshake"))
@@ -181,27 +181,27 @@ class HttpProtocol(HttpToolsProtocol):
         if self._answering:
             return
         if self._refused is not None:
-            self._tell(self._refused)
+            self._answer(self._refused)
         elif self._in_head:
             self._await_head()
 
     def _refuse(self, error: GatewayError) -> None:
-        """Read nothing more, and say why: at once, or after the answers that are under way."""
+        """Stop reading, and answer with the error: at once, or after the answers in progress."""
         self._refused = error
         if not self._answering:
-            self._tell(error)
+            self._answer(error)
         elif self._in_body and self.cycle is self._answered:
-            # What is being answered never comes to its end.
+            # The request that is being answered will never be complete.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
             if self.cycle.response_started:
                 self.transport.close()
             else:
-                self._tell(error)
+                self._answer(error)
         elif self._in_body:
             self.pipeline.popleft()
 
-    def _tell(self, error: GatewayError) -> None:
+    def _answer(self, error: GatewayError) -> None:
         if self.transport.is_closing():
             return
         self._unset_keepalive_if_required()
@@ -224,14 +224,14 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _head_too_large(self) -> HeadersTooLarge:
         return HeadersTooLarge(
-            f"The head of the request is larger than {self.most_head_bytes} bytes.",
-            details={"limit": self.most_head_bytes},
+            f"The head of the request is larger than {self.max_head_bytes} bytes.",
+            details={"limit": self.max_head_bytes},
         )
 
     # Time
 
     def _await_head(self) -> None:
-        """A head has its time from here on, or from the earlier call; no byte that comes gives it more."""
+        """Start the timeout of a head, unless it runs already; arriving bytes do not extend it."""
         if self._head_timer is None:
             self._head_timer = self.loop.call_later(self.head_seconds, self._on_head_time)
 
@@ -240,7 +240,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._answering or self._refused is not None or self.transport.is_closing():
             return
         if not self._in_head:
-            # Nothing was asked, so nothing is answered.
+            # No request has begun, so there is nothing to answer.
             self.transport.close()
             return
         self._refuse(
@@ -260,7 +260,7 @@ class HttpProtocol(HttpToolsProtocol):
         if not (self._in_body and self._answering) or self._refused is not None or self.transport.is_closing():
             return
         if self.flow.read_paused or self.cycle.waiting_for_100_continue:
-            # It is we who hold it up.
+            # This side paused reading.
             self._last_progress = self.loop.time()
         left = self._last_progress + self.body_idle_seconds - self.loop.time()
         if left > 0:
@@ -278,9 +278,9 @@ class HttpProtocol(HttpToolsProtocol):
 def _cause(error: httptools.HttpParserError) -> GatewayError:
     if isinstance(error.__context__, GatewayError):
         return error.__context__
-    # The parser's own words are fixed sentences; an error of a callback says nothing of use.
-    said = "" if isinstance(error, httptools.HttpParserCallbackError) else f" ({error})"
-    return RequestInvalid(f"This is no HTTP/1.1 request that can be read{said}.", "request.malformed")
+    # The parser's messages are fixed sentences; an error of a callback has no useful one.
+    reason = "" if isinstance(error, httptools.HttpParserCallbackError) else f" ({error})"
+    return RequestInvalid(f"This is not a valid HTTP/1.1 request{reason}.", "request.malformed")
 
 
 def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
@@ -288,20 +288,20 @@ def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
 
 
 def _handshake_error(url: bytes, headers: list[tuple[bytes, bytes]]) -> GatewayError | None:
-    """What is wrong with a request for a websocket, which would else be answered in plain text, or not at all."""
+    """What is wrong with a websocket handshake, which would otherwise be answered in plain text, or not at all."""
     lines = [len(url) + len(b"GET  HTTP/1.1"), *(len(name) + len(value) + 2 for name, value in headers)]
     if max(lines) > MAX_LINE_LENGTH - 2 or len(headers) > MAX_NUM_HEADERS:
         return HeadersTooLarge(
             f"A websocket's request may have {MAX_NUM_HEADERS} headers, and {MAX_LINE_LENGTH} bytes a line.",
             details={"limit": MAX_LINE_LENGTH, "headers": MAX_NUM_HEADERS},
         )
-    told = WebsocketHeaders((name.decode("ascii"), value.decode("latin-1")) for name, value in headers)
+    given = WebsocketHeaders((name.decode("ascii"), value.decode("latin-1")) for name, value in headers)
     if _has_body(headers) or any(HEADER_VALUE_RE.search(value) for _, value in headers):
         return RequestInvalid("A websocket's request has no body, and only printable headers.", "connect.handshake")
     try:
-        ServerProtocol().process_request(Request("/", told))
+        ServerProtocol().process_request(Request("/", given))
     except InvalidHandshake as error:
         if isinstance(error, InvalidHeader) and error.name == "Sec-WebSocket-Version":
             return UpgradeRequired(f"Websockets of version 13 are served ({error}).", "connect.version")
-        return RequestInvalid(f"This is no request for a websocket ({error}).", "connect.handshake")
+        return RequestInvalid(f"This is not a valid websocket handshake ({error}).", "connect.handshake")
     return None

@@ -1,4 +1,4 @@
-"""Server-sent events: an answer that goes on, and that a client goes on with after it broke (`Last-Event-ID`)."""
+"""Server-sent events: a stream that a client can resume after a disconnect (`Last-Event-ID`)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from gateway.http.services import Services
 
 _log = structlog.get_logger("gateway.api")
 
-# A client that was cut off comes back after so long.
+# Milliseconds after which a client reconnects.
 _HELLO = b"retry: 2000\n\n"
 _HEARTBEAT = b": still there\n\n"
 _LONGEST_CURSOR = 18
 
-# Raises GatewayError once whoever reads may not any more.
+# Raises GatewayError once the reader has lost its right to read.
 Allowed = Callable[[], Awaitable[object]]
 
 
@@ -39,7 +39,7 @@ def number_of(cursor: str, field: str = "cursor") -> int:
 
 
 def resumed_at(request: Request, cursor: str | None) -> int | None:
-    """Behind which number a stream goes on; a client that was cut off says it by itself."""
+    """The number after which a stream resumes; a client that reconnects sends it by itself."""
     last = request.headers.get("last-event-id", "").strip()
     if last:
         return number_of(last, "Last-Event-ID")
@@ -47,17 +47,17 @@ def resumed_at(request: Request, cursor: str | None) -> int | None:
 
 
 def still_allowed(call: Call) -> Allowed:
-    """The key of a call, looked at again: it may be revoked while a stream goes on."""
+    """Authenticates the call again: its key may be revoked while the stream runs."""
     header = call.request.headers.get("authorization")
     return lambda: call.services.access.authenticate(header)
 
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What a client follows: which events of which stream, behind which number, and how each is told.
+    """What a client follows: which events of which stream, after which number, and the model of each.
 
-    It ends after `limit` events, and once all is told of what is `over`. Events that are not `named` by their type all
-    reach one listener of an EventSource, which else must know each name.
+    It ends after `limit` events, and after the last event of a run that is `over`. Without `named` all events reach the
+    `message` listener of an EventSource; otherwise each type needs a listener of its own.
     """
 
     stream_id: UUID
@@ -70,15 +70,15 @@ class Followed:
 
 
 class EventStream(Response):
-    """Follows a stream up to its end, the client's, or the end of the client's right to it.
+    """Follows a stream until it ends, the client disconnects, or the client loses its right to read.
 
-    A page is read from the database once the client has taken the one before.
+    A page is read from the database once the client has received the page before.
     """
 
     media_type = "text/event-stream"
 
     def __init__(self, streams: EventStreams, followed: Followed, heartbeat_seconds: float, allowed: Allowed) -> None:
-        # What stands between may not keep it to itself.
+        # Proxies must not buffer it.
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._streams = streams
@@ -94,29 +94,29 @@ class EventStream(Response):
             if scope["method"] == "HEAD":
                 await send({"type": "http.response.body"})
                 return
-            telling = asyncio.create_task(self._tell(send))
-            leaving = asyncio.create_task(_left(receive))
+            writing = asyncio.create_task(self._write(send))
+            disconnected = asyncio.create_task(_until_disconnect(receive))
             try:
-                await asyncio.wait({telling, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({writing, disconnected}, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in (telling, leaving):
+                for task in (writing, disconnected):
                     task.cancel()
-                await asyncio.gather(telling, leaving, return_exceptions=True)
-            if not telling.cancelled():
-                telling.result()
+                await asyncio.gather(writing, disconnected, return_exceptions=True)
+            if not writing.cancelled():
+                writing.result()
 
-    async def _tell(self, send: Send) -> None:
+    async def _write(self, send: Send) -> None:
         await self._send(send, _HELLO)
         try:
             async with contextlib.aclosing(self._chunks()) as chunks:
                 async for chunk in chunks:
                     await self._send(send, chunk)
         except TimeoutError:
-            _log.info("a client that does not read its stream is let go")
+            _log.info("stream closed: the client does not read")
             return
         except GatewayError as error:
-            # The answer has begun; a client that comes back hears why.
-            _log.info("a stream is ended", code=error.code)
+            # The answer has begun; a client that reconnects gets the error.
+            _log.info("stream ended", code=error.code)
         await send({"type": "http.response.body"})
 
     async def _chunks(self) -> AsyncGenerator[bytes]:
@@ -134,7 +134,7 @@ class EventStream(Response):
             async for page in pages:
                 now = asyncio.get_running_loop().time()
                 if now - checked_at >= self._heartbeat_seconds:
-                    # While the database is away nobody can say, and nothing is told.
+                    # While the database is unavailable the right can't be checked, and no events are sent.
                     with contextlib.suppress(Unavailable):
                         await self._allowed()
                         checked_at = now
@@ -150,15 +150,15 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
 
     def _frame(self, event: Event) -> bytes:
-        told = self._followed.wire(event).model_dump_json(exclude_unset=True)
+        data = self._followed.wire(event).model_dump_json(exclude_unset=True)
         name = f"event: {event.type}\n" if self._followed.named else ""
-        return f"id: {event.sequence}\n{name}data: {told}\n\n".encode()
+        return f"id: {event.sequence}\n{name}data: {data}\n\n".encode()
 
 
 async def run_stream(services: Services, followed: Followed, allowed: Allowed, *, resumed: bool) -> Response:
-    """The stream of a run; a client that comes back to one of which it has all is told not to come again (204)."""
+    """The stream of a run. A client that has all events of an ended run gets 204, so that it does not reconnect."""
     streams = services.event_streams
-    # In this order: what is over says nothing more.
+    # In this order: a run that is over gets no more events.
     if resumed and await streams.run_is_over(followed.stream_id):
         left = await streams.page(followed.stream_id, followed.wanted, after=followed.after, limit=1)
         if not left:
@@ -167,6 +167,6 @@ async def run_stream(services: Services, followed: Followed, allowed: Allowed, *
     return EventStream(streams, replace(followed, over=over), services.settings.event_heartbeat_seconds, allowed)
 
 
-async def _left(receive: Receive) -> None:
+async def _until_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

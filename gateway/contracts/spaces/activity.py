@@ -1,4 +1,4 @@
-"""/v1/runs/{id}/activity: the timeline for people (contract: spaces.md, 2.10 and 3.10)."""
+"""/v1/runs/{id}/activity: the timeline for people."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Level = Literal["info", "warning", "error"]
 
 
 class ActivityFilter(Query):
-    """`categories` may be given several times, or several with commas; `level` is the least severity that is told."""
+    """`categories` may be given several times, or several with commas; `level` is the minimum severity."""
 
     categories: Annotated[list[Category], Field(max_length=20)] = optional()
     level: Level = "info"

@@ -1,4 +1,4 @@
-"""/v1/ai-connections (contract: seed 000; spaces.md, 2.14 and 3.4)."""
+"""/v1/ai-connections."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class AiConnectionTest(Answer):
 
 @endpoints.post("/v1/ai-connections", id="create", summary="Create an AI connection", errors=(404, 409))
 async def create(call: Call, body: CreateAiConnection) -> AiConnection:
-    """Save access to an AI provider. The key is kept encrypted and never returned; `hasStoredKey` tells of it."""
+    """Save access to an AI provider. The key is stored encrypted and never returned; see `hasStoredKey`."""
     record = await call.services.ai_connections.create(
         await call.owner(body.subaccount_id),
         body.api_key,
@@ -123,7 +123,7 @@ async def delete(call: Call) -> Deleted:
     "/v1/ai-connections/{id}/test", id="ai-connections-test", summary="Test an AI connection", errors=(404,)
 )
 async def test(call: Call) -> AiConnectionTest:
-    """Call the provider with the stored key. The answer is 200 also when the provider refuses; `ok` tells."""
+    """Call the provider with the stored key. The answer is 200 also when the provider refuses; then `ok` is false."""
     tested = await call.services.ai_connections.test(call.scope, call.path_id("id", "ai_connection"))
     return AiConnectionTest(
         ok=tested.verdict.ok,

@@ -1,4 +1,4 @@
-"""/v1/runs/{id}/artifacts and /v1/spaces/{id}/artifacts (contract: spaces.md, 2.11, 3.9 and 4.7)."""
+"""/v1/runs/{id}/artifacts and /v1/spaces/{id}/artifacts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/v1/spaces/{id}/runtimes/{runtimeId}/connections (contract: seed 001; spaces.md, 2.5 and 4.3)."""
+"""/v1/spaces/{id}/runtimes/{runtimeId}/connections."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ Endpoint = Annotated[WebsocketEndpoint | HttpEndpoint | RdpEndpoint | CompositeE
 
 
 class ConnectionRow(Answer):
-    """A connection as it is listed: without its URL, which is told once."""
+    """A connection as it is listed: without its URL, which only its creation returns."""
 
     id: UUID
     runtime_id: UUID
@@ -123,7 +123,7 @@ class ConnectionDetails(ConnectionRow):
 
 
 class CreatedConnection(Answer):
-    """A new connection. `endpoint.url` alone is the credential, and is never told again."""
+    """A new connection. `endpoint.url` alone is the credential, and is never returned again."""
 
     id: UUID
     runtime_id: UUID
@@ -201,7 +201,7 @@ async def get(call: Call) -> ConnectionDetails:
     _ROOT + "/{connectionId}", id="runtimes-connections-delete", summary="Revoke a connection lease", errors=(404,)
 )
 async def revoke(call: Call) -> ConnectionRow:
-    """Once this has answered no socket attaches with the lease any more; as often as one likes."""
+    """Once this has answered no socket attaches with the lease any more. Idempotent."""
     return ConnectionRow.of(
         await call.services.leases.revoke(call.scope, *path_ids(call), call.path_id("connectionId", "connection"))
     )

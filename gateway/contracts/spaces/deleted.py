@@ -1,4 +1,4 @@
-"""The answer of every DELETE that removes a resource (contract: spaces.md, 5.12)."""
+"""The answer of every DELETE that removes a resource."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""/v1/runs/{id}/events: listed, waited for and followed (contract: spaces.md, 2.8, 3.10, 4.10 and 4.12; for the wait
-workspaces.md, 3.2)."""
+"""/v1/runs/{id}/events: listed, waited for and followed."""
 
 from __future__ import annotations
 
@@ -26,7 +25,7 @@ PageId = Annotated[str, Field(min_length=1, max_length=128), STORABLE]
 
 def _known_type(given: str) -> str:
     if given not in RUN_TYPES:
-        raise ValueError(f"{given[:100]!r} is no type of event; there are {', '.join(RUN_TYPES)}")
+        raise ValueError(f"{given[:100]!r} is not a type of event; there are {', '.join(RUN_TYPES)}")
     return given
 
 

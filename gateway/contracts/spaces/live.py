@@ -1,4 +1,4 @@
-"""POST /v1/runs/{id}/live (contract: spaces.md, 2.12, 3.15 and 4.8)."""
+"""POST /v1/runs/{id}/live."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class ViewerLease(Answer):
 
 
 class LiveViewer(ViewerLease):
-    """`iframeUrl` alone is the credential; whoever has it sees the run until `expiresAt`, or until it ends."""
+    """`iframeUrl` alone is the credential; it shows the run until `expiresAt`, or until it ends."""
 
 
 @endpoints.post("/v1/runs/{id}/live", id="runs-live", summary="Create a live viewer", errors=(404, 409))
 async def live(call: Call, body: CreateLiveViewer) -> LiveViewer:
     """Mint a page that shows a live run, for anyone to embed."""
-    # First, so that a host that is not trusted is told before anything is minted.
+    # First, so that an untrusted host is refused before anything is minted.
     root = public_root(call.request, call.services.settings)
     minted = await call.services.viewers.mint(
         call.scope,

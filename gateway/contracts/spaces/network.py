@@ -1,5 +1,4 @@
-"""What a runtime's config says of the network: its own proxy, and lists that narrow what its pages may reach
-(contract: spaces.md, 3.18)."""
+"""The network in a runtime's config: its own proxy, and lists that narrow what its pages may reach."""
 
 from __future__ import annotations
 
@@ -51,7 +50,7 @@ class NetworkTraffic(Body):
 
 
 class Proxy(Body):
-    """A proxy of the caller's own that the runtime's traffic goes through, told as `url` or as its parts."""
+    """A proxy of the caller's own that the runtime's traffic goes through, given as `url` or as its parts."""
 
     url: Secret[Annotated[str, Field(min_length=1, max_length=2048)]] = optional()
     protocol: Literal["http", "socks5"] = optional()
@@ -76,8 +75,8 @@ class Proxy(Body):
 
     @model_validator(mode="after")
     def _one_way(self) -> Proxy:
-        told = self.model_fields_set - {"dns_resolution"}
-        if (told != {"url"}) if "url" in told else not {"protocol", "host", "port"} <= told:
+        given = self.model_fields_set - {"dns_resolution"}
+        if (given != {"url"}) if "url" in given else not {"protocol", "host", "port"} <= given:
             raise ValueError(_SHAPE)
         proxy = self.upstream()
         if proxy.password is not None and proxy.username is None:
@@ -105,7 +104,7 @@ class Proxy(Body):
 
 def _parts_of(url: str) -> UpstreamProxy:
     """Raises ValueError that does not repeat the URL, which may hold a password."""
-    wrong = ValueError(f"is no proxy's URL; {_SHAPE}")
+    wrong = ValueError(f"is not the URL of a proxy; {_SHAPE}")
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -1,4 +1,4 @@
-"""/v1/runs/{id}/recording (contract: spaces.md, 2.12, 3.15 and 4.8)."""
+"""/v1/runs/{id}/recording."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class CreateRecordingViewer(Body):
 
 
 class RecordingViewer(ViewerLease):
-    """`iframeUrl` alone is the credential; whoever has it sees the recording until `expiresAt`."""
+    """`iframeUrl` alone is the credential; it shows the recording until `expiresAt`."""
 
     status: Phase
     duration_ms: Annotated[int, Field(ge=0)] = optional()

@@ -1,4 +1,4 @@
-"""/v1/runs/{id}/commands: what was asked of the platform (contract: spaces.md, 2.9 and 3.10)."""
+"""/v1/runs/{id}/commands: what was asked of the platform."""
 
 from __future__ import annotations
 

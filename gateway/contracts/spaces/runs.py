@@ -1,4 +1,4 @@
-"""/v1/runs (contract: spaces.md, 3.7; paging as in 4.10)."""
+"""/v1/runs."""
 
 from __future__ import annotations
 

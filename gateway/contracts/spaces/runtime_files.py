@@ -1,4 +1,4 @@
-"""/v1/spaces/{id}/runtimes/{runtimeId}/files (contract: spaces.md, 2.6 and 4.7)."""
+"""/v1/spaces/{id}/runtimes/{runtimeId}/files."""
 
 from __future__ import annotations
 

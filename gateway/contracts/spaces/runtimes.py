@@ -1,4 +1,4 @@
-"""/v1/spaces/{id}/runtimes (contract: spaces.md, 2.4, 3.3 and 4.2)."""
+"""/v1/spaces/{id}/runtimes."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ async def get(call: Call) -> Runtime:
     "/v1/spaces/{id}/runtimes/{runtimeId}/stop", id="runtimes-stop", summary="Stop a runtime", errors=(404, 503)
 )
 async def stop(call: Call) -> Runtime | Response:
-    """End the browser and its run; as often as one likes."""
+    """End the browser and its run; idempotent."""
     space_id, runtime_id = path_ids(call)
     runtimes = call.services.runtimes
     if not is_forwarded(call.request):
@@ -270,8 +270,8 @@ async def stop(call: Call) -> Runtime | Response:
             try:
                 return await forward(call.request, call.services, host_url, seconds=_HOST_SECONDS)
             except NoResponse as error:
-                # Its host hears of it by the database as well, only later.
-                _log.warning("a stop can't be passed on", runtime_id=str(runtime_id), cause=str(error))
+                # Its host also learns of it from the database, only later.
+                _log.warning("a stop could not be forwarded", runtime_id=str(runtime_id), cause=str(error))
     return Runtime.of(await runtimes.stop(call.scope, space_id, runtime_id))
 
 

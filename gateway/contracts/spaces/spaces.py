@@ -1,4 +1,4 @@
-"""/v1/spaces (contract: spaces.md, 2.2, 3.1 and 3.2)."""
+"""/v1/spaces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""/v1/spaces/{id}/storage/files (contract: spaces.md, 2.3 and 3.8)."""
+"""/v1/spaces/{id}/storage/files."""
 
 from __future__ import annotations
 
@@ -126,8 +126,8 @@ async def get(call: Call) -> StorageFile:
 async def bytes_of(call: Call) -> Response:
     """All bytes, or the one range that `Range` asks for."""
     record = await call.services.files.download(call.scope, *_path_ids(call))
-    told = content.Content(record.name, record.content_type, record.size_bytes, str(record.id))
-    return await content.answer(call.request, told, lambda start, end: call.services.files.content(record, start, end))
+    about = content.Content(record.name, record.content_type, record.size_bytes, str(record.id))
+    return await content.answer(call.request, about, lambda start, end: call.services.files.content(record, start, end))
 
 
 @endpoints.delete(_ROOT + "/{fileId}", id="storage-files-delete", summary="Delete a file", errors=(404,))

@@ -1,4 +1,4 @@
-"""/v1/subaccounts and their keys, and /v1/auth/whoami (contract: spaces.md, 2.19, 3.17 and 3.18)."""
+"""/v1/subaccounts and their keys, and /v1/auth/whoami."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ async def revoke_key(call: Call) -> ApiKey:
     return ApiKey.of(await call.services.access.revoke_key_of(call.principal, subaccount_id, key_id))
 
 
-@endpoints.get("/v1/auth/whoami", id="auth-whoami", summary="Tell whose key this is")
+@endpoints.get("/v1/auth/whoami", id="auth-whoami", summary="Get the owner of this key")
 async def whoami(call: Call) -> WhoAmI:
     return WhoAmI(
         organization_id=call.scope.organization_id,

@@ -1,4 +1,4 @@
-"""/v1/updates/stream: what happens in an organization, as it happens (contract: workspaces.md, 3.4 and 9)."""
+"""/v1/updates/stream: what happens in an organization, as it happens."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ endpoints = Endpoints("Updates")
 
 
 class UpdateQuery(Query):
-    """Goes on behind `cursor`, an `id:` of the stream; the header `Last-Event-ID` beats it. Without either it begins
-    now. It ends after `limit` updates, if there is one."""
+    """Resumes after `cursor`, an `id:` of the stream; the header `Last-Event-ID` takes precedence. Without either it
+    begins now. It ends after `limit` updates, if there is one."""
 
     cursor: str = optional()
     limit: Annotated[int, Field(ge=1)] = optional()
@@ -37,8 +37,8 @@ class Update(Answer):
 
 
 async def stream(call: Call, query: UpdateQuery) -> Update | Response:
-    """Server-sent events: runtimes, connections, spaces, files and recordings that come and go. A subaccount's key
-    hears of what is the subaccount's."""
+    """Server-sent events of runtimes, connections, spaces, files and recordings. A subaccount's key gets those of the
+    subaccount."""
     services = call.services
     after = resumed_at(call.request, query.cursor)
     with services.audit.noting(Action.UPDATE_READ):
