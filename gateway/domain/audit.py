@@ -43,7 +43,7 @@ OK = "ok"
 _BATCH = 200
 _REPEAT_SECONDS = 1.0
 _PAGE = 1000
-# Before every number that a row can have. The first row is 1, but somebody may have added one before it.
+# Before every number that a row can have. The first row is 1, but an attacker may have added one before it.
 _FIRST_OF_ALL = -(2**63)
 
 

@@ -19,7 +19,7 @@ class BatchWriter:
 
     `write` writes all that waits and calls `emptied`; it raises Unavailable. A write begins `gather_seconds` after the
     first item came, or at `enough` items; if `eager`, at once where nothing was written for `gather_seconds`. `what`
-    names the items in the log. On the way out `stop_seconds` are left for the rest.
+    names the items in the log. At the end the rest has `stop_seconds`.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class BatchWriter:
 
     @contextlib.asynccontextmanager
     async def running(self, lost: Callable[[Exception], None]) -> AsyncIterator[None]:
-        """Writes in the background. On the way out the rest is written; `lost` is called if that fails."""
+        """Writes in the background. At the end the rest is written; `lost` is called if that fails."""
         task = asyncio.create_task(self._run())
         try:
             yield
         finally:
             try:
-                # Before the task is cancelled, which may be in the midst of a write.
+                # Before the task is cancelled, which may be writing.
                 async with asyncio.timeout(self._stop_seconds):
                     await self._write()
             except Exception as error:

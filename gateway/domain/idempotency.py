@@ -61,7 +61,7 @@ def request_fingerprint(contract: str, method: str, path: str, query: str, media
 
 
 class Idempotency:
-    """Keeps answers for `hours`. A gateway counts as dead once it has not beaten for `silent_seconds`."""
+    """Keeps answers for `hours`. A gateway without a heartbeat for `silent_seconds` counts as dead."""
 
     def __init__(
         self,

@@ -150,7 +150,7 @@ class Recordings:
         return found
 
     async def host_url(self, recording: Recording) -> str | None:
-        """Where the gateway that has the frames is reached; None when that is this one, or can't be told."""
+        """Where the gateway that has the frames is reached; None when that is this one, or unknown."""
         if recording.gateway_id is None or recording.gateway_id == self._gateway_id:
             return None
         async with self._database.connect() as connection:
@@ -203,7 +203,7 @@ class Recordings:
     # Rounds
 
     def start(self) -> None:
-        """Go on with what is there, round by round."""
+        """Process existing recordings, round by round."""
         self._rounds = [
             asyncio.create_task(self._repeat(self.tend, self._woken)),
             asyncio.create_task(self._repeat(self._encode_all, self._waiting)),

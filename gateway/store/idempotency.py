@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 PURPOSE = "idempotency.answer"
 
-# Whether the gateway that runs a request is gone: it has stopped, or has not beaten for so long.
+# Whether the gateway that runs a request is gone: it has stopped, or its heartbeat is too old.
 _ORPHANED = """
     answered_at IS NULL AND NOT EXISTS (
         SELECT FROM gateways WHERE gateways.id = idempotency_keys.gateway_id

@@ -394,7 +394,7 @@ events = Table(
     Index("events_activity_idx", "stream_id", "sequence", postgresql_where=text("in_activity")),
 )
 
-# The last number of each stream. Whoever writes events holds its row, so that numbers are committed in their order.
+# The last number of each stream. The writer of events locks its row, so that numbers are committed in their order.
 # `oldest` is about when its first event of those that are left was written, for retention; null when none is.
 event_counters = Table(
     "event_counters",

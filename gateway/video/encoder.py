@@ -191,7 +191,7 @@ class _Pictures:
             return None
         if not decoded:
             return None
-        # JPEG has the full range of values, video has not.
+        # JPEG has the full range of values, video does not.
         picture = decoded[0].reformat(format="yuv420p", src_color_range=2, dst_color_range=1)
         if (picture.width, picture.height) != (self._width, self._height):
             picture = self._fitted(picture)

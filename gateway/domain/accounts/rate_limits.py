@@ -125,7 +125,7 @@ class _Check:
         self._address = address
 
     def __enter__(self) -> None:
-        """Whoever comes is checked."""
+        """Every caller is checked."""
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, Unauthorized):

@@ -135,7 +135,7 @@ class Events:
         self._waiting: deque[Noted] = deque()
         self._batches: deque[Batch] = deque()
         self._dropped: dict[UUID, int] = {}
-        # One event after a pause is written at once, since somebody may follow the stream.
+        # One event after a pause is written at once, since a client may follow the stream.
         self._writer = BatchWriter("events", self, self.write, _log, enough=maximum_batch, eager=True)
         self._writing = asyncio.Lock()
 

@@ -1,7 +1,6 @@
-"""Files of a space: kept once they are whole, within limits, until they are deleted or expire (contract: spaces.md,
-2.3, 3.8 and 4.7).
+"""Files of a space: stored completely or not at all, within limits, until they are deleted or expire.
 
-Bytes come first, then the row: what a killed gateway leaves are bytes without a row, which the sweep removes.
+The bytes are stored before the row: a killed gateway leaves at most bytes without a row, which the sweep removes.
 """
 
 from __future__ import annotations
