@@ -34,7 +34,7 @@ from tests.support.recorder import recorded
 _LONGEST = (
     "test_faults",
     "test_isolation",
-    "test_connect",
+    "test_attach",
     "test_several_gateways",
     "test_shutdown",
     "test_launcher",
@@ -47,7 +47,11 @@ _LONGEST = (
     "test_egress_browser",
     "test_secrets",
     "test_lease_sockets",
-    "test_http_protocol",
+    "test_server_protocol",
+    "test_documents",
+    "test_recording",
+    "test_tenancy",
+    "test_wheel",
     "test_runtime_limits",
 )
 

@@ -21,6 +21,7 @@ WHOLE = 92.0
 COMPLETE = (
     "gateway/tunnel/*",
     "gateway/egress/ip_rules.py",
+    "gateway/core/hosts.py",
     "gateway/core/traffic_rules.py",
     "gateway/crypto/*",
     "gateway/domain/leases/*",
