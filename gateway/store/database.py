@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -139,6 +140,30 @@ def translated_errors() -> Iterator[None]:
         # Such as that of a statement in a `finally`, on a connection that went with the statement before it.
         _raise_if_cancelled(before, error)
         raise
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A PostgreSQL server as `probe` found it: its major version, and whether the user may create tables."""
+
+    version: int
+    may_create: bool
+
+
+async def probe(url: str, seconds: float) -> Server:
+    """Connect once, with a timeout in seconds; raises Unavailable with the driver's reason, which may hold the URL."""
+    try:
+        connection = await asyncpg.connect(url, timeout=seconds, command_timeout=seconds)
+        try:
+            number = int(await connection.fetchval("SELECT current_setting('server_version_num')"))
+            may_create = await connection.fetchval(
+                "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"
+            )
+        finally:
+            await connection.close()
+    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise Unavailable(str(error), "database.unavailable") from error
+    return Server(number // 10000, may_create)
 
 
 def _cancellations() -> int:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gateway.cli import doctor
-from gateway.cli.doctor import Finding, Level
+from gateway.cli.doctor import Finding, Level, checks, database, machine, storage
 from gateway.core.errors import ConfigurationError
 from gateway.crypto.keyring import create_key_file
 from gateway.launchers.local import browsers, control_groups, limits
@@ -49,7 +49,7 @@ def told(subject: str, data_dir: Path, embedded: bool = True, **options: Any) ->
 @pytest.fixture
 def without_browser(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out the check that starts browsers, for tests of the others."""
-    monkeypatch.setattr(doctor, "_browser", lambda settings: iter(()))
+    monkeypatch.setattr(checks, "browser", lambda settings: iter(()))
 
 
 def test_a_machine_that_is_well(data_dir: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_check_that_breaks_is_a_finding_and_the_others_go_on(data_dir: Path, m
     def broken(settings: Settings) -> Iterator[Finding]:
         raise RuntimeError("postgresql://u:secret@h/d")
 
-    monkeypatch.setattr(doctor, "_browser", broken)
+    monkeypatch.setattr(checks, "browser", broken)
     findings = doctor.run(Settings(data_dir=data_dir, port=0), embedded=True)
     assert findings[0].level == Level.FAILED
     assert findings[0].sentence == "The check itself broke (RuntimeError)."
@@ -226,7 +226,7 @@ def test_data_of_another_postgresql_fails(data_dir: Path) -> None:
 
 @pytest.mark.usefixtures("without_browser")
 def test_a_user_without_a_name_can_not_make_a_database(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_has_a_name", lambda uid: False)
+    monkeypatch.setattr(database, "has_a_name", lambda uid: False)
     (finding,) = told("database", data_dir)
     assert finding.level == Level.FAILED
     assert f"User {os.geteuid()} has no entry in /etc/passwd" in finding.sentence
@@ -320,7 +320,7 @@ def test_limits_are_held_against_the_number_of_runtimes(data_dir: Path) -> None:
 @pytest.mark.usefixtures("without_browser")
 def test_a_control_group_with_few_processes_is_a_warning(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = data_dir.parent / "pids.max"
-    monkeypatch.setattr(doctor, "_PROCESS_LIMITS", (limit, data_dir.parent / "none"))
+    monkeypatch.setattr(machine, "PROCESS_LIMITS", (limit, data_dir.parent / "none"))
     limit.write_text("max\n")
     assert told("processes", data_dir, max_runtimes=1)[0].level == Level.OK
     limit.write_text("512\n")
@@ -331,7 +331,7 @@ def test_a_control_group_with_few_processes_is_a_warning(data_dir: Path, monkeyp
 
 @pytest.mark.usefixtures("without_browser")
 def test_shared_memory_that_is_missing_or_closed_is_a_warning(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_SHARED_MEMORY_DIR", data_dir)
+    monkeypatch.setattr(machine, "SHARED_MEMORY_DIR", data_dir)
     (missing,) = told("shared memory", data_dir)
     data_dir.mkdir(mode=0o755)
     (closed,) = told("shared memory", data_dir)
@@ -389,7 +389,7 @@ def test_a_limit_of_memory_that_can_not_be_kept_fails_and_says_why(
 
 def test_a_storage_of_the_operators_choice_is_tried(data_dir: Path) -> None:
     def found(url: str | None) -> list[tuple[str, str]]:
-        findings = doctor._files(Settings(data_dir=data_dir, files_url=url))
+        findings = storage.files(Settings(data_dir=data_dir, files_url=url))
         return [(finding.level.value, finding.subject) for finding in findings]
 
     assert found(None) == []

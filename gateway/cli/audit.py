@@ -1,0 +1,64 @@
+"""`gateway audit`: verification and export of the audit log."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from uuid import UUID
+
+from gateway.cli.commands import Commands
+from gateway.cli.output import say
+from gateway.cli.own_database import require_schema, with_database
+from gateway.cli.values import head, time
+from gateway.domain import audit
+from gateway.settings import Settings
+from gateway.store.database import Database
+
+
+def add_to(commands: Commands) -> None:
+    group = commands.group("audit", "The audit log.")
+    verification = commands.add(
+        "verify", "Verify that the audit log is unchanged, and print its head.", verify, to=group
+    )
+    verification.add_argument(
+        "--pinned", type=head, metavar="SEQUENCE:HASH", help="an earlier head, which must still be in the log"
+    )
+    verification.add_argument(
+        "--after",
+        type=head,
+        default=audit.BEGINNING,
+        metavar="SEQUENCE:HASH",
+        help="begin after this event, the last one of a part that was removed",
+    )
+    exporting = commands.add("export", "Write the audit log as lines of JSON.", export, to=group)
+    exporting.add_argument(
+        "--since", type=time, metavar="TIME", help="from this time on, with zone, such as 2027-01-31T00:00:00Z"
+    )
+    exporting.add_argument("--organization", type=UUID, metavar="ID", help="of this organization only")
+
+
+def verify(loaded: Settings, parsed: argparse.Namespace) -> int:
+    async def verify(database: Database) -> int:
+        await require_schema(database)
+        events, head = await audit.verify(database, after=parsed.after, pinned=parsed.pinned)
+        say(f"{events} events, each as it was written. The head, to be kept elsewhere and given to --pinned:")
+        say(str(head))
+        return 0
+
+    return with_database(loaded, verify)
+
+
+def export(loaded: Settings, parsed: argparse.Namespace) -> int:
+    async def export(database: Database) -> int:
+        await require_schema(database)
+        async for lines in audit.export(database, since=parsed.since, organization_id=parsed.organization):
+            try:
+                say("\n".join(lines))
+            except BrokenPipeError:
+                # Whoever read it has enough. What Python still holds must not be tried again at its end.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                return 1
+        return 0
+
+    return with_database(loaded, export)

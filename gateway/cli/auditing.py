@@ -1,0 +1,23 @@
+"""What a command does is in the audit log, as done by the operator."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+from gateway.core.scope import Scope
+from gateway.domain import audit
+from gateway.domain.audit import Audit
+from gateway.store.database import Database
+
+
+@contextlib.asynccontextmanager
+async def audited(database: Database, organization: Scope) -> AsyncIterator[Audit]:
+    """What is done in the block is the operator's, and is in the audit log when it ends."""
+    log = Audit(database)
+    with audit.acting(replace(audit.OPERATOR, scope=organization)):
+        try:
+            yield log
+        finally:
+            await log.write()

@@ -1,0 +1,206 @@
+"""Checks of the machine: shared memory, limits, memory, data directory, ports."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from gateway.cli.doctor.findings import Finding, Level, readable_size
+from gateway.core.errors import ConfigurationError
+from gateway.launchers.local import control_groups, limits
+from gateway.settings import Settings
+
+_MIB = 1024 * 1024
+_GIB = 1024 * _MIB
+_SHARED_MEMORY = 64 * _MIB
+_BROWSERS_PER_SHARED_MEMORY = 4
+_DISK_LEAST = 256 * _MIB
+_DISK_GOOD = 2 * _GIB
+_FILES_OF_GATEWAY = 256
+_FILES_PER_RUNTIME = 10
+# Counted for about:blank: 61 threads of a headless shell, 115 of full Chromium.
+_THREADS_PER_RUNTIME = 120
+SHARED_MEMORY_DIR = Path("/dev/shm")  # noqa: S108 - measured, not written
+PROCESS_LIMITS = (Path("/sys/fs/cgroup/pids.max"), Path("/sys/fs/cgroup/pids/pids.max"))
+
+
+def shared_memory(settings: Settings) -> Iterator[Finding]:
+    """Never a failure: Playwright keeps Chromium from /dev/shm, and where the kernel has memory files it uses those."""
+    if sys.platform != "linux":
+        return
+    advice = "Give the machine or container at least 64 MiB of it (`--shm-size`, an emptyDir in memory), mode 1777."
+    if not SHARED_MEMORY_DIR.is_dir():
+        yield Finding(Level.WARNING, "shared memory", f"There is no {SHARED_MEMORY_DIR}.", advice)
+        return
+    found = os.statvfs(SHARED_MEMORY_DIR)
+    free, size = found.f_bavail * found.f_frsize, readable_size(found.f_blocks * found.f_frsize)
+    if SHARED_MEMORY_DIR.stat().st_mode & 0o777 != 0o777:
+        yield Finding(Level.WARNING, "shared memory", f"{SHARED_MEMORY_DIR} is not open to all users.", advice)
+    elif free < _SHARED_MEMORY:
+        yield Finding(
+            Level.WARNING, "shared memory", f"{SHARED_MEMORY_DIR} has {readable_size(free)} free of {size}.", advice
+        )
+    else:
+        enough = min(free // _SHARED_MEMORY * _BROWSERS_PER_SHARED_MEMORY, settings.max_runtimes)
+        yield Finding(
+            Level.OK,
+            "shared memory",
+            f"{SHARED_MEMORY_DIR} has {readable_size(free)} free of {size}, enough for {enough} of "
+            f"{settings.max_runtimes} browsers.",
+        )
+
+
+def open_files(settings: Settings) -> Iterator[Finding]:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES_OF_GATEWAY + _FILES_PER_RUNTIME * settings.max_runtimes
+    yield _limit("open files", limit, wanted, settings, "Raise it (`ulimit -n`, LimitNOFILE= of a service)")
+
+
+def processes(settings: Settings) -> Iterator[Finding]:
+    """The least of what the user and the control group may have; root is bound by the latter alone."""
+    limits = [] if os.geteuid() == 0 else [resource.getrlimit(resource.RLIMIT_NPROC)[0]]
+    for path in PROCESS_LIMITS:
+        with contextlib.suppress(OSError, ValueError):
+            limits.append(int(path.read_text()))
+    limit = min((limit for limit in limits if limit != resource.RLIM_INFINITY), default=resource.RLIM_INFINITY)
+    advice = "Raise it (`ulimit -u`, TasksMax= of a service, `--pids-limit`, podPidsLimit on Kubernetes)"
+    yield _limit("processes", limit, _THREADS_PER_RUNTIME * settings.max_runtimes, settings, advice)
+
+
+def _limit(subject: str, limit: int, wanted: int, settings: Settings, advice: str) -> Finding:
+    if limit == resource.RLIM_INFINITY:
+        return Finding(Level.OK, subject, "There is no limit.")
+    said = f"The limit is {limit}; {settings.max_runtimes} runtimes may need {wanted}."
+    if limit >= wanted:
+        return Finding(Level.OK, subject, said)
+    return Finding(Level.WARNING, subject, said, f"{advice}, or lower GATEWAY_MAX_RUNTIMES.")
+
+
+def runtime_limits(settings: Settings) -> Iterator[Finding]:
+    """What each runtime may have, and what is lost without users of their own."""
+    subject = "runtimes' limits"
+    said = f"{settings.runtime_max_files} open files a process, {readable_size(settings.runtime_max_file_bytes)} a file"
+    if limits.has_own_user():
+        sentence = f"Each runtime is a user of its own and may have {settings.runtime_max_processes} processes, {said}."
+        yield Finding(Level.OK, subject, sentence)
+        return
+    yield Finding(
+        Level.WARNING,
+        subject,
+        f"Each runtime may have {said}. All run as this user: their processes are not limited one by one, and a page "
+        "that breaks out of Chromium's sandbox has the files of the others and of the gateway.",
+        "Start the gateway as root, which gives each runtime a user of its own.",
+    )
+
+
+def runtime_memory(settings: Settings) -> Iterator[Finding]:
+    subject = "runtimes' memory"
+    wanted = settings.runtime_memory_bytes
+    try:
+        group = control_groups.own_group()
+    except ConfigurationError as error:
+        sentence = f"The memory of a runtime can't be limited: {error.message}."
+        advice = "Let the gateway write its control group (`Delegate=yes` of a service, a writable /sys/fs/cgroup)"
+        if wanted:
+            yield Finding(
+                Level.FAILED,
+                subject,
+                sentence,
+                f"{advice}, or take GATEWAY_RUNTIME_MEMORY_BYTES away: it can't be kept.",
+            )
+        else:
+            # Nobody asked for a limit, and the machine has one.
+            yield Finding(Level.OK, subject, f"No limit is set. {sentence}")
+        return
+    if wanted:
+        yield Finding(
+            Level.OK, subject, f"Each runtime may have {readable_size(wanted)}, by a control group below {group}."
+        )
+    else:
+        sentence = "No limit is set; GATEWAY_RUNTIME_MEMORY_BYTES would be kept, by a control group below"
+        yield Finding(Level.OK, subject, f"{sentence} {group}.")
+
+
+def data_dir(data_dir: Path) -> Iterator[Finding]:
+    path = data_dir.absolute()
+    there = next(directory for directory in (path, *path.parents) if directory.exists())
+    move = "Give another directory in GATEWAY_DATA_DIR."
+    if not there.is_dir():
+        yield Finding(Level.FAILED, "data directory", f"{there} is not a directory.", move)
+        return
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        yield Finding(Level.FAILED, "data directory", f"{there} can't be written to ({error.strerror}).", move)
+        return
+    found = os.statvfs(there)
+    if found.f_flag & getattr(os, "ST_NOEXEC", 0):
+        sentence = f"{there} is on a disk that is mounted noexec, and browsers are started by a script in it."
+        yield Finding(Level.FAILED, "data directory", sentence, move)
+        return
+    free = found.f_bavail * found.f_frsize
+    name = str(path) if there == path else f"{path} will be made; its disk"
+    level = Level.OK if free >= _DISK_GOOD else Level.WARNING if free >= _DISK_LEAST else Level.FAILED
+    advice = "" if level == Level.OK else f"Free some space. {move}"
+    yield Finding(level, "data directory", f"{name} has {readable_size(free)} free.", advice)
+
+
+def port(host: str, port: int) -> Iterator[Finding]:
+    if port == 0:
+        yield Finding(Level.OK, "port", "The gateway takes a free one (GATEWAY_PORT=0).")
+        return
+    where = f"{host}:{port}"
+    other = "Give another one in GATEWAY_HOST or GATEWAY_PORT."
+    try:
+        _bind(host, port)
+    except socket.gaierror as error:
+        yield Finding(Level.FAILED, "port", f"{host!r} is no address of this machine ({error.strerror}).", other)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            yield Finding(Level.FAILED, "port", f"{where} can't be listened on ({error.strerror}).", other)
+        elif (holder := _listening(port)) is None:
+            yield Finding(Level.FAILED, "port", f"{where} is taken by a process of another user.", other)
+        elif _is_gateway(holder):
+            yield Finding(Level.OK, "port", f"{where} is taken by a gateway that runs (process {holder.pid}).")
+        else:
+            sentence = f"{where} is taken by process {holder.pid} ({holder.name()})."
+            yield Finding(Level.FAILED, "port", sentence, f"Stop that process. Or: {other}")
+    else:
+        yield Finding(Level.OK, "port", f"{where} is free.")
+
+
+def _bind(host: str, port: int) -> None:
+    """Raises OSError when a server could not listen there."""
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+        probe.listen(1)
+
+
+def _listening(port: int) -> psutil.Process | None:
+    """The process that listens on the port, as far as this user may see."""
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            listens = connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
+            if listens and connection.pid is not None:
+                return psutil.Process(connection.pid)
+    return None
+
+
+def _is_gateway(process: psutil.Process) -> bool:
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return False
+    return any(Path(word).name == "gateway" for word in words) and bool({"up", "serve"} & set(words))

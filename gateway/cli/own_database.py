@@ -1,0 +1,75 @@
+"""The database that a command works on: a given one, or the gateway's own server for as long as it runs."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import uvloop
+
+from gateway.core.errors import ConfigurationError
+from gateway.settings import Settings
+from gateway.store import schema
+from gateway.store.database import Database
+from gateway.store.embedded import EmbeddedPostgres
+
+# Of the 100 connections that the gateway's own PostgreSQL takes, the rest is for other commands.
+OWN_POOL_SIZE = 80
+
+# Signals that came before it served.
+received: list[int] = []
+
+
+@contextlib.contextmanager
+def database_of(loaded: Settings) -> Iterator[tuple[str, str]]:
+    """The database's URL, and in words which one it is. One of our own is started, and stopped in the end."""
+    if loaded.database_url is not None:
+        yield loaded.database_url, "the one of GATEWAY_DATABASE_URL"
+        return
+    if loaded.database_pool_size > OWN_POOL_SIZE:
+        raise ConfigurationError(
+            f"GATEWAY_DATABASE_POOL_SIZE is {loaded.database_pool_size}; the gateway's own PostgreSQL takes at most "
+            f"{OWN_POOL_SIZE}."
+        )
+    embedded = EmbeddedPostgres(loaded.data_dir, loaded.uid_base)
+    try:
+        _on_signals(_leave)
+        yield embedded.start(), f"its own PostgreSQL in {loaded.data_dir / 'postgres'}"
+    finally:
+        # From here on it is about to end anyway, and must not do so before its database.
+        _on_signals(signal.SIG_IGN)
+        embedded.stop()
+
+
+def _on_signals(handler: Callable[[int, Any], None] | signal.Handlers) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def _leave(number: int, _: object) -> None:
+    """Leave by an exception, so that what was started is stopped. Where one is lost, `run` finds that it was told."""
+    received.append(number)
+    raise SystemExit(128 + number)
+
+
+def with_database(loaded: Settings, work: Callable[[Database], Awaitable[int]]) -> int:
+    with database_of(loaded) as (url, _):
+
+        async def run() -> int:
+            database = Database(url, 2)
+            try:
+                await database.check()
+                return await work(database)
+            finally:
+                await database.close()
+
+        return uvloop.run(run())
+
+
+async def require_schema(database: Database) -> None:
+    state = await schema.state(database)
+    if state.behind:
+        raise ConfigurationError(state.sentence())

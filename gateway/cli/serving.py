@@ -1,0 +1,119 @@
+"""Commands that serve: `up` and `serve`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import uvloop
+
+from gateway.cli.commands import Commands
+from gateway.cli.output import say
+from gateway.cli.own_database import database_of, received
+from gateway.cli.own_keys import with_own_keys
+from gateway.core.errors import ConfigurationError
+from gateway.domain.accounts.first_start import ensure_organization, write_first_key
+from gateway.domain.secrets import KeySource, SecretStore
+from gateway.settings import Settings
+from gateway.store import schema
+from gateway.store.database import Database
+
+
+def add_to(commands: Commands) -> None:
+    commands.add("up", "Install what is missing, and serve: for one machine.", up)
+    commands.add("serve", "Serve with a given database and given master keys: for production.", serve)
+
+
+def up(loaded: Settings, _: argparse.Namespace) -> int:
+    # Imported where it is used: the other commands do not need browsers and a server.
+    from gateway import server
+    from gateway.launchers.local import browsers
+
+    loaded.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    loaded = with_own_keys(loaded, make=True)
+    with database_of(loaded) as (database_url, database_text):
+        found = browsers.get(loaded.chromium, say)
+
+        async def serve() -> None:
+            database = Database(database_url, loaded.database_pool_size)
+            try:
+                await database.check()
+                await schema.upgrade(database)
+                keys = KeySource.of(loaded)
+                first_key = await write_first_key(database, SecretStore(keys), loaded.data_dir / "api-key")
+
+                def started(address: str) -> None:
+                    _announce(loaded, address, str(found.default), database_text, first_key)
+
+                await server.serve(loaded, database, keys, found, started)
+            finally:
+                await database.close()
+
+        return run(serve)
+
+
+def serve(loaded: Settings, _: argparse.Namespace) -> int:
+    from gateway import server
+    from gateway.launchers.local import browsers
+
+    if loaded.database_url is None:
+        raise ConfigurationError("`gateway serve` needs GATEWAY_DATABASE_URL; `gateway up` brings its own database.")
+    keys = KeySource.of(loaded)
+    loaded.data_dir.mkdir(parents=True, exist_ok=True)
+    found = browsers.find(loaded.chromium)
+    if found is None:
+        raise ConfigurationError("There is no browser; `gateway doctor` says what to do.")
+    database_url = loaded.database_url
+
+    async def serve() -> None:
+        database = Database(database_url, loaded.database_pool_size)
+        try:
+            await database.check()
+            state = await schema.state(database)
+            if state.behind:
+                raise ConfigurationError(state.sentence())
+            await ensure_organization(database)
+
+            def started(address: str) -> None:
+                _announce(loaded, address, str(found.default), "the one given", None)
+
+            await server.serve(loaded, database, keys, found, started)
+        finally:
+            await database.close()
+
+    return run(serve)
+
+
+def run(serve: Callable[[], Awaitable[None]]) -> int:
+    """Run until it has stopped, which is 0; a signal before it serves gives the start up."""
+    from gateway import server
+
+    async def run() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def give_up(number: int) -> None:
+            if not received:
+                received.append(number)
+                task.cancel()
+
+        server.hear_signals(give_up)
+        if not received:
+            await serve()
+
+    with contextlib.suppress(asyncio.CancelledError):
+        uvloop.run(run())
+    return 128 + received[0] if received else 0
+
+
+def _announce(loaded: Settings, address: str, browser: str, database: str, first_key: str | None) -> None:
+    say(f"Listening on {address}")
+    say(f"Browser: {browser}")
+    if loaded.unsafe_no_sandbox:
+        say("UNSAFE: browsers run without Chromium's sandbox (GATEWAY_UNSAFE_NO_SANDBOX).")
+    say(f"Database: {database}")
+    say(f"API docs: {loaded.public_url or address}/docs")
+    if first_key is not None:
+        say(f"First API key, shown this once (also in {loaded.data_dir / 'api-key'}): {first_key}")
