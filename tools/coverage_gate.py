@@ -22,6 +22,8 @@ COMPLETE = (
     "gateway/tunnel/*",
     "gateway/egress/ip_rules.py",
     "gateway/core/hosts.py",
+    "gateway/egress/http_heads.py",
+    "gateway/egress/dialer.py",
     "gateway/core/traffic_rules.py",
     "gateway/crypto/*",
     "gateway/domain/leases/*",

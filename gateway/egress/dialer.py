@@ -1,7 +1,7 @@
-"""Connections out of the gateway: straight to a checked address, or through a runtime's own upstream proxy.
+"""Outbound connections: directly to a checked address, or through a runtime's own upstream proxy.
 
-An upstream proxy is always asked for a tunnel (HTTP CONNECT, or SOCKS5), also for plain http: then what was checked is
-what is asked of it, and it has no request of a page to read in another way than we did.
+An upstream proxy is always asked for a tunnel (HTTP CONNECT or SOCKS5), also for plain http. So it receives the address
+that was checked, and no request of a page that it could parse in another way than the gateway did.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gateway.core.hosts import Address, Host
 from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.egress.http_heads import end_of_answer_head
 
-_NEXT_ADDRESS_SECONDS = 0.25
+NEXT_ADDRESS_SECONDS = 0.25
 _HEAD_BYTES = 65536
 _STATUS = re.compile(rb"HTTP/1\.[01] +([0-9]{3})")
 
@@ -31,8 +31,13 @@ class Unreachable(Exception):
     """Raised when a connection can't be made; the message is for the page."""
 
 
-async def connect(addresses: Sequence[Address], port: int) -> socket.socket:
-    """A socket that is connected to one of the addresses, a next one being tried when one is slow or fails."""
+async def connect(
+    addresses: Sequence[Address], port: int, next_address_seconds: float = NEXT_ADDRESS_SECONDS
+) -> socket.socket:
+    """A socket connected to one of the addresses; the next one is tried when one fails or takes `next_address_seconds`.
+
+    Raises Unreachable.
+    """
     loop = asyncio.get_running_loop()
     left = list(addresses)
     trying: set[asyncio.Task[socket.socket]] = set()
@@ -41,11 +46,11 @@ async def connect(addresses: Sequence[Address], port: int) -> socket.socket:
             if left:
                 trying.add(loop.create_task(_connected(left.pop(0), port)))
             done, trying = await asyncio.wait(
-                trying, timeout=_NEXT_ADDRESS_SECONDS if left else None, return_when=asyncio.FIRST_COMPLETED
+                trying, timeout=next_address_seconds if left else None, return_when=asyncio.FIRST_COMPLETED
             )
             won = [task for task in done if task.exception() is None]
             if won:
-                # Should two have come at once, the other one is closed below.
+                # Where two connected at once, the other one is closed below.
                 trying.update(won[1:])
                 return won[0].result()
         raise Unreachable("The server can't be reached.")
@@ -72,14 +77,14 @@ def _close(task: asyncio.Task[socket.socket]) -> None:
 
 
 async def tunnel(through: socket.socket, proxy: UpstreamProxy, host: Host, port: int) -> bytes:
-    """Have the proxy connect to the host; returns what came right behind its consent. Raises Unreachable."""
+    """Have the proxy connect to the host; returns the bytes that followed its positive answer. Raises Unreachable."""
     try:
         if proxy.protocol == "http":
             return await _http(through, proxy, host, port)
         await _socks(through, proxy, host, port)
         return b""
     except (OSError, EOFError) as error:
-        raise Unreachable("The runtime's proxy broke the connection off.") from error
+        raise Unreachable("The runtime's proxy closed the connection.") from error
 
 
 async def _http(through: socket.socket, proxy: UpstreamProxy, host: Host, port: int) -> bytes:
@@ -100,7 +105,7 @@ async def _http(through: socket.socket, proxy: UpstreamProxy, host: Host, port: 
         raise Unreachable("The runtime's proxy does not speak HTTP/1.")
     status = int(found[1])
     if status == 407:
-        raise Unreachable("The runtime's proxy does not take its user and password.")
+        raise Unreachable("The runtime's proxy rejected its username and password.")
     if not 200 <= status < 300:
         raise Unreachable(f"The runtime's proxy refused the connection ({status}).")
     return answer[end:]
@@ -119,9 +124,9 @@ async def _socks(through: socket.socket, proxy: UpstreamProxy, host: Host, port:
         pair = bytes((len(username),)) + username + bytes((len(password),)) + password
         await loop.sock_sendall(through, b"\x01" + pair)
         if (await _exactly(through, 2))[1] != 0:
-            raise Unreachable("The runtime's proxy does not take its user and password.")
+            raise Unreachable("The runtime's proxy rejected its username and password.")
     elif method != _SOCKS_NO_USER:
-        raise Unreachable("The runtime's proxy wants a user and password.")
+        raise Unreachable("The runtime's proxy requires a username and password.")
     if isinstance(host, str):
         target = b"\x03" + bytes((len(host),)) + host.encode()
     else:

@@ -6,8 +6,8 @@ and neither does a PAC script; a driver that answers `Fetch.authRequired` does s
 gets in the way of clients that intercept requests themselves; a password put into the browser's cache of passwords is
 missing in every context that a client makes. So the kernel vouches for it:
 
-- As root each runtime's browser has a user id of its own, and the kernel is asked whose each connection is (owners.py).
-  A process of another runtime that finds the port gets 407.
+- As root each runtime's browser has a user id of its own, and the kernel is asked which user owns each connection
+  (socket_owners.py). A process of another runtime that finds the port gets 407.
 - A page has no sockets but through its own exit, and no exit connects to a port of the gateway or of a browser's
   DevTools, whatever is allowed. This holds without root, too; without root all browsers are of one user anyway.
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from ipaddress import ip_address
 from typing import Any
 from uuid import UUID
@@ -33,16 +33,17 @@ from gateway.core.hosts import Address, Host, Refusal, is_local_name, parse_host
 from gateway.core.traffic_rules import Traffic
 from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.core.usage import Usage
-from gateway.egress import dialer
-from gateway.egress import socket_owners as owners
+from gateway.egress import dialer, socket_owners
 from gateway.egress.browser_connections import BrowserConnection, Refused
 from gateway.egress.http_heads import RequestHead
 from gateway.egress.ip_rules import Machine, Rules, kind_of
-from gateway.egress.resolver import Lookup, NameNotFound, Names, system_lookup
+from gateway.egress.resolver import CACHE_SECONDS, Lookup, NameNotFound, Resolver, system_lookup
 from gateway.settings import EgressSettings
 from gateway.telemetry import metrics
 
 LOOPBACK = "127.0.0.1"
+
+UidOf = Callable[[tuple[str, int], tuple[str, int]], int | None]
 
 _log = structlog.get_logger("gateway.egress")
 
@@ -52,12 +53,19 @@ _LOGGED_REFUSALS = 20
 
 
 class EgressProxy:
-    """The exits of all runtimes of this gateway, and what they share."""
+    """The listeners of all runtimes of this gateway, and what they share."""
 
-    def __init__(self, settings: EgressSettings, lookup: Lookup = system_lookup) -> None:
+    def __init__(
+        self,
+        settings: EgressSettings,
+        lookup: Lookup = system_lookup,
+        cache_seconds: float = CACHE_SECONDS,
+        uid_of: UidOf = socket_owners.uid_of,
+    ) -> None:
         self.settings = settings
         self.rules = Rules(settings.egress_allow, settings.egress_deny)
-        self.names = Names(settings.egress_lookups, lookup)
+        self.resolver = Resolver(settings.egress_lookups, lookup, cache_seconds)
+        self.uid_of = uid_of
         self._listeners: set[EgressListener] = set()
         self._ports: Counter[int] = Counter()
         self._endpoints: set[tuple[Host, int]] = set()
@@ -87,7 +95,7 @@ class EgressProxy:
         """A server that the gateway uses, its database say, which no page may reach by name or address."""
         named = parse_host(f"[{host}]" if ":" in host else host)
         try:
-            addresses = [named] if not isinstance(named, str) else await self.names.resolve(named)
+            addresses = [named] if not isinstance(named, str) else await self.resolver.resolve(named)
         except NameNotFound:
             addresses = []
         self._endpoints.update((each, port) for each in (named, *addresses))
@@ -105,7 +113,7 @@ class EgressProxy:
     async def close(self) -> None:
         for listener in list(self._listeners):
             await listener.close()
-        self.names.close()
+        self.resolver.close()
 
 
 class EgressListener:
@@ -138,6 +146,11 @@ class EgressListener:
         self._proxy.reserve_port(port)
         self._reserved.append(port)
 
+    @property
+    def connections(self) -> int:
+        """How many connections of the browser are open."""
+        return len(self._connections)
+
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: BrowserConnection(self), LOOPBACK, 0, backlog=256)
@@ -161,7 +174,7 @@ class EgressListener:
 
     def enter(self, connection: BrowserConnection, peer: tuple[str, int]) -> Refused | None:
         """Take a browser's connection, or say why not."""
-        if self._uid is not None and owners.uid_of(peer, (LOOPBACK, self.port)) != self._uid:
+        if self._uid is not None and self._proxy.uid_of(peer, (LOOPBACK, self.port)) != self._uid:
             return Refused(407, "egress.foreign_process", "This port is for another runtime's processes.")
         if len(self._connections) >= self.settings.egress_max_connections:
             most = self.settings.egress_max_connections
@@ -229,7 +242,7 @@ class EgressListener:
             addresses = allowed or addresses
         else:
             async with self._lookups:
-                addresses = await self._proxy.names.resolve(host)
+                addresses = await self._proxy.resolver.resolve(host)
         try:
             for address in addresses:
                 rules.judge_address(address, port, machine, by_name=by_name)

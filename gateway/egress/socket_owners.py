@@ -1,4 +1,4 @@
-"""Whose a socket on the loopback address is: the kernel's word on which user's process is at the other end."""
+"""Asks the kernel which user owns the other end of a connection on the loopback address."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _STATES = 0xFFFFFFFF
 
 
 def uid_of(address: tuple[str, int], peer: tuple[str, int]) -> int | None:
-    """The user whose process has the TCP socket at `address` that is connected to `peer` (IPv4); None when there is no
-    such socket any more. Asks the kernel for this one socket, and reads its whole table only where that is barred."""
+    """User id of the process with the TCP socket at `address` that is connected to `peer` (IPv4); None for no such
+    socket. Asks the kernel for this one socket by netlink, and reads its whole table only where netlink is denied."""
     try:
-        return _from_netlink(address, peer)
+        return uid_from_netlink(address, peer)
     except OSError as error:
         if error.errno not in (errno.EPERM, errno.EACCES, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
             raise
-    return _from_table(address, peer)
+    return uid_from_table(address, peer)
 
 
-def _from_netlink(address: tuple[str, int], peer: tuple[str, int]) -> int | None:
+def uid_from_netlink(address: tuple[str, int], peer: tuple[str, int]) -> int | None:
     ends = struct.pack("!HH", address[1], peer[1]) + b"".join(
         IPv4Address(host).packed.ljust(16, b"\0") for host in (address[0], peer[0])
     )
@@ -41,11 +41,11 @@ def _from_netlink(address: tuple[str, int], peer: tuple[str, int]) -> int | None
         code = -int(struct.unpack_from("=i", answer, _HEADER.size)[0])
         if code == errno.ENOENT:
             return None
-        raise OSError(code, "the kernel did not tell whose a socket is")
+        raise OSError(code, "the kernel did not return the owner of a socket")
     return int(struct.unpack_from("=I", answer, _UID_AT)[0])
 
 
-def _from_table(address: tuple[str, int], peer: tuple[str, int]) -> int | None:
+def uid_from_table(address: tuple[str, int], peer: tuple[str, int]) -> int | None:
     wanted = [_in_table(address), _in_table(peer)]
     with open("/proc/net/tcp") as table:
         for line in table:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +25,6 @@ from gateway.core.traffic_rules import Traffic
 from gateway.egress.proxy import EgressProxy
 from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local import browsers
-from gateway.launchers.local import launcher as local
 from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
 from gateway.settings import Settings
 from tests.support.devtools import DevTools
@@ -70,28 +69,30 @@ WEBTRANSPORT = "new WebTransport('https://127.0.0.1:{port}/').ready.then(() => '
 
 
 class Zone:
-    """Names that lead to loopback: `victim.example` at once, `rebind.example` from its second look-up on."""
+    """Resolves `victim.example` to loopback, and `rebind.example` to another loopback address once it is `rebound`."""
 
     def __init__(self) -> None:
         self.asked = 0
+        self.rebound = False
 
     def __call__(self, name: str) -> list[str]:
         if name == "rebind.example":
             self.asked += 1
-            return ["127.0.0.1"] if self.asked == 1 else ["127.0.0.2"]
+            return ["127.0.0.2"] if self.rebound else ["127.0.0.1"]
         if name == "victim.example":
             return ["127.0.0.1"]
         raise socket.gaierror(-2, "Name or service not known")
 
 
 @contextlib.asynccontextmanager
-async def opened(*allow: str) -> AsyncIterator[LocalLauncher]:
+async def opened(
+    *allow: str, zone: Zone | None = None, arguments: Callable[[int], list[str]] | None = None
+) -> AsyncIterator[LocalLauncher]:
     found = browsers.find(None)
     assert found is not None
     with temporary_data_dir() as data_dir:
         settings = Settings(data_dir=Path(data_dir), warm_browsers=0, egress_allow=allow)
-        launcher = LocalLauncher(settings, found)
-        launcher.egress = EgressProxy(settings, Zone())
+        launcher = LocalLauncher(settings, found, EgressProxy(settings, zone or Zone(), cache_seconds=0), arguments)
         await launcher.open()
         try:
             yield launcher
@@ -161,10 +162,9 @@ async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         await writer.drain()
 
 
-def unguard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have browsers launched as they were without an egress proxy."""
-    monkeypatch.setattr(local, "_ARGUMENTS", ["--remote-debugging-port=0"])
-    monkeypatch.setattr(local, "_resolver_rules", lambda port: "--no-first-run")
+def unguarded(port: int) -> list[str]:
+    """Arguments without the egress proxy."""
+    return ["--remote-debugging-port=0", "--no-first-run"]
 
 
 def port_of(browser: LocalBrowser) -> int:
@@ -220,24 +220,23 @@ async def test_redirects_and_frames_lead_no_further(launcher: LocalLauncher, vic
         assert (await one.visit(redirect)).startswith("Refused by the gateway")
 
 
-async def test_a_name_that_changes_its_answer_leads_no_further(launcher: LocalLauncher, victim: LocalBrowser) -> None:
+async def test_a_name_that_changes_its_answer_leads_no_further() -> None:
     zone = Zone()
-    launcher.egress.names._lookup = zone
-    async with serving(page) as port:
-        launcher.egress.rules = type(launcher.egress.rules)(("rebind.example", "127.0.0.0/8"))
+    async with serving(page) as port, opened("rebind.example", "127.0.0.0/8", zone=zone) as launcher:
+        victim = await launcher.launch(LaunchSpec(uuid4()))
         async with attacker(launcher) as one:
             assert await one.visit(f"http://rebind.example:{port}/") == "page"
-            launcher.egress.names._known.clear()
+            before = zone.asked
+            zone.rebound = True
             url = json.dumps(f"http://rebind.example:{port_of(victim)}/json/version")
             assert HOLE not in await one.run(FETCH, url=url)
-            assert zone.asked == 2
+            assert zone.asked > before
             assert one.browser.listener.usage.refused == {"egress.name_not_allowed": 1}
 
 
-async def test_the_attempt_works_where_nothing_guards_against_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_attempt_works_where_nothing_guards_against_it() -> None:
     """Chrome goes past its proxy for loopback unless told otherwise; so the attempts above are real ones."""
-    unguard(monkeypatch)
-    async with opened() as careless:
+    async with opened(arguments=unguarded) as careless:
         other = await careless.launch(LaunchSpec(uuid4()))
         async with attacker(careless) as one:
             url = f"http://127.0.0.1:{port_of(other)}/json/version"
@@ -354,12 +353,9 @@ async def test_no_datagram_leaves_a_browser(launcher: LocalLauncher, name: Brows
 
 
 @pytest.mark.parametrize("name", KINDS)
-async def test_datagrams_do_leave_a_browser_that_is_not_guarded(
-    name: BrowserName, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unguard(monkeypatch)
+async def test_datagrams_do_leave_a_browser_that_is_not_guarded(name: BrowserName) -> None:
     datagrams = Datagrams()
-    async with serving(page) as port, opened() as careless, attacker(careless, name) as one:
+    async with serving(page) as port, opened(arguments=unguarded) as careless, attacker(careless, name) as one:
         await one.visit(f"http://localhost:{port}/")
         # It ends only once the answers that never come are given up.
         await one.run(f"void {WEBRTC}", port=datagrams.port)

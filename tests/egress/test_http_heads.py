@@ -67,6 +67,18 @@ def test_the_host_header_is_that_of_the_checked_target() -> None:
     assert b"Host: example.com\r\n" in parse_request(request()).for_server()
 
 
+def test_the_target_of_a_tunnel_is_its_host_and_port_and_of_a_request_its_url() -> None:
+    assert parse_request(request(target=b"example.com:443", method=b"CONNECT")).target == "example.com:443"
+    assert parse_request(request(target=b"http://example.com:81/a?b")).target == "http://example.com:81/a?b"
+
+
+@pytest.mark.parametrize("authority", [b"ex\xe4mple.com:443", b"a:b:c", b"[::1"])
+def test_a_malformed_host_is_refused_by_its_rule(authority: bytes) -> None:
+    with pytest.raises(Refusal) as refusal:
+        parse_request(request(target=authority, method=b"CONNECT"))
+    assert refusal.value.rule == "egress.malformed_host"
+
+
 @pytest.mark.parametrize("method", [b"GET", b"POST", b"PATCH", b"PROPFIND", b"FOO", b"M-SEARCH"])
 def test_every_method_is_taken(method: bytes) -> None:
     assert parse_request(request(method=method)).for_server().startswith(method + b" /a HTTP/1.1\r\n")
@@ -204,6 +216,13 @@ def test_a_chunked_body_ends_where_it_ends_however_it_is_cut(
         at += step
     assert body.done
     assert taken == len(whole)
+
+
+def test_trailers_are_bounded() -> None:
+    body = ChunkedBody()
+    body.take(b"0\r\n")
+    with pytest.raises(BadMessage, match="trailers"):
+        body.take(b"".join(b"T: %s\r\n" % (b"x" * 4000) for _ in range(17)))
 
 
 @given(st.binary(max_size=60))

@@ -109,12 +109,8 @@ async def launched(launcher: LocalLauncher, name: BrowserName | None = None) -> 
         await browser.stop()
 
 
-def spec_with_wishes(name: BrowserName | None) -> LaunchSpec:
+def customized_spec(name: BrowserName | None) -> LaunchSpec:
     return LaunchSpec(uuid4(), name, VIEWPORT, LOCALE, TIMEZONE, USER_AGENT)
-
-
-def root_of(launcher: LocalLauncher) -> Path:
-    return launcher._root
 
 
 def processes_of(directory: Path) -> list[psutil.Process]:
@@ -161,7 +157,9 @@ def drivers(launcher: LocalLauncher) -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
-            if "run-driver" in child.cmdline() and child.environ()["TMPDIR"].startswith(str(root_of(launcher).parent)):
+            if "run-driver" in child.cmdline() and child.environ()["TMPDIR"].startswith(
+                str(launcher.runtimes_dir.parent)
+            ):
                 found.append(child)
     return found
 
@@ -179,7 +177,7 @@ async def test_a_client_finds_a_blank_page_at_once(shared: LocalLauncher, name: 
 
 @pytest.mark.parametrize("name", KINDS)
 async def test_wishes_hold_in_every_context(shared: LocalLauncher, name: BrowserName) -> None:
-    browser = await shared.launch(spec_with_wishes(name))
+    browser = await shared.launch(customized_spec(name))
     try:
         async with DevTools.attach(browser.devtools_url) as client, _Headers() as headers:
             expression = f"[{','.join(WISHES)}]"
@@ -211,9 +209,12 @@ async def test_the_frame_of_full_chromium_is_measured_once(found: Browsers) -> N
         specs = [LaunchSpec(uuid4(), "chromium", size) for size in ((500, 400), (900, 700))]
         launching = asyncio.gather(*(launcher.launch(spec) for spec in specs))
         seen: set[Path] = set()
-        while not launching.done():
-            seen |= set(root_of(launcher).iterdir())
-            await asyncio.sleep(0.01)
+
+        def launched_all() -> bool:
+            seen.update(launcher.runtimes_dir.iterdir())
+            return launching.done()
+
+        await until(launched_all, "both are launched", 60)
         first, second = await launching
         for browser, spec in ((first, specs[0]), (second, specs[1])):
             async with DevTools.attach(browser.devtools_url) as client:
@@ -286,7 +287,7 @@ async def test_a_browsers_environment_has_nothing_of_the_gateways(
         for process in (psutil.Process(browser.group), main_process(browser)):
             environment = process.environ()
             assert set(environment) <= {"HOME", "TMPDIR", "PATH", "LANG", "PWD", "OLDPWD"}
-            assert environment["HOME"].startswith(f"{root_of(shared)}/")
+            assert environment["HOME"].startswith(f"{shared.runtimes_dir}/")
             assert environment["LANG"] == "C.UTF-8"
         # Of the others, some have written a title over theirs.
         for process in members(browser):
@@ -421,8 +422,8 @@ async def test_a_launch_that_fails_says_its_class_and_leaves_nothing(failure: st
                     await launcher.launch(LaunchSpec(uuid4()))
                 assert error.value.failure == failure
                 assert str(place) not in error.value.message
-                assert list(root_of(launcher).iterdir()) == []
-            assert processes_of(root_of(launcher)) == []
+                assert list(launcher.runtimes_dir.iterdir()) == []
+            assert processes_of(launcher.runtimes_dir) == []
             if failure == "exited":
                 assert "a last word" in error.value.message
 
@@ -431,12 +432,12 @@ async def test_a_launch_that_is_given_up_leaves_nothing(found: Browsers) -> None
     async with opened(found) as launcher:
         for _ in range(3):
             launching = asyncio.create_task(launcher.launch(LaunchSpec(uuid4())))
-            await until(lambda: bool(list(root_of(launcher).glob("*/pid"))), "a launch has begun")
+            await until(lambda: bool(list(launcher.runtimes_dir.glob("*/pid"))), "a launch has begun")
             launching.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await launching
-            assert list(root_of(launcher).iterdir()) == []
-        await until(lambda: processes_of(root_of(launcher)) == [], "its processes are gone")
+            assert list(launcher.runtimes_dir.iterdir()) == []
+        await until(lambda: processes_of(launcher.runtimes_dir) == [], "its processes are gone")
 
 
 @as_root
@@ -447,9 +448,9 @@ async def test_when_all_users_are_taken_a_launch_fails_until_one_is_free(found: 
             await launcher.launch(LaunchSpec(uuid4()))
         assert error.value.failure == "out_of_processes"
         await taken.pop().stop()
-        await until(lambda: len(list(root_of(launcher).iterdir())) == 8, "the directory is removed")
+        await until(lambda: len(list(launcher.runtimes_dir.iterdir())) == 8, "the directory is removed")
         async with launched(launcher):
-            assert len(list(root_of(launcher).iterdir())) == 9
+            assert len(list(launcher.runtimes_dir.iterdir())) == 9
         await asyncio.gather(*(browser.stop() for browser in taken))
 
 
@@ -527,7 +528,7 @@ async def test_with_its_driver_a_browser_ends_and_the_next_launch_works(found: B
 async def test_a_launch_whose_driver_dies_fails_and_the_next_one_works(found: Browsers) -> None:
     async with opened(found) as launcher:
         launching = asyncio.create_task(launcher.launch(LaunchSpec(uuid4())))
-        await until(lambda: bool(list(root_of(launcher).glob("*/pid"))), "a launch has begun")
+        await until(lambda: bool(list(launcher.runtimes_dir.glob("*/pid"))), "a launch has begun")
         drivers(launcher)[0].kill()
         with pytest.raises(LaunchFailed, match="driver"):
             await launching
@@ -565,7 +566,7 @@ async def test_launches_leave_no_process_zombie_descriptor_or_file(found: Browse
 
         def footprint() -> tuple[int, int, list[Path]]:
             own = psutil.Process()
-            return own.num_fds(), len(own.children(recursive=True)), sorted(root_of(launcher).parent.rglob("*"))
+            return own.num_fds(), len(own.children(recursive=True)), sorted(launcher.runtimes_dir.parent.rglob("*"))
 
         for name in KINDS:
             await cycle(name)
@@ -587,23 +588,23 @@ async def test_closing_ends_what_is_still_there(found: Browsers) -> None:
 # Browsers kept warm
 
 
-async def test_what_has_no_wishes_gets_a_warm_browser_and_another_takes_its_place(found: Browsers) -> None:
+async def test_a_spec_without_options_gets_a_warm_browser_and_another_takes_its_place(found: Browsers) -> None:
     async with opened(found, warm=1) as launcher:
-        await until(lambda: len(launcher._warm) == 1, "one is warm")
-        (warm,) = launcher._warm
+        await until(lambda: len(launcher.warm) == 1, "one is warm")
+        (warm,) = launcher.warm
         async with launched(launcher) as browser:
             assert browser is warm
-            await until(lambda: len(launcher._warm) == 1, "another one is warm")
+            await until(lambda: len(launcher.warm) == 1, "another one is warm")
             wished = await launcher.launch(LaunchSpec(uuid4(), locale=LOCALE))
             assert f"--lang={LOCALE}" in main_process(wished).cmdline()
-            assert len(launcher._warm) == 1
+            assert len(launcher.warm) == 1
             await wished.stop()
 
 
 async def test_a_warm_browser_that_died_is_not_handed_out(found: Browsers) -> None:
     async with opened(found, warm=1) as launcher:
-        await until(lambda: len(launcher._warm) == 1, "one is warm")
-        (warm,) = launcher._warm
+        await until(lambda: len(launcher.warm) == 1, "one is warm")
+        (warm,) = launcher.warm
         main_process(warm).kill()
         await asyncio.wait_for(warm.ended, NOTICED_SECONDS)
         async with launched(launcher) as browser:
@@ -616,8 +617,8 @@ async def test_a_warm_browser_that_died_is_not_handed_out(found: Browsers) -> No
 
 async def test_a_sweep_clears_strays_and_nothing_else(found: Browsers) -> None:
     async with opened(found, warm=1) as launcher:
-        root = root_of(launcher)
-        await until(lambda: len(launcher._warm) == 1, "one is warm")
+        root = launcher.runtimes_dir
+        await until(lambda: len(launcher.warm) == 1, "one is warm")
         stray = root / str(uuid4())
         home = stray / "home"
         home.mkdir(parents=True)
@@ -635,14 +636,14 @@ async def test_a_sweep_clears_strays_and_nothing_else(found: Browsers) -> None:
             "a browser of somebody else": [*SLEEP, "--user-data-dir=/elsewhere/profile"],
         }
         async with launched(launcher) as browser:
-            await until(lambda: len(launcher._warm) == 1, "another one is warm")
+            await until(lambda: len(launcher.warm) == 1, "another one is warm")
             with started(runs) as strays, started(others) as bystanders:
                 assert await launcher.sweep() == 2
                 await until(lambda: all(process.poll() is not None for process in strays.values()), "strays are gone")
                 assert [name for name, process in bystanders.items() if process.poll() is not None] == []
             assert len(list(root.iterdir())) == 2
             assert not browser.ended.done()
-            assert len(launcher._warm) == 1
+            assert len(launcher.warm) == 1
             assert await launcher.sweep() == 0
 
 
@@ -690,8 +691,8 @@ def started(commands: dict[str, list[str]]) -> Iterator[dict[str, subprocess.Pop
 
 async def assert_nothing_left(launcher: LocalLauncher) -> None:
     """No directory, process or zombie of a runtime, at once or within moments."""
-    await until(lambda: list(root_of(launcher).iterdir()) == [], "its directory is removed")
-    await until(lambda: processes_of(root_of(launcher)) == [], "its processes are gone")
+    await until(lambda: list(launcher.runtimes_dir.iterdir()) == [], "its directory is removed")
+    await until(lambda: processes_of(launcher.runtimes_dir) == [], "its processes are gone")
     # The crash handlers of full Chromium end after it, and the next sweep reaps them.
     async with asyncio.timeout(5):
         while zombies():

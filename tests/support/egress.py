@@ -12,8 +12,9 @@ from uuid import uuid4
 
 import uvloop
 
-from gateway.egress.proxy import EgressListener, EgressProxy
-from gateway.egress.resolver import Lookup
+from gateway.egress import socket_owners
+from gateway.egress.proxy import EgressListener, EgressProxy, UidOf
+from gateway.egress.resolver import CACHE_SECONDS, Lookup
 from gateway.settings import Settings
 
 T = TypeVar("T")
@@ -45,13 +46,20 @@ class Egress:
 
 
 @contextlib.contextmanager
-def egress(kind: str = "uvloop", lookup: Lookup = no_lookup, **options: Any) -> Iterator[Egress]:
+def egress(
+    kind: str = "uvloop",
+    lookup: Lookup = no_lookup,
+    *,
+    cache_seconds: float = CACHE_SECONDS,
+    uid_of: UidOf = socket_owners.uid_of,
+    **options: Any,
+) -> Iterator[Egress]:
     loop = LOOPS[kind]()
     thread = threading.Thread(target=loop.run_forever, name="egress")
     thread.start()
 
     async def make() -> EgressProxy:
-        return EgressProxy(Settings(data_dir=Path("/nonexistent"), **options), lookup)
+        return EgressProxy(Settings(data_dir=Path("/nonexistent"), **options), lookup, cache_seconds, uid_of)
 
     made = Egress(asyncio.run_coroutine_threadsafe(make(), loop).result(SECONDS), loop)
     try:
@@ -83,7 +91,7 @@ async def serving(handler: Handler) -> AsyncIterator[int]:
 
 
 class Client:
-    """A connection to an exit, as a browser has one."""
+    """A connection to a listener, as a browser has one."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader

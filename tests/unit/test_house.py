@@ -24,9 +24,6 @@ PRIVATE: dict[str, int] = {
     "domain/test_record_of_runs.py": 3,
     "domain/test_runtime_limits.py": 4,
     "domain/test_supervisor.py": 3,
-    "egress/test_egress_browser.py": 4,
-    "egress/test_proxy.py": 6,
-    "launchers/test_launcher.py": 10,
     "observer/test_live_view.py": 4,
     "support/live.py": 1,
     "tunnel/test_attach.py": 9,
@@ -40,9 +37,7 @@ SLEEPING: dict[str, int] = {
     "domain/test_events.py": 1,
     "domain/test_recording.py": 1,
     "domain/test_runtime_limits.py": 1,
-    "egress/test_proxy.py": 1,
     "http/test_server_protocol.py": 1,
-    "launchers/test_launcher.py": 1,
     "observer/test_observer.py": 1,
 }
 

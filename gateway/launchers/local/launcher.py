@@ -22,7 +22,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -177,10 +177,17 @@ class Driver:
 class LocalLauncher:
     """Launches browsers on this machine (see base.Launcher)."""
 
-    def __init__(self, settings: Settings, browsers: Browsers) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        browsers: Browsers,
+        egress: EgressProxy | None = None,
+        arguments: Callable[[int], list[str]] | None = None,
+    ) -> None:
         self._settings = settings
         self._browsers = browsers
-        self.egress = EgressProxy(settings)
+        self.egress = egress or EgressProxy(settings)
+        self._base_arguments = arguments or base_arguments
         self._root = settings.runtimes_dir.absolute()
         self._temp_root = settings.data_dir.absolute() / "tmp"
         self._parallel = asyncio.Semaphore(settings.launch_parallel)
@@ -199,6 +206,16 @@ class LocalLauncher:
         self._uids: set[int] = set()
         self._frame_height: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def runtimes_dir(self) -> Path:
+        """The directory that has one directory for each runtime."""
+        return self._root
+
+    @property
+    def warm(self) -> list[LocalBrowser]:
+        """The browsers that are ready to be handed out."""
+        return list(self._warm)
 
     async def open(self) -> None:
         """Clear what an earlier process left, and have a driver ready before the first launch needs it."""
@@ -344,7 +361,7 @@ class LocalLauncher:
         try:
             launched = await driver.playwright.chromium.launch(
                 executable_path=directory / "launch",
-                args=[*_ARGUMENTS, _resolver_rules(listener.port), *_arguments(spec, frame_height)],
+                args=[*self._base_arguments(listener.port), *_arguments(spec, frame_height)],
                 chromium_sandbox=not self._settings.unsafe_no_sandbox,
                 env=_environment_of(spec, directory / "home"),
                 timeout=self._settings.launch_timeout_seconds * 1000,
@@ -487,9 +504,14 @@ class LocalLauncher:
         await asyncio.to_thread(shutil.rmtree, self._temp_root, ignore_errors=True)
 
 
+def base_arguments(port: int) -> list[str]:
+    """The arguments of every browser whose egress listener has this port."""
+    return [*_ARGUMENTS, _resolver_rules(port)]
+
+
 def _resolver_rules(port: int) -> str:
-    """Leaves the browser one thing to connect to: its exit. No other name or address leads anywhere, not even in a
-    context with another proxy or none, and no name server is asked, in plain or in secret."""
+    """Leaves the browser one address to connect to: its egress listener. No other name or address resolves, not even in
+    a context with another proxy or none, and no name server is asked, by DNS or DNS over HTTPS."""
     return f"--host-resolver-rules=MAP {_PROXY_HOST} {LOOPBACK}:{port} , MAP * ~NOTFOUND"
 
 
