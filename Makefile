@@ -58,9 +58,10 @@ lint: .venv/installed-dev
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 
-# docs/settings.md, from the options.
+# docs/settings.md from the options, and docs/modules.md from the docstrings of modules.
 docs: .venv/installed-dev
 	@$(BIN)/python -m tools.settings_page
+	@$(BIN)/python -m tools.modules_page
 
 format: .venv/installed-dev
 	@$(BIN)/ruff check --quiet --fix

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tools import modules_page
+
 ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/*.md"), *ROOT.glob("tests/**/*.md")])
 PAGES = [page for page in PAGES if "node_modules" not in page.parts]
@@ -38,3 +40,14 @@ def test_every_named_test_exists() -> None:
     named = {name for page in PAGES for name in TEST.findall(page.read_text())}
     assert named - defined - modules == set()
     assert len(named) > 5
+
+
+def test_the_page_of_modules_is_up_to_date() -> None:
+    assert modules_page.PAGE.read_text() == modules_page.document(), "run `make docs`"
+    assert "](../gateway/app.py) |  |" not in modules_page.document(), "each module has a docstring"
+
+
+def test_the_architecture_names_every_room() -> None:
+    architecture = (ROOT / "ARCHITECTURE.md").read_text()
+    rooms = [path.name for path in (ROOT / "gateway").iterdir() if (path / "__init__.py").exists()]
+    assert [room for room in rooms if f"{room}/ " not in architecture] == []
