@@ -351,7 +351,7 @@ def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 # A live gateway
 
 FAULTS_IN_THE_LOG = re.compile(
-    r"Traceback|Exception in|not foreseen|Fatal error|never retrieved|never awaited|Unhandled|RuntimeWarning"
+    r"Traceback|Exception in|failed unexpectedly|Fatal error|never retrieved|never awaited|Unhandled|RuntimeWarning"
 )
 STATUSES = {200, 101, 400, 401, 403, 404, 405, 408, 410, 413, 414, 426, 429, 431, 501, 503, 505}
 BATCH = 96
