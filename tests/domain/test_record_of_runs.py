@@ -260,6 +260,8 @@ async def test_every_run_has_one_end_whichever_gateway_writes_it(
     # Its gateway was killed, and comes back.
     async with database.begin() as connection:
         other = uuid4()
+        # It was alive until now, so that no other gateway takes its runtimes for lost.
+        await connection.execute(text("INSERT INTO gateways (id, version) VALUES (:id, '0')"), {"id": other})
         await connection.execute(
             text("UPDATE runtimes SET gateway_id = :other WHERE id = :id"), {"other": other, "id": orphan["id"]}
         )
