@@ -171,7 +171,7 @@ async def build(
         access=access,
         rate_limits=RateLimits(settings),
         ai_connections=AiConnections(database, secrets, providers, audit),
-        spaces=Spaces(database, settings.region, audit, events),
+        spaces=Spaces(database, settings.region, audit, events, living.end),
         runtimes=living,
         leases=Leases(database, issuer, attachments, living, settings, gateway_id, audit, events, commands),
         large_commands=LargeCommands(settings.max_held_bytes, settings.large_command_seconds),

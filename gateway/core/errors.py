@@ -52,6 +52,14 @@ class GatewayError(Exception):
         self.retry_after = retry_after
 
 
+class HostedElsewhere(Exception):
+    """Raised where another gateway has the browser and must do what was asked; `url` is where it is reached."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.url = url
+
+
 class ConfigurationError(GatewayError):
     """Raised when an option, a key or the state of the machine does not allow a start."""
 

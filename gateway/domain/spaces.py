@@ -1,11 +1,13 @@
-"""Spaces: the boundary that runtimes live in (contract: spaces.md, 2.2 and 3.2)."""
+"""Spaces: the boundary that runtimes live in."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
+from gateway.core.endings import SPACE_DELETED, Ending
 from gateway.core.errors import LimitReached, RequestInvalid
 from gateway.core.ids import new_id, not_found
 from gateway.core.mounts import AiMount, MountChanges, Mounts
@@ -19,6 +21,9 @@ from gateway.store.spaces import NewSpace, Space, SpaceChanges
 __all__ = ["Space", "SpaceRequest", "Spaces", "find_space"]
 
 
+EndRuntimes = Callable[[Iterable[UUID], Ending], Awaitable[None]]
+
+
 @dataclass(frozen=True, slots=True)
 class SpaceRequest:
     """What a caller asks for; what is None takes a default."""
@@ -30,8 +35,12 @@ class SpaceRequest:
 
 
 class Spaces:
-    def __init__(self, database: Database, region: str, audit: Audit, events: Events) -> None:
+    def __init__(
+        self, database: Database, region: str, audit: Audit, events: Events, end_runtimes: EndRuntimes
+    ) -> None:
+        """`end_runtimes` returns once the runtimes have ended, on whichever gateways they are."""
         self._database = database
+        self._end_runtimes = end_runtimes
         self._events = events
         self._region = region
         self._audit = audit
@@ -83,20 +92,23 @@ class Spaces:
                     changes["mounts"] = replace(space.mounts, **mounts)
                 return await spaces.change(connection, space_id, **changes) if changes else space
 
-    async def want_runtimes_stopped(self, scope: Scope, space_id: UUID) -> list[UUID]:
-        """The first step of a removal: nothing in the space is to live on. Returns what is still live."""
-        with self._audit.noting(Action.SPACE_DELETED, space_id, failures_only=True):
-            async with self._database.begin() as connection:
-                await find_space(connection, scope, space_id, lock=True)
-                await runtimes.want_stopped(connection, space_id=space_id)
-                return await runtimes.live_in(connection, space_id)
-
-    async def remove(self, scope: Scope, space_id: UUID) -> None:
+    async def delete(self, scope: Scope, space_id: UUID) -> None:
+        """End the space's runtimes, then remove it with its runs and leases. Raises NotFound, Unavailable."""
+        # No transaction is open while browsers end, which takes time.
+        await self._end_runtimes(await self._want_runtimes_stopped(scope, space_id), SPACE_DELETED)
         with self._audit.noting(Action.SPACE_DELETED, space_id):
             async with self._database.begin() as connection:
                 space = await find_space(connection, scope, space_id, lock=True)
                 await spaces.remove(connection, space_id)
         self._events.update(space.owner, "space.deleted", _about(space))
+
+    async def _want_runtimes_stopped(self, scope: Scope, space_id: UUID) -> list[UUID]:
+        """Want all runtimes of the space stopped; returns those that are still live."""
+        with self._audit.noting(Action.SPACE_DELETED, space_id, failures_only=True):
+            async with self._database.begin() as connection:
+                await find_space(connection, scope, space_id, lock=True)
+                await runtimes.want_stopped(connection, space_id=space_id)
+                return await runtimes.live_in(connection, space_id)
 
 
 async def _check_limit(connection: Connection, owner: Scope, subaccount_id: UUID) -> None:

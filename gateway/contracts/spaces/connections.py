@@ -8,13 +8,11 @@ from uuid import UUID
 from pydantic import AnyUrl, Field, field_validator
 
 from gateway.contracts.spaces.runtimes import path_ids
-from gateway.core.errors import Forbidden
 from gateway.domain.leases.service import Lease as Record
 from gateway.domain.leases.service import Usage as UsageRecord
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Body, Metadata, Time, optional
 from gateway.http.public_url import websocket_root
-from gateway.settings import variable
 
 endpoints = Endpoints("Connections")
 
@@ -150,7 +148,7 @@ _ROOT = "/v1/spaces/{id}/runtimes/{runtimeId}/connections"
 async def create(call: Call, body: CreateConnection) -> CreatedConnection:
     """Mint a short-lived lease of a live runtime, for a client that attaches to `endpoint.url`."""
     space_id, runtime_id = path_ids(call)
-    _check_policy(call, body)
+    call.services.leases.check_policy(body.options)
     # First, so that a host that is not trusted leaves no lease behind.
     root = websocket_root(call.request, call.services.settings)
     lease, token = await call.services.leases.mint(
@@ -166,18 +164,6 @@ async def create(call: Call, body: CreateConnection) -> CreatedConnection:
         status="active",
         endpoint=WebsocketEndpoint(type="websocket", url=AnyUrl(f"{root}/v1/connect/{token}")),
     )
-
-
-def _check_policy(call: Call, body: CreateConnection) -> None:
-    """Raises Forbidden for a lease that the operator does not allow."""
-    unrestricted = body.options is not None and body.options.get("policy") == "unrestricted"
-    if unrestricted and not call.services.settings.unrestricted_leases:
-        setting = variable("unrestricted_leases")
-        raise Forbidden(
-            f"The operator allows no unrestricted leases; leave options.policy out, or have {setting} set.",
-            "connection.policy_forbidden",
-            details={"setting": setting},
-        )
 
 
 @endpoints.get(_ROOT, id="runtimes-connections-list", summary="List connection leases", errors=(404,))

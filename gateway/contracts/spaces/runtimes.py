@@ -16,6 +16,7 @@ from gateway.contracts.spaces.network import NetworkTraffic, Proxy
 from gateway.contracts.spaces.runs import RunList, RunQuery, run_page
 from gateway.contracts.spaces.spelling import domain, fields_below, spelled
 from gateway.core import runtime_config as values
+from gateway.core.errors import HostedElsewhere
 from gateway.core.launch import BrowserName
 from gateway.core.secret import Secret
 from gateway.domain.runtimes.service import Runtime as Record
@@ -261,18 +262,18 @@ async def get(call: Call) -> Runtime:
     "/v1/spaces/{id}/runtimes/{runtimeId}/stop", id="runtimes-stop", summary="Stop a runtime", errors=(404, 503)
 )
 async def stop(call: Call) -> Runtime | Response:
-    """End the browser and its run; idempotent."""
+    """End the browser and its run. Idempotent."""
     space_id, runtime_id = path_ids(call)
     runtimes = call.services.runtimes
-    if not is_forwarded(call.request):
-        host_url = await runtimes.host_url(call.scope, space_id, runtime_id)
-        if host_url is not None:
-            try:
-                return await forward(call.request, call.services, host_url, seconds=_HOST_SECONDS)
-            except NoResponse as error:
-                # Its host also learns of it from the database, only later.
-                _log.warning("a stop could not be forwarded", runtime_id=str(runtime_id), cause=str(error))
-    return Runtime.of(await runtimes.stop(call.scope, space_id, runtime_id))
+    try:
+        return Runtime.of(await runtimes.stop(call.scope, space_id, runtime_id, forward=not is_forwarded(call.request)))
+    except HostedElsewhere as elsewhere:
+        try:
+            return await forward(call.request, call.services, elsewhere.url, seconds=_HOST_SECONDS)
+        except NoResponse as error:
+            # Its host is notified by the database as well, only later.
+            _log.warning("a stop can't be forwarded", runtime_id=str(runtime_id), cause=str(error))
+    return Runtime.of(await runtimes.stop(call.scope, space_id, runtime_id, forward=False))
 
 
 @endpoints.get(

@@ -12,7 +12,6 @@ from gateway.contracts.spaces.deleted import Deleted
 from gateway.contracts.spaces.spelling import domain, fields_below, spelled
 from gateway.core import mounts as values
 from gateway.core.canonical import texts
-from gateway.core.endings import SPACE_DELETED
 from gateway.domain.spaces import Space as Record
 from gateway.domain.spaces import SpaceRequest
 from gateway.http.endpoints import Call, Endpoints
@@ -165,9 +164,7 @@ async def update(call: Call, body: UpdateSpace) -> Space:
 async def delete(call: Call) -> Deleted:
     """Stop the space's runtimes, then delete it with its runs and connections."""
     space_id = call.path_id("id", "space")
-    live = await call.services.spaces.want_runtimes_stopped(call.scope, space_id)
-    await call.services.runtimes.end(live, SPACE_DELETED)
-    await call.services.spaces.remove(call.scope, space_id)
+    await call.services.spaces.delete(call.scope, space_id)
     return Deleted(id=space_id, deleted=True)
 
 

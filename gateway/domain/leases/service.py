@@ -14,6 +14,7 @@ import structlog
 from gateway.core.closes import Close, Ended
 from gateway.core.errors import (
     Conflict,
+    Forbidden,
     GatewayError,
     Gone,
     LimitReached,
@@ -31,7 +32,7 @@ from gateway.domain.events.run_commands import Commands
 from gateway.domain.events.service import Events, about_run
 from gateway.domain.leases.attachments import Attachment, Attachments
 from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
-from gateway.settings import LeaseSettings
+from gateway.settings import LeaseSettings, variable
 from gateway.store import leases
 from gateway.store.database import Connection, Database, constraint_as
 from gateway.store.leases import EndedSocket, Lease, LeaseOnFile, Usage
@@ -107,6 +108,16 @@ class Leases:
         """The sockets that are open on this gateway."""
         return self._attachments
 
+    def check_policy(self, options: dict[str, Any] | None) -> None:
+        """Raises Forbidden for a lease that the operator does not allow."""
+        if _is_unrestricted(options) and not self._settings.unrestricted_leases:
+            setting = variable("unrestricted_leases")
+            raise Forbidden(
+                f"The operator allows no unrestricted leases; leave options.policy out, or have {setting} set.",
+                "connection.policy_forbidden",
+                details={"setting": setting},
+            )
+
     async def mint(
         self,
         scope: Scope,
@@ -120,11 +131,10 @@ class Leases:
         """A new lease and its token, which is known this once. Raises NotFound, Conflict (runtime not active)."""
         lease_id = new_id()
         with self._audit.noting(Action.LEASE_MINTED, lease_id) as noting:
-            unrestricted = options is not None and options.get("policy") == "unrestricted"
             noting.details = {
                 "runtimeId": str(runtime_id),
                 "protocol": protocol,
-                "policy": "unrestricted" if unrestricted else "standard",
+                "policy": "unrestricted" if _is_unrestricted(options) else "standard",
             }
             ttl = ttl_seconds or self._settings.lease_ttl_seconds
             given = {"connectionId": str(lease_id), "protocol": protocol, "ttlSeconds": ttl}
@@ -445,6 +455,10 @@ class Leases:
                 details={"limit": most},
                 retry_after=_RETRY_SOCKETS_SECONDS,
             )
+
+
+def _is_unrestricted(options: dict[str, Any] | None) -> bool:
+    return options is not None and options.get("policy") == "unrestricted"
 
 
 def _about(lease: Lease) -> dict[str, str]:

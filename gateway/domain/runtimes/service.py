@@ -18,7 +18,15 @@ import structlog
 from gateway.core import extras
 from gateway.core.closes import Close
 from gateway.core.endings import GATEWAY_STOPPED, IDLE_TIMEOUT, STOPPED, Ending
-from gateway.core.errors import Conflict, GatewayError, LimitReached, NotSupported, Unavailable, invalid_field
+from gateway.core.errors import (
+    Conflict,
+    GatewayError,
+    HostedElsewhere,
+    LimitReached,
+    NotSupported,
+    Unavailable,
+    invalid_field,
+)
 from gateway.core.ids import new_id, not_found
 from gateway.core.launch import LaunchSpec
 from gateway.core.observation import Level, Observed, Observers, Record
@@ -292,9 +300,8 @@ class Runtimes:
             raise not_found("runtime", runtime_id)
         return found
 
-    async def host_url(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> str | None:
-        """Where the gateway that has the browser is reached, to ask it for a stop; None when that is this one, or can't
-        be told."""
+    async def _host_url(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> str | None:
+        """URL of the gateway that has the browser, to ask it for a stop; None when that is this one, or not known."""
         if self.hosts(runtime_id):
             return None
         with self._audit.noting(Action.RUNTIME_STOPPED, runtime_id, failures_only=True):
@@ -327,8 +334,14 @@ class Runtimes:
             )
         return url
 
-    async def stop(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> Runtime:
-        """Stop a runtime and return it as it then is; one that has ended already is returned as it is."""
+    async def stop(self, scope: Scope, space_id: UUID, runtime_id: UUID, *, forward: bool) -> Runtime:
+        """Stop a runtime and return it as it then is; one that has ended already is returned as it is.
+
+        Raises HostedElsewhere, with `forward`, where another gateway that can be reached has the browser. Without it,
+        that gateway is asked by the database, which takes longer.
+        """
+        if forward and (url := await self._host_url(scope, space_id, runtime_id)) is not None:
+            raise HostedElsewhere(url)
         with self._audit.noting(Action.RUNTIME_STOPPED, runtime_id, failures_only=True):
             found = await self.find(scope, space_id, runtime_id)
             if found.status != "active":
