@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# A pipe that nobody writes to must not hold us up.
+# Opening a pipe without a writer must not block.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NUMBERED_NAMES = 50
@@ -29,7 +29,7 @@ PARTIAL = ".gateway-"
 
 
 class NotAFile(Exception):
-    """Raised where a path names nothing that may be read or written; the text says what it is in words."""
+    """Raised where a path names nothing that may be read or written; the message says why."""
 
 
 class NotThere(NotAFile):
@@ -100,14 +100,14 @@ class FilesDir:
         with self._directory((), make=False) as (directory, owner), os.scandir(directory) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError, NotAFile):
-                    told = entry.stat(follow_symlinks=False)
-                    _check(told, owner)
-                    found.append(Found(entry.name, told.st_size))
+                    status = entry.stat(follow_symlinks=False)
+                    _check(status, owner)
+                    found.append(Found(entry.name, status.st_size))
         return found
 
     @contextlib.contextmanager
     def _directory(self, segments: tuple[str, ...], *, make: bool) -> Iterator[tuple[int, os.stat_result]]:
-        """A descriptor of a directory below, and what is said of the one that all are in."""
+        """A descriptor of a directory below, and the status of the home directory, whose user owns all of them."""
         home, name = self.path.parent.name, self.path.name
         descriptor = _open(str(self.path.parent.parent), _DIRECTORY, None)
         try:
@@ -199,10 +199,10 @@ def _open(name: str, flags: int, directory: int | None) -> int:
         raise _problem(error) from error
 
 
-def _check(told: os.stat_result, owner: os.stat_result) -> None:
-    if not stat.S_ISREG(told.st_mode):
-        raise NotAFile("it is no plain file")
-    if told.st_uid != owner.st_uid:
+def _check(status: os.stat_result, owner: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise NotAFile("it is not a regular file")
+    if status.st_uid != owner.st_uid:
         raise NotAFile("it is another user's file")
 
 
@@ -213,12 +213,12 @@ def _problem(error: OSError) -> NotAFile:
         case errno.ELOOP:
             return NotAFile("there is a link on its way")
         case errno.ENOTDIR:
-            return NotAFile("what is on its way is no directory")
+            return NotAFile("a segment of it is not a directory")
         case errno.EEXIST:
             return Taken("there is something of that name already")
         case errno.ENAMETOOLONG:
             return NotAFile("a segment of it is longer than 255 bytes")
         case errno.ENXIO:
-            return NotAFile("it is no plain file")
+            return NotAFile("it is not a regular file")
         case _:
             return NotAFile(f"it can't be opened ({error.strerror})")

@@ -31,10 +31,10 @@ class UrlPattern:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ValueError that names the entry and says what would be right."""
+        """Raises ValueError that names the entry and a valid form."""
         found = _PATTERN.fullmatch(text)
         if found is None:
-            raise _wrong(text, "it is no host and no URL pattern")
+            raise _wrong(text, "it is neither a host nor a URL pattern")
         scheme = (found["scheme"] or "").lower()
         port = _PORTS.get(scheme)
         if found["port"] is not None:
@@ -51,7 +51,7 @@ class UrlPattern:
         return cls(_host(text, found["host"]), port, path)
 
     def covers(self, host: Host, port: int, path: str | None) -> bool:
-        """`path` is None for a tunnel, whose path nobody can see."""
+        """`path` is None for a tunnel, whose path is not visible."""
         if self.port is not None and self.port != port:
             return False
         if self.path is not None and (path is None or not path.startswith(self.path)):

@@ -50,7 +50,7 @@ class _Entry:
 def grant_search(path: Path, gid: int) -> None:
     """Let processes of group `gid` reach `path`, by search permission on those of its ancestors that lack it.
 
-    Nobody else gains anything, and nothing but search is granted. Raises ConfigurationError where there are no ACLs.
+    No other user gains anything, and only search is granted. Raises ConfigurationError where there are no ACLs.
     """
     if sys.platform != "linux" or os.geteuid() != 0:
         return

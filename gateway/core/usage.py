@@ -1,4 +1,4 @@
-"""What went through a runtime's exit."""
+"""Traffic counts of a runtime's egress listener."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Totals(NamedTuple):
 
 
 class Usage:
-    """Counts of one exit, refusals by rule."""
+    """Counts of one listener, refusals by rule."""
 
     def __init__(self) -> None:
         self.sent = 0
         self.received = 0
         self.refused: Counter[str] = Counter()
-        # Told the rule and the target of each refusal, whose query and path are as the page wrote them.
+        # Called with rule and target of each refusal; query and path of the target are as the page wrote them.
         self.on_refusal: Callable[[str, str | None], None] | None = None
 
     def totals(self) -> Totals:

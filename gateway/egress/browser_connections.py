@@ -37,13 +37,13 @@ _REASONS = {
     504: "Gateway Timeout",
 }
 _PAGE = "<!doctype html><title>{title}</title><h1>{title}</h1><p>{message}</p><p><code>{rule}</code></p>\n"
-# For a body that is still on its way when its request is answered: what is not read would reset the connection, and
-# the answer with it.
+# For a body that is still being sent when its request is answered: closing with unread data would reset the connection,
+# and the browser would lose the response.
 _LINGER_SECONDS = 5.0
 
 
 class Refused(Exception):
-    """An answer of the proxy's own: status, rule and a plain sentence."""
+    """A response of the proxy itself: status, rule and message."""
 
     def __init__(self, status: int, rule: str, message: str) -> None:
         super().__init__(message)
@@ -53,7 +53,7 @@ class Refused(Exception):
 
     @property
     def is_failure(self) -> bool:
-        """Whether it was allowed, and did not work."""
+        """Whether the request was allowed and failed, rather than refused."""
         return self.status in (502, 504)
 
     def answer(self, *, with_page: bool) -> bytes:
@@ -230,13 +230,13 @@ class BrowserConnection(asyncio.Protocol):
             self._unread += data[taken:]
             pause(self.transport)
 
-    def pass_on(self, data: bytes) -> None:
+    def forward(self, data: bytes) -> None:
         """A piece of the answer."""
         self._usage.received += len(data)
         self.transport.write(data)
 
     def answered(self, *, reusable: bool) -> None:
-        """The answer is all there."""
+        """The response is complete."""
         assert self._head is not None
         if not (reusable and self._head.keep_alive and self._body.done):
             self.end()
@@ -253,7 +253,7 @@ class BrowserConnection(asyncio.Protocol):
         self.transport.close()
 
     def fail(self, message: str) -> None:
-        """The server's answer is none, and nothing of it was passed on."""
+        """The server's response is invalid, and nothing of it was forwarded."""
         if self._server is not None:
             self._server.close()
         self._refuse(Refused(502, "egress.bad_answer", message))
@@ -261,7 +261,7 @@ class BrowserConnection(asyncio.Protocol):
     async def _open_tunnel(self, made: socket.socket, early: bytes) -> None:
         far = TunnelEnd(self._count_received)
         far.peer = self.transport
-        # Beforehand, since a server that speaks first is heard as soon as it is connected.
+        # Before connecting: a server that speaks first may send data at once.
         self.transport.write(_ESTABLISHED + early)
         self._usage.received += len(early)
         await asyncio.get_running_loop().create_connection(lambda: far, sock=made)
@@ -312,7 +312,7 @@ class BrowserConnection(asyncio.Protocol):
 
 
 class ServerConnection(asyncio.Protocol):
-    """The connection out, for the requests of one browser's connection to one host."""
+    """The outbound connection, for the requests of one browser connection to one host."""
 
     def __init__(self, browser: BrowserConnection, head: RequestHead) -> None:
         self.transport: asyncio.Transport
@@ -321,7 +321,7 @@ class ServerConnection(asyncio.Protocol):
         self._most = browser.max_head_bytes
         self._answer = bytearray()
         self._request: RequestHead | None = None
-        self._passed_on = False
+        self._forwarded = False
         self._body: Body | None = None
         self._keep_alive = False
 
@@ -333,11 +333,11 @@ class ServerConnection(asyncio.Protocol):
 
     def send(self, head: RequestHead) -> None:
         self._request = head
-        self._passed_on = False
+        self._forwarded = False
         self.transport.write(head.for_server())
 
     def detach(self) -> None:
-        """Close it, which then is nothing that the browser would hear of."""
+        """Close it without effect on the browser's connection."""
         self._browser = None
         self.transport.close()
 
@@ -348,10 +348,10 @@ class ServerConnection(asyncio.Protocol):
         if self._browser is None or self.transport.is_closing():
             return
         if self._request is None:
-            # Nobody asked; browsers take such a connection for broken, too.
+            # Unsolicited data; browsers treat such a connection as broken, too.
             self._browser.end()
         elif self._body is not None:
-            self._pass_on(self._browser, data)
+            self._forward(self._browser, data)
         else:
             self._answer += data
             self._read_heads(self._browser, self._request)
@@ -368,15 +368,15 @@ class ServerConnection(asyncio.Protocol):
             if head.status == 407:
                 self._fail(browser, "The server answered 407, which only a proxy may.")
                 return
-            self._passed_on = True
+            self._forwarded = True
             if head.status >= 200:
                 self._body = head.body
                 self._keep_alive = head.keep_alive
                 rest = bytes(self._answer)
                 self._answer.clear()
-                self._pass_on(browser, rest, raw)
+                self._forward(browser, rest, raw)
                 return
-            browser.pass_on(raw)
+            browser.forward(raw)
             if head.status == 101 and request.upgrade:
                 browser.switch(self, bytes(self._answer))
                 return
@@ -384,22 +384,22 @@ class ServerConnection(asyncio.Protocol):
             self._fail(browser, f"The head of an answer may have {self._most} bytes.")
 
     def _fail(self, browser: BrowserConnection, message: str) -> None:
-        if self._passed_on:
+        if self._forwarded:
             browser.end()
         else:
             browser.fail(message)
 
-    def _pass_on(self, browser: BrowserConnection, data: bytes, head: bytes = b"") -> None:
-        """Pass on a piece of a body, with its head before it when it is the first one."""
+    def _forward(self, browser: BrowserConnection, data: bytes, head: bytes = b"") -> None:
+        """Forward a piece of a body, with its head before it when it is the first one."""
         assert self._body is not None
         try:
             taken = self._body.take(data)
         except BadMessage:
-            # The browser judges it better than we do; it reads on to the end of the connection.
+            # Left to the browser, which handles such bodies in its own way: forwarded to the end of the connection.
             self._body = EndlessBody()
             taken = len(data)
         if head or taken:
-            browser.pass_on(head + (data if taken == len(data) else data[:taken]))
+            browser.forward(head + (data if taken == len(data) else data[:taken]))
         if self._body.done:
             self._request = self._body = None
             browser.answered(reusable=self._keep_alive and taken == len(data))
@@ -418,8 +418,8 @@ class ServerConnection(asyncio.Protocol):
             return
         if error is not None:
             browser.transport.abort()
-        elif self._answer and not self._passed_on:
-            browser.fail("The server broke off within the head of its answer.")
+        elif self._answer and not self._forwarded:
+            browser.fail("The server closed the connection within the head of its answer.")
         else:
             # Without an answer on a connection that was used before, browsers ask again on a fresh one.
             browser.end()

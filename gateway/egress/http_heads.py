@@ -1,7 +1,7 @@
 """HTTP/1 as far as a proxy must know it: heads of requests and answers, and where a body ends (RFC 9112). No I/O.
 
-A request is read strictly and written anew, so that what the server reads is what was checked. An answer is passed on
-as it came and only followed, as liberally as browsers read it.
+A request is parsed strictly and re-serialized, so that what the server reads is what was checked. An answer is
+forwarded as it came and only followed, as liberally as browsers read it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ REQUEST_END = b"\r\n\r\n"
 
 
 class BadMessage(Exception):
-    """Raised for what is not HTTP/1 as it must be; the message says what is wrong."""
+    """Raised for malformed HTTP/1; the message names the problem."""
 
 
 class Body:
-    """Follows a body and tells where it ends. This one has none."""
+    """Finds the end of a body. This one is empty."""
 
     done = True
 
@@ -129,13 +129,13 @@ class RequestHead:
 
     @property
     def target(self) -> str:
-        """The address that was asked for: of a tunnel, host and port are all that can be seen."""
+        """The address that was asked for: for a tunnel only host and port are visible."""
         if self.path is None:
             return f"{self.host}:{self.port}"
         return f"http://{self.authority.decode('latin-1')}{self.path.decode('latin-1')}"
 
     def for_server(self) -> bytes:
-        """The head as the server gets it: origin form, and nothing of the proxy's own in it."""
+        """The head as the server receives it: origin form, without headers for proxies."""
         assert self.path is not None
         lines = [b"%s %s HTTP/1.1" % (self.method, self.path)]
         seen_host = False
@@ -221,7 +221,7 @@ def end_of_answer_head(data: bytes | bytearray) -> int | None:
 
 
 def parse_answer(head: bytes, method: bytes) -> AnswerHead:
-    """An answer's head, to a request by `method`. Raises BadMessage for what is no HTTP/1."""
+    """An answer's head, to a request by `method`. Raises BadMessage when it is not HTTP/1."""
     first, *rest = head.rstrip(b"\r\n").split(b"\n")
     found = _STATUS_LINE.fullmatch(first.rstrip(b"\r"))
     if found is None:

@@ -1,19 +1,18 @@
 """The proxy through which everything that a browser sends goes: plain HTTP and CONNECT, on the loopback address.
 
-Every runtime has a listener of its own for its life, here called its exit; what comes in there is judged and counted
-as that runtime's. The port is its credential, since Chromium can be given no other: `--proxy-server` takes no password
-and neither does a PAC script; a driver that answers `Fetch.authRequired` does so only in pages that it controls, and
-gets in the way of clients that intercept requests themselves; a password put into the browser's cache of passwords is
-missing in every context that a client makes. So the kernel vouches for it:
+Every runtime has a listener of its own; requests that arrive there are judged and counted as that runtime's. The port
+is its credential, since Chromium can be given no other: `--proxy-server` takes no password and neither does a PAC
+script; a driver that answers `Fetch.authRequired` does so only in pages that it controls, and gets in the way of
+clients that intercept requests themselves; a password put into the browser's cache of passwords is missing in every
+context that a client makes. So the kernel vouches for it:
 
 - As root each runtime's browser has a user id of its own, and the kernel is asked which user owns each connection
   (socket_owners.py). A process of another runtime that finds the port gets 407.
-- A page has no sockets but through its own exit, and no exit connects to a port of the gateway or of a browser's
-  DevTools, whatever is allowed. This holds without root, too; without root all browsers are of one user anyway.
+- A page has no sockets but through its own listener, and no listener connects to a port of the gateway or to a DevTools
+  port, whatever is allowed. This holds without root, too, where all browsers have the same user.
 
-A browser's connection is tied to one connection out, as if both were one, so that either end sees keep-alive, resets
-and half-closes as it would without a proxy. Bodies and tunnels are passed on as they come, and read no faster than they
-are taken.
+A browser's connection is tied to one outbound connection, so that either end sees keep-alive, resets and half-closes as
+without a proxy. Bodies and tunnels are forwarded as they arrive, with backpressure.
 """
 
 from __future__ import annotations
@@ -117,7 +116,7 @@ class EgressProxy:
 
 
 class EgressListener:
-    """One runtime's way out."""
+    """The listener of one runtime, through which all its traffic goes."""
 
     def __init__(self, proxy: EgressProxy, runtime_id: UUID, uid: int | None) -> None:
         self.runtime_id = runtime_id
@@ -136,13 +135,13 @@ class EgressListener:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def adopt(self, runtime_id: UUID, traffic: Traffic, upstream: UpstreamProxy | None) -> None:
-        """Be the exit of this runtime, which is so before its browser is given to anybody."""
+        """Become the listener of this runtime, before its browser is handed out."""
         self.runtime_id = runtime_id
         self.traffic = traffic
         self.upstream = upstream
 
     def reserve_port(self, port: int) -> None:
-        """A port of the runtime's browser, which no page may reach as long as this exit is open."""
+        """A port of the runtime's browser, which no page may reach as long as this listener is open."""
         self._proxy.reserve_port(port)
         self._reserved.append(port)
 
@@ -158,7 +157,7 @@ class EgressListener:
         self.reserve_port(self.port)
 
     async def close(self) -> None:
-        """End it with all its connections; as often as one likes."""
+        """Close the listener and all its connections; idempotent."""
         if self._server is None:
             return
         server, self._server = self._server, None
@@ -173,12 +172,12 @@ class EgressListener:
         self._proxy.forget(self)
 
     def enter(self, connection: BrowserConnection, peer: tuple[str, int]) -> Refused | None:
-        """Take a browser's connection, or say why not."""
+        """Admit a browser's connection, or return why not."""
         if self._uid is not None and self._proxy.uid_of(peer, (LOOPBACK, self.port)) != self._uid:
             return Refused(407, "egress.foreign_process", "This port is for another runtime's processes.")
         if len(self._connections) >= self.settings.egress_max_connections:
             most = self.settings.egress_max_connections
-            return Refused(503, "egress.max_connections", f"A runtime may have {most} connections at once, and has.")
+            return Refused(503, "egress.max_connections", f"The limit of {most} connections of a runtime is reached.")
         self._connections.add(connection)
         return None
 
@@ -192,7 +191,7 @@ class EgressListener:
         return task
 
     def note_refusal(self, refused: Refused, head: RequestHead | None) -> None:
-        """Count what the proxy answered itself; only the first ones are logged, since a page may have any number."""
+        """Count a refusal or failure; only the first refusals are logged, since a page may cause any number."""
         if refused.is_failure:
             metrics.egress_failures.labels(refused.rule).inc()
             return
@@ -209,7 +208,7 @@ class EgressListener:
             )
 
     async def dial(self, host: Host, port: int) -> tuple[socket.socket, bytes]:
-        """A socket to the host, once it is checked, and what came on it already.
+        """A socket connected to the host, after the host was checked, and the bytes that it received already.
 
         Raises Refusal, NameNotFound, Unreachable; TimeoutError when it takes too long.
         """
@@ -269,7 +268,7 @@ def _refused(rules: Rules, address: Address, port: int, machine: Machine, by_nam
 
 
 def _name_refused() -> Refusal:
-    """Said in place of the reason, which would tell the page what a name of the inner network leads to."""
+    """In place of the reason, which would reveal to the page how a name of an internal network resolves."""
     return Refusal("egress.name_not_allowed", "The name leads to an address that can't be reached from here.")
 
 

@@ -1,4 +1,4 @@
-"""Two connections made one: what comes from either goes to the other, as fast as the other takes it."""
+"""Splices two connections: data from either is written to the other, with backpressure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-# Browsers do not half-close. A server that then neither ends nor says anything would hold the tunnel for good.
+# After a half-close, a peer that neither closes nor sends anything would hold the tunnel forever.
 _HALF_CLOSED_SECONDS = 30.0
 
 
 class TunnelEnd(asyncio.Protocol):
-    """One of the two. `count` hears how many bytes came, `lost` that the connection is over."""
+    """One of the two ends. Calls `count` with the number of bytes received, and `lost` when the connection ends."""
 
     def __init__(self, count: Callable[[int], None], lost: Callable[[], None] = lambda: None) -> None:
         self.transport: asyncio.Transport
@@ -35,7 +35,7 @@ class TunnelEnd(asyncio.Protocol):
         resume(self.peer)
 
     def eof_received(self) -> bool:
-        """Passed on; once both have said it, all is over."""
+        """Forwarded; once both ends have half-closed, the tunnel closes."""
         self.half_closed = True
         far = self.peer.get_protocol()
         if self.peer.is_closing() or (isinstance(far, TunnelEnd) and far.half_closed):

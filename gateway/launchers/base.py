@@ -1,4 +1,4 @@
-"""How a browser comes to be: the interface that every launcher keeps."""
+"""The interface that every launcher implements."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Browser", "BrowserName", "Ending", "FilesHold", "LaunchSpec", "Launc
 
 
 class FilesHold:
-    """Keeps a browser's files where they are beyond its end, for those that still read them."""
+    """Keeps the files of a browser that has ended, while something still reads them."""
 
     def __init__(self) -> None:
         self._holders: set[object] = set()
@@ -31,12 +31,12 @@ class FilesHold:
             self._free.set()
 
     async def free(self) -> None:
-        """Return once nobody holds them."""
+        """Return once all holders have released them."""
         await self._free.wait()
 
 
 class Browser(Protocol):
-    """A live browser. `ended` is done when its process is no more, whoever ended it."""
+    """A live browser. `ended` is done when its process has ended, for whatever reason."""
 
     name: BrowserName
     version: str
@@ -48,15 +48,15 @@ class Browser(Protocol):
     ended: asyncio.Future[Ending]
 
     async def stop(self) -> None:
-        """End the browser and return when its process is gone; what it left on disk goes right after."""
+        """End the browser and return when its process is gone; its directory is removed right after."""
 
 
 class Launcher(Protocol):
-    """Starts browsers and clears away what browsers leave.
+    """Starts browsers and removes what they leave behind.
 
-    - `launch` returns a browser whose DevTools address answers, or raises LaunchFailed and leaves nothing.
+    - `launch` returns a browser whose DevTools address responds, or raises LaunchFailed and leaves nothing behind.
     - `sweep` ends every process and removes every directory that an earlier launcher left.
-    - `close` stops all that is still there.
+    - `close` stops all browsers that are left.
     """
 
     async def launch(self, spec: LaunchSpec) -> Browser: ...

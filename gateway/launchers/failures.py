@@ -1,7 +1,7 @@
-"""Why a browser did not come up, told from Playwright's error text or from the browser's own output.
+"""Classifies failed launches by Playwright's error text or the browser's own output.
 
 What is matched here was provoked with Chromium 156 under Playwright 1.65 (texts in tests/launchers/test_failures.py).
-The words that end up in an answer hold no command line, no DevTools address and no path of the gateway's own.
+Texts that end up in an answer contain no command line, no DevTools address and no path of the gateway's own.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from gateway.core.launch import Failure
 
 
 class _Sign(NamedTuple):
-    """What tells a failure. `crash`: it counts only after a signal, since browsers that start well print it too.
-    `words`: the class does not say what was lacking, so the line that tells it is added.
+    """A pattern that identifies a failure. `crash`: only after a signal, since browsers that start well print it too.
+    `words`: the class does not name what was missing, so the matched line is added to the message.
     """
 
     failure: Failure
@@ -140,7 +140,7 @@ _LONGEST = 200
 
 
 def classify(error_text: str) -> LaunchFailed:
-    """The failure that Playwright's error text tells of; its `failure` is one of Failure, its `advice` one sentence."""
+    """Classifies Playwright's error text; `failure` of the result is one of Failure, `advice` one sentence."""
     # A command line holds words of clients (a user agent), so nothing is concluded from it.
     lines = _LAUNCHING.sub("", error_text).splitlines()
     output = [_PREFIX.sub("", line) for line in lines if (match := _PREFIX.match(line)) and match.group(1)]
@@ -163,13 +163,13 @@ def classify_exit(output: str, status: int) -> LaunchFailed:
 
 
 def classify_timeout(output: str, seconds: float) -> LaunchFailed:
-    """The same for one that neither answered nor ended; what it said may still tell another class than timeout."""
+    """The same for a browser that neither responded nor ended; its output may still show another class than timeout."""
     lines = output.splitlines()
     return _known(lines, False) or _timed_out(seconds, lines)
 
 
 def last_words(lines: list[str]) -> str:
-    """The at most three telling lines of a browser's output, cleaned and joined by ` | `; fatal ones come first."""
+    """At most three informative lines of a browser's output, cleaned and joined by ` | `; fatal ones first."""
     telling: dict[str, bool] = {}
     for line in lines:
         cleaned = "" if _NOISE.search(line) else clean(line)
@@ -196,9 +196,9 @@ def _known(lines: list[str], crashed: bool) -> LaunchFailed | None:
 
 def _timed_out(seconds: float, output: list[str]) -> LaunchFailed:
     words = last_words(output)
-    said = f" Its last words: {words}." if words else ""
+    output_text = f" Its last words: {words}." if words else ""
     return LaunchFailed(
-        f"The browser was not ready within {seconds:g} seconds.{said}",
+        f"The browser was not ready within {seconds:g} seconds.{output_text}",
         failure=Failure.TIMEOUT,
         advice="See whether the machine is overloaded, or raise GATEWAY_LAUNCH_TIMEOUT_SECONDS.",
     )
@@ -206,11 +206,11 @@ def _timed_out(seconds: float, output: list[str]) -> LaunchFailed:
 
 def _exited(how: str, output: list[str]) -> LaunchFailed:
     words = last_words(output)
-    said = f"Its last words: {words}." if words else "It said nothing."
+    output_text = f"Its last words: {words}." if words else "It printed nothing."
     return LaunchFailed(
-        f"The browser ended while it was starting{how}. {said}",
+        f"The browser ended while it was starting{how}. {output_text}",
         failure=Failure.EXITED,
-        advice="Run `gateway doctor` on the gateway's machine, which starts the same browser and says what is lacking.",
+        advice="Run `gateway doctor` on the gateway's machine, which starts the same browser and reports problems.",
     )
 
 
@@ -231,7 +231,7 @@ def _shorten(path: re.Match[str]) -> str:
 
 
 def _signal_of(ending: re.Match[str]) -> str | None:
-    """Name of the signal that ended the browser, told directly or by its launch script's exit status."""
+    """Name of the signal that ended the browser, from Playwright or from its launch script's exit status."""
     status, name = ending.groups()
     if name != "null":
         return str(name)

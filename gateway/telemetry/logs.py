@@ -76,7 +76,7 @@ _SECRET = re.compile(
     )
 )
 
-_NOISY = ("httpx", "httpcore", "alembic", "uvicorn.error")  # lines that only a developer wants; told at debug only
+_NOISY = ("httpx", "httpcore", "alembic", "uvicorn.error")  # lines for developers; logged at debug only
 
 _COMMON: Final[list[Processor]] = [
     structlog.contextvars.merge_contextvars,
@@ -193,7 +193,7 @@ class Stderr(logging.StreamHandler[TextIO]):
         raise AttributeError("the stream is always sys.stderr")
 
     def handleError(self, record: logging.LogRecord) -> None:
-        """Tell of a record that can't be logged. The standard library's own way prints its arguments as they are."""
-        told = f"{record.pathname}:{record.lineno} wrote a line that can't be logged.\n{traceback.format_exc()}"
+        """Report a record that can't be logged. The standard library would print its arguments as they are."""
+        report = f"{record.pathname}:{record.lineno} wrote a line that can't be logged.\n{traceback.format_exc()}"
         with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr may be full, closed or none
-            self.stream.write(redact(told))
+            self.stream.write(redact(report))

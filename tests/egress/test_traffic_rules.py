@@ -67,10 +67,10 @@ def test_addresses_are_compared_as_addresses() -> None:
 @pytest.mark.parametrize(
     ("pattern", "reason"),
     [
-        ("", "no host"),
-        ("ftp://example.com", "no host"),
-        ("exa mple.com", "no host"),
-        ("user@example.com", "no host"),
+        ("", "neither a host"),
+        ("ftp://example.com", "neither a host"),
+        ("exa mple.com", "neither a host"),
+        ("user@example.com", "neither a host"),
         ("https://example.com/path", "plain http"),
         ("example.com/path", "plain http"),
         ("http://example.com/a*b", "only at its end"),

@@ -197,9 +197,9 @@ SEEN = [
         Failure.EXITED,
         "ended while it was starting, with status 1. Its last words: my last words | second line.",
     ),
-    (logged(ending="exitCode=3, signal=null"), Failure.EXITED, "with status 3. It said nothing."),
-    (logged(ending="exitCode=null, signal=SIGKILL"), Failure.EXITED, "by SIGKILL. It said nothing."),
-    (logged(FREQUENCY, TRAP, PIPE), Failure.EXITED, "by SIGTRAP. It said nothing."),
+    (logged(ending="exitCode=3, signal=null"), Failure.EXITED, "with status 3. It printed nothing."),
+    (logged(ending="exitCode=null, signal=SIGKILL"), Failure.EXITED, "by SIGKILL. It printed nothing."),
+    (logged(FREQUENCY, TRAP, PIPE), Failure.EXITED, "by SIGTRAP. It printed nothing."),
     (
         logged(
             "[1122/023543.741713:ERROR:headless/lib/browser/command_line_handler.cc:159] Could not create directory "
@@ -234,7 +234,7 @@ SEEN = [
         "Playwright's driver ended",
     ),
     ("Connection closed while reading from the driver", Failure.EXITED, "Playwright's driver ended"),
-    ("", Failure.EXITED, "It said nothing."),
+    ("", Failure.EXITED, "It printed nothing."),
 ]
 
 
@@ -300,7 +300,7 @@ def test_a_browser_started_without_playwright_is_judged_alike() -> None:
     assert classify_exit(f"[1122/023627.131881:ERROR:{THREADS}\n", -5).failure == Failure.OUT_OF_PROCESSES
     assert classify_exit(FREE.format(0), -5).failure == Failure.NO_SHARED_MEMORY
     assert "by SIGSEGV. Its last words: ouch." in classify_exit("ouch\n", -11).message
-    assert "with status 4. It said nothing." in classify_exit("", 4).message
+    assert "with status 4. It printed nothing." in classify_exit("", 4).message
     assert "was not ready within 2.5 seconds. Its last words: slow." in classify_timeout("slow\n", 2.5).message
     assert classify_timeout("No usable sandbox!", 2).failure == Failure.SANDBOX_REFUSED
 

@@ -117,7 +117,7 @@ class ControlGroups:
 
 
 def own_group() -> Path:
-    """The gateway's own group, below which it may make limited ones; raises ConfigurationError that says why not."""
+    """The gateway's own group, below which it may make limited ones; raises ConfigurationError with the reason."""
     mount = _mount()
     if mount is None:
         raise ConfigurationError("there is no cgroup v2 on this machine")

@@ -2,13 +2,13 @@
 
 Playwright gets a small shell script as its executable. The script leads the browser's process group, drops to the
 runtime's own user id when the gateway is root, gives the browser its own profile directory, and notes the browser's
-exit status, which Playwright's Python API does not tell. Layout of one runtime:
+exit status, which Playwright's Python API does not expose. Layout of one runtime:
 
     DATA_DIR/runtimes/<id>/
         launch    the script          pid     its process group
         exit      the exit status     home/   HOME, TMPDIR, profile and downloads, owned by the runtime's user
 
-A few browsers are kept warm: launched before anybody asks, so that a runtime without wishes is there at once.
+A few browsers are kept warm: launched ahead, so that a runtime without options of its own gets one at once.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _CRASHES = {
     signal.SIGTRAP,
 }
 
-# A name that is none's (RFC 2606), for the browser alone to know.
+# A reserved name (RFC 2606) that only the browser's resolver rules know.
 _PROXY_HOST = "exit.invalid"
 
 # Full Chromium's viewer of PDFs is an extension, in which a client could open any file; the headless shell has none.
@@ -76,7 +76,7 @@ _ARGUMENTS = [
     "--disable-component-update",
     "--disable-quic",
     "--no-first-run",
-    # Everything goes through the runtime's exit, what is on loopback too.
+    # Everything goes through the runtime's egress listener, loopback too.
     f"--proxy-server={_PROXY_HOST}",
     "--proxy-bypass-list=<-loopback>",
     # The first is what the headless shell knows, the second full Chromium.
@@ -113,14 +113,14 @@ class LocalBrowser:
         self._memory_kills = processes.out_of_memory_kills()
 
     async def stop(self) -> None:
-        # Its profile is thrown away with it, so there is nothing that a slow goodbye would save.
+        # Its profile is deleted anyway, so a graceful shutdown would only take time.
         self._asked = True
         if not self.ended.done():
             await processes.end_group(self.group)
         await asyncio.shield(self.ended)
 
     def ending(self, exit_file: Path, group: ControlGroup | None) -> Ending:
-        """Why it ended, told from who asked, from its driver, and from its exit status."""
+        """Why it ended, judged by whether a stop was requested, by its driver, and by its exit status."""
         if self._asked:
             return STOPPED
         if self._driver.has_ended():
@@ -136,7 +136,7 @@ class LocalBrowser:
         if status - 128 in _CRASHES:
             return Ending("browser.crashed", f"The browser crashed ({name}).")
         if status - 128 == signal.SIGKILL and processes.out_of_memory_kills() > self._memory_kills:
-            return Ending("browser.out_of_memory", "The kernel killed the browser for want of memory.")
+            return Ending("browser.out_of_memory", "The kernel killed the browser because memory ran out.")
         return Ending("browser.killed", f"The browser was killed from outside ({name}).")
 
 
@@ -269,7 +269,7 @@ class LocalLauncher:
         if self._warming.locked():
             return
         async with self._warming:
-            # Whoever is waiting for a browser comes first.
+            # Requested launches come first.
             while len(self._warm) < self._settings.warm_browsers and not self._asked and not self._closing:
                 try:
                     self._warm.append(await self._launch(LaunchSpec(uuid4())))
@@ -373,7 +373,7 @@ class LocalLauncher:
             session = await launched.new_browser_cdp_session()
             await session.send("Target.createTarget", {"url": "about:blank"})
         except Exception as error:
-            # Not only Playwright's own Error: a driver that is gone is told by a plain Exception.
+            # Not only Playwright's own Error: for a driver that has ended it raises a plain Exception.
             raise failures.classify(str(error)) from error
         group = int((directory / "pid").read_text())
         port_file = directory / "home" / "profile" / "DevToolsActivePort"
@@ -419,7 +419,7 @@ class LocalLauncher:
         await self._clear(directory, uid, listener)
 
     async def _clear(self, directory: Path, uid: int | None, listener: EgressListener) -> None:
-        """End what is left of a runtime's processes, its exit and its directory, then give its user id back."""
+        """End what is left of a runtime's processes, its listener and its directory, then release its user id."""
         group = _read_group(directory)
         if group is not None and not await processes.end_group(group):
             _log.error("processes of a runtime can't be ended", directory=directory.name, group=group)
@@ -475,7 +475,7 @@ class LocalLauncher:
         await asyncio.to_thread(processes.reap_orphans)
         own = set(self._directories)
         groups = await asyncio.to_thread(_groups_below, self._root)
-        # Some of ours may have come or gone meanwhile.
+        # Some may have been launched or have ended meanwhile.
         stray = set(groups) - own - self._directories
         await asyncio.gather(*(processes.end_group(group) for name in stray for group in groups[name]))
         for name in stray:

@@ -1,7 +1,7 @@
-"""What a runtime may take of the machine, in the words of its launch script.
+"""Resource limits of a runtime, as lines of its launch script.
 
-Limits are set before the browser runs and inherited by all that it starts. They are hard ones, and a process without
-rights can't raise them again.
+They are set before the browser runs and are inherited by everything that it starts. They are hard limits, which an
+unprivileged process can't raise.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def script_lines(settings: BrowserSettings) -> str:
 
 
 def as_user(settings: BrowserSettings, uid: int) -> str:
-    """What stands before the command of a runtime that has a user of its own: the drop of all rights.
+    """Prefix of the command of a runtime with a user of its own: drops all privileges.
 
     The kernel counts processes and threads by user, so only here they can be limited; and after the drop, since
     what root has is not the runtime's.
@@ -46,6 +46,6 @@ def has_own_user() -> bool:
 
 
 def _at_most(wanted: int, kind: int) -> int:
-    """The limit, or the one that the gateway itself is under, which nobody without rights can raise."""
+    """The limit, or the gateway's own lower one, which an unprivileged process can't raise."""
     _, hard = resource.getrlimit(kind)
     return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

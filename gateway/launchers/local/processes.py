@@ -44,7 +44,7 @@ def reap_orphans() -> None:
 
 
 def group_exists(group: int) -> bool:
-    """Whether any process of the group is left, zombies of this process being reaped on the way."""
+    """Whether any process of the group is left, reaping zombies of this process."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-group, os.WNOHANG) != (0, 0):
             pass
@@ -87,7 +87,7 @@ def _lives(group: int) -> bool:
 
 
 class ProcessWatch:
-    """Tells, once, when a process that need not be a child of ours has ended."""
+    """Calls `on_end` once when a process has ended, which need not be a child of this one."""
 
     def __init__(self, pid: int, on_end: Callable[[], None]) -> None:
         self.pid = pid
@@ -120,7 +120,7 @@ class ProcessWatch:
 
 
 def out_of_memory_kills() -> int:
-    """How many processes this machine's kernel has killed for want of memory, since its boot."""
+    """How many processes this machine's kernel has killed because memory ran out, since it booted."""
     try:
         with open("/proc/vmstat") as file:
             for line in file:
