@@ -278,12 +278,10 @@ async def test_a_space_that_is_deleted_on_one_replica_is_cleared_by_all(
     assert (await house.api.get(path)).status_code == 404
 
 
-async def test_a_stop_that_nobody_carries_out_is_told_and_not_forgotten(
-    house: House, another: Another, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(domain_runtimes, "_ELSEWHERE_SECONDS", 0.3)
+async def test_a_stop_that_nobody_carries_out_is_told_and_not_forgotten(house: House, another: Another) -> None:
     path = await house.runtime()
     replica = await another()
+    replica.gateway.services.runtimes.elsewhere_seconds = 0.3
     answer = await replica.api.post(f"{path}/stop")
     assert (answer.status_code, answer.json()["code"]) == (503, "runtime.host_unavailable")
     assert answer.headers["Retry-After"]
@@ -357,7 +355,7 @@ async def test_a_bad_round_does_not_end_supervision(
         return await sweep()
 
     monkeypatch.setattr(house.launcher, "sweep", fail_three_times)
-    monkeypatch.setattr(domain_supervisor, "_ROUNDS_TO_SWEEP", 1)
+    house.gateway.supervisor.rounds_to_sweep = 1
     await house.gateway.supervisor.start()
 
     async def swept() -> bool:
@@ -367,11 +365,9 @@ async def test_a_bad_round_does_not_end_supervision(
     assert failures == 3
 
 
-async def test_a_browser_that_cannot_be_ended_does_not_stop_the_heart(
-    another: Another, quick_rounds: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(domain_supervisor, "_END_SECONDS", 0.05)
+async def test_a_browser_that_cannot_be_ended_does_not_stop_the_heart(another: Another, quick_rounds: None) -> None:
     house = await another(StuckLauncher())
+    house.gateway.supervisor.end_seconds = 0.05
     await house.gateway.supervisor.start()
     stuck = await house.runtime()
     await house.set_back(stuck, "created_at", 10**7)

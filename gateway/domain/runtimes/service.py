@@ -60,11 +60,6 @@ _log = structlog.get_logger("gateway.runtimes")
 # A gateway that has not beaten for so long counts as gone.
 SILENT_SECONDS = 30
 
-_ELSEWHERE_SECONDS = 15.0
-_ELSEWHERE_POLL_SECONDS = 0.2
-_DRAIN_POLL_SECONDS = 0.05
-_SOCKETS_SECONDS = 3.0
-
 
 @dataclass(frozen=True, slots=True)
 class RuntimeRequest:
@@ -128,7 +123,18 @@ class Runtimes:
         events: Events,
         commands: Commands,
         observers: Observers,
+        *,
+        elsewhere_seconds: float = 15.0,
+        elsewhere_poll_seconds: float = 0.2,
+        drain_poll_seconds: float = 0.05,
+        sockets_seconds: float = 3.0,
     ) -> None:
+        """`elsewhere_seconds` is the timeout of an end on another gateway, `sockets_seconds` that of sockets to close
+        before a drain ends the browsers."""
+        self.elsewhere_seconds = elsewhere_seconds
+        self._elsewhere_poll_seconds = elsewhere_poll_seconds
+        self._drain_poll_seconds = drain_poll_seconds
+        self._sockets_seconds = sockets_seconds
         self._audit = audit
         self._events = events
         self._commands = commands
@@ -401,7 +407,7 @@ class Runtimes:
             await runtimes.want_stopped(connection, runtime_ids=runtime_ids)
         for runtime_id in runtime_ids:
             self._audit.note(Action.RUNTIME_STOP_WANTED, runtime_id, details={"by": "database"})
-        deadline = asyncio.get_running_loop().time() + _ELSEWHERE_SECONDS
+        deadline = asyncio.get_running_loop().time() + self.elsewhere_seconds
         while True:
             async with self._database.connect() as connection:
                 if not await runtimes.any_live(connection, runtime_ids):
@@ -412,7 +418,7 @@ class Runtimes:
                     "runtime.host_unavailable",
                     retry_after=2,
                 )
-            await asyncio.sleep(_ELSEWHERE_POLL_SECONDS)
+            await asyncio.sleep(self._elsewhere_poll_seconds)
 
     async def _after_end(self, hosted: _Hosted) -> None:
         """What follows the end of a browser's process, whoever ended it."""
@@ -500,11 +506,11 @@ class Runtimes:
         self._attachments.close_all(Close.DRAINING)
         with contextlib.suppress(TimeoutError):
             # Whoever waits for a browser that does not answer is told when the browser ends.
-            await asyncio.wait_for(self._attachments.emptied(), _SOCKETS_SECONDS)
+            await asyncio.wait_for(self._attachments.emptied(), self._sockets_seconds)
         while self._hosted or self._starting:
             await self.end(list(self._hosted), GATEWAY_STOPPED)
             if self._starting:
-                await asyncio.sleep(_DRAIN_POLL_SECONDS)
+                await asyncio.sleep(self._drain_poll_seconds)
 
     # What the supervisor asks
 

@@ -32,10 +32,8 @@ from gateway.store.notifications import EVENTS, REVOKED, STOP_WANTED, Notificati
 _log = structlog.get_logger("gateway.supervisor")
 
 ROUND_SECONDS = 1.0
-_ROUNDS_TO_SWEEP = 30
 # No close was sent; 1006 is what a client reports then.
 _CRASHED = (1006, "gateway_crashed")
-_END_SECONDS = 10.0
 
 
 class Supervisor:
@@ -49,7 +47,13 @@ class Supervisor:
         event_streams: EventStreams,
         idempotency: Idempotency,
         gateway_id: UUID,
+        *,
+        rounds_to_sweep: int = 30,
+        end_seconds: float = 10.0,
     ) -> None:
+        """`end_seconds` is the timeout of the ends that a round waits for."""
+        self.rounds_to_sweep = rounds_to_sweep
+        self.end_seconds = end_seconds
         self._database = database
         self._runtimes = runtimes
         self._leases = leases
@@ -155,10 +159,10 @@ class Supervisor:
             if asyncio.get_running_loop().time() >= self._unsure_until:
                 await self._end_forsaken(connection)
         # A browser that can't be ended must not keep the heart from beating.
-        async with asyncio.timeout(_END_SECONDS):
+        async with asyncio.timeout(self.end_seconds):
             await self._end_due(rows, hosted)
         self._rounds += 1
-        if self._rounds % _ROUNDS_TO_SWEEP == 0:
+        if self._rounds % self.rounds_to_sweep == 0:
             await self._idempotency.sweep()
             await self._launcher.sweep()
 
@@ -170,7 +174,7 @@ class Supervisor:
         if forsaken := await store.of_dead_gateways(connection, SILENT_SECONDS):
             await self._end(connection, forsaken, endings.GATEWAY_LOST)
             _log.error("runtimes of a silent gateway are marked failed", runtimes=len(forsaken))
-        if self._rounds % _ROUNDS_TO_SWEEP == 0 or forsaken:
+        if self._rounds % self.rounds_to_sweep == 0 or forsaken:
             sockets = await lease_store.end_sockets_of_dead_gateways(connection, SILENT_SECONDS, *_CRASHED)
             if sockets:
                 _log.error("sockets of a silent gateway are marked as ended", sockets=sockets)
