@@ -1,4 +1,4 @@
-"""Leases: the short-lived right to attach to one runtime (contract: seed 001; spaces.md, 2.5 and 4.3)."""
+"""Leases: the short-lived right to attach to one runtime."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ class Leases:
         return found
 
     async def revoke(self, scope: Scope, space_id: UUID, runtime_id: UUID, lease_id: UUID) -> Lease:
-        """Revoke, as often as one likes. When this returns, no socket attaches any more, on no gateway."""
+        """Revoke; idempotent. When this returns, no socket attaches any more, on no gateway."""
         given = {"connectionId": str(lease_id)}
         with (
             self._audit.noting(Action.LEASE_REVOKED, lease_id),

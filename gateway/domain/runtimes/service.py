@@ -1,4 +1,4 @@
-"""The life of a runtime: start, stop, and every other way to end (contract: spaces.md, 2.4, 3.3, 4.2).
+"""The life of a runtime: start, stop, and every other way to end.
 
 What is wanted and what is are rows. This module does the one thing a row can't: it holds the browsers of this gateway,
 and writes down how each ended. The supervisor (supervisor.py) makes rows and browsers agree when anything else fails.
@@ -57,7 +57,7 @@ __all__ = ["SILENT_SECONDS", "Run", "Runtime", "RuntimeRequest", "Runtimes", "no
 
 _log = structlog.get_logger("gateway.runtimes")
 
-# A gateway that has not beaten for so long counts as gone.
+# A gateway without a heartbeat for this long counts as lost.
 SILENT_SECONDS = 30
 
 
@@ -104,7 +104,7 @@ class _Hosted:
         self.owner = observed.owner
         self.observed = observed
         self.reason: Ending | None = None
-        # Of those that asked for the end: told before it.
+        # Commands that asked for the end: completed before it is published.
         self.commands: list[commands.CommandScope] = []
         self.ended_by = audit.GATEWAY
         self.written = asyncio.Event()
@@ -149,9 +149,9 @@ class Runtimes:
         self._starting: set[UUID] = set()
         self._noted: set[UUID] = set()
         self._unwritten: dict[UUID, Ending] = {}
-        # Ends that are told once it is written that they were ours, and those that were not.
-        self._untold: dict[UUID, tuple[Observed, Ending]] = {}
-        self._told_elsewhere: set[UUID] = set()
+        # Ends that are published once they are written, and those of them that another gateway wrote first.
+        self._unpublished: dict[UUID, tuple[Observed, Ending]] = {}
+        self._ended_elsewhere: set[UUID] = set()
         # Of each runtime until its end is written: what its browser used, and what of that is written.
         self._usage: dict[UUID, tuple[Usage, Totals]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -443,19 +443,19 @@ class Runtimes:
             await self._observers.end(hosted.observed)
             for command in hosted.commands:
                 command.done()
-            self._untold[runtime_id] = (hosted.observed, ending)
-            self._tell_end(runtime_id)
+            self._unpublished[runtime_id] = (hosted.observed, ending)
+            self._publish_end(runtime_id)
         finally:
             del self._hosted[runtime_id]
             hosted.written.set()
 
-    def _tell_end(self, runtime_id: UUID) -> None:
-        """Tell the end of a run of ours, once it is all seen and written, and was not written by another gateway."""
-        if runtime_id in self._unwritten or runtime_id not in self._untold:
+    def _publish_end(self, runtime_id: UUID) -> None:
+        """Publish the end of a run of this gateway once it is observed and written, unless another gateway wrote it."""
+        if runtime_id in self._unwritten or runtime_id not in self._unpublished:
             return
-        observed, ending = self._untold.pop(runtime_id)
-        if runtime_id in self._told_elsewhere:
-            self._told_elsewhere.remove(runtime_id)
+        observed, ending = self._unpublished.pop(runtime_id)
+        if runtime_id in self._ended_elsewhere:
+            self._ended_elsewhere.remove(runtime_id)
             return
         self._note_run_ended(observed.record, observed.owner, _about(observed), ending)
 
@@ -481,10 +481,10 @@ class Runtimes:
                 # Where it was ended already, by us without an answer, or by one that took this gateway for gone.
                 ours = bool(ended) or await runtimes.end_code(connection, runtime_id) in (ending.code, None)
             first = self._unwritten.pop(runtime_id, None) is not None
-            if first and not ours and (runtime_id in self._hosted or runtime_id in self._untold):
-                self._told_elsewhere.add(runtime_id)
+            if first and not ours and (runtime_id in self._hosted or runtime_id in self._unpublished):
+                self._ended_elsewhere.add(runtime_id)
             self._usage.pop(runtime_id, None)
-            self._tell_end(runtime_id)
+            self._publish_end(runtime_id)
 
     async def write_usage(self, connection: Connection) -> None:
         """Write what the browsers of this gateway have sent and got by now, where it is not written yet."""
@@ -501,11 +501,11 @@ class Runtimes:
                 self._usage[runtime_id] = (self._usage[runtime_id][0], totals)
 
     async def drain(self) -> None:
-        """Take nothing new, tell every socket, end every browser; returns when rows say so."""
+        """Refuse new runtimes, close every socket, end every browser; returns when rows say so."""
         self.draining = True
         self._attachments.close_all(Close.DRAINING)
         with contextlib.suppress(TimeoutError):
-            # Whoever waits for a browser that does not answer is told when the browser ends.
+            # Sockets that wait for a browser that does not answer close when the browser ends.
             await asyncio.wait_for(self._attachments.emptied(), self._sockets_seconds)
         while self._hosted or self._starting:
             await self.end(list(self._hosted), GATEWAY_STOPPED)

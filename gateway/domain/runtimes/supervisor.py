@@ -1,4 +1,4 @@
-"""Makes rows and browsers agree, again and again, so that no single failure has to be handled where it happens.
+"""Reconciles rows and browsers in rounds, so that no single failure has to be handled where it happens.
 
 Each round looks at what is, not at what happened: it may be missed, repeated or cut short without harm. Deadlines are
 decided by the database's clock.
@@ -77,7 +77,7 @@ class Supervisor:
         self.notifications = Notifications(database.url, heard, self._on_connected)
 
     def reached_at(self, internal_url: str | None) -> None:
-        """Tell where other gateways reach this one, which is known once it listens."""
+        """Set the URL at which other gateways reach this one, which is known once it listens."""
         self._internal_url = internal_url
         self.wake()
 
@@ -128,10 +128,10 @@ class Supervisor:
                 if reachable:
                     _log.error("the supervisor can't reach the database", error=error.message)
                 reachable = False
-                # The others could not beat either; they get the time to do so before they are judged.
+                # The others had no heartbeat either; they get time for one before they count as lost.
                 self._unsure_until = asyncio.get_running_loop().time() + SILENT_SECONDS
             except Exception:
-                # One bad round must not end supervision; the next one looks at everything anew.
+                # One bad round must not end supervision; the next one looks at everything again.
                 _log.exception("a round of the supervisor failed")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ROUND_SECONDS):
@@ -157,7 +157,7 @@ class Supervisor:
                 await self._end(connection, lost, endings.BROWSER_LOST)
                 _log.error("runtimes without a browser are marked failed", runtimes=len(lost))
             if asyncio.get_running_loop().time() >= self._unsure_until:
-                await self._end_forsaken(connection)
+                await self._end_orphaned(connection)
         # A browser that can't be ended must not keep the heart from beating.
         async with asyncio.timeout(self.end_seconds):
             await self._end_due(rows, hosted)
@@ -169,12 +169,12 @@ class Supervisor:
     async def _beat(self, connection: Connection) -> None:
         await store.beat(connection, self._gateway_id, gateway.__version__, self._internal_url)
 
-    async def _end_forsaken(self, connection: Connection) -> None:
+    async def _end_orphaned(self, connection: Connection) -> None:
         """Write the end of what silent gateways had: of runtimes at once, of sockets now and then."""
-        if forsaken := await store.of_dead_gateways(connection, SILENT_SECONDS):
-            await self._end(connection, forsaken, endings.GATEWAY_LOST)
-            _log.error("runtimes of a silent gateway are marked failed", runtimes=len(forsaken))
-        if self._rounds % self.rounds_to_sweep == 0 or forsaken:
+        if orphaned := await store.of_dead_gateways(connection, SILENT_SECONDS):
+            await self._end(connection, orphaned, endings.GATEWAY_LOST)
+            _log.error("runtimes of a silent gateway are marked failed", runtimes=len(orphaned))
+        if self._rounds % self.rounds_to_sweep == 0 or orphaned:
             sockets = await lease_store.end_sockets_of_dead_gateways(connection, SILENT_SECONDS, *_CRASHED)
             if sockets:
                 _log.error("sockets of a silent gateway are marked as ended", sockets=sockets)
