@@ -96,7 +96,7 @@ class Gateway:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Supervised from here on; on the way out nothing of it is left, and rows say so."""
+        """Start everything, supervised; at the end stop everything, and write that to the rows."""
         async with self.audit.running(), self.services.events.running(), self.services.files.running():
             await self.supervisor.start()
             # Once the runs of an earlier process have ended.

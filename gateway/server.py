@@ -58,11 +58,11 @@ class Server(uvicorn.Server):
 async def serve(
     settings: Settings, database: Database, keys: KeySource, browsers: Browsers, started: Callable[[str], None]
 ) -> None:
-    """Serve until a signal. `started` hears the address once it answers. Raises ConfigurationError."""
+    """Serve until a signal. `started` is called with the address once it answers. Raises ConfigurationError."""
     async with running(settings, database, keys, browsers) as (gateway, launcher):
         server = Server(configuration_of(settings, gateway))
         stopping = asyncio.Event()
-        hear_signals(lambda _: _on_signal(stopping, gateway, launcher))
+        on_signals(lambda _: _on_signal(stopping, gateway, launcher))
         serving = asyncio.create_task(server.serve())
         try:
             await _until_started(server, serving)
@@ -105,7 +105,7 @@ def configuration_of(settings: Settings, gateway: Gateway) -> uvicorn.Config:
 
 
 def configuration(settings: Settings, app: ASGIApp, errors_of: ErrorShapeOf = lambda _: FLAT) -> uvicorn.Config:
-    """How uvicorn runs an application of ours."""
+    """The uvicorn configuration of an application."""
     return uvicorn.Config(
         app,
         host=settings.host,
@@ -135,7 +135,7 @@ async def _until_started(server: uvicorn.Server, serving: asyncio.Task[None]) ->
 
 
 def internal_url(settings: Settings, port: int) -> str | None:
-    """Where other gateways reach this one; not known when it listens on all addresses and nobody says so."""
+    """Where other gateways reach this one; None when it listens on all addresses and no setting names one."""
     if settings.internal_url is not None:
         return settings.internal_url
     with contextlib.suppress(ValueError):
@@ -154,8 +154,8 @@ def _address(settings: Settings, port: int) -> str:
     return f"http://{host}:{port}"
 
 
-def hear_signals(heard: Callable[[int], None]) -> None:
-    """From here on no signal ends the process by itself.
+def on_signals(received: Callable[[int], None]) -> None:
+    """From here on no signal ends the process directly.
 
     Not by the loop's own means: those end with the loop, and the database is stopped after it.
     """
@@ -163,7 +163,7 @@ def hear_signals(heard: Callable[[int], None]) -> None:
 
     def handle(number: int, _: object) -> None:
         if not loop.is_closed():
-            loop.call_soon_threadsafe(heard, number)
+            loop.call_soon_threadsafe(received, number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:

@@ -50,7 +50,7 @@ def _on_signals(handler: Callable[[int, Any], None] | signal.Handlers) -> None:
 
 
 def _leave(number: int, _: object) -> None:
-    """Leave by an exception, so that what was started is stopped. Where one is lost, `run` finds that it was told."""
+    """Exit by an exception, so that everything started is stopped. If one is lost, `run` finds the recorded signal."""
     received.append(number)
     raise SystemExit(128 + number)
 

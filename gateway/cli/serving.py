@@ -99,7 +99,7 @@ def run(serve: Callable[[], Awaitable[None]]) -> int:
                 received.append(number)
                 task.cancel()
 
-        server.hear_signals(give_up)
+        server.on_signals(give_up)
         if not received:
             await serve()
 

@@ -29,7 +29,7 @@ SPACE_DELETED = Ending("space.deleted", "The runtime's space was deleted.", aske
 GATEWAY_STOPPED = Ending("gateway.stopped", "The gateway was stopped.", asked=True)
 BROWSER_LOST = Ending("browser.lost", "The gateway no longer had the browser of this runtime.")
 GATEWAY_CRASHED = Ending("gateway.crashed", "The gateway ended without stopping its browsers, and they ended with it.")
-GATEWAY_LOST = Ending("gateway.lost", "The gateway that had the browser is no longer heard of.")
+GATEWAY_LOST = Ending("gateway.lost", "The gateway that had the browser no longer responds.")
 
 # Ends that the supervisor brings about, by the code that the database's clock decides on (store.runtimes.live_on).
 DUE = {ending.code: ending for ending in (STOPPED, IDLE_TIMEOUT, MAX_LIFETIME)}

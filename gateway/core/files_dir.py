@@ -1,7 +1,7 @@
 """The one directory of a runtime that files are put into and taken out of, of which its browser's user is hostile.
 
 The directory is the browser's, so anything in it may be a link, a pipe or a device of its making, and may be another
-thing at the next look. So no path is followed: each segment is opened by itself in the directory before it, without
+thing at the next look. So no path is followed: each segment is opened in the directory before it, without
 links, and what is checked, read or written afterwards is what was opened. A file must be a plain one of the directory's
 own user: a hard link to somebody else's file is not.
 

@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"0x[0-9a-f]*|[0-9]+")
 
 
 class Refusal(Exception):
-    """Raised for what may not be reached. `rule` is stable; the message is for the page, and tells no address that
+    """Raised for a forbidden destination. `rule` is stable; the message is for the page, and contains no address that
     the page did not name itself."""
 
     def __init__(self, rule: str, message: str) -> None:
@@ -150,6 +150,6 @@ def _port(text: str, port: str) -> int:
 
 def _wrong(text: str, reason: str) -> ValueError:
     return ValueError(
-        f"{text[:100]!r} is no entry of an egress list: {reason}; write a network (10.0.0.0/8), an address, a name or "
-        "*.suffix, each with or without :port, and IPv6 with a port in brackets ([fd00::/8]:443)"
+        f"{text[:100]!r} is not an entry of an egress list: {reason}; write a network (10.0.0.0/8), an address, a name "
+        "or *.suffix, each with or without :port, and IPv6 with a port in brackets ([fd00::/8]:443)"
     )

@@ -20,7 +20,7 @@ def not_found(noun: str, given: object) -> NotFound:
 
 
 def parse_id(given: str, noun: str) -> UUID:
-    """Path parameters are untyped in the contract, so anything is taken, and what is no id is not found."""
+    """Path parameters are untyped in the contract, so any text is accepted, and one that is not an id is not found."""
     try:
         parsed = UUID(given)
     except ValueError:

@@ -10,7 +10,7 @@ from gateway.core.canonical import to_json
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a subaccount may have at once. None is no limit of its own: the gateway's settings hold."""
+    """Limits of a subaccount. None means no own limit: the gateway's settings apply."""
 
     max_active_runs: int | None = None
     max_spaces: int | None = None

@@ -54,4 +54,4 @@ def read_time_cursor(given: str | None) -> tuple[datetime, UUID] | None:
 
 
 def _invalid(given: str) -> RequestInvalid:
-    return invalid_field("cursor", "This is no cursor; give the nextCursor of the page before", given)
+    return invalid_field("cursor", "This is not a cursor; give the nextCursor of the page before", given)

@@ -18,7 +18,7 @@ _log = structlog.get_logger("gateway.forwarding")
 # forgoes being forwarded.
 HOP = "gateway-hop"
 
-# Headers of one connection (RFC 9110, 7.6.1), and those that each end makes by itself.
+# Headers of one connection (RFC 9110, 7.6.1), and those that each end sets.
 _OF_CONNECTION = {
     "connection",
     "keep-alive",

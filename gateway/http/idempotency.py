@@ -62,7 +62,7 @@ async def answered_once(
 
 
 def refuse_key_of_form() -> RequestInvalid:
-    """For an upload: its bytes are not kept, so a repetition could not be told from another file."""
+    """For an upload: its bytes are not kept, so a repetition could not be distinguished from another file."""
     return RequestInvalid(
         "An upload takes no Idempotency-Key; leave the header out, and look for the file before you repeat it.",
         "idempotency.not_supported",

@@ -35,11 +35,11 @@ def number_of(cursor: str, field: str = "cursor") -> int:
     """The number in a stream that a cursor stands for; raises RequestInvalid."""
     if cursor.isascii() and cursor.isdigit() and len(cursor) <= _LONGEST_CURSOR:
         return int(cursor)
-    raise invalid_field(field, "This is no cursor; give a nextCursor, or the sequence of an event", cursor)
+    raise invalid_field(field, "This is not a cursor; give a nextCursor, or the sequence of an event", cursor)
 
 
 def resumed_at(request: Request, cursor: str | None) -> int | None:
-    """The number after which a stream resumes; a client that reconnects sends it by itself."""
+    """The number after which a stream resumes; a client sends it when it reconnects."""
     last = request.headers.get("last-event-id", "").strip()
     if last:
         return number_of(last, "Last-Event-ID")

@@ -1,6 +1,6 @@
 """Dialogs of pages: recorded without changing who answers them.
 
-`Page.enable` makes a page's dialogs wait for the session. Without it the browser, which has nobody to show them to,
+`Page.enable` makes a page's dialogs wait for the session. Without it the browser, which has no window to show them in,
 dismisses them at once. So a watcher that enables Page on a session dismisses them instead, unless a client gets the
 dialogs of the page: then they wait for the client, as they would without the watcher. When a session with `Page.enable`
 closes, Chromium dismisses an open dialog, even if other sessions have enabled Page.

@@ -41,7 +41,7 @@ _UNAVAILABLE = (
 class Database:
     """A pool of connections; raises Unavailable (503) when the database can't be reached.
 
-    `connect` gives a connection where each statement commits by itself, in one round trip; `begin` one transaction.
+    `connect` gives a connection where each statement commits on its own, in one round trip; `begin` one transaction.
     """
 
     def __init__(self, url: str, pool_size: int = 10) -> None:

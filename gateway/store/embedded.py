@@ -136,7 +136,7 @@ class EmbeddedPostgres:
             raise ConfigurationError(f"The data directory {self._home} can't be used: {error}.") from error
 
     def _join(self, deadline: float) -> _Server:
-        """Holding the lock alone, bring the server up; sharing it, when nobody may stop the server, look for it."""
+        """With the lock held exclusively, start the server; with it shared, find the one that no process may stop."""
         assert self._lock is not None
         while time.monotonic() < deadline:
             alone = _take(self._lock, fcntl.LOCK_EX)

@@ -314,7 +314,7 @@ def page_query(given: frozenset[str], in_activity: bool, descending: bool) -> Te
     elif "types" in given and (in_activity or given & {"page_id", "connection_id"}):
         conditions.append("type = ANY(CAST(:types AS text[]))")
     elif "types" in given:
-        # Each type by itself, since an index has only those of one type in their order.
+        # Each type separately, because an index has only those of one type in their order.
         within = " AND ".join([*conditions, "type = wanted.type"])
         return text(
             f"""
@@ -422,7 +422,7 @@ async def may_remove(connection: AsyncConnection) -> bool:
 async def remove_old(connection: AsyncConnection, days: int, limit: int) -> int:
     """Remove events and commands older than `days`, and those of removed runs, about `limit` at most.
 
-    Returns how many. Each statement commits by itself, so that none holds what a writer waits for.
+    Returns how many. Each statement commits on its own, so that no writer waits for its locks.
     """
     removed = (await connection.execute(_REMOVE_COMMANDS, {"days": days, "limit": limit})).rowcount
     gone = (await connection.execute(_GONE, {"after": _GONE_AFTER, "limit": limit})).scalars().all()

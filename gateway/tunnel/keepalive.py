@@ -17,9 +17,9 @@ class Beat(Enum):
 
 
 class Keepalive:
-    """Times are seconds of the loop's clock. `heard` is set for everything that the client sends."""
+    """Times are seconds of the loop's clock. `received` is set for everything that the client sends."""
 
-    __slots__ = ("_next_ping", "_ping_seconds", "_pong_seconds", "_sent_at_ping", "_unanswered", "heard")
+    __slots__ = ("_next_ping", "_ping_seconds", "_pong_seconds", "_sent_at_ping", "_unanswered", "received")
 
     def __init__(self, ping_seconds: float, pong_seconds: float) -> None:
         self._ping_seconds = ping_seconds
@@ -28,7 +28,7 @@ class Keepalive:
         # When the first ping without an answer was sent.
         self._unanswered: float | None = None
         self._sent_at_ping = 0
-        self.heard = True
+        self.received = True
 
     def start(self, now: float) -> float:
         """Returns the delay until the first beat."""
@@ -39,7 +39,7 @@ class Keepalive:
         """`sent`: bytes sent to the client so far; `is_full`: whether it is slower than they come; `is_paused`: whether
         it is not being read, for reasons of the gateway's own."""
         is_slow = is_full and sent > self._sent_at_ping
-        if self.heard or is_slow or is_paused:
+        if self.received or is_slow or is_paused:
             # A slow client gets the ping after all that it was sent before. The pong of a client that is not read,
             # since its browser is busy, waits behind its commands.
             self._unanswered = None
@@ -47,7 +47,7 @@ class Keepalive:
             return Beat.TIMEOUT
         if now < self._next_ping:
             return Beat.NOTHING
-        self.heard = False
+        self.received = False
         self._sent_at_ping = sent
         self._next_ping = now + self._ping_seconds
         if self._unanswered is None:

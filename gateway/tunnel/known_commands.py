@@ -1,7 +1,7 @@
 """Every DevTools command that the policy knows, with its parameters, as Chromium lists them (`/json/protocol`).
 
 The list is known_commands.json, written by tools/known_commands.py. A test compares it with the browser's own list, so
-that no command or parameter of a new Chromium passes unseen: whoever adds one looks at what it can do, and refuses or
+that no command or parameter of a new Chromium passes unseen: a reviewer decides for each one, and refuses or
 checks it in policy.py if it can do more than a lease may.
 """
 

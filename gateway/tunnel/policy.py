@@ -223,7 +223,7 @@ _REFUSED: dict[str, tuple[str, tuple[str, ...]]] = {
         (*_whole("Extensions"), *_whole("PWA")),
     ),
     "host.details": (
-        "it tells of the machine and of where the browser lies on it. Use Browser.getVersion instead.",
+        "it reveals the machine and the browser's location on it. Use Browser.getVersion instead.",
         ("Browser.getBrowserCommandLine", "Memory.getBrowserSamplingProfile", *_whole("SystemInfo")),
     ),
     "host.devices": (

@@ -57,8 +57,8 @@ class EndTimes:
     flush: float = 0.5
     # For the client's close frame; it gets this time again while it still reads, up to the maximum. The lease and the
     # browser do not wait for it.
-    goodbye: float = 5.0
-    max_goodbye: float = 60.0
+    close: float = 5.0
+    max_close: float = 60.0
     # For a client that broke the protocol, so that its answer could not be understood.
     deaf: float = 1.0
 
@@ -185,7 +185,7 @@ class Tunnel(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._bytes_from_client += len(data)
-        self._keepalive.heard = True
+        self._keepalive.received = True
         try:
             if self._ending is None and self._pending.task is None:
                 # The usual case, on the path of every command: exactly one command.
@@ -365,7 +365,7 @@ class Tunnel(asyncio.Protocol):
     def browser_drained(self) -> None:
         self._browser_full = False
         # While it was not read, its pongs could not arrive.
-        self._keepalive.heard = True
+        self._keepalive.received = True
         self._read_or_wait()
 
     @property
@@ -413,7 +413,7 @@ class Tunnel(asyncio.Protocol):
         if self._ending is Close.PROTOCOL_ERROR:
             self._timer = self._loop.call_later(self._times.deaf, self._transport.abort)
         else:
-            self._abort_unless_it_reads(self._loop.time() + self._times.max_goodbye)
+            self._abort_unless_it_reads(self._loop.time() + self._times.max_close)
 
     def _settle(self) -> None:
         """Forward nothing more: leave the browser and report how the socket ended."""
@@ -436,7 +436,7 @@ class Tunnel(asyncio.Protocol):
         if self._transport is not None:
             # The transport sends what is left first; a client that does not read it is cut off.
             self._cancel_timer()
-            self._abort_unless_it_reads(self._loop.time() + self._times.max_goodbye)
+            self._abort_unless_it_reads(self._loop.time() + self._times.max_close)
             self._transport.close()
 
     def _abort_unless_it_reads(self, deadline: float, before: int | None = None) -> None:
@@ -447,7 +447,7 @@ class Tunnel(asyncio.Protocol):
         if self._loop.time() >= deadline or (before is not None and left >= before):
             self._transport.abort()
             return
-        self._timer = self._loop.call_later(self._times.goodbye, self._abort_unless_it_reads, deadline, left)
+        self._timer = self._loop.call_later(self._times.close, self._abort_unless_it_reads, deadline, left)
 
     # Keeping it alive
 

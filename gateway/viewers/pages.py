@@ -41,13 +41,13 @@ def page_headers(settings: Settings) -> dict[str, str]:
 
 
 def read_viewer(request: Request, kind: Kind) -> Viewer | Response:
-    """The viewer of a page's token, or the page that tells a person why there is none."""
+    """The viewer of a page's token, or an error page."""
     services: Services = request.app.state.services
     try:
         with services.rate_limits.checking(client_address(request)):
             return services.viewers.read(request.path_params["token"], kind)
     except Gone:
-        return error_page(services.settings, 410, "This link has expired", "Ask whoever gave it to you for a new one.")
+        return error_page(services.settings, 410, "This link has expired", "Ask the person who sent it for a new one.")
     except Unauthorized:
         return error_page(
             services.settings, 404, "Nothing is shown here", "The link is not whole, or not of this gateway."
@@ -59,7 +59,7 @@ def read_viewer(request: Request, kind: Kind) -> Viewer | Response:
 
 
 def error_page(settings: Settings, status: int, title: str, text: str) -> Response:
-    """A page that tells a person why there is nothing to see."""
+    """An error page, for people."""
     filled = asset_text("error.html").replace("{{title}}", html.escape(title)).replace("{{text}}", html.escape(text))
     return HTMLResponse(filled, status, page_headers(settings))
 

@@ -126,7 +126,7 @@ def test_a_browser_that_does_not_start_fails_with_its_last_words(data_dir: Path,
     assert browser.level == Level.FAILED
     assert "does not start. The browser ended while it was starting, with status 7." in browser.sentence
     assert "lost my profile" in browser.sentence
-    assert sandbox == Finding(Level.WARNING, "sandbox", "It can't be told, since the browser does not start.")
+    assert sandbox == Finding(Level.WARNING, "sandbox", "Unknown, because the browser does not start.")
 
 
 @with_fakes

@@ -399,7 +399,7 @@ def test_an_endpoint_of_the_gateway_is_refused_wherever_it_is() -> None:
     ],
 )
 def test_a_wrong_entry_is_named_with_what_would_be_right(entry: str, reason: str) -> None:
-    with pytest.raises(ValueError, match="is no entry of an egress list") as caught:
+    with pytest.raises(ValueError, match="is not an entry of an egress list") as caught:
         Entry.parse(entry)
     assert repr(entry) in str(caught.value)
     assert reason in str(caught.value)
@@ -413,14 +413,14 @@ def test_any_text_is_an_entry_or_refused_in_words(text: str) -> None:
         Entry.parse(text)
     except ValueError as error:
         words = str(error)
-    assert words == "" or "is no entry of an egress list" in words
+    assert words == "" or "is not an entry of an egress list" in words
 
 
 def test_a_wrong_entry_ends_the_start_by_its_name() -> None:
     with pytest.raises(ConfigurationError) as caught:
         settings.load({"GATEWAY_EGRESS_ALLOW": "10.0.0.0/8, 10.0.0.1/8", "GATEWAY_EGRESS_DENY": "*"}, {})
-    assert "GATEWAY_EGRESS_ALLOW: '10.0.0.1/8' is no entry of an egress list" in caught.value.message
-    assert "GATEWAY_EGRESS_DENY: '*' is no entry of an egress list" in caught.value.message
+    assert "GATEWAY_EGRESS_ALLOW: '10.0.0.1/8' is not an entry of an egress list" in caught.value.message
+    assert "GATEWAY_EGRESS_DENY: '*' is not an entry of an egress list" in caught.value.message
 
 
 def test_lists_are_split_by_commas() -> None:
@@ -522,11 +522,17 @@ def test_an_entry_is_read_with_its_port_its_brackets_and_its_last_dot() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("[::1]x", "'[::1]x' is no entry of an egress list: after the closing bracket only a port may follow; write a"),
-        ("[::1]:0", "'[::1]:0' is no entry of an egress list: the port must be a number from 1 to 65535; write a"),
-        ("a b", "'a b' is no entry of an egress list: it is neither a network, an address nor a name in ASCII; write"),
-        ("::ffff:0:0/96", "'::ffff:0:0/96' is no entry of an egress list: give the IPv4 network itself; write a"),
-        ("!" * 200, f"'{'!' * 100}' is no entry"),
+        (
+            "[::1]x",
+            "'[::1]x' is not an entry of an egress list: after the closing bracket only a port may follow; write a",
+        ),
+        ("[::1]:0", "'[::1]:0' is not an entry of an egress list: the port must be a number from 1 to 65535; write a"),
+        (
+            "a b",
+            "'a b' is not an entry of an egress list: it is neither a network, an address nor a name in ASCII; write",
+        ),
+        ("::ffff:0:0/96", "'::ffff:0:0/96' is not an entry of an egress list: give the IPv4 network itself; write a"),
+        ("!" * 200, f"'{'!' * 100}' is not an entry"),
     ],
 )
 def test_a_wrong_entry_is_shown_with_its_reason(text: str, reason: str) -> None:

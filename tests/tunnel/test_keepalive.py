@@ -16,7 +16,7 @@ def test_a_client_that_answers_is_pinged_again_and_again() -> None:
         assert beat(keepalive, now) is Beat.PING
         # The next beat is when the pong must have arrived.
         assert keepalive.delay(now) == 10
-        keepalive.heard = True
+        keepalive.received = True
         assert beat(keepalive, now + 10) is Beat.NOTHING
         assert keepalive.delay(now + 10) == 10
 

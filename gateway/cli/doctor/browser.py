@@ -100,7 +100,7 @@ def _sandbox(with_sandbox: bool, outcome: LaunchFailed | float, settings: Settin
     if not isinstance(outcome, LaunchFailed):
         return Finding(Level.OK, "sandbox", f"The browser starts {who} with its sandbox on.")
     if outcome.failure != Failure.SANDBOX_REFUSED:
-        return Finding(Level.WARNING, "sandbox", "It can't be told, since the browser does not start.")
+        return Finding(Level.WARNING, "sandbox", "Unknown, because the browser does not start.")
     advice = outcome.advice
     if blocking := _blocking_sysctls():
         advice = f"Run `sysctl -w {' '.join(blocking)}` as root, and keep it in /etc/sysctl.d."

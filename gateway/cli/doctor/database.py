@@ -60,7 +60,7 @@ async def _migrations(url: str) -> Finding:
 
 
 def _own(settings: Settings) -> Iterator[Finding]:
-    """The server of the wheel, as far as that can be told without starting it."""
+    """The server of the wheel, checked without starting it."""
     version = _version_of_wheel()
     if version is None:
         if not extras.EMBEDDED.installed:
@@ -106,8 +106,8 @@ def _version_of_wheel() -> str | None:
     for place in spec.submodule_search_locations or [] if spec else []:
         command = [f"{place}/pginstall/bin/postgres", "--version"]
         with contextlib.suppress(OSError, subprocess.SubprocessError):
-            told = subprocess.run(command, capture_output=True, text=True, timeout=_DATABASE_SECONDS, check=True)
-            return told.stdout.strip().rpartition(" ")[2]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_DATABASE_SECONDS, check=True)
+            return done.stdout.strip().rpartition(" ")[2]
     return None
 
 

@@ -164,7 +164,7 @@ def port(host: str, port: int) -> Iterator[Finding]:
     try:
         _bind(host, port)
     except socket.gaierror as error:
-        yield Finding(Level.FAILED, "port", f"{host!r} is no address of this machine ({error.strerror}).", other)
+        yield Finding(Level.FAILED, "port", f"{host!r} is not an address of this machine ({error.strerror}).", other)
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             yield Finding(Level.FAILED, "port", f"{where} can't be listened on ({error.strerror}).", other)

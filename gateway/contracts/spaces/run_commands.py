@@ -21,7 +21,7 @@ ExecutionMode = Literal["inline", "durable"]
 
 
 class CommandQuery(Query):
-    """`limit` is 1 to 200; `cursor` is the `nextCursor` of the page before; with `include=input` each tells what was
+    """`limit` is 1 to 200; `cursor` is the `nextCursor` of the page before; with `include=input` each has what was
     given."""
 
     cursor: str = optional()

@@ -1,4 +1,4 @@
-"""How often an API key may ask, and how often an address may fail to show one. In memory, each gateway by itself."""
+"""Rates of API keys, and of addresses that fail to authenticate. In memory, separate for each gateway."""
 
 from __future__ import annotations
 
