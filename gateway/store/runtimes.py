@@ -7,11 +7,12 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Select, Text, bindparam, cast, func, insert, select, text, update
+from sqlalchemy import RowMapping, Select, Text, bindparam, case, cast, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.endings import Ending
 from gateway.core.runtime_config import EventLevel, RuntimeConfig
+from gateway.core.runtime_ref import ById, RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
 from gateway.core.usage import Totals
 from gateway.store.notifications import STOP_WANTED
@@ -218,6 +219,19 @@ async def get(connection: AsyncConnection, scope: Scope, space_id: UUID, runtime
         values["subaccount_id"] = scope.subaccount_id
         row = (await connection.execute(_ONE_OF_SUBACCOUNT, values)).mappings().first()
     return _runtime(row) if row else None
+
+
+async def locate(connection: AsyncConnection, scope: Scope, ref: RuntimeRef) -> RuntimeAt | None:
+    """The runtime of a reference, within the scope and not still starting; a live one first, then the newest."""
+    wanted = runtimes.c.id == ref.runtime_id if isinstance(ref, ById) else runtimes.c.name == ref.name
+    statement = select(runtimes.c.space_id, runtimes.c.id).where(
+        within(scope, runtimes), wanted, runtimes.c.status != "starting"
+    )
+    if ref.space_id is not None:
+        statement = statement.where(runtimes.c.space_id == ref.space_id)
+    order = (case((runtimes.c.status == "active", 0), else_=1), runtimes.c.created_at.desc(), runtimes.c.id.desc())
+    row = (await connection.execute(statement.order_by(*order).limit(1))).first()
+    return None if row is None else RuntimeAt(row.space_id, row.id)
 
 
 async def listed(connection: AsyncConnection, scope: Scope, space_id: UUID) -> list[Runtime]:

@@ -28,6 +28,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.app import Gateway
 from gateway.core.endings import IDLE_TIMEOUT
+from gateway.core.runtime_ref import ById
 from gateway.core.scope import Scope
 from gateway.crypto.tokens import TokenIssuer
 from gateway.launchers.base import LaunchSpec
@@ -723,8 +724,7 @@ async def test_an_unrestricted_lease_may_command_everything_as_long_as_the_opera
     allowed = leases._settings.model_copy(update={"unrestricted_leases": True})
     minted = await leases.mint(
         Scope(*await organization(served)),
-        UUID(served.space),
-        UUID(runtime.rsplit("/", 1)[1]),
+        ById(UUID(runtime.rsplit("/", 1)[1]), UUID(served.space)),
         protocol="cdp",
         ttl_seconds=None,
         options={"policy": "unrestricted"},

@@ -17,6 +17,7 @@ import pytest_asyncio
 from gateway.core.closes import Close, Ended
 from gateway.core.endings import GATEWAY_STOPPED
 from gateway.core.errors import GatewayError
+from gateway.core.runtime_ref import ById
 from gateway.core.scope import Scope
 from gateway.domain.accounts.first_start import write_first_key
 from gateway.domain.leases import service as domain_leases
@@ -288,12 +289,12 @@ async def test_no_upgrade_is_answered_after_a_revoke_was(another: Another) -> No
 
     async def revoke(node: Node, lease: Minted, delay: float, answered: asyncio.Event) -> None:
         await asyncio.sleep(delay)
-        await node.leases.revoke(scope, space_id, runtime_id, lease.id)
+        await node.leases.revoke(scope, ById(runtime_id, space_id), lease.id)
         answered.set()
 
     for race in range(RACES):
         minted, token = await host.leases.mint(
-            scope, space_id, runtime_id, protocol="cdp", ttl_seconds=None, options=None
+            scope, ById(runtime_id, space_id), protocol="cdp", ttl_seconds=None, options=None
         )
         lease = Minted(minted.id, runtime, token)
         answered = asyncio.Event()

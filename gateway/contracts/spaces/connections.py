@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import AnyUrl, Field, field_validator
 
-from gateway.contracts.spaces.runtimes import path_ids
+from gateway.contracts.spaces.runtimes import runtime_ref
 from gateway.domain.leases.service import Lease as Record
 from gateway.domain.leases.service import Usage as UsageRecord
 from gateway.http.endpoints import Call, Endpoints
@@ -147,14 +147,13 @@ _ROOT = "/v1/spaces/{id}/runtimes/{runtimeId}/connections"
 )
 async def create(call: Call, body: CreateConnection) -> CreatedConnection:
     """Mint a short-lived lease of a live runtime, for a client that attaches to `endpoint.url`."""
-    space_id, runtime_id = path_ids(call)
+    ref = runtime_ref(call)
     call.services.leases.check_policy(body.options)
     # First, so that a host that is not trusted leaves no lease behind.
     root = websocket_root(call.request, call.services.settings)
     lease, token = await call.services.leases.mint(
         call.scope,
-        space_id,
-        runtime_id,
+        ref,
         protocol=body.protocol,
         ttl_seconds=body.ttl_seconds,
         options=body.options,
@@ -169,7 +168,7 @@ async def create(call: Call, body: CreateConnection) -> CreatedConnection:
 @endpoints.get(_ROOT, id="runtimes-connections-list", summary="List connection leases", errors=(404,))
 async def listed(call: Call) -> ConnectionList:
     """Newest first, without URLs."""
-    records = await call.services.leases.listed(call.scope, *path_ids(call))
+    records = await call.services.leases.listed(call.scope, runtime_ref(call))
     return ConnectionList(connections=[ConnectionRow.of(record) for record in records])
 
 
@@ -179,7 +178,7 @@ async def listed(call: Call) -> ConnectionList:
 async def get(call: Call) -> ConnectionDetails:
     """Also what the connection was used for: attaches, bytes, commands, and how each socket ended."""
     leases = call.services.leases
-    record = await leases.get(call.scope, *path_ids(call), call.path_id("connectionId", "connection"))
+    record = await leases.get(call.scope, runtime_ref(call), call.path_id("connectionId", "connection"))
     return ConnectionDetails(**_common(record), status=record.status, usage=Usage.of(await leases.usage(record)))
 
 
@@ -189,7 +188,7 @@ async def get(call: Call) -> ConnectionDetails:
 async def revoke(call: Call) -> ConnectionRow:
     """Once this has answered no socket attaches with the lease any more. Idempotent."""
     return ConnectionRow.of(
-        await call.services.leases.revoke(call.scope, *path_ids(call), call.path_id("connectionId", "connection"))
+        await call.services.leases.revoke(call.scope, runtime_ref(call), call.path_id("connectionId", "connection"))
     )
 
 

@@ -9,10 +9,11 @@ from pydantic import Field, model_validator
 from starlette.responses import Response
 
 from gateway.contracts.spaces.artifacts import RunArtifact
-from gateway.contracts.spaces.runtimes import path_ids
+from gateway.contracts.spaces.runtimes import runtime_ref
 from gateway.contracts.spaces.storage import FileName, Path, StorageFile
 from gateway.core.errors import host_unavailable
 from gateway.core.ids import parse_id
+from gateway.core.runtime_ref import RuntimeRef
 from gateway.domain.files.names import MAX_PATH_LENGTH
 from gateway.domain.runtimes.files import Staged, WantedArtifact
 from gateway.http.endpoints import Call, Endpoints
@@ -99,13 +100,12 @@ _ROOT = "/v1/spaces/{id}/runtimes/{runtimeId}/files"
 )
 async def stage(call: Call, body: StageFile) -> StagedFile | Response:
     """The browser can then open it, and a client put it into a page (`DOM.setFileInputFiles`)."""
-    space_id, runtime_id = path_ids(call)
-    if (answer := await _elsewhere(call, space_id, runtime_id)) is not None:
+    ref = runtime_ref(call)
+    if (answer := await _elsewhere(call, ref)) is not None:
         return answer
     staged = await call.services.runtime_files.stage(
         call.scope,
-        space_id,
-        runtime_id,
+        ref,
         file_id=parse_id(body.file_id, "file") if body.file_id is not None else None,
         path=body.path,
         name=body.name,
@@ -119,14 +119,13 @@ async def stage(call: Call, body: StageFile) -> StagedFile | Response:
 )
 async def collect(call: Call, body: CollectFile) -> CollectedFile | Response:
     """Into storage; with `artifact` also as an artifact of the run."""
-    space_id, runtime_id = path_ids(call)
+    ref = runtime_ref(call)
     root = _root(call) if body.artifact is not None else None
-    if (answer := await _elsewhere(call, space_id, runtime_id)) is not None:
+    if (answer := await _elsewhere(call, ref)) is not None:
         return answer
     file, artifact = await call.services.runtime_files.collect(
         call.scope,
-        space_id,
-        runtime_id,
+        ref,
         path=body.path,
         storage_path=body.storage_path,
         artifact=WantedArtifact(body.artifact.kind, body.artifact.name) if body.artifact is not None else None,
@@ -144,11 +143,11 @@ def _root(call: Call) -> str | None:
     return public_root(call.request, call.services.settings)
 
 
-async def _elsewhere(call: Call, space_id: UUID, runtime_id: UUID) -> Response | None:
+async def _elsewhere(call: Call, ref: RuntimeRef) -> Response | None:
     """The answer of the gateway that has the browser, where that is another one."""
     if is_forwarded(call.request):
         return None
-    host_url = await call.services.runtimes.elsewhere(call.scope, space_id, runtime_id)
+    host_url = await call.services.runtimes.elsewhere(call.scope, ref)
     if host_url is None:
         return None
     seconds = call.services.settings.transfer_seconds

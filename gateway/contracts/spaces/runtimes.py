@@ -18,6 +18,7 @@ from gateway.contracts.spaces.spelling import domain, fields_below, spelled
 from gateway.core import runtime_config as values
 from gateway.core.errors import HostedElsewhere
 from gateway.core.launch import BrowserName
+from gateway.core.runtime_ref import ById
 from gateway.core.secret import Secret
 from gateway.domain.runtimes.service import Runtime as Record
 from gateway.domain.runtimes.service import RuntimeRequest
@@ -252,9 +253,9 @@ async def listed(call: Call) -> RuntimeList:
 
 @endpoints.get("/v1/spaces/{id}/runtimes/{runtimeId}", id="runtimes-get", summary="Get a runtime", errors=(404,))
 async def get(call: Call) -> Runtime:
-    space_id, runtime_id = path_ids(call)
-    record = await call.services.runtimes.get(call.scope, space_id, runtime_id)
-    call.services.runtimes.note_activity(runtime_id)
+    ref = runtime_ref(call)
+    record = await call.services.runtimes.get(call.scope, ref)
+    call.services.runtimes.note_activity(ref.runtime_id)
     return Runtime.of(record)
 
 
@@ -263,17 +264,16 @@ async def get(call: Call) -> Runtime:
 )
 async def stop(call: Call) -> Runtime | Response:
     """End the browser and its run. Idempotent."""
-    space_id, runtime_id = path_ids(call)
-    runtimes = call.services.runtimes
+    ref, runtimes = runtime_ref(call), call.services.runtimes
     try:
-        return Runtime.of(await runtimes.stop(call.scope, space_id, runtime_id, forward=not is_forwarded(call.request)))
+        return Runtime.of(await runtimes.stop(call.scope, ref, forward=not is_forwarded(call.request)))
     except HostedElsewhere as elsewhere:
         try:
             return await forward(call.request, call.services, elsewhere.url, seconds=_HOST_SECONDS)
         except NoResponse as error:
             # Its host is notified by the database as well, only later.
-            _log.warning("a stop can't be forwarded", runtime_id=str(runtime_id), cause=str(error))
-    return Runtime.of(await runtimes.stop(call.scope, space_id, runtime_id, forward=False))
+            _log.warning("a stop can't be forwarded", runtime_id=str(ref.runtime_id), cause=str(error))
+    return Runtime.of(await runtimes.stop(call.scope, ref, forward=False))
 
 
 @endpoints.get(
@@ -281,13 +281,15 @@ async def stop(call: Call) -> Runtime | Response:
 )
 async def runs(call: Call, query: RunQuery) -> RunList:
     """Newest first."""
-    space_id, runtime_id = path_ids(call)
-    await call.services.runtimes.find(call.scope, space_id, runtime_id)
-    return await run_page(call, query, space_id=space_id, runtime_id=runtime_id)
+    at = await call.services.runtimes.resolve(call.scope, runtime_ref(call))
+    await call.services.runtimes.find(call.scope, at)
+    return await run_page(call, query, space_id=at.space_id, runtime_id=at.runtime_id)
 
 
-def path_ids(call: Call) -> tuple[UUID, UUID]:
-    return call.path_id("id", "space"), call.path_id("runtimeId", "runtime")
+def runtime_ref(call: Call) -> ById:
+    """The runtime of a path below `/v1/spaces/{id}/runtimes/{runtimeId}`. Raises NotFound for what is not an id."""
+    space_id = call.path_id("id", "space")
+    return ById(call.path_id("runtimeId", "runtime"), space_id)
 
 
 def _spelled(config: values.RuntimeConfig) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from gateway.core.errors import (
 )
 from gateway.core.ids import new_id, not_found
 from gateway.core.observation import Record
+from gateway.core.runtime_ref import RuntimeRef
 from gateway.core.scope import Scope
 from gateway.crypto.tokens import TokenIssuer, lease_token_prefix
 from gateway.domain import audit
@@ -121,14 +122,14 @@ class Leases:
     async def mint(
         self,
         scope: Scope,
-        space_id: UUID,
-        runtime_id: UUID,
+        ref: RuntimeRef,
         *,
         protocol: str,
         ttl_seconds: int | None,
         options: dict[str, Any] | None,
     ) -> tuple[Lease, str]:
         """A new lease and its token, which is known this once. Raises NotFound, Conflict (runtime not active)."""
+        space_id, runtime_id = await self._runtimes.resolve(scope, ref)
         lease_id = new_id()
         with self._audit.noting(Action.LEASE_MINTED, lease_id) as noting:
             noting.details = {
@@ -166,14 +167,17 @@ class Leases:
         self._runtimes.note_activity(runtime_id)
         return minting.lease, token.secret
 
-    async def listed(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> list[Lease]:
+    async def listed(self, scope: Scope, ref: RuntimeRef) -> list[Lease]:
+        at = await self._runtimes.resolve(scope, ref)
+        runtime_id = at.runtime_id
         with self._audit.noting(Action.LEASE_READ) as noting:
             noting.details["runtimeId"] = str(runtime_id)
-            await self._runtimes.find(scope, space_id, runtime_id)
+            await self._runtimes.find(scope, at)
             async with self._database.connect() as connection:
                 return await leases.listed(connection, scope, runtime_id)
 
-    async def get(self, scope: Scope, space_id: UUID, runtime_id: UUID, lease_id: UUID) -> Lease:
+    async def get(self, scope: Scope, ref: RuntimeRef, lease_id: UUID) -> Lease:
+        space_id, runtime_id = await self._runtimes.resolve(scope, ref)
         with self._audit.noting(Action.LEASE_READ, lease_id):
             async with self._database.connect() as connection:
                 found = await leases.get(connection, scope, space_id, runtime_id, lease_id)
@@ -189,8 +193,9 @@ class Leases:
             raise not_found("connection", lease.id)
         return found
 
-    async def revoke(self, scope: Scope, space_id: UUID, runtime_id: UUID, lease_id: UUID) -> Lease:
+    async def revoke(self, scope: Scope, ref: RuntimeRef, lease_id: UUID) -> Lease:
         """Revoke; idempotent. When this returns, no socket attaches any more, on no gateway."""
+        space_id, runtime_id = await self._runtimes.resolve(scope, ref)
         given = {"connectionId": str(lease_id)}
         with (
             self._audit.noting(Action.LEASE_REVOKED, lease_id),

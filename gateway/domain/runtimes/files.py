@@ -17,6 +17,7 @@ from gateway.core.errors import Conflict, GatewayError, NotFound, RequestInvalid
 from gateway.core.files_dir import FilesDir, NotAFile, NotThere, Taken, Writing
 from gateway.core.ids import new_id
 from gateway.core.observation import Observed
+from gateway.core.runtime_ref import RuntimeRef
 from gateway.core.scope import Scope
 from gateway.core.threads import in_thread
 from gateway.domain.audit import Action, Audit
@@ -75,8 +76,7 @@ class RuntimeFiles:
     async def stage(
         self,
         scope: Scope,
-        space_id: UUID,
-        runtime_id: UUID,
+        ref: RuntimeRef,
         *,
         file_id: UUID | None,
         path: str | None,
@@ -88,12 +88,14 @@ class RuntimeFiles:
         Without `runtime_path` it lies right in the runtime's directory, under a name that is free. Raises NotFound
         (space, runtime, file), Conflict (not active, something there, full), RequestInvalid, Unavailable.
         """
+        at = await self._runtimes.resolve(scope, ref)
+        space_id, runtime_id = at
         with (
             self._audit.noting(Action.FILE_STAGED, file_id) as noting,
             self._commands.noting(None, "files.stage", {"fileId": file_id and str(file_id)}) as command,
         ):
             noting.details["runtimeId"] = str(runtime_id)
-            runtime = await self._runtimes.find(scope, space_id, runtime_id)
+            runtime = await self._runtimes.find(scope, at)
             observed = self._live(runtime_id)
             command.run_id = observed.run_id
             if file_id is not None:
@@ -132,8 +134,7 @@ class RuntimeFiles:
     async def collect(
         self,
         scope: Scope,
-        space_id: UUID,
-        runtime_id: UUID,
+        ref: RuntimeRef,
         *,
         path: str,
         storage_path: str | None,
@@ -143,11 +144,13 @@ class RuntimeFiles:
 
         Raises what `stage` does, and what Files.upload does.
         """
+        at = await self._runtimes.resolve(scope, ref)
+        runtime_id = at.runtime_id
         with (
             self._audit.noting(Action.FILE_COLLECTED, runtime_id),
             self._commands.noting(None, "files.collect", {}) as command,
         ):
-            await self._runtimes.find(scope, space_id, runtime_id)
+            await self._runtimes.find(scope, at)
             observed = self._live(runtime_id)
             command.run_id = observed.run_id
             directory = FilesDir(observed.browser.files_dir)

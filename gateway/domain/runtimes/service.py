@@ -31,6 +31,7 @@ from gateway.core.ids import new_id, not_found
 from gateway.core.launch import LaunchSpec
 from gateway.core.observation import Level, Observed, Observers, Record
 from gateway.core.runtime_config import NetworkTraffic, RuntimeConfig
+from gateway.core.runtime_ref import ById, RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
 from gateway.core.sealed import SecretOwner
 from gateway.core.traffic_rules import Traffic
@@ -294,24 +295,41 @@ class Runtimes:
                 await find_space(connection, scope, space_id)
                 return await runtimes.listed(connection, scope, space_id)
 
-    async def get(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> Runtime:
-        with self._audit.noting(Action.RUNTIME_READ, runtime_id):
-            return await self.find(scope, space_id, runtime_id)
+    async def resolve(self, scope: Scope, ref: RuntimeRef) -> RuntimeAt:
+        """Where the runtime of a reference is. Raises NotFound.
 
-    async def find(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> Runtime:
-        """As `get`, for what is about more than reading the runtime."""
+        An id within a space needs no query: each statement that uses it checks both, and the scope.
+        """
+        if isinstance(ref, ById) and ref.space_id is not None:
+            return RuntimeAt(ref.space_id, ref.runtime_id)
+        async with self._database.connect() as connection:
+            found = await runtimes.locate(connection, scope, ref)
+        if found is None:
+            raise not_found("runtime", ref.runtime_id if isinstance(ref, ById) else ref.name)
+        return found
+
+    async def get(self, scope: Scope, ref: RuntimeRef) -> Runtime:
+        at = await self.resolve(scope, ref)
+        runtime_id = at.runtime_id
+        with self._audit.noting(Action.RUNTIME_READ, runtime_id):
+            return await self.find(scope, at)
+
+    async def find(self, scope: Scope, at: RuntimeAt) -> Runtime:
+        """As `get`, without a read in the audit log. Raises NotFound."""
+        space_id, runtime_id = at
         async with self._database.connect() as connection:
             found = await runtimes.get(connection, scope, space_id, runtime_id)
         if found is None or found.status == "starting":
             raise not_found("runtime", runtime_id)
         return found
 
-    async def _host_url(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> str | None:
+    async def _host_url(self, scope: Scope, at: RuntimeAt) -> str | None:
         """URL of the gateway that has the browser, to ask it for a stop; None when that is this one, or not known."""
+        runtime_id = at.runtime_id
         if self.hosts(runtime_id):
             return None
         with self._audit.noting(Action.RUNTIME_STOPPED, runtime_id, failures_only=True):
-            found = await self.find(scope, space_id, runtime_id)
+            found = await self.find(scope, at)
         if found.status != "active" or found.gateway_id == self._gateway_id:
             return None
         async with self._database.connect() as connection:
@@ -320,12 +338,14 @@ class Runtimes:
             self._audit.note(Action.RUNTIME_STOP_WANTED, runtime_id, details={"by": "request"})
         return url
 
-    async def elsewhere(self, scope: Scope, space_id: UUID, runtime_id: UUID) -> str | None:
+    async def elsewhere(self, scope: Scope, ref: RuntimeRef) -> str | None:
         """Where the gateway that has the browser of a live runtime is reached; None when that is this one.
 
         Raises NotFound, Conflict (not active), Unavailable (nobody knows where).
         """
-        found = await self.find(scope, space_id, runtime_id)
+        at = await self.resolve(scope, ref)
+        runtime_id = at.runtime_id
+        found = await self.find(scope, at)
         if self.hosts(runtime_id):
             return None
         if found.status != "active":
@@ -334,29 +354,31 @@ class Runtimes:
             url = await runtimes.gateway_url(connection, found.gateway_id, SILENT_SECONDS)
         if url is None or found.gateway_id == self._gateway_id:
             raise Unavailable(
-                "The gateway that has the browser of this runtime can't be told.",
+                "The gateway that has the browser of this runtime is unknown.",
                 "runtime.host_unavailable",
                 retry_after=1,
             )
         return url
 
-    async def stop(self, scope: Scope, space_id: UUID, runtime_id: UUID, *, forward: bool) -> Runtime:
+    async def stop(self, scope: Scope, ref: RuntimeRef, *, forward: bool) -> Runtime:
         """Stop a runtime and return it as it then is; one that has ended already is returned as it is.
 
         Raises HostedElsewhere, with `forward`, where another gateway that can be reached has the browser. Without it,
         that gateway is asked by the database, which takes longer.
         """
-        if forward and (url := await self._host_url(scope, space_id, runtime_id)) is not None:
+        at = await self.resolve(scope, ref)
+        runtime_id = at.runtime_id
+        if forward and (url := await self._host_url(scope, at)) is not None:
             raise HostedElsewhere(url)
         with self._audit.noting(Action.RUNTIME_STOPPED, runtime_id, failures_only=True):
-            found = await self.find(scope, space_id, runtime_id)
+            found = await self.find(scope, at)
             if found.status != "active":
                 return found
             with self._commands.noting(found.active_run_id, "runtimes.stop", {}) as command:
                 if runtime_id in self._hosted:
                     self._hosted[runtime_id].commands.append(command)
                 await self.end([runtime_id], STOPPED)
-            return await self.find(scope, space_id, runtime_id)
+            return await self.find(scope, at)
 
     async def runs(self, scope: Scope, *, limit: int, **filters: Any) -> list[Run]:
         with self._audit.noting(Action.RUN_READ):
