@@ -25,6 +25,7 @@ from gateway.domain.accounts.access import Access
 from gateway.domain.accounts.rate_limits import RateLimits
 from gateway.domain.ai.connections import AiConnections
 from gateway.domain.ai.providers import ProviderClient
+from gateway.domain.attachments import Attachments
 from gateway.domain.audit import Audit
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.events.service import Events
@@ -32,16 +33,15 @@ from gateway.domain.events.streams import EventStreams
 from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.files.service import Files
 from gateway.domain.idempotency import Idempotency
-from gateway.domain.leases.attachments import Attachments
 from gateway.domain.leases.service import Leases
 from gateway.domain.readiness import Readiness
 from gateway.domain.recordings import Recordings
 from gateway.domain.runtimes.downloads import DownloadStore
 from gateway.domain.runtimes.files import RuntimeFiles
 from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
-from gateway.domain.runtimes.supervisor import Supervisor
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
+from gateway.domain.supervisor import Supervisor
 from gateway.domain.viewers import Viewers
 from gateway.http import docs, health
 from gateway.http.contract import Contract

@@ -27,6 +27,7 @@ COMPLETE = (
     "gateway/core/traffic_rules.py",
     "gateway/crypto/*",
     "gateway/domain/leases/*",
+    "gateway/domain/attachments.py",
 )
 _LISTED = 20
 

@@ -25,7 +25,7 @@ from websockets.exceptions import ConnectionClosed
 from bench.tunnel.processes import attend
 from gateway import server
 from gateway.core.closes import Ended
-from gateway.domain.leases.attachments import Attachment, Attachments
+from gateway.domain.attachments import Attachment, Attachments
 from gateway.settings import Settings
 from gateway.tunnel.cdp_messages import Policy
 from gateway.tunnel.large_commands import LargeCommands

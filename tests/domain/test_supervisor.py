@@ -18,9 +18,9 @@ from sqlalchemy.engine import Engine
 
 from gateway.app import Gateway, build
 from gateway.core.endings import GATEWAY_LOST, Ending
+from gateway.domain import supervisor as domain_supervisor
 from gateway.domain.accounts.first_start import write_first_key
 from gateway.domain.runtimes import service as domain_runtimes
-from gateway.domain.runtimes import supervisor as domain_supervisor
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.launchers.base import LaunchSpec
 from gateway.settings import Settings

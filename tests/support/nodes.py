@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from gateway.app import Gateway, build
 from gateway.core.closes import Close, Ended
-from gateway.domain.leases.attachments import Attachments
+from gateway.domain.attachments import Attachments
 from gateway.domain.leases.service import Grant, Leases
 from gateway.domain.secrets import KeySource
 from gateway.settings import Settings

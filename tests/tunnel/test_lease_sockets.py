@@ -19,11 +19,11 @@ from gateway.core.endings import GATEWAY_STOPPED
 from gateway.core.errors import GatewayError
 from gateway.core.runtime_ref import ById
 from gateway.core.scope import Scope
+from gateway.domain import supervisor as domain_supervisor
 from gateway.domain.accounts.first_start import write_first_key
+from gateway.domain.attachments import Attachments
 from gateway.domain.leases import service as domain_leases
-from gateway.domain.leases.attachments import Attachments
 from gateway.domain.leases.service import Grant
-from gateway.domain.runtimes import supervisor as domain_supervisor
 from gateway.domain.runtimes.service import SILENT_SECONDS
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.server import internal_url

@@ -28,10 +28,10 @@ from gateway.core.runtime_ref import RuntimeRef
 from gateway.core.scope import Scope
 from gateway.crypto.tokens import TokenIssuer, lease_token_prefix
 from gateway.domain import audit
+from gateway.domain.attachments import Attachment, Attachments
 from gateway.domain.audit import Action, Audit, Origin
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.events.service import Events, about_run
-from gateway.domain.leases.attachments import Attachment, Attachments
 from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
 from gateway.settings import LeaseSettings, variable
 from gateway.store import leases

@@ -38,11 +38,11 @@ from gateway.core.traffic_rules import Traffic
 from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.core.usage import Totals, Usage
 from gateway.domain import audit
+from gateway.domain.attachments import Attachments
 from gateway.domain.audit import OK, Action, Audit, Origin
 from gateway.domain.events import run_commands as commands
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.events.service import Events, about_run
-from gateway.domain.leases.attachments import Attachments
 from gateway.domain.runtimes.capacity import Capacity
 from gateway.domain.secrets import SecretStore
 from gateway.domain.spaces import find_space
