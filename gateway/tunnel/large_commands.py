@@ -192,7 +192,7 @@ def _reviewed(payload: bytes, policy: Policy | None) -> tuple[int, bytes, bytes]
     return _ACTIONS.index(action), noted, text
 
 
-def _limit_memory() -> None:
+def _limit_memory() -> None:  # pragma: no cover - in a process that ends by SIGKILL, which measures nothing
     """Limit the address space, and be the first process that the kernel ends when memory runs out."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     # Only Linux has this file.
@@ -200,6 +200,6 @@ def _limit_memory() -> None:
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # pragma: no cover - as above
     _limit_memory()
     serve(sys.stdin.buffer, sys.stdout.buffer)

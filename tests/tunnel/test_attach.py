@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import asyncpg
@@ -43,6 +44,7 @@ from tests.support import launchers
 from tests.support.devtools import DevTools
 from tests.support.launchers import FakeBrowser, WorkingLauncher
 from tests.support.pages import BIG_SCREENSHOT_BYTES, PageServer
+from tests.support.raw import RawClient
 from tests.support.remote import Lease, closed
 from tests.support.waiting import until
 
@@ -325,6 +327,18 @@ async def test_plain_http_is_told_to_upgrade_and_never_shown_the_token(served: S
             assert lease.token not in answer.text + str(answer.headers)
             if method != "HEAD":
                 assert answer.json()["code"] == "connect.websocket_only"
+
+
+async def test_an_upgrade_to_another_version_of_websockets_is_refused(served: Served, echoing: None) -> None:
+    lease = await served.lease()
+    request = RawClient.request(lease.url).replace(b"Version: 13", b"Version: 12")
+    parts = urlsplit(lease.url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    try:
+        writer.write(request)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 426 ")
+    finally:
+        writer.close()
 
 
 async def test_a_longer_address_is_no_lease_and_not_repeated(served: Served, echoing: None) -> None:

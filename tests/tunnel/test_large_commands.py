@@ -103,6 +103,16 @@ async def test_a_reviewer_that_dies_costs_one_command(large: LargeCommands) -> N
     assert [type(await outcome(large)) for _ in range(2)][1] is tuple
 
 
+async def test_a_review_that_is_cancelled_leaves_no_response_for_the_next(large: LargeCommands) -> None:
+    payload = b'{"id": 1, "method": "X.y", "params": {"z": [%b{}]}}' % (b"{}," * 3_000_000)
+    reviewing = asyncio.create_task(large.review(payload, None))
+    await until(lambda: bool(reviewers()), "the review has begun")
+    reviewing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reviewing
+    assert await large.review(command("x"), RefusesAll()) == review(command("x"), RefusesAll())
+
+
 async def outcome(large: LargeCommands) -> object:
     try:
         return await large.review(command("x"), None)
