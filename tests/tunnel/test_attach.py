@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -329,14 +330,24 @@ async def test_plain_http_is_told_to_upgrade_and_never_shown_the_token(served: S
                 assert answer.json()["code"] == "connect.websocket_only"
 
 
-async def test_an_upgrade_to_another_version_of_websockets_is_refused(served: Served, echoing: None) -> None:
+@pytest.mark.parametrize(
+    ("header", "instead", "status"),
+    [
+        (rb"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Version: 12", b"426"),
+        (rb"Sec-WebSocket-Key: [^\r]+", b"Sec-WebSocket-Key: short", b"400"),
+    ],
+    ids=["another version", "a malformed key"],
+)
+async def test_an_invalid_upgrade_is_refused(
+    served: Served, echoing: None, header: bytes, instead: bytes, status: bytes
+) -> None:
     lease = await served.lease()
-    request = RawClient.request(lease.url).replace(b"Version: 13", b"Version: 12")
+    request = re.sub(header, instead, RawClient.request(lease.url))
     parts = urlsplit(lease.url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     try:
         writer.write(request)
-        assert (await reader.readline()).startswith(b"HTTP/1.1 426 ")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 " + status)
     finally:
         writer.close()
 
