@@ -37,12 +37,13 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
-        if self.response.status_code == 101:
-            extensions = cast(dict[str, Any], self.scope["extensions"])
-            extensions[EXTENSION] = extensions[LARGEST_MESSAGE] = {}
-            # A client may send nothing before its upgrade is answered.
-            self.transport.pause_reading()
-            self.read_paused = True
+        # The HTTP class refuses an invalid handshake before it is handed over (http/server_protocol.py).
+        assert self.response.status_code == 101
+        extensions = cast(dict[str, Any], self.scope["extensions"])
+        extensions[EXTENSION] = extensions[LARGEST_MESSAGE] = {}
+        # A client may send nothing before its upgrade is answered.
+        self.transport.pause_reading()
+        self.read_paused = True
 
     async def send(self, message: ASGISendEvent) -> None:
         event = cast(dict[str, Any], message)
