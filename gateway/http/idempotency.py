@@ -48,7 +48,7 @@ async def answered_once(
     )
     begun = await idempotency.begin(principal, key, fingerprint)
     if isinstance(begun, StoredAnswer):
-        return Response(begun.body, begun.status, dict(begun.headers) | REPLAYED)
+        return _replayed(begun)
     try:
         response = await run()
     except GatewayError as error:
@@ -67,6 +67,13 @@ def refuse_key_of_form() -> RequestInvalid:
         "An upload takes no Idempotency-Key; leave the header out, and look for the file before you repeat it.",
         "idempotency.not_supported",
     )
+
+
+def _replayed(answer: StoredAnswer) -> Response:
+    response = Response(answer.body, answer.status)
+    for name, value in (*answer.headers, *REPLAYED.items()):
+        response.headers.append(name, value)  # a dict would collapse a header that is there twice
+    return response
 
 
 def _stored(response: Response) -> StoredAnswer:

@@ -207,8 +207,12 @@ async def list_keys(call: Call) -> KeyList:
 @endpoints.delete("/v1/subaccounts/{id}/keys/{keyId}", id="keys-revoke", summary="Revoke an API key", errors=(403, 404))
 async def revoke_key(call: Call) -> ApiKey:
     """Refuse the key from now on. Idempotent."""
-    subaccount_id, key_id = call.path_id("id", "subaccount"), call.path_id("keyId", "api_key")
-    return ApiKey.of(await call.services.access.revoke_key_of(call.principal, subaccount_id, key_id))
+    subaccount_id = call.path_id("id", "subaccount")
+    # Before the key's id is read: a key that may not manage accounts is refused whatever it names.
+    call.services.access.require_organization(call.principal, subaccount_id)
+    return ApiKey.of(
+        await call.services.access.revoke_key_of(call.principal, subaccount_id, call.path_id("keyId", "api_key"))
+    )
 
 
 @endpoints.get("/v1/auth/whoami", id="auth-whoami", summary="Get the owner of this key")

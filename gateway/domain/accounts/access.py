@@ -183,6 +183,10 @@ class Access:
         """Keys of a subaccount, archived or not. Raises NotFound."""
         return await self.keys(await self._scope_of_keys(principal, subaccount_id))
 
+    def require_organization(self, principal: Principal, subaccount_id: UUID) -> None:
+        """Raises Forbidden for a subaccount's own key, NotFound for that of another subaccount."""
+        _require_organization(principal, subaccount_id)
+
     async def revoke_key_of(self, principal: Principal, subaccount_id: UUID, key_id: UUID) -> ApiKey:
         """Revoke a key of a subaccount, archived or not; idempotent. Raises NotFound, Forbidden."""
         _require_organization(principal, subaccount_id)

@@ -262,6 +262,7 @@ async def test_a_subaccounts_key_sees_its_own_account_and_manages_none(client: h
         ("POST", f"{PATH}/{subaccount}/archive", None),
         ("POST", f"{PATH}/{subaccount}/keys", {"name": "x"}),
         ("DELETE", f"{PATH}/{subaccount}/keys/{listed['id']}", None),
+        ("DELETE", f"{PATH}/{subaccount}/keys/no-id", None),
     ):
         await refused(client.request(method, path, json=body, headers=key), 403, "auth.forbidden")
     assert await ok(client.get(f"{PATH}/{subaccount}", headers=key)) == own
