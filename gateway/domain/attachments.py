@@ -1,7 +1,7 @@
 """The sockets that are attached here, so that the end of a lease or a runtime reaches them, with a true reason.
 
-A socket is entered before its lease is checked and is told to close when the lease or the runtime ends. Since an end is
-written first and sockets are told afterwards, a socket either sees the end in its check, or is told of it.
+A socket is registered before its lease is checked, and is asked to close when the lease or the runtime ends. An end is
+written first and sockets are notified afterwards, so a socket either sees the end in its check or is notified of it.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Attachments:
         return {attachment.runtime_id for attachment in self._all() if attachment.runtime_id is not None}
 
     def attached_leases(self) -> dict[UUID, str]:
-        """Leases with a socket that has not been told to end, and the prefix that each is known by."""
+        """Leases with a socket that has not been asked to close, and the prefix that each is known by."""
         return {
             attachment.lease_id: attachment.prefix
             for attachment in self._all()
@@ -132,6 +132,6 @@ class Attachments:
         return (attachment for of_lease in self._open.values() for attachment in of_lease)
 
     def _close(self, concerned: Iterable[Attachment], why: Close) -> None:
-        # Whoever is told may leave at once.
+        # A socket that is asked to close may leave at once.
         for attachment in list(concerned):
             attachment.close(why)

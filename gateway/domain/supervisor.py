@@ -88,7 +88,7 @@ class Supervisor:
     async def start(self) -> None:
         """End what an earlier process of this gateway left live, then go on round by round."""
         async with self._database.connect() as connection:
-            # Before the first beat, since the last one of the earlier process tells when it was alive.
+            # Before the first heartbeat, because the last one of the earlier process says when it was alive.
             close = Close.DRAINING.value if self.earlier_end is endings.GATEWAY_STOPPED else _CRASHED
             if sockets := await lease_store.end_sockets_left(connection, self._gateway_id, *close):
                 _log.warning("an earlier process left sockets open", sockets=sockets, reason=close[1])
@@ -114,7 +114,7 @@ class Supervisor:
             async with self._database.connect() as connection:
                 await store.forget_gateway(connection, self._gateway_id)
         except Unavailable as error:
-            _log.error("the supervisor can't say goodbye to the database", error=error.message)
+            _log.error("the supervisor can't deregister this gateway", error=error.message)
 
     async def _run(self) -> None:
         reachable = True

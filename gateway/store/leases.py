@@ -1,4 +1,4 @@
-"""Leases: the rows behind a connection's URL. A lease's state is told by the database's clock."""
+"""Leases: the rows behind a connection's URL. The database's clock decides a lease's state."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Lease:
 class LeaseOnFile:
     """What is needed to let a socket attach. `seconds_left` is negative once the lease has expired.
 
-    `host_heard` tells whether the gateway that has the browser lives, as far as its heart says; `host_url` where it is
+    `host_heard` is whether the gateway that has the browser has a recent heartbeat; `host_url` where it is
     reached by others.
     """
 
@@ -148,7 +148,7 @@ _BY_PREFIX = text(
     """
 )
 
-# What may change while a statement waits for the row's lock is asked of the row itself, which is then read anew, and of
+# What may change while a statement waits for the lock is asked of the row itself, which is then read again, and of
 # a clock that goes on. The end of a runtime closes its leases, so that the row says that too.
 _ADMISSIBLE = "id = :lease_id AND revoked_at IS NULL AND closed_at IS NULL AND expires_at > clock_timestamp()"
 
@@ -186,15 +186,15 @@ _END_SOCKETS = text(
     """
     WITH ended AS (
         UPDATE lease_sockets SET
-            ended_at = greatest(opened_at, clock_timestamp() - told.seconds_ago * interval '1 second'),
-            close_code = told.close_code, close_reason = told.close_reason,
-            bytes_from_client = told.bytes_from_client, bytes_to_client = told.bytes_to_client,
-            commands = told.commands
+            ended_at = greatest(opened_at, clock_timestamp() - ended.seconds_ago * interval '1 second'),
+            close_code = ended.close_code, close_reason = ended.close_reason,
+            bytes_from_client = ended.bytes_from_client, bytes_to_client = ended.bytes_to_client,
+            commands = ended.commands
         FROM unnest(CAST(:socket_id AS uuid[]), CAST(:seconds_ago AS float8[]), CAST(:close_code AS int[]),
             CAST(:close_reason AS text[]), CAST(:bytes_from_client AS bigint[]), CAST(:bytes_to_client AS bigint[]),
-            CAST(:commands AS bigint[])) AS told
+            CAST(:commands AS bigint[])) AS ended
             (id, seconds_ago, close_code, close_reason, bytes_from_client, bytes_to_client, commands)
-        WHERE lease_sockets.id = told.id AND lease_sockets.ended_at IS NULL
+        WHERE lease_sockets.id = ended.id AND lease_sockets.ended_at IS NULL
         RETURNING lease_sockets.lease_id, lease_sockets.ended_at, lease_sockets.bytes_from_client,
             lease_sockets.bytes_to_client, lease_sockets.commands
     ), sums AS (
@@ -240,7 +240,7 @@ async def mint(connection: AsyncConnection, scope: Scope, *, runtime_id: UUID, *
 
 
 async def by_prefix(connection: AsyncConnection, prefix: str, silent_seconds: int) -> LeaseOnFile | None:
-    """The lease of a token; a gateway that has not beaten for `silent_seconds` is not heard of."""
+    """The lease of a token; a gateway without a heartbeat for `silent_seconds` counts as lost."""
     row = (await connection.execute(_BY_PREFIX, {"prefix": prefix, "silent": silent_seconds})).first()
     return LeaseOnFile(*row) if row else None
 
@@ -257,7 +257,7 @@ async def hold(connection: AsyncConnection, lease_id: UUID) -> bool:
 
 
 async def why_not(connection: AsyncConnection, lease_id: UUID) -> str:
-    """The reason, in the words of a close, for which a lease lets nobody in."""
+    """The reason for which a lease refuses sockets, as a close reason; None when it does not."""
     return (await connection.execute(_WHY_NOT, {"lease_id": lease_id})).scalar() or "runtime_gone"
 
 
@@ -320,7 +320,7 @@ async def get(
 
 
 async def usage(connection: AsyncConnection, lease_id: UUID, newest: int) -> Usage | None:
-    """What a lease was used for, with so many of its newest sockets."""
+    """What a lease was used for, with a number of its newest sockets."""
     counts = (await connection.execute(select(*_USAGE).where(leases.c.id == lease_id))).first()
     if counts is None:
         return None
@@ -336,7 +336,7 @@ async def usage(connection: AsyncConnection, lease_id: UUID, newest: int) -> Usa
 async def revoke(
     connection: AsyncConnection, scope: Scope, space_id: UUID, runtime_id: UUID, lease_id: UUID
 ) -> tuple[Lease, str, bool] | None:
-    """Revoke, and tell all gateways; the first time of revoking stays.
+    """Revoke, and notify all gateways; the time of the first revoke stays.
 
     Returns the lease, the prefix that its sockets are known by, and whether this was the first time.
     """

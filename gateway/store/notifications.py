@@ -1,6 +1,6 @@
-"""What gateways on one database tell each other at once (LISTEN/NOTIFY).
+"""Notifications between the gateways on one database (LISTEN/NOTIFY).
 
-Only a hint to look: who was not told, because a connection broke, finds the same by a query of its next round.
+Only a hint: a gateway that missed one, because a connection broke, finds the same by a query of its next round.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _LONGEST_WAIT_SECONDS = 5.0
 class Notifications:
     """One connection that listens.
 
-    `heard` gets each payload of a channel; `connected` is called after each connect, since what was told before it is
-    not told again.
+    `heard` gets each payload of a channel; `connected` is called after each connect, because earlier notifications
+    are lost.
     """
 
     def __init__(self, url: str, heard: dict[str, Callable[[str], None]], connected: Callable[[], None]) -> None:
@@ -53,7 +53,7 @@ class Notifications:
                 await self._listen()
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 if not self._said:
-                    _log.error("other gateways can't be heard", error=type(error).__name__)
+                    _log.error("notifications of other gateways can't be received", error=type(error).__name__)
                 self._said = True
             except Exception:
                 _log.exception("listening to other gateways failed")
@@ -78,7 +78,7 @@ class Notifications:
             self.listening.set()
             self._wait_seconds = _FIRST_WAIT_SECONDS
             if self._said:
-                _log.info("other gateways are heard again")
+                _log.info("notifications of other gateways are received again")
             self._said = False
             while not broken.is_set():
                 try:

@@ -92,7 +92,7 @@ class EndedRuntime:
 
 @dataclass(frozen=True, slots=True)
 class PlaceOfRun:
-    """Where a run's browser is; `host_url` is None where its gateway is not heard of, or can't be reached by others."""
+    """Where a run's browser is; `host_url` is None where its gateway is lost, or can't be reached by others."""
 
     runtime_id: UUID
     owner: Scope
@@ -235,7 +235,7 @@ async def locate(connection: AsyncConnection, scope: Scope, ref: RuntimeRef) -> 
 
 
 async def listed(connection: AsyncConnection, scope: Scope, space_id: UUID) -> list[Runtime]:
-    """Runtimes of a space; one that is still starting has not been answered to anybody, and is not told."""
+    """Runtimes of a space; one that is still starting is left out, because no client knows it yet."""
     rows = await connection.execute(
         select(*_COLUMNS)
         .where(within(scope, runtimes), runtimes.c.space_id == space_id, runtimes.c.status != "starting")
@@ -259,7 +259,7 @@ async def count_live(connection: AsyncConnection, subaccount_id: UUID) -> tuple[
 async def want_stopped(
     connection: AsyncConnection, *, runtime_ids: list[UUID] | None = None, space_id: UUID | None = None
 ) -> None:
-    """Want some runtimes, or all of a space, stopped, and tell the gateways that have the browsers, which do it."""
+    """Want some runtimes, or all of a space, stopped, and notify the gateways that have the browsers."""
     which = runtimes.c.id.in_(runtime_ids) if runtime_ids is not None else runtimes.c.space_id == space_id
     wanted = (
         update(runtimes)
@@ -430,7 +430,7 @@ async def of_dead_gateways(connection: AsyncConnection, silent_seconds: int) -> 
 
 
 async def gateway_url(connection: AsyncConnection, gateway_id: UUID, silent_seconds: int) -> str | None:
-    """Where a gateway is reached by others; None when it does not tell, or has not beaten for so long."""
+    """Where a gateway is reached by others; None when it has no URL, or no heartbeat for this time."""
     return (
         await connection.execute(
             text(

@@ -1,6 +1,6 @@
 """One way for everything that is logged: structlog and the standard library, ours and the libraries', to stderr.
 
-Every line is cleaned after it was rendered, whoever wrote it and whatever it quotes: the paths that uvicorn and
+Every line is cleaned after it was rendered, of every logger and with all that it quotes: the paths that uvicorn and
 websockets print, headers, exceptions. A request's id gets into its lines by
 `structlog.contextvars.bind_contextvars(request_id=...)`.
 """

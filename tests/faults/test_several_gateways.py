@@ -346,7 +346,7 @@ async def test_what_was_passed_on_is_never_passed_on_again(pair: Two, runtime: s
     lease = await pair.host.lease(runtime)
     refused = await refusal(pair.other.gateway, lease, Gateway_Hop="1")
     assert refused == Refusal(503, "runtime.host_unavailable", {}, {})
-    assert "passed on already" in refused.body["error"]
+    assert "forwarded already" in refused.body["error"]
     # Its host is told that it was passed on, and serves.
     async with attach(pair.host.gateway, lease, Gateway_Hop="1") as socket:
         await ask(socket, "Browser.getVersion")
@@ -365,7 +365,7 @@ async def test_an_address_that_leads_back_is_no_circle(pair: Two, cluster: Clust
     async with host_reached_at(cluster, pair.other.gateway.base_url) as lease:
         refused = await refusal(pair.other.gateway, lease)
     assert refused == Refusal(503, "runtime.host_unavailable", {}, {})
-    assert "passed on already" in refused.body["error"]
+    assert "forwarded already" in refused.body["error"]
 
 
 async def test_what_is_no_gateway_is_not_believed(pair: Two, cluster: Cluster) -> None:

@@ -51,7 +51,7 @@ _CLOSES = {close.reason: close for close in Close}
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a checked token allows: one socket to this browser, until its attachment is told to close.
+    """What a checked token allows: one socket to this browser, until its attachment is asked to close.
 
     The browser is either here (`devtools_url`) or on another gateway, which is reached at `host_url`. `origin` is the
     lease as the one who acts, and from where.
@@ -186,7 +186,7 @@ class Leases:
             return found
 
     async def usage(self, lease: Lease) -> Usage:
-        """What a lease was used for; what passed through a socket is told once it has ended."""
+        """What a lease was used for; a socket's traffic is part of it once the socket has ended."""
         async with self._database.connect() as connection:
             found = await leases.usage(connection, lease.id, _SOCKETS_TOLD)
         if found is None:
@@ -216,7 +216,7 @@ class Leases:
     async def attach(self, token: str, *, forwarded: bool = False) -> Grant:
         """Check a token for one socket. The caller must `leave` the grant when the socket is closed.
 
-        `forwarded` is what another gateway passed on, and is not passed on again. Raises Unauthorized (401), Gone (410:
+        `forwarded` is a request of another gateway, which is not forwarded again. Raises Unauthorized (401), Gone (410:
         which end it was is in the code), Conflict (409), LimitReached (429), Unavailable (503).
         """
         prefix = lease_token_prefix(token)
@@ -246,7 +246,7 @@ class Leases:
         """A token checked for one plain request, which is what the block does.
 
         Raises what `attach` raises, also when the lease or the runtime has ended by the end of the block: what was
-        heard in it may then be of another browser.
+        received in it may then be of another browser.
         """
         grant = await self.attach(token, forwarded=forwarded)
         try:
@@ -327,8 +327,8 @@ class Leases:
         }
         self._audit.note(Action.LEASE_DETACHED, grant.lease_id, details=details, origin=grant.origin)
         if grant.record is not None:
-            told = {**details, "code": ended.close.code}
-            grant.record.note("connection.closed", told, connection_id=grant.lease_id)
+            closed = {**details, "code": ended.close.code}
+            grant.record.note("connection.closed", closed, connection_id=grant.lease_id)
         if len(self._unwritten) >= _UNWRITTEN_KEPT:
             if not self._dropped:
                 _log.error("the ends of sockets can't be kept any more", kept=_UNWRITTEN_KEPT)
@@ -364,7 +364,7 @@ class Leases:
             self._dropped = 0
 
     async def close_over(self) -> None:
-        """Close the sockets of leases that are over, which covers what a notification did not tell."""
+        """Close the sockets of leases that are over, which covers notifications that were lost."""
         attached = self._attachments.attached_leases()
         if not attached:
             return
@@ -432,12 +432,12 @@ class Leases:
             # Its browser is gone; that is about to be written.
             raise refusal(Close.RUNTIME_GONE)
         if forwarded:
-            raise _no_host("Another gateway has the browser of this lease, and the request was passed on already.")
+            raise _no_host("Another gateway has the browser of this lease, and the request was forwarded already.")
         if not lease.host_heard:
-            raise _no_host("The gateway that has the browser of this lease is not heard of; try again shortly.")
+            raise _no_host("The gateway that has the browser of this lease does not respond; try again shortly.")
         if lease.host_url is None:
             raise _no_host(
-                "The gateway that has the browser of this lease does not tell where it is reached; "
+                "The gateway that has the browser of this lease has no address for other gateways; "
                 "its operator must set GATEWAY_INTERNAL_URL on it."
             )
         return lease.host_url
@@ -477,7 +477,7 @@ def _acting(lease: LeaseOnFile) -> Origin:
 
 
 def refuse_closing(attachment: Attachment) -> None:
-    """Raise why a socket that was told to close must not be let in, if it was."""
+    """Raise the reason of a socket that was asked to close already."""
     if attachment.closing is not None:
         raise refusal(attachment.closing)
 

@@ -178,8 +178,8 @@ class RuntimeFiles:
         async with reading(directory, segments) as descriptor:
             content_type = guessed_type(name)
             if artifact is None:
-                told = NewFile(name=name, path=to, content_type=content_type)
-                return await self._files.keep(observed.owner, observed.space_id, bytes_of(descriptor), told)
+                new = NewFile(name=name, path=to, content_type=content_type)
+                return await self._files.keep(observed.owner, observed.space_id, bytes_of(descriptor), new)
             return await self._artifacts.add(
                 observed,
                 bytes_of(descriptor),

@@ -257,7 +257,7 @@ class Runtimes:
     async def _activate(self, observed: Observed) -> Runtime:
         runtime_id, browser = observed.runtime_id, observed.browser
         hosted = self._hosted[runtime_id] = _Hosted(observed)
-        # First of all that is told of the run. Where no run comes of it, nobody finds it, and it goes with the sweep.
+        # The first event of the run. If activation fails, it is orphaned and swept.
         observed.record.note("runtime.lifecycle", {"status": "started", "browser": browser.name})
         observing = asyncio.create_task(self._observers.begin(observed))
         try:
@@ -341,7 +341,7 @@ class Runtimes:
     async def elsewhere(self, scope: Scope, ref: RuntimeRef) -> str | None:
         """Where the gateway that has the browser of a live runtime is reached; None when that is this one.
 
-        Raises NotFound, Conflict (not active), Unavailable (nobody knows where).
+        Raises NotFound, Conflict (not active), Unavailable (unknown).
         """
         at = await self.resolve(scope, ref)
         runtime_id = at.runtime_id
@@ -443,11 +443,11 @@ class Runtimes:
             await asyncio.sleep(self._elsewhere_poll_seconds)
 
     async def _after_end(self, hosted: _Hosted) -> None:
-        """What follows the end of a browser's process, whoever ended it."""
+        """What follows the end of a browser's process, whatever its cause."""
         runtime_id = hosted.runtime_id
         self._attachments.close_runtime(runtime_id, Close.RUNTIME_GONE)
         ending = hosted.browser.ended.result()
-        # What follows runs on behalf of whoever created the runtime, who need not be the one that ends it.
+        # What follows runs on behalf of the runtime's creator, who need not be the one that ends it.
         ended_by = audit.GATEWAY
         if ending.asked and hosted.reason is not None:
             ending, ended_by = hosted.reason, hosted.ended_by
