@@ -38,7 +38,7 @@ from gateway.domain.readiness import Readiness
 from gateway.domain.recordings import Recordings
 from gateway.domain.runtimes.downloads import DownloadStore
 from gateway.domain.runtimes.files import RuntimeFiles
-from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
+from gateway.domain.runtimes.service import SILENT_SECONDS, Host, Recording, Runtimes
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
 from gateway.domain.supervisor import Supervisor
@@ -163,7 +163,11 @@ async def build(
     recordings = Recordings(database, files, events, settings, gateway_id)
     observers = BrowserObservers(_watchers(settings, run_artifacts, recordings) if watchers is None else watchers)
     living = Runtimes(
-        database, secrets, launcher, attachments, settings, gateway_id, audit, events, commands, observers
+        database,
+        secrets,
+        Host(gateway_id, launcher, attachments),
+        settings,
+        Recording(audit, events, commands, observers),
     )
     services = Services(
         settings=settings,

@@ -182,7 +182,7 @@ class Supervisor:
     async def _end(self, connection: Connection, runtime_ids: list[UUID], ending: Ending) -> None:
         """Write the end of runtimes whose browser is not here."""
         for ended in await store.end(connection, runtime_ids, ending):
-            self._runtimes.note_ended_elsewhere(ended, ending)
+            self._runtimes.ended_for_peer(ended, ending)
 
     def _on_connected(self) -> None:
         self.wake()

@@ -64,6 +64,16 @@ class NewRuntime:
 
 
 @dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs are listed: `before` is the position (created_at, id) of the last one of the page before."""
+
+    space_id: UUID | None = None
+    runtime_id: UUID | None = None
+    status: str | None = None
+    before: tuple[datetime, UUID] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     id: UUID
     space_id: UUID
@@ -348,23 +358,20 @@ async def touch(connection: AsyncConnection, runtime_ids: list[UUID]) -> None:
 async def runs_of(
     connection: AsyncConnection,
     scope: Scope,
+    wanted: RunFilter,
     *,
-    space_id: UUID | None = None,
-    runtime_id: UUID | None = None,
-    status: str | None = None,
-    before: tuple[datetime, UUID] | None = None,
     limit: int,
 ) -> list[Run]:
-    """Runs, newest first, after the position `before` (created_at, id) of the last page."""
+    """Runs, newest first."""
     query: Select[Any] = select(*_RUN).where(within(scope, runs))
-    if space_id is not None:
-        query = query.where(runs.c.space_id == space_id)
-    if runtime_id is not None:
-        query = query.where(runs.c.runtime_id == runtime_id)
-    if status is not None:
-        query = query.where(runs.c.status == status)
-    if before is not None:
-        query = query.where(func.row(runs.c.created_at, runs.c.id) < func.row(*before))
+    if wanted.space_id is not None:
+        query = query.where(runs.c.space_id == wanted.space_id)
+    if wanted.runtime_id is not None:
+        query = query.where(runs.c.runtime_id == wanted.runtime_id)
+    if wanted.status is not None:
+        query = query.where(runs.c.status == wanted.status)
+    if wanted.before is not None:
+        query = query.where(func.row(runs.c.created_at, runs.c.id) < func.row(*wanted.before))
     rows = await connection.execute(query.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit))
     return [Run(**row) for row in rows.mappings()]
 

@@ -255,7 +255,7 @@ async def test_every_run_has_one_end_whichever_gateway_writes_it(
     # A browser that crashes, and one that nobody has any more.
     crashed, lost, orphan = [await make_runtime(client) for _ in range(3)]
     launcher.browsers[UUID(crashed["id"])].end(Ending("browser.crashed", "It crashed."))
-    del gateway.services.runtimes._hosted[UUID(lost["id"])]
+    gateway.services.runtimes.browsers.discard(UUID(lost["id"]))
     await gateway.supervisor.round()
     # Its gateway was killed, and comes back.
     async with database.begin() as connection:
@@ -265,7 +265,7 @@ async def test_every_run_has_one_end_whichever_gateway_writes_it(
         await connection.execute(
             text("UPDATE runtimes SET gateway_id = :other WHERE id = :id"), {"other": other, "id": orphan["id"]}
         )
-    del gateway.services.runtimes._hosted[UUID(orphan["id"])]
+    gateway.services.runtimes.browsers.discard(UUID(orphan["id"]))
     again = await build(settings, database, keys, WorkingLauncher(), other, ())
     async with again.running():
         await until(lambda: UUID(crashed["id"]) not in gateway.services.runtimes.hosted(), "the end is written")
@@ -289,7 +289,7 @@ async def test_a_gateway_that_was_considered_dead_writes_no_second_end(
     run, runtime_id = runtime["activeRunId"], UUID(runtime["id"])
     async with database.connect() as connection:
         (ended,) = await runtime_store.end(connection, [runtime_id], endings.GATEWAY_LOST)
-        gateway.services.runtimes.note_ended_elsewhere(ended, endings.GATEWAY_LOST)
+        gateway.services.runtimes.ended_for_peer(ended, endings.GATEWAY_LOST)
     launcher.browsers[runtime_id].end(Ending("browser.crashed", "It crashed."))
     await until(lambda: not gateway.services.runtimes.held(), "the end is written")
     assert await ends(client, gateway, run) == [("failed", "gateway.lost")]

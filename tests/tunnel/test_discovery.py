@@ -164,7 +164,8 @@ async def test_a_browsers_endpoint_is_there_below_the_lease_and_names_only_publi
     real: None, port: Port, lease: Lease
 ) -> None:
     below = f"/v1/connect/{lease.token}"
-    (hosted,) = port.gateway.services.runtimes._hosted.values()
+    (runtime_id,) = port.gateway.services.runtimes.hosted()
+    hosted = port.gateway.services.runtimes.browsers.get(runtime_id)
     inner = hosted.browser.devtools_url.split("/")[2].rpartition(":")[2]
 
     async def asked(method: str, path: str) -> str:

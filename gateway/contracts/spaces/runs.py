@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field
 
+from gateway.core.runtime_ref import RuntimeAt
 from gateway.domain.runtimes.service import Run as Record
+from gateway.domain.runtimes.service import RunFilter
 from gateway.http.cursors import cut, read_time_cursor, time_cursor
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Time, optional
@@ -92,11 +94,10 @@ async def get(call: Call) -> Run:
     return Run.of(await call.services.runtimes.run(call.scope, call.path_id("id", "run")))
 
 
-async def run_page(call: Call, query: RunQuery, **filters: Any) -> RunList:
-    """One page, and the cursor of the next one where there is one."""
-    before = read_time_cursor(query.cursor)
-    found = await call.services.runtimes.runs(
-        call.scope, limit=query.limit + 1, status=query.status, before=before, **filters
-    )
+async def run_page(call: Call, query: RunQuery, at: RuntimeAt | None = None) -> RunList:
+    """One page, of all runs or of those of one runtime, and the cursor of the next one where there is one."""
+    space_id, runtime_id = at or (None, None)
+    wanted = RunFilter(space_id, runtime_id, status=query.status, before=read_time_cursor(query.cursor))
+    found = await call.services.runtimes.runs(call.scope, wanted, limit=query.limit + 1)
     page, next_cursor = cut(found, query.limit, lambda record: time_cursor(record.created_at, record.id))
     return RunList(runs=[Run.of(record) for record in page], next_cursor=next_cursor)

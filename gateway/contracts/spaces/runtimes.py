@@ -283,7 +283,7 @@ async def runs(call: Call, query: RunQuery) -> RunList:
     """Newest first."""
     at = await call.services.runtimes.resolve(call.scope, runtime_ref(call))
     await call.services.runtimes.find(call.scope, at)
-    return await run_page(call, query, space_id=at.space_id, runtime_id=at.runtime_id)
+    return await run_page(call, query, at)
 
 
 def runtime_ref(call: Call) -> ById:

@@ -1,7 +1,8 @@
 """The life of a runtime: start, stop, and every other way to end.
 
-What is wanted and what is are rows. This module does the one thing a row can't: it holds the browsers of this gateway,
-and writes down how each ended. The supervisor (supervisor.py) makes rows and browsers agree when anything else fails.
+The requested state of a runtime and its actual one are rows. Browsers of this gateway are in hosted.py, ends that are
+to be written and published in endings.py. The supervisor (domain/supervisor.py) makes rows and browsers agree when
+anything else fails.
 """
 
 from __future__ import annotations
@@ -29,32 +30,44 @@ from gateway.core.errors import (
 )
 from gateway.core.ids import new_id, not_found
 from gateway.core.launch import LaunchSpec
-from gateway.core.observation import Level, Observed, Observers, Record
+from gateway.core.observation import Level, Observed, Observers
 from gateway.core.runtime_config import NetworkTraffic, RuntimeConfig
 from gateway.core.runtime_ref import ById, RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
 from gateway.core.sealed import SecretOwner
 from gateway.core.traffic_rules import Traffic
 from gateway.core.upstream_proxy import UpstreamProxy
-from gateway.core.usage import Totals, Usage
 from gateway.domain import audit
 from gateway.domain.attachments import Attachments
-from gateway.domain.audit import OK, Action, Audit, Origin
-from gateway.domain.events import run_commands as commands
+from gateway.domain.audit import Action, Audit
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.events.service import Events, about_run
 from gateway.domain.runtimes.capacity import Capacity
+from gateway.domain.runtimes.endings import Endings
+from gateway.domain.runtimes.hosted import HostedRuntime, HostedRuntimes
+from gateway.domain.runtimes.usage import RuntimeUsage
 from gateway.domain.secrets import SecretStore
 from gateway.domain.spaces import find_space
 from gateway.launchers.base import Browser, Launcher
 from gateway.settings import RecordingSettings
 from gateway.store import accounts, runtimes
 from gateway.store.database import Connection, Database, constraint_as
-from gateway.store.runtimes import EndedRuntime, NewRuntime, Run, Runtime
+from gateway.store.runtimes import EndedRuntime, NewRuntime, Run, RunFilter, Runtime
 from gateway.store.spaces import Space
 from gateway.telemetry import metrics
 
-__all__ = ["SILENT_SECONDS", "Run", "Runtime", "RuntimeRequest", "Runtimes", "not_active"]
+__all__ = [
+    "SILENT_SECONDS",
+    "Host",
+    "Recording",
+    "Run",
+    "RunFilter",
+    "Runtime",
+    "RuntimeRequest",
+    "Runtimes",
+    "Timings",
+    "not_active",
+]
 
 _log = structlog.get_logger("gateway.runtimes")
 
@@ -96,19 +109,34 @@ class RuntimeRequest:
         )
 
 
-class _Hosted:
-    """A browser of this gateway and, once its end has begun, why and by whom."""
+@dataclass(frozen=True, slots=True)
+class Host:
+    """This gateway as a host of browsers: what starts them, and the sockets that are attached to them."""
 
-    def __init__(self, observed: Observed) -> None:
-        self.runtime_id = observed.runtime_id
-        self.browser = observed.browser
-        self.owner = observed.owner
-        self.observed = observed
-        self.reason: Ending | None = None
-        # Commands that asked for the end: completed before it is published.
-        self.commands: list[commands.CommandScope] = []
-        self.ended_by = audit.GATEWAY
-        self.written = asyncio.Event()
+    gateway_id: UUID
+    launcher: Launcher
+    attachments: Attachments
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Where the lives of runtimes are recorded: audit log, events, commands of runs, and observers of browsers."""
+
+    audit: Audit
+    events: Events
+    commands: Commands
+    observers: Observers
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds: `elsewhere` is the timeout of an end on another gateway, `sockets` that of sockets to close before a
+    drain ends the browsers."""
+
+    elsewhere: float = 15.0
+    elsewhere_poll: float = 0.2
+    drain_poll: float = 0.05
+    sockets: float = 3.0
 
 
 class Runtimes:
@@ -116,45 +144,29 @@ class Runtimes:
         self,
         database: Database,
         secrets: SecretStore,
-        launcher: Launcher,
-        attachments: Attachments,
+        host: Host,
         settings: RecordingSettings,
-        gateway_id: UUID,
-        audit: Audit,
-        events: Events,
-        commands: Commands,
-        observers: Observers,
-        *,
-        elsewhere_seconds: float = 15.0,
-        elsewhere_poll_seconds: float = 0.2,
-        drain_poll_seconds: float = 0.05,
-        sockets_seconds: float = 3.0,
+        recording: Recording,
+        timings: Timings = Timings(),
     ) -> None:
-        """`elsewhere_seconds` is the timeout of an end on another gateway, `sockets_seconds` that of sockets to close
-        before a drain ends the browsers."""
-        self.elsewhere_seconds = elsewhere_seconds
-        self._elsewhere_poll_seconds = elsewhere_poll_seconds
-        self._drain_poll_seconds = drain_poll_seconds
-        self._sockets_seconds = sockets_seconds
-        self._audit = audit
-        self._events = events
-        self._commands = commands
-        self._observers = observers
+        self.elsewhere_seconds = timings.elsewhere
+        self._timings = timings
+        self._audit = recording.audit
+        self._events = recording.events
+        self._commands = recording.commands
+        self._observers = recording.observers
         self._database = database
         self._secrets = secrets
-        self._launcher = launcher
-        self._attachments = attachments
+        self._launcher = host.launcher
+        self._attachments = host.attachments
+        self._gateway_id = host.gateway_id
         self._settings = settings
-        self._gateway_id = gateway_id
-        self._hosted: dict[UUID, _Hosted] = {}
-        self._starting: set[UUID] = set()
+        self.browsers = HostedRuntimes()
+        self._usage = RuntimeUsage()
+        self._endings = Endings(
+            database, recording.audit, recording.events, self.browsers, self._usage, settings.event_level
+        )
         self._noted: set[UUID] = set()
-        self._unwritten: dict[UUID, Ending] = {}
-        # Ends that are published once they are written, and those of them that another gateway wrote first.
-        self._unpublished: dict[UUID, tuple[Observed, Ending]] = {}
-        self._ended_elsewhere: set[UUID] = set()
-        # Of each runtime until its end is written: what its browser used, and what of that is written.
-        self._usage: dict[UUID, tuple[Usage, Totals]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.capacity = Capacity(settings.max_runtimes, settings.max_starting)
         self.draining = False
@@ -186,15 +198,18 @@ class Runtimes:
         async with self._database.connect() as connection:
             space = await find_space(connection, scope, space_id)
         with self.capacity.start(), metrics.launches.time():
-            self._starting.add(runtime_id)
+            hosted = self.browsers.start(runtime_id)
             try:
                 # The space may have been deleted since it was found.
                 with constraint_as(not_found("space", space_id)):
                     await self._add_row(space, runtime_id, request)
                 browser = await self._launch(request.spec(runtime_id))
-                return await self._activate(self._observed(space, runtime_id, request.config, browser))
-            finally:
-                self._starting.discard(runtime_id)
+                return await self._activate(hosted, self._observed(space, runtime_id, request.config, browser))
+            except BaseException:
+                self.browsers.discard(runtime_id)
+                # A drain may have requested its end meanwhile, and waits for it.
+                hosted.written.set()
+                raise
 
     async def _add_row(self, space: Space, runtime_id: UUID, request: RuntimeRequest) -> None:
         new = NewRuntime(
@@ -243,7 +258,7 @@ class Runtimes:
         except GatewayError as error:
             metrics.launch_failures.labels(error.details.get("class", "other")).inc()
             error.details["runtimeId"] = str(spec.runtime_id)
-            await self._note_end(spec.runtime_id, Ending(error.code, error.message))
+            await self._endings.write(spec.runtime_id, Ending(error.code, error.message))
             raise
 
     def _observed(self, space: Space, runtime_id: UUID, config: RuntimeConfig, browser: Browser) -> Observed:
@@ -254,9 +269,9 @@ class Runtimes:
         per_second = self._settings.events_per_second
         return Observed(space.id, runtime_id, run_id, space.owner, browser, record, recording, per_second)
 
-    async def _activate(self, observed: Observed) -> Runtime:
+    async def _activate(self, hosted: HostedRuntime, observed: Observed) -> Runtime:
         runtime_id, browser = observed.runtime_id, observed.browser
-        hosted = self._hosted[runtime_id] = _Hosted(observed)
+        hosted.launched(observed)
         # The first event of the run. If activation fails, it is orphaned and swept.
         observed.record.note("runtime.lifecycle", {"status": "started", "browser": browser.name})
         observing = asyncio.create_task(self._observers.begin(observed))
@@ -275,16 +290,19 @@ class Runtimes:
                 raise Conflict("The runtime was stopped while it started.", "runtime.stopped")
             await observing
         except BaseException as error:
-            del self._hosted[runtime_id]
+            hosted.not_activated()
             observing.cancel()
             await browser.stop()
             await self._observers.end(observed)
             if isinstance(error, Conflict):
-                await self._note_end(runtime_id, STOPPED)
+                await self._endings.write(runtime_id, STOPPED)
             raise
-        self._usage[runtime_id] = (browser.usage, Totals())
+        hosted.live()
+        self._usage.begin(runtime_id, browser.usage)
         metrics.runtimes_live.inc()
-        self._events.update(observed.owner, "runtime.started", _about(observed))
+        self._events.update(
+            observed.owner, "runtime.started", about_run(observed.space_id, runtime_id, observed.run_id)
+        )
         browser.ended.add_done_callback(lambda _: self._spawn(self._after_end(hosted)))
         return runtime
 
@@ -375,15 +393,16 @@ class Runtimes:
             if found.status != "active":
                 return found
             with self._commands.noting(found.active_run_id, "runtimes.stop", {}) as command:
-                if runtime_id in self._hosted:
-                    self._hosted[runtime_id].commands.append(command)
+                if (hosted := self.browsers.find(runtime_id)) is not None:
+                    hosted.commands.append(command)
                 await self.end([runtime_id], STOPPED)
             return await self.find(scope, at)
 
-    async def runs(self, scope: Scope, *, limit: int, **filters: Any) -> list[Run]:
+    async def runs(self, scope: Scope, wanted: RunFilter, *, limit: int) -> list[Run]:
+        """Runs, newest first."""
         with self._audit.noting(Action.RUN_READ):
             async with self._database.connect() as connection:
-                return await runtimes.runs_of(connection, scope, limit=limit, **filters)
+                return await runtimes.runs_of(connection, scope, wanted, limit=limit)
 
     async def run(self, scope: Scope, run_id: UUID, *, record: str | None = None) -> Run:
         """The run; `record` is what of its record is read besides."""
@@ -402,7 +421,7 @@ class Runtimes:
         """End runtimes, here or on the gateways that have them, and return when their rows say so."""
         here, elsewhere = [], []
         for runtime_id in runtime_ids:
-            if (hosted := self._hosted.get(runtime_id)) is not None:
+            if (hosted := self.browsers.find(runtime_id)) is not None:
                 here.append(hosted)
             else:
                 elsewhere.append(runtime_id)
@@ -410,15 +429,13 @@ class Runtimes:
         if elsewhere:
             await self._end_elsewhere(elsewhere)
 
-    async def _end_here(self, hosted: _Hosted, reason: Ending) -> None:
+    async def _end_here(self, hosted: HostedRuntime, reason: Ending) -> None:
         """Close its sockets, end the browser, and return when the row says so.
 
         Should this process die in between, the browser dies with it and the next start writes the row.
         """
         runtime_id = hosted.runtime_id
-        if hosted.reason is None:
-            hosted.reason = reason
-            hosted.ended_by = audit.origin()
+        hosted.end_requested(reason, audit.origin())
         close = Close.IDLE_TIMEOUT if reason is IDLE_TIMEOUT else Close.RUNTIME_GONE
         self._attachments.close_runtime(runtime_id, close)
         await hosted.browser.stop()
@@ -440,13 +457,14 @@ class Runtimes:
                     "runtime.host_unavailable",
                     retry_after=2,
                 )
-            await asyncio.sleep(self._elsewhere_poll_seconds)
+            await asyncio.sleep(self._timings.elsewhere_poll)
 
-    async def _after_end(self, hosted: _Hosted) -> None:
+    async def _after_end(self, hosted: HostedRuntime) -> None:
         """What follows the end of a browser's process, whatever its cause."""
         runtime_id = hosted.runtime_id
         self._attachments.close_runtime(runtime_id, Close.RUNTIME_GONE)
-        ending = hosted.browser.ended.result()
+        hosted.browser_ended()
+        observed, ending = hosted.observed, hosted.browser.ended.result()
         # What follows runs on behalf of the runtime's creator, who need not be the one that ends it.
         ended_by = audit.GATEWAY
         if ending.asked and hosted.reason is not None:
@@ -456,71 +474,27 @@ class Runtimes:
             ending = GATEWAY_STOPPED
         if not ending.asked:
             _log.error("runtime failed", runtime_id=str(runtime_id), code=ending.code, cause=ending.message)
-        self.note_ended(runtime_id, hosted.owner, ending, ended_by)
+        self._endings.audit(runtime_id, observed.owner, ending, ended_by)
         self.capacity.release()
         metrics.runtimes_live.dec()
         metrics.runtimes_ended.labels(ending.code).inc()
         try:
-            await self._note_end(runtime_id, ending)
-            await self._observers.end(hosted.observed)
+            await self._endings.write(runtime_id, ending)
+            await self._observers.end(observed)
             for command in hosted.commands:
                 command.done()
-            self._unpublished[runtime_id] = (hosted.observed, ending)
-            self._publish_end(runtime_id)
+            self._endings.publish(observed, ending)
         finally:
-            del self._hosted[runtime_id]
+            self.browsers.discard(runtime_id)
             hosted.written.set()
 
-    def _publish_end(self, runtime_id: UUID) -> None:
-        """Publish the end of a run of this gateway once it is observed and written, unless another gateway wrote it."""
-        if runtime_id in self._unwritten or runtime_id not in self._unpublished:
-            return
-        observed, ending = self._unpublished.pop(runtime_id)
-        if runtime_id in self._ended_elsewhere:
-            self._ended_elsewhere.remove(runtime_id)
-            return
-        self._note_run_ended(observed.record, observed.owner, _about(observed), ending)
-
-    def _note_run_ended(self, record: Record, owner: Scope, about: dict[str, Any], ending: Ending) -> None:
-        cause = {"code": ending.code, "message": ending.message}
-        record.note("runtime.lifecycle", {"status": ending.status, **cause})
-        self._events.update(owner, f"runtime.{ending.status}", {**about, **cause})
-
-    async def _note_end(self, runtime_id: UUID, ending: Ending) -> None:
-        """Write an end, now or, when the database can't be reached, with the supervisor's next round."""
-        self._unwritten[runtime_id] = ending
-        try:
-            await self.write_endings()
-        except Unavailable:
-            _log.error("the end of a runtime can't be written yet", runtime_id=str(runtime_id), code=ending.code)
-
     async def write_endings(self) -> None:
-        """Write the ends that are not written yet; what can't be written now stays for the next time."""
-        for runtime_id, ending in list(self._unwritten.items()):
-            async with self._database.connect() as connection:
-                await self._write_usage(connection, [runtime_id])
-                ended = await runtimes.end(connection, [runtime_id], ending)
-                # Where it was ended already, by us without an answer, or by one that took this gateway for gone.
-                ours = bool(ended) or await runtimes.end_code(connection, runtime_id) in (ending.code, None)
-            first = self._unwritten.pop(runtime_id, None) is not None
-            if first and not ours and (runtime_id in self._hosted or runtime_id in self._unpublished):
-                self._ended_elsewhere.add(runtime_id)
-            self._usage.pop(runtime_id, None)
-            self._publish_end(runtime_id)
+        """Write the ends that are not written yet. Raises Unavailable; ends that could not be written are kept."""
+        await self._endings.write_all()
 
     async def write_usage(self, connection: Connection) -> None:
-        """Write what the browsers of this gateway have sent and got by now, where it is not written yet."""
-        await self._write_usage(connection, list(self._hosted))
-
-    async def _write_usage(self, connection: Connection, runtime_ids: Iterable[UUID]) -> None:
-        used = [(runtime_id, *self._usage[runtime_id]) for runtime_id in runtime_ids if runtime_id in self._usage]
-        fresh = {runtime_id: usage.totals() for runtime_id, usage, written in used if usage.totals() != written}
-        if not fresh:
-            return
-        await runtimes.write_usage(connection, fresh)
-        for runtime_id, totals in fresh.items():
-            if runtime_id in self._usage:
-                self._usage[runtime_id] = (self._usage[runtime_id][0], totals)
+        """Write the traffic of this gateway's browsers, where it changed since the last time."""
+        await self._usage.write(connection, self.browsers.with_browser())
 
     async def drain(self) -> None:
         """Refuse new runtimes, close every socket, end every browser; returns when rows say so."""
@@ -528,53 +502,42 @@ class Runtimes:
         self._attachments.close_all(Close.DRAINING)
         with contextlib.suppress(TimeoutError):
             # Sockets that wait for a browser that does not answer close when the browser ends.
-            await asyncio.wait_for(self._attachments.emptied(), self._sockets_seconds)
-        while self._hosted or self._starting:
-            await self.end(list(self._hosted), GATEWAY_STOPPED)
-            if self._starting:
-                await asyncio.sleep(self._drain_poll_seconds)
+            await asyncio.wait_for(self._attachments.emptied(), self._timings.sockets)
+        while self.browsers.ids():
+            await self.end(self.browsers.with_browser(), GATEWAY_STOPPED)
+            if self.browsers.any_starting():
+                await asyncio.sleep(self._timings.drain_poll)
 
     # What the supervisor asks
 
     def held(self) -> set[UUID]:
         """Runtimes that this gateway is starting, has a browser of, or has still to write the end of."""
-        return {*self._hosted, *self._starting, *self._unwritten}
+        return self.browsers.ids() | self._endings.unwritten()
 
     def hosted(self) -> set[UUID]:
         """Runtimes whose browser this gateway has."""
-        return set(self._hosted)
+        return self.browsers.with_browser()
 
     def hosts(self, runtime_id: UUID) -> bool:
         """Whether this gateway has the runtime's browser."""
-        return runtime_id in self._hosted
+        return self.browsers.find(runtime_id) is not None
 
     def files_dir(self, runtime_id: UUID) -> str:
         """The one directory of a hosted runtime whose files a client may name."""
-        return self._hosted[runtime_id].browser.files_dir
+        return self.browsers.get(runtime_id).browser.files_dir
 
     def observed(self, runtime_id: UUID) -> Observed | None:
         """The live run of a runtime whose browser this gateway has."""
-        hosted = self._hosted.get(runtime_id)
+        hosted = self.browsers.find(runtime_id)
         return None if hosted is None else hosted.observed
 
     def is_ending(self, runtime_id: UUID) -> bool:
         """Whether a hosted runtime's end has begun, which its row may not say yet."""
-        hosted = self._hosted[runtime_id]
-        return hosted.reason is not None or hosted.browser.ended.done()
+        return self.browsers.get(runtime_id).is_ending
 
-    def note_ended_elsewhere(self, ended: EndedRuntime, ending: Ending) -> None:
-        """Note the end of a runtime whose browser this gateway has not, and whose end it has written."""
-        self.note_ended(ended.id, ended.owner, ending)
-        if ended.run_id is not None:
-            level = Level.named(ended.event_level or self._settings.event_level)
-            about = about_run(ended.space_id, ended.id, ended.run_id)
-            self._note_run_ended(self._events.record(ended.run_id, level), ended.owner, about, ending)
-
-    def note_ended(self, runtime_id: UUID, owner: Scope, ending: Ending, by: Origin = audit.GATEWAY) -> None:
-        """Note for the audit log how a runtime ended."""
-        action = Action.RUNTIME_STOPPED if ending.asked else Action.RUNTIME_FAILED
-        outcome_ = OK if ending.asked else ending.code
-        self._audit.note(action, runtime_id, outcome=outcome_, details={"code": ending.code}, origin=by, scope=owner)
+    def ended_for_peer(self, ended: EndedRuntime, ending: Ending) -> None:
+        """Audit and publish an end that this gateway wrote of a runtime whose browser it does not have."""
+        self._endings.written_for_peer(ended, ending)
 
     def note_activity(self, runtime_id: UUID) -> None:
         """An API action on a runtime, which puts its idle timeout off; written by the supervisor in one go."""
@@ -601,10 +564,6 @@ def not_active(runtime_id: UUID, status: str) -> Conflict:
         "runtime.not_active",
         details={"id": str(runtime_id), "status": status},
     )
-
-
-def _about(observed: Observed) -> dict[str, Any]:
-    return about_run(observed.space_id, observed.runtime_id, observed.run_id)
 
 
 def _owner(scope: Scope, runtime_id: UUID) -> SecretOwner:

@@ -1,0 +1,122 @@
+"""The browsers of this gateway: one object per runtime, from before its launch until its end is written."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum
+from uuid import UUID
+
+from gateway.core.endings import Ending
+from gateway.core.observation import LiveBrowser, Observed
+from gateway.domain import audit
+from gateway.domain.audit import Origin
+from gateway.domain.events.run_commands import CommandScope
+
+
+class State(Enum):
+    """What a hosted runtime does. Each state is followed only by later ones."""
+
+    STARTING = 1
+    LIVE = 2
+    # An end was requested; the browser may still run.
+    ENDING = 3
+    # The browser's process has ended; the end is being written and published.
+    ENDED = 4
+
+
+class HostedRuntime:
+    """A runtime of this gateway, with its browser once that is launched."""
+
+    def __init__(self, runtime_id: UUID) -> None:
+        self.runtime_id = runtime_id
+        self.state = State.STARTING
+        # Why it ends and who requested it, from the first request on.
+        self.reason: Ending | None = None
+        self.ended_by: Origin = audit.GATEWAY
+        # Commands that requested the end: completed before it is published.
+        self.commands: list[CommandScope] = []
+        self.written = asyncio.Event()
+        self._observed: Observed | None = None
+
+    @property
+    def has_browser(self) -> bool:
+        return self._observed is not None
+
+    @property
+    def observed(self) -> Observed:
+        """Its live run. Raises LookupError while it has no browser."""
+        if self._observed is None:
+            raise LookupError(f"runtime {self.runtime_id} has no browser on this gateway")
+        return self._observed
+
+    @property
+    def browser(self) -> LiveBrowser:
+        """Raises LookupError while it has no browser."""
+        return self.observed.browser
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether its end has begun, which its row may not show yet."""
+        return self.state in (State.ENDING, State.ENDED) or self.browser.ended.done()
+
+    def launched(self, observed: Observed) -> None:
+        """It has a browser from now on; it is live once its row is active."""
+        self._observed = observed
+
+    def not_activated(self) -> None:
+        """Its row could not be made active: its browser is no longer hosted."""
+        self._observed = None
+
+    def live(self) -> None:
+        self._advance(State.LIVE)
+
+    def end_requested(self, reason: Ending, by: Origin) -> None:
+        """The first request gives the reason."""
+        if self.reason is None:
+            self.reason, self.ended_by = reason, by
+        self._advance(State.ENDING)
+
+    def browser_ended(self) -> None:
+        self._advance(State.ENDED)
+
+    def _advance(self, state: State) -> None:
+        # An end may be requested before the row is active: that it is active then must not make it live again.
+        if state.value > self.state.value:
+            self.state = state
+
+
+class HostedRuntimes:
+    """All runtimes that this gateway starts or has a browser of."""
+
+    def __init__(self) -> None:
+        self._all: dict[UUID, HostedRuntime] = {}
+
+    def start(self, runtime_id: UUID) -> HostedRuntime:
+        """Add a runtime that has no browser yet."""
+        hosted = self._all[runtime_id] = HostedRuntime(runtime_id)
+        return hosted
+
+    def discard(self, runtime_id: UUID) -> None:
+        self._all.pop(runtime_id, None)
+
+    def find(self, runtime_id: UUID) -> HostedRuntime | None:
+        """The runtime, if its browser is here."""
+        hosted = self._all.get(runtime_id)
+        return hosted if hosted is not None and hosted.has_browser else None
+
+    def get(self, runtime_id: UUID) -> HostedRuntime:
+        """As `find`. Raises LookupError."""
+        hosted = self.find(runtime_id)
+        if hosted is None:
+            raise LookupError(f"runtime {runtime_id} has no browser on this gateway")
+        return hosted
+
+    def ids(self) -> set[UUID]:
+        """Of all, also of those that have no browser yet."""
+        return set(self._all)
+
+    def any_starting(self) -> bool:
+        return any(hosted.state is State.STARTING for hosted in self._all.values())
+
+    def with_browser(self) -> set[UUID]:
+        return {runtime_id for runtime_id, hosted in self._all.items() if hosted.has_browser}

@@ -1,0 +1,36 @@
+"""Traffic of this gateway's browsers, written to their runtimes' rows where it has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from uuid import UUID
+
+from gateway.core.usage import Totals, Usage
+from gateway.store import runtimes
+from gateway.store.database import Connection
+
+
+class RuntimeUsage:
+    """Counts of each runtime, from its activation until its end is written."""
+
+    def __init__(self) -> None:
+        # What its browser used so far, and what of that is written.
+        self._of: dict[UUID, tuple[Usage, Totals]] = {}
+
+    def begin(self, runtime_id: UUID, usage: Usage) -> None:
+        self._of[runtime_id] = (usage, Totals())
+
+    def forget(self, runtime_id: UUID) -> None:
+        self._of.pop(runtime_id, None)
+
+    async def write(self, connection: Connection, runtime_ids: Iterable[UUID]) -> None:
+        """Write the totals that are not written yet."""
+        used = [(runtime_id, *self._of[runtime_id]) for runtime_id in runtime_ids if runtime_id in self._of]
+        fresh = {runtime_id: usage.totals() for runtime_id, usage, written in used if usage.totals() != written}
+        if not fresh:
+            return
+        await runtimes.write_usage(connection, fresh)
+        for runtime_id, totals in fresh.items():
+            # It may have ended while this was written.
+            if runtime_id in self._of:
+                self._of[runtime_id] = (self._of[runtime_id][0], totals)
