@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import RowMapping, Select, Text, bindparam, case, cast, func, insert, select, text, update
+from sqlalchemy import Row, Select, Text, bindparam, case, cast, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.endings import Ending
@@ -213,7 +213,7 @@ async def activate(
             )
             .cte("recorded")
         )
-    row = (await connection.execute(answer)).mappings().first()
+    row = (await connection.execute(answer)).first()
     return _runtime(row) if row else None
 
 
@@ -224,10 +224,10 @@ async def get(connection: AsyncConnection, scope: Scope, space_id: UUID, runtime
         "organization_id": scope.organization_id,
     }
     if scope.subaccount_id is None:
-        row = (await connection.execute(_ONE, values)).mappings().first()
+        row = (await connection.execute(_ONE, values)).first()
     else:
         values["subaccount_id"] = scope.subaccount_id
-        row = (await connection.execute(_ONE_OF_SUBACCOUNT, values)).mappings().first()
+        row = (await connection.execute(_ONE_OF_SUBACCOUNT, values)).first()
     return _runtime(row) if row else None
 
 
@@ -251,7 +251,7 @@ async def listed(connection: AsyncConnection, scope: Scope, space_id: UUID) -> l
         .where(within(scope, runtimes), runtimes.c.space_id == space_id, runtimes.c.status != "starting")
         .order_by(runtimes.c.created_at, runtimes.c.id)
     )
-    return [_runtime(row) for row in rows.mappings()]
+    return [_runtime(row) for row in rows]
 
 
 async def count_live(connection: AsyncConnection, subaccount_id: UUID) -> tuple[int, int]:
@@ -406,8 +406,9 @@ async def place_of_run(connection: AsyncConnection, run_id: UUID, silent_seconds
     return PlaceOfRun(row.runtime_id, owner, row.is_live, row.gateway_id, row.internal_url)
 
 
-def _runtime(row: RowMapping) -> Runtime:
-    values = {**row}
+def _runtime(row: Row[*tuple[Any, ...]]) -> Runtime:
+    # By name, from the tuple: a mapping looks each name up, which costs a read of a runtime some percent.
+    values: dict[str, Any] = dict(zip(row._fields, row, strict=True))
     values["config"] = RuntimeConfig.from_json(values["config"], values.pop("event_level"))
     return Runtime(**values)
 
