@@ -128,7 +128,11 @@ class Leases:
         ttl_seconds: int | None,
         options: dict[str, Any] | None,
     ) -> tuple[Lease, str]:
-        """A new lease and its token, which is known this once. Raises NotFound, Conflict (runtime not active)."""
+        """A new lease and its token, which is known this once.
+
+        Raises NotFound, Forbidden (policy), Conflict (runtime not active).
+        """
+        self.check_policy(options)
         space_id, runtime_id = await self._runtimes.resolve(scope, ref)
         lease_id = new_id()
         with self._audit.noting(Action.LEASE_MINTED, lease_id) as noting:
