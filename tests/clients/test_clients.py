@@ -96,7 +96,7 @@ async def test_drives_a_page_and_finds_it_again_with_the_same_lease(
 
 
 @pytest.mark.parametrize("client", DISCOVERING, indirect=True)
-async def test_finds_its_way_from_the_root_of_the_lease_over_http(
+async def test_discovers_the_browser_from_the_root_of_the_lease_over_http(
     client: Client, lease: Lease, pages: PageServer
 ) -> None:
     outcome = await client.drive(lease.endpoint.replace("ws", "http", 1), pages.base_url)

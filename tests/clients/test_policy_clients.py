@@ -210,7 +210,7 @@ async def test_an_upload_takes_the_clients_own_file(
     assert lease.refused == []
 
 
-async def test_a_download_is_told_of_and_stays_with_the_browser(
+async def test_a_download_is_reported_and_stays_with_the_browser(
     runtime: Runtime, page: Page, pages: PageServer, lease: WatchedLease, tmp_path: Path
 ) -> None:
     await page.goto(pages.url("/blank"))
@@ -228,7 +228,7 @@ async def test_a_download_is_told_of_and_stays_with_the_browser(
     assert lease.refused == []
 
 
-async def test_what_is_refused_is_told_in_words(browser: Browser, page: Page) -> None:
+async def test_refusals_have_readable_errors(browser: Browser, page: Page) -> None:
     with pytest.raises(PlaywrightError, match=r"\(address\.scheme\): Page\.navigate: a file: address can't be opened"):
         await page.goto("file:///etc/passwd")
     with pytest.raises(PlaywrightError, match=r"\(network\.guard\): .* a proxy is set for the whole runtime"):
@@ -266,7 +266,7 @@ async def puppeteer(flow: str, lease: WatchedLease, pages: PageServer, file: Pat
 
 @pytest.mark.usefixtures("node_modules")
 @pytest.mark.parametrize("flow", PUPPETEER_SAW)
-async def test_puppeteer_does_as_on_a_browser_of_its_own(flow: str, lease: WatchedLease, pages: PageServer) -> None:
+async def test_puppeteer_works_as_with_a_local_browser(flow: str, lease: WatchedLease, pages: PageServer) -> None:
     assert await puppeteer(flow, lease, pages) == PUPPETEER_SAW[flow]
     assert lease.refused == []
 
@@ -304,7 +304,7 @@ async def test_a_download_of_puppeteer_goes_into_the_runtimes_directory_and_can_
 
 
 @pytest.mark.usefixtures("node_modules")
-async def test_what_is_refused_is_told_to_puppeteer_in_words(lease: WatchedLease, pages: PageServer) -> None:
+async def test_puppeteer_gets_readable_errors_of_refusals(lease: WatchedLease, pages: PageServer) -> None:
     saw = await puppeteer("refusals", lease, pages)
     assert "(address.scheme): Page.navigate: a file: address can't be opened" in saw["file"]
     assert "(network.guard): Target.createBrowserContext: proxyServer can't be set" in saw["proxy"]
@@ -422,7 +422,7 @@ async def test_a_download_of_selenium_goes_into_the_runtimes_directory_and_can_b
     assert lease.refused == []
 
 
-async def test_what_is_refused_is_told_to_selenium_in_words(
+async def test_selenium_gets_readable_errors_of_refusals(
     selenium: SeleniumSession, pages: PageServer, lease: WatchedLease, tmp_path: Path
 ) -> None:
     with pytest.raises(WebDriverException, match=r"\(file\.outside\): DOM\.setFileInputFiles"):

@@ -174,7 +174,7 @@ def port_of(browser: LocalBrowser) -> int:
 
 
 @pytest.mark.parametrize("name", KINDS)
-async def test_another_runtimes_devtools_port_is_out_of_reach(
+async def test_another_runtimes_devtools_port_is_unreachable(
     launcher: LocalLauncher, victim: LocalBrowser, name: BrowserName
 ) -> None:
     path = f"{port_of(victim)}/json/version"
@@ -194,7 +194,7 @@ async def test_another_runtimes_devtools_port_is_out_of_reach(
         assert refused["egress.gateway"] >= 3 * (len(SPELLINGS) - 3)
 
 
-async def test_redirects_and_frames_lead_no_further(launcher: LocalLauncher, victim: LocalBrowser) -> None:
+async def test_redirects_and_frames_do_not_bypass_the_rules(launcher: LocalLauncher, victim: LocalBrowser) -> None:
     target = f"http://127.0.0.1:{port_of(victim)}/json/version"
     frame = """new Promise(done => {{
         const frame = document.createElement('iframe');
@@ -220,7 +220,7 @@ async def test_redirects_and_frames_lead_no_further(launcher: LocalLauncher, vic
         assert (await one.visit(redirect)).startswith("Refused by the gateway")
 
 
-async def test_a_name_that_changes_its_answer_leads_no_further() -> None:
+async def test_dns_rebinding_does_not_bypass_the_rules() -> None:
     zone = Zone()
     async with serving(page) as port, opened("rebind.example", "127.0.0.0/8", zone=zone) as launcher:
         victim = await launcher.launch(LaunchSpec(uuid4()))
@@ -234,7 +234,7 @@ async def test_a_name_that_changes_its_answer_leads_no_further() -> None:
             assert one.browser.listener.usage.refused == {"egress.name_not_allowed": 1}
 
 
-async def test_the_attempt_works_where_nothing_guards_against_it() -> None:
+async def test_the_attempt_works_without_the_guard() -> None:
     """Chrome goes past its proxy for loopback unless told otherwise; so the attempts above are real ones."""
     async with opened(arguments=unguarded) as careless:
         other = await careless.launch(LaunchSpec(uuid4()))
@@ -244,7 +244,7 @@ async def test_the_attempt_works_where_nothing_guards_against_it() -> None:
             assert await one.run(SOCKET, url=json.dumps(other.devtools_url.replace("ws://", "http://"))) == "open"
 
 
-async def test_another_runtimes_exit_is_out_of_reach(launcher: LocalLauncher, victim: LocalBrowser) -> None:
+async def test_another_runtimes_exit_is_unreachable(launcher: LocalLauncher, victim: LocalBrowser) -> None:
     async with attacker(launcher) as one:
         assert "egress.gateway" in await one.visit(f"http://127.0.0.1:{victim.listener.port}/")
 
@@ -252,13 +252,13 @@ async def test_another_runtimes_exit_is_out_of_reach(launcher: LocalLauncher, vi
 @pytest.mark.parametrize(
     "url", ["http://169.254.169.254/latest/meta-data/", "http://metadata.google.internal/", "http://[fd00:ec2::254]/"]
 )
-async def test_metadata_services_are_out_of_reach(launcher: LocalLauncher, url: str) -> None:
+async def test_metadata_services_are_unreachable(launcher: LocalLauncher, url: str) -> None:
     async with attacker(launcher) as one:
         assert "egress.metadata" in await one.visit(url)
 
 
 @pytest.mark.parametrize("name", KINDS)
-async def test_a_context_without_the_proxy_leads_nowhere(launcher: LocalLauncher, name: BrowserName) -> None:
+async def test_a_context_without_the_proxy_reaches_nothing(launcher: LocalLauncher, name: BrowserName) -> None:
     async with serving(page) as port, attacker(launcher, name) as one:
         for proxy in ("direct://", f"http://127.0.0.1:{port}"):
             context = await one.client.send("Target.createBrowserContext", proxyServer=proxy)
@@ -271,7 +271,7 @@ async def test_a_context_without_the_proxy_leads_nowhere(launcher: LocalLauncher
 
 
 @pytest.mark.parametrize("name", KINDS)
-async def test_by_default_loopback_and_private_networks_are_out_of_reach(name: BrowserName) -> None:
+async def test_by_default_loopback_and_private_networks_are_unreachable(name: BrowserName) -> None:
     connections = 0
 
     async def counting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -287,7 +287,7 @@ async def test_by_default_loopback_and_private_networks_are_out_of_reach(name: B
     assert connections == 0
 
 
-async def test_the_lists_of_a_runtime_hold_in_its_pages(launcher: LocalLauncher) -> None:
+async def test_the_lists_of_a_runtime_apply_to_its_pages(launcher: LocalLauncher) -> None:
     async with serving(page) as port:
         traffic = Traffic(allow=["127.0.0.1"], block=[f"http://127.0.0.1:{port}/blocked"])
         async with attacker(launcher, traffic=traffic) as one:
@@ -353,7 +353,7 @@ async def test_no_datagram_leaves_a_browser(launcher: LocalLauncher, name: Brows
 
 
 @pytest.mark.parametrize("name", KINDS)
-async def test_datagrams_do_leave_a_browser_that_is_not_guarded(name: BrowserName) -> None:
+async def test_datagrams_leave_a_browser_without_the_guard(name: BrowserName) -> None:
     datagrams = Datagrams()
     async with serving(page) as port, opened(arguments=unguarded) as careless, attacker(careless, name) as one:
         await one.visit(f"http://localhost:{port}/")

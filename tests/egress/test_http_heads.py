@@ -55,7 +55,7 @@ def test_a_request_is_written_as_a_browser_would_without_a_proxy() -> None:
         (b"http://0x7f.1/", ip_address("127.0.0.1"), 80, b"/"),
     ],
 )
-def test_a_target_is_taken_apart(target: bytes, host: object, port: int, path: bytes) -> None:
+def test_a_target_is_parsed(target: bytes, host: object, port: int, path: bytes) -> None:
     head = parse_request(request(target=target))
     assert (head.host, head.port, head.path) == (host, port, path)
 
@@ -136,7 +136,7 @@ _TOKENS = st.sampled_from([word.encode("latin-1") for word in _WORDS.split("|")]
 
 
 @given(st.lists(st.one_of(_TOKENS, st.binary(max_size=4)), max_size=16).map(b"".join))
-def test_whatever_is_sent_is_a_request_with_one_reading_or_refused(raw: bytes) -> None:
+def test_any_bytes_are_a_request_with_one_reading_or_refused(raw: bytes) -> None:
     try:
         head = parse_request(raw)
     except (BadMessage, Refusal):
@@ -172,7 +172,7 @@ def test_whatever_is_sent_is_a_request_with_one_reading_or_refused(raw: bytes) -
         (b"HTTP/1.1 101 Switching Protocols", b"GET", Body, True),
     ],
 )
-def test_an_answer_tells_where_it_ends(raw: bytes, method: bytes, body: type[Body], keep_alive: bool) -> None:
+def test_the_framing_of_an_answer_is_read(raw: bytes, method: bytes, body: type[Body], keep_alive: bool) -> None:
     head = parse_answer(raw + b"\r\n\r\n", method)
     assert type(head.body) is body
     assert head.keep_alive is keep_alive
@@ -182,7 +182,7 @@ def test_an_answer_tells_where_it_ends(raw: bytes, method: bytes, body: type[Bod
     "raw",
     [b"SSH-2.0-x", b"HTTP/2 200", b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2", b""],
 )
-def test_what_is_no_answer_is_refused(raw: bytes) -> None:
+def test_invalid_answers_are_refused(raw: bytes) -> None:
     with pytest.raises(BadMessage):
         parse_answer(raw, b"GET")
 
@@ -203,7 +203,7 @@ def _chunked(chunks: list[bytes]) -> bytes:
 
 
 @given(st.lists(st.binary(max_size=40), max_size=6), st.binary(max_size=20), st.data())
-def test_a_chunked_body_ends_where_it_ends_however_it_is_cut(
+def test_the_end_of_a_chunked_body_does_not_depend_on_splits(
     chunks: list[bytes], after: bytes, data: st.DataObject
 ) -> None:
     whole = _chunked(chunks)
@@ -238,12 +238,12 @@ def test_any_bytes_are_a_chunked_body_or_refused(data: bytes) -> None:
 @pytest.mark.parametrize(
     "wrong", [b"g\r\n", b"-1\r\n", b"\r\n", b"1\r\nab\r\n", b"1" * 16 + b"\r\n", b"1;" + b"x" * 5000]
 )
-def test_a_wrong_chunk_is_refused(wrong: bytes) -> None:
+def test_an_invalid_chunk_is_refused(wrong: bytes) -> None:
     with pytest.raises(BadMessage):
         ChunkedBody().take(wrong)
 
 
-def test_a_counted_body_takes_its_length() -> None:
+def test_a_body_with_a_length_ends_at_its_length() -> None:
     body = CountedBody(5)
     seen = [(body.take(data), body.done) for data in (b"abc", b"defg", b"h")]
     assert seen == [(3, False), (2, True), (0, True)]

@@ -241,7 +241,7 @@ def refused(rules: Rules, text: str, port: int = 80, machine: Machine | None = N
     return caught.value.rule
 
 
-def test_the_corpus_is_as_large_as_is_promised() -> None:
+def test_the_corpus_has_the_documented_size() -> None:
     assert len({text for text, _ in FORBIDDEN} | set(FORBIDDEN_TRANSITIONS)) > 450
 
 
@@ -261,7 +261,7 @@ def test_a_public_address_is_allowed(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", [text for text, kind in _OTHERS.items() if kind is None])
-def test_what_only_looks_like_an_address_is_a_name(text: str) -> None:
+def test_a_name_that_resembles_an_address_is_a_name(text: str) -> None:
     assert parse_host(text) == text
 
 
@@ -271,7 +271,7 @@ def test_every_spelling_of_an_address_is_that_address(address: IPv4Address) -> N
 
 
 @given(st.ip_addresses(v=4))
-def test_an_ipv6_address_is_no_better_than_the_one_inside(address: IPv4Address) -> None:
+def test_an_ipv6_address_is_judged_like_the_embedded_one(address: IPv4Address) -> None:
     for text in _inside_ipv6(str(address)):
         inside = parse_host(text)
         assert isinstance(inside, IPv6Address)
@@ -307,7 +307,7 @@ def test_a_name_that_is_allowed_may_be_at_a_private_address_but_not_at_metadata(
         rules.judge_address(ip_address("169.254.169.254"), 443, Machine(), by_name=True)
 
 
-def test_an_entry_allows_what_it_says_and_no_more() -> None:
+def test_an_entry_allows_its_targets_only() -> None:
     rules = Rules(allow=("127.0.0.1:9000", "10.2.0.0/16", "[fd00::1]:443", "fd11::/16"))
     for text, port in (
         ("127.0.0.1", 9000),
@@ -366,7 +366,7 @@ def test_a_port_of_the_gateway_is_refused_on_every_address_of_the_machine(text: 
     judge(rules, "10.0.0.8", 9222, machine)
 
 
-def test_an_endpoint_of_the_gateway_is_refused_wherever_it_is() -> None:
+def test_an_endpoint_of_the_gateway_is_refused_on_any_address() -> None:
     machine = Machine(endpoints={(ip_address("10.0.0.5"), 5432), ("db.example", 5432)})
     rules = Rules(allow=("10.0.0.0/8", "db.example"))
     assert refused(rules, "10.0.0.5", 5432, machine) == "egress.gateway"
@@ -398,7 +398,7 @@ def test_an_endpoint_of_the_gateway_is_refused_wherever_it_is() -> None:
         ("fe80::1%eth0/64", "fe80"),
     ],
 )
-def test_a_wrong_entry_is_named_with_what_would_be_right(entry: str, reason: str) -> None:
+def test_an_invalid_entry_is_reported_with_the_valid_form(entry: str, reason: str) -> None:
     with pytest.raises(ValueError, match="is not an entry of an egress list") as caught:
         Entry.parse(entry)
     assert repr(entry) in str(caught.value)
@@ -407,7 +407,7 @@ def test_a_wrong_entry_is_named_with_what_would_be_right(entry: str, reason: str
 
 
 @given(st.text(max_size=30))
-def test_any_text_is_an_entry_or_refused_in_words(text: str) -> None:
+def test_any_text_is_an_entry_or_refused_with_a_message(text: str) -> None:
     words = ""
     try:
         Entry.parse(text)
@@ -416,7 +416,7 @@ def test_any_text_is_an_entry_or_refused_in_words(text: str) -> None:
     assert words == "" or "is not an entry of an egress list" in words
 
 
-def test_a_wrong_entry_ends_the_start_by_its_name() -> None:
+def test_an_invalid_entry_fails_the_start_with_its_name() -> None:
     with pytest.raises(ConfigurationError) as caught:
         settings.load({"GATEWAY_EGRESS_ALLOW": "10.0.0.0/8, 10.0.0.1/8", "GATEWAY_EGRESS_DENY": "*"}, {})
     assert "GATEWAY_EGRESS_ALLOW: '10.0.0.1/8' is not an entry of an egress list" in caught.value.message
@@ -489,7 +489,7 @@ def test_a_mapped_address_is_the_ipv4_one() -> None:
         ("8.8.4.4", "::1:808:404"),
     ],
 )
-def test_an_address_carries_no_other_than_its_form_says(denied: str, text: str) -> None:
+def test_an_address_embeds_only_the_one_of_its_form(denied: str, text: str) -> None:
     Rules(deny=[denied]).judge_address(IPv6Address(text), 443, Machine(), by_name=True)
 
 
@@ -509,7 +509,7 @@ def test_an_entry_with_a_port_denies_that_port_alone() -> None:
     ("name", "local"),
     [("localhost", True), ("a.localhost", True), ("localhost.example", False), ("alocalhost", False)],
 )
-def test_localhost_and_what_is_below_it_is_local(name: str, local: bool) -> None:
+def test_localhost_and_its_subdomains_are_local(name: str, local: bool) -> None:
     assert is_local_name(name) == local
 
 
@@ -555,7 +555,7 @@ def test_a_host_is_as_long_as_a_name_may_be_and_an_address_has_four_numbers() ->
         assert refusal.value.rule == "egress.malformed_host"
 
 
-def test_each_refusal_says_in_words_what_may_not_be_reached() -> None:
+def test_each_refusal_has_its_exact_message() -> None:
     machine = Machine(ports=[8787], endpoints=[("db.example", 5432)])
     name, address = Rules(deny=["bad.example"]).judge_name, Rules(deny=["8.8.4.4"]).judge_address
     refusals = []

@@ -234,7 +234,7 @@ async def test_a_connection_that_breaks_within_an_answer_breaks_for_the_browser(
         (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", b"Content-Length is malformed"),
     ],
 )
-async def test_an_answer_that_is_none_is_told(listener: EgressListener, answer: bytes, words: bytes) -> None:
+async def test_an_invalid_answer_is_reported(listener: EgressListener, answer: bytes, words: bytes) -> None:
     async with serving(Web(answer)) as port:
         told = await ask_once(listener, get(f"http://127.0.0.1:{port}/"))
     assert told.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
@@ -267,7 +267,7 @@ async def test_what_is_sent_with_connect_is_not_lost(listener: EgressListener) -
         assert await browser.exactly(5) == b"early"
 
 
-async def test_a_server_that_speaks_first_is_heard_after_the_consent(listener: EgressListener) -> None:
+async def test_data_of_a_server_that_sends_first_follows_the_tunnels_answer(listener: EgressListener) -> None:
     async def greeting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"220 hello\r\n")
         await writer.drain()
@@ -288,7 +288,7 @@ async def test_a_closed_tunnel_leaves_nothing(listener: EgressListener) -> None:
     await until(lambda: listener.connections == 0, "all connections are forgotten")
 
 
-async def test_an_exit_that_is_closed_takes_its_connections_along(proxy: Egress) -> None:
+async def test_closing_an_exit_closes_its_connections(proxy: Egress) -> None:
     listener = await proxy.listener()
     async with serving(echo) as port, client(listener) as tunnel, client(listener) as idle:
         await tunnel.ask(connect_to(f"127.0.0.1:{port}"))
@@ -303,7 +303,7 @@ async def test_an_exit_that_is_closed_takes_its_connections_along(proxy: Egress)
 # Refusals
 
 
-async def test_a_refusal_tells_the_page_a_rule_and_a_sentence(listener: EgressListener) -> None:
+async def test_a_refusal_has_a_rule_and_a_message_for_the_page(listener: EgressListener) -> None:
     told = await ask_once(listener, get("http://10.0.0.1/"))
     assert told.startswith(b"HTTP/1.1 403 Forbidden\r\n")
     assert b"an address of a private network" in told
@@ -312,7 +312,7 @@ async def test_a_refusal_tells_the_page_a_rule_and_a_sentence(listener: EgressLi
     assert listener.usage.refused == {"egress.private_address": 1, "egress.loopback_address": 1}
 
 
-async def test_a_refused_upload_is_told_all_the_same(listener: EgressListener) -> None:
+async def test_a_refused_upload_gets_its_answer(listener: EgressListener) -> None:
     async with client(listener) as browser:
         browser.writer.write(get("http://10.0.0.1/", f"Content-Length: {len(BIG)}").replace(b"GET", b"POST", 1))
         browser.writer.write(BIG[:3_000_000])
@@ -337,7 +337,7 @@ async def test_ports_of_the_gateway_are_refused_though_loopback_is_allowed(
     assert len(web.seen) == 2
 
 
-async def test_another_runtimes_exit_is_no_way_out(proxy: Egress, listener: EgressListener) -> None:
+async def test_another_runtimes_exit_is_refused_as_egress(proxy: Egress, listener: EgressListener) -> None:
     other = await proxy.listener()
     try:
         assert b"egress.gateway" in await ask_once(listener, connect_to(f"127.0.0.1:{other.port}"))
@@ -371,7 +371,7 @@ async def test_a_process_of_another_user_is_refused(table: bool) -> None:
 # Limits
 
 
-async def test_a_head_may_have_so_many_bytes(proxy: Egress) -> None:
+async def test_the_bytes_of_a_head_are_limited(proxy: Egress) -> None:
     with egress(egress_max_head_bytes=1024, egress_allow=("127.0.0.1",)) as small:
         listener = await small.listener()
         async with serving(Web(OK)) as port:
@@ -386,7 +386,7 @@ async def test_a_head_may_have_so_many_bytes(proxy: Egress) -> None:
             assert (await browser.head()).split()[1] == b"431"
 
 
-async def test_a_runtime_may_have_so_many_connections(proxy: Egress) -> None:
+async def test_the_connections_of_a_runtime_are_limited(proxy: Egress) -> None:
     with egress(egress_max_connections=2, egress_allow=("127.0.0.1",)) as small:
         listener, other = await small.listener(), await small.listener()
         async with serving(echo) as port, client(listener) as first:
@@ -402,7 +402,7 @@ async def test_a_runtime_may_have_so_many_connections(proxy: Egress) -> None:
                 assert (await third.ask(connect_to(f"127.0.0.1:{port}"))).split()[1] == b"200"
 
 
-async def test_resolving_and_connecting_have_their_time() -> None:
+async def test_resolving_and_connecting_time_out() -> None:
     hold = threading.Event()
 
     def slow(name: str) -> list[str]:
@@ -446,7 +446,7 @@ async def test_a_name_of_which_one_address_is_private_is_refused() -> None:
             assert b"private" not in told
 
 
-async def test_a_name_that_changes_its_answer_is_connected_to_where_it_was_checked() -> None:
+async def test_a_rebound_name_is_connected_to_at_its_checked_address() -> None:
     class Changing:
         asked = 0
 
@@ -467,7 +467,7 @@ async def test_a_name_that_changes_its_answer_is_connected_to_where_it_was_check
     assert web.connections == 1
 
 
-async def test_an_allowed_name_may_be_anywhere_but_at_metadata() -> None:
+async def test_an_allowed_name_may_be_at_any_address_but_metadata() -> None:
     zone = Zone(wiki_corp_example=["127.0.0.1"], evil_corp_example=["169.254.169.254"])
     web = Web(OK)
     async with serving(web) as port:
@@ -478,14 +478,14 @@ async def test_an_allowed_name_may_be_anywhere_but_at_metadata() -> None:
             assert b"egress.name_not_allowed" in await ask_once(listener, get(f"http://evil.corp.example:{port}/"))
 
 
-async def test_a_name_without_an_address_is_told() -> None:
+async def test_a_name_without_an_address_is_reported() -> None:
     with egress(lookup=Zone()) as proxy:
         told = await ask_once(await proxy.listener(), connect_to("nowhere.example:443"))
     assert told.startswith(b"HTTP/1.1 502")
     assert b"egress.name_not_found" in told
 
 
-async def test_a_server_that_is_not_there_is_told(listener: EgressListener) -> None:
+async def test_an_unreachable_server_is_reported(listener: EgressListener) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     told = await ask_once(listener, connect_to(f"127.0.0.1:{port}"))
@@ -502,7 +502,7 @@ async def test_a_next_address_is_tried_when_one_fails() -> None:
             assert (await ask_once(await proxy.listener(), asked)).endswith(b"ok")
 
 
-async def test_an_answer_is_cached_for_a_moment_and_shared() -> None:
+async def test_a_dns_answer_is_cached_briefly_and_shared() -> None:
     zone = Zone(a_example=["8.8.8.8"])
     with contextlib.closing(Resolver(2, zone, cache_seconds=3600)) as resolver:
         await asyncio.gather(*(resolver.resolve("a.example") for _ in range(20)))
@@ -545,7 +545,7 @@ async def test_one_runtime_can_not_take_all_lookups() -> None:
 # A runtime's own lists
 
 
-async def test_the_lists_of_a_runtime_hold_for_every_request_of_a_connection(
+async def test_the_lists_of_a_runtime_apply_to_every_request_of_a_connection(
     proxy: Egress, listener: EgressListener
 ) -> None:
     web = Web(OK)
@@ -559,7 +559,7 @@ async def test_the_lists_of_a_runtime_hold_for_every_request_of_a_connection(
     assert len(web.seen) == 1
 
 
-async def test_a_list_of_a_runtime_can_not_widen(listener: EgressListener) -> None:
+async def test_a_list_of_a_runtime_can_not_widen_the_operators_rules(listener: EgressListener) -> None:
     listener.traffic = Traffic(allow=["10.0.0.1", "169.254.169.254"])
     assert b"egress.private_address" in await ask_once(listener, connect_to("10.0.0.1:80"))
     assert b"egress.metadata" in await ask_once(listener, connect_to("169.254.169.254:80"))
@@ -620,7 +620,7 @@ class UpstreamServer:
 
 @pytest.mark.parametrize("protocol", ["http", "socks5"])
 @pytest.mark.parametrize("resolves_names", [False, True])
-async def test_an_upstream_proxy_is_asked_for_what_was_checked(protocol: str, resolves_names: bool) -> None:
+async def test_an_upstream_proxy_is_asked_for_the_checked_target(protocol: str, resolves_names: bool) -> None:
     zone = Zone(a_example=["8.8.8.8", "9.9.9.9"], b_example=["10.0.0.1"])
     web = Web(OK)
     async with serving(web) as port:
@@ -644,7 +644,7 @@ async def test_an_upstream_proxy_is_asked_for_what_was_checked(protocol: str, re
 
 
 @pytest.mark.parametrize("protocol", ["http", "socks5"])
-async def test_an_upstream_proxy_that_refuses_is_told_without_its_password(protocol: str) -> None:
+async def test_a_refusal_of_an_upstream_proxy_is_reported_without_its_password(protocol: str) -> None:
     upstream = UpstreamServer(1)
     async with serving(upstream.http if protocol == "http" else upstream.socks) as at:
         with egress(egress_allow=(f"127.0.0.1:{at}",)) as proxy:
@@ -657,7 +657,7 @@ async def test_an_upstream_proxy_that_refuses_is_told_without_its_password(proto
 
 
 @pytest.mark.parametrize("protocol", ["http", "socks5"])
-async def test_an_upstream_proxy_that_is_something_else_is_told(protocol: str) -> None:
+async def test_an_invalid_upstream_proxy_is_reported(protocol: str) -> None:
     async with serving(Web(b"SSH-2.0-something\r\n\r\n")) as at:
         with egress(egress_allow=(f"127.0.0.1:{at}",), egress_timeout_seconds=1) as proxy:
             listener = await proxy.listener()

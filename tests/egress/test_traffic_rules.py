@@ -46,11 +46,11 @@ def passes(traffic: Traffic, host: str, port: int = 443, path: str | None = None
         ("http://[::1]/", "[::1]", 80, "/", True),
     ],
 )
-def test_a_pattern_covers_what_it_says(pattern: str, host: str, port: int, path: str | None, covered: bool) -> None:
+def test_a_pattern_matches_its_hosts(pattern: str, host: str, port: int, path: str | None, covered: bool) -> None:
     assert UrlPattern.parse(pattern).covers(parse_host(host), port, path) is covered
 
 
-def test_the_block_list_beats_the_allow_list_and_an_empty_list_says_nothing() -> None:
+def test_the_block_list_beats_the_allow_list_and_an_empty_list_has_no_effect() -> None:
     both = Traffic(allow=["*.example.com"], block=["ads.example.com"])
     assert passes(both, "www.example.com")
     assert not passes(both, "ads.example.com")
@@ -81,7 +81,7 @@ def test_addresses_are_compared_as_addresses() -> None:
         ("*.127.0.0.1", "not before an address"),
     ],
 )
-def test_a_wrong_pattern_is_named_with_what_would_be_right(pattern: str, reason: str) -> None:
+def test_an_invalid_pattern_is_reported_with_the_valid_form(pattern: str, reason: str) -> None:
     with pytest.raises(ValueError, match="can't be used") as caught:
         UrlPattern.parse(pattern)
     assert reason in str(caught.value)
@@ -89,7 +89,7 @@ def test_a_wrong_pattern_is_named_with_what_would_be_right(pattern: str, reason:
 
 
 @given(st.text(max_size=40))
-def test_any_text_is_a_pattern_or_refused_in_words(text: str) -> None:
+def test_any_text_is_a_pattern_or_refused_with_a_message(text: str) -> None:
     words = ""
     try:
         UrlPattern.parse(text)

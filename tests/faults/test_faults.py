@@ -167,7 +167,7 @@ async def is_served(lease: Lease) -> None:
 
 
 @pytest.mark.parametrize("pace", [None, 32 * 1024], ids=["fast", "slow"])
-async def test_a_browser_killed_in_the_midst_of_a_message_closes_with_4404(
+async def test_a_browser_killed_within_a_message_closes_with_4404(
     gateway: GatewayProcess, remote: Remote, pace: float | None
 ) -> None:
     runtime = await remote.runtime()
@@ -191,7 +191,7 @@ async def test_a_browser_killed_in_the_midst_of_a_message_closes_with_4404(
 # 2. A browser that stands still
 
 
-async def test_a_browser_that_stands_still_loses_nothing_and_no_client(pinging: GatewayProcess) -> None:
+async def test_a_paused_browser_loses_no_message_and_no_client(pinging: GatewayProcess) -> None:
     async with at(pinging) as remote:
         runtime = await remote.runtime()
         idle, busy = await remote.attach(runtime), await remote.attach(runtime)
@@ -240,7 +240,7 @@ async def ask_often(client: ClientConnection, times: int) -> list[int]:
 
 
 @pytest.mark.parametrize("pushed", [False, True], ids=["idle", "in the midst of a push"])
-async def test_a_client_that_is_gone_without_a_word_is_found_out(pinging: GatewayProcess, pushed: bool) -> None:
+async def test_a_client_that_vanishes_is_detected(pinging: GatewayProcess, pushed: bool) -> None:
     async def talk(browser: RawBrowser) -> None:
         while pushed:
             await browser.send(framed(TEXT, b"x" * 65536))
@@ -273,7 +273,7 @@ def cable() -> Iterator[Cable]:
         pytest.skip(f"no network of our own can be made here: {error}")
 
 
-async def test_a_client_whose_packets_are_lost_is_found_out(cable: Cable) -> None:
+async def test_a_client_whose_packets_are_lost_is_detected(cable: Cable) -> None:
     env = {
         "GATEWAY_HOST": cable.here,
         "GATEWAY_TRUSTED_HOSTS": cable.here,
@@ -304,7 +304,7 @@ async def until_open(remote: Remote, count: int, seconds: float = 5) -> None:
 # 4. A client that never reads
 
 
-async def test_a_client_that_never_reads_costs_bounded_memory_and_nobody_else(
+async def test_a_client_that_never_reads_costs_bounded_memory_and_slows_no_other(
     gateway: GatewayProcess, remote: Remote
 ) -> None:
     pushed = 0
@@ -382,7 +382,7 @@ async def test_a_message_of_256_mib_passes_from_the_browser_and_one_more_byte_do
                 assert (opcode, len(payload), payload.count(b"x")) == (TEXT, size, size)
 
 
-async def test_a_command_that_is_too_big_for_chromium_ends_with_true_words(remote: Remote) -> None:
+async def test_a_command_too_big_for_chromium_closes_with_its_reason(remote: Remote) -> None:
     runtime = await remote.runtime()
     lease = await remote.lease(runtime)
     async with RawClient.attached(lease.url) as client:
@@ -399,7 +399,7 @@ async def test_a_command_that_is_too_big_for_chromium_ends_with_true_words(remot
 # 7. Frames that come byte by byte
 
 
-async def test_what_comes_byte_by_byte_passes_both_ways(remote: Remote) -> None:
+async def test_messages_sent_byte_by_byte_pass_both_ways(remote: Remote) -> None:
     words = [echoed(a="b"), echoed(long="x" * 130), echoed()]
     from_client = (
         framed(TEXT, words[0], masked=True)
@@ -449,7 +449,7 @@ async def test_what_comes_byte_by_byte_passes_both_ways(remote: Remote) -> None:
 
 
 @pytest.mark.timeout(600)
-async def test_very_many_sockets_are_served_and_each_hears_its_own_end() -> None:
+async def test_very_many_sockets_are_served_and_each_gets_its_own_close() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
@@ -515,7 +515,7 @@ async def said_goodbye(client: RawClient) -> tuple[int, str]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", ["stands still", "is gone"])
-async def test_without_its_database_a_gateway_goes_on_with_what_is_open(how: str) -> None:
+async def test_without_its_database_a_gateway_keeps_open_sockets(how: str) -> None:
     with temporary_data_dir() as data_dir, temporary_data_dir() as directory:
         database = EmbeddedPostgres(directory, 870000)
         url = await asyncio.to_thread(database.start)
@@ -594,7 +594,7 @@ async def says(client: ClientConnection) -> None:
     assert await asyncio.wait_for(client.recv(), 5) == echoed(still="here").decode()
 
 
-async def test_an_attach_whose_last_check_is_held_up_is_503_in_time(pinging: GatewayProcess) -> None:
+async def test_an_attach_whose_last_check_is_blocked_is_503_in_time(pinging: GatewayProcess) -> None:
     async with at(pinging) as remote, raw_browser(echo) as url:
         lease = await remote.lease(await played(remote, url))
         async with rows_of(pinging) as rows, rows.transaction():
@@ -752,7 +752,7 @@ async def test_sockets_of_a_gateway_that_is_killed_are_written_as_ended_by_its_n
 # 12. Ends in the midst of a message, and on time
 
 
-async def test_a_revoke_in_the_midst_of_a_message_is_heard_at_once(gateway: GatewayProcess, remote: Remote) -> None:
+async def test_a_revoke_within_a_message_closes_at_once(gateway: GatewayProcess, remote: Remote) -> None:
     async def half(browser: RawBrowser) -> None:
         message = framed(TEXT, b"x" * (20 * MIB))
         await browser.send(message[: 10 * MIB])
@@ -794,7 +794,7 @@ async def test_leases_end_at_their_time_and_never_before(gateway: GatewayProcess
 
 
 @pytest.mark.parametrize("how", ["revoked", "stopped"])
-async def test_what_was_on_its_way_arrives_before_the_end(gateway: GatewayProcess, remote: Remote, how: str) -> None:
+async def test_messages_in_flight_arrive_before_the_end(gateway: GatewayProcess, remote: Remote, how: str) -> None:
     sent = [f"{number} ".encode() * 30 for number in range(1000)]
     said = asyncio.Event()
     go = asyncio.Event()
@@ -826,7 +826,7 @@ async def test_what_was_on_its_way_arrives_before_the_end(gateway: GatewayProces
     [(b"\x83\x00", (1011, "upstream_error")), (b"\x81\x7f" + (256 * MIB + 1).to_bytes(8, "big"), (1009, "too_big"))],
     ids=["no frame", "too big"],
 )
-async def test_a_browser_that_sends_what_may_not_be_is_heard_until_then_and_no_further(
+async def test_messages_of_a_browser_pass_until_its_protocol_error_only(
     remote: Remote, wrong: bytes, close: tuple[int, str]
 ) -> None:
     async def talk(browser: RawBrowser) -> None:
@@ -839,7 +839,7 @@ async def test_a_browser_that_sends_what_may_not_be_is_heard_until_then_and_no_f
             assert await client.end() == ([b"one", b"two"], *close)
 
 
-async def test_a_browser_that_takes_nothing_keeps_nothing_of_a_socket_that_has_ended(
+async def test_a_browser_that_never_reads_keeps_no_memory_of_an_ended_socket(
     gateway: GatewayProcess, remote: Remote
 ) -> None:
     left = asyncio.Event()
@@ -897,7 +897,7 @@ async def test_a_client_that_floods_and_never_reads_costs_bounded_memory(
             assert memory.growth < BOUNDED
 
 
-async def test_a_client_that_floods_and_reads_is_answered_all(remote: Remote) -> None:
+async def test_a_client_that_floods_and_reads_gets_all_answers(remote: Remote) -> None:
     async with raw_browser(echo) as url:
         lease = await remote.lease(await played(remote, url))
         async with RawClient.attached(lease.url) as client:

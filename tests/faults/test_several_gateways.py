@@ -172,7 +172,7 @@ async def test_the_other_gateway_reaches_the_host_and_never_the_browser(pair: Tw
         assert browsers & {connection.raddr.port for connection in host.net_connections("tcp") if connection.raddr}
 
 
-async def test_the_lease_tells_of_its_socket_once_and_counts_what_passed(pair: Two, runtime: str) -> None:
+async def test_the_lease_lists_its_socket_once_and_counts_its_bytes(pair: Two, runtime: str) -> None:
     lease = await pair.host.lease(runtime)
     async with pair.attached(lease) as socket:
         await ask(socket, "Target.getTargets")
@@ -235,7 +235,7 @@ ENDS: dict[str, tuple[Callable[[Two, Lease], Awaitable[None]], tuple[int, str]]]
 
 
 @pytest.mark.parametrize("end", ENDS)
-async def test_an_end_is_told_truthfully_to_the_client_and_in_the_row(pair: Two, end: str) -> None:
+async def test_an_end_has_its_true_reason_at_the_client_and_in_the_row(pair: Two, end: str) -> None:
     ending, told = ENDS[end]
     lease = await pair.host.lease(await pair.host.runtime())
     async with pair.attached(lease) as socket:
@@ -246,7 +246,7 @@ async def test_an_end_is_told_truthfully_to_the_client_and_in_the_row(pair: Two,
     assert (row["closeCode"], row["closeReason"]) == told
 
 
-async def test_expiry_is_never_early_and_told_as_such(pair: Two, runtime: str) -> None:
+async def test_expiry_is_never_early_and_has_its_own_reason(pair: Two, runtime: str) -> None:
     lease = await pair.host.lease(runtime)
     statement = "UPDATE leases SET expires_at = clock_timestamp() + interval '1 second' WHERE id = $1"
     await pair.execute(statement, UUID(lease.path.rsplit("/", 1)[1]))
@@ -268,7 +268,7 @@ async def test_browser_close_ends_the_socket_and_not_the_browser(pair: Two, runt
         pass
 
 
-async def test_a_host_that_drains_tells_1001(mortal: Two) -> None:
+async def test_a_draining_host_closes_with_1001(mortal: Two) -> None:
     lease = await mortal.host.lease(await mortal.host.runtime())
     async with mortal.attached(lease) as socket:
         mortal.host.gateway.signal(signal.SIGTERM)
@@ -277,7 +277,7 @@ async def test_a_host_that_drains_tells_1001(mortal: Two) -> None:
     assert await refusal(mortal.other.gateway, lease) == Refusal(410, "runtime.gone", {}, {})
 
 
-async def test_the_other_one_that_drains_tells_1001_and_leaves_the_runtime(mortal: Two) -> None:
+async def test_a_draining_forwarder_closes_with_1001_and_leaves_the_runtime(mortal: Two) -> None:
     lease = await mortal.host.lease(await mortal.host.runtime())
     async with mortal.attached(lease) as socket:
         mortal.other.gateway.signal(signal.SIGTERM)
@@ -315,7 +315,7 @@ async def test_a_host_that_is_killed_is_an_upstream_error_and_then_unavailable(m
     assert await refusal(mortal.other.gateway, lease) == Refusal(410, "lease.revoked", {}, {})
 
 
-async def test_a_host_that_hangs_is_unavailable_in_time(mortal: Two) -> None:
+async def test_a_hanging_host_is_unavailable_within_the_timeout(mortal: Two) -> None:
     lease = await mortal.host.lease(await mortal.host.runtime())
     mortal.host.gateway.signal(signal.SIGSTOP)
     try:
@@ -342,7 +342,7 @@ async def test_a_refusal_of_the_host_reaches_the_client_as_it_was(pair: Two, run
         assert passed.headers[name] == direct.headers[name]
 
 
-async def test_what_was_passed_on_is_never_passed_on_again(pair: Two, runtime: str) -> None:
+async def test_a_forwarded_attach_is_never_forwarded_again(pair: Two, runtime: str) -> None:
     lease = await pair.host.lease(runtime)
     refused = await refusal(pair.other.gateway, lease, Gateway_Hop="1")
     assert refused == Refusal(503, "runtime.host_unavailable", {}, {})
@@ -361,21 +361,21 @@ async def host_reached_at(cluster: Cluster, url: str) -> AsyncIterator[Lease]:
     await asyncio.to_thread(gateway.close)
 
 
-async def test_an_address_that_leads_back_is_no_circle(pair: Two, cluster: Cluster) -> None:
+async def test_an_address_of_the_forwarder_itself_makes_no_loop(pair: Two, cluster: Cluster) -> None:
     async with host_reached_at(cluster, pair.other.gateway.base_url) as lease:
         refused = await refusal(pair.other.gateway, lease)
     assert refused == Refusal(503, "runtime.host_unavailable", {}, {})
     assert "forwarded already" in refused.body["error"]
 
 
-async def test_what_is_no_gateway_is_not_believed(pair: Two, cluster: Cluster) -> None:
+async def test_answers_of_other_servers_are_not_trusted(pair: Two, cluster: Cluster) -> None:
     with PageServer() as pages:
         async with host_reached_at(cluster, pages.base_url) as lease:
             refused = await refusal(pair.other.gateway, lease)
     assert refused == Refusal(503, "runtime.host_unavailable", {}, {})
 
 
-async def test_a_host_that_tells_no_address_is_told_to_its_operator(pair: Two, cluster: Cluster) -> None:
+async def test_a_host_without_an_internal_address_is_reported_with_its_setting(pair: Two, cluster: Cluster) -> None:
     gateway = await asyncio.to_thread(cluster.add, GATEWAY_WARM_BROWSERS="0", GATEWAY_HOST="0.0.0.0")
     gateway.base_url = gateway.base_url.replace("0.0.0.0", "127.0.0.1")
     async with Remote(gateway) as host:
@@ -429,7 +429,7 @@ async def test_a_space_is_deleted_anywhere_and_its_browsers_end(pair: Two) -> No
 
 
 @pytest.mark.timeout(3600)
-async def test_nobody_attaches_after_a_revoke_was_answered(pair: Two, runtime: str) -> None:
+async def test_no_attach_succeeds_after_a_revoke_was_answered(pair: Two, runtime: str) -> None:
     """The race, over the wire and between processes: attach and revoke at either gateway, at all distances.
 
     What is judged, once the answer to the DELETE has been read: an upgrade that is not answered with 101 by then, as
@@ -525,7 +525,7 @@ async def race(
     return entered
 
 
-async def test_a_lost_notification_is_made_good(pair: Two, runtime: str) -> None:
+async def test_polling_compensates_a_lost_notification(pair: Two, runtime: str) -> None:
     lease = await pair.host.lease(runtime)
     async with attach(pair.host.gateway, lease) as socket:
         await ask(socket, "Browser.getVersion")

@@ -110,7 +110,7 @@ def assert_nothing_left(gateway: GatewayProcess) -> None:
 # In order
 
 
-async def test_a_stop_tells_sockets_ends_browsers_and_writes_rows_in_time(data_dir: Path, database_url: str) -> None:
+async def test_a_stop_closes_sockets_ends_browsers_and_writes_rows_in_time(data_dir: Path, database_url: str) -> None:
     with started(data_dir, GATEWAY_DATABASE_URL=database_url) as gateway:
         async with Remote(gateway) as remote:
             runtimes = [await remote.runtime() for _ in range(3)]
@@ -137,7 +137,7 @@ def launcher(request: pytest.FixtureRequest) -> WorkingLauncher:
 
 
 @pytest.mark.parametrize("launcher", [SlowLauncher], indirect=True)
-async def test_while_it_drains_it_is_not_ready_and_takes_nothing_new(
+async def test_a_draining_gateway_is_not_ready_and_accepts_nothing_new(
     gateway: Gateway, client: httpx.AsyncClient, launcher: SlowLauncher
 ) -> None:
     space = (await client.post("/v1/spaces", json={})).json()["id"]
@@ -163,7 +163,7 @@ async def test_while_it_drains_it_is_not_ready_and_takes_nothing_new(
     assert launcher.browsers == {}
 
 
-async def test_a_socket_that_does_not_go_does_not_keep_browsers_up(
+async def test_a_socket_that_does_not_close_does_not_keep_browsers_running(
     gateway: Gateway, client: httpx.AsyncClient, launcher: WorkingLauncher
 ) -> None:
     space = (await client.post("/v1/spaces", json={})).json()["id"]
@@ -219,7 +219,7 @@ async def test_a_stop_from_a_terminal_leaves_nothing(
         await asyncio.to_thread(database.stop)
 
 
-async def test_a_stop_that_reaches_the_database_too_leaves_nothing_and_is_no_crash(used_data_dir: Path) -> None:
+async def test_a_stop_of_gateway_and_database_leaves_nothing_and_does_not_crash(used_data_dir: Path) -> None:
     await stopped_by(signal_tree, used_data_dir)
     # The database may have gone before it could be told; the next start knows that the gateway stopped.
     with started(used_data_dir) as gateway:
@@ -274,7 +274,7 @@ def test_a_signal_while_it_starts_leaves_nothing(
 # And starts again
 
 
-def test_a_further_start_is_ready_and_shows_no_key(used_data_dir: Path) -> None:
+def test_a_second_start_is_ready_and_prints_no_key(used_data_dir: Path) -> None:
     with started(used_data_dir) as gateway:
         assert httpx.get(f"{gateway.base_url}/readyz", trust_env=False).status_code == 200
         assert "First API key" not in gateway.log

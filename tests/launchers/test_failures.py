@@ -239,7 +239,7 @@ SEEN = [
 
 
 @pytest.mark.parametrize(("text", "failure", "told"), SEEN)
-def test_a_text_that_was_seen_has_its_class_its_words_and_advice(text: str, failure: Failure, told: str) -> None:
+def test_a_known_output_has_its_class_message_and_advice(text: str, failure: Failure, told: str) -> None:
     failed = classify(text)
     assert failed.failure == failure
     assert told in failed.message
@@ -251,7 +251,7 @@ def test_a_text_that_was_seen_has_its_class_its_words_and_advice(text: str, fail
 
 
 @pytest.mark.parametrize(("text", "failure", "told"), SEEN)
-def test_no_command_line_and_no_path_of_the_gateway_is_told(text: str, failure: Failure, told: str) -> None:
+def test_no_command_line_and_no_path_of_the_gateway_is_reported(text: str, failure: Failure, told: str) -> None:
     message = classify(text).message
     assert "secret-agent" not in message
     assert "--disable-field-trial-config" not in message
@@ -260,23 +260,23 @@ def test_no_command_line_and_no_path_of_the_gateway_is_told(text: str, failure: 
     assert len(message) < 900
 
 
-def test_words_of_a_client_in_the_command_line_tell_no_class() -> None:
+def test_client_texts_in_the_command_line_determine_no_class() -> None:
     text = logged("gone", ending="exitCode=1, signal=null").replace("secret-agent", "No usable sandbox! (11)")
     assert classify(text).failure == Failure.EXITED
 
 
-def test_what_browsers_that_start_well_print_too_tells_a_class_only_after_a_crash() -> None:
+def test_harmless_output_determines_a_class_only_after_a_crash() -> None:
     assert classify(logged(FREE.format(12), ending="exitCode=1, signal=null")).failure == Failure.EXITED
     assert classify(logged(FREE.format(12), ending="exitCode=null, signal=SIGTRAP")).failure == Failure.NO_SHARED_MEMORY
     assert classify(logged(FREE.format(63), ending="exitCode=null, signal=SIGTRAP")).failure == Failure.EXITED
 
 
-def test_a_browser_that_hangs_for_want_of_processes_fails_for_that() -> None:
+def test_a_browser_that_hangs_for_lack_of_processes_fails_with_that_class() -> None:
     text = f"BrowserType.launch: Timeout 8000ms exceeded.\nCall log:\n  - [pid=7][err] [1122/0.1:ERROR:{THREADS}\n"
     assert classify(text).failure == Failure.OUT_OF_PROCESSES
 
 
-def test_last_words_are_few_short_and_hold_no_credentials() -> None:
+def test_the_last_output_is_short_and_has_no_credentials() -> None:
     lines = [
         "DevTools listening on ws://127.0.0.1:4711/devtools/browser/e2f0b9a6",
         "one",
@@ -296,7 +296,7 @@ def test_last_words_are_few_short_and_hold_no_credentials() -> None:
     ]
 
 
-def test_a_browser_started_without_playwright_is_judged_alike() -> None:
+def test_a_browser_started_without_playwright_is_classified_alike() -> None:
     assert classify_exit(f"[1122/023627.131881:ERROR:{THREADS}\n", -5).failure == Failure.OUT_OF_PROCESSES
     assert classify_exit(FREE.format(0), -5).failure == Failure.NO_SHARED_MEMORY
     assert "by SIGSEGV. Its last words: ouch." in classify_exit("ouch\n", -11).message
@@ -367,7 +367,7 @@ async def test_a_binary_that_the_launch_script_does_not_find(playwright: Playwri
     assert (await launch(playwright, script(home, f"{SETPRIV}/nonexistent/chromium"))).failure == Failure.NOT_FOUND
 
 
-async def test_a_program_that_says_something_and_exits(playwright: Playwright, home: Path) -> None:
+async def test_a_program_that_prints_and_exits(playwright: Playwright, home: Path) -> None:
     failed = await launch(playwright, script(home, "echo 'no luck today' >&2; exit 4"))
     assert failed.failure == Failure.EXITED
     assert "with status 4. Its last words: no luck today." in failed.message

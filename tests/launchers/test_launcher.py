@@ -176,7 +176,7 @@ async def test_a_client_finds_a_blank_page_at_once(shared: LocalLauncher, name: 
 
 
 @pytest.mark.parametrize("name", KINDS)
-async def test_wishes_hold_in_every_context(shared: LocalLauncher, name: BrowserName) -> None:
+async def test_options_apply_to_every_context(shared: LocalLauncher, name: BrowserName) -> None:
     browser = await shared.launch(customized_spec(name))
     try:
         async with DevTools.attach(browser.devtools_url) as client, _Headers() as headers:
@@ -195,7 +195,7 @@ async def test_wishes_hold_in_every_context(shared: LocalLauncher, name: Browser
         await browser.stop()
 
 
-async def test_without_wishes_a_browser_is_as_its_makers_made_it(shared: LocalLauncher) -> None:
+async def test_without_options_a_browser_has_its_defaults(shared: LocalLauncher) -> None:
     async with launched(shared) as browser:
         arguments = main_process(browser).cmdline()
         assert not [
@@ -225,7 +225,7 @@ async def test_the_frame_of_full_chromium_is_measured_once(found: Browsers) -> N
         await asyncio.gather(first.stop(), second.stop())
 
 
-async def test_two_launched_at_once_share_nothing(shared: LocalLauncher) -> None:
+async def test_two_concurrent_launches_share_nothing(shared: LocalLauncher) -> None:
     one, other = await asyncio.gather(*(shared.launch(LaunchSpec(uuid4())) for _ in range(2)))
     try:
         assert one.devtools_url != other.devtools_url
@@ -294,7 +294,7 @@ async def test_a_browsers_environment_has_nothing_of_the_gateways(
             assert b"of-the-gateways" not in raw_environment(process.pid)
 
 
-async def test_a_strict_umask_shuts_no_browser_out(found: Browsers) -> None:
+async def test_a_strict_umask_does_not_break_browsers(found: Browsers) -> None:
     before = os.umask(0o077)
     try:
         async with (
@@ -409,7 +409,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("failure", FAULTS)
-async def test_a_launch_that_fails_says_its_class_and_leaves_nothing(failure: str) -> None:
+async def test_a_failed_launch_reports_its_class_and_leaves_nothing(failure: str) -> None:
     text = FAULTS[failure]
     with temporary_data_dir() as place:
         path = place / "missing" if text is None else script(place, text)
@@ -428,7 +428,7 @@ async def test_a_launch_that_fails_says_its_class_and_leaves_nothing(failure: st
                 assert "a last word" in error.value.message
 
 
-async def test_a_launch_that_is_given_up_leaves_nothing(found: Browsers) -> None:
+async def test_a_cancelled_launch_leaves_nothing(found: Browsers) -> None:
     async with opened(found) as launcher:
         for _ in range(3):
             launching = asyncio.create_task(launcher.launch(LaunchSpec(uuid4())))
@@ -494,7 +494,7 @@ async def test_a_browser_that_is_closed_by_its_client_has_exited(shared: LocalLa
     await assert_nothing_left(shared)
 
 
-async def test_a_stop_may_be_asked_as_often_as_one_likes(shared: LocalLauncher) -> None:
+async def test_a_stop_is_idempotent(shared: LocalLauncher) -> None:
     browser = await shared.launch(LaunchSpec(uuid4()))
     await asyncio.gather(browser.stop(), browser.stop())
     await browser.stop()
@@ -503,7 +503,7 @@ async def test_a_stop_may_be_asked_as_often_as_one_likes(shared: LocalLauncher) 
     await assert_nothing_left(shared)
 
 
-async def test_a_browser_that_does_not_answer_is_stopped_all_the_same(shared: LocalLauncher) -> None:
+async def test_an_unresponsive_browser_is_stopped(shared: LocalLauncher) -> None:
     browser = await shared.launch(LaunchSpec(uuid4()))
     for process in members(browser):
         process.suspend()
@@ -578,7 +578,7 @@ async def test_launches_leave_no_process_zombie_descriptor_or_file(found: Browse
         assert footprint() == before
 
 
-async def test_closing_ends_what_is_still_there(found: Browsers) -> None:
+async def test_closing_ends_remaining_browsers(found: Browsers) -> None:
     async with opened(found, warm=2) as launcher:
         browser = await launcher.launch(LaunchSpec(uuid4()))
     assert browser.ended.result().asked
@@ -615,7 +615,7 @@ async def test_a_warm_browser_that_died_is_not_handed_out(found: Browsers) -> No
 # What an earlier process left
 
 
-async def test_a_sweep_clears_strays_and_nothing_else(found: Browsers) -> None:
+async def test_a_sweep_removes_orphans_only(found: Browsers) -> None:
     async with opened(found, warm=1) as launcher:
         root = launcher.runtimes_dir
         await until(lambda: len(launcher.warm) == 1, "one is warm")
@@ -647,7 +647,7 @@ async def test_a_sweep_clears_strays_and_nothing_else(found: Browsers) -> None:
             assert await launcher.sweep() == 0
 
 
-async def test_a_sweep_beside_launches_and_ends_takes_nothing_for_a_stray(found: Browsers) -> None:
+async def test_a_sweep_during_launches_and_ends_removes_no_live_browser(found: Browsers) -> None:
     async with opened(found, warm=1) as launcher:
         done = asyncio.Event()
 

@@ -204,7 +204,7 @@ def elsewhere() -> list[str]:
 # Addresses
 
 
-async def test_no_page_reaches_what_is_inside(default: Place, pair: tuple[Holder, Holder]) -> None:
+async def test_no_page_reaches_internal_services(default: Place, pair: tuple[Holder, Holder]) -> None:
     attacker, victim = pair
     before = await victim.addresses()
     assert await devtools_answers(victim)
@@ -224,7 +224,7 @@ async def test_no_page_reaches_what_is_inside(default: Place, pair: tuple[Holder
     assert await victim.addresses() == before
 
 
-async def test_each_way_of_a_page_is_refused_by_the_proxy(default: Place, pair: tuple[Holder, Holder]) -> None:
+async def test_each_request_kind_of_a_page_is_refused_by_the_proxy(default: Place, pair: tuple[Holder, Holder]) -> None:
     """Not by anything in the browser, which might change its mind."""
     attacker, victim = pair
     page = await attacker.page()
@@ -235,7 +235,7 @@ async def test_each_way_of_a_page_is_refused_by_the_proxy(default: Place, pair: 
     assert default.canary.connections == 0
 
 
-async def test_a_page_is_told_plainly(default: Place, pair: tuple[Holder, Holder]) -> None:
+async def test_a_refused_page_gets_a_readable_error(default: Place, pair: tuple[Holder, Holder]) -> None:
     attacker, victim = pair
     page = await attacker.page()
     for url in inside(default, attacker, victim):
@@ -248,7 +248,7 @@ async def test_a_page_is_told_plainly(default: Place, pair: tuple[Holder, Holder
         assert re.search(r"egress\.(metadata|private_address|link_local_address)", told), (url, told)
 
 
-async def test_no_command_reaches_what_is_inside(default: Place, pair: tuple[Holder, Holder]) -> None:
+async def test_no_command_reaches_internal_services(default: Place, pair: tuple[Holder, Holder]) -> None:
     attacker, victim = pair
     before = await victim.addresses()
     targets = [
@@ -277,7 +277,7 @@ async def test_no_command_reaches_what_is_inside(default: Place, pair: tuple[Hol
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_same_ways_reach_what_is_allowed_and_nothing_else(allowing: Place, kind: BrowserName) -> None:
+async def test_the_same_requests_reach_allowed_targets_only(allowing: Place, kind: BrowserName) -> None:
     """The control of all above; and that to allow one port opens no other, be it by a redirect."""
     allowed, canary = allowing.allowed, allowing.canary
     assert allowed is not None
@@ -380,7 +380,7 @@ async def test_no_command_opens_a_file_or_a_page_of_the_browsers_own(pair: tuple
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_the_commands_open_files_where_nothing_guards_against_it(default: Place, kind: BrowserName) -> None:
+async def test_the_commands_open_files_without_the_guard(default: Place, kind: BrowserName) -> None:
     async with Holder.of(default.remote, browser=kind) as attacker, attacker.unguarded() as commands:
         page = await attacker.page(commands)
         for name in OPENS_FILES:
@@ -535,7 +535,7 @@ async def file_input(page: Page) -> int:
 # Commands
 
 
-async def test_commands_that_go_past_the_gateway_are_refused(default: Place, pair: tuple[Holder, Holder]) -> None:
+async def test_commands_that_bypass_the_gateway_are_refused(default: Place, pair: tuple[Holder, Holder]) -> None:
     attacker, _ = pair
     proxy = f"http://127.0.0.1:{default.canary.port}"
     crashes = {"Browser.crash": "browser.crash", "Browser.crashGpuProcess": "browser.crash"}
@@ -577,7 +577,7 @@ async def test_commands_that_go_past_the_gateway_are_refused(default: Place, pai
         assert (await control.send("SystemInfo.getProcessInfo"))["processInfo"]
 
 
-async def test_a_browser_can_be_crashed_where_nothing_guards_against_it(default: Place) -> None:
+async def test_a_browser_can_be_crashed_without_the_guard(default: Place) -> None:
     async with Holder.of(default.remote) as attacker:
         main = psutil.Process(int((attacker.directory / "pid").read_text())).children()[0]
         with pytest.raises(Refusal):
@@ -591,7 +591,7 @@ async def test_a_browser_can_be_crashed_where_nothing_guards_against_it(default:
 # All against all
 
 
-async def test_ten_runtimes_at_once_reach_none_of_each_other(default: Place) -> None:
+async def test_ten_concurrent_runtimes_do_not_reach_each_other(default: Place) -> None:
     async with contextlib.AsyncExitStack() as stack, asyncio.timeout(100):
         opened = [Holder.of(default.remote) for _ in range(10)]
         holders = await asyncio.gather(*map(stack.enter_async_context, opened))
@@ -646,7 +646,7 @@ print(json.dumps([{path: opened(path) for path in paths}, {port: answered(port) 
 
 
 @as_root
-async def test_a_process_of_one_runtimes_user_gets_at_nothing_of_others(default: Place) -> None:
+async def test_a_process_of_one_runtimes_user_can_not_access_others(default: Place) -> None:
     async with Holder.of(default.remote) as attacker, Holder.of(default.remote) as victim:
         assert attacker.uid != victim.uid != 0
         data_dir = default.gateway.data_dir

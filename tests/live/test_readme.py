@@ -81,7 +81,7 @@ def _as_here(code: str, port: int) -> str:
     return code.replace("http://127.0.0.1:8787", f"http://127.0.0.1:{port}")
 
 
-def test_the_first_command_says_what_a_newcomer_needs(started: list[str], here: Path, port: int) -> None:
+def test_the_first_command_prints_addresses_and_the_api_key(started: list[str], here: Path, port: int) -> None:
     said = "\n".join(started)
     assert f"Listening on http://127.0.0.1:{port}" in started
     assert f"API docs: http://127.0.0.1:{port}/docs" in started

@@ -120,7 +120,7 @@ class Script:
         return "dialog", f"sure {number}"
 
 
-async def test_all_that_is_kept_of_a_run_tells_one_story(
+async def test_the_records_of_a_run_are_consistent(
     tmp_path: Path, database: Database, keys: KeySource, api_key: str, browser: Browser
 ) -> None:
     with PageServer() as pages:

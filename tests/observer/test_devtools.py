@@ -38,7 +38,7 @@ def split(data: bytes, cuts: list[int]) -> list[bytes]:
     cuts=st.lists(st.integers(0, 2_000_000), max_size=12),
     ping=st.binary(max_size=125),
 )
-def test_however_it_is_framed_and_split_the_same_messages_come(
+def test_messages_do_not_depend_on_framing_and_splits(
     messages: list[tuple[bytes, list[int]]], cuts: list[int], ping: bytes
 ) -> None:
     sent = bytearray()
@@ -54,7 +54,7 @@ def test_however_it_is_framed_and_split_the_same_messages_come(
 
 
 @pytest.mark.parametrize("length", [99, 100, 101, 70_000])
-def test_a_message_above_the_ceiling_is_refused_as_soon_as_its_length_is_known(length: int) -> None:
+def test_a_message_above_the_maximum_is_refused_as_soon_as_its_length_is_known(length: int) -> None:
     collector = MessageCollector(100)
     data = header(0x81, length)
     if length <= 100:
@@ -76,7 +76,7 @@ def test_fragments_count_together() -> None:
     [b"\x81\x80\0\0\0\0", b"\xc1\x00", b"\x80\x00", b"\x83\x00", b"\x09\x00", b"\x89\x7e\x00\x7e" + bytes(126)],
     ids=["masked", "reserved bits", "continues nothing", "unknown opcode", "ping in fragments", "long ping"],
 )
-def test_what_is_no_frame_of_a_server_is_refused(data: bytes) -> None:
+def test_invalid_server_frames_are_refused(data: bytes) -> None:
     with pytest.raises(FrameError):
         MessageCollector(1000).feed(data)
 
@@ -104,7 +104,7 @@ async def answering(socket: ServerConnection) -> None:
             await socket.send(json.dumps({"id": message["id"], "result": message["params"]}))
 
 
-async def test_commands_are_answered_each_with_its_own_and_refusals_are_raised() -> None:
+async def test_commands_get_their_own_answers_and_errors_are_raised() -> None:
     async with browser(answering) as devtools:
         futures = [devtools.start("Echo.it", {"number": number}) for number in range(100)]
         assert [await each for each in futures] == [{"number": number} for number in range(100)]
@@ -115,7 +115,7 @@ async def test_commands_are_answered_each_with_its_own_and_refusals_are_raised()
         assert await devtools.call("Echo.it", {"large": "x" * 5_000_000}) == {"large": "x" * 5_000_000}
 
 
-async def test_events_go_to_those_who_listen_and_only_those_that_they_want() -> None:
+async def test_events_go_to_their_subscribers_only() -> None:
     heard: list[tuple[str, str, Any]] = []
 
     def listener(name: str) -> Callable[[str, dict[str, Any]], None]:
@@ -137,7 +137,7 @@ async def test_events_go_to_those_who_listen_and_only_those_that_they_want() -> 
 
 
 @pytest.mark.parametrize("how", ["close", "abort", "nonsense", "half a message", "not JSON"])
-async def test_a_browser_that_goes_in_the_midst_answers_all_that_wait(how: str) -> None:
+async def test_a_lost_browser_fails_all_pending_commands(how: str) -> None:
     async def going(socket: ServerConnection) -> None:
         await socket.recv()
         transport = socket.transport
@@ -178,6 +178,6 @@ async def test_a_ping_is_answered() -> None:
         await until(answered.is_set, "the ping is answered")
 
 
-async def test_a_browser_that_is_not_there_is_an_error() -> None:
+async def test_an_unreachable_browser_is_an_error() -> None:
     with pytest.raises(DevToolsError, match="can't be reached"):
         await DevTools.connect("ws://127.0.0.1:9/devtools/browser/none")

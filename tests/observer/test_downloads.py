@@ -51,7 +51,7 @@ async def run(remote: Remote) -> Run:
     return Run(remote, path, runtime["activeRunId"], await remote.attach(path))
 
 
-async def test_a_download_that_nobody_asked_for_becomes_an_artifact(run: Run, attachments: Attachments) -> None:
+async def test_a_spontaneous_download_becomes_an_artifact(run: Run, attachments: Attachments) -> None:
     page = await run.page(f"{attachments.url}/file?name=June%20%F0%9F%8E%88.csv&size=1000&token=secret")
     (artifact,) = await run.has_artifacts(1)
     assert {key: artifact[key] for key in ("kind", "name", "path", "contentType", "sizeBytes", "runId")} == {
@@ -82,7 +82,7 @@ async def test_a_download_is_kept_when_the_runtime_is_stopped_right_after(run: R
     await until(lambda: len(os.listdir(run.files_dir)) == 1, "only a warm browser has a directory", 20)
 
 
-async def test_half_a_download_is_none(run: Run, attachments: Attachments) -> None:
+async def test_an_incomplete_download_is_not_kept(run: Run, attachments: Attachments) -> None:
     await run.page(f"{attachments.url}/slow")
     await until(lambda: any(name.endswith(".crdownload") for name in run.names()), "half is there", 20)
     await run.stop()
@@ -90,7 +90,7 @@ async def test_half_a_download_is_none(run: Run, attachments: Attachments) -> No
     assert await run.artifacts() == []
 
 
-async def test_names_are_safe_and_each_has_its_own_place(run: Run, attachments: Attachments) -> None:
+async def test_download_names_are_safe_and_unique(run: Run, attachments: Attachments) -> None:
     for number, name in enumerate(
         ("same.txt", "same.txt", "..%2F..%2Fetc%2Fpasswd", "a%22%0D%0Ab", "n" * 300 + ".txt")
     ):
@@ -104,7 +104,7 @@ async def test_names_are_safe_and_each_has_its_own_place(run: Run, attachments: 
     assert paths[-1].endswith(".txt")
 
 
-async def test_what_is_too_large_is_told_and_not_kept(run: Run, attachments: Attachments) -> None:
+async def test_a_download_above_the_maximum_is_reported_and_not_kept(run: Run, attachments: Attachments) -> None:
     await run.page(f"{attachments.url}/file?size={LARGEST + 1}")
     failed = await run.is_told("failed")
     assert failed["data"]["code"] == "storage_file.too_large"
@@ -113,7 +113,7 @@ async def test_what_is_too_large_is_told_and_not_kept(run: Run, attachments: Att
     await run.has_artifacts(1)
 
 
-async def test_contexts_of_clients_keep_what_their_clients_want(run: Run, attachments: Attachments) -> None:
+async def test_contexts_of_clients_keep_their_download_behavior(run: Run, attachments: Attachments) -> None:
     async def context(**wish: Any) -> str:
         made: str = (await ask(run.socket, "Target.createBrowserContext"))["browserContextId"]
         if wish:
@@ -131,7 +131,7 @@ async def test_contexts_of_clients_keep_what_their_clients_want(run: Run, attach
     assert "own" in run.names()
 
 
-async def test_a_download_of_a_frame_is_its_pages(run: Run, attachments: Attachments) -> None:
+async def test_a_download_of_a_frame_belongs_to_its_page(run: Run, attachments: Attachments) -> None:
     page = await run.page(f"{attachments.url}/frames")
     await run.has_artifacts(1)
     assert (await run.is_told("completed"))["pageId"] == page

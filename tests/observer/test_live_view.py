@@ -154,7 +154,7 @@ async def heard(socket: ClientConnection, type_: str) -> dict[str, Any]:
                 return told
 
 
-async def test_a_person_sees_a_page_and_works_in_it(
+async def test_a_person_views_and_controls_a_page(
     live: LiveGateway, playwright: Playwright, people: Browser, pages: PageServer
 ) -> None:
     runtime = await live.remote.runtime()
@@ -228,7 +228,7 @@ async def _is(question: Any, wanted: object) -> bool:
     return answer == wanted
 
 
-async def test_tabs_are_followed_and_chosen_and_two_people_cost_one_screencast(
+async def test_tabs_are_followed_and_chosen_and_two_viewers_share_one_screencast(
     live: LiveGateway, playwright: Playwright, people: Browser, pages: PageServer
 ) -> None:
     runtime = await live.remote.runtime()
@@ -272,7 +272,7 @@ async def _named(person: Person) -> list[tuple[str, bool]]:
     return [tab for tab in await person.tabs() if tab[0] != "about:blank"]
 
 
-async def test_a_watcher_commands_nothing_and_nobody_speaks_another_language(
+async def test_a_watcher_commands_nothing_and_unknown_messages_are_refused(
     live: LiveGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime = await live.remote.runtime()
@@ -331,7 +331,7 @@ async def test_a_watcher_commands_nothing_and_nobody_speaks_another_language(
         assert (await closed(socket))[0] == ViewerClose.TOO_BIG.code
 
 
-async def test_who_stalls_is_sent_two_pictures_and_slows_nobody(
+async def test_a_stalled_viewer_gets_two_pictures_and_slows_no_other(
     live: LiveGateway, playwright: Playwright, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live_view, "REST_SECONDS", 0.5)
@@ -364,7 +364,7 @@ async def test_who_stalls_is_sent_two_pictures_and_slows_nobody(
         assert live.screencasts(runtime).casting == 1
 
 
-async def test_every_end_is_told(live: LiveGateway, people: Browser, pages: PageServer) -> None:
+async def test_every_end_has_a_close_code(live: LiveGateway, people: Browser, pages: PageServer) -> None:
     runtime = await live.remote.runtime()
     minted = await live.mint(runtime)
     viewers = live.gateway.services.viewers
@@ -458,7 +458,7 @@ async def _says(entries: Locator, *sentences: str) -> bool:
     return all(sentence in told for sentence in sentences)
 
 
-async def test_a_finger_taps_and_scrolls_and_the_activity_is_told(
+async def test_touch_taps_and_scrolls_and_the_activity_is_recorded(
     live: LiveGateway, playwright: Playwright, people: Browser, pages: PageServer
 ) -> None:
     runtime = await live.remote.runtime()
@@ -527,7 +527,7 @@ async def test_minting(client: httpx.AsyncClient, gateway: Gateway) -> None:
     await refused(client.post(path, json={}), 409, "run.live_not_active")
 
 
-async def test_the_page_tells_nobody_its_address_and_loads_nothing_of_others(
+async def test_the_page_sends_no_referrer_and_loads_nothing_external(
     client: httpx.AsyncClient, anonymous: httpx.AsyncClient, gateway: Gateway
 ) -> None:
     runtime = await make_runtime(client)
@@ -556,7 +556,7 @@ async def test_the_page_tells_nobody_its_address_and_loads_nothing_of_others(
     assert "content-security-policy" in answer.headers
 
 
-def test_the_operator_says_who_may_show_the_page() -> None:
+def test_the_operator_sets_who_may_embed_the_page() -> None:
     chosen: Any = "https://portal.example, 'self'"
     policy = page_headers(Settings(viewer_frame_ancestors=chosen))["Content-Security-Policy"]
     assert policy.endswith("; frame-ancestors https://portal.example 'self'")

@@ -59,7 +59,7 @@ def test_addresses(given_: str, masked: str) -> None:
 
 
 @given(name=names, secret=secrets, before=plain, after=plain, mark=st.sampled_from("?#"))
-def test_a_secret_of_a_known_name_is_nowhere(name: str, secret: str, before: str, after: str, mark: str) -> None:
+def test_secrets_of_known_names_are_masked(name: str, secret: str, before: str, after: str, mark: str) -> None:
     address = f"https://example.com/{before}{mark}a={before}&{name}={secret}&z={after}"
     masked = masking.url(address)
     assert secret not in masked
@@ -70,7 +70,7 @@ def test_a_secret_of_a_known_name_is_nowhere(name: str, secret: str, before: str
 
 
 @given(name=names, secret=secrets, times=st.integers(1, 3))
-def test_a_secret_in_an_address_within_an_address_is_nowhere(name: str, secret: str, times: int) -> None:
+def test_secrets_in_nested_addresses_are_masked(name: str, secret: str, times: int) -> None:
     address = f"https://inner.com/?{name}={secret}"
     for _ in range(times):
         address = f"https://example.com/?next={quote(address, safe='')}"
@@ -80,13 +80,13 @@ def test_a_secret_in_an_address_within_an_address_is_nowhere(name: str, secret: 
 
 
 @given(user=secrets, rest=plain)
-def test_who_comes_is_nowhere(user: str, rest: str) -> None:
+def test_user_information_of_addresses_is_masked(user: str, rest: str) -> None:
     user = user.replace("/", "")
     assert masking.url(f"wss://{user}:{user}@example.com/{rest}") == f"wss://***@example.com/{rest}"
 
 
 @given(name=names, secret=secrets, quoted=st.sampled_from(['"', "'", " ", "<", "\n", ")"]))
-def test_a_text_has_its_addresses_masked_and_the_rest_as_it_is(name: str, secret: str, quoted: str) -> None:
+def test_addresses_in_a_text_are_masked_and_the_rest_is_unchanged(name: str, secret: str, quoted: str) -> None:
     text = f"went to {quoted}https://u:w@example.com/?{name}={secret}{quoted} at 12:30; it said 5 = five"
     masked = masking.text(text)
     assert secret not in masked
@@ -95,21 +95,21 @@ def test_a_text_has_its_addresses_masked_and_the_rest_as_it_is(name: str, secret
 
 
 @given(st.text(max_size=300))
-def test_anything_is_masked_to_something_that_stays(text: str) -> None:
+def test_masking_is_idempotent(text: str) -> None:
     masked = masking.url(text)
     assert len(masked) <= LONGEST
     assert masking.url(masked) == masked
 
 
 @pytest.mark.parametrize("length", [63, 64, 65, 10_000_000])
-def test_what_is_too_long_is_cut(length: int) -> None:
+def test_long_texts_are_truncated(length: int) -> None:
     short = Masking((), 64)
     for cut in (short.url("a" * length), short.text("a" * length)):
         assert len(cut) == min(length, 64)
         assert cut.endswith("…") == (length > 64)
 
 
-def test_more_names_may_be_given() -> None:
+def test_additional_secret_names_are_accepted() -> None:
     assert masking.url("https://example.com/?order-no=12") == "https://example.com/?order-no=12"
     assert (
         Masking(("Order_No",), LONGEST).url("https://example.com/?order-no=12") == "https://example.com/?order-no=***"

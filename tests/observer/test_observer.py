@@ -142,7 +142,7 @@ def texts(record: Kept) -> str:
 # Lifecycle
 
 
-async def test_the_lives_of_pages_are_told_without_a_session_with_any(browser: LocalBrowser, pages: PageServer) -> None:
+async def test_page_lifecycles_are_recorded_without_a_session(browser: LocalBrowser, pages: PageServer) -> None:
     async with watching(browser, Level.LIFECYCLE) as watched:
         record = watched.record
         page, session = await watched.open(pages.url(f"/form?token={SECRET}"))
@@ -160,7 +160,7 @@ async def test_the_lives_of_pages_are_told_without_a_session_with_any(browser: L
         assert SECRET not in texts(record)
 
 
-async def test_a_page_that_crashes_is_told_and_what_becomes_of_it(browser: LocalBrowser, pages: PageServer) -> None:
+async def test_a_page_crash_and_its_recovery_are_recorded(browser: LocalBrowser, pages: PageServer) -> None:
     async with watching(browser, Level.LIFECYCLE) as watched:
         page, session = await watched.open(pages.url("/form"))
         await watched.client.socket.send(json.dumps({"id": 999, "method": "Page.crash", "sessionId": session}))
@@ -170,7 +170,7 @@ async def test_a_page_that_crashes_is_told_and_what_becomes_of_it(browser: Local
         await watched.record.has("navigation", page, url=pages.url("/blank"))
 
 
-async def test_nothing_is_watched_where_nothing_is_wanted(browser: LocalBrowser, pages: PageServer) -> None:
+async def test_pages_are_not_observed_when_recording_is_off(browser: LocalBrowser, pages: PageServer) -> None:
     async with watching(browser, Level.OFF) as watched:
         assert watched.observation.watching == []
 
@@ -178,7 +178,7 @@ async def test_nothing_is_watched_where_nothing_is_wanted(browser: LocalBrowser,
 # Standard
 
 
-async def test_what_a_page_loads_is_told_without_what_is_secret(browser: LocalBrowser, pages: PageServer) -> None:
+async def test_requests_of_a_page_are_recorded_without_secrets(browser: LocalBrowser, pages: PageServer) -> None:
     async with watching(browser, Level.STANDARD) as watched:
         record = watched.record
         page, session = await watched.open(pages.url("/form"))
@@ -209,7 +209,7 @@ async def test_what_a_page_loads_is_told_without_what_is_secret(browser: LocalBr
         await until(lambda: len(record.of("network.request")) == 5, "each request is told once")
 
 
-async def test_what_a_page_says_is_told_and_bounded(browser: LocalBrowser, pages: PageServer) -> None:
+async def test_console_messages_are_recorded_and_bounded(browser: LocalBrowser, pages: PageServer) -> None:
     async with watching(browser, Level.STANDARD) as watched:
         record = watched.record
         page, session = await watched.open(pages.url("/blank"))
@@ -263,9 +263,7 @@ async def test_the_first_requests_of_popups_are_recorded(launcher: LocalLauncher
         await browser.stop()
 
 
-async def test_a_new_page_goes_on_when_its_observer_is_gone_in_the_midst(
-    browser: LocalBrowser, pages: PageServer
-) -> None:
+async def test_a_new_page_continues_when_its_observer_disconnects(browser: LocalBrowser, pages: PageServer) -> None:
     async with watching(browser, Level.STANDARD) as watched:
         _, session = await watched.open(pages.url("/form"))
         socket = watched.observation.devtools.socket
@@ -281,7 +279,7 @@ async def test_a_new_page_goes_on_when_its_observer_is_gone_in_the_midst(
         await until(is_there, "the popup has loaded")
 
 
-async def test_a_connection_that_breaks_is_made_anew_and_told(browser: LocalBrowser, pages: PageServer) -> None:
+async def test_a_lost_connection_is_reopened_and_recorded(browser: LocalBrowser, pages: PageServer) -> None:
     async with watching(browser, Level.STANDARD) as watched:
         record = watched.record
         stays, session = await watched.open(pages.url("/form"))
@@ -304,7 +302,7 @@ async def test_a_connection_that_breaks_is_made_anew_and_told(browser: LocalBrow
         assert len(record.of("page.created", stays)) == 1
 
 
-async def test_more_than_a_run_may_note_in_a_second_is_counted(browser: LocalBrowser, pages: PageServer) -> None:
+async def test_entries_above_the_rate_of_a_run_are_counted(browser: LocalBrowser, pages: PageServer) -> None:
     async with watching(browser, Level.STANDARD, events_per_second=50) as watched:
         _, session = await watched.open(pages.url("/blank"))
         watched.record.events.clear()
@@ -320,7 +318,7 @@ async def test_more_than_a_run_may_note_in_a_second_is_counted(browser: LocalBro
 # Full
 
 
-async def test_frames_of_other_processes_and_workers_are_told_as_their_pages(
+async def test_out_of_process_frames_and_workers_are_recorded_as_their_pages(
     browser: LocalBrowser, pages: PageServer
 ) -> None:
     async with watching(browser, Level.FULL) as watched:
@@ -347,9 +345,7 @@ async def test_frames_of_other_processes_and_workers_are_told_as_their_pages(
 DIALOGS = {"alert('a')": None, "confirm('a')": False, "prompt('a', 'b')": None}
 
 
-async def test_dialogs_are_told_and_go_by_as_they_would_with_nobody_there(
-    browser: LocalBrowser, pages: PageServer
-) -> None:
+async def test_dialogs_are_recorded_and_close_as_without_an_observer(browser: LocalBrowser, pages: PageServer) -> None:
     async with watching(browser, Level.STANDARD) as watched:
         page, session = await watched.open(pages.url("/form"))
         for asked, answer in DIALOGS.items():
@@ -358,7 +354,7 @@ async def test_dialogs_are_told_and_go_by_as_they_would_with_nobody_there(
         assert watched.record.of("dialog")[0] == {"type": "alert", "message": "a", "url": pages.url("/form")}
 
 
-async def test_what_a_client_keeps_of_bodies_is_its_own(browser: LocalBrowser, pages: PageServer) -> None:
+async def test_the_observer_does_not_change_a_clients_body_buffers(browser: LocalBrowser, pages: PageServer) -> None:
     async with watching(browser, Level.STANDARD) as watched:
         _, session = await watched.open(pages.url("/form"))
         await watched.client.send("Network.enable", session)
@@ -371,7 +367,7 @@ async def test_what_a_client_keeps_of_bodies_is_its_own(browser: LocalBrowser, p
 # What is refused on the way out
 
 
-async def test_refusals_of_the_way_out_are_told_and_bounded(browser: LocalBrowser, pages: PageServer) -> None:
+async def test_egress_refusals_are_recorded_and_bounded(browser: LocalBrowser, pages: PageServer) -> None:
     async with watching(browser, Level.STANDARD) as watched:
         _, session = await watched.open(pages.url("/form"))
         asked = f"http://127.0.0.3:8080/x?token={SECRET}"
@@ -380,7 +376,7 @@ async def test_refusals_of_the_way_out_are_told_and_bounded(browser: LocalBrowse
         assert refused == {"rule": "egress.loopback_address", "target": "http://127.0.0.3:8080/x?token=***"}
 
 
-async def test_refusals_are_noted_at_under_and_over_the_limit() -> None:
+async def test_refusals_are_recorded_at_under_and_over_the_limit() -> None:
     for count in (2, 3, 4):
         record, usage = Kept(Level.STANDARD), Usage()
         browser = cast(LocalBrowser, type("Browser", (), {"usage": usage}))
@@ -397,7 +393,7 @@ async def test_refusals_are_noted_at_under_and_over_the_limit() -> None:
         assert usage.on_refusal is None
 
 
-async def test_a_bounded_record_takes_as_many_again_in_the_next_second() -> None:
+async def test_a_bounded_record_has_a_new_budget_in_the_next_second() -> None:
     record = Kept(Level.STANDARD)
     bounded = BoundedRecord(record, 1)
     bounded.note("dialog", {})
@@ -423,7 +419,7 @@ def socket_record(level: Level, page_id: str | None = None) -> tuple[SocketRecor
     return SocketRecord(run, uuid4(), page_id), record, run
 
 
-async def test_commands_are_noted_by_name_and_never_with_what_is_in_them() -> None:
+async def test_commands_are_recorded_by_name_and_never_with_their_parameters() -> None:
     for level in Level:
         socket, record, _ = socket_record(level)
         socket.attached(attached(SESSION, "PAGE"))
@@ -443,7 +439,7 @@ async def test_commands_are_noted_by_name_and_never_with_what_is_in_them() -> No
         assert SECRET not in texts(record)
 
 
-async def test_a_command_is_of_the_page_that_its_session_is_of() -> None:
+async def test_a_command_belongs_to_the_page_of_its_session() -> None:
     socket, record, _ = socket_record(Level.FULL)
     socket.attached(attached("A1", "ONE"))
     socket.attached(attached("B2", "FRAME", "iframe", parent="A1"))
@@ -460,7 +456,7 @@ async def test_a_command_is_of_the_page_that_its_session_is_of() -> None:
     assert [page for _, page, _ in record.events] == ["ITS", "ITS"]
 
 
-async def test_whose_dialogs_are_a_clients_is_known() -> None:
+async def test_dialogs_of_clients_are_recognized() -> None:
     for level in Level:
         socket, _, run = socket_record(level)
         socket.attached(attached("A1", "ONE"))
@@ -482,7 +478,7 @@ async def test_whose_dialogs_are_a_clients_is_known() -> None:
         assert not run.clients.handle_dialogs_of("TWO")
 
 
-def test_what_acts_is_among_what_is_known() -> None:
+def test_acting_commands_are_known_commands() -> None:
     assert KNOWN.keys() >= ACTING
 
 
@@ -493,7 +489,7 @@ def gateway() -> Iterator[GatewayProcess]:
         yield gateway
 
 
-async def test_a_playwright_script_is_told_in_order_and_handles_its_own_dialogs(
+async def test_a_playwright_script_is_recorded_in_order_and_handles_its_own_dialogs(
     gateway: GatewayProcess, pages: PageServer
 ) -> None:
     async with Remote(gateway) as remote, async_playwright() as playwright:

@@ -122,7 +122,7 @@ async def watched(
         await browser.stop()
 
 
-async def test_any_number_of_lookers_cost_one_screencast_and_nobody_costs_none(launcher: LocalLauncher) -> None:
+async def test_viewers_share_one_screencast_and_none_runs_without_viewers(launcher: LocalLauncher) -> None:
     async with watched(launcher, screencast_max_width=400) as seen:
         tab, session = await seen.open(page("#f00"))
         assert "Page.startScreencast" not in seen.commands
@@ -146,7 +146,7 @@ async def test_any_number_of_lookers_cost_one_screencast_and_nobody_costs_none(l
         assert len(one) == before
 
 
-async def test_the_rate_is_kept_and_the_last_change_is_seen(launcher: LocalLauncher) -> None:
+async def test_the_rate_is_limited_and_the_last_change_is_delivered(launcher: LocalLauncher) -> None:
     """Chromium drops what changes while three frames are under way."""
     animation = """new Promise((done) => {
       const begun = performance.now();
@@ -174,7 +174,7 @@ async def test_the_rate_is_kept_and_the_last_change_is_seen(launcher: LocalLaunc
 
 
 @pytest.mark.parametrize("name", KINDS)
-async def test_the_active_tab_is_followed_and_no_tab_feels_it(launcher: LocalLauncher, name: BrowserName) -> None:
+async def test_the_active_tab_is_followed_without_effect_on_tabs(launcher: LocalLauncher, name: BrowserName) -> None:
     state = "[document.visibilityState, document.hasFocus(), innerWidth, innerHeight].join()"
     async with watched(launcher, name) as seen:
         first, in_first = await seen.open(page("#f00", "first"))
@@ -211,7 +211,7 @@ async def test_the_active_tab_is_followed_and_no_tab_feels_it(launcher: LocalLau
         assert kinds[-1] == "closed"
 
 
-async def test_a_connection_that_broke_is_made_up_for(launcher: LocalLauncher) -> None:
+async def test_a_screencast_recovers_from_a_lost_connection(launcher: LocalLauncher) -> None:
     async with watched(launcher) as seen:
         tab, _ = await seen.open(page("#f00"))
         closing, _ = await seen.open(page("#00f"))

@@ -294,7 +294,7 @@ async def test_a_browser_that_is_silent_is_503_within_the_attach_timeout(
     assert Settings().attach_timeout_seconds <= 5
 
 
-async def test_while_it_drains_a_gateway_lets_nobody_in(served: Served, echoing: None) -> None:
+async def test_a_draining_gateway_refuses_attaches(served: Served, echoing: None) -> None:
     lease = await served.lease()
     served.gateway.services.runtimes.draining = True
     assert told(await refused(lease.url)) == (503, "gateway.draining")
@@ -317,7 +317,7 @@ async def test_a_server_without_the_tunnel_extension_gets_501(
     assert b"gateway.tunnel" in (refusal.response.body or b"")
 
 
-async def test_plain_http_is_told_to_upgrade_and_never_shown_the_token(served: Served, echoing: None) -> None:
+async def test_plain_http_gets_upgrade_required_without_the_token(served: Served, echoing: None) -> None:
     lease = await served.lease()
     address = lease.url.replace("ws", "http", 1)
     for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
@@ -359,7 +359,7 @@ async def test_a_longer_address_is_no_lease_and_not_repeated(served: Served, ech
     assert lease.token.encode() not in (refusal.response.body or b"")
 
 
-async def test_a_client_that_goes_while_the_browser_is_asked_leaves_nothing(
+async def test_a_client_that_disconnects_during_the_attach_leaves_nothing(
     served: Served, launcher: WorkingLauncher, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked, go = asyncio.Event(), asyncio.Event()
@@ -410,7 +410,7 @@ async def test_commands_and_their_fragments_pass(served: Served, echoing: None) 
             assert await socket.recv() == text
 
 
-async def test_what_is_no_command_is_answered_and_never_reaches_the_browser(served: Served, echoing: None) -> None:
+async def test_invalid_commands_are_answered_and_never_reach_the_browser(served: Served, echoing: None) -> None:
     lease = await served.lease()
     async with connect(lease.url, proxy=None) as socket:
         for wrong, code in (
@@ -428,7 +428,7 @@ async def test_what_is_no_command_is_answered_and_never_reaches_the_browser(serv
         assert await socket.recv() == command(after="all that")
 
 
-async def test_of_a_doubled_key_the_browser_gets_the_one_that_was_checked(served: Served, echoing: None) -> None:
+async def test_of_a_duplicate_key_the_browser_gets_the_checked_value(served: Served, echoing: None) -> None:
     lease = await served.lease()
     async with connect(lease.url, proxy=None) as socket:
         await socket.send('{"id":1,"method":"Page.navigate","method":"Echo.echo","params":{"url":"a","url":"b"}}')
@@ -451,7 +451,7 @@ async def test_a_frame_that_is_not_masked_closes_with_1002(served: Served, echoi
         assert code == 1002
 
 
-async def test_messages_up_to_the_ceiling_pass_both_ways(served: Served, echoing: None) -> None:
+async def test_messages_up_to_the_maximum_pass_both_ways(served: Served, echoing: None) -> None:
     lease = await served.lease()
     async with connect(lease.url, proxy=None, max_size=None) as socket:
         for size in (CEILING - 1, CEILING):
@@ -460,7 +460,7 @@ async def test_messages_up_to_the_ceiling_pass_both_ways(served: Served, echoing
 
 
 @pytest.mark.parametrize("ceiling", [8 * CEILING])
-async def test_large_commands_pass_in_their_order_and_hold_up_no_other_socket(served: Served, echoing: None) -> None:
+async def test_large_commands_pass_in_order_and_block_no_other_socket(served: Served, echoing: None) -> None:
     lease = await served.lease()
     texts = [command_of(LARGE - 1), command_of(LARGE), command(small=1), command_of(8 * CEILING), command(small=2)]
     async with connect(lease.url, proxy=None, max_size=None) as socket, connect(lease.url, proxy=None) as other:
@@ -484,7 +484,7 @@ def holds(large: LargeCommands, size: int) -> bool:
     return large.held == size
 
 
-async def test_what_all_sockets_hold_of_unfinished_commands_is_limited(served: Served, echoing: None) -> None:
+async def test_unfinished_commands_of_all_sockets_are_limited(served: Served, echoing: None) -> None:
     large = served.gateway.services.large_commands
     large.held_bytes = 3 * 70_000
     lease = await served.lease()
@@ -499,7 +499,7 @@ async def test_what_all_sockets_hold_of_unfinished_commands_is_limited(served: S
 
 
 @pytest.mark.parametrize("size", [CEILING + 1, 64 * CEILING])
-async def test_a_message_to_the_browser_above_the_ceiling_closes_with_1009(
+async def test_a_message_to_the_browser_above_the_maximum_closes_with_1009(
     served: Served, echoing: None, size: int
 ) -> None:
     lease = await served.lease()
@@ -512,7 +512,7 @@ async def test_a_message_to_the_browser_above_the_ceiling_closes_with_1009(
     await until(lambda: metrics.sockets_closed.labels("too_big")._value.get() == before + 2, "both are counted")
 
 
-async def test_a_message_of_the_browser_above_the_ceiling_closes_with_1009(served: Served, real: None) -> None:
+async def test_a_message_of_the_browser_above_the_maximum_closes_with_1009(served: Served, real: None) -> None:
     lease = await served.lease()
     async with DevTools.attach(lease.url) as client:
         page = await client.first_page()
@@ -528,7 +528,7 @@ async def test_a_message_of_the_browser_above_the_ceiling_closes_with_1009(serve
 # How it ends
 
 
-async def test_a_client_that_leaves_leaves_the_browser_behind(served: Served, real: None) -> None:
+async def test_the_browser_survives_a_client_that_disconnects(served: Served, real: None) -> None:
     open_before = metrics.sockets_open._value.get()
     lease = await served.lease()
     async with DevTools.attach(lease.url) as client:
@@ -559,7 +559,7 @@ async def test_an_expiry_closes_open_sockets_at_its_time(served: Served, echoing
     assert told(await refused(lease.url)) == (410, "lease.expired")
 
 
-async def test_a_slow_browser_gives_no_lease_more_time(served: Served, launcher: WorkingLauncher) -> None:
+async def test_a_slow_browser_does_not_extend_the_lease(served: Served, launcher: WorkingLauncher) -> None:
     go = asyncio.Event()
 
     async def slow(_: Any, __: Any) -> None:
@@ -589,7 +589,7 @@ async def test_a_revoke_closes_open_sockets_and_no_others(served: Served, echoin
         assert await three.recv() == command(still="there")
 
 
-async def test_a_browser_that_breaks_off_closes_with_1011(served: Served, launcher: WorkingLauncher) -> None:
+async def test_a_lost_browser_connection_closes_with_1011(served: Served, launcher: WorkingLauncher) -> None:
     async def break_off(socket: ServerConnection) -> None:
         await socket.send("last words")
         socket.transport.abort()
@@ -602,7 +602,7 @@ async def test_a_browser_that_breaks_off_closes_with_1011(served: Served, launch
             assert await closed(socket) == (1011, "upstream_error")
 
 
-async def test_the_end_of_a_browser_closes_with_4404_after_its_last_words(
+async def test_the_end_of_a_browser_closes_with_4404_after_its_last_messages(
     served: Served, real: None, local_launcher: LocalLauncher
 ) -> None:
     lease = await served.lease()
@@ -637,7 +637,7 @@ async def test_browser_close_ends_the_socket_and_not_the_browser(served: Served,
     [({"Gateway-Hop": "1"}, (1001, "draining")), ({}, (1000, "client_closed"))],
     ids=["a gateway", "any other client"],
 )
-async def test_a_gateway_that_passed_a_socket_on_says_why_it_ended(
+async def test_a_gateway_that_forwarded_a_socket_reports_why_it_ended(
     served: Served, echoing: None, headers: dict[str, str], told: tuple[int, str]
 ) -> None:
     lease = await served.lease()
@@ -669,7 +669,7 @@ async def test_a_drain_closes_with_1001(served: Served, real: None) -> None:
 
 
 @pytest.mark.parametrize("how", ["revoke", "drain"])
-async def test_a_client_that_never_reads_holds_up_no_end(served: Served, launcher: WorkingLauncher, how: str) -> None:
+async def test_a_client_that_never_reads_delays_no_close(served: Served, launcher: WorkingLauncher, how: str) -> None:
     async def talk(socket: ServerConnection) -> None:
         with contextlib.suppress(ConnectionClosed):
             while True:
@@ -741,7 +741,7 @@ async def test_a_command_that_the_policy_refuses_is_answered_and_the_socket_stay
         assert await client.evaluate("1 + 1", page) == 2
 
 
-async def test_an_unrestricted_lease_may_command_everything_as_long_as_the_operator_says_so(
+async def test_an_unrestricted_lease_allows_every_command_while_the_operator_permits_it(
     served: Served, real: None
 ) -> None:
     runtime = await served.runtime()

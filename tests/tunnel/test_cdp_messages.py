@@ -113,7 +113,7 @@ def messages(draw: st.DrawFn) -> str:
 
 @unhurried
 @given(text=messages())
-def test_what_is_forwarded_reads_as_what_was_sent(text: str) -> None:
+def test_a_forwarded_message_equals_the_sent_one(text: str) -> None:
     assert as_chromium_reads(forwarded(text)) == as_chromium_reads(text)
 
 
@@ -132,19 +132,19 @@ def test_no_key_is_forwarded_twice(text: str) -> None:
 @given(text=messages())
 @example(text='{"id":1,"method":"a","jsonrpc":"\\ud800","jsonrpc":[1e16,1e-7,123456789012345678901234567890]}')
 @example(text='{"id":1,"method":"a","jsonrpc":["\\ud800",1e16,1e-7,123456789012345678901234567890]}')
-def test_what_is_forwarded_is_canonical(text: str) -> None:
+def test_a_forwarded_message_is_canonical(text: str) -> None:
     assert forwarded(forwarded(text)) == forwarded(text)
 
 
 @unhurried
 @given(payload=st.binary(max_size=200) | texts.map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_any_bytes_are_told_what_they_are(payload: bytes) -> None:
+def test_any_bytes_are_classified(payload: bytes) -> None:
     assert_told(payload)
 
 
 @unhurried
 @given(text=messages(), position=st.integers(0, 200), length=st.integers(0, 5), inset=st.binary(max_size=5))
-def test_a_command_with_bytes_exchanged_is_told_what_it_is(text: str, position: int, length: int, inset: bytes) -> None:
+def test_a_command_with_exchanged_bytes_is_classified(text: str, position: int, length: int, inset: bytes) -> None:
     payload = text.encode()
     assert_told(payload[:position] + inset + payload[position + length :])
 

@@ -56,7 +56,7 @@ async def test_an_event_without_a_session_is_ignored() -> None:
     assert record.pages == [None]
 
 
-async def test_how_a_client_wants_downloads_is_kept() -> None:
+async def test_the_download_behavior_of_a_client_is_kept() -> None:
     socket, _, run = recorded()
     method = "Browser.setDownloadBehavior"
     socket.command({"id": 1, "method": method, "params": {"behavior": "deny", "eventsEnabled": True}}, None)
@@ -81,7 +81,7 @@ async def test_the_contexts_set_last_are_kept() -> None:
     )
 
 
-async def test_in_which_page_a_client_works_is_reported() -> None:
+async def test_the_page_of_a_clients_command_is_reported() -> None:
     socket, _, run = recorded()
     attached(socket, "A", "page")
     # Before anybody wants to know, too.
@@ -96,7 +96,7 @@ async def test_in_which_page_a_client_works_is_reported() -> None:
     assert pages == ["page", "other"]
 
 
-async def test_a_malformed_detach_forgets_nothing() -> None:
+async def test_a_malformed_detach_keeps_the_session() -> None:
     socket, record, run = recorded()
     attached(socket, "A", "page")
     socket.command({"id": 1, "method": "Target.detachFromTarget", "params": {"sessionId": 5}}, None)

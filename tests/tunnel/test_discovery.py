@@ -230,7 +230,7 @@ async def until_gone(port: Port, below: str, target: str) -> None:
         ("GET", f"/json/close/{TARGET}/", f"GET /json/close/{TARGET} HTTP/1.1"),
     ],
 )
-async def test_the_browser_is_asked_under_its_own_name_and_hears_nothing_of_the_client(
+async def test_the_browser_gets_its_own_host_name_and_no_headers_of_the_client(
     port: Port, endpoint: Endpoint, lease: Lease, method: str, path: str, heard: str
 ) -> None:
     headers = {
@@ -253,7 +253,7 @@ async def test_the_browser_is_asked_under_its_own_name_and_hears_nothing_of_the_
 
 
 @pytest.mark.parametrize("target", ["a%2Fb", "..%2f..", "a%3Fb", "a%0d%0aX:%20y", "é", "x" * 65, "a b", "."])
-async def test_what_is_no_target_never_reaches_the_browser(
+async def test_invalid_targets_never_reach_the_browser(
     port: Port, endpoint: Endpoint, lease: Lease, target: str
 ) -> None:
     for action in ("activate", "close"):
@@ -275,7 +275,7 @@ async def test_what_is_no_target_never_reaches_the_browser(
         ("http://a.example/%2541", "http%3A%2F%2Fa.example%2F%2541"),
     ],
 )
-def test_the_address_of_a_new_page_is_written_anew(query: str, heard: str) -> None:
+def test_the_address_of_a_new_page_is_rewritten(query: str, heard: str) -> None:
     assert new_target(query.encode()) == heard.encode()
     assert new_target(heard.encode()) == heard.encode()
 
@@ -300,7 +300,7 @@ def test_the_address_of_a_new_page_is_written_anew(query: str, heard: str) -> No
         "no-address",
     ],
 )
-async def test_what_a_page_may_not_open_a_new_page_may_not_either(
+async def test_a_new_page_may_not_open_refused_addresses(
     port: Port, endpoint: Endpoint, lease: Lease, query: str
 ) -> None:
     for slash in ("", "/"):
@@ -309,7 +309,7 @@ async def test_what_a_page_may_not_open_a_new_page_may_not_either(
     assert endpoint.heads == []
 
 
-async def test_asking_counts_as_activity_of_the_runtime(port: Port, lease: Lease) -> None:
+async def test_discovery_counts_as_activity_of_the_runtime(port: Port, lease: Lease) -> None:
     # Its next round would take the activity to write it.
     await port.gateway.supervisor.stop()
     port.gateway.services.runtimes.take_activity()
@@ -342,7 +342,7 @@ def test_addresses_in_an_answer(told: str, root: str, expected: str) -> None:
     assert readdressed(told.encode(), "127.0.0.1:9", root) == expected.encode()
 
 
-def test_a_browser_that_is_at_another_host_is_not_named_either() -> None:
+def test_the_address_of_a_browser_on_another_host_is_not_exposed() -> None:
     told = b'"ws://10.0.0.7:9/devtools/page/A", "ws://127.0.0.1:9/devtools/page/A", "10.0.0.7:9"'
     rewritten = b'"ws://h/t/devtools/page/A", "ws://h/t/devtools/page/A", "browser.invalid"'
     assert readdressed(told, "10.0.0.7:9", "ws://h/t") == rewritten
@@ -358,7 +358,7 @@ def test_a_browser_that_is_at_another_host_is_not_named_either() -> None:
     ],
     indirect=["settings"],
 )
-async def test_the_public_root_is_the_one_that_leases_have(
+async def test_the_public_root_is_that_of_leases(
     port: Port, endpoint: Endpoint, lease: Lease, headers: dict[str, str], root: str
 ) -> None:
     endpoint.answers(json.dumps({"webSocketDebuggerUrl": endpoint.url}))
@@ -402,14 +402,14 @@ async def test_the_refusals_are_those_of_an_attach(
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
-async def test_a_foreign_page_may_not_ask(port: Port, endpoint: Endpoint, lease: Lease, origin: str) -> None:
+async def test_a_foreign_origin_is_refused(port: Port, endpoint: Endpoint, lease: Lease, origin: str) -> None:
     for method, path in (("GET", "/json/version"), ("PUT", "/json/new?about:blank"), ("GET", f"/json/close/{TARGET}")):
         answer = await port.client.request(method, f"/v1/connect/{lease.token}{path}", headers={"Origin": origin})
         assert refusal(answer, 403, "connect.origin_refused")["details"]["origin"] == origin
     assert endpoint.heads == []
 
 
-async def test_a_host_that_is_not_trusted_is_told_before_the_browser_does_anything(
+async def test_an_untrusted_host_is_refused_before_the_browser_is_asked(
     port: Port, endpoint: Endpoint, lease: Lease
 ) -> None:
     answer = await port.client.put(f"/v1/connect/{lease.token}/json/new", headers={"Host": "evil.example"})
@@ -430,7 +430,7 @@ async def test_a_host_that_is_not_trusted_is_told_before_the_browser_does_anythi
         (f"/json/close/{TARGET}/", "GET, HEAD"),
     ],
 )
-async def test_a_wrong_method_is_405_and_says_nothing_of_the_token(
+async def test_a_wrong_method_is_405_without_the_token(
     port: Port, endpoint: Endpoint, lease: Lease, path: str, right: str
 ) -> None:
     for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"} - set(right.split(", ")):
@@ -441,7 +441,7 @@ async def test_a_wrong_method_is_405_and_says_nothing_of_the_token(
     assert endpoint.heads == []
 
 
-async def test_what_is_not_below_a_lease_is_404_and_says_nothing_of_the_token(port: Port, lease: Lease) -> None:
+async def test_unknown_paths_of_a_lease_are_404_without_the_token(port: Port, lease: Lease) -> None:
     for path in ("/json/nothing", "/json/version/x", "/json//version", "/JSON/version", "/devtools", "/x", "//"):
         for method in ("GET", "PUT"):
             answer = await port.client.request(method, f"/v1/connect/{lease.token}{path}")
@@ -449,7 +449,7 @@ async def test_what_is_not_below_a_lease_is_404_and_says_nothing_of_the_token(po
             assert lease.token not in answer.text + str(answer.headers)
 
 
-async def test_the_addresses_of_websockets_want_an_upgrade(port: Port, lease: Lease) -> None:
+async def test_websocket_addresses_require_an_upgrade(port: Port, lease: Lease) -> None:
     for path in ("", "/", "?a=b", "/devtools/browser/x", f"/devtools/page/{TARGET}"):
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
             answer = await port.client.request(method, f"/v1/connect/{lease.token}{path}")
@@ -486,7 +486,7 @@ async def test_a_browser_that_is_silent_is_503_within_the_attach_timeout(
         b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
     ],
 )
-async def test_a_browser_that_answers_wrongly_is_503(
+async def test_an_invalid_answer_of_the_browser_is_503(
     port: Port, endpoint: Endpoint, lease: Lease, answer: bytes
 ) -> None:
     endpoint.answer = answer
@@ -507,7 +507,7 @@ async def test_an_answer_of_the_largest_size_passes_and_one_byte_more_does_not(
     assert str(MOST_BYTES) in body["error"]
 
 
-async def test_a_lease_that_is_revoked_while_the_browser_is_asked_hears_nothing(
+async def test_a_lease_revoked_during_discovery_gets_no_answer_of_the_browser(
     port: Port, endpoint: Endpoint, lease: Lease
 ) -> None:
     async def revoke() -> None:
@@ -557,7 +557,7 @@ async def pair(
     await other.close()
 
 
-async def test_a_request_is_passed_on_to_the_gateway_with_the_browser_and_answered_with_our_addresses(
+async def test_a_request_is_forwarded_and_its_answer_has_own_addresses(
     pair: Pair, endpoint: Endpoint, lease: Lease
 ) -> None:
     frontend = f"/x.html?ws=127.0.0.1:{endpoint.port}/devtools/page/A"
@@ -574,7 +574,7 @@ async def test_a_request_is_passed_on_to_the_gateway_with_the_browser_and_answer
     assert endpoint.heads[-1].startswith("PUT /json/new?http%3A%2F%2Fa.example%2F%3Fb%3D%26c HTTP/1.1\r\n")
 
 
-async def test_errors_of_the_host_come_back_with_the_id_of_our_answer(
+async def test_errors_of_the_host_have_the_request_id_of_the_answer(
     pair: Pair, endpoint: Endpoint, lease: Lease
 ) -> None:
     endpoint.answers("No such target id: A", "404 Not Found")
@@ -587,22 +587,20 @@ async def test_errors_of_the_host_come_back_with_the_id_of_our_answer(
     assert answer.headers["retry-after"] == "1"
 
 
-async def test_what_was_passed_on_once_is_not_passed_on_again(pair: Pair, endpoint: Endpoint, lease: Lease) -> None:
+async def test_a_forwarded_request_is_not_forwarded_again(pair: Pair, endpoint: Endpoint, lease: Lease) -> None:
     answer = await pair.edge.client.get(f"/v1/connect/{lease.token}/json/version", headers={"Gateway-Hop": "1"})
     refusal(answer, 503, "runtime.host_unavailable")
     assert endpoint.heads == []
 
 
-async def test_who_says_that_it_was_passed_on_learns_no_address(port: Port, endpoint: Endpoint, lease: Lease) -> None:
+async def test_a_forged_forwarding_header_reveals_no_address(port: Port, endpoint: Endpoint, lease: Lease) -> None:
     endpoint.answers(json.dumps({"webSocketDebuggerUrl": endpoint.url}))
     headers = {"Gateway-Hop": "1", "Host": "evil.example"}
     answer = await ok(port.client.get(f"/v1/connect/{lease.token}/json/version", headers=headers))
     assert answer == {"webSocketDebuggerUrl": f"ws://gateway.invalid/v1/connect/{lease.token}/devtools/browser/none"}
 
 
-async def test_a_foreign_page_is_refused_before_anything_is_passed_on(
-    pair: Pair, endpoint: Endpoint, lease: Lease
-) -> None:
+async def test_a_foreign_origin_is_refused_before_forwarding(pair: Pair, endpoint: Endpoint, lease: Lease) -> None:
     headers = {"Origin": "https://evil.example"}
     answer = await pair.edge.client.get(f"/v1/connect/{lease.token}/json/version", headers=headers)
     refusal(answer, 403, "connect.origin_refused")
@@ -621,7 +619,7 @@ async def test_a_host_that_can_not_be_reached_is_503(pair: Pair, endpoint: Endpo
         assert url.removeprefix("http://") not in answer.text
 
 
-async def test_a_stop_is_passed_on_to_the_gateway_with_the_browser(
+async def test_a_stop_is_forwarded_to_the_gateway_with_the_browser(
     pair: Pair, lease: Lease, caplog: pytest.LogCaptureFixture
 ) -> None:
     stopped = await ok(pair.edge.client.post(f"{lease.runtime}/stop"))
@@ -632,14 +630,12 @@ async def test_a_stop_is_passed_on_to_the_gateway_with_the_browser(
     refusal(await pair.edge.client.get(f"/v1/connect/{lease.token}/json/version"), 410, "runtime.gone")
 
 
-async def test_a_stop_that_can_not_be_passed_on_goes_by_the_database(
-    pair: Pair, endpoint: Endpoint, lease: Lease
-) -> None:
+async def test_a_stop_that_can_not_be_forwarded_uses_the_database(pair: Pair, endpoint: Endpoint, lease: Lease) -> None:
     await pair.told_as("http://127.0.0.1:9")
     assert (await ok(pair.edge.client.post(f"{lease.runtime}/stop")))["status"] == "stopped"
 
 
-async def test_a_foreign_key_stops_nothing_by_another_gateway(pair: Pair, lease: Lease) -> None:
+async def test_a_foreign_key_stops_nothing_through_another_gateway(pair: Pair, lease: Lease) -> None:
     made = await ok(pair.edge.client.post("/v1/subaccounts", json={"name": "tenant"}))
     key = await ok(pair.edge.client.post(f"/v1/subaccounts/{made['id']}/keys", json={"name": "key"}))
     answer = await pair.edge.client.post(f"{lease.runtime}/stop", headers=bearer(key["secret"]))

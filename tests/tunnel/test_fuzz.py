@@ -15,13 +15,13 @@ SECONDS = float(os.environ.get("GATEWAY_TEST_FUZZ_SECONDS", "2"))
 
 
 @pytest.mark.parametrize("what", fuzz.PURE)
-def test_mutated_bytes_mean_what_the_book_says(what: str) -> None:
+def test_mutated_bytes_are_read_as_the_specification_says(what: str) -> None:
     fuzzer = fuzz.Fuzzer(random.randrange(2**32))
     fuzzer.pure(what, SECONDS)
     assert fuzzer.cases > 0
 
 
-async def test_a_live_gateway_outlives_what_strangers_send() -> None:
+async def test_a_live_gateway_survives_malformed_input() -> None:
     cases = await fuzz.run(random.randrange(2**32), SECONDS, ["upgrade"], SECONDS, print)
     assert cases["upgrade"] >= fuzz.BATCH
 

@@ -14,7 +14,7 @@ def test_the_tool_writes_the_list_as_it_is() -> None:
     assert tool.written(listed["chromium"], listed["commands"]) == tool.LIST.read_text()
 
 
-def test_the_tool_adds_and_reports_what_is_new_and_keeps_the_rest() -> None:
+def test_the_tool_adds_and_reports_new_commands_and_keeps_the_rest() -> None:
     known = {"Page.close": [], "Page.navigate": ["url"]}
     protocol = {
         "domains": [

@@ -50,19 +50,19 @@ def is_reviewer(process: psutil.Process) -> bool:
 
 @pytest.mark.parametrize("policy", [None, RefusesAll()], ids=["no policy", "a policy"])
 @pytest.mark.parametrize("payload", [command("x" * LARGE), b"{", b"[]", b'{"id": 1, "method": "Browser.close"}'])
-async def test_it_is_reviewed_as_a_small_one_is(
+async def test_a_large_command_is_reviewed_like_a_small_one(
     large: LargeCommands, payload: bytes, policy: RefusesAll | None
 ) -> None:
     assert await large.review(payload, policy) == review(payload, policy)
 
 
-async def test_text_that_is_not_utf_8_is_told(large: LargeCommands) -> None:
+async def test_invalid_utf_8_is_reported(large: LargeCommands) -> None:
     with pytest.raises(InvalidText):
         await large.review(b"\xff", None)
     assert (await large.review(command("x"), None))[0] is Action.FORWARD
 
 
-async def test_the_event_loop_goes_on_meanwhile(large: LargeCommands) -> None:
+async def test_a_review_does_not_block_the_event_loop(large: LargeCommands) -> None:
     await large.review(command("x"), None)
     turns = 0
 
@@ -81,7 +81,7 @@ async def test_the_event_loop_goes_on_meanwhile(large: LargeCommands) -> None:
     assert turns > 1000
 
 
-async def test_one_that_takes_too_long_is_given_up_and_the_next_is_served() -> None:
+async def test_a_review_that_times_out_does_not_stop_the_next() -> None:
     large = LargeCommands(held_bytes=1000, seconds=0.3)
     payload = b'{"id": 1, "method": "X.y", "params": {"z": [%b{}]}}' % (b"{}," * 10_000_000)
     try:
@@ -120,7 +120,7 @@ async def outcome(large: LargeCommands) -> object:
         return error
 
 
-async def test_it_has_nothing_of_the_gateways_environment(
+async def test_the_reviewer_inherits_no_environment_of_the_gateway(
     large: LargeCommands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GATEWAY_MASTER_KEYS", "k:secret")
@@ -129,13 +129,13 @@ async def test_it_has_nothing_of_the_gateways_environment(
     assert set(process.environ()) <= {"PATH", "PYTHONPATH", "LC_CTYPE"}
 
 
-def test_without_questions_it_ends() -> None:
+def test_the_reviewer_ends_at_the_end_of_its_input() -> None:
     answers = io.BytesIO()
     serve(io.BytesIO(), answers)
     assert answers.getvalue() == b""
 
 
-def test_what_is_held_is_counted_over_all_sockets() -> None:
+def test_held_memory_is_counted_over_all_sockets() -> None:
     async def count() -> None:
         large = LargeCommands(held_bytes=100, seconds=1)
         assert large.hold(60)
@@ -197,7 +197,7 @@ async def test_a_command_that_takes_too_much_memory_is_overloaded(large: LargeCo
     assert RESPONSE.unpack(responses.getvalue())[0] == 4
 
 
-async def test_what_was_reviewed_is_recorded_as_a_small_one_is(large: LargeCommands) -> None:
+async def test_a_reviewed_command_is_recorded_like_a_small_one(large: LargeCommands) -> None:
     noted: list[tuple[dict[str, object], str | None]] = []
     await large.review(command("x"), None, lambda message, refused: noted.append((message, refused)))
     assert noted == [({"method": "Page.setDocumentContent"}, None)]

@@ -118,11 +118,11 @@ async def test_the_gateway_with_the_browser_is_granted_its_address_and_others_th
         ({"host": "0.0.0.0", "internal_url": "https://one.internal/prefix"}, "https://one.internal/prefix"),
     ],
 )
-def test_where_a_gateway_is_reached_is_what_is_set_or_where_it_listens(given: dict[str, str], url: str | None) -> None:
+def test_the_internal_address_is_the_setting_or_the_listener(given: dict[str, str], url: str | None) -> None:
     assert internal_url(Settings(**given), 1234) == url
 
 
-async def test_a_heartbeat_tells_where_a_gateway_is_reached(another: Another) -> None:
+async def test_a_heartbeat_records_the_internal_address(another: Another) -> None:
     node = await another(running=False)
     for url in ("http://10.0.0.7:1", "http://10.0.0.8:1", None):
         node.gateway.supervisor.reached_at(url)
@@ -130,7 +130,7 @@ async def test_a_heartbeat_tells_where_a_gateway_is_reached(another: Another) ->
         assert await node.execute("SELECT internal_url FROM gateways") == [(url,)]
 
 
-async def test_what_was_passed_on_is_not_passed_on_again(host: Node, other: Node) -> None:
+async def test_a_forwarded_attach_is_not_forwarded_again(host: Node, other: Node) -> None:
     lease = await host.lease()
     assert await refused(other.leases.attach(lease.token, forwarded=True)) == (503, "runtime.host_unavailable")
     grant = await host.leases.attach(lease.token, forwarded=True)
@@ -145,7 +145,7 @@ async def test_what_was_passed_on_is_not_passed_on_again(host: Node, other: Node
         ("internal_url = NULL", "GATEWAY_INTERNAL_URL"),
     ],
 )
-async def test_a_host_that_cannot_be_reached_is_503_with_what_to_do(another: Another, change: str, told: str) -> None:
+async def test_an_unreachable_host_is_503_with_advice(another: Another, change: str, told: str) -> None:
     host, other = await another(running=False), await another(running=False)
     lease = await host.lease()
     await host.round()
@@ -191,7 +191,7 @@ async def test_an_end_between_the_two_checks_is_refused_with_its_reason(
     assert (await host.usage(lease))["attaches"] == 0
 
 
-async def test_a_lease_that_went_with_its_space_is_refused(another: Another) -> None:
+async def test_a_lease_deleted_with_its_space_is_refused(another: Another) -> None:
     node = await another(running=False)
     lease = await node.lease()
     grant = await node.leases.attach(lease.token)
@@ -200,7 +200,7 @@ async def test_a_lease_that_went_with_its_space_is_refused(another: Another) -> 
     node.leases.leave(grant, None)
 
 
-async def test_a_socket_that_was_told_to_close_is_not_let_in(host: Node) -> None:
+async def test_a_socket_asked_to_close_is_not_admitted(host: Node) -> None:
     lease = await host.lease()
     grant = await host.leases.attach(lease.token)
     grant.attachment.close(Close.DRAINING)
@@ -226,7 +226,7 @@ async def test_a_revoke_is_answered_after_an_upgrade_that_is_being_answered(
     assert after
 
 
-async def test_an_error_of_the_answer_is_the_callers_and_nothing_was_let_in(host: Node) -> None:
+async def test_an_error_of_the_answer_is_raised_and_nothing_is_admitted(host: Node) -> None:
     lease = await host.lease()
     grant = await host.leases.attach(lease.token)
     with pytest.raises(ConnectionResetError, match="the client is gone"):
@@ -236,7 +236,7 @@ async def test_an_error_of_the_answer_is_the_callers_and_nothing_was_let_in(host
     assert (await host.usage(lease))["attaches"] == 0
 
 
-async def test_a_lock_that_was_lost_is_told_on_the_way_out(host: Node) -> None:
+async def test_a_lost_lock_is_reported_on_exit(host: Node) -> None:
     lease = await host.lease()
     grant = await host.leases.attach(lease.token)
 
@@ -350,7 +350,7 @@ async def is_reached(node: Node) -> bool:
 
 
 @pytest.mark.parametrize("seconds", [0.02, 3600], ids=["by the poll", "by the poll after it connects anew"])
-async def test_a_lost_notification_is_made_good(
+async def test_polling_compensates_a_lost_notification(
     another: Another, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     host, other = await another(), await another()
@@ -371,7 +371,7 @@ async def test_a_lost_notification_is_made_good(
     other.leases.leave(grant, ENDED)
 
 
-async def test_the_listener_comes_back_each_time(host: Node, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_listener_reconnects_each_time(host: Node, caplog: pytest.LogCaptureFixture) -> None:
     notifications = host.gateway.supervisor.notifications
     for _ in range(3):
         await host.execute(
@@ -385,9 +385,7 @@ async def test_the_listener_comes_back_each_time(host: Node, caplog: pytest.LogC
     assert len([line for line in said if "received again" in line]) == 3
 
 
-async def test_no_query_is_made_for_leases_when_no_socket_is_open(
-    another: Another, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_leases_are_not_queried_when_no_socket_is_open(another: Another, monkeypatch: pytest.MonkeyPatch) -> None:
     node = await another(running=False)
     asked: list[list[UUID]] = []
     over = store_leases.over
@@ -417,9 +415,7 @@ async def test_no_query_is_made_for_leases_when_no_socket_is_open(
         ("runtime.gone", Close.RUNTIME_GONE),
     ],
 )
-async def test_a_round_closes_sockets_of_leases_that_are_over_with_the_reason(
-    another: Another, code: str, close: Close
-) -> None:
+async def test_a_poll_closes_sockets_of_ended_leases_with_the_reason(another: Another, code: str, close: Close) -> None:
     node = await another(running=False)
     runtime = await node.runtime()
     lease, kept = await node.lease(runtime), await node.lease(runtime)
@@ -431,7 +427,7 @@ async def test_a_round_closes_sockets_of_leases_that_are_over_with_the_reason(
         node.leases.leave(left, ENDED)
 
 
-async def test_a_runtime_is_stopped_through_another_gateway_without_waiting_for_a_round(
+async def test_a_runtime_is_stopped_through_another_gateway_without_waiting_for_a_poll(
     another: Another, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(domain_supervisor, "ROUND_SECONDS", 3600)
@@ -446,7 +442,7 @@ async def test_a_runtime_is_stopped_through_another_gateway_without_waiting_for_
 
 
 @pytest.mark.parametrize(("step", "times"), [(0, 20), (-3600, 2), (3600, 2)])
-async def test_a_socket_is_closed_after_the_leases_end_and_not_before_whatever_the_hosts_clock_says(
+async def test_a_socket_closes_at_the_leases_end_despite_a_wrong_host_clock(
     another: Another, monkeypatch: pytest.MonkeyPatch, step: int, times: int
 ) -> None:
     node = await another(running=False)
@@ -469,7 +465,7 @@ async def test_a_socket_is_closed_after_the_leases_end_and_not_before_whatever_t
         node.leases.leave(grant, None)
 
 
-async def test_the_first_reason_stays_and_is_told_once_also_to_who_asks_late() -> None:
+async def test_the_first_reason_is_kept_and_reported_once_to_late_callers_too() -> None:
     attachments = Attachments()
     attachment = attachments.enter("A" * 12)
     told: list[Close] = []
@@ -485,7 +481,7 @@ async def test_the_first_reason_stays_and_is_told_once_also_to_who_asks_late() -
     assert len(attachments) == 0
 
 
-async def test_who_is_told_to_close_may_leave_at_once() -> None:
+async def test_a_socket_may_detach_as_soon_as_it_is_asked_to_close() -> None:
     attachments = Attachments()
     for _ in range(5):
         attachment = attachments.enter("A" * 12)
@@ -498,7 +494,7 @@ async def test_who_is_told_to_close_may_leave_at_once() -> None:
 # How many
 
 
-async def test_a_gateway_has_as_many_sockets_as_it_may(another: Another) -> None:
+async def test_sockets_of_a_gateway_are_limited(another: Another) -> None:
     host = await another()
     node = await another(max_sockets=3)
     runtime = await host.runtime()
@@ -517,7 +513,7 @@ async def test_a_gateway_has_as_many_sockets_as_it_may(another: Another) -> None
         node.leases.leave(grant, None)
 
 
-async def test_a_lease_has_as_many_sockets_as_it_may_through_all_gateways(another: Another) -> None:
+async def test_sockets_of_a_lease_are_limited_across_gateways(another: Another) -> None:
     host, other = await another(max_sockets_per_lease=2), await another(max_sockets_per_lease=2)
     runtime = await host.runtime()
     lease, second = await host.lease(runtime), await host.lease(runtime)
@@ -537,7 +533,7 @@ async def test_a_lease_has_as_many_sockets_as_it_may_through_all_gateways(anothe
         other.leases.leave(grant, None)
 
 
-async def test_many_at_once_are_not_let_over_the_limit(another: Another) -> None:
+async def test_concurrent_attaches_do_not_exceed_the_limit(another: Another) -> None:
     host = await another(max_sockets_per_lease=5)
     lease = await host.lease()
     outcomes = await asyncio.gather(*(host.leases.attach(lease.token) for _ in range(20)), return_exceptions=True)
@@ -551,7 +547,7 @@ async def test_many_at_once_are_not_let_over_the_limit(another: Another) -> None
 # What the rows tell
 
 
-async def test_a_lease_tells_what_it_was_used_for(another: Another) -> None:
+async def test_a_lease_reports_its_use(another: Another) -> None:
     node = await another(running=False)
     lease = await node.lease()
     bytes_before = metrics.socket_bytes.labels("to_client")._value.get()
@@ -579,7 +575,7 @@ async def test_a_lease_tells_what_it_was_used_for(another: Another) -> None:
     assert metrics.commands._value.get() == commands_before + 7
 
 
-async def test_the_newest_hundred_sockets_are_told(another: Another) -> None:
+async def test_the_newest_hundred_sockets_are_listed(another: Another) -> None:
     node = await another(running=False)
     lease = await node.lease()
     grants = []
@@ -595,9 +591,7 @@ async def test_the_newest_hundred_sockets_are_told(another: Another) -> None:
     assert opened == sorted(opened, reverse=True)
 
 
-async def test_a_gateway_that_passes_sockets_on_writes_no_rows_but_keeps_the_runtime_from_idling(
-    host: Node, other: Node
-) -> None:
+async def test_a_forwarding_gateway_writes_no_rows_but_keeps_the_runtime_active(host: Node, other: Node) -> None:
     lease = await host.lease()
     grant = await other.socket(lease)
     host.gateway.services.runtimes.take_activity()
@@ -622,7 +616,7 @@ async def test_an_end_that_is_written_twice_counts_once(another: Another) -> Non
     assert (await node.usage(lease))["commands"] == ENDED.commands
 
 
-async def test_what_is_left_is_written_when_a_gateway_stops(
+async def test_pending_ends_are_written_when_a_gateway_stops(
     settings: Settings, database: Database, keys: KeySource, api_key: str, other: Node
 ) -> None:
     async with joined(settings, database, keys, api_key) as node, node.gateway.running():
@@ -634,7 +628,7 @@ async def test_what_is_left_is_written_when_a_gateway_stops(
 
 
 @pytest.mark.parametrize(("stopped", "code", "reason"), [(False, 1006, "gateway_crashed"), (True, 1001, "draining")])
-async def test_what_an_earlier_process_left_open_is_ended_at_the_next_start(
+async def test_orphaned_sockets_of_an_earlier_process_are_ended_at_start(
     another: Another, stopped: bool, code: int, reason: str
 ) -> None:
     node, bystander = await another(running=False), await another(running=False)
@@ -656,7 +650,7 @@ async def test_what_an_earlier_process_left_open_is_ended_at_the_next_start(
     bystander.leases.leave(grants[1], ENDED)
 
 
-async def test_what_a_silent_gateway_left_open_is_ended_by_another(another: Another) -> None:
+async def test_orphaned_sockets_of_a_silent_gateway_are_ended_by_another(another: Another) -> None:
     node, survivor = await another(running=False), await another(running=False)
     lease = await node.lease()
     grant = await node.socket(lease)
@@ -674,7 +668,7 @@ async def test_what_a_silent_gateway_left_open_is_ended_by_another(another: Anot
     node.leases.leave(grant, None)
 
 
-async def test_ends_beyond_what_is_kept_are_dropped_and_said_once(
+async def test_ends_beyond_the_limit_are_dropped_and_logged_once(
     another: Another, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(domain_leases, "_UNWRITTEN_KEPT", 2)

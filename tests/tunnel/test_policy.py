@@ -85,7 +85,7 @@ def test_a_refused_command_is_refused_whatever_its_parameters_are() -> None:
             assert policy.check({"id": 1, "method": method, "params": params}) is not None
 
 
-def test_the_document_for_users_tells_of_every_rule_and_refused_command() -> None:
+def test_the_documentation_lists_every_rule_and_refused_command() -> None:
     text = DOCUMENT.read_text()
     rules = {rule for rule, _ in REFUSED.values()} | {
         "address.scheme",
@@ -119,7 +119,7 @@ def test_a_refusal_does_not_repeat_a_method_of_any_length() -> None:
 
 @pytest.mark.parametrize("unknown", ["refuse", "allow"])
 @pytest.mark.parametrize("method", [None, 7, ["Page.navigate"], {"Page": "navigate"}, True])
-def test_a_method_that_is_no_text_is_refused(method: object, unknown: Literal["refuse", "allow"]) -> None:
+def test_a_method_that_is_not_a_string_is_refused(method: object, unknown: Literal["refuse", "allow"]) -> None:
     sentence = StandardPolicy(FILES, unknown=unknown).check({"id": 1, "method": method})
     assert sentence is not None
     assert "(command.malformed)" in sentence
@@ -131,7 +131,7 @@ def test_a_message_without_a_method_is_refused() -> None:
 
 @pytest.mark.parametrize("method", sorted(CHECKED))
 @pytest.mark.parametrize("params", [None, [], "{}", 7, True])
-def test_parameters_that_are_no_object_are_refused_where_they_are_checked(method: str, params: object) -> None:
+def test_parameters_that_are_not_an_object_are_refused_where_they_are_checked(method: str, params: object) -> None:
     sentence = StandardPolicy(FILES).check({"id": 1, "method": method, "params": params})
     assert sentence is not None
     assert "(command.malformed)" in sentence
@@ -256,7 +256,7 @@ def test_a_refused_address_is_named_by_its_scheme_alone() -> None:
 
 @pytest.mark.parametrize("method", ADDRESSED)
 @pytest.mark.parametrize("url", [None, 7, ["file:///etc/passwd"], {"href": "file:///etc/passwd"}, True])
-def test_an_address_that_is_no_text_is_refused(method: str, url: object) -> None:
+def test_an_address_that_is_not_a_string_is_refused(method: str, url: object) -> None:
     refused("command.malformed", method, url=url)
 
 
@@ -308,7 +308,7 @@ def test_a_download_path_that_is_missing_is_put_in_where_one_is_needed() -> None
 
 
 @pytest.mark.parametrize("path", [None, 7, ["/etc"], {}, False])
-def test_a_download_path_that_is_no_text_is_refused(path: object) -> None:
+def test_a_download_path_that_is_not_a_string_is_refused(path: object) -> None:
     refused("command.malformed", "Browser.setDownloadBehavior", behavior="allow", downloadPath=path)
 
 
@@ -356,11 +356,11 @@ def test_other_files_can_not_be_uploaded(path: str) -> None:
 
 
 @pytest.mark.parametrize("files", [None, f"{FILES}/report.txt", [["/etc/passwd"]], [None], {"0": "/etc/passwd"}, [7]])
-def test_files_that_are_no_list_of_texts_are_refused(files: object) -> None:
+def test_files_that_are_not_a_list_of_strings_are_refused(files: object) -> None:
     refused("command.malformed", "DOM.setFileInputFiles", files=files)
 
 
-def test_a_directory_that_is_not_absolute_is_no_directory_for_files() -> None:
+def test_a_relative_directory_is_not_accepted_for_files() -> None:
     with pytest.raises(ValueError, match="absolute"):
         StandardPolicy("downloads")
 
@@ -582,7 +582,7 @@ async def test_a_refused_command_is_an_error_and_the_socket_stays(devtools: DevT
     assert await devtools.evaluate("6 * 7", session) == 42
 
 
-async def test_a_page_goes_nowhere_but_where_pages_go(devtools: DevTools, pages: PageServer) -> None:
+async def test_a_page_navigates_only_to_permitted_addresses(devtools: DevTools, pages: PageServer) -> None:
     """What the policy lets through since Chromium refuses it by itself: a page's own attempts, in any of its worlds."""
     session = await opened(devtools, pages.url("/blank"))
     await devtools.send("Page.enable", session)
@@ -610,7 +610,7 @@ async def test_a_page_goes_nowhere_but_where_pages_go(devtools: DevTools, pages:
     assert not [url for url in await urls(devtools) if url.startswith("file:")]
 
 
-async def test_a_request_is_not_led_to_a_file(devtools: DevTools, pages: PageServer) -> None:
+async def test_a_request_is_not_redirected_to_a_file(devtools: DevTools, pages: PageServer) -> None:
     session = await devtools.new_page()
     await devtools.send("Page.enable", session)
     frame = (await devtools.send("Page.getFrameTree", session))["frameTree"]["frame"]["id"]
@@ -633,7 +633,7 @@ async def test_a_request_is_not_led_to_a_file(devtools: DevTools, pages: PageSer
     assert answer["result"]["errorText"] == "net::ERR_UNSAFE_REDIRECT"
 
 
-async def test_nothing_that_is_dropped_opens_a_file(runtime: Runtime, devtools: DevTools, pages: PageServer) -> None:
+async def test_a_drop_opens_no_file(runtime: Runtime, devtools: DevTools, pages: PageServer) -> None:
     """A file of the runtime's own would do: as a page of `file:`, it could go to any other file."""
     session = await opened(devtools, pages.url("/blank"))
     mine = runtime.files_dir / "page.html"
@@ -650,7 +650,7 @@ async def test_nothing_that_is_dropped_opens_a_file(runtime: Runtime, devtools: 
     assert not [url for url in await urls(devtools) if url.startswith("file:")]
 
 
-async def test_keys_do_not_work_the_browsers_window(devtools: DevTools, pages: PageServer) -> None:
+async def test_keys_do_not_control_the_browsers_window(devtools: DevTools, pages: PageServer) -> None:
     """With a native code, Ctrl+T opens a page of `chrome:`, and F12 one of `devtools:`, where any file can be read."""
     session = await opened(devtools, pages.url("/form"))
     await devtools.evaluate("seen = []; addEventListener('keydown', event => seen.push(event.key)); 0", session)
@@ -673,7 +673,7 @@ async def test_keys_do_not_work_the_browsers_window(devtools: DevTools, pages: P
     assert set(await urls(devtools)) == {*before, pages.url("/noise")}
 
 
-async def test_a_new_context_works_and_one_with_a_proxy_does_not_come_to_be(devtools: DevTools) -> None:
+async def test_a_new_context_works_and_one_with_a_proxy_is_refused(devtools: DevTools) -> None:
     session = await devtools.new_page(own_context=True)
     assert await devtools.evaluate("1 + 1", session) == 2
     before = (await devtools.send("Target.getBrowserContexts"))["browserContextIds"]

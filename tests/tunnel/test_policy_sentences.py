@@ -39,7 +39,7 @@ def test_a_malformed_parameter_is_named_with_what_it_must_be(method: str, params
     )
 
 
-def test_a_command_without_a_method_is_named_so() -> None:
+def test_a_command_without_a_method_is_reported() -> None:
     assert (
         sentence({"method": 1})
         == "Refused by the gateway's policy (command.malformed): the command: method must be a text."
@@ -85,7 +85,7 @@ def test_a_command_without_a_method_is_named_so() -> None:
         ),
     ],
 )
-def test_a_refusal_says_why_and_what_to_do_instead(rule: str, method: str, params: Any, why: str) -> None:
+def test_a_refusal_has_a_reason_and_an_alternative(rule: str, method: str, params: Any, why: str) -> None:
     assert (
         sentence({"method": method, "params": params}) == f"Refused by the gateway's policy ({rule}): {method}: {why}"
     )

@@ -163,7 +163,7 @@ class Bench:
 # Client to browser
 
 
-async def test_what_a_client_sends_is_read_checked_and_counted() -> None:
+async def test_client_commands_are_read_checked_and_counted() -> None:
     bench = Bench()
     bench.client(TEXT, COMMAND)
     bench.client(BINARY, COMMAND)
@@ -179,7 +179,7 @@ async def test_what_a_client_sends_is_read_checked_and_counted() -> None:
     assert bench.transport.is_closed
 
 
-async def test_a_hop_forwards_messages_unread_and_the_reason_of_an_end() -> None:
+async def test_a_hop_forwards_messages_unread_and_the_close_reason() -> None:
     bench = Bench(is_reviewed=False)
     bench.client(TEXT, b"no command")
     bench.client(BINARY, b"\x00")
@@ -240,7 +240,7 @@ async def test_after_a_revoke_no_command_reaches_the_browser() -> None:
 # Large commands
 
 
-async def test_what_comes_behind_a_large_command_waits_for_it() -> None:
+async def test_messages_behind_a_large_command_wait_for_it() -> None:
     bench = Bench()
     bench.client(TEXT, b"x" * LARGE)
     assert not bench.transport.reads()
@@ -255,7 +255,7 @@ async def test_what_comes_behind_a_large_command_waits_for_it() -> None:
     assert bench.reviews.held == 0
 
 
-async def test_a_large_command_that_is_too_much_closes() -> None:
+async def test_a_large_command_above_the_memory_limit_closes() -> None:
     bench = Bench()
     bench.client(TEXT, b"x" * LARGE)
     bench.reviews.outcome.set_exception(Overloaded())
@@ -278,7 +278,7 @@ async def test_invalid_text_behind_a_large_command_closes() -> None:
     assert other.closed() == (1007, "invalid_text")
 
 
-async def test_an_end_cancels_the_review_and_frees_what_was_held() -> None:
+async def test_an_end_cancels_the_review_and_frees_held_memory() -> None:
     bench = Bench()
     bench.client(TEXT, b"x" * LARGE)
     bench.client(TEXT, b"behind it", fin=False)
@@ -322,7 +322,7 @@ async def test_a_client_is_not_read_while_too_many_answers_wait() -> None:
     assert len(bench.to_client()) > 60
 
 
-async def test_what_one_side_does_not_read_stops_the_other() -> None:
+async def test_backpressure_of_one_side_pauses_the_other() -> None:
     bench = Bench()
     bench.tunnel.browser_full()
     assert not bench.transport.reads()
@@ -359,7 +359,7 @@ async def test_a_close_frame_of_another_gateway_gives_the_reason(payload: bytes,
     assert bench.closed() == why.value
 
 
-async def test_a_browser_that_breaks_the_protocol_closes_behind_what_came_whole() -> None:
+async def test_a_browser_that_breaks_the_protocol_closes_after_complete_messages() -> None:
     bench = Bench()
     bench.tunnel.from_browser(framed(TEXT, b"whole") + b"\xff\xff\x00\x00")
     assert bench.to_client() == [b"whole"]
@@ -413,7 +413,7 @@ async def test_a_record_gets_commands_and_attached_sessions(is_recorded: bool) -
 # The end
 
 
-async def test_a_browser_that_ends_first_gives_its_end_time_to_be_known() -> None:
+async def test_a_browser_that_ends_first_leaves_time_to_learn_the_cause() -> None:
     bench = Bench()
     bench.tunnel.browser_lost()
     assert bench.ended == []
@@ -431,7 +431,7 @@ async def test_a_browser_that_ends_within_the_flush_ends_it() -> None:
     assert bench.closed() == (4401, "lease_expired")
 
 
-async def test_what_does_not_come_through_in_time_is_left() -> None:
+async def test_answers_not_flushed_in_time_are_dropped() -> None:
     bench = Bench(EndTimes(NEVER, 0, NEVER, NEVER, NEVER))
     bench.browser.pending = 1000
     bench.signal.close(Close.LEASE_EXPIRED)
@@ -452,7 +452,7 @@ async def test_answers_go_before_the_close_frame() -> None:
     assert bench.closed() == (4401, "lease_expired")
 
 
-async def test_answers_that_can_not_go_before_it_are_left() -> None:
+async def test_answers_that_can_not_precede_the_close_frame_are_dropped() -> None:
     bench = Bench()
     bench.tunnel.from_browser(framed(TEXT, b"begun", fin=False))
     bench.client(TEXT, b"{}")
@@ -461,7 +461,7 @@ async def test_answers_that_can_not_go_before_it_are_left() -> None:
     assert b"error" not in bench.transport.written
 
 
-async def test_a_client_is_cut_off_once_it_reads_nothing_more() -> None:
+async def test_a_client_that_stops_reading_is_aborted() -> None:
     bench = Bench(EndTimes(NEVER, NEVER, 0, NEVER, NEVER))
     bench.transport.unsent = 100
     bench.signal.close(Close.LEASE_EXPIRED)
@@ -470,7 +470,7 @@ async def test_a_client_is_cut_off_once_it_reads_nothing_more() -> None:
     await until(lambda: bench.transport.is_aborted, "it is cut off")
 
 
-async def test_a_client_is_cut_off_at_the_maximum_though_it_reads() -> None:
+async def test_a_client_that_still_reads_is_aborted_at_the_maximum() -> None:
     bench = Bench(EndTimes(NEVER, NEVER, NEVER, 0, NEVER))
     bench.signal.close(Close.LEASE_EXPIRED)
     assert bench.transport.is_aborted
@@ -482,7 +482,7 @@ async def test_a_client_that_broke_the_protocol_gets_less_time() -> None:
     await until(lambda: bench.transport.is_aborted, "it is cut off")
 
 
-async def test_a_connection_that_is_lost_leaves_the_browser_and_is_quiet_from_then_on() -> None:
+async def test_a_lost_connection_detaches_from_the_browser_and_sends_nothing_more() -> None:
     bench = Bench()
     assert bench.tunnel in bench.connections
     assert bench.tunnel.eof_received() is None  # type: ignore[func-returns-value]
@@ -499,7 +499,7 @@ async def test_a_connection_that_is_lost_leaves_the_browser_and_is_quiet_from_th
     assert len(bench.ended) == 1
 
 
-async def test_a_connection_that_is_lost_after_the_close_frame_is_not_cut_off() -> None:
+async def test_a_connection_lost_after_the_close_frame_is_not_aborted() -> None:
     bench = Bench(EndTimes(NEVER, NEVER, 0, NEVER, NEVER))
     bench.signal.close(Close.LEASE_EXPIRED)
     bench.tunnel.connection_lost(None)
@@ -522,7 +522,7 @@ async def test_a_client_that_answers_its_ping_is_pinged_again() -> None:
     await until(lambda: bench.transport.written.startswith(ping * 2), "the next one")
 
 
-async def test_answers_that_a_fault_sets_free_go_before_the_close_frame() -> None:
+async def test_answers_released_by_a_fault_precede_the_close_frame() -> None:
     bench = Bench()
     bench.tunnel.from_browser(framed(TEXT, b"begun", fin=False))
     bench.client(TEXT, b"{}")
