@@ -58,7 +58,7 @@ class Load:
 
 
 class Sender(asyncio.Protocol):
-    """One connection: a request, its answer, the next request, until the deadline. `done` says that it is over."""
+    """One connection: a request, its answer, the next request, until the deadline. `done` is true once it is over."""
 
     def __init__(self, request: bytes, deadline: float, load: Load) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -133,7 +133,7 @@ async def write(house: House, per_second: float, seconds: float) -> dict[str, fl
     }
 
 
-async def hear(house: House, own_run: str, seconds: float, beside: float) -> list[float]:
+async def receive(house: House, own_run: str, seconds: float, beside: float) -> list[float]:
     """Milliseconds from the note of an event to its arrival at a client, with `beside` others a second."""
     events = house.gateway.services.events
     own = events.record(UUID(own_run), Level.FULL)
@@ -197,8 +197,8 @@ def _cpu(processes: list[psutil.Process]) -> float:
 async def measure(url: str, directory: Path, per_second: float, seconds: float, rows: int) -> dict[str, Any]:
     async with house(url, directory) as built:
         written = await write(built, per_second, seconds)
-        alone = await hear(built, built.runs[0], seconds, 0)
-        beside = await hear(built, built.runs[1], seconds, per_second)
+        alone = await receive(built, built.runs[0], seconds, 0)
+        beside = await receive(built, built.runs[1], seconds, per_second)
         pages = await list_pages(built, rows)
     return {
         "write": written,

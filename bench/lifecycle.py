@@ -44,7 +44,7 @@ class Kind(Protocol):
         """One browser's life, from asking for it to its end: seconds by step, and of the whole."""
 
     async def rest(self) -> None:
-        """Returns when nothing of the cycles before goes on, so that the next kind has the machine for itself."""
+        """Returns once nothing of earlier cycles is running, so that the next kind has the machine for itself."""
 
 
 Kinds = dict[str, Kind]
@@ -167,7 +167,7 @@ class Alone:
         return watch.seconds()
 
     async def rest(self) -> None:
-        """Nothing goes on once a browser is closed."""
+        """Nothing runs once a browser is closed."""
 
 
 async def run_block(cycle: Cycle, count: int, parallel: int, samples: Samples) -> None:
@@ -180,7 +180,7 @@ async def run_block(cycle: Cycle, count: int, parallel: int, samples: Samples) -
             try:
                 async with asyncio.timeout(CYCLE_SECONDS):
                     samples.add(await cycle())
-            except Exception as error:  # Whatever went wrong, the cycle did not succeed, and the figure says so.
+            except Exception as error:  # Whatever went wrong, the cycle did not succeed, and the figure shows it.
                 samples.failures.append(f"{type(error).__name__}: {error}")
 
     async with asyncio.TaskGroup() as tasks:

@@ -102,7 +102,7 @@ class Bench:
         return code, time.perf_counter()
 
     async def _silence(self) -> None:
-        """End the connections by which gateways hear of each other. Not waited for: they are up again at once."""
+        """End the connections by which gateways notify each other. Not waited for: they reconnect at once."""
         await until(self._listening, "both gateways listen")
         await self._database.execute(f"SELECT pg_terminate_backend(pid) {_LISTENERS}", APPLICATION)
 

@@ -1,4 +1,4 @@
-"""The tables of the bench, and what the goals say to them."""
+"""The tables of the bench, compared with the goals."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def in_turns(kinds: Sequence[str], rounds: int, measure: Callable[[str], Measure
         for kind in kinds if number % 2 == 0 else reversed(kinds):
             try:
                 measured[kind] = measure(kind)
-            except Exception as error:  # Whatever went wrong, there is no figure, and the run says so.
+            except Exception as error:  # Whatever went wrong, there is no figure, and the run reports it.
                 results.failed(kind, error)
         results.add(measured)
     return results

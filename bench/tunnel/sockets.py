@@ -20,7 +20,7 @@ _MIB = 1 << 20
 # Before the first look, so that what is made once, at a first socket, is not counted as a socket's.
 _FIRST_SOCKETS = 20
 _STALL_SECONDS = 30.0
-# A push that has not moved for so long has filled all there is to fill.
+# A push without progress for this long has filled every buffer.
 _STILL_SECONDS = 1.0
 _LOOK_SECONDS = 0.01
 

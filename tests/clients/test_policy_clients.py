@@ -1,6 +1,6 @@
 """What users of Playwright, Puppeteer and Selenium do over a lease with the standard policy.
 
-It works as on a browser of one's own, or is refused in words. docs/clients.md tells users of it.
+It works as with a local browser, or is refused with a readable error. docs/clients.md describes it.
 """
 
 from __future__ import annotations

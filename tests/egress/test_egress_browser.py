@@ -126,8 +126,8 @@ class Attacker:
         """The text of the page that the address leads to."""
         await self.client.send("Page.navigate", self.session, url=url)
         text = "new Promise(done => document.readyState == 'complete' ? done() : addEventListener('load', done))"
-        told: str = await self.run(text + ".then(() => document.body.innerText)")
-        return told
+        answer: str = await self.run(text + ".then(() => document.body.innerText)")
+        return answer
 
 
 @contextlib.asynccontextmanager
@@ -235,7 +235,7 @@ async def test_dns_rebinding_does_not_bypass_the_rules() -> None:
 
 
 async def test_the_attempt_works_without_the_guard() -> None:
-    """Chrome goes past its proxy for loopback unless told otherwise; so the attempts above are real ones."""
+    """Chrome bypasses its proxy for loopback unless configured otherwise; so the attempts above are real ones."""
     async with opened(arguments=unguarded) as careless:
         other = await careless.launch(LaunchSpec(uuid4()))
         async with attacker(careless) as one:
@@ -266,8 +266,8 @@ async def test_a_context_without_the_proxy_reaches_nothing(launcher: LocalLaunch
             session = await one.client.session(target["targetId"])
             await one.client.send("Page.enable", session)
             for host in (f"127.0.0.1:{port}", f"localhost:{port}", "example.com"):
-                told = await one.client.send("Page.navigate", session, url=f"http://{host}/")
-                assert told["errorText"] in ("net::ERR_NAME_NOT_RESOLVED", "net::ERR_PROXY_CONNECTION_FAILED")
+                answer = await one.client.send("Page.navigate", session, url=f"http://{host}/")
+                assert answer["errorText"] in ("net::ERR_NAME_NOT_RESOLVED", "net::ERR_PROXY_CONNECTION_FAILED")
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -1,4 +1,4 @@
-"""HTTP/1 of the egress proxy: requests read strictly and written anew, answers followed to their end."""
+"""HTTP/1 of the egress proxy: requests read strictly and rewritten, answers followed to their end."""
 
 from __future__ import annotations
 

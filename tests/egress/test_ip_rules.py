@@ -202,7 +202,7 @@ FORBIDDEN: list[tuple[str, str]] = [
     *((spelling, kind) for address, kind in _FORBIDDEN_V4.items() for spelling in _mapped(address)),
     *((spelling, kind) for spelling, kind in _OTHERS.items() if kind is not None),
 ]
-# Forbidden for their own sake as well, so that which reason is said is of no matter.
+# Forbidden for their own sake as well, so that the reported reason does not matter.
 FORBIDDEN_TRANSITIONS = [spelling for address in _FORBIDDEN_V4 for spelling in _inside_ipv6(address)]
 
 PUBLIC = [

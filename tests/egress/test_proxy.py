@@ -236,10 +236,10 @@ async def test_a_connection_that_breaks_within_an_answer_breaks_for_the_browser(
 )
 async def test_an_invalid_answer_is_reported(listener: EgressListener, answer: bytes, words: bytes) -> None:
     async with serving(Web(answer)) as port:
-        told = await ask_once(listener, get(f"http://127.0.0.1:{port}/"))
-    assert told.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
-    assert words in told
-    assert b"egress.bad_answer" in told
+        response = await ask_once(listener, get(f"http://127.0.0.1:{port}/"))
+    assert response.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
+    assert words in response
+    assert b"egress.bad_answer" in response
 
 
 # Tunnels
@@ -304,10 +304,10 @@ async def test_closing_an_exit_closes_its_connections(proxy: Egress) -> None:
 
 
 async def test_a_refusal_has_a_rule_and_a_message_for_the_page(listener: EgressListener) -> None:
-    told = await ask_once(listener, get("http://10.0.0.1/"))
-    assert told.startswith(b"HTTP/1.1 403 Forbidden\r\n")
-    assert b"an address of a private network" in told
-    assert b"<code>egress.private_address</code>" in told
+    response = await ask_once(listener, get("http://10.0.0.1/"))
+    assert response.startswith(b"HTTP/1.1 403 Forbidden\r\n")
+    assert b"an address of a private network" in response
+    assert b"<code>egress.private_address</code>" in response
     assert (await ask_once(listener, connect_to("[::1]:443"))).startswith(b"HTTP/1.1 403 Forbidden\r\n")
     assert listener.usage.refused == {"egress.private_address": 1, "egress.loopback_address": 1}
 
@@ -411,10 +411,10 @@ async def test_resolving_and_connecting_time_out() -> None:
 
     with egress(lookup=slow, egress_timeout_seconds=0.2) as impatient:
         listener = await impatient.listener()
-        told = await ask_once(listener, connect_to("slow.example:443"))
+        response = await ask_once(listener, connect_to("slow.example:443"))
         hold.set()
-    assert told.startswith(b"HTTP/1.1 504 Gateway Timeout")
-    assert b"egress.timeout" in told
+    assert response.startswith(b"HTTP/1.1 504 Gateway Timeout")
+    assert b"egress.timeout" in response
 
 
 # Names
@@ -439,11 +439,11 @@ async def test_a_name_of_which_one_address_is_private_is_refused() -> None:
     with egress(lookup=zone) as proxy:
         listener = await proxy.listener()
         for name in ("mixed.example", "meta.example", "v6.example"):
-            told = await ask_once(listener, get(f"http://{name}/"))
-            assert told.startswith(b"HTTP/1.1 403")
-            assert b"egress.name_not_allowed" in told
-            assert b"10.0.0" not in told
-            assert b"private" not in told
+            response = await ask_once(listener, get(f"http://{name}/"))
+            assert response.startswith(b"HTTP/1.1 403")
+            assert b"egress.name_not_allowed" in response
+            assert b"10.0.0" not in response
+            assert b"private" not in response
 
 
 async def test_a_rebound_name_is_connected_to_at_its_checked_address() -> None:
@@ -480,17 +480,17 @@ async def test_an_allowed_name_may_be_at_any_address_but_metadata() -> None:
 
 async def test_a_name_without_an_address_is_reported() -> None:
     with egress(lookup=Zone()) as proxy:
-        told = await ask_once(await proxy.listener(), connect_to("nowhere.example:443"))
-    assert told.startswith(b"HTTP/1.1 502")
-    assert b"egress.name_not_found" in told
+        response = await ask_once(await proxy.listener(), connect_to("nowhere.example:443"))
+    assert response.startswith(b"HTTP/1.1 502")
+    assert b"egress.name_not_found" in response
 
 
 async def test_an_unreachable_server_is_reported(listener: EgressListener) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    told = await ask_once(listener, connect_to(f"127.0.0.1:{port}"))
-    assert told.startswith(b"HTTP/1.1 502")
-    assert b"egress.unreachable" in told
+    response = await ask_once(listener, connect_to(f"127.0.0.1:{port}"))
+    assert response.startswith(b"HTTP/1.1 502")
+    assert b"egress.unreachable" in response
 
 
 async def test_a_next_address_is_tried_when_one_fails() -> None:
@@ -554,8 +554,8 @@ async def test_the_lists_of_a_runtime_apply_to_every_request_of_a_connection(
         async with client(listener) as browser:
             await browser.ask(get(f"http://127.0.0.1:{port}/open"))
             await browser.exactly(2)
-            told = await browser.ask(get(f"http://127.0.0.1:{port}/secret/x"))
-        assert told.startswith(b"HTTP/1.1 403")
+            response = await browser.ask(get(f"http://127.0.0.1:{port}/secret/x"))
+        assert response.startswith(b"HTTP/1.1 403")
     assert len(web.seen) == 1
 
 
@@ -650,10 +650,10 @@ async def test_a_refusal_of_an_upstream_proxy_is_reported_without_its_password(p
         with egress(egress_allow=(f"127.0.0.1:{at}",)) as proxy:
             listener = await proxy.listener()
             listener.upstream = UpstreamProxy(protocol, "127.0.0.1", at, "user", "wrong-secret")  # type: ignore[arg-type]
-            told = await ask_once(listener, connect_to("8.8.8.8:443"))
-            assert told.startswith(b"HTTP/1.1 502")
-            assert b"rejected its username and password" in told
-            assert b"secret" not in told + repr(listener.upstream).encode()
+            response = await ask_once(listener, connect_to("8.8.8.8:443"))
+            assert response.startswith(b"HTTP/1.1 502")
+            assert b"rejected its username and password" in response
+            assert b"secret" not in response + repr(listener.upstream).encode()
 
 
 @pytest.mark.parametrize("protocol", ["http", "socks5"])

@@ -1,6 +1,6 @@
 """Faults that a lease's websocket survives, each as it happens, on a real gateway process.
 
-The browser is a real one where the fault is the browser's, and one that a test plays where it must say what comes.
+The browser is a real one where the fault is the browser's, and a fake one where the test must control each byte.
 
 What is short here is as long as one likes by an environment variable: GATEWAY_TEST_STOPPED_SECONDS (browser and
 database), GATEWAY_TEST_SOCKETS.
@@ -180,7 +180,7 @@ async def test_a_browser_killed_within_a_message_closes_with_4404(
         asyncio.get_running_loop().call_later(8, setattr, client, "pace", None)
         (leader,) = leaders(gateway)
         os.killpg(leader.pid, signal.SIGKILL)
-        # It reads on, however slowly, and so it hears the end.
+        # It still reads, however slowly, so it receives the close frame.
         messages, *close = await client.end()
         assert (messages, tuple(close)) == ([], GONE)
         assert MIB < client.received < 24 * MIB
@@ -204,7 +204,7 @@ async def test_a_paused_browser_loses_no_message_and_no_client(pinging: GatewayP
             asking = asyncio.create_task(ask_often(busy, 4000))
             await idle.send('{"id": 7, "method": "Browser.getVersion"}')
             # Read from now on, since a client of this library that holds a message unread answers no ping.
-            hearing = asyncio.create_task(idle.recv())
+            receiving = asyncio.create_task(idle.recv())
             assert await refused(lease.url) == (503, "browser.unreachable", "1")
             assert time.monotonic() - began < Settings().attach_timeout_seconds
             # Longer than any client has to answer a ping: its pong may wait behind what the browser does not take.
@@ -213,27 +213,27 @@ async def test_a_paused_browser_loses_no_message_and_no_client(pinging: GatewayP
         finally:
             os.killpg(leader.pid, signal.SIGCONT)
         assert await asyncio.wait_for(asking, 60) == list(range(4000))
-        assert json.loads(await asyncio.wait_for(hearing, 10))["id"] == 7
+        assert json.loads(await asyncio.wait_for(receiving, 10))["id"] == 7
         async with connect(lease.url, proxy=None) as late:
             await ask(late, "Browser.getVersion")
         assert await remote.end_of(runtime) == ("active", None)
 
 
 async def ask_often(client: ClientConnection, times: int) -> list[int]:
-    """Send so many commands of 4 KiB, reading all the while; returns the ids of what was answered, in order."""
-    heard: list[int] = []
+    """Send `times` commands of 4 KiB, reading all the while; returns the ids of the answers, in order."""
+    arrived: list[int] = []
 
-    async def hear() -> None:
-        while len(heard) < times:
-            heard.append(json.loads(await client.recv())["id"])
+    async def receive_all() -> None:
+        while len(arrived) < times:
+            arrived.append(json.loads(await client.recv())["id"])
 
-    hearing = asyncio.create_task(hear())
+    receiving = asyncio.create_task(receive_all())
     for number in range(times):
         await client.send(json.dumps({"id": number, "method": "Browser.getVersion", "params": {"x": "x" * 4096}}))
         # Sending alone would not let the clients of this process answer their pings.
         await asyncio.sleep(0)
-    await hearing
-    return heard
+    await receiving
+    return arrived
 
 
 # 3. A client that is gone without a word
@@ -259,7 +259,7 @@ async def test_a_client_that_vanishes_is_detected(pinging: GatewayProcess, pushe
                 way.cut()
                 await until_open(remote, 0, 20)
                 assert await how_ended(pinging, lease) == [(1011, "ping_timeout")]
-                # Nobody who is gone says goodbye, so the gateway does not wait for it for long.
+                # A vanished client sends no close frame, so the gateway does not wait for it for long.
                 await until(lambda: descriptors(pinging) <= before + 1, "its descriptors are closed", 10)
                 client.transport.abort()
 
@@ -287,7 +287,7 @@ async def test_a_client_whose_packets_are_lost_is_detected(cable: Cable) -> None
             port = urlsplit(lease.url).port
             assert port is not None
             async with RawClient.on(await asyncio.to_thread(cable.connected, port), lease.url) as client:
-                await says_and_hears(client)
+                await sends_and_receives(client)
                 cable.cut()
                 await until_open(remote, 0, 10)
                 assert await how_ended(gateway, lease) == [(1011, "ping_timeout")]
@@ -332,14 +332,14 @@ async def test_a_client_that_never_reads_costs_bounded_memory_and_slows_no_other
 
 @pytest.mark.parametrize("over", [0, 1], ids=["at the ceiling", "one over"])
 async def test_a_message_of_256_mib_passes_to_the_browser_and_one_more_byte_does_not(remote: Remote, over: int) -> None:
-    heard: list[int] = []
+    arrived: list[int] = []
 
     async def measure(browser: RawBrowser) -> None:
         while True:
             opcode, payload = await browser.message()
             if opcode == CLOSE:
                 return
-            heard.append(len(payload))
+            arrived.append(len(payload))
             await browser.send(framed(TEXT, b'{"id":1,"result":{}}'))
 
     size = Settings().max_message_bytes + over
@@ -354,10 +354,10 @@ async def test_a_message_of_256_mib_passes_to_the_browser_and_one_more_byte_does
                 await client.command(command)
             if over:
                 assert await client.end() == ([], 1009, "too_big")
-                assert heard == []
+                assert arrived == []
             else:
                 assert await client.message() == (TEXT, b'{"id":1,"result":{}}')
-                assert heard == [size]
+                assert arrived == [size]
 
 
 @pytest.mark.parametrize("over", [0, 1], ids=["at the ceiling", "one over"])
@@ -414,11 +414,11 @@ async def test_messages_sent_byte_by_byte_pass_both_ways(remote: Remote) -> None
         framed(TEXT, b"one") + framed(PING, b"p" * 20) + framed(TEXT, b"t" * 130) + framed(BINARY, b"")
         + framed(TEXT, b"th", fin=False) + framed(PONG, b"") + framed(0, b"ree")
     )  # fmt: skip
-    heard: list[tuple[int, bytes]] = []
+    arrived: list[tuple[int, bytes]] = []
     pongs: list[tuple[int, bytes]] = []
 
     async def talk(browser: RawBrowser) -> None:
-        heard.extend([await browser.message() for _ in words])
+        arrived.extend([await browser.message() for _ in words])
         here, there = (browser.writer.get_extra_info(name)[1] for name in ("sockname", "peername"))
         for place in range(len(from_browser)):
             await browser.send(from_browser[place : place + 1])
@@ -439,10 +439,10 @@ async def test_messages_sent_byte_by_byte_pass_both_ways(remote: Remote) -> None
             assert received == [(TEXT, b"one"), (TEXT, b"t" * 130), (BINARY, b""), (TEXT, b"three")]
             # The gateway may have had a ping of its own meanwhile.
             assert [each for each in client.controls if each[0] == PONG] == [(PONG, b"?" * 20), (PONG, b"!")]
-            await client.goodbye()
+            await client.send_close()
             assert await client.end() == ([], 1000, "")
         await until(lambda: pongs == [(PONG, b"p" * 20)], "the browser's ping was answered")
-    assert heard == [(TEXT, word) for word in words]
+    assert arrived == [(TEXT, word) for word in words]
 
 
 # 8. Very many sockets
@@ -463,19 +463,19 @@ async def test_very_many_sockets_are_served_and_each_gets_its_own_close() -> Non
                 attaching, growth = time.monotonic() - began, before.growth
                 assert await sockets_open(remote) == SOCKETS
                 began = time.monotonic()
-                await asyncio.gather(*(says_and_hears(client) for client in clients))
+                await asyncio.gather(*(sends_and_receives(client) for client in clients))
                 answering = time.monotonic() - began
                 (await remote.api.delete(revoked.path)).raise_for_status()
                 assert await asyncio.wait_for(clients[0].end(), 5) == ([], *REVOKED)
                 await until_open(remote, SOCKETS - 1)
-                await asyncio.gather(*(says_and_hears(client) for client in clients[1:]))
+                await asyncio.gather(*(sends_and_receives(client) for client in clients[1:]))
                 began = time.monotonic()
                 gateway.signal(signal.SIGTERM)
-                ends = {await said_goodbye(clients[1])}
-                # Whoever was told to go must not be sent back here.
+                ends = {await closes_normally(clients[1])}
+                # A client that was closed must not be routed back here.
                 with contextlib.suppress(httpx.TransportError):
                     assert (await remote.api.get("/readyz")).status_code == 503
-                ends |= set(await asyncio.gather(*(said_goodbye(client) for client in clients[2:])))
+                ends |= set(await asyncio.gather(*(closes_normally(client) for client in clients[2:])))
                 draining = time.monotonic() - began
                 assert ends == {(1001, "draining")}
                 assert draining < Settings().shutdown_grace_seconds
@@ -499,14 +499,14 @@ async def attached(stack: contextlib.AsyncExitStack, leases: list[Lease]) -> lis
     return await asyncio.gather(*(attach(lease) for lease in leases))
 
 
-async def says_and_hears(client: RawClient) -> None:
+async def sends_and_receives(client: RawClient) -> None:
     await client.command(echoed(x="y"))
     assert await client.message() == (TEXT, echoed(x="y"))
 
 
-async def said_goodbye(client: RawClient) -> tuple[int, str]:
+async def closes_normally(client: RawClient) -> tuple[int, str]:
     _, code, reason = await client.end()
-    await client.goodbye()
+    await client.send_close()
     return code, reason
 
 
@@ -552,10 +552,10 @@ async def without_database(
     async with connect(expiring.url, proxy=None) as one, connect(staying.url, proxy=None) as other:
         ending = asyncio.create_task(end_of(one))
         async with connect(leaving.url, proxy=None):
-            await says(other)
+            await echoes(other)
             await away()
             began = time.monotonic()
-        await says(other)
+        await echoes(other)
         status, code, retry_after = await refused(staying.url)
         assert time.monotonic() - began < Settings().attach_timeout_seconds + 1
         assert (status, code) == (503, "database.unavailable")
@@ -565,19 +565,19 @@ async def without_database(
         # The database that does not answer has the clock of this machine.
         assert ended >= expires
         while time.monotonic() - began < STOPPED_SECONDS:
-            await says(other)
+            await echoes(other)
             await for_a_while(0.2)
         await back()
 
         async def lets_in() -> bool:
             with contextlib.suppress(InvalidStatus):
                 async with connect(staying.url, proxy=None, open_timeout=30) as late:
-                    await says(late)
+                    await echoes(late)
                 return True
             return False
 
         await until(lets_in, "it lets clients in again", 40)
-        await says(other)
+        await echoes(other)
     # What ended meanwhile is written, as it was.
     assert await how_ended(gateway, expiring, url, 40) == [EXPIRED]
     assert await how_ended(gateway, leaving, url, 40) == [(1000, "client_closed")]
@@ -589,7 +589,7 @@ async def without_database(
     assert await remote.end_of(runtime) == ("active", None)
 
 
-async def says(client: ClientConnection) -> None:
+async def echoes(client: ClientConnection) -> None:
     await client.send(echoed(still="here").decode())
     assert await asyncio.wait_for(client.recv(), 5) == echoed(still="here").decode()
 
@@ -604,7 +604,7 @@ async def test_an_attach_whose_last_check_is_blocked_is_503_in_time(pinging: Gat
             assert time.monotonic() - began < Settings().attach_timeout_seconds
         await is_served(lease)
         async with rows_of(pinging) as rows:
-            # The one that was not let in is no socket.
+            # The refused attach is not counted as a socket.
             assert await rows.fetchval("SELECT attaches FROM leases WHERE id = $1", id_of(lease)) == 1
 
 
@@ -678,14 +678,14 @@ async def test_a_clock_that_jumps_by_an_hour_moves_no_deadline(hours: int) -> No
                     assert close == EXPIRED
                     assert ended >= expires
                     await two_rounds(gateway)
-                    await says(other)
+                    await echoes(other)
                     for each in (runtime, unused):
                         assert await remote.end_of(each) == ("active", None)
                     # And what is minted now has its time by the database's clock as well.
                     fresh = await remote.lease(runtime)
                     expires = await expire_in(gateway, fresh, 1.5)
                     async with connect(fresh.url, proxy=None) as late:
-                        await says(late)
+                        await echoes(late)
                         close, ended = await end_of(late)
                         assert close == EXPIRED
                         assert ended >= expires
@@ -765,7 +765,7 @@ async def test_a_revoke_within_a_message_closes_at_once(gateway: GatewayProcess,
             ending = asyncio.create_task(client.end())
             (await remote.api.delete(lease.path)).raise_for_status()
             assert await ending == ([], *REVOKED)
-            await client.goodbye()
+            await client.send_close()
             with pytest.raises(Gone):
                 await client.frame()
     assert await how_ended(gateway, lease) == [REVOKED]
@@ -796,13 +796,13 @@ async def test_leases_end_at_their_time_and_never_before(gateway: GatewayProcess
 @pytest.mark.parametrize("how", ["revoked", "stopped"])
 async def test_messages_in_flight_arrive_before_the_end(gateway: GatewayProcess, remote: Remote, how: str) -> None:
     sent = [f"{number} ".encode() * 30 for number in range(1000)]
-    said = asyncio.Event()
+    all_sent = asyncio.Event()
     go = asyncio.Event()
 
     async def talk(browser: RawBrowser) -> None:
         await go.wait()
         await browser.send(b"".join(framed(TEXT, text) for text in sent))
-        said.set()
+        all_sent.set()
         with contextlib.suppress(Gone):
             await browser.message()
 
@@ -811,7 +811,7 @@ async def test_messages_in_flight_arrive_before_the_end(gateway: GatewayProcess,
         lease = await remote.lease(runtime)
         async with RawClient.attached(lease.url) as client:
             go.set()
-            await said.wait()
+            await all_sent.wait()
             if how == "revoked":
                 (await remote.api.delete(lease.path)).raise_for_status()
             else:
@@ -830,7 +830,7 @@ async def test_messages_of_a_browser_pass_until_its_protocol_error_only(
     remote: Remote, wrong: bytes, close: tuple[int, str]
 ) -> None:
     async def talk(browser: RawBrowser) -> None:
-        # What is behind it looks like messages, but nobody can know.
+        # The bytes behind it look like messages, but can not be trusted.
         await browser.send(framed(TEXT, b"one") + framed(TEXT, b"two") + wrong + framed(TEXT, b"three" * 40) * 100_000)
 
     async with raw_browser(talk) as url:
@@ -870,7 +870,7 @@ async def test_a_client_that_floods_and_never_reads_costs_bounded_memory(
     flood = {
         "pings": framed(PING, b"?" * 125, masked=True) * 2000,
         "junk": framed(TEXT, b"[]", masked=True) * 30_000,
-        # What is no command is answered with its session; so the answers are as large as what was sent.
+        # Invalid commands are answered with their session; so the answers are as large as the commands.
         "answers": framed(TEXT, b'{"id":1.5,"method":"A.b","sessionId":"%s"}' % (b"x" * (MIB - 100)), masked=True),
     }[what]
 
@@ -934,6 +934,6 @@ async def test_an_upgrade_that_comes_byte_by_byte_is_cut_off_in_time() -> None:
                 assert time.monotonic() - began >= 2
                 await answer
                 assert client.unread.startswith(b"HTTP/1.1 408 ")
-            # Nothing of it is left, and who hurries is let in.
+            # Nothing of it is left, and an upgrade that is fast enough is accepted.
             assert await sockets_open(remote) == 0
             await is_served(lease)

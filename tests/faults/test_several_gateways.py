@@ -68,7 +68,7 @@ class Two:
 
     @asynccontextmanager
     async def attached(self, lease: Lease) -> AsyncIterator[ClientConnection]:
-        """A socket through the other gateway that has heard its browser."""
+        """A socket through the other gateway, after its browser's first answer."""
         async with attach(self.other.gateway, lease) as socket:
             await ask(socket, "Browser.getVersion")
             yield socket
@@ -180,8 +180,8 @@ async def test_the_lease_lists_its_socket_once_and_counts_its_bytes(pair: Two, r
     usage = (await pair.other.get(lease.path))["usage"]
     assert usage["attaches"] == 1
     assert usage["commands"] == 2
-    (told,) = usage["sockets"]
-    assert (told["closeCode"], told["closeReason"]) == (1000, "client_closed")
+    (row,) = usage["sockets"]
+    assert (row["closeCode"], row["closeReason"]) == (1000, "client_closed")
 
 
 async def ended_sockets(pair: Two, lease: Lease) -> bool:
@@ -236,14 +236,14 @@ ENDS: dict[str, tuple[Callable[[Two, Lease], Awaitable[None]], tuple[int, str]]]
 
 @pytest.mark.parametrize("end", ENDS)
 async def test_an_end_has_its_true_reason_at_the_client_and_in_the_row(pair: Two, end: str) -> None:
-    ending, told = ENDS[end]
+    ending, expected = ENDS[end]
     lease = await pair.host.lease(await pair.host.runtime())
     async with pair.attached(lease) as socket:
         await ending(pair, lease)
-        assert await closed(socket) == told
+        assert await closed(socket) == expected
     await until(lambda: ended_sockets(pair, lease), "the end is written")
     (row,) = (await pair.other.get(lease.path))["usage"]["sockets"]
-    assert (row["closeCode"], row["closeReason"]) == told
+    assert (row["closeCode"], row["closeReason"]) == expected
 
 
 async def test_expiry_is_never_early_and_has_its_own_reason(pair: Two, runtime: str) -> None:
@@ -300,14 +300,14 @@ async def test_a_host_that_is_killed_is_an_upstream_error_and_then_unavailable(m
             await ask(page, "Runtime.enable")
             mortal.host.gateway.kill()
             assert await closed(whole) == (1011, "upstream_error")
-            # A target that closes has said so; this one has not.
+            # A target that closes sends a close frame; this one did not.
             assert await closed(page) == (1011, "upstream_error")
     started = time.monotonic()
     refused = await refusal(mortal.other.gateway, lease)
     assert time.monotonic() - started < 5
     assert refused == Refusal(503, "runtime.host_unavailable", {}, {})
     assert refused.headers["retry-after"] == "1"
-    # What the row says is still asked for, and told.
+    # The reason in the row is still looked up and sent.
     assert (await mortal.other.get(runtime))["status"] == "active"
     discovery = await mortal.other.api.get(f"/v1/connect/{lease.token}/json/version")
     assert (discovery.status_code, discovery.json()["code"]) == (503, "runtime.host_unavailable")
@@ -347,14 +347,14 @@ async def test_a_forwarded_attach_is_never_forwarded_again(pair: Two, runtime: s
     refused = await refusal(pair.other.gateway, lease, Gateway_Hop="1")
     assert refused == Refusal(503, "runtime.host_unavailable", {}, {})
     assert "forwarded already" in refused.body["error"]
-    # Its host is told that it was passed on, and serves.
+    # Its host sees that it was forwarded, and serves it.
     async with attach(pair.host.gateway, lease, Gateway_Hop="1") as socket:
         await ask(socket, "Browser.getVersion")
 
 
 @asynccontextmanager
 async def host_reached_at(cluster: Cluster, url: str) -> AsyncIterator[Lease]:
-    """A lease of a runtime on one more gateway, which tells the others this address."""
+    """A lease of a runtime on one more gateway, which reports this address to the others."""
     gateway = await asyncio.to_thread(cluster.add, GATEWAY_WARM_BROWSERS="0", GATEWAY_INTERNAL_URL=url)
     async with Remote(gateway) as host:
         yield await host.lease(await host.runtime())
@@ -384,7 +384,7 @@ async def test_a_host_without_an_internal_address_is_reported_with_its_setting(p
         refused = await refusal(pair.other.gateway, lease)
         assert refused == Refusal(503, "runtime.host_unavailable", {}, {})
         assert "GATEWAY_INTERNAL_URL" in refused.body["error"]
-        # A stop goes by the database then.
+        # A stop then goes through the database.
         assert (await pair.other.post(f"{runtime}/stop", {}))["status"] == "stopped"
     await asyncio.to_thread(gateway.close)
 
@@ -492,7 +492,7 @@ async def attach_seconds(gateway: GatewayProcess, lease: Lease) -> float:
 async def race(
     pair: Two, lease: Lease, gateways: Sequence[GatewayProcess], attached_at: int, revoked_at: int, delay: float
 ) -> bool:
-    """One race; whether the attach was let in before the revoke."""
+    """One race; returns whether the attach was admitted before the revoke."""
     path = urlsplit(lease.url).path
     async with (
         BareConnection.open(gateways[attached_at].base_url) as attaching,
@@ -513,7 +513,7 @@ async def race(
             else:
                 assert by_then.startswith(b"HTTP/1.1 101 "), "let in after the revoke was answered"
                 entered = True
-                # A socket at the host hears of a revoke at the other gateway a moment later.
+                # A socket at the host is closed a moment after a revoke at the other gateway.
                 if (attached_at, revoked_at) != (0, 1):
                     await attaching.command(1, "Target.createBrowserContext")
                 assert await attaching.closed() == ((4403, "lease_revoked"), [])

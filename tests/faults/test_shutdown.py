@@ -1,4 +1,4 @@
-"""How a gateway stops: in order, within its grace, and with nothing of it left, however it is told to."""
+"""How a gateway stops: in order, within its grace period, leaving nothing, whichever signal stops it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ STOPPED = {STOPPED_RUNTIME * 2}
 
 
 def assert_nothing_left(gateway: GatewayProcess) -> None:
-    """No process, no directory of a browser or the driver, no socket, and nobody listens."""
+    """No process, no directory of a browser or the driver, no socket and no listener is left."""
     assert gateway.leftovers() == []
     data_dir = gateway.data_dir
     assert list((data_dir / "runtimes").glob("*")) == []
@@ -115,14 +115,14 @@ async def test_a_stop_closes_sockets_ends_browsers_and_writes_rows_in_time(data_
         async with Remote(gateway) as remote:
             runtimes = [await remote.runtime() for _ in range(3)]
             sockets = [await remote.attach(runtime) for runtime in (runtimes[0], runtimes[0], runtimes[1])]
-            # One client does not read, which must hold nobody up.
+            # One client does not read, which must not delay the others.
             await stall(await remote.attach(runtimes[2]))
             gateway.descendants()
             began = time.monotonic()
             gateway.signal(signal.SIGTERM)
             for client in sockets:
                 assert await closed(client) == (1001, "draining")
-            # Whoever was told to go must not be sent back here.
+            # A client that was closed must not be routed back here.
             with contextlib.suppress(httpx.TransportError):
                 assert (await remote.api.get("/readyz")).status_code == 503
         assert gateway.wait(GRACE) == 0
@@ -175,7 +175,7 @@ async def test_a_socket_that_does_not_close_does_not_keep_browsers_running(
     gateway.services.leases.attachments.leave(attachment)
 
 
-# However it is told to
+# Every signal that stops it
 
 
 def signal_group(gateway: GatewayProcess) -> None:
@@ -194,24 +194,24 @@ def close_terminal(gateway: GatewayProcess) -> None:
     os.killpg(gateway.pid, signal.SIGHUP)
 
 
-async def stopped_by(tell: Callable[[GatewayProcess], None], data_dir: Path) -> None:
-    """A gateway with browsers and a socket, which is told to stop and leaves nothing."""
+async def stopped_by(stop: Callable[[GatewayProcess], None], data_dir: Path) -> None:
+    """A gateway with browsers and a socket, which is stopped and leaves nothing."""
     with started(data_dir) as gateway:
         async with Remote(gateway) as remote:
             await remote.runtime()
             client = await remote.attach(await remote.runtime())
             gateway.descendants()
-            tell(gateway)
+            stop(gateway)
             assert (await closed(client, GRACE))[0] in (1001, 4404)
         assert gateway.wait(GRACE) == 0
         assert_nothing_left(gateway)
 
 
-@pytest.mark.parametrize("tell", [signal_group, close_terminal])
+@pytest.mark.parametrize("stop", [signal_group, close_terminal])
 async def test_a_stop_from_a_terminal_leaves_nothing(
-    used_data_dir: Path, tell: Callable[[GatewayProcess], None]
+    used_data_dir: Path, stop: Callable[[GatewayProcess], None]
 ) -> None:
-    await stopped_by(tell, used_data_dir)
+    await stopped_by(stop, used_data_dir)
     database = EmbeddedPostgres(used_data_dir, Settings().uid_base)
     try:
         assert await ends(await asyncio.to_thread(database.start)) == STOPPED
@@ -221,7 +221,7 @@ async def test_a_stop_from_a_terminal_leaves_nothing(
 
 async def test_a_stop_of_gateway_and_database_leaves_nothing_and_does_not_crash(used_data_dir: Path) -> None:
     await stopped_by(signal_tree, used_data_dir)
-    # The database may have gone before it could be told; the next start knows that the gateway stopped.
+    # The database may have stopped before the row was written; the next start finds that the gateway stopped.
     with started(used_data_dir) as gateway:
         async with Remote(gateway) as remote:
             spaces = (await remote.api.get("/v1/spaces")).json()["spaces"]

@@ -58,15 +58,15 @@ To avoid the sandboxing issue, do either of the following:
 Call log:
   - <launching> /srv/gateway/var/runtimes/0199/launch --disable-field-trial-config
   - <launched> pid=77
-  - [pid=77][err] [77:77:1122/023552.433308:ERROR:content/browser/zygote_host/zygote_host_impl_linux.cc:{said}
+  - [pid=77][err] [77:77:1122/023552.433308:ERROR:content/browser/zygote_host/zygote_host_impl_linux.cc:{text}
   - [pid=77] <process did exit: exitCode=1, signal=null>
 """
 
 AS_ROOT = REFUSED.format(
-    said="103] Running as root without --no-sandbox is not supported. See https://crbug.com/638180."
+    text="103] Running as root without --no-sandbox is not supported. See https://crbug.com/638180."
 )
 NO_USER_NAMESPACES = REFUSED.format(
-    said="130] No usable sandbox! If this is a Debian system, please install the chromium-sandbox package to solve "
+    text="130] No usable sandbox! If this is a Debian system, please install the chromium-sandbox package to solve "
     "this problem. If you are running on Ubuntu 23.10+ or another Linux distro that has disabled unprivileged user "
     "namespaces with AppArmor, see https://chromium.googlesource.com/chromium/src/+/main/docs/security."
 )
@@ -238,11 +238,11 @@ SEEN = [
 ]
 
 
-@pytest.mark.parametrize(("text", "failure", "told"), SEEN)
-def test_a_known_output_has_its_class_message_and_advice(text: str, failure: Failure, told: str) -> None:
+@pytest.mark.parametrize(("text", "failure", "expected"), SEEN)
+def test_a_known_output_has_its_class_message_and_advice(text: str, failure: Failure, expected: str) -> None:
     failed = classify(text)
     assert failed.failure == failure
-    assert told in failed.message
+    assert expected in failed.message
     assert failed.message.endswith(f" {failed.advice}")
     assert failed.advice.endswith(".")
     assert ". " not in failed.advice  # one sentence
@@ -250,8 +250,8 @@ def test_a_known_output_has_its_class_message_and_advice(text: str, failure: Fai
     assert failed.status == 503
 
 
-@pytest.mark.parametrize(("text", "failure", "told"), SEEN)
-def test_no_command_line_and_no_path_of_the_gateway_is_reported(text: str, failure: Failure, told: str) -> None:
+@pytest.mark.parametrize(("text", "failure", "expected"), SEEN)
+def test_no_command_line_and_no_path_of_the_gateway_is_reported(text: str, failure: Failure, expected: str) -> None:
     message = classify(text).message
     assert "secret-agent" not in message
     assert "--disable-field-trial-config" not in message

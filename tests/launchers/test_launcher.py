@@ -188,9 +188,9 @@ async def test_options_apply_to_every_context(shared: LocalLauncher, name: Brows
             ):
                 assert dict(zip(WISHES, await client.evaluate(expression, session), strict=True)) == WISHES
                 await client.send("Page.navigate", session, url=headers.url)
-                told = await headers.next()
-                assert told["accept-language"].split(",")[0] == LOCALE
-                assert told["user-agent"] == USER_AGENT
+                sent = await headers.next()
+                assert sent["accept-language"].split(",")[0] == LOCALE
+                assert sent["user-agent"] == USER_AGENT
     finally:
         await browser.stop()
 
@@ -595,10 +595,10 @@ async def test_a_spec_without_options_gets_a_warm_browser_and_another_takes_its_
         async with launched(launcher) as browser:
             assert browser is warm
             await until(lambda: len(launcher.warm) == 1, "another one is warm")
-            wished = await launcher.launch(LaunchSpec(uuid4(), locale=LOCALE))
-            assert f"--lang={LOCALE}" in main_process(wished).cmdline()
+            configured = await launcher.launch(LaunchSpec(uuid4(), locale=LOCALE))
+            assert f"--lang={LOCALE}" in main_process(configured).cmdline()
             assert len(launcher.warm) == 1
-            await wished.stop()
+            await configured.stop()
 
 
 async def test_a_warm_browser_that_died_is_not_handed_out(found: Browsers) -> None:

@@ -177,7 +177,7 @@ async def pair(default: Place, request: pytest.FixtureRequest) -> AsyncIterator[
 
 
 async def devtools_answers(holder: Holder) -> bool:
-    """The control of all attempts on a DevTools port: who may connect to it gets the browser."""
+    """The control of all attempts on a DevTools port: a client that can connect to it controls the browser."""
     async with httpx.AsyncClient(trust_env=False) as client:
         return HOLE in (await client.get(f"http://127.0.0.1:{holder.devtools_port}/json/version")).text
 
@@ -215,10 +215,12 @@ async def test_no_page_reaches_internal_services(default: Place, pair: tuple[Hol
         page = await attacker.page()
         await page.visit(PAGE_ONE if first % 16 else "about:blank")
         for url in targets[first : first + 8]:
-            told = await page.try_all(url)
-            assert REACHED not in str(told), url
-            assert HOLE not in str(told), url
-            assert {told[way] for way in ("fetch", "xhr", "events", "websocket", "image", "script")} == {"failed"}, url
+            results = await page.try_all(url)
+            assert REACHED not in str(results), url
+            assert HOLE not in str(results), url
+            assert {results[way] for way in ("fetch", "xhr", "events", "websocket", "image", "script")} == {"failed"}, (
+                url
+            )
         await page.send("Page.close")
     assert default.canary.connections == 0
     assert await victim.addresses() == before
@@ -239,13 +241,13 @@ async def test_a_refused_page_gets_a_readable_error(default: Place, pair: tuple[
     attacker, victim = pair
     page = await attacker.page()
     for url in inside(default, attacker, victim):
-        told = await page.visit(url)
-        assert "Refused by the gateway" in told, (url, told)
-        assert re.search(r"egress\.(gateway|loopback_address|own_address|name_not_allowed)", told), (url, told)
+        shown = await page.visit(url)
+        assert "Refused by the gateway" in shown, (url, shown)
+        assert re.search(r"egress\.(gateway|loopback_address|own_address|name_not_allowed)", shown), (url, shown)
     for url in elsewhere():
-        told = await page.visit(url)
-        assert "Refused by the gateway" in told, (url, told)
-        assert re.search(r"egress\.(metadata|private_address|link_local_address)", told), (url, told)
+        shown = await page.visit(url)
+        assert "Refused by the gateway" in shown, (url, shown)
+        assert re.search(r"egress\.(metadata|private_address|link_local_address)", shown), (url, shown)
 
 
 async def test_no_command_reaches_internal_services(default: Place, pair: tuple[Holder, Holder]) -> None:
@@ -263,13 +265,13 @@ async def test_no_command_reaches_internal_services(default: Place, pair: tuple[
     async with attacker.pages() as pages:
         for way, page in pages.items():
             for url in targets[:: 1 if way == "session" else 3]:
-                told = await try_commands(page, url)
-                assert REACHED not in str(told), (way, url)
-                assert HOLE not in str(told), (way, url)
-                assert "gateway_" not in str(told), (way, url)
+                results = await try_commands(page, url)
+                assert REACHED not in str(results), (way, url)
+                assert HOLE not in str(results), (way, url)
+                assert "gateway_" not in str(results), (way, url)
                 for name in ("Page.navigate", "Page.createIsolatedWorld", "Fetch.continueRequest"):
-                    assert "Refused by the gateway" in told[name], (way, url, name, told[name])
-                assert '"httpStatusCode": 403' in told["Network.loadNetworkResource"]
+                    assert "Refused by the gateway" in results[name], (way, url, name, results[name])
+                assert '"httpStatusCode": 403' in results["Network.loadNetworkResource"]
     for url in targets:
         assert (await attacker.discover("PUT", f"/json/new?{url}")).status_code == 200
     assert default.canary.connections == 0
@@ -288,10 +290,10 @@ async def test_the_same_requests_reach_allowed_targets_only(allowing: Place, kin
         await page.try_all(f"{allowed.url}/")
         assert {f"/{way}" for way in WAYS} - {path.partition("?")[0] for path in allowed.paths} == set()
         allowed.paths.clear()
-        told = await try_commands(page, f"{allowed.url}/x")
-        # Of a printed page, and of one that goes on by itself, the client sees no text; the server sees the request.
+        results = await try_commands(page, f"{allowed.url}/x")
+        # Of a printed page, and of one that navigates by itself, the client sees no text; the server sees the request.
         for name in COMMANDS.keys() - {"Page.printToPDF", "a page made up by Fetch"}:
-            assert REACHED in told[name], (name, told[name])
+            assert REACHED in results[name], (name, results[name])
         await page.visit("about:blank")
         for name in ("Page.printToPDF", "a page made up by Fetch"):
             allowed.paths.clear()
@@ -312,14 +314,14 @@ async def test_the_same_requests_reach_allowed_targets_only(allowing: Place, kin
         for target in targets:
             redirect = f"{allowed.url}/to?{target}"
             for url in (target, redirect):
-                told = await page.try_all(url)
-                assert REACHED not in str(told), url
-                assert HOLE not in str(told), url
-                assert {told["fetch"], told["xhr"], told["websocket"], told["image"]} == {"failed"}, url
-            told = await try_commands(page, redirect)
-            assert REACHED not in str(told), redirect
-            assert HOLE not in str(told), redirect
-            assert "Refused by the gateway" in told["Page.navigate"]
+                results = await page.try_all(url)
+                assert REACHED not in str(results), url
+                assert HOLE not in str(results), url
+                assert {results["fetch"], results["xhr"], results["websocket"], results["image"]} == {"failed"}, url
+            results = await try_commands(page, redirect)
+            assert REACHED not in str(results), redirect
+            assert HOLE not in str(results), redirect
+            assert "Refused by the gateway" in results["Page.navigate"]
             await page.visit(f"{allowed.url}/")
         assert canary.connections == 0
 
@@ -366,10 +368,10 @@ async def test_no_command_opens_a_file_or_a_page_of_the_browsers_own(pair: tuple
                     await page.send("Network.loadNetworkResource", frameId=await page.frame(), url=url, options={})
             paths = ("/etc/passwd", profile, environment, keys / "api-key", keys / "master-keys")
             for path in paths[:: 1 if way == "session" else 5]:
-                told = await try_commands(page, f"file://{path}")
-                assert FILE_TEXT not in str(told), way
-                assert "always_open_pdf_externally" not in str(told), way
-                assert "address.scheme" in told["Page.navigate"], way
+                results = await try_commands(page, f"file://{path}")
+                assert FILE_TEXT not in str(results), way
+                assert "always_open_pdf_externally" not in str(results), way
+                assert "address.scheme" in results["Page.navigate"], way
             assert DRAWN not in await COMMANDS["Page.printToPDF"](page, f"file://{drawing}"), way
     for url in FILES[:5]:
         answer = await attacker.discover("PUT", f"/json/new?{quote(url, safe='')}")
@@ -407,11 +409,11 @@ async def test_no_page_opens_a_file_or_a_page_of_the_browsers_own(pair: tuple[Ho
         assert await page.run(f"{leave}({json.dumps(url)})") == "failed", url
         with contextlib.suppress(Refusal):
             await page.run(f"location = {json.dumps(url)}; 1")
-            # What was refused to a page might be opened to the browser's own wish.
+            # An address that is refused to a page might be opened for the browser itself.
             await page.send("Page.reload")
-        told = await page.text()
-        assert told.startswith(("about:blank", "chrome-error:", "data:")), (url, told)
-        assert FILE_TEXT not in told
+        shown = await page.text()
+        assert shown.startswith(("about:blank", "chrome-error:", "data:")), (url, shown)
+        assert FILE_TEXT not in shown
         assert await page.run("Object.keys(window.chrome || {}).includes('send')") is False
     assert await privileged(attacker) == []
 
@@ -601,7 +603,7 @@ async def test_ten_concurrent_runtimes_do_not_reach_each_other(default: Place) -
 
         async def attack(number: int) -> None:
             for victim in holders[:number] + holders[number + 1 :]:
-                told = await pages[number].run(
+                results = await pages[number].run(
                     f"""(async () => {{
                         const asked = [];
                         for (const port of [{victim.devtools_port}, {victim.exit_port}]) {{
@@ -618,7 +620,7 @@ async def test_ten_concurrent_runtimes_do_not_reach_each_other(default: Place) -
                         return Promise.all(asked);
                     }})()"""
                 )
-                assert told == ["failed", "opaque", "failed", "opaque", "failed"]
+                assert results == ["failed", "opaque", "failed", "opaque", "failed"]
 
         await asyncio.gather(*map(attack, range(10)))
         assert default.refused() - refused >= 90 * 5
@@ -690,7 +692,7 @@ async def test_a_process_of_one_runtimes_user_can_not_access_others(default: Pla
 async def test_an_unknown_key_or_token_takes_the_same_comparison_as_a_wrong_one(
     anonymous: httpx.AsyncClient, api_key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Time is too noisy for a test. What it would tell of is whether a digest is compared at all."""
+    """Time is too noisy for a test; it would show whether a digest is compared at all, so that is tested."""
     compared: list[int] = []
     matches = TokenIssuer.matches
 
@@ -700,15 +702,15 @@ async def test_an_unknown_key_or_token_takes_the_same_comparison_as_a_wrong_one(
 
     monkeypatch.setattr(TokenIssuer, "matches", watched)
     wrong = api_key[:-43] + "A" * 43
-    nobodys = TokenIssuer(bytes(32))
+    foreign = TokenIssuer(bytes(32))
     answers = [
         await anonymous.get("/v1/spaces", headers={"Authorization": f"Bearer {key}"})
-        for key in (wrong, nobodys.api_key().secret)
+        for key in (wrong, foreign.api_key().secret)
     ]
     assert [answer.status_code for answer in answers] == [401, 401]
     one, two = ({**answer.json(), "requestId": None} for answer in answers)
     assert one == two
     assert compared == [32, 32]
-    answer = await anonymous.get(f"/v1/connect/{nobodys.lease_token().secret}/json/version")
+    answer = await anonymous.get(f"/v1/connect/{foreign.lease_token().secret}/json/version")
     assert answer.status_code == 401
     assert compared == [32, 32, 32]

@@ -82,11 +82,11 @@ def _as_here(code: str, port: int) -> str:
 
 
 def test_the_first_command_prints_addresses_and_the_api_key(started: list[str], here: Path, port: int) -> None:
-    said = "\n".join(started)
+    printed = "\n".join(started)
     assert f"Listening on http://127.0.0.1:{port}" in started
     assert f"API docs: http://127.0.0.1:{port}/docs" in started
-    assert "Browser: " in said
-    assert "Database: " in said
+    assert "Browser: " in printed
+    assert "Database: " in printed
     key = (here / "var" / "api-key").read_text().strip()
     assert started[-1].endswith(key)
     assert (here / "var" / "api-key").stat().st_mode & 0o777 == 0o600

@@ -1,4 +1,4 @@
-"""A script of 50 steps over a lease, watched live and recorded: all that is kept tells its story in its order."""
+"""A script of 50 steps over a lease, watched live and recorded: all records agree, in order."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NEARLY = 24
 # Between what the browser did and the picture of it.
 SECONDS = 1.0
 
-Told = dict[str, Any]
+Recorded = dict[str, Any]
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +143,7 @@ async def test_the_records_of_a_run_are_consistent(
             await until(is_written, "the end is written")
             events = (await remote.get(f"{run}/events?limit=1000"))["events"]
             marks = in_order(events, steps)
-            assert_ends_are_told(events)
+            assert_ends_are_recorded(events)
             assert_activity_is_of(events, await remote.get(f"{run}/activity?limit=1000"))
             assert_commands_fit(events, (await remote.get(f"{run}/commands"))["commands"])
             assert_artifacts_fit(events, (await remote.get(f"{run}/artifacts?kind=download"))["artifacts"])
@@ -169,7 +169,7 @@ def moment(time: str) -> float:
     return datetime.fromisoformat(time).timestamp()
 
 
-def in_order(events: list[Told], steps: list[tuple[str, str]]) -> list[Told]:
+def in_order(events: list[Recorded], steps: list[tuple[str, str]]) -> list[Recorded]:
     """The event of each step: each behind that of the step before."""
     assert [event["sequence"] for event in events] == list(range(1, len(events) + 1))
     assert all(before["time"] <= after["time"] for before, after in pairwise(events))
@@ -177,16 +177,16 @@ def in_order(events: list[Told], steps: list[tuple[str, str]]) -> list[Told]:
     found = []
     for type_, text in steps:
         mark = next((event for event in rest if event["type"] == type_ and text in str(event["data"])), None)
-        assert mark is not None, f"{type_} {text} is not told in its place"
+        assert mark is not None, f"{type_} {text} is not recorded in its place"
         found.append(mark)
     return found
 
 
-def assert_ends_are_told(events: list[Told]) -> None:
+def assert_ends_are_recorded(events: list[Recorded]) -> None:
     """What frames a run is there once, in its order: the run holds the connection, and the connection the script."""
     framing = ("runtime.lifecycle", "connection.opened", "connection.closed", "viewer.opened", "viewer.closed")
-    told = [(event["type"], event["data"].get("status")) for event in events if event["type"] in framing]
-    assert told == [
+    recorded = [(event["type"], event["data"].get("status")) for event in events if event["type"] in framing]
+    assert recorded == [
         ("runtime.lifecycle", "started"),
         ("viewer.opened", None),
         ("connection.opened", None),
@@ -196,8 +196,8 @@ def assert_ends_are_told(events: list[Told]) -> None:
     ]
 
 
-def assert_activity_is_of(events: list[Told], activity: Told) -> None:
-    """Its items are events, in their order, and none of those that people are told is left out."""
+def assert_activity_is_of(events: list[Recorded], activity: Recorded) -> None:
+    """Its items are events, in their order, and no event that has a sentence is left out."""
     places = {event["id"]: event for event in events}
     items = activity["items"]
     assert [item["sequence"] for item in items] == sorted(item["sequence"] for item in items)
@@ -209,28 +209,28 @@ def assert_activity_is_of(events: list[Told], activity: Told) -> None:
     assert {item["id"] for item in items} >= {event["id"] for event in events if event["type"] in shown}
 
 
-def assert_commands_fit(events: list[Told], commands: list[Told]) -> None:
+def assert_commands_fit(events: list[Recorded], commands: list[Recorded]) -> None:
     names = [command["name"] for command in commands]
     assert names == ["connections.create", "live.create", "recording.create", "runtimes.stop"]
     assert {command["status"] for command in commands} == {"succeeded"}
-    told = [event["data"]["name"] for event in events if event["type"] == "tool.command"]
-    assert told == names
+    recorded = [event["data"]["name"] for event in events if event["type"] == "tool.command"]
+    assert recorded == names
     last = next(event for event in reversed(events) if event["type"] == "navigation")
     assert commands[2]["createdAt"] <= last["time"] <= commands[3]["createdAt"]
 
 
-def assert_artifacts_fit(events: list[Told], artifacts: list[Told]) -> None:
+def assert_artifacts_fit(events: list[Recorded], artifacts: list[Recorded]) -> None:
     """Newest first: one for each finished download."""
-    told = [event["data"]["artifactId"] for event in events if event["type"] == "artifact.created"]
-    assert [artifact["id"] for artifact in reversed(artifacts)] == told
-    assert len(told) == STEPS // 25
-    assert [artifact["name"] for artifact in artifacts] == [DOWNLOAD_NAME] * len(told)
+    recorded = [event["data"]["artifactId"] for event in events if event["type"] == "artifact.created"]
+    assert [artifact["id"] for artifact in reversed(artifacts)] == recorded
+    assert len(recorded) == STEPS // 25
+    assert [artifact["name"] for artifact in artifacts] == [DOWNLOAD_NAME] * len(recorded)
     finished = [
         event["data"]["artifactId"]
         for event in events
         if event["type"] == "download" and event["data"]["state"] == "completed"
     ]
-    assert finished == told
+    assert finished == recorded
 
 
 def near(seen: Sequence[int], wanted: Sequence[int]) -> bool:

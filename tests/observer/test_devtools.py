@@ -1,4 +1,4 @@
-"""The gateway's own DevTools connection, against a browser that says what a test wants it to."""
+"""The gateway's own DevTools connection, against a fake browser whose messages a test sets."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def browser(speak: Callable[[ServerConnection], Awaitable[None]]) -> Async
 
 
 async def answering(socket: ServerConnection) -> None:
-    """Echoes params; refuses `No.`; says an event of the browser and one of the session before each answer."""
+    """Echoes params; refuses `No.`; sends an event of the browser and one of the session before each answer."""
     async for text in socket:
         message = json.loads(text)
         await socket.send('{"method":"Of.browser","params":{"number":1}}')
@@ -116,10 +116,10 @@ async def test_commands_get_their_own_answers_and_errors_are_raised() -> None:
 
 
 async def test_events_go_to_their_subscribers_only() -> None:
-    heard: list[tuple[str, str, Any]] = []
+    received: list[tuple[str, str, Any]] = []
 
     def listener(name: str) -> Callable[[str, dict[str, Any]], None]:
-        return lambda method, params: heard.append((name, method, params["number"]))
+        return lambda method, params: received.append((name, method, params["number"]))
 
     async with browser(answering) as devtools:
         one, other = listener("one"), listener("other")
@@ -128,12 +128,12 @@ async def test_events_go_to_their_subscribers_only() -> None:
         devtools.listen(listener("session"), SESSION, {"Of.session"})
         devtools.listen(listener("nothing"), SESSION, {"Of.browser"})
         await devtools.call("Echo.it")
-        assert heard == [("one", "Of.browser", 1), ("other", "Of.browser", 1), ("session", "Of.session", 2)]
-        heard.clear()
+        assert received == [("one", "Of.browser", 1), ("other", "Of.browser", 1), ("session", "Of.session", 2)]
+        received.clear()
         devtools.forget("", one)
         devtools.forget(SESSION)
         await devtools.call("Echo.it")
-        assert heard == [("other", "Of.browser", 1)]
+        assert received == [("other", "Of.browser", 1)]
 
 
 @pytest.mark.parametrize("how", ["close", "abort", "nonsense", "half a message", "not JSON"])

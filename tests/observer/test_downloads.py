@@ -1,4 +1,4 @@
-"""What pages download is kept by itself: whole, under a name that is safe, with what is told of it, or not at all."""
+"""Downloads of pages become artifacts: complete, under a safe name, with their events, or not at all."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_a_spontaneous_download_becomes_an_artifact(run: Run, attachments:
         "runId": run.run,
     }
     assert (await run.remote.api.get(artifact["downloadUrl"])).content == b"x" * 1000
-    started, completed = await run.is_told("started"), await run.is_told("completed")
+    started, completed = await run.has_event("started"), await run.has_event("completed")
     assert started["data"]["name"] == completed["data"]["name"] == "June 🎈.csv"
     assert started["data"]["url"] == f"{attachments.url}/file?name=June%20%F0%9F%8E%88.csv&size=1000&token=***"
     assert started["pageId"] == completed["pageId"] == page
@@ -86,7 +86,7 @@ async def test_an_incomplete_download_is_not_kept(run: Run, attachments: Attachm
     await run.page(f"{attachments.url}/slow")
     await until(lambda: any(name.endswith(".crdownload") for name in run.names()), "half is there", 20)
     await run.stop()
-    assert (await run.is_told("canceled"))["data"]["name"] == "report.txt"
+    assert (await run.has_event("canceled"))["data"]["name"] == "report.txt"
     assert await run.artifacts() == []
 
 
@@ -106,7 +106,7 @@ async def test_download_names_are_safe_and_unique(run: Run, attachments: Attachm
 
 async def test_a_download_above_the_maximum_is_reported_and_not_kept(run: Run, attachments: Attachments) -> None:
     await run.page(f"{attachments.url}/file?size={LARGEST + 1}")
-    failed = await run.is_told("failed")
+    failed = await run.has_event("failed")
     assert failed["data"]["code"] == "storage_file.too_large"
     assert await run.artifacts() == []
     await run.page(f"{attachments.url}/file?size={LARGEST}")
@@ -114,17 +114,17 @@ async def test_a_download_above_the_maximum_is_reported_and_not_kept(run: Run, a
 
 
 async def test_contexts_of_clients_keep_their_download_behavior(run: Run, attachments: Attachments) -> None:
-    async def context(**wish: Any) -> str:
+    async def context(**behavior: Any) -> str:
         made: str = (await ask(run.socket, "Target.createBrowserContext"))["browserContextId"]
-        if wish:
-            await ask(run.socket, "Browser.setDownloadBehavior", browserContextId=made, **wish)
+        if behavior:
+            await ask(run.socket, "Browser.setDownloadBehavior", browserContextId=made, **behavior)
         return made
 
     # One that asks for nothing, one that wants none, and one that wants them in a folder of its own by their names.
     await run.page(f"{attachments.url}/file?name=unasked", await context())
     await run.has_artifacts(1)
     await run.page(f"{attachments.url}/file?name=denied", await context(behavior="deny"))
-    assert (await run.is_told("canceled"))["data"]["name"] == "denied"
+    assert (await run.has_event("canceled"))["data"]["name"] == "denied"
     await run.page(f"{attachments.url}/file?name=own.txt", await context(behavior="allow", downloadPath="own"))
     artifacts = await run.has_artifacts(2)
     assert [artifact["name"] for artifact in artifacts] == ["own.txt", "unasked"]
@@ -134,7 +134,7 @@ async def test_contexts_of_clients_keep_their_download_behavior(run: Run, attach
 async def test_a_download_of_a_frame_belongs_to_its_page(run: Run, attachments: Attachments) -> None:
     page = await run.page(f"{attachments.url}/frames")
     await run.has_artifacts(1)
-    assert (await run.is_told("completed"))["pageId"] == page
+    assert (await run.has_event("completed"))["pageId"] == page
 
 
 async def test_a_client_that_waits_for_its_downloads_gets_them_as_before(run: Run, attachments: Attachments) -> None:

@@ -42,16 +42,16 @@ from tests.support.waiting import until
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
-# Its left half is a button that turns green, its right half takes text, and what it hears it tells in `told`.
+# Its left half is a button that turns green, its right half takes text; `reported` lists the events that it received.
 PAGE = """<!doctype html><title>{title}</title>
 <style>body {{ margin: 0; background: {background}; height: 3000px }}
   button {{ position: fixed; left: 0; top: 50vh; width: 50vw; height: 50vh; border: 0; background: {background} }}
   textarea {{ position: fixed; left: 50vw; top: 0; width: 50vw; height: 50vh; border: 0 }}</style>
 <button onclick="this.style.background = '#0f0'"></button><textarea></textarea>
 <script>
-  const told = [];
+  const reported = [];
   for (const type of ['keydown', 'mousedown', 'wheel', 'contextmenu']) {{
-    addEventListener(type, (event) => told.push([type, event.key ?? event.button, event.ctrlKey, event.detail]));
+    addEventListener(type, (event) => reported.push([type, event.key ?? event.button, event.ctrlKey, event.detail]));
   }}
 </script>"""
 
@@ -126,7 +126,7 @@ async def live(gateway_with_browsers: LiveGateway) -> AsyncIterator[LiveGateway]
 
 @asynccontextmanager
 async def client(playwright: Playwright, live: LiveGateway, runtime: str) -> AsyncIterator[Page]:
-    """The default page of a runtime, as whoever has a lease drives it."""
+    """The default page of a runtime, driven through a lease."""
     lease = await live.remote.lease(runtime)
     browser = await playwright.chromium.connect_over_cdp(lease.url)
     context = browser.contexts[0]
@@ -140,18 +140,18 @@ def socket_url(minted: dict[str, Any], gateway: LiveGateway | None = None) -> st
     return f"ws://{root}{url.path}/socket"
 
 
-async def heard(socket: ClientConnection, type_: str) -> dict[str, Any]:
+async def received(socket: ClientConnection, type_: str) -> dict[str, Any]:
     """The next message of a type; pictures are `picture`, and are not acknowledged."""
     async with asyncio.timeout(5):
         while True:
             message = await socket.recv()
             if isinstance(message, bytes):
                 length = int.from_bytes(message[:2])
-                told = {"type": "picture", "jpeg": message[2 + length :], **json.loads(message[2 : 2 + length])}
+                parsed = {"type": "picture", "jpeg": message[2 + length :], **json.loads(message[2 : 2 + length])}
             else:
-                told = json.loads(message)
-            if told["type"] == type_:
-                return told
+                parsed = json.loads(message)
+            if parsed["type"] == type_:
+                return parsed
 
 
 async def test_a_person_views_and_controls_a_page(
@@ -160,18 +160,18 @@ async def test_a_person_views_and_controls_a_page(
     runtime = await live.remote.runtime()
     wrong: list[str] = []
 
-    def hear(said: ConsoleMessage) -> None:
-        if said.type == "error":
-            wrong.append(said.text)
+    def on_console(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            wrong.append(message.text)
 
     async with client(playwright, live, runtime) as remote:
         await remote.goto(page("work"))
         minted = await live.mint(runtime, control="input")
         person = await Person.at(people, pages.url("/blank"), minted["iframeUrl"])
-        person.page.on("console", hear)
+        person.page.on("console", on_console)
         person.page.on("pageerror", lambda error: wrong.append(str(error)))
         await person.until_live()
-        assert await person.says() == "Live, with control"
+        assert await person.status() == "Live, with control"
         await person.sees(RED)
 
         await person.click(0.25, 0.75)
@@ -194,10 +194,10 @@ async def test_a_person_views_and_controls_a_page(
         await person.page.mouse.click(*await person.place(0.1, 0.1), button="right")
         await person.page.mouse.wheel(0, 700)
         await until(lambda: _is(remote.evaluate("scrollY > 300"), True), "it scrolled")
-        told = await remote.evaluate("told.map((event) => event.join())")
+        reported = await remote.evaluate("reported.map((event) => event.join())")
         for wanted in ("keydown,a,true,0", "keydown,F12,false,0", "mousedown,0,false,2", "mousedown,2,false,1"):
-            assert wanted in told
-        assert "contextmenu,2,false,0" in told
+            assert wanted in reported
+        assert "contextmenu,2,false,0" in reported
 
         address = person.frame.locator("#address")
         await address.fill(pages.url("/form").removeprefix("http://"))
@@ -238,7 +238,7 @@ async def test_tabs_are_followed_and_chosen_and_two_viewers_share_one_screencast
         one, two = [await Person.at(people, pages.url("/blank"), minted["iframeUrl"]) for _ in range(2)]
         await asyncio.gather(one.sees(RED), two.sees(RED))
         assert live.screencasts(runtime).casting == 1
-        assert await one.says() == "Live"
+        assert await one.status() == "Live"
 
         second = await first.context.new_page()
         await second.goto(page("second", "#00f"))
@@ -265,7 +265,7 @@ async def test_tabs_are_followed_and_chosen_and_two_viewers_share_one_screencast
         assert await one.frame.inner_text("#note") == "The tab that you looked at was closed."
         for person in (one, two):
             await person.page.close()
-        await until(lambda: live.screencasts(runtime).casting == 0, "nobody looks, and nothing is sent")
+        await until(lambda: live.screencasts(runtime).casting == 0, "no viewer is left, and nothing is sent")
 
 
 async def _named(person: Person) -> list[tuple[str, bool]]:
@@ -282,12 +282,12 @@ async def test_a_watcher_commands_nothing_and_unknown_messages_are_refused(
 
     async def answer_to(minted: dict[str, Any], message: object) -> tuple[int, str]:
         async with connect(socket_url(minted), proxy=None) as socket:
-            await heard(socket, "tabs")
+            await received(socket, "tabs")
             await socket.send(message if isinstance(message, str) else json.dumps(message))
             return await closed(socket)
 
     async with connect(socket_url(watching), proxy=None) as socket:
-        tab = (await heard(socket, "tabs"))["shown"]
+        tab = (await received(socket, "tabs"))["shown"]
     mouse = {"type": "mouse", "tab": tab, "move": "move", "x": 0, "y": 0, "button": "none", "buttons": 0}
     mouse |= {"clicks": 0, "modifiers": 0}
     key = {"type": "key", "tab": tab, "down": True, "key": "a", "code": "KeyA", "keyCode": 65, "location": 0}
@@ -322,10 +322,10 @@ async def test_a_watcher_commands_nothing_and_unknown_messages_are_refused(
     text = {"type": "text", "tab": tab, "text": ""}
     fits = most - len(json.dumps(text))
     async with connect(socket_url(working), proxy=None) as socket:
-        await heard(socket, "tabs")
+        await received(socket, "tabs")
         await socket.send(json.dumps(text | {"text": "x" * fits}))
         await socket.send(json.dumps({"type": "show", "tab": "none"}))
-        assert (await heard(socket, "notice"))["text"] == "That tab was closed."
+        assert (await received(socket, "notice"))["text"] == "That tab was closed."
         assert [str(each) for each in active] == [runtime.rpartition("/")[2]]
         await socket.send(json.dumps(text | {"text": "x" * (fits + 1)}))
         assert (await closed(socket))[0] == ViewerClose.TOO_BIG.code
@@ -347,20 +347,20 @@ async def test_a_stalled_viewer_gets_two_pictures_and_slows_no_other(
             "setInterval(() => { document.body.style.background = `rgb(${Date.now() % 255}, 0, 0)` }, 10); 1"
         )
         for _ in range(20):
-            picture = await heard(other, "picture")
+            picture = await received(other, "picture")
             await other.send(json.dumps({"type": "seen", "picture": picture["picture"]}))
-        got = [await heard(stalled, "picture") for _ in range(2)]
+        got = [await received(stalled, "picture") for _ in range(2)]
         assert [each["picture"] for each in got] == [1, 2]
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
-                await heard(stalled, "picture")
+                await received(stalled, "picture")
         await stalled.send(json.dumps({"type": "seen", "picture": 2}))
-        assert (await heard(stalled, "picture"))["time"] >= picture["time"], "what it missed it is not sent"
+        assert (await received(stalled, "picture"))["time"] >= picture["time"], "what it missed it is not sent"
         await other.close()
-        await until(lambda: live.screencasts(runtime).casting == 0, "nobody looks any more")
+        await until(lambda: live.screencasts(runtime).casting == 0, "no viewer is left")
         for number in (3, 4):
             await stalled.send(json.dumps({"type": "seen", "picture": number}))
-            await heard(stalled, "picture")
+            await received(stalled, "picture")
         assert live.screencasts(runtime).casting == 1
 
 
@@ -371,14 +371,14 @@ async def test_every_end_has_a_close_code(live: LiveGateway, people: Browser, pa
     viewer = viewers.read(minted["iframeUrl"].rpartition("/")[2], Kind.LIVE)
     run = str(viewer.run_id)
     async with connect(socket_url(minted), proxy=None) as short:
-        hello = await heard(short, "hello")
+        hello = await received(short, "hello")
         assert (hello["control"], hello["expiresAt"]) == ("none", minted["expiresAt"])
         assert hello["activityStream"] is None
     brief = replace(viewer, expires_at=datetime.fromtimestamp(int(datetime.now(UTC).timestamp()) + 2, UTC))
     url = minted["iframeUrl"].rpartition("/")[0] + "/" + viewers._tokens.sign(brief)
     person = await Person.at(people, pages.url("/blank"), url)
     await person.until_live()
-    assert (await person.says()).startswith("Ends in ")
+    assert (await person.status()).startswith("Ends in ")
     await person.frame.wait_for_selector("#end:visible")
     assert datetime.now(UTC) >= brief.expires_at
     assert await person.frame.inner_text("#end-title") == "This view has expired"
@@ -389,12 +389,12 @@ async def test_every_end_has_a_close_code(live: LiveGateway, people: Browser, pa
     person = await Person.at(people, pages.url("/blank"), minted["iframeUrl"])
     await person.until_live()
     async with connect(socket_url(minted), proxy=None) as socket:
-        await heard(socket, "tabs")
+        await received(socket, "tabs")
         (await live.remote.api.post(f"{runtime}/stop")).raise_for_status()
         assert await closed(socket) == ViewerClose.RUN_ENDED.value
     await person.frame.wait_for_selector("#end:visible")
     assert await person.frame.inner_text("#end-title") == "The run has ended"
-    assert await person.says() == "Ended"
+    assert await person.status() == "Ended"
     async with connect(socket_url(minted), proxy=None) as late:
         assert await closed(late) == ViewerClose.RUN_ENDED.value
     answer = await live.remote.api.get(minted["iframeUrl"])
@@ -402,12 +402,12 @@ async def test_every_end_has_a_close_code(live: LiveGateway, people: Browser, pa
     await refused(live.remote.api.post(f"/v1/runs/{run}/live", json={}), 409, "run.live_not_active")
     await person.page.close()
 
-    async def told() -> list[tuple[str, str | None]]:
+    async def reported() -> list[tuple[str, str | None]]:
         events = await live.remote.get(f"/v1/runs/{run}/events?type=viewer.opened,viewer.closed")
         return sorted((event["type"], event["data"].get("reason")) for event in events["events"])
 
     closes = [("viewer.closed", why) for why in ("run_ended", "run_ended", "viewer_expired", "viewer_left")]
-    await until(lambda: _is(told(), closes + [("viewer.opened", None)] * 4), "the record tells of each")
+    await until(lambda: _is(reported(), closes + [("viewer.opened", None)] * 4), "the record has each")
 
 
 async def test_another_gateway_shows_the_same(
@@ -432,15 +432,15 @@ async def test_another_gateway_shows_the_same(
             await person.sees(GREEN)
             assert live.screencasts(runtime).casting == 1
             async with connect(socket_url(minted), proxy=None) as socket:
-                await heard(socket, "tabs")
+                await received(socket, "tabs")
                 await socket.send("{}")
                 assert await closed(socket) == ViewerClose.MESSAGE_INVALID.value, "the reason comes through"
             async with connect(socket_url(minted), proxy=None) as socket:
-                await heard(socket, "tabs")
+                await received(socket, "tabs")
                 other.gateway.services.viewers.close_all(ViewerClose.DRAINING)
                 assert await closed(socket) == ViewerClose.DRAINING.value
             async with connect(socket_url(minted), proxy=None) as socket:
-                await heard(socket, "tabs")
+                await received(socket, "tabs")
                 (await other.remote.api.post(f"{runtime}/stop")).raise_for_status()
                 assert await closed(socket) == ViewerClose.RUN_ENDED.value
             await person.frame.wait_for_selector("#end:visible")
@@ -453,9 +453,9 @@ async def _is_known(gateway: LiveGateway, runtime: str, run_id: UUID) -> bool:
     return place.host_url is not None
 
 
-async def _says(entries: Locator, *sentences: str) -> bool:
-    told = await entries.inner_text()
-    return all(sentence in told for sentence in sentences)
+async def _shows(entries: Locator, *sentences: str) -> bool:
+    text = await entries.inner_text()
+    return all(sentence in text for sentence in sentences)
 
 
 async def test_touch_taps_and_scrolls_and_the_activity_is_recorded(
@@ -479,7 +479,7 @@ async def test_touch_taps_and_scrolls_and_the_activity_is_recorded(
         await until(lambda: _is(remote.evaluate("scrollY > 60"), True), "it scrolled")
         assert await person.frame.is_visible("#keyboard")
         entries = person.frame.locator("#entries")
-        await until(lambda: _says(entries, "The run started.", "A viewer connected."), "the activity is there")
+        await until(lambda: _shows(entries, "The run started.", "A viewer connected."), "the activity is there")
         assert await person.frame.is_visible("#activity")
         await person.frame.click("#show-activity")
         assert not await person.frame.is_visible("#activity")
@@ -571,7 +571,7 @@ async def test_limits_and_origins(live: LiveGateway, monkeypatch: pytest.MonkeyP
     viewers = live.gateway.services.viewers
     url = socket_url(minted)
     async with connect(url, proxy=None, origin=Origin(live.base_url)) as socket:
-        await heard(socket, "hello")
+        await received(socket, "hello")
     for origin, address, status in (
         ("https://elsewhere.example", url, 403),
         ("null", url, 403),
@@ -584,11 +584,11 @@ async def test_limits_and_origins(live: LiveGateway, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(viewers, "_settings", Settings(max_viewers=3, max_viewers_per_run=2))
     other = await live.mint(await live.remote.runtime())
     async with connect(url, proxy=None) as one, connect(url, proxy=None) as two:
-        await asyncio.gather(heard(one, "hello"), heard(two, "hello"))
+        await asyncio.gather(received(one, "hello"), received(two, "hello"))
         async with connect(url, proxy=None) as three:
             assert await closed(three) == ViewerClose.TOO_MANY.value
         async with connect(socket_url(other), proxy=None) as three:
-            await heard(three, "hello")
+            await received(three, "hello")
             async with connect(socket_url(other), proxy=None) as four:
                 assert await closed(four) == ViewerClose.TOO_MANY.value
     await until(lambda: not viewers._sessions, "all have left")

@@ -1,4 +1,4 @@
-"""What is noted of a run, by real browsers: of its pages, of what they load and say, and of what clients command."""
+"""The record of a run with real browsers: its pages, their requests and console messages, and clients' commands."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Kept(RunRecord):
         return [data for kind, page, data in self.events if kind == type_ and page_id in (None, page)]
 
     async def has(self, type_: str, page_id: str | None = None, count: int = 1, **wanted: Any) -> dict[str, Any]:
-        """The last of so many events with these data, once they are there."""
+        """The last of `times` events with these data, once they are there."""
 
         def found() -> list[dict[str, Any]]:
             return [data for data in self.of(type_, page_id) if wanted.items() <= data.items()]
@@ -206,7 +206,7 @@ async def test_requests_of_a_page_are_recorded_without_secrets(browser: LocalBro
         failed = await record.has("network.failed", page, url="http://127.0.0.2:9/")
         assert failed["errorText"].startswith("net::ERR_")
         assert SECRET not in texts(record)
-        await until(lambda: len(record.of("network.request")) == 5, "each request is told once")
+        await until(lambda: len(record.of("network.request")) == 5, "each request is recorded once")
 
 
 async def test_console_messages_are_recorded_and_bounded(browser: LocalBrowser, pages: PageServer) -> None:
@@ -221,8 +221,8 @@ async def test_console_messages_are_recorded_and_bounded(browser: LocalBrowser, 
             void Promise.reject(new Error('https://example.com/?key={SECRET}'))""",
             session,
         )
-        said = await record.has("console.message", page, level="info")
-        assert said["text"] == "text 1 null undefined true {a: 1} [1, x] -0 12n"
+        messages = await record.has("console.message", page, level="info")
+        assert messages["text"] == "text 1 null undefined true {a: 1} [1, x] -0 12n"
         warned = await record.has("console.message", page, level="warning")
         assert warned["text"] == "see https://***@example.com/?token=***"
         assert len((await record.has("console.message", page, level="error"))["text"]) == 2048
@@ -308,11 +308,11 @@ async def test_entries_above_the_rate_of_a_run_are_counted(browser: LocalBrowser
         watched.record.events.clear()
         await watched.client.evaluate("for (let i = 0; i < 500; i++) console.log(i)", session)
         await watched.record.has("events.dropped", type="console.message", reason="rate")
-        said = watched.record.of("console.message")
+        messages = watched.record.of("console.message")
         dropped = sum(data["count"] for data in watched.record.of("events.dropped"))
-        assert len(said) + dropped == 500
+        assert len(messages) + dropped == 500
         # It takes two of the seconds that are counted, at most.
-        assert 0 < len(said) <= 100
+        assert 0 < len(messages) <= 100
 
 
 # Full
@@ -364,7 +364,7 @@ async def test_the_observer_does_not_change_a_clients_body_buffers(browser: Loca
         assert "<title>Blank</title>" in body["body"]
 
 
-# What is refused on the way out
+# Egress refusals
 
 
 async def test_egress_refusals_are_recorded_and_bounded(browser: LocalBrowser, pages: PageServer) -> None:
@@ -471,7 +471,7 @@ async def test_dialogs_of_clients_are_recognized() -> None:
         socket.command({"id": 1, "method": "Page.enable", "sessionId": "B2"}, None)
         socket.command({"id": 1, "method": "Target.detachFromTarget", "params": {"sessionId": "B2"}}, None)
         assert not run.clients.handle_dialogs_of("TWO")
-        # A session that nobody told of may be of any page.
+        # A session that was never announced may belong to any page.
         socket.command({"id": 1, "method": "Page.enable", "sessionId": "UNKNOWN"}, None)
         assert run.clients.handle_dialogs_of("TWO")
         socket.close()
@@ -511,11 +511,11 @@ async def test_a_playwright_script_is_recorded_in_order_and_handles_its_own_dial
         await remote.post(f"{runtime}/stop", {})
         events = await all_events(remote, run)
         await remote.clear()
-    told = [
+    recorded = [
         (event["type"], event["data"].get("method")) for event in events if event["type"].startswith("connection.c")
     ]
-    forwarded = [method for type_, method in told if type_ == "connection.command.forwarded"]
-    assert ("connection.command.refused", "Page.navigate") in told
+    forwarded = [method for type_, method in recorded if type_ == "connection.command.forwarded"]
+    assert ("connection.command.refused", "Page.navigate") in recorded
     for first, then in zip(
         ["Target.createBrowserContext", "Target.createTarget", "Page.navigate", "Input.dispatchKeyEvent"],
         ["Target.createTarget", "Page.navigate", "Input.dispatchKeyEvent", "Target.disposeBrowserContext"],
@@ -561,5 +561,5 @@ async def all_events(remote: Remote, run: str) -> list[dict[str, Any]]:
                 break
         return any(e["type"] == "runtime.lifecycle" and e["data"]["status"] == "stopped" for e in events)
 
-    await until(ended, "the end of the run is told")
+    await until(ended, "the end of the run is recorded")
     return events

@@ -1,4 +1,4 @@
-"""Screencasts of real browsers: one a tab whoever looks, and the browser none the worse for it."""
+"""Screencasts of real browsers: one per tab for all viewers, without effect on the browser."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Watched:
         self.observation = observation
         self.screencasts = screencasts
         self.subscriptions: list[Subscription] = []
-        self.told: list[TabEvent] = []
+        self.events: list[TabEvent] = []
 
     async def open(self, url: str) -> tuple[str, str]:
         """Id and session of a new tab."""
@@ -114,7 +114,7 @@ async def watched(
             observation = Observation(cast(Any, None), DevTools(cast(Any, socket)))
             seen = Watched(client, observation, Screencasts(observation, Settings(**options)), commands)
             await seen.screencasts.resume()
-            seen.screencasts.listen(seen.told.append)
+            seen.screencasts.listen(seen.events.append)
             yield seen
             await observation.devtools.close()
             await seen.screencasts.end()
@@ -206,7 +206,7 @@ async def test_the_active_tab_is_followed_without_effect_on_tabs(launcher: Local
         await until(lambda: seen.screencasts.active == second, "the one that was used before is active")
         if name == "headless-shell":
             await shows(frames, GREEN, second)
-        kinds = [event.kind for event in seen.told if event.tab.id == first]
+        kinds = [event.kind for event in seen.events if event.tab.id == first]
         assert kinds[:2] == ["opened", "active"]
         assert kinds[-1] == "closed"
 
@@ -225,5 +225,5 @@ async def test_a_screencast_recovers_from_a_lost_connection(launcher: LocalLaunc
         await seen.screencasts.resume()
         await shows(frames, RED)
         assert [known.id for known in seen.screencasts.tabs][-1] == tab
-        assert seen.told[-1].kind in ("closed", "active", "changed")
-        assert (closing, "closed") in [(event.tab.id, event.kind) for event in seen.told]
+        assert seen.events[-1].kind in ("closed", "active", "changed")
+        assert (closing, "closed") in [(event.tab.id, event.kind) for event in seen.events]

@@ -26,7 +26,7 @@ SERVED = Contracts(CONTRACTS, "spaces")
 ENDPOINTS = [endpoint for _, endpoints in SERVED.unclaimed() for endpoint in endpoints]
 JSON = {"Content-Type": "application/json"}
 NEVER = "0198b7d4-2f6c-7d3e-9a51-1c6f2b8e4d70"
-# Of an operation that answers bytes, what is not told in JSON.
+# Operations that answer bytes instead of JSON.
 RAW_STATUSES = (200, 206, 304)
 
 
@@ -102,7 +102,7 @@ async def make_subaccount(client: httpx.AsyncClient, **body: Any) -> tuple[str, 
 
 
 def checked(client: httpx.AsyncClient) -> httpx.AsyncClient:
-    """The client, with each answer of an operation held against the document; `Recorder` says how."""
+    """The client, with each answer of an operation checked against the document by `Recorder`."""
     client.event_hooks = {"response": [Recorder().check]}
     return client
 
@@ -142,11 +142,11 @@ class Recorder:
 @cache
 def strict_document() -> Json:
     """The document, with every answer closed: what it does not name must not be there."""
-    told = copy.deepcopy(document(SERVED.unclaimed(), "http://localhost:8787"))
-    for schema in told["components"]["schemas"].values():
+    served = copy.deepcopy(document(SERVED.unclaimed(), "http://localhost:8787"))
+    for schema in served["components"]["schemas"].values():
         if "properties" in schema:
             schema.setdefault("additionalProperties", False)
-    return told
+    return served
 
 
 @cache
@@ -170,14 +170,14 @@ def _is_raw(operation_id: str) -> bool:
 
 @cache
 def _schema(operation_id: str, status: int) -> Callable[[Any], Any]:
-    told = strict_document()
+    served = strict_document()
     responses = next(
         operation["responses"]
-        for methods in told["paths"].values()
+        for methods in served["paths"].values()
         for operation in methods.values()
         if operation["operationId"] == operation_id
     )
     assert str(status) in responses, f"{operation_id} does not document {status}"
     (content,) = responses[str(status)]["content"].values()
-    schema = content["schema"] | {"components": told["components"]}
+    schema = content["schema"] | {"components": served["components"]}
     return Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).iter_errors

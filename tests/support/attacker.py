@@ -1,4 +1,4 @@
-"""The holder of a lease who is up to no good: sockets of one runtime, and what it tries through them."""
+"""A malicious holder of a lease: sockets of one runtime, and the attacks made through them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ self.onmessage = event => fetch(event.data).then(answer => answer.text(), error 
 """
 SECONDS = 20.0
 
-# Every way of a page to ask for an address, each with a path of its own, all at once. What a page sees of them is told.
+# Every way of a page to ask for an address, each with a path of its own, all at once. Returns what the page sees.
 WAYS = (
     "fetch",
     "no-cors",
@@ -100,26 +100,26 @@ _FROM_A_PAGE = """(async base => {
             form.submit();
         }),
     };
-    const told = {};
+    const results = {};
     const there = new Set(document.querySelectorAll('*'));
     await Promise.all(Object.entries(ways).map(async ([name, way]) => {
         const path = base.endsWith('/') ? base + name : base;
         try {
-            told[name] = String(await Promise.race([way(path).catch(failed), limit(name)]));
+            results[name] = String(await Promise.race([way(path).catch(failed), limit(name)]));
         } catch (error) {
-            told[name] = 'failed';
+            results[name] = 'failed';
         }
     }));
     // Each frame may have a process of its own.
     for (const made of document.querySelectorAll('*')) if (!there.has(made)) made.remove();
-    return told;
+    return results;
 })"""
 
 
 class Canary:
-    """A server that nobody may reach, or that somebody must: every connection and every path is written down.
+    """A server that must not be reached, or must be: it records every connection and every path.
 
-    `/to?URL` redirects there, and `/worker.js` is a service worker that asks for what it is told.
+    `/to?URL` redirects there, and `/worker.js` is a service worker that requests the given address.
     """
 
     def __init__(self) -> None:
@@ -259,8 +259,8 @@ class Page:
 
     async def try_all(self, base: str) -> dict[str, str]:
         """What each of `WAYS` shows to a page; a base that ends with a slash gets the way's name after it."""
-        told: dict[str, str] = await self.run(f"{_FROM_A_PAGE}({json.dumps(base)})")
-        return told
+        results: dict[str, str] = await self.run(f"{_FROM_A_PAGE}({json.dumps(base)})")
+        return results
 
     async def text(self) -> str:
         """The text of the page once it is loaded."""
@@ -269,16 +269,16 @@ class Page:
         async with asyncio.timeout(SECONDS):
             while True:
                 try:
-                    told: str = await self.run(script)
-                    return told
+                    result: str = await self.run(script)
+                    return result
                 except Refusal as error:
                     # The page was left while it was asked.
                     if "context" not in str(error) and "navigated" not in str(error):
                         raise
 
     async def visit(self, url: str) -> str:
-        told = await self.send("Page.navigate", url=url)
-        return f"{told.get('errorText', '')} {await self.text()}"
+        result = await self.send("Page.navigate", url=url)
+        return f"{result.get('errorText', '')} {await self.text()}"
 
 
 class Holder:
@@ -366,8 +366,8 @@ class Holder:
 
     async def addresses(self) -> list[str]:
         """Of all targets, those that clients aren't shown by default, too."""
-        told = await self.commands.send("Target.getTargets", filter=[{}])
-        return [info["url"] for info in told["targetInfos"]]
+        result = await self.commands.send("Target.getTargets", filter=[{}])
+        return [info["url"] for info in result["targetInfos"]]
 
 
 async def _enabled(page: Page) -> Page:
@@ -375,7 +375,7 @@ async def _enabled(page: Page) -> Page:
     return page
 
 
-# Every way of a client to have an address opened; each tells what the client sees.
+# Every way of a client to have an address opened; each returns what the client sees.
 Way = Callable[[Page, str], Awaitable[str]]
 NEVER_ASKED = "http://example.com/"
 
@@ -395,21 +395,21 @@ async def _create_target(page: Page, url: str) -> str:
 
 async def _when_loaded(page: Page) -> str:
     """A page that was just made is still empty."""
-    told = ""
+    result = ""
 
     async def is_loaded() -> bool:
-        nonlocal told
-        told = await page.text()
-        return not told.startswith("about:blank ")
+        nonlocal result
+        result = await page.text()
+        return not result.startswith("about:blank ")
 
     await until(is_loaded, "the page has begun", SECONDS)
-    return told
+    return result
 
 
 async def _load_resource(page: Page, url: str) -> str:
     options = {"disableCache": True, "includeCredentials": False}
-    told = await page.send("Network.loadNetworkResource", frameId=await page.frame(), url=url, options=options)
-    found = told["resource"]
+    result = await page.send("Network.loadNetworkResource", frameId=await page.frame(), url=url, options=options)
+    found = result["resource"]
     if "stream" not in found:
         return json.dumps(found)
     read = await page.send("IO.read", handle=found["stream"])
@@ -423,8 +423,8 @@ async def _universal_world(page: Page, url: str) -> str:
         "Page.createIsolatedWorld", frameId=await page.frame(), worldName="w", grantUniveralAccess=True
     )
     script = f"fetch({json.dumps(url)}).then(answer => answer.text(), error => 'failed: ' + error)"
-    told: str = await page.run(script, contextId=made["executionContextId"])
-    return told
+    result: str = await page.run(script, contextId=made["executionContextId"])
+    return result
 
 
 async def _universal_frame(page: Page, url: str) -> str:
@@ -441,8 +441,8 @@ async def _universal_frame(page: Page, url: str) -> str:
         document.documentElement.append(frame);
         setTimeout(() => done('failed: late'), 700);
     }})"""
-    told: str = await page.run(script, contextId=made["executionContextId"])
-    return told
+    result: str = await page.run(script, contextId=made["executionContextId"])
+    return result
 
 
 async def _document(page: Page, url: str) -> str:
@@ -455,29 +455,29 @@ async def _document(page: Page, url: str) -> str:
 async def _frames(page: Page) -> str:
     """The text of all frames, as a client sees it, across origins too."""
     await page.text()
-    told = []
+    results = []
     tree = (await page.send("Page.getFrameTree"))["frameTree"]
     for child in [tree, *tree.get("childFrames", [])]:
         with contextlib.suppress(Refusal):
             made = await page.send("Page.createIsolatedWorld", frameId=child["frame"]["id"], worldName="look")
             script = "location.href + ' ' + document.documentElement.innerText"
-            told.append(await page.run(script, contextId=made["executionContextId"]))
-    return " ".join(map(str, told))
+            results.append(await page.run(script, contextId=made["executionContextId"]))
+    return " ".join(map(str, results))
 
 
 async def _new_document_script(page: Page, url: str) -> str:
-    script = f"window.told = fetch({json.dumps(url)}).then(a => a.text(), e => 'failed: ' + e)"
+    script = f"window.result = fetch({json.dumps(url)}).then(a => a.text(), e => 'failed: ' + e)"
     added = await page.send("Page.addScriptToEvaluateOnNewDocument", source=script, worldName="")
     try:
         await page.visit("data:text/html,new")
-        told: str = await page.run("window.told")
-        return told
+        result: str = await page.run("window.result")
+        return result
     finally:
         await page.send("Page.removeScriptToEvaluateOnNewDocument", identifier=added["identifier"])
 
 
 async def _print(page: Page, url: str) -> str:
-    """Templates of a printed page. What was drawn can only be told by the size of the picture that it has."""
+    """Templates of a printed page. What was drawn shows only in the size of its picture."""
     template = f'<span style="font-size:20px">x</span><img src="{url}"><iframe src="{url}"></iframe>'
     printed = await page.send(
         "Page.printToPDF", displayHeaderFooter=True, headerTemplate=template, footerTemplate=template
@@ -544,13 +544,13 @@ COMMANDS: dict[str, Way] = {
 
 async def try_commands(page: Page, url: str) -> dict[str, str]:
     """What the client sees of each of `COMMANDS`."""
-    told = {}
+    results = {}
     for name, way in COMMANDS.items():
         try:
-            told[name] = await way(page, url)
+            results[name] = await way(page, url)
         except Refusal as error:
-            told[name] = str(error)
-    return told
+            results[name] = str(error)
+    return results
 
 
 def interface_addresses() -> list[str]:

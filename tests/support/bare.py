@@ -103,12 +103,12 @@ class BareConnection:
                 await self._frame(_PONG, payload)
                 continue
             assert first == _TEXT, (first, payload)
-            told: dict[str, Any] = json.loads(payload)
-            if told.get("id") == number:
-                return told
+            message: dict[str, Any] = json.loads(payload)
+            if message.get("id") == number:
+                return message
 
     async def closed(self) -> tuple[tuple[int, str], list[dict[str, Any]]]:
-        """Code and reason of the close frame, and the messages before it; says goodbye as well."""
+        """Code and reason of the close frame, and the messages before it; answers with a close frame."""
         messages: list[dict[str, Any]] = []
         while True:
             first, payload = await self.frame()

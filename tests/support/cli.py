@@ -42,7 +42,7 @@ class Cli:
         self._capsys.readouterr()
         try:
             code = await asyncio.to_thread(main, list(arguments))
-        except SystemExit as exit_:  # argparse's own way out
+        except SystemExit as exit_:  # argparse's own exit
             code = exit_.code if isinstance(exit_.code, int) else 1
         out, err = self._capsys.readouterr()
         return Done(code, out, err)

@@ -28,7 +28,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Refusal:
-    """What a client learned when it was not let in; `status` and `body` where it shows them."""
+    """What a client learned when it was refused; `status` and `body` where it shows them."""
 
     message: str
     status: int | None = None
@@ -37,7 +37,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Client:
-    """`drive(endpoint, pages)` goes through the whole flow; `attach(endpoint)` tries once: None when it was let in."""
+    """`drive(endpoint, pages)` does the whole flow; `attach(endpoint)` tries once: None when accepted."""
 
     drive: Callable[[str, str], Awaitable[Outcome]]
     attach: Callable[[str], Awaitable[Refusal | None]]

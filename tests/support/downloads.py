@@ -94,17 +94,17 @@ class Run:
         await until(there, f"{number} artifacts are there", 20)
         return await self.artifacts()
 
-    async def told(self, state: str) -> list[Json]:
+    async def events(self, state: str) -> list[Json]:
         """Events of downloads in this state."""
         events = (await self.remote.get(f"/v1/runs/{self.run}/events?type=download&limit=200"))["events"]
         return [event for event in events if event["data"]["state"] == state]
 
-    async def is_told(self, state: str) -> Json:
-        async def told() -> bool:
-            return len(await self.told(state)) > 0
+    async def has_event(self, state: str) -> Json:
+        async def recorded() -> bool:
+            return len(await self.events(state)) > 0
 
-        await until(told, f"a download is {state}", 20)
-        return (await self.told(state))[0]
+        await until(recorded, f"a download is {state}", 20)
+        return (await self.events(state))[0]
 
     async def stop(self) -> None:
         await self.remote.post(f"{self.path}/stop", {})

@@ -57,14 +57,14 @@ async def _insert(connection: Any, table: str, columns: dict[str, Any]) -> None:
 
 def dump(url: str) -> str:
     """The schema and its rows as statements, without comments."""
-    told = subprocess.run(
+    dumped = subprocess.run(
         ["pg_dump", "--no-owner", "--no-privileges", "--column-inserts", url],
         check=True,
         capture_output=True,
         text=True,
         env={**os.environ, "PGTZ": "UTC"},
     )
-    return re.sub(r"\n{3,}", "\n\n", _NOISE.sub("", told.stdout)).strip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", _NOISE.sub("", dumped.stdout)).strip() + "\n"
 
 
 def main(revision: str) -> None:

@@ -31,9 +31,9 @@ def make_fake(
     texts = (f"{version}\n".encode(), f"{last_words}\n".encode())
     start = 0x400000 + 64 + 56
     size = len(_PAUSE) * hangs + 7 + 2 * len(write(0, 0, 0) + leave(0))
-    told = write(1, start + size, len(texts[0])) + leave(0)
+    printing = write(1, start + size, len(texts[0])) + leave(0)
     other = write(2, start + size + len(texts[0]), len(texts[1])) + leave(status)
-    code = _PAUSE * hangs + b"\x48\x83\x3c\x24\x02\x75%c" % len(told) + told + other + b"".join(texts)
+    code = _PAUSE * hangs + b"\x48\x83\x3c\x24\x02\x75%c" % len(printing) + printing + other + b"".join(texts)
     header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 62, 1, start, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     segment = struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, 120 + len(code), 120 + len(code), 0x1000)
     path.parent.mkdir(parents=True, exist_ok=True)

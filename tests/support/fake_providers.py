@@ -1,4 +1,4 @@
-"""A local server that speaks the protocols of the AI providers, in their own shapes, and misbehaves when told to."""
+"""A local server that speaks the protocols of the AI providers, in their own shapes, and misbehaves on request."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Seen:
 class FakeProviders:
     """The three providers under one address. The keys in `keys` are right, every other one is refused.
 
-    `behaviour` says what a provider does instead: answer with an error status of its own shape, or misbehave.
+    `behaviour` sets what a provider does instead: answer with an error status of its own shape, or misbehave.
     """
 
     def __init__(self) -> None:
@@ -132,8 +132,10 @@ async def _misbehave(behaviour: Misbehaviour, request: Request, seen: Seen) -> R
             return RedirectResponse(f"/{seen.provider}/models/")
         case "echo":
             key = request.headers[HEADERS[seen.provider]].removeprefix("Bearer ")
-            told = f"Wrong key {key}, that is {key.upper()}, cut: {key[:20]}... \x1b[31m\n\ud800 " + "and so on " * 100
-            return Response(_escaped(told), 401, media_type="application/json")
+            message = (
+                f"Wrong key {key}, that is {key.upper()}, cut: {key[:20]}... \x1b[31m\n\ud800 " + "and so on " * 100
+            )
+            return Response(_escaped(message), 401, media_type="application/json")
         case "no-models":
             return JSONResponse({"hello": "world"})
         case "empty":
@@ -161,7 +163,7 @@ async def _huge(seen: Seen) -> AsyncIterator[bytes]:
         while seen.sent < HUGE_BYTES:
             yield _CHUNK
             seen.sent += len(_CHUNK)
-            await asyncio.sleep(0)  # once the client is gone, sending never waits, and nobody would notice
+            await asyncio.sleep(0)  # once the client is gone, sending never waits, so that it would stay unnoticed
     finally:
         seen.ended.set()
 

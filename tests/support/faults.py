@@ -231,9 +231,9 @@ class Cable:
             return thread.submit(self._connect, port).result()
 
     def cut(self) -> None:
-        """From here on every packet goes to nobody."""
-        nobody = "02:00:00:00:00:99"
-        _ip("neigh", "replace", self.there, "lladdr", nobody, "dev", f"{self._name}h", "nud", "permanent")
+        """From here on every packet is lost."""
+        unused = "02:00:00:00:00:99"
+        _ip("neigh", "replace", self.there, "lladdr", unused, "dev", f"{self._name}h", "nud", "permanent")
         _ip(
             "-n",
             self._name,
@@ -241,7 +241,7 @@ class Cable:
             "replace",
             self.here,
             "lladdr",
-            nobody,
+            unused,
             "dev",
             f"{self._name}t",
             "nud",

@@ -170,7 +170,7 @@ class Book:
                     oversized = True
                     book.events.append((OVERSIZED, b""))
                 if not masked and not whole and not payload:
-                    # Its head says nothing that could be passed on.
+                    # Its head has nothing that could be forwarded.
                     break
                 book.begun = (kind, b"" if oversized else parts + payload)
                 if not whole:
@@ -228,7 +228,7 @@ def whole_frames(data: bytes) -> bool:
 
 
 def passed(data: bytes) -> Book:
-    """What was passed on, read by the book; it must be without a fault."""
+    """What was forwarded, read as the specification says; it must be valid."""
     book = Book.read(data, masked=False)
     assert book.error is None, "passed on what breaks the protocol"
     return book
@@ -247,7 +247,7 @@ def fuzz_reader(rng: random.Random) -> None:
             found += [(opcode, bytes(payload)) for opcode, payload in taken]
         except FrameError as raised:
             error = type(raised)
-            # What was whole before it in the same part is not told, since the socket ends.
+            # Complete messages before it in the same part are not reported, since the socket ends.
             break
         assert reader.held <= CEILING + 14 + 125, "held more than a message may have"
     assert error is book.error, f"{error} instead of {book.error}"
@@ -316,26 +316,26 @@ def fuzz_commands(rng: random.Random) -> None:
         assert not understood, "UTF-8 is called invalid"
         return
     assert understood, "what is not UTF-8 is let through"
-    said = json.loads(out, parse_int=_as_chromium_reads)
+    forwarded = json.loads(out, parse_int=_as_chromium_reads)
     if action is Action.FORWARD:
         meant = json.loads(text, parse_int=_as_chromium_reads)
-        assert type(said["id"]) is int
-        assert -(2**31) <= said["id"] < 2**31
-        assert type(said["method"]) is str
-        assert said["method"] != "Browser.close", "the browser would end"
-        assert said["id"] == meant["id"]
-        assert ("params" not in said) or type(said["params"]) is dict
+        assert type(forwarded["id"]) is int
+        assert -(2**31) <= forwarded["id"] < 2**31
+        assert type(forwarded["method"]) is str
+        assert forwarded["method"] != "Browser.close", "the browser would end"
+        assert forwarded["id"] == meant["id"]
+        assert ("params" not in forwarded) or type(forwarded["params"]) is dict
         if meant.get("params", 0) is None:
             del meant["params"]
-        assert said == meant, "means something else than was sent"
+        assert forwarded == meant, "means something else than was sent"
         assert review(out, None) == (Action.FORWARD, out), "not in its one form"
-        assert len(json.loads(out, object_pairs_hook=_no_doubles)) == len(said)
+        assert len(json.loads(out, object_pairs_hook=_no_doubles)) == len(forwarded)
     elif action is Action.LEAVE:
         assert json.loads(text)["method"] == "Browser.close"
-        assert said["result"] == {}
+        assert forwarded["result"] == {}
     else:
-        assert said["error"]["code"] in CODES
-        assert said["error"]["message"]
+        assert forwarded["error"]["code"] in CODES
+        assert forwarded["error"]["message"]
 
 
 def _as_chromium_reads(digits: str) -> int | float:
@@ -432,9 +432,9 @@ class Live:
             assert await asyncio.wait_for(good.recv(), 10) == text
         fresh = self._gateway.log[self._log_read :]
         self._log_read += len(fresh)
-        # At the level of debug uvicorn tells why it refuses a request, with the traceback of its own exception.
-        told = [line for line in fresh.splitlines() if '"level": "debug"' not in line]
-        assert [line for line in told if FAULTS_IN_THE_LOG.search(line)] == []
+        # At the level of debug uvicorn logs why it refuses a request, with the traceback of its own exception.
+        logged = [line for line in fresh.splitlines() if '"level": "debug"' not in line]
+        assert [line for line in logged if FAULTS_IN_THE_LOG.search(line)] == []
 
         async def none_open() -> bool:
             return await sockets_open(self._remote) == 0
@@ -462,7 +462,7 @@ class Live:
                 for part in split(rng, data):
                     await client.send(part)
                     await asyncio.sleep(0)
-                answer = await heard(client)
+                answer = await read_answer(client)
             if answer:
                 status = re.match(rb"HTTP/1\.1 (\d{3}) ", answer)
                 assert status is not None, bytes(answer[:200])
@@ -486,14 +486,14 @@ class Live:
                         await asyncio.sleep(0)
                 await asyncio.wait({gone}, timeout=_QUIET_SECONDS)
                 if not gone.done():
-                    # Whatever came before, the goodbye of somebody who is understood is answered.
+                    # Whatever came before, a valid close frame is answered.
                     match rng.randint(0, 3):
                         case 0:
                             reset(client)
                         case 1:
                             client.socket.shutdown(socket.SHUT_WR)
                         case _:
-                            await client.goodbye()
+                            await client.send_close()
             except ConnectionError:
                 pass  # Closed by the gateway, about which `gone` knows more.
             finally:
@@ -514,11 +514,11 @@ async def frames_until_gone(client: RawClient) -> None:
         if opcode == CLOSE:
             assert len(payload) >= 2
             with contextlib.suppress(ConnectionError):
-                await client.goodbye()
+                await client.send_close()
             return
 
 
-async def heard(client: RawClient) -> bytearray:
+async def read_answer(client: RawClient) -> bytearray:
     """What is answered until it is quiet for a moment, or closed."""
     answer = bytearray()
     loop = asyncio.get_running_loop()
@@ -627,7 +627,7 @@ class Fuzzer:
             self.cases += BATCH
 
 
-async def run(seed: int, seconds: float, what: list[str], turn: float, say: Callable[[str], None]) -> dict[str, int]:
+async def run(seed: int, seconds: float, what: list[str], turn: float, report: Callable[[str], None]) -> dict[str, int]:
     """Fuzz each in turn until the time is over; returns how many cases each has had."""
     fuzzers = {name: Fuzzer(seed) for name in what}
     async with contextlib.AsyncExitStack() as stack:
@@ -639,7 +639,7 @@ async def run(seed: int, seconds: float, what: list[str], turn: float, say: Call
                     await fuzzer.live(live, min(turn, left))
                 else:
                     fuzzer.pure(name, min(turn, left))
-            say(
+            report(
                 f"{time.monotonic() - began:.0f} s: "
                 + ", ".join(f"{name} {each.cases}" for name, each in fuzzers.items())
             )

@@ -71,7 +71,7 @@ class WorkingLauncher:
         return browser
 
     def crash(self) -> None:
-        """Its browsers are gone as with the process that has them, and nobody hears of it."""
+        """Its browsers are gone as with the process that has them, without a report."""
         self.browsers.clear()
 
     async def sweep(self) -> int:

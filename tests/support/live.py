@@ -106,7 +106,7 @@ class Person:
         assert frame is not None
         return cls(page, frame)
 
-    async def says(self) -> str:
+    async def status(self) -> str:
         """The status line."""
         return await self.frame.inner_text("#status-text")
 

@@ -1,4 +1,4 @@
-"""A real nginx in front of a gateway, with the configuration that docs/proxies.md tells users to take."""
+"""A real nginx in front of a gateway, with the configuration of docs/proxies.md."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ http {{
 
 
 def free_port() -> int:
-    """A port that nothing listens on, for servers that must be told theirs."""
+    """A port that nothing listens on, for servers whose port must be configured."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
         return port

@@ -77,7 +77,7 @@ class Node:
         return Minted(UUID(made["id"]), f"{path}/{made['id']}", made["endpoint"]["url"].rsplit("/", 1)[1])
 
     async def socket(self, lease: Minted) -> Grant:
-        """A socket that is let in, as far as the domain sees it."""
+        """An admitted socket, as far as the domain sees it."""
         grant = await self.leases.attach(lease.token)
         async with self.leases.admit(grant):
             pass

@@ -7,7 +7,7 @@
 | `/form` | `#name` and `#greet`: a click writes `Hello NAME, CLICKS` into `#result` |
 | `/noise` | 1700 x 1500 pixels that can't be compressed: a PNG of the whole page has more than 5 MB |
 | `/download` | an attachment, `report.txt` |
-| `/step` | the colour of `?colour=rrggbb` all over; `#step` says in the console which `?number` it is |
+| `/step` | the colour of `?colour=rrggbb` all over; `#step` logs its `?number` to the console |
 | `/upload` | `#file` in a form; its POST answers with name, size and hash of what came |
 """
 

@@ -1,4 +1,4 @@
-"""Websockets by hand, for tests that must say what is read, when, and how the bytes are split: a client and a browser.
+"""Websockets by hand, for tests that control what is read, when, and how the bytes are split: a client and a browser.
 
 async with raw_browser(talk) as url, RawClient.attached(lease_url) as client: ...
 """
@@ -115,7 +115,7 @@ class _Frames:
 
 
 class RawClient(_Frames):
-    """A client that reads nothing unless it is asked to, answers no ping, and sends what it is told."""
+    """A client that reads nothing unless it is asked to, answers no ping, and sends the given bytes."""
 
     def __init__(self, connection: socket.socket) -> None:
         super().__init__()
@@ -177,12 +177,12 @@ class RawClient(_Frames):
     async def command(self, payload: bytes) -> None:
         await self.send(framed(TEXT, payload, masked=True))
 
-    async def goodbye(self) -> None:
+    async def send_close(self) -> None:
         """Answer the gateway's close frame, so that it need not wait."""
         await self.send(framed(CLOSE, b"\x03\xe8", masked=True))
 
     async def take(self, count: int) -> None:
-        """Read so many bytes, and leave them for later."""
+        """Read this many bytes, and keep them for later."""
         await self._need(len(self._held) + count)
 
     async def _more(self) -> bytes:
@@ -223,7 +223,7 @@ async def raw_browser(talk: Callable[[RawBrowser], Awaitable[None]]) -> AsyncIte
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             key = re.search("^Sec-WebSocket-Key: (.*)\r$", head, re.MULTILINE)
             if key is None:
-                # A browser answers plain requests too, but this one has nothing to tell.
+                # A browser answers plain requests too, but this one has nothing to answer.
                 writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
                 await writer.drain()
                 return

@@ -32,7 +32,7 @@ LETTERS = 10
 SHAPE = re.compile(
     r"bctrl_[A-Za-z0-9]{12}_[A-Za-z0-9_-]{43}|/v1/connect/[A-Za-z0-9]{12}[A-Za-z0-9_-]{43}|view_[A-Za-z0-9_-]{100}"
 )
-# Said once to whoever makes the first start, and not to the log.
+# Printed once at the first start, and not logged.
 FIRST_KEY = re.compile(r"^First API key, shown this once .*$", re.MULTILINE)
 
 _RUN = re.compile(rf"[A-Za-z0-9+/=_-]{{{PIECE},}}")
@@ -125,7 +125,7 @@ def _listen(recorder: Recorder, patch: pytest.MonkeyPatch) -> None:
 
     def noted_sign(self: ViewerTokens, viewer: Viewer) -> str:
         token = sign(self, viewer)
-        recorder.note(token[-42:])  # the signature; what comes before is no secret
+        recorder.note(token[-42:])  # the signature; the part before it is not secret
         return token
 
     async def noted_put(self: SecretStore, connection: Any, owner: Any, secret: str) -> None:
@@ -159,7 +159,7 @@ def _listen(recorder: Recorder, patch: pytest.MonkeyPatch) -> None:
 
 
 def _kept_in(data_dir: Path) -> list[str]:
-    """The secrets that a gateway keeps in files, without what of them is no secret."""
+    """The secrets that a gateway keeps in files, without their parts that are not secret."""
     texts = [path.read_text() for name in ("api-key", "master-keys") if (path := data_dir / name).exists()]
     return [
         line.removeprefix(api_key_prefix(line) or line.partition(":")[0]).lstrip(":_")

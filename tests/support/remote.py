@@ -72,7 +72,7 @@ class Remote:
         return Lease(minted["endpoint"]["url"], f"{runtime}/connections/{minted['id']}")
 
     async def attach(self, runtime: str) -> ClientConnection:
-        """A socket that has heard its browser. It stalls when it is not read from."""
+        """A socket after its browser's first answer. It stalls when it is not read from."""
         lease = await self.lease(runtime)
         socket = await self._stack.enter_async_context(
             connect(lease.url, proxy=None, max_queue=1, max_size=LARGEST_MESSAGE, close_timeout=0.1)

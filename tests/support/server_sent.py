@@ -14,7 +14,7 @@ _SECONDS = 10.0
 
 
 class Stream:
-    """A stream that is open. `last_id` is what a client says when it comes back."""
+    """A stream that is open. `last_id` is sent when a client reconnects."""
 
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
@@ -34,9 +34,9 @@ class Stream:
                     fields[name] = value
                 elif "data" in fields:
                     self.last_id = fields["id"]
-                    told: dict[str, Any] = json.loads(fields["data"])
-                    assert fields["event"] == told["type"]
-                    return told
+                    event: dict[str, Any] = json.loads(fields["data"])
+                    assert fields["event"] == event["type"]
+                    return event
         return None
 
     async def until(self, done: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:

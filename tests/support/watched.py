@@ -1,4 +1,4 @@
-"""A relay in front of a lease that reads what comes back, and keeps the refusals: many clients tell nobody of them."""
+"""A relay in front of a lease that reads what comes back, and keeps the refusals: many clients do not report them."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ async def refused(url: str) -> InvalidStatus:
     return refusal.value
 
 
-def told(refusal: InvalidStatus) -> tuple[int, str]:
+def error_of(refusal: InvalidStatus) -> tuple[int, str]:
     """Status and code of a refusal, whose answer is the one shape of every error, and names no token."""
     assert refusal.response.body is not None
     body = json.loads(refusal.response.body)
@@ -212,7 +212,7 @@ def command_of(size: int) -> str:
 
 @pytest_asyncio.fixture
 async def echoing(launcher: WorkingLauncher) -> AsyncIterator[None]:
-    """The gateway's browsers are servers that answer with what they hear."""
+    """The gateway's browsers are servers that echo what they receive."""
     async with standing_in(echo) as url:
         at(launcher, url)
         yield
@@ -222,7 +222,7 @@ def at(launcher: WorkingLauncher, url: str) -> None:
     launcher.launch = Elsewhere(url).launch  # type: ignore[method-assign]
 
 
-# Who is let in
+# Admission
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def at(launcher: WorkingLauncher, url: str) -> None:
 )
 async def test_an_unknown_token_is_refused_with_401(served: Served, token: str) -> None:
     refusal = await refused(f"{str(served.api.base_url).replace('http', 'ws')}/v1/connect/{token}")
-    assert told(refusal) == (401, "lease.unknown")
+    assert error_of(refusal) == (401, "lease.unknown")
     assert token not in str(refusal.response.body)
 
 
@@ -240,7 +240,7 @@ async def test_a_token_with_another_secret_is_refused_like_an_unknown_one(served
     lease = await served.lease()
     forged = lease.url[:-43] + NOBODYS_TOKEN[12:]
     refusal, unknown = await refused(forged), await refused(lease.url[:-55] + NOBODYS_TOKEN)
-    assert told(refusal) == told(unknown) == (401, "lease.unknown")
+    assert error_of(refusal) == error_of(unknown) == (401, "lease.unknown")
     async with connect(lease.url, proxy=None):
         pass
 
@@ -248,31 +248,31 @@ async def test_a_token_with_another_secret_is_refused_like_an_unknown_one(served
 async def test_an_expired_lease_is_refused_with_410(served: Served, echoing: None) -> None:
     lease = await served.lease()
     await served.expire_in(lease, -1)
-    assert told(await refused(lease.url)) == (410, "lease.expired")
+    assert error_of(await refused(lease.url)) == (410, "lease.expired")
 
 
 async def test_a_revoked_lease_is_refused_with_410(served: Served, echoing: None) -> None:
     lease = await served.lease()
     (await served.api.delete(lease.path)).raise_for_status()
-    assert told(await refused(lease.url)) == (410, "lease.revoked")
+    assert error_of(await refused(lease.url)) == (410, "lease.revoked")
     # An expiry that comes later does not change what it is.
     await served.expire_in(lease, -1)
-    assert told(await refused(lease.url)) == (410, "lease.revoked")
+    assert error_of(await refused(lease.url)) == (410, "lease.revoked")
 
 
 async def test_a_lease_of_a_stopped_runtime_is_refused_with_410(served: Served, echoing: None) -> None:
     runtime = await served.runtime()
     lease = await served.lease(runtime)
     (await served.api.post(f"{runtime}/stop")).raise_for_status()
-    assert told(await refused(lease.url)) == (410, "runtime.gone")
+    assert error_of(await refused(lease.url)) == (410, "runtime.gone")
 
 
 @pytest.mark.parametrize("attach_seconds", [3600.0])
 async def test_a_browser_that_refuses_is_503_without_waiting_for_the_attach_timeout(served: Served) -> None:
-    # Nothing listens where this launcher says its browsers are.
+    # Nothing listens at the address that this launcher reports for its browsers.
     lease = await served.lease()
     refusal = await refused(lease.url)
-    assert told(refusal) == (503, "browser.unreachable")
+    assert error_of(refusal) == (503, "browser.unreachable")
     assert refusal.response.headers["Retry-After"] == "1"
     assert served.sockets == 0
 
@@ -281,15 +281,15 @@ async def test_a_browser_that_refuses_is_503_without_waiting_for_the_attach_time
 async def test_a_browser_that_is_silent_is_503_within_the_attach_timeout(
     served: Served, launcher: WorkingLauncher
 ) -> None:
-    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def stay_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
 
-    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as server:
+    async with await asyncio.start_server(stay_silent, "127.0.0.1", 0) as server:
         at(launcher, f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
         lease = await served.lease()
         before = time.monotonic()
-        assert told(await refused(lease.url)) == (503, "browser.unreachable")
+        assert error_of(await refused(lease.url)) == (503, "browser.unreachable")
         assert time.monotonic() - before >= ATTACH_SECONDS
     assert Settings().attach_timeout_seconds <= 5
 
@@ -297,7 +297,7 @@ async def test_a_browser_that_is_silent_is_503_within_the_attach_timeout(
 async def test_a_draining_gateway_refuses_attaches(served: Served, echoing: None) -> None:
     lease = await served.lease()
     served.gateway.services.runtimes.draining = True
-    assert told(await refused(lease.url)) == (503, "gateway.draining")
+    assert error_of(await refused(lease.url)) == (503, "gateway.draining")
 
 
 async def test_a_server_without_the_tunnel_extension_gets_501(
@@ -313,7 +313,7 @@ async def test_a_server_without_the_tunnel_extension_gets_501(
     refusal = await refused(f"ws://127.0.0.1:{port}/v1/connect/{NOBODYS_TOKEN}")
     server.should_exit = True
     await serving
-    assert told(refusal) == (501, "connect.unsupported_server")
+    assert error_of(refusal) == (501, "connect.unsupported_server")
     assert b"gateway.tunnel" in (refusal.response.body or b"")
 
 
@@ -556,7 +556,7 @@ async def test_an_expiry_closes_open_sockets_at_its_time(served: Served, echoing
         assert [await closed(one), await closed(other)] == [(4401, "lease_expired")] * 2
         # The two clocks may differ a little.
         assert time.monotonic() - expires > -0.2
-    assert told(await refused(lease.url)) == (410, "lease.expired")
+    assert error_of(await refused(lease.url)) == (410, "lease.expired")
 
 
 async def test_a_slow_browser_does_not_extend_the_lease(served: Served, launcher: WorkingLauncher) -> None:
@@ -572,7 +572,7 @@ async def test_a_slow_browser_does_not_extend_the_lease(served: Served, launcher
         attaching = asyncio.create_task(refused(lease.url))
         await until(partial(served.is_expired, lease), "the lease has expired")
         go.set()
-        assert told(await attaching) == (410, "lease.expired")
+        assert error_of(await attaching) == (410, "lease.expired")
 
 
 async def test_a_revoke_closes_open_sockets_and_no_others(served: Served, echoing: None) -> None:
@@ -612,7 +612,7 @@ async def test_the_end_of_a_browser_closes_with_4404_after_its_last_messages(
         (browser,) = local_launcher._live
         os.killpg(browser.group, signal.SIGKILL)
         assert await closed(client.socket) == (4404, "runtime_gone")
-    assert told(await refused(lease.url)) == (410, "runtime.gone")
+    assert error_of(await refused(lease.url)) == (410, "runtime.gone")
 
 
 async def test_browser_close_ends_the_socket_and_not_the_browser(served: Served, real: None) -> None:
@@ -633,12 +633,12 @@ async def test_browser_close_ends_the_socket_and_not_the_browser(served: Served,
 
 
 @pytest.mark.parametrize(
-    ("headers", "told"),
+    ("headers", "reported"),
     [({"Gateway-Hop": "1"}, (1001, "draining")), ({}, (1000, "client_closed"))],
     ids=["a gateway", "any other client"],
 )
 async def test_a_gateway_that_forwarded_a_socket_reports_why_it_ended(
-    served: Served, echoing: None, headers: dict[str, str], told: tuple[int, str]
+    served: Served, echoing: None, headers: dict[str, str], reported: tuple[int, str]
 ) -> None:
     lease = await served.lease()
     async with connect(lease.url, proxy=None, additional_headers=headers) as socket:
@@ -646,11 +646,11 @@ async def test_a_gateway_that_forwarded_a_socket_reports_why_it_ended(
     await until(lambda: served.sockets == 0, "the socket is gone")
     await served.gateway.services.leases.write_ended()
     (row,) = (await served.api.get(lease.path)).json()["usage"]["sockets"]
-    assert (row["closeCode"], row["closeReason"]) == told
+    assert (row["closeCode"], row["closeReason"]) == reported
 
 
 async def test_an_idle_timeout_closes_with_4408(served: Served, echoing: None) -> None:
-    # It finds a socket only where one is attached at that very moment; who is attached is not idle.
+    # It finds a socket only where one is attached at that very moment; a runtime with a socket is not idle.
     runtime = await served.runtime()
     lease = await served.lease(runtime)
     async with connect(lease.url, proxy=None) as socket:
@@ -714,7 +714,7 @@ async def test_after_a_revoke_is_answered_no_socket_is_open(served: Served, real
         (await served.api.delete(lease.path)).raise_for_status()
         outcome = await attaching
         if isinstance(outcome, InvalidStatus):
-            assert told(outcome) == (410, "lease.revoked")
+            assert error_of(outcome) == (410, "lease.revoked")
             continue
         let_in += 1
         with contextlib.suppress(ConnectionClosed):

@@ -139,24 +139,24 @@ def test_a_forwarded_message_is_canonical(text: str) -> None:
 @unhurried
 @given(payload=st.binary(max_size=200) | texts.map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_any_bytes_are_classified(payload: bytes) -> None:
-    assert_told(payload)
+    assert_classified(payload)
 
 
 @unhurried
 @given(text=messages(), position=st.integers(0, 200), length=st.integers(0, 5), inset=st.binary(max_size=5))
 def test_a_command_with_exchanged_bytes_is_classified(text: str, position: int, length: int, inset: bytes) -> None:
     payload = text.encode()
-    assert_told(payload[:position] + inset + payload[position + length :])
+    assert_classified(payload[:position] + inset + payload[position + length :])
 
 
-def assert_told(payload: bytes) -> None:
+def assert_classified(payload: bytes) -> None:
     try:
-        action, told = review(payload, None)
+        action, reviewed = review(payload, None)
     except InvalidText:
         with pytest.raises(UnicodeDecodeError):
             payload.decode()
         return
-    message = json.loads(told, object_pairs_hook=once, parse_constant=pytest.fail)
+    message = json.loads(reviewed, object_pairs_hook=once, parse_constant=pytest.fail)
     assert ("method" in message) is (action is Action.FORWARD)
     assert ("error" in message) is (action is Action.ANSWER)
 
@@ -406,7 +406,7 @@ SEEN = """function (value) {
 
 
 class Page:
-    """A page of a real browser, told by bare text."""
+    """A page of a real browser, driven by bare text."""
 
     def __init__(self, devtools: DevTools, session: str, object_id: str) -> None:
         self._devtools = devtools
@@ -430,7 +430,7 @@ class Page:
         return answer
 
     def command_with(self, value: str) -> str:
-        """A command whose answer says how the page sees a value that is written in JSON."""
+        """A command whose answer has the value of a JSON text as the page reads it."""
         params = (
             f'{{"objectId":{json.dumps(self._object_id)},"functionDeclaration":{json.dumps(SEEN)},'
             f'"returnByValue":true,"arguments":[{{"value":{value}}}]}}'

@@ -39,7 +39,7 @@ TARGET = "D343629F8A161545771DAA1F1309AB4E"
 
 @dataclass
 class Endpoint:
-    """Stands where a browser's HTTP endpoint is expected: keeps what was asked, and answers what a test says."""
+    """A fake of a browser's HTTP endpoint: records requests, and answers what a test sets."""
 
     port: int = 0
     heads: list[str] = field(default_factory=list)
@@ -208,11 +208,11 @@ async def until_gone(port: Port, below: str, target: str) -> None:
             pass
 
 
-# What the browser hears
+# What the browser receives
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "heard"),
+    ("method", "path", "expected"),
     [
         ("GET", "/json", "GET /json HTTP/1.1"),
         ("HEAD", "/json/version", "GET /json/version HTTP/1.1"),
@@ -231,7 +231,7 @@ async def until_gone(port: Port, below: str, target: str) -> None:
     ],
 )
 async def test_the_browser_gets_its_own_host_name_and_no_headers_of_the_client(
-    port: Port, endpoint: Endpoint, lease: Lease, method: str, path: str, heard: str
+    port: Port, endpoint: Endpoint, lease: Lease, method: str, path: str, expected: str
 ) -> None:
     headers = {
         "Cookie": "secret",
@@ -244,11 +244,11 @@ async def test_the_browser_gets_its_own_host_name_and_no_headers_of_the_client(
     assert answer.status_code == 200
     (head,) = endpoint.heads
     first, *lines = head.strip().split("\r\n")
-    assert first == heard
-    told = dict(line.lower().split(": ", 1) for line in lines)
-    assert told["host"] == f"127.0.0.1:{endpoint.port}"
-    assert not {"origin", "cookie", "authorization", "x-forwarded-for", "referer"} & set(told)
-    assert told.get("content-length", "0") == "0"
+    assert first == expected
+    sent = dict(line.lower().split(": ", 1) for line in lines)
+    assert sent["host"] == f"127.0.0.1:{endpoint.port}"
+    assert not {"origin", "cookie", "authorization", "x-forwarded-for", "referer"} & set(sent)
+    assert sent.get("content-length", "0") == "0"
     assert "a client" not in head
 
 
@@ -264,7 +264,7 @@ async def test_invalid_targets_never_reach_the_browser(
 
 
 @pytest.mark.parametrize(
-    ("query", "heard"),
+    ("query", "expected"),
     [
         ("", ""),
         ("&", ""),
@@ -275,9 +275,9 @@ async def test_invalid_targets_never_reach_the_browser(
         ("http://a.example/%2541", "http%3A%2F%2Fa.example%2F%2541"),
     ],
 )
-def test_the_address_of_a_new_page_is_rewritten(query: str, heard: str) -> None:
-    assert new_target(query.encode()) == heard.encode()
-    assert new_target(heard.encode()) == heard.encode()
+def test_the_address_of_a_new_page_is_rewritten(query: str, expected: str) -> None:
+    assert new_target(query.encode()) == expected.encode()
+    assert new_target(expected.encode()) == expected.encode()
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ async def test_discovery_counts_as_activity_of_the_runtime(port: Port, lease: Le
 
 
 @pytest.mark.parametrize(
-    ("told", "root", "expected"),
+    ("body", "root", "expected"),
     [
         ('"ws://127.0.0.1:9/devtools/page/A"', "ws://h/v1/connect/t", '"ws://h/v1/connect/t/devtools/page/A"'),
         ('"ws://127.0.0.1:9/devtools/browser/A"', "wss://h:1/p/t", '"wss://h:1/p/t/devtools/browser/A"'),
@@ -337,15 +337,15 @@ async def test_discovery_counts_as_activity_of_the_runtime(port: Port, lease: Le
         ('"http://example.org:9/"', "ws://h/t", '"http://example.org:9/"'),
     ],
 )
-def test_addresses_in_an_answer(told: str, root: str, expected: str) -> None:
+def test_addresses_in_an_answer(body: str, root: str, expected: str) -> None:
     json.loads(expected)
-    assert readdressed(told.encode(), "127.0.0.1:9", root) == expected.encode()
+    assert readdressed(body.encode(), "127.0.0.1:9", root) == expected.encode()
 
 
 def test_the_address_of_a_browser_on_another_host_is_not_exposed() -> None:
-    told = b'"ws://10.0.0.7:9/devtools/page/A", "ws://127.0.0.1:9/devtools/page/A", "10.0.0.7:9"'
+    body = b'"ws://10.0.0.7:9/devtools/page/A", "ws://127.0.0.1:9/devtools/page/A", "10.0.0.7:9"'
     rewritten = b'"ws://h/t/devtools/page/A", "ws://h/t/devtools/page/A", "browser.invalid"'
-    assert readdressed(told, "10.0.0.7:9", "ws://h/t") == rewritten
+    assert readdressed(body, "10.0.0.7:9", "ws://h/t") == rewritten
 
 
 @pytest.mark.parametrize(
@@ -465,15 +465,15 @@ async def test_websocket_addresses_require_an_upgrade(port: Port, lease: Lease) 
 async def test_a_browser_that_is_silent_is_503_within_the_attach_timeout(
     port: Port, endpoint: Endpoint, lease: Lease
 ) -> None:
-    heard_enough = asyncio.Event()
-    endpoint.before_answer = heard_enough.wait
+    may_answer = asyncio.Event()
+    endpoint.before_answer = may_answer.wait
     before = time.monotonic()
     answer = await port.client.get(f"/v1/connect/{lease.token}/json/version")
     assert time.monotonic() - before >= ATTACH_SECONDS
     refusal(answer, 503, "browser.unreachable")
     assert answer.headers["retry-after"] == "1"
     assert str(endpoint.port) not in answer.text
-    heard_enough.set()
+    may_answer.set()
 
 
 @pytest.mark.parametrize(
@@ -490,9 +490,9 @@ async def test_an_invalid_answer_of_the_browser_is_503(
     port: Port, endpoint: Endpoint, lease: Lease, answer: bytes
 ) -> None:
     endpoint.answer = answer
-    told = await port.client.get(f"/v1/connect/{lease.token}/json/version")
-    refusal(told, 503, "browser.unreachable")
-    assert str(endpoint.port) not in told.text
+    failed = await port.client.get(f"/v1/connect/{lease.token}/json/version")
+    refusal(failed, 503, "browser.unreachable")
+    assert str(endpoint.port) not in failed.text
 
 
 async def test_an_answer_of_the_largest_size_passes_and_one_byte_more_does_not(
@@ -538,7 +538,7 @@ class Pair:
     edge: Port
     database: Database
 
-    async def told_as(self, url: str) -> None:
+    async def announce_as(self, url: str) -> None:
         """Let others reach the host at `url`."""
         self.host.gateway.supervisor.reached_at(url)
         await until_true(self.database, f"SELECT count(*) = 1 FROM gateways WHERE internal_url = '{url}'")
@@ -552,7 +552,7 @@ async def pair(
     edge = await build(settings, other, keys, WorkingLauncher(), uuid4(), ())
     async with edge.running(), at_a_port(edge, settings, api_key) as edge_port:
         pair = Pair(port, edge_port, database)
-        await pair.told_as(port.root)
+        await pair.announce_as(port.root)
         yield pair
     await other.close()
 
@@ -604,15 +604,15 @@ async def test_a_foreign_origin_is_refused_before_forwarding(pair: Pair, endpoin
     headers = {"Origin": "https://evil.example"}
     answer = await pair.edge.client.get(f"/v1/connect/{lease.token}/json/version", headers=headers)
     refusal(answer, 403, "connect.origin_refused")
-    # Ours is allowed here, though the host has another address, and would refuse it.
-    ours = await pair.edge.client.get(f"/v1/connect/{lease.token}/json/version", headers={"Origin": pair.edge.root})
-    assert ours.status_code == 200
+    # The own origin is allowed here, though the host has another address, and would refuse it.
+    own = await pair.edge.client.get(f"/v1/connect/{lease.token}/json/version", headers={"Origin": pair.edge.root})
+    assert own.status_code == 200
 
 
 async def test_a_host_that_can_not_be_reached_is_503(pair: Pair, endpoint: Endpoint, lease: Lease) -> None:
     endpoint.answers("<html>", "502 Bad Gateway")
     for url in ("http://127.0.0.1:9", f"http://127.0.0.1:{endpoint.port}"):
-        await pair.told_as(url)
+        await pair.announce_as(url)
         answer = await pair.edge.client.get(f"/v1/connect/{lease.token}/json/version")
         refusal(answer, 503, "runtime.host_unavailable")
         assert answer.headers["retry-after"] == "1"
@@ -625,13 +625,13 @@ async def test_a_stop_is_forwarded_to_the_gateway_with_the_browser(
     stopped = await ok(pair.edge.client.post(f"{lease.runtime}/stop"))
     assert (stopped["status"], stopped["summary"]["endReason"]["code"]) == ("stopped", "runtime.stopped")
     assert [record.name for record in caplog.records if record.name == "gateway.forwarding"] == ["gateway.forwarding"]
-    # One that has ended is answered by whoever is asked.
+    # One that has ended is answered by every gateway.
     assert await ok(pair.edge.client.post(f"{lease.runtime}/stop")) == stopped
     refusal(await pair.edge.client.get(f"/v1/connect/{lease.token}/json/version"), 410, "runtime.gone")
 
 
 async def test_a_stop_that_can_not_be_forwarded_uses_the_database(pair: Pair, endpoint: Endpoint, lease: Lease) -> None:
-    await pair.told_as("http://127.0.0.1:9")
+    await pair.announce_as("http://127.0.0.1:9")
     assert (await ok(pair.edge.client.post(f"{lease.runtime}/stop")))["status"] == "stopped"
 
 

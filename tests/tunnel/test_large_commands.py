@@ -1,4 +1,4 @@
-"""Large commands are reviewed in a process of their own, within limits of time and memory, and hold up nobody."""
+"""Large commands are reviewed in their own process, within limits of time and memory, and block no other socket."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.waiting import until
 
 
 class RefusesAll:
-    """A policy that says no."""
+    """A policy that refuses everything."""
 
     def check(self, message: dict[str, object]) -> str | None:
         return "it is not allowed here"

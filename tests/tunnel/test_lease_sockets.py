@@ -1,4 +1,4 @@
-"""Who may attach to a lease, on which of several gateways, until when, and what its row tells afterwards."""
+"""Attaches to a lease: admission, forwarding between gateways, the end, and the row that is left."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Another = Callable[..., Awaitable[Node]]
 
 @pytest_asyncio.fixture
 async def another(settings: Settings, database: Database, keys: KeySource, api_key: str) -> AsyncIterator[Another]:
-    """Makes further gateways on the same database; `running=False` is one that only does what a test tells it."""
+    """Makes further gateways on the same database; `running=False` is one that runs nothing by itself."""
     opened: list[Any] = []
 
     async def join(*, running: bool = True, gateway_id: UUID | None = None, **changes: Any) -> Node:
@@ -139,18 +139,18 @@ async def test_a_forwarded_attach_is_not_forwarded_again(host: Node, other: Node
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reported"),
     [
         ("heartbeat_at = now() - interval '31 seconds'", "does not respond"),
         ("internal_url = NULL", "GATEWAY_INTERNAL_URL"),
     ],
 )
-async def test_an_unreachable_host_is_503_with_advice(another: Another, change: str, told: str) -> None:
+async def test_an_unreachable_host_is_503_with_advice(another: Another, change: str, reported: str) -> None:
     host, other = await another(running=False), await another(running=False)
     lease = await host.lease()
     await host.round()
     await host.execute(f"UPDATE gateways SET {change} WHERE id = :id", id=host.id)
-    with pytest.raises(GatewayError, match=told) as raised:
+    with pytest.raises(GatewayError, match=reported) as raised:
         await other.leases.attach(lease.token)
     assert (raised.value.status, raised.value.code) == (503, "runtime.host_unavailable")
     assert raised.value.retry_after
@@ -220,7 +220,7 @@ async def test_a_revoke_is_answered_after_an_upgrade_that_is_being_answered(
         await until_locked(host.database)
         assert not revoking.done()
     assert (await revoking).status_code == 200
-    await until(lambda: grant.attachment.closing is Close.LEASE_REVOKED, "it is told")
+    await until(lambda: grant.attachment.closing is Close.LEASE_REVOKED, "it is reported")
     node.leases.leave(grant, ENDED)
     ((after,),) = await host.execute("SELECT revoked_at >= coalesce(last_active_at, created_at) FROM leases")
     assert after
@@ -255,7 +255,7 @@ async def test_a_lost_lock_is_reported_on_exit(host: Node) -> None:
 
 @pytest.mark.timeout(900)
 async def test_no_upgrade_is_answered_after_a_revoke_was(another: Another) -> None:
-    """The race: two gateways let in, two revoke, in all orders and at all distances."""
+    """The race: two gateways admit, two revoke, in all orders and at all distances."""
     host, other = await another(), await another()
     runtime = await host.runtime()
     space_id, runtime_id = (UUID(part) for part in runtime.split("/")[3::2])
@@ -279,10 +279,10 @@ async def test_no_upgrade_is_answered_after_a_revoke_was(another: Another) -> No
             if error.code != "lease.revoked":
                 raise
         else:
-            # Who was let in before hears of it, wherever the revoke was.
-            told: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
-            grant.attachment.watch(told.set_result)
-            assert await asyncio.wait_for(told, 5) is Close.LEASE_REVOKED
+            # A socket admitted before gets the revoke, at whichever gateway it was.
+            reported: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
+            grant.attachment.watch(reported.set_result)
+            assert await asyncio.wait_for(reported, 5) is Close.LEASE_REVOKED
         finally:
             node.leases.leave(grant, ENDED if entered else None)
         return entered
@@ -315,7 +315,7 @@ async def test_no_upgrade_is_answered_after_a_revoke_was(another: Another) -> No
     assert late == 0
 
 
-# How the others hear of it
+# How other gateways are notified
 
 
 async def test_a_revoke_closes_sockets_on_all_gateways_and_no_others(host: Node, other: Node) -> None:
@@ -325,7 +325,7 @@ async def test_a_revoke_closes_sockets_on_all_gateways_and_no_others(host: Node,
     spared = [(node, await node.socket(kept)) for node in (host, other)]
     (await host.api.delete(lease.path)).raise_for_status()
     assert sockets[0][1].attachment.closing is Close.LEASE_REVOKED
-    await until(lambda: sockets[1][1].attachment.closing is Close.LEASE_REVOKED, "the other one is told")
+    await until(lambda: sockets[1][1].attachment.closing is Close.LEASE_REVOKED, "the other one is reported")
     assert [grant.attachment.closing for _, grant in spared] == [None, None]
     for node, grant in sockets + spared:
         node.leases.leave(grant, ENDED)
@@ -336,12 +336,12 @@ async def test_a_notification_alone_closes_sockets(another: Another, monkeypatch
     host, other = await another(), await another()
     other.gateway.supervisor.notifications._connected = lambda: None
     lease = await host.lease()
-    # Its address is told with a round.
+    # Its address is recorded with the next heartbeat.
     host.gateway.supervisor.wake()
     await until(lambda: is_reached(host), "its address is known")
     grant = await other.socket(lease)
     (await host.api.delete(lease.path)).raise_for_status()
-    await until(lambda: grant.attachment.closing is Close.LEASE_REVOKED, "it is told")
+    await until(lambda: grant.attachment.closing is Close.LEASE_REVOKED, "it is reported")
     other.leases.leave(grant, ENDED)
 
 
@@ -360,14 +360,14 @@ async def test_polling_compensates_a_lost_notification(
     other.gateway.supervisor.wake()
     notifications = other.gateway.supervisor.notifications
     if seconds < 1:
-        # It never hears again.
+        # It receives no further notification.
         monkeypatch.setattr(notifications, "_listen", asyncio.Event().wait)
     await host.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND query LIKE 'LISTEN%'"
     )
     (await host.api.delete(lease.path)).raise_for_status()
-    await until(lambda: grant.attachment.closing is Close.LEASE_REVOKED, "it is told")
+    await until(lambda: grant.attachment.closing is Close.LEASE_REVOKED, "it is reported")
     other.leases.leave(grant, ENDED)
 
 
@@ -380,9 +380,9 @@ async def test_the_listener_reconnects_each_time(host: Node, caplog: pytest.LogC
         )
         await until(lambda: not notifications.listening.is_set(), "it notices")
         await until(notifications.listening.is_set, "it listens again")
-    said = [record.getMessage() for record in caplog.records if record.name == "gateway.notifications"]
-    assert len([line for line in said if "can't be received" in line]) == 3
-    assert len([line for line in said if "received again" in line]) == 3
+    logged = [record.getMessage() for record in caplog.records if record.name == "gateway.notifications"]
+    assert len([line for line in logged if "can't be received" in line]) == 3
+    assert len([line for line in logged if "received again" in line]) == 3
 
 
 async def test_leases_are_not_queried_when_no_socket_is_open(another: Another, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -455,9 +455,9 @@ async def test_a_socket_closes_at_the_leases_end_despite_a_wrong_host_clock(
             "UPDATE leases SET expires_at = now() + interval '50 milliseconds' WHERE id = :id", id=lease.id
         )
         grant = await node.leases.attach(lease.token)
-        told: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
-        grant.attachment.watch(told.set_result)
-        assert await asyncio.wait_for(told, 5) is Close.LEASE_EXPIRED
+        reported: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
+        grant.attachment.watch(reported.set_result)
+        assert await asyncio.wait_for(reported, 5) is Close.LEASE_EXPIRED
         ((late,),) = await node.execute(
             "SELECT extract(epoch FROM clock_timestamp() - expires_at)::float8 FROM leases WHERE id = :id", id=lease.id
         )
@@ -468,11 +468,11 @@ async def test_a_socket_closes_at_the_leases_end_despite_a_wrong_host_clock(
 async def test_the_first_reason_is_kept_and_reported_once_to_late_callers_too() -> None:
     attachments = Attachments()
     attachment = attachments.enter("A" * 12)
-    told: list[Close] = []
-    attachment.watch(told.append)
+    reported: list[Close] = []
+    attachment.watch(reported.append)
     attachment.close(Close.LEASE_REVOKED)
     attachment.close(Close.DRAINING)
-    assert (told, attachment.closing) == ([Close.LEASE_REVOKED], Close.LEASE_REVOKED)
+    assert (reported, attachment.closing) == ([Close.LEASE_REVOKED], Close.LEASE_REVOKED)
     late: list[Close] = []
     attachment.watch(late.append)
     assert late == [Close.LEASE_REVOKED]
@@ -499,7 +499,7 @@ async def test_sockets_of_a_gateway_are_limited(another: Another) -> None:
     node = await another(max_sockets=3)
     runtime = await host.runtime()
     leases = [await host.lease(runtime) for _ in range(4)]
-    # Those that are passed on count as well.
+    # Forwarded sockets count as well.
     grants = [await node.leases.attach(lease.token) for lease in leases[:3]]
     with pytest.raises(GatewayError) as raised:
         await node.leases.attach(leases[3].token)
@@ -528,8 +528,8 @@ async def test_sockets_of_a_lease_are_limited_across_gateways(another: Another) 
     for grant in grants:
         host.leases.leave(grant, None)
     # Only the gateway with the browser counts.
-    passed_on = [await other.leases.attach(lease.token) for _ in range(3)]
-    for grant in passed_on:
+    forwarded = [await other.leases.attach(lease.token) for _ in range(3)]
+    for grant in forwarded:
         other.leases.leave(grant, None)
 
 
@@ -544,7 +544,7 @@ async def test_concurrent_attaches_do_not_exceed_the_limit(another: Another) -> 
     assert (len(host.sockets), host.sockets.checked, host.sockets.checked_of(lease.token[:12])) == (0, 0, 0)
 
 
-# What the rows tell
+# Rows of sockets
 
 
 async def test_a_lease_reports_its_use(another: Another) -> None:
@@ -679,9 +679,9 @@ async def test_ends_beyond_the_limit_are_dropped_and_logged_once(
     await node.round()
     usage = await node.usage(lease)
     assert sorted(socket["endedAt"] is None for socket in usage["sockets"]) == [False, False, True, True]
-    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
-    assert len([line for line in said if "can't be kept any more" in line]) == 1
-    assert len([line for line in said if "were dropped" in line and "2" in line]) == 1
+    logged = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len([line for line in logged if "can't be kept any more" in line]) == 1
+    assert len([line for line in logged if "were dropped" in line and "2" in line]) == 1
 
 
 # Without a database

@@ -52,7 +52,7 @@ def refused(rule: str, method: str, /, **params: Any) -> str:
 
 
 def passes(method: str, /, **params: Any) -> dict[str, Any]:
-    """What goes on to the browser."""
+    """What is forwarded to the browser."""
     sentence, after = check(method, **params)
     assert sentence is None, sentence
     return after
@@ -530,19 +530,19 @@ async def opened(devtools: DevTools, url: str) -> str:
     """A session with a new page that has loaded."""
     session = await devtools.new_page()
     await devtools.send("Page.enable", session)
-    await say(devtools, session, "Page.navigate", url=url)
-    await heard(devtools, lambda message: message.get("method") == "Page.loadEventFired")
+    await post(devtools, session, "Page.navigate", url=url)
+    await received(devtools, lambda message: message.get("method") == "Page.loadEventFired")
     return session
 
 
-async def say(devtools: DevTools, session: str, method: str, **params: Any) -> int:
+async def post(devtools: DevTools, session: str, method: str, **params: Any) -> int:
     """Send a command without waiting for its answer; its id."""
     number = next(NUMBERS)
     await devtools.socket.send(json.dumps({"id": number, "method": method, "params": params, "sessionId": session}))
     return number
 
 
-async def heard(devtools: DevTools, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+async def received(devtools: DevTools, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     async with asyncio.timeout(EVENT_SECONDS):
         while True:
             message: dict[str, Any] = json.loads(await devtools.socket.recv())
@@ -619,8 +619,8 @@ async def test_a_request_is_not_redirected_to_a_file(devtools: DevTools, pages: 
         devtools, "Network.loadNetworkResource", session, url=SECRET_URL, **parameters
     )
     await devtools.send("Fetch.enable", session)
-    navigation = await say(devtools, session, "Page.navigate", url=pages.url("/blank"))
-    paused = await heard(devtools, lambda message: message.get("method") == "Fetch.requestPaused")
+    navigation = await post(devtools, session, "Page.navigate", url=pages.url("/blank"))
+    paused = await received(devtools, lambda message: message.get("method") == "Fetch.requestPaused")
     request = paused["params"]["requestId"]
 
     assert "(address.scheme)" in await refusal(
@@ -628,8 +628,8 @@ async def test_a_request_is_not_redirected_to_a_file(devtools: DevTools, pages: 
     )
     # A redirect passes the policy, and is refused by Chromium.
     location = [{"name": "Location", "value": SECRET_URL}]
-    await say(devtools, session, "Fetch.fulfillRequest", requestId=request, responseCode=302, responseHeaders=location)
-    answer = await heard(devtools, lambda message: message.get("id") == navigation)
+    await post(devtools, session, "Fetch.fulfillRequest", requestId=request, responseCode=302, responseHeaders=location)
+    answer = await received(devtools, lambda message: message.get("id") == navigation)
     assert answer["result"]["errorText"] == "net::ERR_UNSAFE_REDIRECT"
 
 
@@ -718,7 +718,7 @@ async def test_a_download_lands_in_the_runtimes_directory(
     session = await opened(devtools, pages.url("/blank"))
     await devtools.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path), eventsEnabled=True)
     await devtools.evaluate(f"location.href = '{pages.url('/download')}'; 0", session)
-    event = await heard(
+    event = await received(
         devtools,
         lambda message: (
             message.get("method") == "Browser.downloadProgress" and message["params"]["state"] == "completed"

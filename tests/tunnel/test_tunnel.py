@@ -330,7 +330,7 @@ async def test_backpressure_of_one_side_pauses_the_other() -> None:
     assert bench.transport.reads()
     bench.tunnel.pause_writing()
     assert (bench.browser.reads(), bench.tunnel.is_stalled) == (False, True)
-    # It is told something, does not read it, and may cause no more.
+    # It does not read its answer, and may cause no further one.
     bench.client(PING)
     assert not bench.transport.reads()
     bench.tunnel.resume_writing()
