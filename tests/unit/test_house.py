@@ -20,10 +20,8 @@ SLEEPS = ("asyncio.sleep", "time.sleep")
 
 # How often each file may still use a private name of gateway/, and sleep for a fixed time.
 PRIVATE: dict[str, int] = {
-    "cli/test_doctor.py": 6,
     "domain/test_record_of_runs.py": 3,
     "domain/test_runtime_limits.py": 4,
-    "domain/test_supervisor.py": 3,
     "observer/test_live_view.py": 4,
     "support/live.py": 1,
     "tunnel/test_attach.py": 9,
