@@ -86,7 +86,14 @@ class Supervisor:
         self._woken.set()
 
     async def start(self) -> None:
-        """End what an earlier process of this gateway left live, then go on round by round."""
+        """End what an earlier process of this gateway left live, then supervise round by round."""
+        await self.end_left()
+        streams = self._event_streams
+        works = (self._run(), self.notifications.run(), streams.look(), streams.remove_old())
+        self._tasks = [asyncio.create_task(work) for work in works]
+
+    async def end_left(self) -> None:
+        """End the runtimes, sockets and requests that an earlier process of this gateway left. Before the first round."""
         async with self._database.connect() as connection:
             # Before the first heartbeat, because the last one of the earlier process says when it was alive.
             close = Close.DRAINING.value if self.earlier_end is endings.GATEWAY_STOPPED else _CRASHED
@@ -99,9 +106,6 @@ class Supervisor:
                 _log.warning("an earlier process left runtimes live", runtimes=len(left), code=self.earlier_end.code)
         if requests := await self._idempotency.release_left():
             _log.warning("an earlier process left requests with idempotency keys unanswered", requests=requests)
-        streams = self._event_streams
-        works = (self._run(), self.notifications.run(), streams.look(), streams.remove_old())
-        self._tasks = [asyncio.create_task(work) for work in works]
 
     async def stop(self) -> None:
         for task in self._tasks:
