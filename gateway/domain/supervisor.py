@@ -93,7 +93,7 @@ class Supervisor:
         self._tasks = [asyncio.create_task(work) for work in works]
 
     async def end_left(self) -> None:
-        """End the runtimes, sockets and requests that an earlier process of this gateway left. Before the first round."""
+        """End the runtimes, sockets and requests that an earlier process of this gateway left."""
         async with self._database.connect() as connection:
             # Before the first heartbeat, because the last one of the earlier process says when it was alive.
             close = Close.DRAINING.value if self.earlier_end is endings.GATEWAY_STOPPED else _CRASHED

@@ -97,6 +97,7 @@ class House:
         node = await self.stack.enter_async_context(
             joined(self.settings, self.database, self.keys, self.api_key, gateway_id)
         )
+        await node.gateway.supervisor.end_left()
         await node.round()
         self.nodes.append(node)
 

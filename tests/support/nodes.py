@@ -100,7 +100,6 @@ async def joined(
     gateway_id = gateway_id or uuid4()
     launcher = WorkingLauncher()
     gateway = await build(settings, database, keys, launcher, gateway_id, ())
-    await gateway.supervisor.end_left()
     gateway.supervisor.reached_at(f"http://{gateway_id}.internal:8787")
     transport = httpx.ASGITransport(gateway.app)
     headers = {"Authorization": f"Bearer {api_key}"}
