@@ -30,23 +30,24 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.app import Gateway
 from gateway.core.endings import IDLE_TIMEOUT
-from gateway.core.runtime_ref import ById
-from gateway.core.scope import Scope
 from gateway.crypto.tokens import TokenIssuer
+from gateway.domain.secrets import KeySource
 from gateway.launchers.base import LaunchSpec
-from gateway.launchers.local.launcher import LocalLauncher
+from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
 from gateway.server import Server, configuration_of
 from gateway.settings import Settings
-from gateway.telemetry import metrics
+from gateway.store.database import Database
 from gateway.tunnel.large_commands import LARGE, LargeCommands
 from gateway.tunnel.tunnel import Tunnel
 from gateway.websocket.frames import header
 from tests.support import launchers
 from tests.support.devtools import DevTools
 from tests.support.launchers import FakeBrowser, WorkingLauncher
+from tests.support.nodes import joined
 from tests.support.pages import BIG_SCREENSHOT_BYTES, PageServer
 from tests.support.raw import RawClient
 from tests.support.remote import Lease, closed
+from tests.support.samples import sample
 from tests.support.waiting import until
 
 CEILING = 1024 * 1024
@@ -133,9 +134,20 @@ def attach_seconds() -> float:
 
 
 @pytest.fixture
-def settings(settings: Settings, ceiling: int, attach_seconds: float) -> Settings:
+def permitted() -> bool:
+    """Whether the operator permits unrestricted leases."""
+    return Settings().unrestricted_leases
+
+
+@pytest.fixture
+def settings(settings: Settings, ceiling: int, attach_seconds: float, permitted: bool) -> Settings:
     # Browsers that echo know commands which no browser knows.
-    changed = {"max_message_bytes": ceiling, "attach_timeout_seconds": attach_seconds, "cdp_unknown": "allow"}
+    changed = {
+        "max_message_bytes": ceiling,
+        "attach_timeout_seconds": attach_seconds,
+        "cdp_unknown": "allow",
+        "unrestricted_leases": permitted,
+    }
     return settings.model_copy(update=changed)
 
 
@@ -163,9 +175,16 @@ async def served(gateway: Gateway, settings: Settings, api_key: str, database_ur
 
 
 @pytest_asyncio.fixture
-async def real(local_launcher: LocalLauncher, launcher: WorkingLauncher) -> None:
-    """For tests on real browsers: the gateway launches them instead."""
-    launcher.launch = local_launcher.launch  # type: ignore[method-assign, assignment]
+async def real(local_launcher: LocalLauncher, launcher: WorkingLauncher) -> list[LocalBrowser]:
+    """For tests on real browsers: the gateway launches them instead, and adds each to this list."""
+    launched: list[LocalBrowser] = []
+
+    async def launch(spec: LaunchSpec) -> LocalBrowser:
+        launched.append(await local_launcher.launch(spec))
+        return launched[-1]
+
+    launcher.launch = launch  # type: ignore[method-assign, assignment]
+    return launched
 
 
 async def refused(url: str) -> InvalidStatus:
@@ -384,7 +403,7 @@ async def test_a_client_that_disconnects_during_the_attach_leaves_nothing(
 
 
 @pytest.mark.parametrize("ceiling", [Settings().max_message_bytes])
-async def test_a_screenshot_of_5_megabytes_passes(served: Served, real: None, pages: PageServer) -> None:
+async def test_a_screenshot_of_5_megabytes_passes(served: Served, real: list[LocalBrowser], pages: PageServer) -> None:
     lease = await served.lease()
     async with DevTools.attach(lease.url) as client:
         page = await client.first_page()
@@ -503,16 +522,18 @@ async def test_a_message_to_the_browser_above_the_maximum_closes_with_1009(
     served: Served, echoing: None, size: int
 ) -> None:
     lease = await served.lease()
-    before = metrics.sockets_closed.labels("too_big")._value.get()
+    before = sample("gateway_sockets_closed_total", reason="too_big")
     for _ in range(2):  # The second time proves that the lease and its browser go on.
         async with connect(lease.url, proxy=None, max_size=None, write_limit=2**26) as socket:
             with contextlib.suppress(ConnectionClosed):
                 await socket.send(b"x" * size)
             assert await closed(socket) == (1009, "too_big")
-    await until(lambda: metrics.sockets_closed.labels("too_big")._value.get() == before + 2, "both are counted")
+    await until(lambda: sample("gateway_sockets_closed_total", reason="too_big") == before + 2, "both are counted")
 
 
-async def test_a_message_of_the_browser_above_the_maximum_closes_with_1009(served: Served, real: None) -> None:
+async def test_a_message_of_the_browser_above_the_maximum_closes_with_1009(
+    served: Served, real: list[LocalBrowser]
+) -> None:
     lease = await served.lease()
     async with DevTools.attach(lease.url) as client:
         page = await client.first_page()
@@ -528,18 +549,18 @@ async def test_a_message_of_the_browser_above_the_maximum_closes_with_1009(serve
 # How it ends
 
 
-async def test_the_browser_survives_a_client_that_disconnects(served: Served, real: None) -> None:
-    open_before = metrics.sockets_open._value.get()
+async def test_the_browser_survives_a_client_that_disconnects(served: Served, real: list[LocalBrowser]) -> None:
+    open_before = sample("gateway_sockets_open")
     lease = await served.lease()
     async with DevTools.attach(lease.url) as client:
         page = await client.new_page()
         await client.evaluate("window.left = 'behind'", page)
-        assert (served.sockets, metrics.sockets_open._value.get()) == (1, open_before + 1)
+        assert (served.sockets, sample("gateway_sockets_open")) == (1, open_before + 1)
     async with connect(lease.url, proxy=None) as abrupt:
         await until(lambda: served.sockets == 1, "the first one has left")
         abrupt.transport.abort()
     await until(lambda: served.sockets == 0, "no socket is counted")
-    assert metrics.sockets_open._value.get() == open_before
+    assert sample("gateway_sockets_open") == open_before
     async with DevTools.attach(lease.url) as client:
         found = [
             await client.evaluate("window.left", await client.session(page["targetId"]))
@@ -603,19 +624,19 @@ async def test_a_lost_browser_connection_closes_with_1011(served: Served, launch
 
 
 async def test_the_end_of_a_browser_closes_with_4404_after_its_last_messages(
-    served: Served, real: None, local_launcher: LocalLauncher
+    served: Served, real: list[LocalBrowser]
 ) -> None:
     lease = await served.lease()
     async with DevTools.attach(lease.url) as client:
         # An answer comes, although the browser's socket ends right behind it.
         await client.send("Browser.getVersion")
-        (browser,) = local_launcher._live
+        (browser,) = real
         os.killpg(browser.group, signal.SIGKILL)
         assert await closed(client.socket) == (4404, "runtime_gone")
     assert error_of(await refused(lease.url)) == (410, "runtime.gone")
 
 
-async def test_browser_close_ends_the_socket_and_not_the_browser(served: Served, real: None) -> None:
+async def test_browser_close_ends_the_socket_and_not_the_browser(served: Served, real: list[LocalBrowser]) -> None:
     runtime = await served.runtime()
     lease = await served.lease(runtime)
     async with DevTools.attach(lease.url) as client:
@@ -660,7 +681,7 @@ async def test_an_idle_timeout_closes_with_4408(served: Served, echoing: None) -
     assert (ended["status"], ended["summary"]["endReason"]["code"]) == ("stopped", "runtime.idle_timeout")
 
 
-async def test_a_drain_closes_with_1001(served: Served, real: None) -> None:
+async def test_a_drain_closes_with_1001(served: Served, real: list[LocalBrowser]) -> None:
     lease = await served.lease()
     async with DevTools.attach(lease.url) as client:
         draining = asyncio.create_task(served.gateway.drain())
@@ -696,7 +717,7 @@ def stalled(served: Served) -> bool:
     return any(link.is_stalled for link in served.server.server_state.connections if isinstance(link, Tunnel))
 
 
-async def test_after_a_revoke_is_answered_no_socket_is_open(served: Served, real: None) -> None:
+async def test_after_a_revoke_is_answered_no_socket_is_open(served: Served, real: list[LocalBrowser]) -> None:
     runtime = await served.runtime()
     let_in = 0
 
@@ -728,7 +749,9 @@ async def test_after_a_revoke_is_answered_no_socket_is_open(served: Served, real
 # What it may command
 
 
-async def test_a_command_that_the_policy_refuses_is_answered_and_the_socket_stays(served: Served, real: None) -> None:
+async def test_a_command_that_the_policy_refuses_is_answered_and_the_socket_stays(
+    served: Served, real: list[LocalBrowser]
+) -> None:
     lease = await served.lease()
     async with DevTools.attach(lease.url) as client:
         await client.socket.send('{"id": 1, "method": "Browser.crash"}')
@@ -741,30 +764,22 @@ async def test_a_command_that_the_policy_refuses_is_answered_and_the_socket_stay
         assert await client.evaluate("1 + 1", page) == 2
 
 
-async def test_an_unrestricted_lease_allows_every_command_while_the_operator_permits_it(
-    served: Served, real: None
+@pytest.mark.parametrize(("permitted", "answer"), [(True, "result"), (False, "error")])
+async def test_an_unrestricted_lease_allows_every_command_where_the_gateway_with_the_browser_permits_it(
+    served: Served,
+    real: list[LocalBrowser],
+    settings: Settings,
+    database: Database,
+    keys: KeySource,
+    api_key: str,
+    answer: str,
 ) -> None:
     runtime = await served.runtime()
-    leases = served.gateway.services.leases
-    allowed = leases._settings.model_copy(update={"unrestricted_leases": True})
-    minted = await leases.mint(
-        Scope(*await organization(served)),
-        ById(UUID(runtime.rsplit("/", 1)[1]), UUID(served.space)),
-        protocol="cdp",
-        ttl_seconds=None,
-        options={"policy": "unrestricted"},
-    )
-    url = (await served.lease(runtime)).url.rsplit("/", 1)[0] + "/" + minted[1]
-    for settings, expected in ((allowed, "result"), (leases._settings, "error")):
-        leases._settings = settings
-        async with DevTools.attach(url) as client:
-            await client.socket.send('{"id": 1, "method": "SystemInfo.getProcessInfo"}')
-            assert expected in json.loads(await client.socket.recv())
-
-
-async def organization(served: Served) -> tuple[UUID, None]:
-    connection = await asyncpg.connect(served.database_url)
-    try:
-        return await connection.fetchval("SELECT id FROM organizations"), None
-    finally:
-        await connection.close()
+    permitting = settings.model_copy(update={"unrestricted_leases": True})
+    async with joined(permitting, database, keys, api_key) as other:
+        asked = {"protocol": "cdp", "options": {"policy": "unrestricted"}}
+        minted = (await other.api.post(f"{runtime}/connections", json=asked)).raise_for_status().json()
+    token = minted["endpoint"]["url"].rsplit("/", 1)[1]
+    async with DevTools.attach(f"{str(served.api.base_url).replace('http', 'ws')}/v1/connect/{token}") as client:
+        await client.socket.send('{"id": 1, "method": "SystemInfo.getProcessInfo"}')
+        assert answer in json.loads(await client.socket.recv())

@@ -24,7 +24,6 @@ PRIVATE: dict[str, int] = {
     "domain/test_runtime_limits.py": 4,
     "observer/test_live_view.py": 4,
     "support/live.py": 1,
-    "tunnel/test_attach.py": 9,
     "tunnel/test_discovery.py": 1,
     "tunnel/test_lease_sockets.py": 9,
     "unit/test_viewer_tokens.py": 1,
