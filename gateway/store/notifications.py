@@ -27,8 +27,8 @@ APPLICATION = "gateway notifications"
 _CONNECT_SECONDS = 5.0
 # A connection whose other end went without a word is found out by asking.
 _CHECK_SECONDS = 30.0
-_FIRST_WAIT_SECONDS = 0.1
-_LONGEST_WAIT_SECONDS = 5.0
+_RETRY_SECONDS = 0.1
+_LONGEST_RETRY_SECONDS = 5.0
 
 
 class Notifications:
@@ -42,7 +42,9 @@ class Notifications:
         self._url = url
         self._heard = heard
         self._connected = connected
-        self._wait_seconds = _FIRST_WAIT_SECONDS
+        # Before the first new connect; each further attempt waits twice as long, up to 5 seconds.
+        self.retry_seconds = _RETRY_SECONDS
+        self._attempts = 0
         self._said = False
         self.listening = asyncio.Event()
 
@@ -58,8 +60,9 @@ class Notifications:
             except Exception:
                 _log.exception("listening to other gateways failed")
             self.listening.clear()
-            await asyncio.sleep(self._wait_seconds)
-            self._wait_seconds = min(2 * self._wait_seconds, _LONGEST_WAIT_SECONDS)
+            longest = max(self.retry_seconds, _LONGEST_RETRY_SECONDS)
+            await asyncio.sleep(min(self.retry_seconds * 2 ** min(self._attempts, 10), longest))
+            self._attempts += 1
 
     async def _listen(self) -> None:
         """Connect, and listen as long as the connection lasts."""
@@ -76,7 +79,7 @@ class Notifications:
                 await connection.add_listener(channel, self._on_notification)
             self._connected()
             self.listening.set()
-            self._wait_seconds = _FIRST_WAIT_SECONDS
+            self._attempts = 0
             if self._said:
                 _log.info("notifications of other gateways are received again")
             self._said = False

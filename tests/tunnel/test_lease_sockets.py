@@ -22,7 +22,6 @@ from gateway.core.scope import Scope
 from gateway.domain import supervisor as domain_supervisor
 from gateway.domain.accounts.first_start import write_first_key
 from gateway.domain.attachments import Attachments
-from gateway.domain.leases import service as domain_leases
 from gateway.domain.leases.service import Grant
 from gateway.domain.runtimes.service import SILENT_SECONDS
 from gateway.domain.secrets import KeySource, SecretStore
@@ -32,9 +31,9 @@ from gateway.store import leases as store_leases
 from gateway.store import schema
 from gateway.store.database import Database
 from gateway.store.embedded import EmbeddedPostgres
-from gateway.telemetry import metrics
 from tests.support.api import ok
 from tests.support.nodes import ENDED, Minted, Node, joined
+from tests.support.samples import sample
 from tests.support.waiting import until, until_locked
 
 # `GATEWAY_TEST_RACES=10000` for the whole of what is promised.
@@ -331,22 +330,20 @@ async def test_a_revoke_closes_sockets_on_all_gateways_and_no_others(host: Node,
         node.leases.leave(grant, ENDED)
 
 
-async def test_a_notification_alone_closes_sockets(another: Another, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(domain_supervisor, "ROUND_SECONDS", 3600)
-    host, other = await another(), await another()
-    other.gateway.supervisor.notifications._connected = lambda: None
+async def test_a_notification_alone_closes_sockets(another: Another) -> None:
+    # No round of a supervisor runs by itself.
+    host, other = await another(running=False), await another(running=False)
+    notifications = other.gateway.supervisor.notifications
+    listening = asyncio.create_task(notifications.run())
+    await asyncio.wait_for(notifications.listening.wait(), 5)
     lease = await host.lease()
-    # Its address is recorded with the next heartbeat.
-    host.gateway.supervisor.wake()
-    await until(lambda: is_reached(host), "its address is known")
+    # Its address is recorded with the heartbeat.
+    await host.round()
     grant = await other.socket(lease)
     (await host.api.delete(lease.path)).raise_for_status()
     await until(lambda: grant.attachment.closing is Close.LEASE_REVOKED, "it is reported")
     other.leases.leave(grant, ENDED)
-
-
-async def is_reached(node: Node) -> bool:
-    return await node.execute("SELECT 1 FROM gateways WHERE id = :id AND internal_url IS NOT NULL", id=node.id) != []
+    listening.cancel()
 
 
 @pytest.mark.parametrize("seconds", [0.02, 3600], ids=["by the poll", "by the poll after it connects anew"])
@@ -360,8 +357,8 @@ async def test_polling_compensates_a_lost_notification(
     other.gateway.supervisor.wake()
     notifications = other.gateway.supervisor.notifications
     if seconds < 1:
-        # It receives no further notification.
-        monkeypatch.setattr(notifications, "_listen", asyncio.Event().wait)
+        # It receives no further notification: it would connect long after the test.
+        notifications.retry_seconds = 3600
     await host.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND query LIKE 'LISTEN%'"
@@ -550,8 +547,8 @@ async def test_concurrent_attaches_do_not_exceed_the_limit(another: Another) -> 
 async def test_a_lease_reports_its_use(another: Another) -> None:
     node = await another(running=False)
     lease = await node.lease()
-    bytes_before = metrics.socket_bytes.labels("to_client")._value.get()
-    commands_before = metrics.commands._value.get()
+    bytes_before = sample("gateway_socket_bytes_total", direction="to_client")
+    commands_before = sample("gateway_commands_total")
     first, second = await node.socket(lease), await node.socket(lease)
     usage = await node.usage(lease)
     assert usage["attaches"] == 2
@@ -571,8 +568,8 @@ async def test_a_lease_reports_its_use(another: Another) -> None:
     assert usage | {"attaches": 2, "bytesFromClient": 11, "bytesToClient": 2_002, "commands": 7} == usage
     assert oldest["openedAt"] <= oldest["endedAt"]
     assert usage["lastActiveAt"] == max(newest["endedAt"], oldest["endedAt"])
-    assert metrics.socket_bytes.labels("to_client")._value.get() == bytes_before + 2_002
-    assert metrics.commands._value.get() == commands_before + 7
+    assert sample("gateway_socket_bytes_total", direction="to_client") == bytes_before + 2_002
+    assert sample("gateway_commands_total") == commands_before + 7
 
 
 async def test_the_newest_hundred_sockets_are_listed(another: Another) -> None:
@@ -611,7 +608,8 @@ async def test_an_end_that_is_written_twice_counts_once(another: Another) -> Non
     node.leases.leave(grant, ENDED)
     await node.leases.write_ended()
     # As after a commit whose answer was lost.
-    node.leases._unwritten[grant.socket_id] = (asyncio.get_running_loop().time(), ENDED)
+    node.leases.leave(grant, ENDED)
+    assert node.leases.unwritten_ends == 1
     await node.leases.write_ended()
     assert (await node.usage(lease))["commands"] == ENDED.commands
 
@@ -669,10 +667,10 @@ async def test_orphaned_sockets_of_a_silent_gateway_are_ended_by_another(another
 
 
 async def test_ends_beyond_the_limit_are_dropped_and_logged_once(
-    another: Another, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    another: Another, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(domain_leases, "_UNWRITTEN_KEPT", 2)
     node = await another(running=False)
+    node.leases.kept_ends = 2
     lease = await node.lease()
     for _ in range(4):
         node.leases.leave(await node.socket(lease), ENDED)
@@ -710,10 +708,7 @@ async def test_without_a_database_sockets_stay_and_expire_and_their_ends_are_wri
 
         assert await asyncio.to_thread(own_server.start) == database.url
 
-        async def are_written() -> bool:
-            return not node.leases._unwritten
-
-        await until(are_written, "the ends are written", 15)
+        await until(lambda: node.leases.unwritten_ends == 0, "the ends are written", 15)
         (socket,) = (await node.usage(short))["sockets"]
         assert (socket["closeCode"], socket["closeReason"]) == (4401, "lease_expired")
         ended = {socket["closeReason"] for socket in (await node.usage(lasting))["sockets"]}

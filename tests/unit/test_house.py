@@ -25,7 +25,6 @@ PRIVATE: dict[str, int] = {
     "observer/test_live_view.py": 4,
     "support/live.py": 1,
     "tunnel/test_discovery.py": 1,
-    "tunnel/test_lease_sockets.py": 9,
     "unit/test_viewer_tokens.py": 1,
 }
 SLEEPING: dict[str, int] = {

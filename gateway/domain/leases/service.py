@@ -44,7 +44,6 @@ __all__ = ["Grant", "Lease", "Leases", "Usage", "refusal", "refuse_closing"]
 _log = structlog.get_logger("gateway.leases")
 
 _SOCKETS_TOLD = 100
-_UNWRITTEN_KEPT = 10_000
 _RETRY_SOCKETS_SECONDS = 5
 _CLOSES = {close.reason: close for close in Close}
 
@@ -101,6 +100,8 @@ class Leases:
         self._runtimes = runtimes
         self._settings = settings
         self._gateway_id = gateway_id
+        # How many ends of sockets are kept while the database is unavailable.
+        self.kept_ends = 10_000
         self._unwritten: dict[UUID, tuple[float, Ended]] = {}
         self._dropped = 0
 
@@ -108,6 +109,11 @@ class Leases:
     def attachments(self) -> Attachments:
         """The sockets that are open on this gateway."""
         return self._attachments
+
+    @property
+    def unwritten_ends(self) -> int:
+        """How many ends of sockets wait to be written."""
+        return len(self._unwritten)
 
     def check_policy(self, options: dict[str, Any] | None) -> None:
         """Raises Forbidden for a lease that the operator does not allow."""
@@ -333,9 +339,9 @@ class Leases:
         if grant.record is not None:
             closed = {**details, "code": ended.close.code}
             grant.record.note("connection.closed", closed, connection_id=grant.lease_id)
-        if len(self._unwritten) >= _UNWRITTEN_KEPT:
+        if len(self._unwritten) >= self.kept_ends:
             if not self._dropped:
-                _log.error("the ends of sockets can't be kept any more", kept=_UNWRITTEN_KEPT)
+                _log.error("the ends of sockets can't be kept any more", kept=self.kept_ends)
             self._dropped += 1
             return
         self._unwritten[grant.socket_id] = (asyncio.get_running_loop().time(), ended)
