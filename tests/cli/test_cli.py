@@ -113,7 +113,7 @@ async def test_wrong_usage_is_2_with_the_right_one(cli: Cli, wrong: list[str]) -
 # Options
 
 
-async def test_an_option_that_is_wrong_is_told_with_all_others_that_are(cli: Cli) -> None:
+async def test_all_invalid_options_are_reported_together(cli: Cli) -> None:
     sentence = (
         await cli("migrate", GATEWAY_PORT="eighty", GATEWAY_MAX_RUNTIMES="0", GATEWAY_LOG_LEVEL="loud")
     ).sentence
@@ -129,7 +129,7 @@ async def test_an_unknown_variable_is_warned_of_with_the_nearest_one(cli: Cli, p
     assert MASTER_KEY not in done.err
 
 
-async def test_what_kubernetes_sets_for_a_service_called_gateway_is_harmless(
+async def test_kubernetes_variables_of_a_service_named_gateway_are_harmless(
     cli: Cli, production: dict[str, str]
 ) -> None:
     done = await cli(
@@ -177,7 +177,7 @@ async def test_a_database_of_a_newer_gateway_is_left_alone(
         "mysql://root:{password}@localhost/gateway",
     ],
 )
-async def test_a_database_that_cannot_be_used_is_told_without_its_password(
+async def test_an_unusable_database_is_reported_without_its_password(
     cli: Cli, production: dict[str, str], url: str
 ) -> None:
     done = await cli("migrate", **production | {"GATEWAY_DATABASE_URL": url.format(password=PASSWORD)})
@@ -212,7 +212,7 @@ async def test_a_key_is_shown_once_and_listed_and_revoked_without_it(cli: Cli, p
         assert secret[19:] not in done.out + done.err
 
 
-async def test_a_key_that_is_not_there_can_not_be_revoked(cli: Cli, production: dict[str, str]) -> None:
+async def test_an_unknown_key_can_not_be_revoked(cli: Cli, production: dict[str, str]) -> None:
     for unknown in (str(uuid4()), "bctrl_AAAAAAAAAAAA", "x"):
         assert unknown in (await cli("keys", "revoke", unknown, **production)).sentence
     unknown = str(uuid4())
@@ -360,7 +360,7 @@ def test_the_first_start_shows_a_key_and_keeps_it_private(first_start: GatewayPr
     assert answer.status_code == 200
 
 
-def test_the_first_start_says_in_words_what_it_uses(first_start: GatewayProcess) -> None:
+def test_the_first_start_prints_its_components(first_start: GatewayProcess) -> None:
     for line in (
         rf"^Listening on {re.escape(first_start.base_url)}$",
         r"^Browser: .*\d+\.\d+\.\d+\.\d+ \(/.+\)$",
@@ -370,7 +370,7 @@ def test_the_first_start_says_in_words_what_it_uses(first_start: GatewayProcess)
         assert re.search(line, first_start.log, re.MULTILINE), line
 
 
-def test_what_it_keeps_is_readable_for_its_owner_alone(first_start: GatewayProcess) -> None:
+def test_its_data_is_readable_for_its_owner_only(first_start: GatewayProcess) -> None:
     for path in first_start.data_dir.iterdir():
         if path.is_file() and path.name not in ("lock", "gateway-id", "postgres.lock"):
             assert path.stat().st_mode & 0o077 == 0, path
@@ -429,7 +429,7 @@ async def test_a_second_gateway_on_one_data_directory_is_refused_and_the_first_g
         assert (await api.get("/readyz")).status_code == 200
 
 
-def test_a_port_that_is_taken_is_refused_in_words(production: dict[str, str]) -> None:
+def test_a_taken_port_is_refused_with_a_message(production: dict[str, str]) -> None:
     with temporary_data_dir() as data_dir:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             port = taken.getsockname()[1]
@@ -453,7 +453,7 @@ def gateway_up(data_dir: Path, *flags: str, **environment: str) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-async def test_doctor_looks_at_everything(cli: Cli, production: dict[str, str]) -> None:
+async def test_doctor_runs_every_check(cli: Cli, production: dict[str, str]) -> None:
     done = await cli("doctor", **production, GATEWAY_PORT="0")
     assert done.code in (0, 1)
     for subject in ("browser", "sandbox", "/dev/shm", "database", "key", "port"):

@@ -40,7 +40,7 @@ def database_url() -> Iterator[str]:
         database.stop()
 
 
-def told(subject: str, data_dir: Path, embedded: bool = True, **options: Any) -> list[Finding]:
+def findings_of(subject: str, data_dir: Path, embedded: bool = True, **options: Any) -> list[Finding]:
     """The findings of one subject."""
     given = Settings(**{"data_dir": data_dir, "port": 0, **options})
     return [finding for finding in doctor.run(given, embedded) if finding.subject == subject]
@@ -52,7 +52,7 @@ def without_browser(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "browser", lambda settings: iter(()))
 
 
-def test_a_machine_that_is_well(data_dir: Path) -> None:
+def test_a_healthy_machine_has_no_failures(data_dir: Path) -> None:
     findings = doctor.run(Settings(data_dir=data_dir, port=0), embedded=True)
     text = doctor.render(findings)
     assert doctor.exit_code(findings) == 0, text
@@ -99,7 +99,7 @@ def test_a_check_that_breaks_is_a_finding_and_the_others_go_on(data_dir: Path, m
 
 
 def test_a_wrong_choice_of_a_browser_fails(data_dir: Path) -> None:
-    (finding,) = told("browser", data_dir, chromium=Path("/nonexistent/chromium"))
+    (finding,) = findings_of("browser", data_dir, chromium=Path("/nonexistent/chromium"))
     assert finding.level == Level.FAILED
     assert finding.sentence.startswith("GATEWAY_CHROMIUM=/nonexistent/chromium can't be used: there is no such file.")
 
@@ -107,7 +107,7 @@ def test_a_wrong_choice_of_a_browser_fails(data_dir: Path) -> None:
 def test_no_browser_at_all_fails_with_how_to_get_one(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(browsers, "SYSTEM_BINARIES", ())
     monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(data_dir))
-    (finding,) = told("browser", data_dir)
+    (finding,) = findings_of("browser", data_dir)
     assert finding.level == Level.FAILED
     assert "python -m gateway.launchers.local.browsers" in finding.advice
 
@@ -119,7 +119,7 @@ def place(data_dir: Path) -> Path:
 
 
 @with_fakes
-def test_a_browser_that_does_not_start_fails_with_its_last_words(data_dir: Path, place: Path) -> None:
+def test_a_browser_that_does_not_start_fails_with_its_last_output(data_dir: Path, place: Path) -> None:
     fake = make_fake(place / "chromium", last_words="lost my profile", status=7)
     findings = doctor.run(Settings(data_dir=data_dir, port=0, chromium=fake), embedded=True)
     browser, sandbox = findings[:2]
@@ -130,9 +130,9 @@ def test_a_browser_that_does_not_start_fails_with_its_last_words(data_dir: Path,
 
 
 @with_fakes
-def test_a_refused_sandbox_is_told_apart_from_the_browser(data_dir: Path, place: Path) -> None:
+def test_a_refused_sandbox_is_distinguished_from_the_browser(data_dir: Path, place: Path) -> None:
     fake = make_fake(place / "chromium", last_words="No usable sandbox! If this is a Debian system", status=1)
-    (finding,) = told("sandbox", data_dir, chromium=fake)
+    (finding,) = findings_of("sandbox", data_dir, chromium=fake)
     assert finding.level == Level.FAILED
     assert finding.sentence == "The kernel refused Chromium's sandbox."
     assert "user.max_user_namespaces" in finding.advice
@@ -150,7 +150,7 @@ def test_root_with_no_other_user_ids_can_start_no_browser(data_dir: Path) -> Non
 
 
 def test_browsers_without_sandbox_are_a_warning(data_dir: Path) -> None:
-    (finding,) = told("sandbox", data_dir, unsafe_no_sandbox=True)
+    (finding,) = findings_of("sandbox", data_dir, unsafe_no_sandbox=True)
     assert finding.level == Level.WARNING
     assert "GATEWAY_UNSAFE_NO_SANDBOX" in finding.sentence
 
@@ -161,7 +161,7 @@ def test_nothing_is_left_of_the_browsers_that_were_started(data_dir: Path, monke
     for directory in (data_dir.parent, temp_dir):
         directory.chmod(0o755)
     monkeypatch.setattr(tempfile, "tempdir", str(temp_dir))
-    findings = told("browser", data_dir)
+    findings = findings_of("browser", data_dir)
     assert {finding.level for finding in findings} == {Level.OK}
     assert list(temp_dir.iterdir()) == []
 
@@ -171,7 +171,7 @@ def test_nothing_is_left_of_the_browsers_that_were_started(data_dir: Path, monke
 
 @pytest.mark.usefixtures("without_browser")
 def test_a_database_that_answers_is_ok_and_its_missing_tables_are_a_warning(data_dir: Path, database_url: str) -> None:
-    answers, tables = told("database", data_dir, database_url=database_url)
+    answers, tables = findings_of("database", data_dir, database_url=database_url)
     assert answers.level == Level.OK
     assert "answers, PostgreSQL 18." in answers.sentence
     assert tables.level == Level.WARNING
@@ -190,7 +190,7 @@ def test_a_database_that_answers_is_ok_and_its_missing_tables_are_a_warning(data
     ],
 )
 def test_a_database_that_does_not_answer_fails_without_showing_its_password(data_dir: Path, url: str) -> None:
-    (finding,) = told("database", data_dir, database_url=url)
+    (finding,) = findings_of("database", data_dir, database_url=url)
     assert finding.level == Level.FAILED
     assert "can't be used" in finding.sentence
     assert "app" in finding.sentence
@@ -199,16 +199,16 @@ def test_a_database_that_does_not_answer_fails_without_showing_its_password(data
 
 
 @pytest.mark.usefixtures("without_browser")
-def test_a_wrong_database_name_is_told(data_dir: Path, database_url: str) -> None:
-    (finding,) = told("database", data_dir, database_url=database_url.replace("/gateway?", "/elsewhere?"))
+def test_a_wrong_database_name_is_reported(data_dir: Path, database_url: str) -> None:
+    (finding,) = findings_of("database", data_dir, database_url=database_url.replace("/gateway?", "/elsewhere?"))
     assert finding.level == Level.FAILED
     assert 'database "elsewhere" does not exist' in finding.sentence
 
 
 @pytest.mark.usefixtures("without_browser")
 def test_serving_needs_a_database_and_a_key(data_dir: Path) -> None:
-    (database,) = told("database", data_dir, embedded=False)
-    (keys,) = told("master keys", data_dir, embedded=False)
+    (database,) = findings_of("database", data_dir, embedded=False)
+    (keys,) = findings_of("master keys", data_dir, embedded=False)
     assert (database.level, keys.level) == (Level.FAILED, Level.FAILED)
     assert "GATEWAY_DATABASE_URL" in database.sentence
     assert "GATEWAY_MASTER_KEYS" in keys.advice
@@ -216,10 +216,10 @@ def test_serving_needs_a_database_and_a_key(data_dir: Path) -> None:
 
 @pytest.mark.usefixtures("without_browser")
 def test_data_of_another_postgresql_fails(data_dir: Path) -> None:
-    assert [finding.level for finding in told("database", data_dir)] == [Level.OK]
+    assert [finding.level for finding in findings_of("database", data_dir)] == [Level.OK]
     (data_dir / "postgres").mkdir(parents=True)
     (data_dir / "postgres" / "PG_VERSION").write_text("13\n")
-    (finding,) = told("database", data_dir)
+    (finding,) = findings_of("database", data_dir)
     assert finding.level == Level.FAILED
     assert "was made by PostgreSQL 13" in finding.sentence
 
@@ -227,7 +227,7 @@ def test_data_of_another_postgresql_fails(data_dir: Path) -> None:
 @pytest.mark.usefixtures("without_browser")
 def test_a_user_without_a_name_can_not_make_a_database(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "has_a_name", lambda uid: False)
-    (finding,) = told("database", data_dir)
+    (finding,) = findings_of("database", data_dir)
     assert finding.level == Level.FAILED
     assert f"User {os.geteuid()} has no entry in /etc/passwd" in finding.sentence
 
@@ -240,13 +240,13 @@ def test_keys_are_named_and_never_shown(data_dir: Path) -> None:
     data_dir.mkdir()
     file = data_dir / "master-keys"
     create_key_file(file)
-    (finding,) = told("master keys", data_dir)
+    (finding,) = findings_of("master keys", data_dir)
     assert finding == Finding(Level.OK, "master keys", f"{file} has 'main' to write.")
     key = file.read_text().partition(":")[2].strip()
     both = f"new:{key},main:{key}"
-    (finding,) = told("master keys", data_dir, master_keys=both)
+    (finding,) = findings_of("master keys", data_dir, master_keys=both)
     assert finding.sentence == "GATEWAY_MASTER_KEYS has 'new' to write and 'main' to read."
-    (finding,) = told("master keys", data_dir, master_keys=f"main:{key[:-8]}")
+    (finding,) = findings_of("master keys", data_dir, master_keys=f"main:{key[:-8]}")
     assert finding.level == Level.FAILED
     assert key[:16] not in doctor.render([finding])
 
@@ -257,7 +257,7 @@ def test_a_key_file_that_others_may_read_is_a_warning(data_dir: Path) -> None:
     file = data_dir / "keys"
     create_key_file(file)
     file.chmod(0o644)
-    fine, open_to_all = told("master keys", data_dir, embedded=False, master_keys_file=file)
+    fine, open_to_all = findings_of("master keys", data_dir, embedded=False, master_keys_file=file)
     assert fine.level == Level.OK
     assert open_to_all.level == Level.WARNING
     assert open_to_all.advice == f"Run `chmod 600 {file}`."
@@ -265,9 +265,9 @@ def test_a_key_file_that_others_may_read_is_a_warning(data_dir: Path) -> None:
 
 @pytest.mark.usefixtures("without_browser")
 def test_a_missing_key_file_fails_and_a_first_start_does_not(data_dir: Path) -> None:
-    (missing,) = told("master keys", data_dir, master_keys_file=data_dir / "none")
+    (missing,) = findings_of("master keys", data_dir, master_keys_file=data_dir / "none")
     assert missing.level == Level.FAILED
-    (first,) = told("master keys", data_dir)
+    (first,) = findings_of("master keys", data_dir)
     assert first.level == Level.OK
     assert "The first start makes one" in first.sentence
 
@@ -276,41 +276,41 @@ def test_a_missing_key_file_fails_and_a_first_start_does_not(data_dir: Path) -> 
 
 
 @pytest.mark.usefixtures("without_browser")
-def test_a_taken_port_is_told_with_who_has_it(data_dir: Path) -> None:
+def test_a_taken_port_is_reported_with_its_owner(data_dir: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        (finding,) = told("port", data_dir, port=port)
+        (finding,) = findings_of("port", data_dir, port=port)
     assert finding.level == Level.FAILED
     assert f"127.0.0.1:{port} is taken by process {os.getpid()} (" in finding.sentence
-    (finding,) = told("port", data_dir, port=port)
+    (finding,) = findings_of("port", data_dir, port=port)
     assert finding == Finding(Level.OK, "port", f"127.0.0.1:{port} is free.")
 
 
 @pytest.mark.usefixtures("without_browser")
 @pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
 def test_an_address_of_another_machine_fails(data_dir: Path, host: str) -> None:
-    (finding,) = told("port", data_dir, host=host, port=8787)
+    (finding,) = findings_of("port", data_dir, host=host, port=8787)
     assert finding.level == Level.FAILED
     assert host in finding.sentence
 
 
 @pytest.mark.usefixtures("without_browser")
 def test_a_data_directory_that_can_not_be_made_fails(data_dir: Path) -> None:
-    (finding,) = told("data directory", Path("/proc/gateway"))
+    (finding,) = findings_of("data directory", Path("/proc/gateway"))
     assert finding.level == Level.FAILED
     assert "can't be written to" in finding.sentence
     data_dir.write_text("")
-    (finding,) = told("data directory", data_dir)
+    (finding,) = findings_of("data directory", data_dir)
     assert finding.level == Level.FAILED
     assert "is not a directory" in finding.sentence
 
 
 @pytest.mark.usefixtures("without_browser")
 def test_limits_are_held_against_the_number_of_runtimes(data_dir: Path) -> None:
-    (few,) = told("open files", data_dir, max_runtimes=1)
-    (many,) = told("open files", data_dir, max_runtimes=10_000)
+    (few,) = findings_of("open files", data_dir, max_runtimes=1)
+    (many,) = findings_of("open files", data_dir, max_runtimes=10_000)
     assert few.level == Level.OK
     assert many.level == Level.WARNING
     assert "10000 runtimes may need 100256" in many.sentence
@@ -322,9 +322,9 @@ def test_a_control_group_with_few_processes_is_a_warning(data_dir: Path, monkeyp
     limit = data_dir.parent / "pids.max"
     monkeypatch.setattr(machine, "PROCESS_LIMITS", (limit, data_dir.parent / "none"))
     limit.write_text("max\n")
-    assert told("processes", data_dir, max_runtimes=1)[0].level == Level.OK
+    assert findings_of("processes", data_dir, max_runtimes=1)[0].level == Level.OK
     limit.write_text("512\n")
-    (finding,) = told("processes", data_dir)
+    (finding,) = findings_of("processes", data_dir)
     assert finding.level == Level.WARNING
     assert finding.sentence == "The limit is 512; 50 runtimes may need 6000."
 
@@ -332,11 +332,11 @@ def test_a_control_group_with_few_processes_is_a_warning(data_dir: Path, monkeyp
 @pytest.mark.usefixtures("without_browser")
 def test_shared_memory_that_is_missing_or_closed_is_a_warning(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "SHARED_MEMORY_DIR", data_dir)
-    (missing,) = told("shared memory", data_dir)
+    (missing,) = findings_of("shared memory", data_dir)
     data_dir.mkdir(mode=0o755)
-    (closed,) = told("shared memory", data_dir)
+    (closed,) = findings_of("shared memory", data_dir)
     data_dir.chmod(0o1777)
-    (fine,) = told("shared memory", data_dir)
+    (fine,) = findings_of("shared memory", data_dir)
     assert (missing.level, closed.level, fine.level) == (Level.WARNING, Level.WARNING, Level.OK)
     assert "--shm-size" in missing.advice
     assert "enough for 50 of 50 browsers" in fine.sentence
@@ -346,15 +346,15 @@ def test_shared_memory_that_is_missing_or_closed_is_a_warning(data_dir: Path, mo
 
 
 @pytest.mark.usefixtures("without_browser")
-def test_what_is_lost_without_root_is_a_warning(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_unavailable_without_root_are_a_warning(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "has_own_user", lambda: True)
-    (fine,) = told("runtimes' limits", data_dir, runtime_max_processes=300, runtime_max_files=400)
+    (fine,) = findings_of("runtimes' limits", data_dir, runtime_max_processes=300, runtime_max_files=400)
     assert fine.level == Level.OK
     assert fine.sentence == (
         "Each runtime is a user of its own and may have 300 processes, 400 open files a process, 2.0 GiB a file."
     )
     monkeypatch.setattr(limits, "has_own_user", lambda: False)
-    (lost,) = told("runtimes' limits", data_dir)
+    (lost,) = findings_of("runtimes' limits", data_dir)
     assert lost.level == Level.WARNING
     assert "their processes are not limited one by one" in lost.sentence
     assert "has the files of the others and of the gateway" in lost.sentence
@@ -369,16 +369,16 @@ def test_a_limit_of_memory_that_can_not_be_kept_fails_and_says_why(
         raise ConfigurationError("there is no cgroup v2 on this machine")
 
     monkeypatch.setattr(control_groups, "own_group", none)
-    (unasked,) = told("runtimes' memory", data_dir)
+    (unasked,) = findings_of("runtimes' memory", data_dir)
     assert unasked.level == Level.OK
     assert unasked.sentence == (
         "No limit is set. The memory of a runtime can't be limited: there is no cgroup v2 on this machine."
     )
-    (asked,) = told("runtimes' memory", data_dir, runtime_memory_bytes=1024**3)
+    (asked,) = findings_of("runtimes' memory", data_dir, runtime_memory_bytes=1024**3)
     assert asked.level == Level.FAILED
     assert "Delegate=yes" in asked.advice
     monkeypatch.setattr(control_groups, "own_group", lambda: Path("/group"))
-    (kept,) = told("runtimes' memory", data_dir, runtime_memory_bytes=1024**3)
+    (kept,) = findings_of("runtimes' memory", data_dir, runtime_memory_bytes=1024**3)
     assert kept == Finding(
         Level.OK, "runtimes' memory", "Each runtime may have 1.0 GiB, by a control group below /group."
     )

@@ -1,4 +1,4 @@
-"""What the database's own troubles are told as."""
+"""How errors of the database are reported."""
 
 from __future__ import annotations
 

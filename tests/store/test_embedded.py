@@ -280,7 +280,7 @@ def test_data_of_another_user_is_refused(data_dir: Path) -> None:
         EmbeddedPostgres(data_dir, UID + 1).start()
 
 
-def test_a_start_that_fails_says_the_servers_last_words(data_dir: Path) -> None:
+def test_a_failed_start_reports_the_servers_last_output(data_dir: Path) -> None:
     postgres = database(data_dir)
     postgres.start()
     postgres.stop()
@@ -310,15 +310,15 @@ def test_the_log_holds_no_values_and_does_not_grow_for_ever(data_dir: Path) -> N
 
 @as_root
 def test_a_user_without_rights_runs_one_too(data_dir: Path) -> None:
-    nobody = embedded.unprivileged_user()
+    unprivileged = embedded.unprivileged_user()
     data_dir.mkdir()
-    os.chown(data_dir, nobody, UID)
+    os.chown(data_dir, unprivileged, UID)
     for path in (data_dir, Path(sys.executable), Path(embedded.__file__)):
         grant_search(path, UID)
-    with owner(data_dir, user=nobody, group=UID) as gateway:
+    with owner(data_dir, user=unprivileged, group=UID) as gateway:
         url = first_line(gateway)
         assert sql(url, "SELECT current_database()") == "gateway"
-        assert [server.uids().real for server in servers(data_dir)] == [nobody]
+        assert [server.uids().real for server in servers(data_dir)] == [unprivileged]
     assert gateway.returncode == 0
     assert servers(data_dir) == []
     assert not socket_dir(url).exists()

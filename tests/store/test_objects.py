@@ -65,7 +65,7 @@ def left(settings: Settings, request: pytest.FixtureRequest) -> list[str]:
     return bucket.unfinished()
 
 
-async def test_what_was_written_is_read_in_whole_and_in_part(objects: Objects) -> None:
+async def test_written_objects_are_read_in_whole_and_in_part(objects: Objects) -> None:
     body = os.urandom(9 * MIB)
     key = f"a/{uuid4()}"
     assert await objects.put(key, chunks(body[:100], body[100 : 3 * MIB], body[3 * MIB :])) == len(body)
@@ -82,7 +82,7 @@ async def test_what_was_written_is_read_in_whole_and_in_part(objects: Objects) -
     assert raised.value.code == "storage.unavailable"
 
 
-async def test_what_breaks_off_is_not_there(
+async def test_an_interrupted_write_leaves_no_object(
     objects: Objects, settings: Settings, request: pytest.FixtureRequest
 ) -> None:
     class Broken(Exception):
@@ -144,7 +144,7 @@ async def test_files_are_kept_in_either(client: httpx.AsyncClient, settings: Set
     assert [key for key in await keys(objects) if made["id"] in key] == []
 
 
-async def test_a_sweep_takes_what_has_expired_and_what_belongs_to_nothing(
+async def test_a_sweep_removes_expired_and_orphaned_files(
     client: httpx.AsyncClient, gateway: Gateway, settings: Settings, database: Database
 ) -> None:
     files = gateway.services.files
@@ -169,7 +169,7 @@ async def test_a_sweep_takes_what_has_expired_and_what_belongs_to_nothing(
     assert await keys(objects) & ours == {kept.object_key}
 
 
-async def test_what_a_killed_gateway_has_half_written_is_cleared(settings: Settings, objects: Objects) -> None:
+async def test_partial_writes_of_a_killed_gateway_are_removed(settings: Settings, objects: Objects) -> None:
     if settings.files_url is not None:
         assert await objects.clear_unfinished(0) == 0
         return

@@ -47,7 +47,7 @@ def test_the_forms_of_an_entry_are_known() -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_what_is_not_json_is_refused(number: float) -> None:
+def test_non_json_numbers_are_refused(number: float) -> None:
     for form in Form:
         with pytest.raises(ValueError, match="not JSON compliant"):
             chain.canonical({"a": number}, form)

@@ -57,7 +57,7 @@ def test_limits_come_back_from_json(limits: Limits) -> None:
     assert Limits.from_json(limits.to_json()) == limits
 
 
-def test_what_is_absent_has_no_entry() -> None:
+def test_absent_values_have_no_entry() -> None:
     assert Mounts(ai=AiMount(allow_connections=())).to_json() == {"ai": {"allow_connections": []}}
     assert RuntimeConfig(recording=False).to_json() == {"recording": False}
     assert Limits(max_spaces=0).to_json() == {"max_spaces": 0}

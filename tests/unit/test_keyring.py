@@ -31,7 +31,7 @@ def encoded(key: bytes) -> str:
 
 @unhurried
 @given(secret=st.binary(max_size=5000), owner=owners, key=st.binary(min_size=32, max_size=32))
-def test_what_was_sealed_opens(secret: bytes, owner: SecretOwner, key: bytes) -> None:
+def test_a_sealed_secret_opens(secret: bytes, owner: SecretOwner, key: bytes) -> None:
     ring = KeyRing({"a": key})
     sealed = ring.seal(secret, owner)
     assert ring.open(sealed, owner) == secret
@@ -157,7 +157,7 @@ def test_entries_are_split_by_commas_or_lines(separator: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "expected"),
     [
         ("{key}", "Master key 2 must be `id:base64`"),
         (":{key}", "Master key 2 must be `id:base64`"),
@@ -178,7 +178,7 @@ def test_entries_are_split_by_commas_or_lines(separator: str) -> None:
         ("first:{key}", "Master key 2 has an id that was given before."),
     ],
 )
-def test_a_wrong_entry_is_named_by_its_position_and_never_shown(wrong: str, told: str) -> None:
+def test_a_wrong_entry_is_named_by_its_position_and_never_shown(wrong: str, expected: str) -> None:
     secret = os.urandom(32)
     forms = {
         "key": encoded(secret),
@@ -187,14 +187,14 @@ def test_a_wrong_entry_is_named_by_its_position_and_never_shown(wrong: str, told
     }
     with pytest.raises(ConfigurationError) as raised:
         KeyRing.parse(f"first:{encoded(OTHER)}\n{wrong.format(**forms)}")
-    assert raised.value.message.startswith(told)
+    assert raised.value.message.startswith(expected)
     for form in (*forms.values(), encoded(OTHER)):
         assert not any(form[start : start + 8] in raised.value.message for start in range(len(form) - 7))
 
 
 @unhurried
 @given(st.text(st.characters(codec="utf-8"), min_size=1, max_size=100))
-def test_whatever_is_given_is_a_ring_or_a_configuration_error(text: str) -> None:
+def test_any_text_is_a_ring_or_a_configuration_error(text: str) -> None:
     with pytest.raises(ConfigurationError):
         KeyRing.parse(text)
 
@@ -227,7 +227,7 @@ def test_a_key_file_is_its_owners_alone_and_makes_a_ring(tmp_path: Path) -> None
     assert other.read_text() != path.read_text()
 
 
-def test_a_key_file_is_never_written_over(tmp_path: Path) -> None:
+def test_a_key_file_is_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "master-keys"
     create_key_file(path)
     written = path.read_text()

@@ -140,7 +140,7 @@ REDACTED = [
 
 # Numbers, since every worker must find the same tests, and the tokens are random.
 @pytest.mark.parametrize(("text", "clean"), REDACTED, ids=range(len(REDACTED)))
-def test_what_is_redacted(text: str, clean: str) -> None:
+def test_secrets_are_redacted(text: str, clean: str) -> None:
     assert redact(text) == clean
     assert_clean(clean)
     assert redact(clean) == clean
@@ -164,7 +164,7 @@ def test_what_is_redacted(text: str, clean: str) -> None:
         'File "/srv/gateway/domain/runtimes.py", line 12, in launch',
     ],
 )
-def test_what_is_not_redacted(text: str) -> None:
+def test_harmless_text_is_not_redacted(text: str) -> None:
     assert redact(text) == text
 
 
@@ -236,7 +236,7 @@ def test_a_line_of_json_stays_one(value: Any) -> None:
     "part",
     ["postgres://:", "://:", "password=", "cookie' ", "a1b2c3d4e5f6_", "sk- ", "v1/connect/ ", "bearer  ", "A" * 42],
 )
-def test_a_long_line_takes_time_in_proportion(part: str) -> None:
+def test_redaction_time_is_linear_in_line_length(part: str) -> None:
     text = "sk- " + part * (200_000 // len(part))
     started = time.process_time()
     redact(text)
@@ -247,7 +247,7 @@ def test_a_long_line_takes_time_in_proportion(part: str) -> None:
 
 
 @pytest.mark.parametrize("style", FORMATS)
-def test_records_of_the_libraries_come_out_clean(
+def test_records_of_libraries_are_redacted(
     configured: Configured, style: Format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A server of another test that has no access log cuts this logger off for the whole process.
@@ -267,10 +267,10 @@ def test_records_of_the_libraries_come_out_clean(
     logging.getLogger("alembic").info("Context impl %s", f"postgresql+asyncpg://gateway:{PASSWORD}@db/gateway")
     logging.getLogger("httpx").info("HTTP Request: GET %s", f"https://h/v1/models?key={KEYS['google']}")
     logging.getLogger("asyncio").error("Task %r failed", {"url": f"ws://h{path}", "key": KEYS["anthropic"]})
-    told = stderr.getvalue()
-    assert_clean(told)
-    assert len(told.splitlines()) == 12
-    assert told.count(f"/v1/connect/{LEASE.prefix}***") == 5
+    output = stderr.getvalue()
+    assert_clean(output)
+    assert len(output.splitlines()) == 12
+    assert output.count(f"/v1/connect/{LEASE.prefix}***") == 5
     for kept in (
         "[accepted]",
         "TEXT [34 bytes]",
@@ -279,11 +279,11 @@ def test_records_of_the_libraries_come_out_clean(
         "runtime_gone",
         "sk-ant-***",
     ):
-        assert kept in told
+        assert kept in output
 
 
 @pytest.mark.parametrize("style", FORMATS)
-def test_exceptions_come_out_clean(configured: Configured, style: Format) -> None:
+def test_exceptions_are_redacted(configured: Configured, style: Format) -> None:
     stderr = configured("info", style)
     try:
         try:
@@ -295,26 +295,26 @@ def test_exceptions_come_out_clean(configured: Configured, style: Format) -> Non
         logging.getLogger("other").exception("failed with %s", KEYS["openai"])
         structlog.get_logger("ours").exception("failed", key=KEYS["google"], url=f"/v1/connect/{LEASE.secret}")
         structlog.get_logger("ours").warning("failed", exc_info=True, stack_info=True)
-    told = stderr.getvalue()
-    assert_clean(told)
-    assert told.count("ConnectionError: postgresql://u:***@h refused") == 3
-    assert told.count(f"ValueError: no lease {LEASE.prefix}***") == 3
-    assert told.count(f"asked with {API.prefix}***") == 3
-    assert "AIza***" in told
+    output = stderr.getvalue()
+    assert_clean(output)
+    assert output.count("ConnectionError: postgresql://u:***@h refused") == 3
+    assert output.count(f"ValueError: no lease {LEASE.prefix}***") == 3
+    assert output.count(f"asked with {API.prefix}***") == 3
+    assert "AIza***" in output
 
 
-def test_a_record_that_can_not_be_rendered_is_told_without_its_arguments(configured: Configured) -> None:
+def test_an_unrenderable_record_is_logged_without_its_arguments(configured: Configured) -> None:
     stderr = configured("info", "json")
     logging.getLogger("other").info("%d leases", LEASE.secret)
     logging.getLogger("other").info("%s", LEASE.secret, API.secret)
-    told = stderr.getvalue()
-    assert_clean(told)
-    assert told.count("wrote a line that can't be logged") == 2
-    assert "test_logs.py" in told
-    assert "TypeError" in told
+    output = stderr.getvalue()
+    assert_clean(output)
+    assert output.count("wrote a line that can't be logged") == 2
+    assert "test_logs.py" in output
+    assert "TypeError" in output
 
 
-def test_a_task_whose_exception_nobody_took_comes_out_clean(configured: Configured) -> None:
+def test_an_unretrieved_task_exception_is_redacted(configured: Configured) -> None:
     stderr = configured("info", "console")
 
     async def fail() -> None:
@@ -354,21 +354,21 @@ def test_console_lines_are_for_people_and_coloured_on_a_terminal_alone(
     configured("info", "console", stream)
     logging.getLogger("theirs").warning("plain")
     structlog.get_logger("ours").info(
-        "told", token=LEASE.secret, key=API.secret, provider=KEYS["openai"], request_id="r"
+        "logged", token=LEASE.secret, key=API.secret, provider=KEYS["openai"], request_id="r"
     )
-    told = stream.getvalue()
-    assert ("\x1b[" in told) == stream.isatty()
-    assert_clean(told)
-    plain = re.sub(r"\x1b\[\d*m", "", told)
+    output = stream.getvalue()
+    assert ("\x1b[" in output) == stream.isatty()
+    assert_clean(output)
+    plain = re.sub(r"\x1b\[\d*m", "", output)
     assert re.search(r"^\d{4}-.*Z \[warning *\] plain +\[theirs\]$", plain, re.MULTILINE)
     assert f"token={LEASE.prefix}*** key={API.prefix}*** provider=sk-proj-*** request_id=r" in plain
 
 
 @pytest.mark.parametrize(
-    ("level", "heard"),
+    ("level", "logged"),
     [("debug", "diwe"), ("info", "iwe"), ("warning", "we"), ("error", "e")],
 )
-def test_levels(configured: Configured, level: str, heard: str) -> None:
+def test_levels(configured: Configured, level: str, logged: str) -> None:
     stderr = configured(level, "json")
     for logger in (logging.getLogger("theirs"), structlog.get_logger("ours")):
         logger.debug("d")
@@ -380,10 +380,10 @@ def test_levels(configured: Configured, level: str, heard: str) -> None:
         logging.getLogger(name).error("trouble")
     lines = [json.loads(line) for line in stderr.getvalue().splitlines()]
     for name in ("theirs", "ours"):
-        assert "".join(line["event"] for line in lines if line["logger"] == name) == heard
+        assert "".join(line["event"] for line in lines if line["logger"] == name) == logged
     for name in NOISY:
-        told = [line["event"] for line in lines if line["logger"] == name]
-        assert told == (["noise", "trouble"] if level == "debug" else ["trouble"])
+        output = [line["event"] for line in lines if line["logger"] == name]
+        assert output == (["noise", "trouble"] if level == "debug" else ["trouble"])
 
 
 def test_warnings_are_logged(configured: Configured) -> None:
@@ -419,12 +419,12 @@ def test_a_closed_stderr_breaks_nothing(configured: Configured, monkeypatch: pyt
         monkeypatch.setattr(sys, "stderr", broken)
         logging.getLogger("theirs").info("lost")
     monkeypatch.setattr(sys, "stderr", stderr)
-    logging.getLogger("theirs").info("heard")
-    assert "heard" in stderr.getvalue()
+    logging.getLogger("theirs").info("logged")
+    assert "logged" in stderr.getvalue()
 
 
 @pytest.mark.parametrize("style", FORMATS)
-async def test_a_real_server_and_client_at_debug_come_out_clean(configured: Configured, style: Format) -> None:
+async def test_debug_logs_of_a_real_server_and_client_are_redacted(configured: Configured, style: Format) -> None:
     """The real uvicorn and websockets: accepted, refused and failing upgrades, frames both ways, plain requests."""
     stderr = configured("debug", style)
 
@@ -460,8 +460,8 @@ async def test_a_real_server_and_client_at_debug_come_out_clean(configured: Conf
         )
         assert b" 500 " in await reader.read()
         writer.close()
-    told = stderr.getvalue()
-    assert_clean(told)
+    output = stderr.getvalue()
+    assert_clean(output)
     for kept in (
         f"WebSocket /v1/connect/{LEASE.prefix}***",
         f"> GET /v1/connect/{LEASE.prefix}*** HTTP/1.1",
@@ -473,5 +473,5 @@ async def test_a_real_server_and_client_at_debug_come_out_clean(configured: Conf
         "RuntimeError: broke on ws://",
         "RuntimeError: broke on http://",
     ):
-        assert kept.replace('"', '\\"') in told, kept
-    assert told.count("TEXT [") == 4
+        assert kept.replace('"', '\\"') in output, kept
+    assert output.count("TEXT [") == 4

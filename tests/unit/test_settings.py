@@ -77,10 +77,10 @@ def test_every_option_has_a_sentence_of_help() -> None:
 
 @pytest.mark.parametrize("name", [name for name, field in options().items() if field.annotation in (int, float)])
 @pytest.mark.parametrize("value", ["x", "1 2", "0x10", "nan", "inf", "-inf", "1e999", "--", "true"])
-def test_what_is_no_number_is_refused_with_what_was_given(name: str, value: str) -> None:
-    told = refused({variable(name): value})
-    assert told.startswith(f"{variable(name)}: ")
-    assert f"(given: {value!r})" in told
+def test_an_invalid_number_is_refused_with_the_given_value(name: str, value: str) -> None:
+    message = refused({variable(name): value})
+    assert message.startswith(f"{variable(name)}: ")
+    assert f"(given: {value!r})" in message
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ def test_values(variables: dict[str, str], name: str, value: Any) -> None:
     ],
 )
 @pytest.mark.parametrize("name", ["public_url", "internal_url", "openai_base_url"])
-def test_what_is_no_address_is_refused(url: str, name: str) -> None:
-    told = refused({variable(name): url})
-    assert told == (
+def test_an_invalid_url_is_refused(url: str, name: str) -> None:
+    message = refused({variable(name): url})
+    assert message == (
         f"{variable(name)}: must be an http or https address without user, query and fragment (given: {url!r})"
     )
 
@@ -146,21 +146,21 @@ def test_what_is_no_address_is_refused(url: str, name: str) -> None:
 @pytest.mark.parametrize(
     "origin", ["tool.example", "https://", "https://tool.example/", "https://a@b", "*", "null", "https://a:b"]
 )
-def test_what_is_no_origin_is_refused(origin: str) -> None:
-    told = refused({"GATEWAY_ALLOWED_ORIGINS": f"https://good.example,{origin}"})
-    assert told.startswith("GATEWAY_ALLOWED_ORIGINS: must be ")
+def test_an_invalid_origin_is_refused(origin: str) -> None:
+    message = refused({"GATEWAY_ALLOWED_ORIGINS": f"https://good.example,{origin}"})
+    assert message.startswith("GATEWAY_ALLOWED_ORIGINS: must be ")
 
 
 @pytest.mark.parametrize("name", ["log_level", "log_format", "unsafe_no_sandbox"])
-def test_a_word_that_is_no_choice_is_refused(name: str) -> None:
+def test_an_unknown_choice_is_refused(name: str) -> None:
     assert "(given: 'maybe')" in refused({variable(name): "maybe"})
 
 
 def test_every_wrong_option_is_listed_at_once() -> None:
-    told = refused({"GATEWAY_PORT": "x", "GATEWAY_LOG_LEVEL": "loud"}, max_runtimes=0)
-    assert told.count("; ") == 2
+    message = refused({"GATEWAY_PORT": "x", "GATEWAY_LOG_LEVEL": "loud"}, max_runtimes=0)
+    assert message.count("; ") == 2
     for name in ("GATEWAY_PORT: ", "GATEWAY_LOG_LEVEL: ", "GATEWAY_MAX_RUNTIMES: "):
-        assert name in told
+        assert name in message
 
 
 def test_flags_beat_the_environment_and_that_beats_the_default() -> None:
@@ -301,14 +301,14 @@ KUBERNETES = {
 }
 
 
-def test_what_kubernetes_sets_for_a_service_is_passed_over() -> None:
+def test_service_variables_of_kubernetes_are_ignored() -> None:
     assert loaded(KUBERNETES) == Settings()
 
 
 @pytest.mark.parametrize(
     "value", ["tcp://10.0.0.1:8787", "tcp://[fd00::1]:8787", "udp://10.0.0.1:53", "sctp://10.0.0.1:1"]
 )
-def test_the_port_that_kubernetes_sets_is_not_taken_and_told(value: str) -> None:
+def test_the_port_variable_of_kubernetes_is_ignored_with_a_warning(value: str) -> None:
     found, [warning] = load(KUBERNETES | {"GATEWAY_PORT": value}, {})
     assert found.port == 8787
     assert warning == f"GATEWAY_PORT={value} is what Kubernetes sets for a Service called gateway; it is not used."
@@ -378,7 +378,7 @@ def test_the_page_of_settings_is_up_to_date() -> None:
     assert settings_page.PAGE.read_text() == settings_page.document(), "run `make docs`"
 
 
-def test_no_number_of_an_option_is_endless() -> None:
+def test_every_number_of_an_option_is_finite() -> None:
     assert all(math.isfinite(value) for value in vars(Settings()).values() if isinstance(value, float))
 
 

@@ -123,6 +123,6 @@ def test_a_text_is_an_api_key_or_a_lease_token_or_neither(text: str) -> None:
         lambda secret: secret + "\0",
     ],
 )
-def test_a_text_that_is_nearly_a_token_is_none(change: Callable[[str], str]) -> None:
+def test_a_text_that_resembles_a_token_is_not_a_token(change: Callable[[str], str]) -> None:
     assert api_key_prefix(change(ISSUER.api_key().secret)) is None
     assert lease_token_prefix(change(ISSUER.lease_token().secret)) is None

@@ -70,7 +70,7 @@ def test_the_key_is_not_the_pepper_and_signatures_are_compared_in_constant_time(
     assert TOKENS._key != PEPPER
 
 
-def test_a_token_is_over_when_its_time_is() -> None:
+def test_a_token_expires() -> None:
     now = datetime.now(UTC)
     assert replace(VIEWER, expires_at=now - timedelta(seconds=1)).seconds_left() < 0
     assert 59 < replace(VIEWER, expires_at=now + timedelta(seconds=60)).seconds_left() <= 60
