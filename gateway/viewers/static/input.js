@@ -4,7 +4,7 @@ const BUTTONS = ["left", "middle", "right", "back", "forward"];
 const LINE_PIXELS = 40;
 const PAGE_PIXELS = 800;
 const TAP_PIXELS = 8;
-// So that a keyboard of a screen has something to delete, and tells when it does.
+// So that a keyboard of a screen has something to delete, and reports it.
 const FILLER = "\u200b\u200b";
 const IS_MAC = /Mac|iPhone|iPad/.test(navigator.platform);
 
@@ -61,8 +61,8 @@ export class Input {
   mouse(move, at, event, button, clicks) {
     const tab = this.place()?.tab;
     if (tab) {
-      const told = { type: "mouse", tab, move, ...at, button, buttons: event.buttons & 31, clicks };
-      this.send({ ...told, modifiers: modifiersOf(event) });
+      const message = { type: "mouse", tab, move, ...at, button, buttons: event.buttons & 31, clicks };
+      this.send({ ...message, modifiers: modifiersOf(event) });
     }
   }
 
@@ -189,7 +189,7 @@ export class Input {
     }
     this.sendKey(event, true);
     if (IS_MAC && event.metaKey) {
-      // Its release is not told while that key is held.
+      // Its release is not sent while that key is held.
       this.sendKey(event, false);
     } else {
       this.down.set(event.code, event);
@@ -207,12 +207,12 @@ export class Input {
     const tab = this.place()?.tab;
     if (tab && event.key.length <= 32) {
       const { key, code, keyCode, location, repeat } = event;
-      const told = { type: "key", tab, down, key, code, keyCode: keyCode & 255, location, repeats: repeat };
-      this.send({ ...told, modifiers: modifiersOf(event) });
+      const message = { type: "key", tab, down, key, code, keyCode: keyCode & 255, location, repeats: repeat };
+      this.send({ ...message, modifiers: modifiersOf(event) });
     }
   }
 
-  /** Let go of everything that is held down, which nobody would tell any more. */
+  /** Release everything that is held down: no later event would do it. */
   leave() {
     this.stage.classList.remove("typing");
     for (const event of this.down.values()) {

@@ -21,7 +21,7 @@ let seen = null;
 let noteTimer = 0;
 let input = null;
 let stream = null;
-// The newest picture of the tab, as long as nobody looks at the page: the gateway sends no further one meanwhile.
+// The newest picture of the tab, kept while the page is hidden: the gateway sends no further one meanwhile.
 let undrawn = null;
 
 const home = location.pathname.replace(/\/$/, "");
@@ -31,7 +31,7 @@ const socket = new Socket(`${location.protocol.replace("http", "ws")}//${locatio
     undrawn = { about, blob };
     draw();
   },
-  lost: () => tell("connecting", "Connecting again"),
+  lost: () => showState("connecting", "Connecting again"),
   ended: end,
 });
 const tabs = new Tabs(part("tabs"), (tab) => socket.send({ type: "show", tab }));
@@ -72,7 +72,7 @@ function greet(hello) {
     // After a break the gateway knows nothing of what was chosen.
     socket.send({ type: "show", tab: state.shown });
   }
-  tell("live", mayControl ? "Live, with control" : "Live");
+  showState("live", mayControl ? "Live, with control" : "Live");
   watchTime();
 }
 
@@ -118,7 +118,7 @@ function drawBars() {
 
 // What is said to the person
 
-function tell(kind, text) {
+function showState(kind, text) {
   part("status").dataset.state = kind;
   part("status-text").textContent = text;
 }
@@ -137,7 +137,7 @@ function remark(text, stays = false) {
 
 function end(title, text) {
   isOver = true;
-  tell("ended", "Ended");
+  showState("ended", "Ended");
   note.hidden = true;
   picture.classList.add("over");
   part("end-title").textContent = title;
@@ -150,7 +150,7 @@ function end(title, text) {
   toParent("bctrl:live-ended", { reason: title });
 }
 
-/** Whoever embeds the page may want to know; nothing that is told is secret. */
+/** Reports the state to the embedding page; no message contains a secret. */
 function toParent(type, about) {
   if (parent !== window) {
     parent.postMessage({ type, ...about }, "*");
@@ -170,7 +170,7 @@ function watchTime() {
     toParent("bctrl:live-expiring", { expiresAt: new Date(expiresAt).toISOString() });
   }
   if (part("status").dataset.state === "live") {
-    tell("live", `Ends in ${Math.max(0, left)} s`);
+    showState("live", `Ends in ${Math.max(0, left)} s`);
   }
 }
 

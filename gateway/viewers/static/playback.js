@@ -37,7 +37,7 @@ export class Pictures {
     this.drawn = null;
   }
 
-  /** What the gateway has told of further frames, each as [number, time, tab]. */
+  /** Adds frames that the gateway announced, each as [number, time, tab]. */
   take({ frames, next, durationMs }) {
     this.frames.push(...frames);
     this.next = next;

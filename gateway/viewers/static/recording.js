@@ -5,10 +5,10 @@ import { Pictures, placeAt, Video } from "./playback.js";
 import { Tabs } from "./tabs.js";
 
 const POLL_MS = 1000;
-const TOLD_MS = 250;
+const REPORT_MS = 250;
 const STEP_MS = 5000;
 const LONG_STEP_MS = 30_000;
-// What was there when a recording began was told one after the other.
+// What was there when a recording began was recorded as separate events.
 const BEGINNING_MS = 100;
 
 const STATES = { preparing: "Waiting for its video", processing: "Its video is being made", ready: "Recorded" };
@@ -25,7 +25,7 @@ let wasPlaying = false;
 let isDragging = false;
 // At each change of tabs, which are open, and which is shown.
 let moments = [];
-let told = 0;
+let reported = 0;
 let markedDuration = 0;
 let activityCursor = "";
 let startedAt = 0;
@@ -103,7 +103,7 @@ function tick() {
   source.tick();
   if (source.playing || wasPlaying) {
     show();
-    if (performance.now() - told >= TOLD_MS) {
+    if (performance.now() - reported >= REPORT_MS) {
       speak();
     }
   }
@@ -111,7 +111,7 @@ function tick() {
 
 /** To the page that has this one in a frame, which may be any: it hears nothing but times. */
 function speak() {
-  told = performance.now();
+  reported = performance.now();
   if (window.parent !== window && source) {
     const message = {
       type: "bctrl:recording-time",
@@ -137,7 +137,7 @@ function show() {
     return;
   }
   const { time, duration } = source;
-  if (Math.abs(duration - markedDuration) > TOLD_MS) {
+  if (Math.abs(duration - markedDuration) > REPORT_MS) {
     markedDuration = duration;
     seek.max = Math.ceil(duration);
     showMarks();
@@ -204,7 +204,7 @@ function timeOf(entry) {
   return Math.max(0, Date.parse(entry.time) - startedAt);
 }
 
-function tell(kind, text) {
+function showState(kind, text) {
   part("status").dataset.state = kind;
   part("status-text").textContent = text;
 }
@@ -217,7 +217,7 @@ function remark(text) {
 function end(title, text) {
   drop();
   remark("");
-  tell("ended", "Not playing");
+  showState("ended", "Not playing");
   part("end-title").textContent = title;
   part("end-text").textContent = text;
   part("end").hidden = false;
@@ -235,11 +235,11 @@ class Refused extends Error {
 
 async function ask(path) {
   const answer = await fetch(home + path, { cache: "no-store" });
-  const told = await answer.json();
+  const body = await answer.json();
   if (!answer.ok) {
-    throw new Refused(answer.status, told.error);
+    throw new Refused(answer.status, body.error);
   }
-  return told;
+  return body;
 }
 
 /** Whether there is something to ask for again. */
@@ -249,7 +249,7 @@ async function look() {
   switch (state.status) {
     case "ready":
       remark("");
-      tell("live", STATES.ready);
+      showState("live", STATES.ready);
       moments = [];
       showTabs.last = null;
       addTabs(state.tabs);
@@ -263,7 +263,7 @@ async function look() {
       end("There is no recording", state.message);
       return false;
     default:
-      tell("connecting", state.live ? "Still recording" : STATES[state.status]);
+      showState("connecting", state.live ? "Still recording" : STATES[state.status]);
       await lookForPictures();
       return true;
   }
@@ -333,7 +333,7 @@ async function follow() {
         end(error.status === 410 ? "This link has expired" : "Nothing is shown here", error.message);
         return;
       }
-      tell("connecting", "Connecting again");
+      showState("connecting", "Connecting again");
       again = true;
     }
     if (again) {
