@@ -49,10 +49,10 @@ class PagesOfRun:
     """The pages of one live run."""
 
     def __init__(self, observation: Observation, masking: Masking) -> None:
-        self._observation = observation
-        self._record = observation.observed.bounded
-        self._level = observation.observed.record.level
-        self._masking = masking
+        self.observation = observation
+        self.record = observation.observed.bounded
+        self.level = observation.observed.record.level
+        self.masking = masking
         self._pages: dict[str, _Page] = {}
         self._sessions: dict[str, _Session] = {}
         # Commands to the pages that existed at the start; `resume` waits for their answers.
@@ -63,7 +63,7 @@ class PagesOfRun:
         self._last_message = self._repeated_until = 0.0
 
     async def resume(self) -> None:
-        devtools = self._observation.devtools
+        devtools = self.observation.devtools
         self._sessions.clear()
         self._repeated_until = self._last_message
         before, self._pages = self._pages, {}
@@ -73,8 +73,8 @@ class PagesOfRun:
         await devtools.call("Target.setDiscoverTargets", {"discover": True, "filter": _PAGES}, session)
         self._known = {}
         for page_id in before.keys() - self._pages.keys():
-            self._record.note("page.closed", before[page_id].about(self._masking), page_id=page_id)
-        if self._level >= Level.STANDARD:
+            self.record.note("page.closed", before[page_id].about(self.masking), page_id=page_id)
+        if self.level >= Level.STANDARD:
             await devtools.call("Target.setAutoAttach", _auto_attach(_PAGES), session)
             setting_up, self._setting_up = self._setting_up, []
             await asyncio.gather(*setting_up, return_exceptions=True)
@@ -82,7 +82,7 @@ class PagesOfRun:
     async def end(self) -> None:
         for session in self._sessions.values():
             session.end()
-        self._record.close()
+        self.record.close()
 
     def _on_browser_event(self, method: str, params: dict[str, Any]) -> None:
         self._of_browser[method](self, params)
@@ -93,12 +93,12 @@ class PagesOfRun:
         page = self._pages[page_id] = _Page(info)
         known = self._known.get(page_id)
         if known is None:
-            data = page.about(self._masking)
+            data = page.about(self.masking)
             if opener := info.get("openerId"):
                 data["openerPageId"] = opener
-            self._record.note("page.created", data, page_id=page_id)
+            self.record.note("page.created", data, page_id=page_id)
         elif known.url != page.url:
-            self._record.note("navigation", page.about(self._masking), page_id=page_id)
+            self.record.note("navigation", page.about(self.masking), page_id=page_id)
 
     def _changed(self, params: dict[str, Any]) -> None:
         info = params["targetInfo"]
@@ -114,18 +114,18 @@ class PagesOfRun:
         if before in _NOT_A_PAGE_YET and page.url in _NOT_A_PAGE_YET:
             return
         # The same address again is a reload.
-        self._record.note("navigation", page.about(self._masking), page_id=info["targetId"])
+        self.record.note("navigation", page.about(self.masking), page_id=info["targetId"])
 
     def _destroyed(self, params: dict[str, Any]) -> None:
         page = self._pages.pop(params["targetId"], None)
         if page is not None:
-            self._record.note("page.closed", page.about(self._masking), page_id=params["targetId"])
+            self.record.note("page.closed", page.about(self.masking), page_id=params["targetId"])
 
     def _crashed(self, params: dict[str, Any]) -> None:
         page = self._pages.get(params["targetId"])
         if page is not None:
-            data = {**page.about(self._masking), "status": params["status"], "errorCode": params["errorCode"]}
-            self._record.note("page.crash", data, page_id=params["targetId"])
+            data = {**page.about(self.masking), "status": params["status"], "errorCode": params["errorCode"]}
+            self.record.note("page.crash", data, page_id=params["targetId"])
 
     def is_new(self, time: float) -> bool:
         """Whether a page's message of this time is not recorded yet."""
@@ -143,7 +143,7 @@ class PagesOfRun:
         session = self._sessions.pop(params["sessionId"], None)
         if session is not None:
             session.end()
-            self._observation.devtools.forget(params["sessionId"])
+            self.observation.devtools.forget(params["sessionId"])
 
     _of_browser: Mapping[str, Callable[[PagesOfRun, dict[str, Any]], None]] = {
         "Target.targetCreated": _created,
@@ -195,12 +195,12 @@ class _Session:
 
     def __init__(self, pages: PagesOfRun, id_: str, type_: str, page_id: str) -> None:
         self._pages = pages
-        self._devtools = pages._observation.devtools
-        self._note = pages._record.note
-        self._allows = pages._record.allows
-        self._clients = pages._observation.observed.clients
-        self._masking = pages._masking
-        self._full = pages._level >= Level.FULL
+        self._devtools = pages.observation.devtools
+        self._note = pages.record.note
+        self._allows = pages.record.allows
+        self._clients = pages.observation.observed.clients
+        self._masking = pages.masking
+        self._full = pages.level >= Level.FULL
         self._id = id_
         self._type = type_
         self._page_id = page_id

@@ -210,18 +210,24 @@ class Screencasts:
         self._observation.devtools.send("Target.activateTarget", {"targetId": tab_id})
         self.used(tab_id)
 
-    # Within
+    # Subscriptions
 
-    def _cast(self, tab_id: str) -> _Cast:
+    def cast_of(self, tab_id: str | None) -> _Cast | None:
+        """The screencast of a tab; None without such a tab."""
+        if tab_id is None or tab_id not in self._tabs:
+            return None
         if tab_id not in self._casts:
             self._casts[tab_id] = _Cast(
                 self._observation, tab_id, self._options, self._seconds, lambda visible: self._shown(tab_id, visible)
             )
         return self._casts[tab_id]
 
-    def _left(self, subscription: Subscription) -> None:
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Idempotent."""
         self._subscriptions.discard(subscription)
         self._reconsider()
+
+    # Within
 
     def _follow(self) -> None:
         for subscription in [each for each in self._subscriptions if each.wanted is None]:
@@ -326,14 +332,12 @@ class Subscription:
     def point_at(self, tab_id: str | None) -> None:
         """Switch to this tab, or, with None, to the active one."""
         self.wanted = tab_id
-        shown = tab_id or self._screencasts.active
-        if shown is not None and shown not in self._screencasts._tabs:
-            shown = None
-        if shown == self.tab_id:
+        cast = self._screencasts.cast_of(tab_id or self._screencasts.active)
+        if cast is self._cast:
             return
         if self._cast is not None:
             self._cast.leave(self)
-        self._cast = None if shown is None else self._screencasts._cast(shown)
+        self._cast = cast
         if self._cast is not None and not self._rests:
             self._cast.enter(self)
 
@@ -349,7 +353,7 @@ class Subscription:
         if self._cast is not None:
             self._cast.leave(self)
             self._cast = None
-        self._screencasts._left(self)
+        self._screencasts.unsubscribe(self)
 
 
 class _Cast:

@@ -64,8 +64,8 @@ _COLUMNS = (*_OWN, _HAS_STORED_KEY)
 async def add(connection: AsyncConnection, scope: Scope, new: NewAiConnection, *, has_stored_key: bool) -> AiConnection:
     """The caller says whether it stored a key: in an INSERT's RETURNING no subquery sees the new row."""
     values = {**owner_columns(scope), **asdict(new)}
-    row = (await connection.execute(insert(ai_connections).values(values).returning(*_OWN))).one()
-    return AiConnection(**row._mapping, has_stored_key=has_stored_key)
+    row = (await connection.execute(insert(ai_connections).values(values).returning(*_OWN))).mappings().one()
+    return AiConnection(**row, has_stored_key=has_stored_key)
 
 
 async def listed(connection: AsyncConnection, scope: Scope) -> list[AiConnection]:

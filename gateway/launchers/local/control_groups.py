@@ -49,13 +49,14 @@ class ControlGroup:
     async def end(self) -> bool:
         """Kill what is in it, also what left the runtime's process group, and remove it; False when something stays."""
         began = time.monotonic()
-        while not self._removed():
+        while not self.remove():
             if time.monotonic() - began > _END_SECONDS:
                 return False
             await asyncio.sleep(_POLL_SECONDS)
         return True
 
-    def _removed(self) -> bool:
+    def remove(self) -> bool:
+        """Remove the group; False while processes are in it, which are then killed."""
         try:
             self.path.rmdir()
         except FileNotFoundError:
@@ -92,7 +93,7 @@ class ControlGroups:
         try:
             _make_room(self._own)
             for left in self._own.glob(f"{self._prefix}*"):
-                ControlGroup(left)._removed()
+                ControlGroup(left).remove()
         except OSError as error:
             raise ConfigurationError(
                 f"GATEWAY_RUNTIME_MEMORY_BYTES is set, but the control group {self._own} can't be used "
