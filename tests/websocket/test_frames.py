@@ -24,7 +24,7 @@ from gateway.websocket.frames import (
 )
 
 CEILING = 1024 * 1024
-FUZZ_EXAMPLES = int(os.environ.get("GATEWAY_TEST_FUZZ_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("GATEWAY_TEST_EXAMPLES", "100"))
 
 # The bounds of the three ways to write a length, and of what is joined with its header.
 LENGTHS = [0, 1, 2, 125, 126, 127, 4095, 4096, 4097, 65535, 65536, 65537, 300_000]
@@ -137,7 +137,7 @@ def test_a_header_without_payload_is_held_back() -> None:
 
 
 @given(st.lists(st.one_of(messages, controls), min_size=1, max_size=12), st.lists(st.integers(0, 10**6), max_size=12))
-@settings(max_examples=FUZZ_EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_however_it_is_split_the_same_messages_arrive_and_each_part_ends_with_a_whole_frame(
     sent: list[tuple[int, bytes]], cuts: list[int]
 ) -> None:
@@ -176,7 +176,7 @@ def test_however_it_is_split_the_event_that_tells_of_sessions_is_found(
     st.lists(st.tuples(payloads, st.integers(1, 5)), min_size=1, max_size=5),
     st.lists(st.integers(0, 10**6), max_size=9),
 )
-@settings(max_examples=FUZZ_EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_a_browsers_own_fragments_arrive_as_one_message(sent: list[tuple[bytes, int]], cuts: list[int]) -> None:
     data = b""
     for payload, pieces in sent:
@@ -280,7 +280,7 @@ def test_a_message_is_unmasked(length: int, key: bytes) -> None:
     st.lists(st.tuples(st.one_of(messages, controls), st.binary(min_size=4, max_size=4)), min_size=1, max_size=12),
     st.lists(st.integers(0, 10**6), max_size=12),
 )
-@settings(max_examples=FUZZ_EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_however_it_is_split_a_client_is_read_the_same(
     sent: list[tuple[tuple[int, bytes], bytes]], cuts: list[int]
 ) -> None:
@@ -341,7 +341,7 @@ def test_a_client_that_breaks_the_protocol_is_told_so(data: bytes) -> None:
 
 @given(st.lists(st.binary(max_size=64), max_size=20))
 @example([b"\x81\xfe", b"\x00"])
-@settings(max_examples=FUZZ_EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_whatever_comes_nothing_but_the_documented_errors_is_raised(parts: list[bytes]) -> None:
     for machine in (FrameFollower(CEILING), MessageReader(CEILING)):
         try:
