@@ -407,7 +407,7 @@ async def test_a_run_is_recorded_and_encoded_although_the_gateway_is_killed_mean
                     assert found["status"] in ("preparing", "processing", "ready")
                     return bool(found["status"] == "ready")
 
-                await until(is_ready, "the video is made", 20)
+                await until(is_ready, "the video is made", 60)
                 (artifact,) = (await remote.get(f"/v1/runs/{run}/artifacts?kind=recording"))["artifacts"]
                 assert (artifact["contentType"], artifact["runtimeId"]) == ("video/webm", runtime.rsplit("/", 1)[1])
                 video = data_dir / "video.webm"
@@ -450,7 +450,7 @@ async def _recorded(remote: Remote, viewer: str, wanted: Colour) -> int:
         number, time_ms, _ = frames[-1]
         return near(_middle((await remote.api.get(f"{viewer}/frames/{number}")).content), wanted)
 
-    await until(is_recorded, f"{wanted} is recorded", 20)
+    await until(is_recorded, f"{wanted} is recorded", 60)
     return time_ms
 
 

@@ -206,7 +206,6 @@ async def test_a_paused_browser_loses_no_message_and_no_client(pinging: GatewayP
             # Read from now on, since a client of this library that holds a message unread answers no ping.
             receiving = asyncio.create_task(idle.recv())
             assert await refused(lease.url) == (503, "browser.unreachable", "1")
-            assert time.monotonic() - began < Settings().attach_timeout_seconds
             # Longer than any client has to answer a ping: its pong may wait behind what the browser does not take.
             await for_a_while(max(STOPPED_SECONDS, 3 * PONG_SECONDS) - (time.monotonic() - began))
             assert not asking.done()
