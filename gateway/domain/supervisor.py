@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
+from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
@@ -31,9 +32,17 @@ from gateway.store.notifications import EVENTS, REVOKED, STOP_WANTED, Notificati
 
 _log = structlog.get_logger("gateway.supervisor")
 
-ROUND_SECONDS = 1.0
 # No close was sent; 1006 is what a client reports then.
 _CRASHED = (1006, "gateway_crashed")
+
+
+@dataclass(slots=True)
+class Pace:
+    """`round_seconds` is from round to round; `end_seconds` is the timeout of the ends that a round waits for."""
+
+    round_seconds: float = 1.0
+    rounds_to_sweep: int = 30
+    end_seconds: float = 10.0
 
 
 class Supervisor:
@@ -47,13 +56,9 @@ class Supervisor:
         event_streams: EventStreams,
         idempotency: Idempotency,
         gateway_id: UUID,
-        *,
-        rounds_to_sweep: int = 30,
-        end_seconds: float = 10.0,
+        pace: Pace | None = None,
     ) -> None:
-        """`end_seconds` is the timeout of the ends that a round waits for."""
-        self.rounds_to_sweep = rounds_to_sweep
-        self.end_seconds = end_seconds
+        self.pace = pace or Pace()
         self._database = database
         self._runtimes = runtimes
         self._leases = leases
@@ -138,12 +143,12 @@ class Supervisor:
                 # One bad round must not end supervision; the next one looks at everything again.
                 _log.exception("a round of the supervisor failed")
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ROUND_SECONDS):
+                async with asyncio.timeout(self.pace.round_seconds):
                     await self._woken.wait()
             self._woken.clear()
 
     async def round(self) -> None:
-        await self._leases.close_over()
+        await self._leases.close_ended()
         await self._runtimes.write_endings()
         await self._leases.write_ended()
         await self._access.write_usage()
@@ -163,10 +168,10 @@ class Supervisor:
             if asyncio.get_running_loop().time() >= self._unsure_until:
                 await self._end_orphaned(connection)
         # A browser that can't be ended must not keep the heart from beating.
-        async with asyncio.timeout(self.end_seconds):
+        async with asyncio.timeout(self.pace.end_seconds):
             await self._end_due(rows, hosted)
         self._rounds += 1
-        if self._rounds % self.rounds_to_sweep == 0:
+        if self._rounds % self.pace.rounds_to_sweep == 0:
             await self._idempotency.sweep()
             await self._launcher.sweep()
 
@@ -178,7 +183,7 @@ class Supervisor:
         if orphaned := await store.of_dead_gateways(connection, SILENT_SECONDS):
             await self._end(connection, orphaned, endings.GATEWAY_LOST)
             _log.error("runtimes of a silent gateway are marked failed", runtimes=len(orphaned))
-        if self._rounds % self.rounds_to_sweep == 0 or orphaned:
+        if self._rounds % self.pace.rounds_to_sweep == 0 or orphaned:
             sockets = await lease_store.end_sockets_of_dead_gateways(connection, SILENT_SECONDS, *_CRASHED)
             if sockets:
                 _log.error("sockets of a silent gateway are marked as ended", sockets=sockets)

@@ -172,7 +172,7 @@ class Viewers:
         self._sessions.add(session)
         metrics.viewers_open.inc()
         self._audit.note(
-            Action.VIEWER_OPENED if here else Action.VIEWER_PASSED_ON,
+            Action.VIEWER_OPENED if here else Action.VIEWER_FORWARDED,
             viewer.id,
             details={"runId": str(viewer.run_id)},
             origin=origin,

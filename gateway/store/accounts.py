@@ -14,6 +14,7 @@ from gateway.core.errors import Conflict
 from gateway.core.limits import Limits
 from gateway.core.scope import Scope
 from gateway.store.database import constraint_as
+from gateway.store.rows import record
 from gateway.store.scope import owner_columns, within
 from gateway.store.tables import api_keys, organizations, subaccounts
 
@@ -141,7 +142,7 @@ async def add_organization(connection: AsyncConnection, organization_id: UUID, n
 
 async def key_by_prefix(connection: AsyncConnection, prefix: str) -> KeyRecord | None:
     row = (await connection.execute(_KEY_BY_PREFIX, {"prefix": prefix})).first()
-    return KeyRecord(*row) if row else None
+    return record(KeyRecord, row) if row else None
 
 
 async def add_key(connection: AsyncConnection, scope: Scope, new: NewKey) -> ApiKey:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.scope import Scope
 from gateway.store.files import LIVES, File
+from gateway.store.rows import record
 from gateway.store.scope import owner_columns, within
 from gateway.store.tables import artifacts, files
 
@@ -61,7 +62,7 @@ async def add(connection: AsyncConnection, owner: Scope, file: File, new: NewArt
     """`file` is the one that the artifact is."""
     values = {**owner_columns(owner), **asdict(new), "space_id": file.space_id, "file_id": file.id}
     row = (await connection.execute(insert(artifacts).values(values).returning(*_OWN))).one()
-    return Artifact(*(*row, file.path, file.content_type, file.size_bytes))
+    return record(Artifact, row, path=file.path, content_type=file.content_type, size_bytes=file.size_bytes)
 
 
 async def listed(

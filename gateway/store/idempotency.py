@@ -8,6 +8,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.store.rows import record
+
 PURPOSE = "idempotency.answer"
 
 # Whether the gateway that runs a request is gone: it has stopped, or its heartbeat is too old.
@@ -27,7 +29,8 @@ _CLAIM = text(
 )
 _FIND = text(
     f"""
-    SELECT idempotency_keys.id, fingerprint, answered_at IS NOT NULL, {_EXPIRED} OR ({_ORPHANED}),
+    SELECT idempotency_keys.id AS claim_id, fingerprint, answered_at IS NOT NULL AS is_answered,
+        {_EXPIRED} OR ({_ORPHANED}) AS is_stale,
         master_key_id, wrapped_key, ciphertext
     FROM idempotency_keys LEFT JOIN secrets ON secrets.id = idempotency_keys.id
     WHERE api_key_id = :api_key_id AND key = :key
@@ -106,7 +109,7 @@ async def find(
 ) -> KeyRecord | None:
     values = {"api_key_id": api_key_id, "key": key, "hours": hours, "silent": silent_seconds}
     row = (await connection.execute(_FIND, values)).first()
-    return KeyRecord(*row) if row else None
+    return record(KeyRecord, row) if row else None
 
 
 async def answer(

@@ -14,6 +14,7 @@ from sqlalchemy.sql.expression import bindparam
 
 from gateway.core.scope import Scope
 from gateway.store.notifications import REVOKED
+from gateway.store.rows import record
 from gateway.store.scope import owner_columns, within
 from gateway.store.tables import lease_sockets, leases
 
@@ -39,11 +40,11 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseOnFile:
-    """What is needed to let a socket attach. `seconds_left` is negative once the lease has expired.
+class LeaseRecord:
+    """What an attach checks. `seconds_left` is negative once the lease has expired.
 
-    `host_heard` is whether the gateway that has the browser has a recent heartbeat; `host_url` where it is
-    reached by others.
+    `host_alive` is whether the gateway that has the browser has a recent heartbeat; `host_url` is its address for
+    other gateways.
     """
 
     id: UUID
@@ -55,7 +56,7 @@ class LeaseOnFile:
     seconds_left: float
     runtime_status: str
     devtools_url: str | None
-    host_heard: bool
+    host_alive: bool
     host_url: str | None
     policy: str | None
     organization_id: UUID
@@ -68,7 +69,7 @@ class LeaseOnFile:
 
 @dataclass(frozen=True, slots=True)
 class Socket:
-    """One socket that was let in, and what passed through it; its counts are there once it has ended."""
+    """One admitted socket and its traffic, which is counted once it has ended."""
 
     opened_at: datetime
     ended_at: datetime | None
@@ -81,7 +82,7 @@ class Socket:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a lease was used for; `sockets` are the newest ones."""
+    """The use of a lease; `sockets` are the newest ones."""
 
     attaches: int
     first_attached_at: datetime | None
@@ -130,18 +131,22 @@ _MINT = text(
         SELECT :id, organization_id, subaccount_id, space_id, id, run_id, :protocol, :options,
             :prefix, :digest, now() + :ttl * interval '1 second'
         FROM target WHERE status = 'active' AND desired = 'active'
-        RETURNING id, organization_id, subaccount_id, space_id, runtime_id, run_id, protocol, created_at, expires_at
+        RETURNING id, organization_id, subaccount_id, space_id, runtime_id, run_id, protocol, created_at, expires_at,
+            closed_at, revoked_at, 'active' AS status
     )
-    SELECT target.status, minted.* FROM target LEFT JOIN minted ON true
+    SELECT target.status AS runtime_status, minted.* FROM target LEFT JOIN minted ON true
     """
 ).bindparams(bindparam("options", type_=JSONB))
 
 _BY_PREFIX = text(
     """
     SELECT leases.id, leases.digest, leases.runtime_id, leases.run_id, runtimes.gateway_id,
-        leases.revoked_at IS NOT NULL, extract(epoch FROM leases.expires_at - now())::float8, runtimes.status,
-        runtimes.devtools_url, coalesce(gateways.heartbeat_at >= now() - :silent * interval '1 second', false),
-        gateways.internal_url, leases.options ->> 'policy', leases.organization_id, leases.subaccount_id
+        leases.revoked_at IS NOT NULL AS revoked,
+        extract(epoch FROM leases.expires_at - now())::float8 AS seconds_left,
+        runtimes.status AS runtime_status, runtimes.devtools_url,
+        coalesce(gateways.heartbeat_at >= now() - :silent * interval '1 second', false) AS host_alive,
+        gateways.internal_url AS host_url, leases.options ->> 'policy' AS policy,
+        leases.organization_id, leases.subaccount_id
     FROM leases JOIN runtimes ON runtimes.id = leases.runtime_id
         LEFT JOIN gateways ON gateways.id = runtimes.gateway_id
     WHERE leases.prefix = :prefix
@@ -164,20 +169,20 @@ _ADMIT = text(
     """
 )
 _HOLD = text(f"SELECT id FROM leases WHERE {_ADMISSIBLE} FOR NO KEY UPDATE")
-_WHY = """
+_END_REASON = """
     CASE
         WHEN leases.revoked_at IS NOT NULL THEN 'lease_revoked'
         WHEN leases.expires_at <= clock_timestamp() THEN 'lease_expired'
         WHEN leases.closed_at IS NOT NULL OR leases.id IS NULL THEN 'runtime_gone'
     END
 """
-_WHY_NOT = text(f"SELECT {_WHY} FROM leases WHERE id = :lease_id")
-_OVER = text(
+_REFUSAL_REASON = text(f"SELECT {_END_REASON} FROM leases WHERE id = :lease_id")
+_ENDED = text(
     f"""
     SELECT * FROM (
-        SELECT wanted.id, {_WHY} AS why
+        SELECT wanted.id, {_END_REASON} AS reason
         FROM unnest(CAST(:lease_ids AS uuid[])) AS wanted (id) LEFT JOIN leases ON leases.id = wanted.id
-    ) AS looked_at WHERE why IS NOT NULL
+    ) AS found WHERE reason IS NOT NULL
     """
 )
 
@@ -229,42 +234,57 @@ class Minting:
     lease: Lease | None
 
 
-async def mint(connection: AsyncConnection, scope: Scope, *, runtime_id: UUID, **values: Any) -> Minting | None:
-    """`values`: id, space_id, protocol, options, prefix, digest, ttl (seconds). None where there is no such runtime."""
-    row = (await connection.execute(_MINT, {**owner_columns(scope), "runtime_id": runtime_id, **values})).first()
+@dataclass(frozen=True, slots=True)
+class NewLease:
+    """`ttl` is in seconds, from the moment of writing. `prefix` and `digest` are those of its token."""
+
+    id: UUID
+    space_id: UUID
+    runtime_id: UUID
+    protocol: str
+    options: dict[str, Any] | None
+    ttl: int
+    prefix: str
+    digest: bytes
+
+
+async def mint(connection: AsyncConnection, scope: Scope, new: NewLease) -> Minting | None:
+    """Write a lease of a live runtime; None where there is no such runtime."""
+    values = {name: getattr(new, name) for name in NewLease.__slots__}
+    row = (await connection.execute(_MINT, {**owner_columns(scope), **values})).first()
     if row is None:
         return None
-    status, *minted = row
-    made: list[Any] = [*minted, None, None, "active"]
-    return Minting(status, None if minted[0] is None else Lease(*made))
+    made = dict(zip(row._fields, row, strict=True))
+    status = made.pop("runtime_status")
+    return Minting(status, None if made["id"] is None else Lease(**made))
 
 
-async def by_prefix(connection: AsyncConnection, prefix: str, silent_seconds: int) -> LeaseOnFile | None:
+async def by_prefix(connection: AsyncConnection, prefix: str, silent_seconds: int) -> LeaseRecord | None:
     """The lease of a token; a gateway without a heartbeat for `silent_seconds` counts as lost."""
     row = (await connection.execute(_BY_PREFIX, {"prefix": prefix, "silent": silent_seconds})).first()
-    return LeaseOnFile(*row) if row else None
+    return record(LeaseRecord, row) if row else None
 
 
 async def admit(connection: AsyncConnection, lease_id: UUID, socket_id: UUID, gateway_id: UUID) -> bool:
-    """Write that a socket is let in, where the lease allows it; its row stays locked for the transaction."""
+    """Write an admitted socket, where the lease allows it; its row stays locked for the transaction."""
     values = {"lease_id": lease_id, "socket_id": socket_id, "gateway_id": gateway_id}
     return (await connection.execute(_ADMIT, values)).first() is not None
 
 
 async def hold(connection: AsyncConnection, lease_id: UUID) -> bool:
-    """Whether the lease lets a socket in, as it stays for the transaction, which has its row locked."""
+    """Whether the lease admits a socket; its row stays locked for the transaction."""
     return (await connection.execute(_HOLD, {"lease_id": lease_id})).first() is not None
 
 
-async def why_not(connection: AsyncConnection, lease_id: UUID) -> str:
-    """The reason for which a lease refuses sockets, as a close reason; None when it does not."""
-    return (await connection.execute(_WHY_NOT, {"lease_id": lease_id})).scalar() or "runtime_gone"
+async def refusal_reason(connection: AsyncConnection, lease_id: UUID) -> str:
+    """The reason for which a lease refuses sockets, as a close reason."""
+    return (await connection.execute(_REFUSAL_REASON, {"lease_id": lease_id})).scalar() or "runtime_gone"
 
 
-async def over(connection: AsyncConnection, lease_ids: list[UUID]) -> list[tuple[UUID, str]]:
-    """Those of the leases that are over, each with the reason, in the words of a close."""
-    rows = await connection.execute(_OVER, {"lease_ids": lease_ids})
-    return [(row[0], row[1]) for row in rows]
+async def ended(connection: AsyncConnection, lease_ids: list[UUID]) -> list[tuple[UUID, str]]:
+    """Those of the leases that have ended, each with its close reason."""
+    rows = await connection.execute(_ENDED, {"lease_ids": lease_ids})
+    return [(row.id, row.reason) for row in rows]
 
 
 async def end_sockets(connection: AsyncConnection, ended: list[EndedSocket]) -> None:
@@ -280,17 +300,19 @@ async def end_sockets(connection: AsyncConnection, ended: list[EndedSocket]) -> 
 
 async def end_sockets_left(connection: AsyncConnection, gateway_id: UUID, code: int, reason: str) -> int:
     """End what an earlier process of a gateway left open, at its last heartbeat; returns how many sockets."""
-    return await _end_left(connection, "gateway_id = :gateway_id", code, reason, gateway_id=gateway_id)
+    return await _end_left(connection, "gateway_id = :gateway_id", {"gateway_id": gateway_id}, code, reason)
 
 
 async def end_sockets_of_dead_gateways(connection: AsyncConnection, silent_seconds: int, code: int, reason: str) -> int:
     """End the open sockets of gateways that have not beaten for so long, or left no row."""
     alive = "SELECT id FROM gateways WHERE heartbeat_at >= now() - :silent * interval '1 second'"
-    return await _end_left(connection, f"gateway_id NOT IN ({alive})", code, reason, silent=silent_seconds)
+    return await _end_left(connection, f"gateway_id NOT IN ({alive})", {"silent": silent_seconds}, code, reason)
 
 
-async def _end_left(connection: AsyncConnection, which: str, code: int, reason: str, **values: Any) -> int:
-    left = await connection.execute(
+async def _end_left(
+    connection: AsyncConnection, which: str, values: dict[str, UUID | int], code: int, reason: str
+) -> int:
+    ended = await connection.execute(
         text(
             f"""
             UPDATE lease_sockets SET close_code = :code, close_reason = :reason, ended_at = greatest(opened_at,
@@ -300,7 +322,7 @@ async def _end_left(connection: AsyncConnection, which: str, code: int, reason: 
         ),
         {"code": code, "reason": reason, **values},
     )
-    return left.rowcount
+    return ended.rowcount
 
 
 async def listed(connection: AsyncConnection, scope: Scope, runtime_id: UUID) -> list[Lease]:
@@ -320,7 +342,7 @@ async def get(
 
 
 async def usage(connection: AsyncConnection, lease_id: UUID, newest: int) -> Usage | None:
-    """What a lease was used for, with a number of its newest sockets."""
+    """The use of a lease, with `newest` of its newest sockets."""
     counts = (await connection.execute(select(*_USAGE).where(leases.c.id == lease_id))).first()
     if counts is None:
         return None
@@ -330,7 +352,7 @@ async def usage(connection: AsyncConnection, lease_id: UUID, newest: int) -> Usa
         .order_by(lease_sockets.c.opened_at.desc(), lease_sockets.c.id.desc())
         .limit(newest)
     )
-    return Usage(*(*counts, [Socket(*row) for row in rows]))
+    return record(Usage, counts, sockets=[Socket(*row) for row in rows])
 
 
 async def revoke(
@@ -349,9 +371,14 @@ async def revoke(
         .cte("revoked")
     )
     row = (
-        await connection.execute(select(*revoked.c, func.pg_notify(REVOKED, revoked.c.prefix)).select_from(revoked))
+        await connection.execute(
+            select(*revoked.c, func.pg_notify(REVOKED, revoked.c.prefix).label("notified")).select_from(revoked)
+        )
     ).first()
-    return (Lease(*row[:-3]), row[-3], row[-2]) if row else None
+    if row is None:
+        return None
+    found = {name: value for name, value in zip(row._fields, row, strict=True) if name in Lease.__slots__}
+    return Lease(**found), row.prefix, row.first
 
 
 def _one(scope: Scope, space_id: UUID, runtime_id: UUID, lease_id: UUID) -> tuple[ColumnElement[bool], ...]:

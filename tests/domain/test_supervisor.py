@@ -18,7 +18,6 @@ from sqlalchemy.engine import Engine
 
 from gateway.app import Gateway, build
 from gateway.core.endings import GATEWAY_LOST, Ending
-from gateway.domain import supervisor as domain_supervisor
 from gateway.domain.accounts.first_start import write_first_key
 from gateway.domain.runtimes import service as domain_runtimes
 from gateway.domain.secrets import KeySource, SecretStore
@@ -104,6 +103,7 @@ async def housed(
     launcher = launcher or WorkingLauncher()
     gateway_id = gateway_id or uuid4()
     gateway = await build(settings, database, keys, launcher, gateway_id, ())
+    gateway.supervisor.pace.round_seconds = 0.02
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(gateway.app),
         base_url="http://localhost",
@@ -139,11 +139,6 @@ async def house(another: Another) -> House:
     house = await another()
     await house.round()
     return house
-
-
-@pytest.fixture
-def quick_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(domain_supervisor, "ROUND_SECONDS", 0.02)
 
 
 async def assert_ended(house: House, path: str, status: str, code: str) -> None:
@@ -253,7 +248,7 @@ async def test_a_gateway_that_said_goodbye_has_no_runtimes(house: House, another
 
 
 async def test_a_stop_on_one_replica_is_carried_out_by_the_one_that_has_the_browser(
-    house: House, another: Another, quick_rounds: None
+    house: House, another: Another
 ) -> None:
     await house.gateway.supervisor.start()
     path = await house.runtime()
@@ -266,9 +261,7 @@ async def test_a_stop_on_one_replica_is_carried_out_by_the_one_that_has_the_brow
     await assert_ended(replica, path, "stopped", "runtime.stopped")
 
 
-async def test_a_space_that_is_deleted_on_one_replica_is_cleared_by_all(
-    house: House, another: Another, quick_rounds: None
-) -> None:
+async def test_a_space_that_is_deleted_on_one_replica_is_cleared_by_all(house: House, another: Another) -> None:
     await house.gateway.supervisor.start()
     path = await house.runtime()
     browser = house.browser(path)
@@ -342,9 +335,7 @@ async def test_the_activity_of_many_runtimes_is_written_in_one_statement(house: 
 # Faults
 
 
-async def test_a_bad_round_does_not_end_supervision(
-    house: House, quick_rounds: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_bad_round_does_not_end_supervision(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep, failures = house.launcher.sweep, 0
 
     async def fail_three_times() -> int:
@@ -355,7 +346,7 @@ async def test_a_bad_round_does_not_end_supervision(
         return await sweep()
 
     monkeypatch.setattr(house.launcher, "sweep", fail_three_times)
-    house.gateway.supervisor.rounds_to_sweep = 1
+    house.gateway.supervisor.pace.rounds_to_sweep = 1
     await house.gateway.supervisor.start()
 
     async def swept() -> bool:
@@ -365,9 +356,9 @@ async def test_a_bad_round_does_not_end_supervision(
     assert failures == 3
 
 
-async def test_a_browser_that_cannot_be_ended_does_not_stop_the_heart(another: Another, quick_rounds: None) -> None:
+async def test_a_browser_that_cannot_be_ended_does_not_stop_the_heart(another: Another) -> None:
     house = await another(StuckLauncher())
-    house.gateway.supervisor.end_seconds = 0.05
+    house.gateway.supervisor.pace.end_seconds = 0.05
     await house.gateway.supervisor.start()
     stuck = await house.runtime()
     await house.set_back(stuck, "created_at", 10**7)
@@ -397,7 +388,6 @@ async def test_ends_outlive_an_absence_of_the_database_with_their_causes(
     settings: Settings,
     keys: KeySource,
     tmp_path: Path,
-    quick_rounds: None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     database = Database(await asyncio.to_thread(own_server.start), 4)

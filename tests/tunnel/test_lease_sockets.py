@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -19,7 +20,6 @@ from gateway.core.endings import GATEWAY_STOPPED
 from gateway.core.errors import GatewayError
 from gateway.core.runtime_ref import ById
 from gateway.core.scope import Scope
-from gateway.domain import supervisor as domain_supervisor
 from gateway.domain.accounts.first_start import write_first_key
 from gateway.domain.attachments import Attachments
 from gateway.domain.leases.service import Grant
@@ -48,10 +48,13 @@ async def another(settings: Settings, database: Database, keys: KeySource, api_k
     """Makes further gateways on the same database; `running=False` is one that runs nothing by itself."""
     opened: list[Any] = []
 
-    async def join(*, running: bool = True, gateway_id: UUID | None = None, **changes: Any) -> Node:
+    async def join(
+        *, running: bool = True, gateway_id: UUID | None = None, round_seconds: float = 1.0, **changes: Any
+    ) -> Node:
         joining = joined(settings.model_copy(update=changes), database, keys, api_key, gateway_id)
         opened.append(joining)
         node = await joining.__aenter__()
+        node.gateway.supervisor.pace.round_seconds = round_seconds
         if running:
             living = node.gateway.running()
             opened.append(living)
@@ -353,7 +356,7 @@ async def test_polling_compensates_a_lost_notification(
     host, other = await another(), await another()
     lease = await host.lease()
     grant = await other.socket(lease)
-    monkeypatch.setattr(domain_supervisor, "ROUND_SECONDS", seconds)
+    other.gateway.supervisor.pace.round_seconds = seconds
     other.gateway.supervisor.wake()
     notifications = other.gateway.supervisor.notifications
     if seconds < 1:
@@ -385,13 +388,13 @@ async def test_the_listener_reconnects_each_time(host: Node, caplog: pytest.LogC
 async def test_leases_are_not_queried_when_no_socket_is_open(another: Another, monkeypatch: pytest.MonkeyPatch) -> None:
     node = await another(running=False)
     asked: list[list[UUID]] = []
-    over = store_leases.over
+    ended = store_leases.ended
 
     async def note(connection: Any, lease_ids: list[UUID]) -> Any:
         asked.append(lease_ids)
-        return await over(connection, lease_ids)
+        return await ended(connection, lease_ids)
 
-    monkeypatch.setattr(store_leases, "over", note)
+    monkeypatch.setattr(store_leases, "ended", note)
     lease = await node.lease()
     await node.round()
     assert asked == []
@@ -425,10 +428,9 @@ async def test_a_poll_closes_sockets_of_ended_leases_with_the_reason(another: An
 
 
 async def test_a_runtime_is_stopped_through_another_gateway_without_waiting_for_a_poll(
-    another: Another, monkeypatch: pytest.MonkeyPatch
+    another: Another,
 ) -> None:
-    monkeypatch.setattr(domain_supervisor, "ROUND_SECONDS", 3600)
-    host, other = await another(), await another()
+    host, other = await another(round_seconds=3600), await another(round_seconds=3600)
     runtime = await host.runtime()
     assert (await ok(other.api.post(f"{runtime}/stop")))["status"] == "stopped"
     space = (await host.runtime()).split("/runtimes")[0]
@@ -686,14 +688,15 @@ async def test_ends_beyond_the_limit_are_dropped_and_logged_once(
 
 
 async def test_without_a_database_sockets_stay_and_expire_and_their_ends_are_written_later(
-    own_server: EmbeddedPostgres, settings: Settings, keys: KeySource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_server: EmbeddedPostgres, settings: Settings, keys: KeySource, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(domain_supervisor, "ROUND_SECONDS", 0.05)
     database = Database(await asyncio.to_thread(own_server.start), 4)
     await schema.upgrade(database)
     api_key = await write_first_key(database, SecretStore(keys), tmp_path / "own-api-key")
     assert api_key is not None
-    async with joined(settings, database, keys, api_key) as node, node.gateway.running():
+    async with joined(settings, database, keys, api_key) as node, contextlib.AsyncExitStack() as stack:
+        node.gateway.supervisor.pace.round_seconds = 0.05
+        await stack.enter_async_context(node.gateway.running())
         runtime = await node.runtime()
         lasting, short = await node.lease(runtime), await node.lease(runtime)
         await node.execute("UPDATE leases SET expires_at = now() + interval '1.5 seconds' WHERE id = :id", id=short.id)

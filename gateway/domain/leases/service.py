@@ -36,14 +36,14 @@ from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
 from gateway.settings import LeaseSettings, variable
 from gateway.store import leases
 from gateway.store.database import Connection, Database, constraint_as
-from gateway.store.leases import EndedSocket, Lease, LeaseOnFile, Usage
+from gateway.store.leases import EndedSocket, Lease, LeaseRecord, NewLease, Usage
 from gateway.telemetry import metrics
 
 __all__ = ["Grant", "Lease", "Leases", "Usage", "refusal", "refuse_closing"]
 
 _log = structlog.get_logger("gateway.leases")
 
-_SOCKETS_TOLD = 100
+_SOCKETS_LISTED = 100
 _RETRY_SOCKETS_SECONDS = 5
 _CLOSES = {close.reason: close for close in Close}
 
@@ -151,21 +151,29 @@ class Leases:
             given = {"connectionId": str(lease_id), "protocol": protocol, "ttlSeconds": ttl}
             given["policy"] = noting.details["policy"]
             with self._commands.noting(None, "connections.create", given) as command:
-                lease, token = await self._mint(
-                    scope, runtime_id, id=lease_id, space_id=space_id, protocol=protocol, options=options, ttl=ttl
+                token = self._issuer.lease_token()
+                new = NewLease(
+                    id=lease_id,
+                    space_id=space_id,
+                    runtime_id=runtime_id,
+                    protocol=protocol,
+                    options=options,
+                    ttl=ttl,
+                    prefix=token.prefix,
+                    digest=token.digest,
                 )
+                lease = await self._write(scope, new)
                 command.run_id = lease.run_id
         self._events.update(lease.owner, "connection.created", _about(lease))
-        return lease, token
+        return lease, token.secret
 
-    async def _mint(self, scope: Scope, runtime_id: UUID, **values: Any) -> tuple[Lease, str]:
-        token = self._issuer.lease_token()
+    async def _write(self, scope: Scope, new: NewLease) -> Lease:
+        """Raises NotFound, Conflict (runtime not active)."""
+        runtime_id = new.runtime_id
         # The runtime may be deleted with its space in the middle of this.
         with constraint_as(not_found("runtime", runtime_id)):
             async with self._database.connect() as connection:
-                minting = await leases.mint(
-                    connection, scope, runtime_id=runtime_id, prefix=token.prefix, digest=token.digest, **values
-                )
+                minting = await leases.mint(connection, scope, new)
         if minting is None or minting.runtime_status == "starting":
             raise not_found("runtime", runtime_id)
         if minting.lease is None:
@@ -175,7 +183,7 @@ class Leases:
                 details={"status": minting.runtime_status},
             )
         self._runtimes.note_activity(runtime_id)
-        return minting.lease, token.secret
+        return minting.lease
 
     async def listed(self, scope: Scope, ref: RuntimeRef) -> list[Lease]:
         at = await self._runtimes.resolve(scope, ref)
@@ -198,7 +206,7 @@ class Leases:
     async def usage(self, lease: Lease) -> Usage:
         """What a lease was used for; a socket's traffic is part of it once the socket has ended."""
         async with self._database.connect() as connection:
-            found = await leases.usage(connection, lease.id, _SOCKETS_TOLD)
+            found = await leases.usage(connection, lease.id, _SOCKETS_LISTED)
         if found is None:
             raise not_found("connection", lease.id)
         return found
@@ -235,7 +243,7 @@ class Leases:
             self._audit.refused(Action.LEASE_REFUSED, error)
             raise error
         attachment = self._attachments.enter(prefix)
-        lease: LeaseOnFile | None = None
+        lease: LeaseRecord | None = None
         try:
             lease = await self._lease(prefix, token)
             return self._grant(attachment, lease, forwarded)
@@ -244,7 +252,7 @@ class Leases:
             self._note_refusal(error, prefix, lease)
             raise
 
-    def _note_refusal(self, error: BaseException, prefix: str, lease: LeaseOnFile | None) -> None:
+    def _note_refusal(self, error: BaseException, prefix: str, lease: LeaseRecord | None) -> None:
         """A lease acts once its token was found to be right; before it is anybody."""
         if lease is None:
             self._audit.refused(Action.LEASE_REFUSED, error, prefix=prefix)
@@ -280,7 +288,7 @@ class Leases:
                 try:
                     async with asyncio.timeout(self._settings.attach_timeout_seconds):
                         connection = await stack.enter_async_context(self._database.begin())
-                        await self._let_in(connection, grant)
+                        await self._write_admission(connection, grant)
                 except TimeoutError:
                     raise database_unavailable() from None
                 refuse_closing(grant.attachment)
@@ -297,21 +305,21 @@ class Leases:
             raise
         here = grant.devtools_url is not None
         self._audit.note(
-            Action.LEASE_ATTACHED if here else Action.LEASE_PASSED_ON,
+            Action.LEASE_ATTACHED if here else Action.LEASE_FORWARDED,
             grant.lease_id,
             details={"socketId": str(grant.socket_id), "runtimeId": str(grant.runtime_id)},
             origin=grant.origin,
         )
         metrics.attaches.observe(asyncio.get_running_loop().time() - grant.attachment.entered_at)
 
-    async def _let_in(self, connection: Connection, grant: Grant) -> None:
+    async def _write_admission(self, connection: Connection, grant: Grant) -> None:
         if grant.devtools_url is not None:
-            let_in = await leases.admit(connection, grant.lease_id, grant.socket_id, self._gateway_id)
+            admitted = await leases.admit(connection, grant.lease_id, grant.socket_id, self._gateway_id)
         else:
             # The gateway that has the browser writes it down.
-            let_in = await leases.hold(connection, grant.lease_id)
-        if not let_in:
-            raise refusal(_CLOSES[await leases.why_not(connection, grant.lease_id)])
+            admitted = await leases.hold(connection, grant.lease_id)
+        if not admitted:
+            raise refusal(_CLOSES[await leases.refusal_reason(connection, grant.lease_id)])
 
     def opened(self, grant: Grant) -> None:
         """The upgrade was answered; nothing of what the client says was read yet."""
@@ -355,13 +363,13 @@ class Leases:
         now = asyncio.get_running_loop().time()
         written = [
             EndedSocket(
-                socket_id,
-                now - at,
-                ended.close.code,
-                ended.close.reason,
-                ended.bytes_from_client,
-                ended.bytes_to_client,
-                ended.commands,
+                socket_id=socket_id,
+                seconds_ago=now - at,
+                close_code=ended.close.code,
+                close_reason=ended.close.reason,
+                bytes_from_client=ended.bytes_from_client,
+                bytes_to_client=ended.bytes_to_client,
+                commands=ended.commands,
             )
             for socket_id, (at, ended) in self._unwritten.items()
         ]
@@ -373,15 +381,15 @@ class Leases:
             _log.error("the ends of sockets were dropped", sockets=self._dropped)
             self._dropped = 0
 
-    async def close_over(self) -> None:
-        """Close the sockets of leases that are over, which covers notifications that were lost."""
+    async def close_ended(self) -> None:
+        """Close the sockets of leases that have ended, which covers notifications that were lost."""
         attached = self._attachments.attached_leases()
         if not attached:
             return
         async with self._database.connect() as connection:
-            over = await leases.over(connection, list(attached))
-        for lease_id, why in over:
-            self._attachments.close_lease(attached[lease_id], _CLOSES[why])
+            ended = await leases.ended(connection, list(attached))
+        for lease_id, reason in ended:
+            self._attachments.close_lease(attached[lease_id], _CLOSES[reason])
 
     def on_revoked(self, prefix: str) -> None:
         """Another gateway has revoked the lease that is known by this prefix."""
@@ -389,7 +397,7 @@ class Leases:
 
     # Checking
 
-    async def _lease(self, prefix: str, token: str) -> LeaseOnFile:
+    async def _lease(self, prefix: str, token: str) -> LeaseRecord:
         """The lease of a token. Raises Unauthorized."""
         async with self._database.connect() as connection:
             lease = await leases.by_prefix(connection, prefix, SILENT_SECONDS)
@@ -398,7 +406,7 @@ class Leases:
             raise _unknown()
         return lease
 
-    def _grant(self, attachment: Attachment, lease: LeaseOnFile, forwarded: bool) -> Grant:
+    def _grant(self, attachment: Attachment, lease: LeaseRecord, forwarded: bool) -> Grant:
         """What the lease allows a socket that was entered before it was read."""
         if lease.revoked:
             raise refusal(Close.LEASE_REVOKED)
@@ -419,31 +427,32 @@ class Leases:
         self._attachments.check_in(attachment, lease.id, lease.runtime_id)
         attachment.expire_in(lease.seconds_left)
         observed = self._runtimes.observed(lease.runtime_id)
+        restricted = here and not self._is_unrestricted(lease)
         return Grant(
-            attachment,
-            lease.id,
-            lease.runtime_id,
-            lease.run_id,
-            new_id(),
-            lease.devtools_url if here else None,
-            host_url,
-            self._runtimes.files_dir(lease.runtime_id) if here and not self._is_unrestricted(lease) else None,
-            _acting(lease),
-            observed.record if observed is not None else None,
+            attachment=attachment,
+            lease_id=lease.id,
+            runtime_id=lease.runtime_id,
+            run_id=lease.run_id,
+            socket_id=new_id(),
+            devtools_url=lease.devtools_url if here else None,
+            host_url=host_url,
+            files_dir=self._runtimes.files_dir(lease.runtime_id) if restricted else None,
+            origin=_acting(lease),
+            record=observed.record if observed is not None else None,
         )
 
-    def _is_unrestricted(self, lease: LeaseOnFile) -> bool:
+    def _is_unrestricted(self, lease: LeaseRecord) -> bool:
         """Whether a lease may command everything: it was minted so, and the operator still allows it."""
         return lease.policy == "unrestricted" and self._settings.unrestricted_leases
 
-    def _host_url(self, lease: LeaseOnFile, forwarded: bool) -> str:
+    def _host_url(self, lease: LeaseRecord, forwarded: bool) -> str:
         """Where the gateway that has the browser is reached. Raises Unavailable."""
         if lease.gateway_id == self._gateway_id:
             # Its browser is gone; that is about to be written.
             raise refusal(Close.RUNTIME_GONE)
         if forwarded:
             raise _no_host("Another gateway has the browser of this lease, and the request was forwarded already.")
-        if not lease.host_heard:
+        if not lease.host_alive:
             raise _no_host("The gateway that has the browser of this lease does not respond; try again shortly.")
         if lease.host_url is None:
             raise _no_host(
@@ -481,7 +490,7 @@ def _about(lease: Lease) -> dict[str, str]:
     return {**about_run(lease.space_id, lease.runtime_id, lease.run_id), "connectionId": str(lease.id)}
 
 
-def _acting(lease: LeaseOnFile) -> Origin:
+def _acting(lease: LeaseRecord) -> Origin:
     """The lease as the one who acts, from where the request came."""
     return replace(audit.origin(), actor=str(lease.id), scope=lease.owner)
 

@@ -1,0 +1,18 @@
+"""Rows as records, by the names of their columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sqlalchemy import Row
+
+Record = TypeVar("Record")
+
+
+def record(make: Callable[..., Record], row: Row[*tuple[Any, ...]], **others: Any) -> Record:
+    """What `make` makes of a row and of `others`. Raises TypeError where a field has no column, or a column no field.
+
+    Where the columns of a query are those of the fields of a record already, `Record(*row)` does as well.
+    """
+    return make(**dict(zip(row._fields, row, strict=True)), **others)
