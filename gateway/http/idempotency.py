@@ -19,7 +19,16 @@ REPLAYED = {"Idempotency-Replayed": "true"}
 
 
 def idempotency_key(request: Request) -> str | None:
-    return request.headers.get(HEADER) if request.method in METHODS else None
+    """Raises RequestInvalid for several keys, since a repetition might be compared with either."""
+    if request.method not in METHODS:
+        return None
+    given = request.headers.getlist(HEADER)
+    if len(given) > 1:
+        raise RequestInvalid(
+            f"The header {HEADER} was sent {len(given)} times; send one.",
+            "idempotency.key_invalid",
+        )
+    return given[0] if given else None
 
 
 async def answered_once(

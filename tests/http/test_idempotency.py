@@ -90,6 +90,13 @@ async def test_a_key_that_can_not_be_one_is_400(client: httpx.AsyncClient, value
     await refused(client.post("/v1/spaces", json={}, headers=key(value)), 400, "idempotency.key_invalid")
 
 
+async def test_several_keys_are_400_and_run_nothing(client: httpx.AsyncClient) -> None:
+    for second in ("first", "second"):
+        headers = [("Idempotency-Key", "first"), ("Idempotency-Key", second)]
+        await refused(client.post("/v1/spaces", json={}, headers=headers), 400, "idempotency.key_invalid")
+    assert (await ok(client.get("/v1/spaces")))["spaces"] == []
+
+
 async def test_a_read_ignores_the_key_and_an_upload_refuses_it(client: httpx.AsyncClient) -> None:
     space = await make_space(client)
     for _ in range(2):
