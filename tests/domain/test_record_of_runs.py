@@ -227,7 +227,7 @@ async def test_a_stream_of_updates_begins_now_and_resumes_where_it_was(
     await gateway.services.events.write()
     for path in ("/v1/updates", "/v1/updates/stream"):
         waiting = asyncio.create_task(client.get(path, params={"limit": "1"}, timeout=10))
-        await until(lambda: bool(gateway.services.event_streams._followers), "it follows")
+        await until(lambda: gateway.services.event_streams.followed == 1, "it follows")
         await make_space(client, name="after")
         assert '"name":"after"' in (await waiting).text
     last_id = (await waiting).text.split("id: ")[1].split("\n")[0]

@@ -12,6 +12,7 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -28,7 +29,7 @@ from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
 from gateway.settings import Settings
 from tests.support.devtools import DevTools
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
-from tests.support.waiting import wait_until
+from tests.support.waiting import until, wait_until
 
 KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
 MIB = 1024 * 1024
@@ -183,11 +184,14 @@ async def test_a_page_that_wants_too_many_threads_harms_its_own_browser_at_most(
             command = {"id": 99, "sessionId": page, "method": "Runtime.evaluate", "params": {"expression": many}}
             await client.socket.send(json.dumps(command))
             most = 0
-            async with asyncio.timeout(40):
-                # Either it has as many as it gets, or something of it broke for want of one.
-                while most < FEW_THREADS - 3 and before <= {process.pid for process in members(greedy)}:
-                    most = max(most, threads_of(uid))
-                    await asyncio.sleep(0.05)
+
+            def has_all_or_broke() -> bool:
+                """Whether it has as many threads as it gets, or something of it broke for want of one."""
+                nonlocal most
+                most = max(most, threads_of(uid))
+                return most >= FEW_THREADS - 3 or not before <= {process.pid for process in members(greedy)}
+
+            await until(has_all_or_broke, "it has all threads that it gets", 40)
             assert most <= FEW_THREADS
         async with DevTools.attach(other.devtools_url) as client:
             assert await client.evaluate("6 * 7", await client.first_page()) == 42
@@ -379,7 +383,7 @@ def test_a_runtimes_user_reads_nothing_of_the_gateway_and_of_other_runtimes(gate
 
 def fake_tree(place: Path, *, controllers: str = "cpu memory pids") -> Path:
     """Files as the kernel has them, without a kernel behind; the gateway is in the group /service."""
-    own = place / "cgroup" / "service"
+    own = place / "mounted" / "service"
     own.mkdir(parents=True)
     (own / "cgroup.controllers").write_text(controllers)
     for name in ("cgroup.procs", "cgroup.subtree_control"):
@@ -387,50 +391,46 @@ def fake_tree(place: Path, *, controllers: str = "cpu memory pids") -> Path:
     (place / "mountinfo").write_text(
         f"25 30 0:23 / /proc rw - proc proc rw\n31 30 0:26 / {own.parent} rw - cgroup2 x rw\n"
     )
-    (place / "membership").write_text("1:pids:/elsewhere\n0::/service\n")
+    (place / "cgroup").write_text("1:pids:/elsewhere\n0::/service\n")
     return own
 
 
-@pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(control_groups, "_MOUNTS", tmp_path / "mountinfo")
-    monkeypatch.setattr(control_groups, "_MEMBERSHIP", tmp_path / "membership")
-    return tmp_path
-
-
-def test_the_gateways_own_group_is_found(tree: Path) -> None:
-    own = fake_tree(tree)
-    assert control_groups.own_group() == own
-    (tree / "membership").write_text("0::/service/gateway-itself\n")
-    assert control_groups.own_group() == own
+def test_the_gateways_own_group_is_found(tmp_path: Path) -> None:
+    own = fake_tree(tmp_path)
+    assert control_groups.own_group(tmp_path) == own
+    (tmp_path / "cgroup").write_text("0::/service/gateway-itself\n")
+    assert control_groups.own_group(tmp_path) == own
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         (lambda place: (place / "mountinfo").write_text("25 30 0:23 / /proc rw - proc proc rw\n"), "no cgroup v2"),
-        (lambda place: (place / "membership").write_text("0::/gone\n"), "can't be read"),
+        (lambda place: (place / "cgroup").write_text("0::/gone\n"), "can't be read"),
         (
-            lambda place: (place / "cgroup/service/cgroup.controllers").write_text("cpu pids"),
+            lambda place: (place / "mounted/service/cgroup.controllers").write_text("cpu pids"),
             "offers no memory controller",
         ),
         (
-            lambda place: (place / "cgroup/service/cgroup.controllers").write_text("hugetlb\n"),
+            lambda place: (place / "mounted/service/cgroup.controllers").write_text("hugetlb\n"),
             "offers no memory and no pids controller",
         ),
-        (lambda place: (place / "cgroup/service/cgroup.subtree_control").unlink(), "subtree_control can't be written"),
+        (lambda place: (place / "mounted/service/cgroup.subtree_control").unlink(), "subtree_control can't be written"),
     ],
 )
-def test_why_there_can_be_no_limited_groups_is_told(tree: Path, change: object, told: str) -> None:
-    fake_tree(tree)
+def test_why_there_can_be_no_limited_groups_is_told(tmp_path: Path, change: object, told: str) -> None:
+    fake_tree(tmp_path)
     assert callable(change)
-    change(tree)
+    change(tmp_path)
     with pytest.raises(ConfigurationError, match=told):
-        control_groups.own_group()
+        control_groups.own_group(tmp_path)
 
 
-async def test_a_limit_that_can_not_be_kept_refuses_the_start(found: Browsers, tree: Path) -> None:
-    fake_tree(tree, controllers="hugetlb")
+async def test_a_limit_that_can_not_be_kept_refuses_the_start(
+    found: Browsers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_tree(tmp_path, controllers="hugetlb")
+    monkeypatch.setattr(control_groups, "own_group", partial(control_groups.own_group, tmp_path))
     with pytest.raises(ConfigurationError, match=r"GATEWAY_RUNTIME_MEMORY_BYTES is set, but .* no memory"):
         async with opened(found, runtime_memory_bytes=1024**3):
             pass
@@ -438,10 +438,10 @@ async def test_a_limit_that_can_not_be_kept_refuses_the_start(found: Browsers, t
 
 def real_group() -> Path:
     """Where this test may make groups; skips where the machine lets nobody."""
-    mount = control_groups._mount()
-    if mount is None:
-        pytest.skip("there is no cgroup v2 on this machine")
-    path = mount / control_groups._own_path().lstrip("/")
+    try:
+        path = control_groups.own_path()
+    except ConfigurationError as error:
+        pytest.skip(error.message)
     try:
         (path / "probe").mkdir()
     except OSError as error:

@@ -24,7 +24,7 @@ from websockets.typing import Origin
 from gateway.app import Gateway
 from gateway.core.closes import ViewerClose
 from gateway.crypto.keyring import create_key_file
-from gateway.crypto.viewer_tokens import Kind, Viewer
+from gateway.crypto.viewer_tokens import Kind, Viewer, ViewerTokens
 from gateway.domain.accounts.first_start import write_first_key
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.launchers.local import browsers
@@ -32,12 +32,13 @@ from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.viewers import live_view
 from gateway.viewers.pages import page_headers
-from tests.support.api import NEVER, make_runtime, ok, refused
+from tests.support.api import NEVER, make_runtime, moment, ok, refused
 from tests.support.databases import fresh_database
 from tests.support.gateway_process import temporary_data_dir
 from tests.support.live import LiveGateway, Person, adopts_orphans_no_longer, live_gateway
 from tests.support.pages import PageServer
 from tests.support.remote import closed
+from tests.support.samples import sample
 from tests.support.waiting import until
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -374,13 +375,13 @@ async def test_every_end_has_a_close_code(live: LiveGateway, people: Browser, pa
         hello = await received(short, "hello")
         assert (hello["control"], hello["expiresAt"]) == ("none", minted["expiresAt"])
         assert hello["activityStream"] is None
-    brief = replace(viewer, expires_at=datetime.fromtimestamp(int(datetime.now(UTC).timestamp()) + 2, UTC))
-    url = minted["iframeUrl"].rpartition("/")[0] + "/" + viewers._tokens.sign(brief)
+    brief = await live.mint(runtime, expiresInSeconds=2)
+    url = brief["iframeUrl"]
     person = await Person.at(people, pages.url("/blank"), url)
     await person.until_live()
     assert (await person.status()).startswith("Ends in ")
     await person.frame.wait_for_selector("#end:visible")
-    assert datetime.now(UTC) >= brief.expires_at
+    assert datetime.now(UTC) >= moment(brief["expiresAt"])
     assert await person.frame.inner_text("#end-title") == "This view has expired"
     async with connect(f"ws{url.removeprefix('http')}/socket", proxy=None) as late:
         assert await closed(late) == ViewerClose.EXPIRED.value
@@ -528,7 +529,7 @@ async def test_minting(client: httpx.AsyncClient, gateway: Gateway) -> None:
 
 
 async def test_the_page_sends_no_referrer_and_loads_nothing_external(
-    client: httpx.AsyncClient, anonymous: httpx.AsyncClient, gateway: Gateway
+    client: httpx.AsyncClient, anonymous: httpx.AsyncClient, gateway: Gateway, database: Database, keys: KeySource
 ) -> None:
     runtime = await make_runtime(client)
     minted = await ok(client.post(f"/v1/runs/{runtime['activeRunId']}/live", json={"components": ["activity"]}))
@@ -549,9 +550,11 @@ async def test_the_page_sends_no_referrer_and_loads_nothing_external(
         answer = await anonymous.get(f"/v1/viewers/live/{wrong}")
         assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
         assert wrong not in answer.text
-    viewers = gateway.services.viewers
-    over = replace(viewers.read(token, Kind.LIVE), expires_at=datetime.now(UTC) - timedelta(seconds=1))
-    answer = await anonymous.get(f"/v1/viewers/live/{viewers._tokens.sign(over)}")
+    viewer = gateway.services.viewers.read(token, Kind.LIVE)
+    async with database.connect() as connection:
+        tokens = ViewerTokens(await SecretStore(keys).pepper(connection))
+    expired = tokens.sign(replace(viewer, expires_at=datetime.now(UTC) - timedelta(seconds=1)))
+    answer = await anonymous.get(f"/v1/viewers/live/{expired}")
     assert (answer.status_code, "This link has expired" in answer.text) == (410, True)
     assert "content-security-policy" in answer.headers
 
@@ -565,10 +568,8 @@ def test_the_operator_sets_who_may_embed_the_page() -> None:
             Settings(viewer_frame_ancestors=(wrong,))
 
 
-async def test_limits_and_origins(live: LiveGateway, monkeypatch: pytest.MonkeyPatch) -> None:
-    runtime = await live.remote.runtime()
-    minted = await live.mint(runtime, control="input")
-    viewers = live.gateway.services.viewers
+async def test_pages_of_other_origins_open_no_live_view(live: LiveGateway) -> None:
+    minted = await live.mint(await live.remote.runtime(), control="input")
     url = socket_url(minted)
     async with connect(url, proxy=None, origin=Origin(live.base_url)) as socket:
         await received(socket, "hello")
@@ -581,14 +582,22 @@ async def test_limits_and_origins(live: LiveGateway, monkeypatch: pytest.MonkeyP
             await connect(address, proxy=None, origin=Origin(origin))
         assert refusal.value.response.status_code == status
 
-    monkeypatch.setattr(viewers, "_settings", Settings(max_viewers=3, max_viewers_per_run=2))
-    other = await live.mint(await live.remote.runtime())
-    async with connect(url, proxy=None) as one, connect(url, proxy=None) as two:
-        await asyncio.gather(received(one, "hello"), received(two, "hello"))
-        async with connect(url, proxy=None) as three:
-            assert await closed(three) == ViewerClose.TOO_MANY.value
-        async with connect(socket_url(other), proxy=None) as three:
-            await received(three, "hello")
-            async with connect(socket_url(other), proxy=None) as four:
-                assert await closed(four) == ViewerClose.TOO_MANY.value
-    await until(lambda: not viewers._sessions, "all have left")
+
+async def test_live_views_of_a_run_and_of_a_gateway_are_limited(shared: Shared) -> None:
+    limits = {"max_viewers": 3, "max_viewers_per_run": 2}
+    with temporary_data_dir() as data_dir:
+        async with (
+            live_gateway(data_dir, shared.database, shared.keys, shared.api_key, **limits) as live,
+            live.visit(),
+        ):
+            runtimes = [await live.remote.runtime() for _ in range(2)]
+            first, second = [socket_url(await live.mint(runtime)) for runtime in runtimes]
+            async with connect(first, proxy=None) as one, connect(first, proxy=None) as two:
+                await asyncio.gather(received(one, "hello"), received(two, "hello"))
+                async with connect(first, proxy=None) as three:
+                    assert await closed(three) == ViewerClose.TOO_MANY.value
+                async with connect(second, proxy=None) as three:
+                    await received(three, "hello")
+                    async with connect(second, proxy=None) as four:
+                        assert await closed(four) == ViewerClose.TOO_MANY.value
+            await until(lambda: sample("gateway_viewers_open") == 0, "all have left")

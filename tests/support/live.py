@@ -14,7 +14,7 @@ from playwright.async_api import Browser, Frame, Page
 
 from gateway.app import Gateway
 from gateway.domain.secrets import KeySource
-from gateway.launchers.local import browsers, processes
+from gateway.launchers.local import browsers
 from gateway.observer.screencast import Screencasts
 from gateway.server import running
 from gateway.settings import Settings
@@ -25,6 +25,8 @@ from tests.support.serving import serving
 from tests.support.waiting import until
 
 Colour = list[int]
+# prctl(2).
+_PR_SET_CHILD_SUBREAPER = 36
 # A JPEG is only nearly what it shows.
 _NEARLY = 24
 
@@ -78,7 +80,7 @@ async def live_gateway(
 def adopts_orphans_no_longer() -> None:
     """A launcher makes its process the parent of orphans; the tests after its own must find it as it was."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(processes._PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
 class Person:

@@ -1,12 +1,9 @@
-"""Rules that hold for the tests themselves, checked on their syntax trees.
-
-What a file still breaks is counted below; the counts may only shrink.
-"""
+"""Rules that hold for the tests themselves, checked on their syntax trees."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -18,21 +15,12 @@ FILES = sorted(ROOT.rglob("*.py"))
 WAITING = ROOT / "support" / "waiting.py"
 SLEEPS = ("asyncio.sleep", "time.sleep")
 
-# How often each file may still use a private name of gateway/, and sleep for a fixed time.
-PRIVATE: dict[str, int] = {
-    "domain/test_record_of_runs.py": 3,
-    "domain/test_runtime_limits.py": 4,
-    "observer/test_live_view.py": 4,
-    "support/live.py": 1,
-    "tunnel/test_discovery.py": 1,
-    "unit/test_viewer_tokens.py": 1,
-}
+# How often each file may still sleep for a fixed time.
 SLEEPING: dict[str, int] = {
     "contracts/spaces/golden/exchange.py": 1,
     "domain/test_event_streams.py": 2,
     "domain/test_events.py": 1,
     "domain/test_recording.py": 1,
-    "domain/test_runtime_limits.py": 1,
     "http/test_server_protocol.py": 1,
     "observer/test_observer.py": 1,
 }
@@ -124,17 +112,14 @@ def test_what_tests_share_is_in_support(path: Path) -> None:
             assert len(parts) == 1 or parts[1] == "support" or (len(package) > 2 and parts[1:4] == package[:3]), full
 
 
-@pytest.mark.parametrize(
-    ("breaches", "allowed"),
-    [
-        (lambda path: len(private_uses(tree_of(path))), PRIVATE),
-        (lambda path: 0 if path == WAITING else sleeps(tree_of(path)), SLEEPING),
-    ],
-    ids=["private names", "sleeps"],
-)
-def test_breaches_only_shrink(breaches: Callable[[Path], int], allowed: dict[str, int]) -> None:
-    count = {name_of(path): breaches(path) for path in FILES}
-    assert {name: number for name, number in count.items() if number > allowed.get(name, 0)} == {}
+def test_no_private_name_of_the_gateway_is_used() -> None:
+    used = {name_of(path): private_uses(tree_of(path)) for path in FILES}
+    assert {name: uses for name, uses in used.items() if uses} == {}
+
+
+def test_fixed_sleeps_only_shrink() -> None:
+    count = {name_of(path): sleeps(tree_of(path)) for path in FILES if path != WAITING}
+    assert {name: number for name, number in count.items() if number > SLEEPING.get(name, 0)} == {}
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,11 @@ class EventStreams:
     def is_followed(self, stream_id: UUID) -> bool:
         return stream_id in self._followers
 
+    @property
+    def followed(self) -> int:
+        """How many streams are followed."""
+        return len(self._followers)
+
     def _wake(self, stream_id: UUID) -> None:
         for woken in self._followers.get(stream_id, ()):
             woken.set()

@@ -24,8 +24,7 @@ _END_SECONDS = 10.0
 _POLL_SECONDS = 0.002
 _MOVES = 10
 
-_MOUNTS = Path("/proc/self/mountinfo")
-_MEMBERSHIP = Path("/proc/self/cgroup")
+PROC = Path("/proc/self")
 
 
 class ControlGroup:
@@ -117,14 +116,18 @@ class ControlGroups:
         return ControlGroup(path)
 
 
-def own_group() -> Path:
-    """The gateway's own group, below which it may make limited ones; raises ConfigurationError with the reason."""
-    mount = _mount()
+def own_path(proc: Path = PROC) -> Path:
+    """The directory of the gateway's own group, from what `proc` says of it; raises ConfigurationError."""
+    mount = _mount(proc / "mountinfo")
     if mount is None:
         raise ConfigurationError("there is no cgroup v2 on this machine")
-    path = mount / _own_path().lstrip("/")
-    if path.name == _OWN:
-        path = path.parent
+    path = mount / _membership(proc / "cgroup").lstrip("/")
+    return path.parent if path.name == _OWN else path
+
+
+def own_group(proc: Path = PROC) -> Path:
+    """The gateway's own group, below which it may make limited ones; raises ConfigurationError with the reason."""
+    path = own_path(proc)
     try:
         offered = (path / "cgroup.controllers").read_text().split()
     except OSError as error:
@@ -138,10 +141,10 @@ def own_group() -> Path:
     return path
 
 
-def _mount() -> Path | None:
+def _mount(mounts: Path) -> Path | None:
     """Where cgroup v2 is mounted, as the gateway sees it (proc(5): mountinfo)."""
     try:
-        lines = _MOUNTS.read_text().splitlines()
+        lines = mounts.read_text().splitlines()
     except FileNotFoundError:
         return None
     for line in lines:
@@ -151,8 +154,9 @@ def _mount() -> Path | None:
     return None
 
 
-def _own_path() -> str:
-    for line in _MEMBERSHIP.read_text().splitlines():
+def _membership(memberships: Path) -> str:
+    """The path of the gateway's group below the mount (cgroups(7))."""
+    for line in memberships.read_text().splitlines():
         if line.startswith("0::"):
             return line.removeprefix("0::")
     return "/"
