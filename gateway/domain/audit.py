@@ -28,6 +28,7 @@ import structlog
 from gateway.core.errors import ConfigurationError, GatewayError
 from gateway.core.ids import new_id
 from gateway.core.scope import Scope
+from gateway.core.secret import masked
 from gateway.crypto import audit_chain as chain
 from gateway.domain.batches import BatchWriter
 from gateway.store import audit as store
@@ -250,12 +251,12 @@ class Audit:
         origin: Origin | None = None,
         scope: Scope | None = None,
     ) -> None:
-        """Note an event. `details` contain nothing that a caller wrote, and nothing secret.
+        """Note an event. `details` contain nothing that a caller wrote; secrets of the request are masked.
 
         `origin` is the actor where that is not the current one; `scope` the owner where no key was used.
         """
         if self._reads or action not in _READS:
-            self._keep(self._noted(action, object_id, outcome, details or {}, origin or _origin.get(), scope))
+            self._keep(self._noted(action, object_id, outcome, masked(details or {}), origin or _origin.get(), scope))
 
     def noting(
         self,

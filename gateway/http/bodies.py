@@ -48,8 +48,8 @@ class BodyRules:
     def parse(self, body: bytes, model: type[Model]) -> Model:
         """Raises RequestInvalid."""
         if self.strict:
-            return validated(lambda: model.model_validate_json(body), model)
-        return validated(lambda: model.model_validate_json(body, strict=False, extra="ignore"), model)
+            return validated(lambda: model.model_validate_json(body), model, body)
+        return validated(lambda: model.model_validate_json(body, strict=False, extra="ignore"), model, body)
 
 
 STRICT = BodyRules()

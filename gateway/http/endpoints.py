@@ -142,18 +142,18 @@ class Endpoint:
         """What the handler is called with. Ids come last: a wrong field is reported before a missing resource."""
         found: dict[str, Any] = {}
         if self.query is not None:
-            query = self.query
-            found["query"] = validated(lambda: query.model_validate(_query(request.query_params, query)), query)
+            query, asked = self.query, _query(request.query_params, self.query)
+            found["query"] = validated(lambda: query.model_validate(asked), query, asked)
         if self.headers is not None:
             headers = self.headers
             given = {name: request.headers[name] for name in _names(headers) if name in request.headers}
-            found["headers"] = validated(lambda: headers.model_validate(given), headers)
+            found["headers"] = validated(lambda: headers.model_validate(given), headers, given)
         if self.body is not None:
             found["body"] = rules.parse(await rules.read(request, limit), self.body)
         if self.form is not None:
             form = self.form
             found["form"] = Form(
-                request, form, limit, lambda given: validated(lambda: form.model_validate(given), form)
+                request, form, limit, lambda given: validated(lambda: form.model_validate(given), form, given)
             )
         if self.at is not None:
             found["at"] = self.at.read(request.path_params)

@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket
 
 from gateway.core.errors import GatewayError, Internal, MethodNotAllowed, NotFound
 from gateway.core.ids import new_id
+from gateway.core.secret import remembering
 from gateway.domain import audit
 from gateway.http.dispatch import Choice, Dispatcher, error_response
 from gateway.http.services import Services
@@ -46,7 +47,8 @@ class RequestFrame:
         client = scope.get("client")
         contract = choice.contract.name if choice.resource is not None else None
         try:
-            with audit.acting(audit.anonymous(client[0] if client else None, request_id, contract)):
+            who = audit.anonymous(client[0] if client else None, request_id, contract)
+            with remembering(), audit.acting(who):
                 if scope["type"] == "http":
                     await self._http(scope, receive, send, request_id)
                 else:

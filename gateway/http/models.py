@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from typing import Annotated, Any, ClassVar
@@ -13,15 +13,26 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializ
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
-from gateway.core.secret import SECRET
+from gateway.core.secret import MASK, SECRET
 
 
-class Given(BaseModel):
-    """What a request has: its body, query or headers. What is marked `Secret` is left out of `repr`."""
+class _Model(BaseModel):
+    """A model that shows nothing of what is marked `Secret`, neither in `repr` nor in the error of its validation."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         secret = _secret_names(type(self))
-        return [(name, "***" if name in secret else value) for name, value in super().__repr_args__()]
+        return [(name, MASK if name in secret else value) for name, value in super().__repr_args__()]
+
+
+class Given(_Model):
+    """What a request has: its body, query or headers."""
+
+    def masked(self) -> dict[str, Any]:
+        """What was given, by its names on the wire, with MASK for each secret."""
+        made: dict[str, Any] = masked_body(type(self), self)
+        return made
 
 
 class Body(Given):
@@ -52,7 +63,7 @@ class Headers(Given):
     model_config = ConfigDict(alias_generator=_header_name, validate_by_alias=True)
 
 
-class Answer(BaseModel):
+class Answer(_Model):
     """A response's body. A field of `optional()` is sent where it was set; any other one always, its default too."""
 
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, serialize_by_alias=True)
@@ -166,6 +177,103 @@ def secrets_in(model: type[BaseModel], value: Any) -> Iterator[Any]:
     elif isinstance(value, list):
         for item in value:
             yield from secrets_in(model, item)
+
+
+def masked_body(model: type[BaseModel], given: Any) -> Any:
+    """`given` for `model`, or a value of it, with MASK for each secret and for all that may be one in a wrong place.
+
+    A name that a model with secrets does not have may be a misspelled one, or a secret itself, so both it and its value
+    are masked. A secret that is null stays null.
+    """
+    return _replaced([model], _plain(given), lambda field, value: MASK)
+
+
+def marked_values(model: type[BaseModel], given: Any) -> list[Any]:
+    """The secrets of `given`. Of a valid secret that is a model with secrets, those alone; else all that is in it."""
+    found: list[Any] = []
+
+    def keep(field: FieldInfo | None, value: Any) -> Any:
+        inner = models_in(field.annotation) if field and isinstance(given, BaseModel) else []
+        if any(map(contains_secret, inner)) and field:
+            _replaced([field.annotation], value, keep)
+        else:
+            found.append(value)
+        return MASK
+
+    _replaced([model], _plain(given), keep)
+    return found
+
+
+# Is called with a secret's field, where it has one, and its value; returns what stands in its place.
+_Hide = Callable[[FieldInfo | None, Any], Any]
+
+
+def _plain(given: Any) -> Any:
+    return given.model_dump(by_alias=True, exclude_unset=True) if isinstance(given, BaseModel) else given
+
+
+def _replaced(annotations: list[Any], value: Any, hide: _Hide) -> Any:
+    """The value of a place with these types, of any shape, with its secrets replaced."""
+    models, items, members = _shapes(annotations)
+    if isinstance(value, dict) and (models or members):
+        return dict(_replaced_member(models, members, name, item, hide) for name, item in value.items())
+    if isinstance(value, (list, tuple, set, frozenset)) and items:
+        return [_replaced(items, item, hide) for item in value]
+    if value is None or isinstance(value, bool) or not any(map(_has_secrets, annotations)):
+        return value
+    return hide(None, value)
+
+
+def _replaced_member(
+    models: list[type[BaseModel]], members: list[Any], name: Any, value: Any, hide: _Hide
+) -> tuple[Any, Any]:
+    fields = _fields_named(models, name)
+    secret = next(filter(_is_secret, fields), None)
+    if secret is not None:
+        return name, None if value is None else hide(secret, value)
+    if fields:
+        return name, _replaced([field.annotation for field in fields], value, hide)
+    if any(map(contains_secret, models)):
+        return hide(None, name), hide(None, value)
+    return name, _replaced(members, value, hide) if members else value
+
+
+def _shapes(annotations: list[Any]) -> tuple[list[type[BaseModel]], list[Any], list[Any]]:
+    """What these types may be: models, lists with items of types, and dictionaries with values of types."""
+    models: list[type[BaseModel]] = []
+    items: list[Any] = []
+    members: list[Any] = []
+    pending = list(annotations)
+    while pending:
+        each = pending.pop()
+        origin, arguments = typing.get_origin(each), typing.get_args(each)
+        if isinstance(each, type) and issubclass(each, BaseModel):
+            models.append(each)
+        elif origin is Annotated:
+            pending.append(arguments[0])
+        elif isinstance(origin, type) and issubclass(origin, Mapping):
+            members.append(arguments[1])
+        elif isinstance(origin, type) and issubclass(origin, Iterable):
+            items += arguments
+        else:
+            pending += arguments
+    return models, items, members
+
+
+def _has_secrets(annotation: Any) -> bool:
+    return any(map(contains_secret, models_in(annotation)))
+
+
+def shown_location(model: type[BaseModel], location: Iterable[str | int]) -> list[str]:
+    """`location` as errors show it: within a secret, keys of a dictionary are not shown."""
+    shown: list[str] = []
+    models, secret = {model}, False
+    for part in location:
+        fields = _fields_named(models, part)
+        shown.append(MASK if secret and not fields and isinstance(part, str) and part != "[key]" else str(part))
+        secret = secret or any(map(_is_secret, fields))
+        models.update(nested for field in fields for nested in models_in(field.annotation))
+    return shown
 
 
 def _fields_named(models: Iterable[type[BaseModel]], part: Any) -> list[FieldInfo]:

@@ -3,36 +3,46 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from gateway.core.errors import RequestInvalid, shown
-from gateway.http.models import Body, contains_secret, models_in, secret_at, secrets_in
+from gateway.core.secret import SHORTEST_PART, remember, texts_in
+from gateway.http.models import Body, contains_secret, marked_values, models_in, secret_at, secrets_in, shown_location
 
+_MALFORMED = "request.malformed"
 _SHOWN_NAME = 100
 _SHOWN_ERRORS = 100
 _SUMMARIZED_ERRORS = 5
-# A shorter text may stand in a message by accident.
-_TELLTALE_LENGTH = 5
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-def validated(validate: Callable[[], Model], model: type[Model]) -> Model:
-    """What `validate` makes of a body, form, query or headers; raises RequestInvalid."""
+def validated(validate: Callable[[], Model], model: type[Model], given: bytes | dict[str, Any]) -> Model:
+    """What `validate` makes of a body (`given` in JSON), form, query or headers; raises RequestInvalid.
+
+    What the model marks as secret is masked in the rest of the request's log lines and records.
+    """
     try:
-        return validate()
+        made = validate()
     except ValidationError as error:
-        raise invalid(error, model) from None
+        refusal = invalid(error, model)
+        if contains_secret(model) and refusal.code != _MALFORMED:
+            remember(marked_values(model, json.loads(given) if isinstance(given, bytes) else given))
+        raise refusal from None
+    if contains_secret(model):
+        remember(marked_values(model, made))
+    return made
 
 
 def invalid(error: ValidationError, model: type[BaseModel]) -> RequestInvalid:
     """The error for what `model` refused: 400 request.invalid, or request.malformed for text that is not JSON."""
     problems = error.errors(include_url=False)
     if problems[0]["type"] == "json_invalid":
-        return RequestInvalid(f"The body is not valid JSON: {problems[0]['ctx']['error']}.", "request.malformed")
+        return RequestInvalid(f"The body is not valid JSON: {problems[0]['ctx']['error']}.", _MALFORMED)
     errors = [_problem(dict(problem), model) for problem in problems[:_SHOWN_ERRORS]]
     summary = "; ".join(f"{entry['field'] or 'body'}: {entry['message']}" for entry in errors[:_SUMMARIZED_ERRORS])
     more = f" (and {len(problems) - _SUMMARIZED_ERRORS} more)" if len(problems) > _SUMMARIZED_ERRORS else ""
@@ -43,7 +53,10 @@ def invalid(error: ValidationError, model: type[BaseModel]) -> RequestInvalid:
 def _problem(problem: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     """One wrong field: its name, what was given, what would be right."""
     location = [str(part) for part in problem["loc"]]
-    entry: dict[str, Any] = {"field": ".".join(location), "message": problem["msg"], "code": problem["type"]}
+    # An unknown name is shown wherever it stands: it is what has to be mended.
+    known = problem["loc"][:-1] if problem["type"] == "extra_forbidden" else problem["loc"]
+    field = ".".join([*shown_location(model, known), *location[len(known) :]])
+    entry: dict[str, Any] = {"field": field, "message": problem["msg"], "code": problem["type"]}
     value = problem["input"]
     secret = secret_at(model, location)
     if problem["type"] == "extra_forbidden":
@@ -69,19 +82,9 @@ def _is_shown(model: type[BaseModel], location: list[str], value: Any) -> bool:
     return value is None or isinstance(value, bool) or place is None or not contains_secret(place)
 
 
-def _repeats(message: str, secrets: Any) -> bool:
+def _repeats(message: str, secrets: list[Any]) -> bool:
     """Whether a validator put a secret into its message."""
-    return any(len(text) >= _TELLTALE_LENGTH and text in message for text in _texts(secrets))
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, dict):
-        yield from _texts(list(value.values()))
-    elif isinstance(value, (list, tuple, set, frozenset)):
-        for item in value:
-            yield from _texts(item)
-    elif value is not None and not isinstance(value, bool):
-        yield str(value)
+    return any(len(text) >= SHORTEST_PART and text in message for text in texts_in(secrets, names=False))
 
 
 def _unknown(name: str, model: type[BaseModel] | None) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """One way for everything that is logged: structlog and the standard library, ours and the libraries', to stderr.
 
-Every line is cleaned after it was rendered, of every logger and with all that it quotes: the paths that uvicorn and
-websockets print, headers, exceptions. A request's id gets into its lines by
+What the models of the current request mark as secret is masked in each line (`gateway.core.secret`). As a second net,
+each line is cleaned by patterns after it was rendered, of every logger and with all that it quotes: the paths that
+uvicorn and websockets print, headers, exceptions. A request's id gets into its lines by
 `structlog.contextvars.bind_contextvars(request_id=...)`.
 """
 
@@ -15,10 +16,12 @@ import traceback
 from typing import Final, Literal, TextIO
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 from websockets.frames import Frame, Opcode
 
-HIDDEN: Final = "***"
+from gateway.core.secret import MASK, masked
+
+HIDDEN: Final = MASK
 
 # A line that has none of these and no long run of letters has nothing to hide.
 _MARKERS = (
@@ -76,6 +79,9 @@ _SECRET = re.compile(
     )
 )
 
+# A secret that is a word such as "error" does not take these away.
+_OF_THE_LINE = frozenset(("level", "logger", "timestamp"))
+
 _NOISY = ("httpx", "httpcore", "alembic", "uvicorn.error")  # lines for developers; logged at debug only
 
 _COMMON: Final[list[Processor]] = [
@@ -100,6 +106,11 @@ def redact(text: str) -> str:
     if not any(marker in lowered for marker in _MARKERS) and not _LONG_RUN.search(text):
         return text
     return _SECRET.sub(_hide, text)
+
+
+def mask_secrets(logger: object, method: str, event: EventDict) -> EventDict:
+    """A processor: the event without the values that the models of the current request mark as secret."""
+    return {name: value if name in _OF_THE_LINE else masked(value) for name, value in event.items()}
 
 
 def configure(level: str, format: Literal["console", "json"]) -> None:  # noqa: A002  (it is called so as an option)
@@ -131,13 +142,15 @@ def _hide(match: re.Match[str]) -> str:
 
 
 def _rendering(style: Literal["console", "json"]) -> list[Processor]:
-    if style == "json":
-        return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     # The plain traceback: the fancy ones print local variables.
+    before: list[Processor] = [structlog.processors.format_exc_info, mask_secrets]
+    if style == "json":
+        return [*before, structlog.processors.JSONRenderer()]
     return [
+        *before,
         structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
-        )
+        ),
     ]
 
 
@@ -196,4 +209,4 @@ class Stderr(logging.StreamHandler[TextIO]):
         """Report a record that can't be logged. The standard library would print its arguments as they are."""
         report = f"{record.pathname}:{record.lineno} wrote a line that can't be logged.\n{traceback.format_exc()}"
         with contextlib.suppress(OSError, ValueError, AttributeError):  # stderr may be full, closed or none
-            self.stream.write(redact(report))
+            self.stream.write(redact(masked(report)))

@@ -1,8 +1,9 @@
-"""No error repeats what a model marks as Secret, whatever is wrong with the request, and no repr shows it."""
+"""No error repeats what a model marks as Secret, whatever is wrong with the request, and no repr or dump shows it."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -11,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, ValidationError, create_model
 
-from gateway.core.secret import SECRET, Secret
-from gateway.http.models import Body, Headers, Query
+from gateway.app import CONTRACTS
+from gateway.core.secret import SECRET, Secret, masked, remember, remembering
+from gateway.http.models import Body, Headers, Query, masked_body, models_in, secret_at
 from gateway.http.validation import invalid
 
 TOKEN = "s3cr3t-"
@@ -88,6 +90,13 @@ def test_no_error_repeats_a_secret(data: st.DataObject) -> None:
         assert TOKEN not in json.dumps([told.message, told.details])
 
 
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_no_masked_body_has_a_secret(data: st.DataObject) -> None:
+    model = data.draw(models())
+    assert TOKEN not in json.dumps(masked_body(model, data.draw(bodies(model))))
+
+
 class Credential(Body):
     name: str
     password: Secret[str]
@@ -123,3 +132,90 @@ def test_an_open_value_is_repeated() -> None:
 
 def test_a_model_shows_no_secret() -> None:
     assert TOKEN not in repr(Credential(name="x", password=TOKEN))
+
+
+def test_an_error_of_a_model_shows_no_input() -> None:
+    with pytest.raises(ValidationError) as raised:
+        Vault.model_validate_json(json.dumps({"credential": {"name": 1, "password": [TOKEN]}, "key": TOKEN}))
+    assert TOKEN not in str(raised.value).replace(f"{TOKEN!r} is refused", "")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (
+            {"credential": {"name": "x", "password": "p"}, "key": 1},
+            {"credential": {"name": "x", "password": "***"}, "key": "***"},
+        ),
+        ({"credential": None, "key": None}, {"credential": None, "key": None}),
+        ({"credential": ["p"], "key": {"p": "q"}}, {"credential": "***", "key": "***"}),
+        ({"credential": {"name": ["open"], "p": "q"}}, {"credential": {"name": ["open"], "***": "***"}}),
+        ({"credential": {"password": "\ud800"}}, {"credential": {"password": "***"}}),
+        ("p", "***"),
+    ],
+)
+def test_a_body_is_masked_by_its_model(body: Any, expected: Any) -> None:
+    assert masked_body(Vault, body) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("the secret is s3cr3t-\ud800.", "the secret is ***."),
+        (repr("s3cr3t-\ud800"), "'***'"),
+        (json.dumps(["s3cr3t-\ud800"]), '["***"]'),
+        ({"s3cr3t-\ud800": [("s3cr3t-\ud800", 12345.0, 1234567)]}, {"***": [["***", 12345.0, "***"]]}),
+        (ValueError("s3cr3t-\ud800"), "***"),
+        ("abc abcd", "abc abcd"),
+        ("abc", "***"),
+        ("the password of it: hunter2 and hunt er2", "the password of it: *** and ***"),
+        ({"open": True, "none": None, "number": 7}, {"open": True, "none": None, "number": 7}),
+    ],
+)
+def test_what_is_remembered_is_masked(value: Any, expected: Any) -> None:
+    with remembering():
+        remember(["s3cr3t-\ud800", {"x": [1234567]}, "abc", "http://u:hunter2@proxy.example"])
+        remember(["http://u:hunt%20er2@proxy.example", "http://[", None, True])
+        assert masked(value) == expected
+    assert masked(value) == value
+
+
+# Fields whose names sound like a secret's, and why they are none.
+NOT_SECRET = {
+    "AiConnection.has_stored_key": "whether there is one",
+    "ApiKey.key_prefix": "the public part",
+    "CreatedKey.api_key": "its row; the secret stands beside it",
+    "KeyList.keys": "their rows",
+    "WhoAmI.key_id": "an id",
+}
+_SOUNDS_SECRET = re.compile(
+    r"secret|token|passw|passphrase|key|credential|authorization|cookie|otp|iframe_url|stream_url"
+)
+
+
+def _served() -> set[type[BaseModel]]:
+    pending: list[type[BaseModel]] = [
+        model
+        for contract in CONTRACTS
+        for endpoint in contract.endpoints
+        for model in (endpoint.query, endpoint.headers, endpoint.body, endpoint.form, endpoint.answer)
+        if model is not None
+    ]
+    found: set[type[BaseModel]] = set()
+    while pending:
+        model = pending.pop()
+        if model not in found:
+            found.add(model)
+            pending += [nested for field in model.model_fields.values() for nested in models_in(field.annotation)]
+    return found
+
+
+def test_a_field_that_sounds_secret_is_marked_or_listed() -> None:
+    names = {(model, name) for model in _served() for name in model.model_fields if _SOUNDS_SECRET.search(name)}
+    assert len(names) > 8
+    unmarked = {f"{model.__name__}.{name}" for model, name in names if not secret_at(model, [wire_name(model, name)])}
+    assert unmarked == set(NOT_SECRET)
+
+
+def wire_name(model: type[BaseModel], name: str) -> str:
+    return model.model_fields[name].alias or name

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import AnyUrl, Field, field_validator
 
 from gateway.contracts.spaces.runtimes import runtime_ref
+from gateway.core.secret import Secret
 from gateway.domain.leases.service import Lease as Record
 from gateway.domain.leases.service import Usage as UsageRecord
 from gateway.http.endpoints import Call, Endpoints
@@ -42,7 +43,7 @@ class CreateConnection(Body):
 
 class WebsocketEndpoint(Answer):
     type: Literal["websocket"]
-    url: AnyUrl
+    url: Secret[AnyUrl]
 
 
 class HttpEndpoint(Answer):
@@ -55,7 +56,7 @@ class RdpEndpoint(Answer):
     host: str
     port: int
     username: str
-    password: str
+    password: Secret[str]
 
 
 class CompositeEndpoint(Answer):

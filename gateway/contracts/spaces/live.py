@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AnyUrl, Field
 
+from gateway.core.secret import Secret
 from gateway.domain.viewers import DEFAULT_SECONDS, MAX_SECONDS, Kind, Minted
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Body, Time, optional
@@ -27,9 +28,9 @@ class CreateLiveViewer(Body):
 class ViewerLease(Answer):
     """`iframeUrl` alone is the credential."""
 
-    iframe_url: AnyUrl
+    iframe_url: Secret[AnyUrl]
     expires_at: Time
-    activity_stream_url: AnyUrl = optional()
+    activity_stream_url: Secret[AnyUrl] = optional()
 
     @classmethod
     def of(cls, minted: Minted, root: str, **more: Any) -> Self:

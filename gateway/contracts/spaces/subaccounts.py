@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BeforeValidator, Field
 
 from gateway.contracts.spaces.spelling import spelled
 from gateway.core import limits as values
+from gateway.core.secret import Secret
 from gateway.domain.accounts.access import ApiKey as KeyRecord
 from gateway.domain.accounts.access import Subaccount as Record
 from gateway.http.endpoints import Call, Endpoints
@@ -130,7 +131,7 @@ class CreatedKey(Answer):
     """The one time that `secret` is shown."""
 
     api_key: ApiKey
-    secret: str
+    secret: Secret[str]
 
 
 class KeyList(Answer):

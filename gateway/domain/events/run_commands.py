@@ -16,6 +16,7 @@ from uuid import UUID
 
 from gateway.core.errors import GatewayError
 from gateway.core.ids import new_id
+from gateway.core.secret import masked
 from gateway.domain import audit
 from gateway.domain.events.service import COMMAND, Events
 from gateway.store import run_commands as store
@@ -60,11 +61,11 @@ class CommandScope:
             "executionMode": "inline",
             "status": "succeeded" if error is None else "failed",
             "actor": audit.origin().actor,
-            "input": self.input,
+            "input": masked(self.input),
             "durationMs": round((time.monotonic() - self._began) * 1000),
         }
         if error is not None:
-            data["error"] = _error(error)
+            data["error"] = masked(_error(error))
         self._events.note(self.run_id, COMMAND, data)
 
 
@@ -74,7 +75,8 @@ class Commands:
         self._events = events
 
     def noting(self, run_id: UUID | None, name: str, given: dict[str, Any]) -> CommandScope:
-        """Note a `with` block as a command. `given` has nothing secret; `run_id` may be set within the block."""
+        """Note a `with` block as a command. What the request's models mark as secret is
+        masked; `run_id` may be set within the block."""
         return CommandScope(self._events, run_id, name, given)
 
     async def listed(self, run_id: UUID, page: Page) -> list[Command]:
