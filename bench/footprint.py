@@ -18,7 +18,7 @@ class Footprint:
 
     Not counted is what comes and goes without a runtime: the database's processes, the gateway's connections to it (the
     pool keeps as many as were ever needed at once), and the helpers and descriptors of a living browser, a warm one. A
-    helper that outlived its browser is counted. Memory is the gateway's own; Playwright's driver stands beside it.
+    helper that outlived its browser is counted. Memory is the gateway's own.
     """
 
     processes: int
@@ -26,7 +26,6 @@ class Footprint:
     directories: int
     rss_mb: float
     uss_mb: float
-    driver_rss_mb: float
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -38,15 +37,13 @@ def footprint(gateway: GatewayProcess) -> Footprint:
     below = gateway.descendants()
     database = [process for process in below if process.name() == "postgres"]
     others = [process for process in below if process not in database and not _is_helper(process, main)]
-    driver = [process for process in others if "run-driver" in process.cmdline()]
     memory = main.memory_full_info()
     return Footprint(
         processes=len(others),
-        descriptors=sum(process.num_fds() for process in (main, *driver)) - sum(map(_is_client_backend, database)),
+        descriptors=main.num_fds() - sum(map(_is_client_backend, database)),
         directories=runtime_directories(gateway),
         rss_mb=memory.rss / 1_000_000,
         uss_mb=memory.uss / 1_000_000,
-        driver_rss_mb=sum(process.memory_info().rss for process in driver) / 1_000_000,
     )
 
 

@@ -64,11 +64,8 @@ def growth(seen: dict[int, Footprint]) -> dict[str, float]:
 
 
 def report(seen: dict[int, Footprint]) -> str:
-    header = ("cycles", "processes", "descriptors", "directories", "RSS MB", "USS MB", "driver RSS MB")
-    rows = [
-        (done, *one.counts, f"{one.rss_mb:.1f}", f"{one.uss_mb:.1f}", f"{one.driver_rss_mb:.1f}")
-        for done, one in seen.items()
-    ]
+    header = ("cycles", "processes", "descriptors", "directories", "RSS MB", "USS MB")
+    rows = [(done, *one.counts, f"{one.rss_mb:.1f}", f"{one.uss_mb:.1f}") for done, one in seen.items()]
     grown = growth(seen)
     return "\n".join(
         [
@@ -76,8 +73,7 @@ def report(seen: dict[int, Footprint]) -> str:
             "",
             f"after the first {FIRST_CYCLES} cycles: processes {grown['processes']:+}, "
             f"descriptors {grown['descriptors']:+}, directories {grown['directories']:+}, "
-            f"RSS {grown['rss_mb']:+.1f} MB, USS {grown['uss_mb']:+.1f} MB, "
-            f"driver RSS {grown['driver_rss_mb']:+.1f} MB "
+            f"RSS {grown['rss_mb']:+.1f} MB, USS {grown['uss_mb']:+.1f} MB "
             f"(goal RSS {GROWTH_MB} MB: {verdict(grown['rss_mb'], GROWTH_MB)})",
         ]
     )

@@ -111,12 +111,6 @@ _SIGNS = (
         "Raise the limit of open files (`ulimit -n`).",
         words=True,
     ),
-    _Sign(
-        Failure.EXITED,
-        r"\A.*(?:browser has been closed|Connection closed while reading from the driver)\s*\Z",
-        "Playwright's driver ended while it was starting the browser.",
-        "Launch again: the next launch gets a fresh driver.",
-    ),
 )
 
 _LAUNCHING = re.compile(r"^(?:\s*- )?<launching> .*$", re.MULTILINE)

@@ -37,9 +37,6 @@ class BrowserSettings(DataSettings):
     )
     launch_parallel: int = Field(4, ge=1, le=100, description="Browsers launched concurrently; further launches wait.")
     launch_timeout_seconds: int = Field(30, ge=1, le=600, description="Timeout of a browser's launch, in seconds.")
-    driver_launches: int = Field(
-        500, ge=1, le=1_000_000, description="Launches after which a new Playwright driver process is used."
-    )
     runtime_max_processes: int = Field(
         4096,
         ge=64,

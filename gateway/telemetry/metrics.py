@@ -112,7 +112,6 @@ _ENDINGS = (
     "browser.killed",
     "browser.crashed",
     "browser.out_of_memory",
-    "driver.exited",
 )
 _REFUSALS = (
     "connect.origin_refused",

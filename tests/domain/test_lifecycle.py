@@ -177,19 +177,6 @@ async def test_a_client_that_closes_its_browser_closes_its_socket_alone(remote: 
     await ask(await remote.attach(runtime), "Browser.getVersion")
 
 
-async def test_a_driver_that_is_killed_fails_its_runtimes_and_no_later_ones(remote: Remote) -> None:
-    runtimes = [await remote.runtime() for _ in range(2)]
-    socket = await remote.attach(runtimes[0])
-    (driver,) = [process for process in remote.gateway.descendants() if "run-driver" in process.cmdline()]
-    driver.kill()
-    assert await closed(socket) == GONE
-    for runtime in runtimes:
-        await assert_ended(remote, runtime, "failed", "driver.exited")
-    later = await remote.runtime()
-    await ask(await remote.attach(later), "Browser.getVersion")
-    await remote.post(f"{later}/stop", {})
-
-
 async def test_a_stop_closes_sockets_and_leaves_nothing(remote: Remote) -> None:
     runtime = await remote.runtime(browser="chromium", viewport={"width": 640, "height": 480})
     socket = await remote.attach(runtime)

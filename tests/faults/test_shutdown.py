@@ -94,7 +94,7 @@ STOPPED = {STOPPED_RUNTIME * 2}
 
 
 def assert_nothing_left(gateway: GatewayProcess) -> None:
-    """No process, no directory of a browser or the driver, no socket and no listener is left."""
+    """No process, no directory of a browser, no socket and no listener is left."""
     assert gateway.leftovers() == []
     data_dir = gateway.data_dir
     assert list((data_dir / "runtimes").glob("*")) == []
@@ -257,8 +257,8 @@ def has_child(gateway: GatewayProcess, name: str) -> bool:
 
 @pytest.mark.parametrize(
     ("stage", "number"),
-    [("initdb", signal.SIGINT), ("-k", signal.SIGTERM), ("run-driver", signal.SIGINT)],
-    ids=["initdb", "postgres", "driver"],
+    [("initdb", signal.SIGINT), ("-k", signal.SIGTERM), ("/launch --", signal.SIGINT)],
+    ids=["initdb", "postgres", "browser"],
 )
 def test_a_signal_while_it_starts_leaves_nothing(
     data_dir: Path, used_data_dir: Path, stage: str, number: signal.Signals

@@ -228,12 +228,6 @@ SEEN = [
         Failure.EXITED,
         "no file descriptors left",
     ),
-    (
-        "BrowserType.launch: Target page, context or browser has been closed",
-        Failure.EXITED,
-        "Playwright's driver ended",
-    ),
-    ("Connection closed while reading from the driver", Failure.EXITED, "Playwright's driver ended"),
     ("", Failure.EXITED, "It printed nothing."),
 ]
 

@@ -19,6 +19,8 @@ from uuid import uuid4
 import psutil
 import pytest
 import pytest_asyncio
+from playwright.async_api import Error as PlaywrightError
+from playwright.async_api import async_playwright
 
 from gateway.core.errors import LaunchFailed
 from gateway.core.unprivileged import grant_search
@@ -153,17 +155,6 @@ def renderers(browser: LocalBrowser) -> list[psutil.Process]:
     return [process for process in members(browser) if "--type=renderer" in process.cmdline()]
 
 
-def drivers(launcher: LocalLauncher) -> list[psutil.Process]:
-    found = []
-    for child in psutil.Process().children():
-        with contextlib.suppress(psutil.Error):
-            if "run-driver" in child.cmdline() and child.environ()["TMPDIR"].startswith(
-                str(launcher.runtimes_dir.parent)
-            ):
-                found.append(child)
-    return found
-
-
 # What browsers are launched with
 
 
@@ -193,6 +184,21 @@ async def test_options_apply_to_every_context(shared: LocalLauncher, name: Brows
                 assert sent["user-agent"] == USER_AGENT
     finally:
         await browser.stop()
+
+
+async def test_browsers_have_the_arguments_that_playwright_gives_them(shared: LocalLauncher, tmp_path: Path) -> None:
+    listing = tmp_path / "arguments"
+    printer = script(tmp_path, f'for a; do echo "$a"; done >{listing}; exit 1')
+    async with async_playwright() as playwright:
+        with pytest.raises(PlaywrightError):
+            await playwright.chromium.launch(executable_path=printer, chromium_sandbox=True)
+    # Playwright's profile is a temporary directory, and the gateway's is the runtime's own.
+    wanted = {line for line in listing.read_text().splitlines() if not line.startswith("--user-data-dir=")}
+    (features,) = [line for line in wanted if line.startswith("--disable-features=")]
+    async with launched(shared) as browser:
+        given = main_process(browser).cmdline()
+        assert wanted - set(given) == {features}
+        assert [argument for argument in given if argument.startswith(features)] != []
 
 
 async def test_without_options_a_browser_has_its_defaults(shared: LocalLauncher) -> None:
@@ -402,7 +408,7 @@ def script(directory: Path, text: str) -> Path:
 
 FAULTS = {
     "exited": "echo 'a last word' >&2; exit 3",
-    "timeout": "sleep 60",
+    "timeout": "/bin/sleep 60",
     "no_shared_memory": "kill -BUS $$",
     "not_found": None,
 }
@@ -432,7 +438,7 @@ async def test_a_cancelled_launch_leaves_nothing(found: Browsers) -> None:
     async with opened(found) as launcher:
         for _ in range(3):
             launching = asyncio.create_task(launcher.launch(LaunchSpec(uuid4())))
-            await until(lambda: bool(list(launcher.runtimes_dir.glob("*/pid"))), "a launch has begun")
+            await until(lambda: bool(list(launcher.runtimes_dir.glob("*/launch"))), "a launch has begun")
             launching.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await launching
@@ -511,50 +517,6 @@ async def test_an_unresponsive_browser_is_stopped(shared: LocalLauncher) -> None
     await assert_nothing_left(shared)
 
 
-async def test_with_its_driver_a_browser_ends_and_the_next_launch_works(found: Browsers) -> None:
-    async with opened(found) as launcher:
-        held = [await launcher.launch(LaunchSpec(uuid4())) for _ in range(2)]
-        (driver,) = drivers(launcher)
-        driver.kill()
-        for browser in held:
-            ending = await asyncio.wait_for(browser.ended, 5)
-            assert (ending.code, ending.asked) == ("driver.exited", False)
-        await assert_nothing_left(launcher)
-        async with launched(launcher) as browser, DevTools.attach(browser.devtools_url) as client:
-            assert len(await client.pages()) == 1
-        await until(lambda: len(drivers(launcher)) == 1 and zombies() == [], "only the new driver is left")
-
-
-async def test_a_launch_whose_driver_dies_fails_and_the_next_one_works(found: Browsers) -> None:
-    async with opened(found) as launcher:
-        launching = asyncio.create_task(launcher.launch(LaunchSpec(uuid4())))
-        await until(lambda: bool(list(launcher.runtimes_dir.glob("*/pid"))), "a launch has begun")
-        drivers(launcher)[0].kill()
-        with pytest.raises(LaunchFailed, match="driver"):
-            await launching
-        await assert_nothing_left(launcher)
-        async with launched(launcher):
-            assert len(drivers(launcher)) == 1
-
-
-async def test_a_driver_that_has_launched_enough_is_followed_by_a_fresh_one(found: Browsers) -> None:
-    async with opened(found, driver_launches=2) as launcher:
-        (first_driver,) = drivers(launcher)
-        early = [await launcher.launch(LaunchSpec(uuid4())) for _ in range(2)]
-        assert drivers(launcher) == [first_driver]
-        late = await launcher.launch(LaunchSpec(uuid4()))
-        # Its browsers go on as long as they are wanted, and it goes with the last of them.
-        await early.pop().stop()
-        assert len(drivers(launcher)) == 2
-        async with DevTools.attach(early[0].devtools_url) as client:
-            assert len(await client.pages()) == 1
-        await early.pop().stop()
-        await until(lambda: first_driver not in drivers(launcher), "the first driver is gone")
-        async with DevTools.attach(late.devtools_url) as client:
-            assert len(await client.pages()) == 1
-        await late.stop()
-
-
 async def test_launches_leave_no_process_zombie_descriptor_or_file(found: Browsers) -> None:
     async with opened(found) as launcher:
 
@@ -582,7 +544,6 @@ async def test_closing_ends_remaining_browsers(found: Browsers) -> None:
     async with opened(found, warm=2) as launcher:
         browser = await launcher.launch(LaunchSpec(uuid4()))
     assert browser.ended.result().asked
-    assert drivers(launcher) == []
 
 
 # Browsers kept warm

@@ -1,12 +1,12 @@
-"""Browsers on this machine, launched through Playwright.
+"""Browsers on this machine, each started by the gateway itself, which shares no process with another one.
 
-Playwright gets a small shell script as its executable. The script leads the browser's process group, drops to the
-runtime's own user id when the gateway is root, gives the browser its own profile directory, and notes the browser's
-exit status, which Playwright's Python API does not expose. Layout of one runtime:
+A small shell script starts the browser. It leads the browser's process group, drops to the runtime's own user id when
+the gateway is root, gives the browser its own profile directory, and waits for its end. Layout of one runtime:
 
     DATA_DIR/runtimes/<id>/
-        launch    the script          pid     its process group
-        exit      the exit status     home/   HOME, TMPDIR, profile and downloads, owned by the runtime's user
+        launch    the script
+        pid       its process group
+        home/     HOME, TMPDIR, profile and downloads, owned by the runtime's user
 
 A few browsers are kept warm: launched ahead, so that a runtime without options of its own gets one at once.
 """
@@ -20,18 +20,13 @@ import os
 import shlex
 import shutil
 import signal
-import tempfile
-import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import psutil
 import structlog
-from playwright.async_api import Browser as PlaywrightBrowser
-from playwright.async_api import Error as PlaywrightError
-from playwright.async_api import Playwright, async_playwright
 
 from gateway.core.endings import STOPPED, Ending
 from gateway.core.errors import ConfigurationError, LaunchFailed
@@ -40,9 +35,10 @@ from gateway.core.unprivileged import grant_search
 from gateway.egress.proxy import LOOPBACK, EgressListener, EgressProxy
 from gateway.launchers import failures
 from gateway.launchers.base import FilesHold
-from gateway.launchers.local import control_groups, limits, processes
+from gateway.launchers.local import command_line, control_groups, launch_process, limits, processes
 from gateway.launchers.local.browsers import Browsers
 from gateway.launchers.local.control_groups import ControlGroup, ControlGroups
+from gateway.launchers.local.launch_process import LaunchProcess, PipeClosed
 from gateway.settings import Settings
 
 _log = structlog.get_logger("gateway.launchers")
@@ -61,28 +57,8 @@ _CRASHES = {
     signal.SIGTRAP,
 }
 
-# A reserved name (RFC 2606) that only the browser's resolver rules know.
-_PROXY_HOST = "exit.invalid"
-
 # Full Chromium's viewer of PDFs is an extension, in which a client could open any file; the headless shell has none.
 _PREFERENCES = '{"plugins": {"always_open_pdf_externally": true}}'
-# Pages of the browser's own, which a client could attach to and which may do more than a web page. Added to
-# Playwright's list of features that are off, since of two lists only the last one counts.
-_NO_FEATURES = "WebUIOmniboxPopup,WebUIOmniboxAimPopup"
-
-_PROFILE = "--user-data-dir="
-_ARGUMENTS = [
-    "--remote-debugging-port=0",
-    "--disable-component-update",
-    "--disable-quic",
-    "--no-first-run",
-    # Everything goes through the runtime's egress listener, loopback too.
-    f"--proxy-server={_PROXY_HOST}",
-    "--proxy-bypass-list=<-loopback>",
-    # The first is what the headless shell knows, the second full Chromium.
-    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
-    "--webrtc-ip-handling-policy=disable_non_proxied_udp",
-]
 
 
 class LocalBrowser:
@@ -91,24 +67,22 @@ class LocalBrowser:
     def __init__(
         self,
         name: BrowserName,
+        version: str,
         devtools_url: str,
         files_dir: str,
-        group: int,
-        driver: Driver,
-        launched: PlaywrightBrowser,
+        process: LaunchProcess,
         listener: EgressListener,
     ) -> None:
         self.name = name
-        self.version = launched.version
-        self.launched = launched
+        self.version = version
         self.devtools_url = devtools_url
         self.files_dir = files_dir
         self.files = FilesHold()
-        self.group = group
+        self.process = process
+        self.group = process.pid
         self.listener = listener
         self.usage = listener.usage
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
-        self._driver = driver
         self._asked = False
         self._memory_kills = processes.out_of_memory_kills()
 
@@ -119,16 +93,14 @@ class LocalBrowser:
             await processes.end_group(self.group)
         await asyncio.shield(self.ended)
 
-    def ending(self, exit_file: Path, group: ControlGroup | None) -> Ending:
-        """Why it ended, judged by whether a stop was requested, by its driver, and by its exit status."""
+    def ending(self, group: ControlGroup | None) -> Ending:
+        """Why it ended, judged by whether a stop was requested and by its exit status."""
         if self._asked:
             return STOPPED
-        if self._driver.has_ended():
-            return Ending("driver.exited", "The Playwright driver that held the browser's pipe ended.")
         if group is not None and group.out_of_memory():
             return Ending("browser.out_of_memory", "The kernel ended the browser at its limit of memory.")
-        status = _read_exit_status(exit_file)
-        if status is None:
+        status = processes.exit_status(self.group)
+        if status is None or status < 0:
             return Ending("browser.killed", "The browser's process group was killed from outside.")
         if status <= 128:
             return Ending("browser.exited", f"The browser exited by itself with status {status}.")
@@ -140,40 +112,6 @@ class LocalBrowser:
         return Ending("browser.killed", f"The browser was killed from outside ({name}).")
 
 
-class Driver:
-    """One Playwright driver process, which holds the pipes of the browsers that it launched."""
-
-    def __init__(self, playwright: Playwright, pid: int, temp_dir: Path) -> None:
-        self.playwright = playwright
-        self.pid = pid
-        self.launches = 0
-        self.browsers = 0
-        self._temp_dir = temp_dir
-        self._watch = processes.ProcessWatch(pid, lambda: None)
-
-    @classmethod
-    async def start(cls, temp_root: Path) -> Driver:
-        temp_dir = Path(tempfile.mkdtemp(prefix="driver-", dir=temp_root))
-        before = {child.pid for child in psutil.Process().children()}
-        with _environment(TMPDIR=str(temp_dir)):
-            playwright = await async_playwright().start()
-        pid = next(
-            child.pid
-            for child in psutil.Process().children()
-            if child.pid not in before and "run-driver" in child.cmdline()
-        )
-        return cls(playwright, pid, temp_dir)
-
-    def has_ended(self) -> bool:
-        return self._watch.has_ended()
-
-    async def close(self) -> None:
-        self._watch.close()
-        with contextlib.suppress(PlaywrightError):
-            await self.playwright.stop()
-        await asyncio.to_thread(shutil.rmtree, self._temp_dir, ignore_errors=True)
-
-
 class LocalLauncher:
     """Launches browsers on this machine (see base.Launcher)."""
 
@@ -183,22 +121,21 @@ class LocalLauncher:
         browsers: Browsers,
         egress: EgressProxy | None = None,
         arguments: Callable[[int], list[str]] | None = None,
+        path: str = command_line.NO_PROGRAMS,
     ) -> None:
         self._settings = settings
         self._browsers = browsers
         self.egress = egress or EgressProxy(settings)
-        self._base_arguments = arguments or base_arguments
+        self._base_arguments = arguments or command_line.base_arguments
+        self._path = path
         self._root = settings.runtimes_dir.absolute()
-        self._temp_root = settings.data_dir.absolute() / "tmp"
         self._parallel = asyncio.Semaphore(settings.launch_parallel)
-        self._driver: Driver | None = None
-        self._driver_lock = asyncio.Lock()
-        self._retired: set[Driver] = set()
         self._warming = asyncio.Lock()
         self._measuring = asyncio.Lock()
         self._live: set[LocalBrowser] = set()
         self._warm: list[LocalBrowser] = []
         self._directories: set[str] = set()
+        self._processes: dict[str, LaunchProcess] = {}
         self._control_groups: ControlGroups | None = None
         self._groups: dict[str, ControlGroup] = {}
         self._asked = 0
@@ -218,17 +155,14 @@ class LocalLauncher:
         return list(self._warm)
 
     async def open(self) -> None:
-        """Clear what an earlier process left, and have a driver ready before the first launch needs it."""
+        """Clear what an earlier process left, and begin to keep browsers warm."""
         processes.adopt_orphans()
         await asyncio.to_thread(self._make_directories)
         self._open_control_groups()
         await self.sweep()
-        await self._current_driver()
         self._spawn(self._keep_warm())
 
     def _make_directories(self) -> None:
-        shutil.rmtree(self._temp_root, ignore_errors=True)
-        self._temp_root.mkdir(parents=True, mode=0o700)
         self._root.mkdir(parents=True, exist_ok=True)
         if os.geteuid() == 0:
             self._root.chmod(0o711)
@@ -284,24 +218,20 @@ class LocalLauncher:
                 if self._frame_height is None:
                     self._frame_height = await self._measure_frame()
         async with self._parallel:
-            driver = await self._current_driver()
             uid = self._take_uid()
-            driver.launches += 1
-            driver.browsers += 1
             directory = self._root / str(spec.runtime_id)
             self._directories.add(directory.name)
             listener = await self.egress.open_listener(spec.runtime_id, uid)
             try:
                 listener.adopt(spec.runtime_id, spec.traffic, spec.upstream)
                 await self._prepared(directory, binary.path, uid)
-                browser = await self._start(driver, spec, directory, binary.name, listener)
+                browser = await self._start(spec, directory, binary.name, listener)
             except BaseException:
-                driver.browsers -= 1
                 await self._clear(directory, uid, listener)
                 raise
         self._live.add(browser)
         # The watch keeps itself alive in the event loop until the process ends.
-        processes.ProcessWatch(browser.group, lambda: self._on_end(browser, driver, directory, uid))
+        processes.ProcessWatch(browser.group, lambda: self._on_end(browser, directory, uid))
         return browser
 
     async def _prepared(self, directory: Path, binary: Path, uid: int | None) -> None:
@@ -334,17 +264,16 @@ class LocalLauncher:
         preferences.write_text(_PREFERENCES)
         if uid is not None:
             os.chown(preferences, uid, group)
-        at, to = shlex.quote(str(directory)), shlex.quote(str(home / "profile"))
-        script = directory / "launch"
+        at = shlex.quote(str(directory))
         # Where the directory is gone the launch was given up meanwhile, and nothing may start any more.
-        script.write_text(
-            f"#!/bin/sh\necho $$ >{at}/pid && cd {at}/home || exit\n"
+        (directory / "launch").write_text(
+            f"echo $$ >{at}/pid && cd {at}/home || exit\n"
             f"{self._enter_group(directory)}{limits.script_lines(self._settings)}"
-            f'for a do shift; case $a in --disable-features=*) a=$a,{_NO_FEATURES};; esac; set -- "$@" "$a"; done\n'
-            f'{drop}{shlex.quote(str(binary))} "$@" {_PROFILE}{to}\n'
-            f"status=$?\necho $status >{at}/exit\nexit $status\n"
+            # The DevTools pipe, and the one output for all that is printed. It is closed once the browser has started.
+            "exec 3<&0 4>&1 </dev/null >&2\ntrap '' PIPE\n"
+            f'{drop}{shlex.quote(str(binary))} "$@"\n'
+            "exit $?\n"
         )
-        script.chmod(0o755)
 
     def _enter_group(self, directory: Path) -> str:
         """The line of the script that enters the runtime's control group, if runtimes have those."""
@@ -354,56 +283,62 @@ class LocalLauncher:
         return f"echo $$ >{shlex.quote(str(group.entrance))} || exit\n"
 
     async def _start(
-        self, driver: Driver, spec: LaunchSpec, directory: Path, name: BrowserName, listener: EgressListener
+        self, spec: LaunchSpec, directory: Path, name: BrowserName, listener: EgressListener
     ) -> LocalBrowser:
-        frame_height = (self._frame_height or 0) if name == "chromium" else 0
-        deadline = time.monotonic() + self._settings.launch_timeout_seconds
+        home = directory / "home"
+        arguments = command_line.arguments(
+            self._base_arguments(listener.port),
+            spec,
+            (self._frame_height or 0) if name == "chromium" else 0,
+            home / "profile",
+            sandbox=not self._settings.unsafe_no_sandbox,
+        )
+        environment = command_line.environment(spec, home, self._path)
         try:
-            launched = await driver.playwright.chromium.launch(
-                executable_path=directory / "launch",
-                args=[*self._base_arguments(listener.port), *_arguments(spec, frame_height)],
-                chromium_sandbox=not self._settings.unsafe_no_sandbox,
-                env=_environment_of(spec, directory / "home"),
-                timeout=self._settings.launch_timeout_seconds * 1000,
-                handle_sigint=False,
-                handle_sigterm=False,
-                handle_sighup=False,
-            )
-            # Clients expect the first page that a browser opens with; started with a pipe, it opens none by itself.
-            session = await launched.new_browser_cdp_session()
-            await session.send("Target.createTarget", {"url": "about:blank"})
-        except Exception as error:
-            # Not only Playwright's own Error: for a driver that has ended it raises a plain Exception.
-            raise failures.classify(str(error)) from error
-        group = int((directory / "pid").read_text())
-        port_file = directory / "home" / "profile" / "DevToolsActivePort"
-        while not (content := _read_port_file(port_file)):
-            if not launched.is_connected():
-                raise failures.classify("")
-            if time.monotonic() > deadline:
-                raise failures.classify(f"Timeout {self._settings.launch_timeout_seconds * 1000}ms exceeded.")
-            await asyncio.sleep(_PORT_POLL_SECONDS)
-        port, path = content
+            process = LaunchProcess(directory / "launch", arguments, environment)
+        except OSError as error:
+            raise failures.classify_exit(launch_process.reason_of(error), 1) from error
+        self._processes[directory.name] = process
+        seconds = self._settings.launch_timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                try:
+                    product = (await process.command("Browser.getVersion"))["product"]
+                    # Clients expect the first page that a browser opens with; started with a pipe, it opens none.
+                    await process.command("Target.createTarget", url="about:blank")
+                    port, path = await _port_of(home / "profile" / "DevToolsActivePort", process)
+                except PipeClosed as error:
+                    raise failures.classify_exit(process.printed(), await _exit_status(process)) from error
+        except TimeoutError as error:
+            raise failures.classify_timeout(process.printed(), seconds) from error
+        process.close_output()
         listener.reserve_port(port)
-        files_dir = str(directory / "home" / "downloads")
-        return LocalBrowser(name, f"ws://{LOOPBACK}:{port}{path}", files_dir, group, driver, launched, listener)
+        version = product.rpartition("/")[2]
+        url = f"ws://{LOOPBACK}:{port}{path}"
+        return LocalBrowser(name, version, url, str(home / "downloads"), process, listener)
 
     async def _measure_frame(self) -> int:
         """Height of what full Chromium draws around a page, which its window has and a viewport has not."""
         browser = await self._launch(LaunchSpec(uuid4(), "chromium"))
         try:
-            page = await (await browser.launched.new_context(no_viewport=True)).new_page()
-            height: int = await page.evaluate("outerHeight - innerHeight")
+            command = browser.process.command
+            (page,) = (await command("Target.getTargets"))["targetInfos"]
+            attached = await command("Target.attachToTarget", targetId=page["targetId"], flatten=True)
+            measured = await command(
+                "Runtime.evaluate", attached["sessionId"], expression="outerHeight - innerHeight", returnByValue=True
+            )
+            height: int = measured["result"]["value"]
             return height
+        except PipeClosed as error:
+            raise failures.classify_exit("", 1) from error
         finally:
             await browser.stop()
 
-    def _on_end(self, browser: LocalBrowser, driver: Driver, directory: Path, uid: int | None) -> None:
-        ending = browser.ending(directory / "exit", self._groups.get(directory.name))
+    def _on_end(self, browser: LocalBrowser, directory: Path, uid: int | None) -> None:
+        ending = browser.ending(self._groups.get(directory.name))
         self._live.discard(browser)
         if browser in self._warm:
             self._warm.remove(browser)
-        driver.browsers -= 1
         browser.ended.set_result(ending)
         self._spawn(self._clear_after(browser.files, directory, uid, browser.listener))
 
@@ -420,10 +355,12 @@ class LocalLauncher:
 
     async def _clear(self, directory: Path, uid: int | None, listener: EgressListener) -> None:
         """End what is left of a runtime's processes, its listener and its directory, then release its user id."""
-        group = _read_group(directory)
-        if group is not None and not await processes.end_group(group):
-            _log.error("processes of a runtime can't be ended", directory=directory.name, group=group)
-            return
+        process = self._processes.pop(directory.name, None)
+        if process is not None:
+            process.close()
+            if not await processes.end_group(process.pid):
+                _log.error("processes of a runtime can't be ended", directory=directory.name, group=process.pid)
+                return
         own_group = self._groups.pop(directory.name, None)
         if own_group is not None and not await own_group.end():
             _log.error(
@@ -435,27 +372,6 @@ class LocalLauncher:
         self._directories.discard(directory.name)
         if uid is not None:
             self._uids.discard(uid)
-        await self._close_retired()
-
-    async def _current_driver(self) -> Driver:
-        """The driver for the next launch: the present one, or a fresh one when it died or has launched enough."""
-        async with self._driver_lock:
-            driver = self._driver
-            if driver is not None and driver.has_ended():
-                _log.error("playwright driver ended", pid=driver.pid)
-                self._retired.add(driver)
-                driver = None
-            elif driver is not None and driver.launches >= self._settings.driver_launches:
-                self._retired.add(driver)
-                driver = None
-            if driver is None:
-                driver = self._driver = await Driver.start(self._temp_root)
-            return driver
-
-    async def _close_retired(self) -> None:
-        for driver in [driver for driver in self._retired if driver.browsers <= 0 or driver.has_ended()]:
-            self._retired.discard(driver)
-            await driver.close()
 
     def _take_uid(self) -> int | None:
         if os.geteuid() != 0:
@@ -486,73 +402,36 @@ class LocalLauncher:
 
     def kill(self) -> None:
         """End every browser at once, those that are just starting too; what is left is cleared by `close`."""
-        for directory in self._root.iterdir():
-            group = _read_group(directory)
-            if group is not None:
-                processes.kill_group(group)
+        for process in self._processes.values():
+            processes.kill_group(process.pid)
 
     async def close(self) -> None:
         self._closing = True
         # A warm one that is just being launched is awaited, and then stopped with the others.
         while self._live or self._tasks:
             await asyncio.gather(*(browser.stop() for browser in self._live), *self._tasks, return_exceptions=True)
-        drivers = {*self._retired, *([self._driver] if self._driver else [])}
-        self._retired.clear()
-        self._driver = None
-        await asyncio.gather(*(driver.close() for driver in drivers))
         await self.egress.close()
-        await asyncio.to_thread(shutil.rmtree, self._temp_root, ignore_errors=True)
 
 
-def base_arguments(port: int) -> list[str]:
-    """The arguments of every browser whose egress listener has this port."""
-    return [*_ARGUMENTS, _resolver_rules(port)]
+async def _port_of(file: Path, process: LaunchProcess) -> tuple[int, str]:
+    """Port and path of the browser's DevTools, once it has written both; raises PipeClosed when it ends before."""
+    while not (content := _read_port_file(file)):
+        if processes.exit_status(process.pid) is not None:
+            raise PipeClosed
+        await asyncio.sleep(_PORT_POLL_SECONDS)
+    return content
 
 
-def _resolver_rules(port: int) -> str:
-    """Leaves the browser one address to connect to: its egress listener. No other name or address resolves, not even in
-    a context with another proxy or none, and no name server is asked, by DNS or DNS over HTTPS."""
-    return f"--host-resolver-rules=MAP {_PROXY_HOST} {LOOPBACK}:{port} , MAP * ~NOTFOUND"
-
-
-def _arguments(spec: LaunchSpec, frame_height: int) -> list[str]:
-    """What can be set for the whole browser, so that it holds in every context and for every client."""
-    arguments = []
-    if spec.viewport is not None:
-        arguments.append(f"--window-size={spec.viewport[0]},{spec.viewport[1] + frame_height}")
-    if spec.locale is not None:
-        arguments += [f"--lang={spec.locale}", f"--accept-lang={spec.locale}"]
-    if spec.user_agent is not None:
-        arguments.append(f"--user-agent={spec.user_agent}")
-    return arguments
-
-
-def _environment_of(spec: LaunchSpec, home: Path) -> dict[str, str | float | bool]:
-    """A browser's whole environment; nothing of the gateway's own is in it."""
-    environment: dict[str, str | float | bool] = {
-        "HOME": str(home),
-        # Chromium makes a socket in it, whose path may have 107 bytes; the launch script goes to the home directory.
-        "TMPDIR": "/proc/self/cwd/tmp",
-        "PATH": "/usr/local/bin:/usr/bin:/bin",
-        "LANG": "C.UTF-8",
-    }
-    if spec.timezone is not None:
-        environment["TZ"] = spec.timezone
-    return environment
-
-
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+async def _exit_status(process: LaunchProcess) -> int:
+    ended = asyncio.Event()
+    watch = processes.ProcessWatch(process.pid, ended.set)
     try:
-        yield
+        await ended.wait()
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        watch.close()
+    status = processes.exit_status(process.pid)
+    assert status is not None
+    return status
 
 
 def _read_port_file(path: Path) -> tuple[int, str] | None:
@@ -562,22 +441,6 @@ def _read_port_file(path: Path) -> tuple[int, str] | None:
     except FileNotFoundError:
         return None
     return (int(port), rest.strip()) if rest else None
-
-
-def _read_exit_status(path: Path) -> int | None:
-    try:
-        text = path.read_text().strip()
-    except FileNotFoundError:
-        return None
-    return int(text) if text else None
-
-
-def _read_group(directory: Path) -> int | None:
-    try:
-        text = (directory / "pid").read_text().strip()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    return int(text) if text else None
 
 
 def _groups_below(root: Path) -> dict[str, set[int]]:
@@ -595,7 +458,9 @@ def _groups_below(root: Path) -> dict[str, set[int]]:
 
 def _runtime_of(command: list[str], root: Path) -> str | None:
     """The runtime whose launch script or browser this command is; None for anything else, an editor, say."""
-    paths = [argument.removeprefix(_PROFILE) for argument in command if argument.startswith(_PROFILE)]
+    paths = [
+        argument.removeprefix(command_line.PROFILE) for argument in command if argument.startswith(command_line.PROFILE)
+    ]
     if len(command) > 1 and command[0] == "/bin/sh" and command[1].endswith("/launch"):
         paths.append(command[1])
     return next((path[len(f"{root}/") :].split("/", 1)[0] for path in paths if path.startswith(f"{root}/")), None)

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 
 from gateway.settings import BrowserSettings
 
 # What POSIX counts files in for `ulimit -f`.
 _BLOCK_BYTES = 512
+
+# By its path, since the launch script has no PATH. Where it is missing, the script's error names it.
+_SETPRIV = shutil.which("setpriv", path="/usr/local/bin:/usr/bin:/bin") or "setpriv"
 
 
 def script_lines(settings: BrowserSettings) -> str:
@@ -34,7 +38,7 @@ def as_user(settings: BrowserSettings, uid: int) -> str:
     """
     most = _at_most(settings.runtime_max_processes, resource.RLIMIT_NPROC)
     return (
-        f"setpriv --reuid {uid} --regid {settings.uid_base} --clear-groups --inh-caps=-all --no-new-privs -- "
+        f"{_SETPRIV} --reuid {uid} --regid {settings.uid_base} --clear-groups --inh-caps=-all --no-new-privs -- "
         # Of shells, some know the limit of processes by the one name and some by the other.
         f"/bin/sh -c 'ulimit -u {most} 2>/dev/null || ulimit -p {most} || exit; exec \"$@\"' sh "
     )

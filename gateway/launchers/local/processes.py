@@ -43,6 +43,15 @@ def reap_orphans() -> None:
                 os.waitpid(child.pid, os.WNOHANG)
 
 
+def exit_status(pid: int) -> int | None:
+    """Exit status of a child that has ended, negative for a signal; None while it runs. It stays to be reaped, so that
+    its id, which is its group's too, belongs to no other process yet."""
+    ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if ended is None:
+        return None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+
 def group_exists(group: int) -> bool:
     """Whether any process of the group is left, reaping zombies of this process."""
     with contextlib.suppress(ChildProcessError):

@@ -1,0 +1,145 @@
+"""A browser's command line and environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.core.launch import LaunchSpec
+from gateway.egress.proxy import LOOPBACK
+
+# A reserved name (RFC 2606) that only the browser's resolver rules know.
+_PROXY_HOST = "exit.invalid"
+PROFILE = "--user-data-dir="
+
+# Every program that a browser looks up is looked up here. Nothing can ever be below a device, so nothing is found: a
+# page that navigates to `mailto:` would otherwise start the desktop's programs outside the sandbox.
+NO_PROGRAMS = "/dev/null"
+
+# What Playwright 1.65 passes to every Chromium that it launches. Clients expect a browser that behaves so; a test
+# compares this list with the installed Playwright.
+PLAYWRIGHT_DISABLED_FEATURES = (
+    "AvoidUnnecessaryBeforeUnloadCheckSync",
+    "DestroyProfileOnBrowserClose",
+    "HttpsUpgrades",
+    "HttpsFirstBalancedModeAutoEnable",
+    "LensOverlay",
+    "MediaRouter",
+    "PaintHolding",
+    "ThirdPartyStoragePartitioning",
+    "AvoidCorsURLLoaderRestartOnRedirect",
+    "TcpPortRandomizationWin",
+    "OptimizationHints",
+    "NetworkTimeServiceQuerying",
+    "AimEnabled",
+    "PreconnectToSearch",
+    "msForceBrowserSignIn",
+    "msEdgeUpdateLaunchServicesPreferredVersion",
+)
+PLAYWRIGHT_ARGUMENTS = (
+    "--disable-field-trial-config",
+    "--disable-background-networking",
+    "--disable-background-timer-throttling",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-back-forward-cache",
+    "--disable-breakpad",
+    "--disable-component-extensions-with-background-pages",
+    "--disable-component-update",
+    "--no-default-browser-check",
+    "--disable-default-apps",
+    "--disable-dev-shm-usage",
+    "--disable-edgeupdater",
+    "--disable-extensions",
+    "--enable-features=CDPScreenshotNewSurface,SkipListAccountsWithoutGaiaCookies",
+    "--allow-pre-commit-input",
+    "--disable-hang-monitor",
+    "--disable-ipc-flooding-protection",
+    "--disable-popup-blocking",
+    "--disable-prompt-on-repost",
+    "--disable-renderer-backgrounding",
+    "--disable-updater-scheduler",
+    "--force-color-profile=srgb",
+    "--metrics-recording-only",
+    "--no-first-run",
+    "--password-store=basic",
+    "--use-mock-keychain",
+    "--no-service-autorun",
+    "--disable-search-engine-choice-screen",
+    "--unsafely-disable-devtools-self-xss-warnings",
+    "--enable-unsafe-swiftshader",
+    "--edge-skip-compat-layer-relaunch",
+    "--disable-stack-profiler",
+    "--disable-infobars",
+    "--disable-sync",
+    "--do-not-de-elevate",
+    "--headless",
+    "--hide-scrollbars",
+    "--mute-audio",
+    "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4",
+    # The browser ends when its pipe is closed, so it never outlives the gateway.
+    "--remote-debugging-pipe",
+    "--no-startup-window",
+)
+
+# Pages of the browser's own, which a client could attach to and which may do more than a web page. Of two lists of
+# features only the last one counts, so they share one.
+_DISABLED_FEATURES = (*PLAYWRIGHT_DISABLED_FEATURES, "WebUIOmniboxPopup", "WebUIOmniboxAimPopup")
+
+_ARGUMENTS = (
+    "--remote-debugging-port=0",
+    "--disable-quic",
+    # Everything goes through the runtime's egress listener, loopback too.
+    f"--proxy-server={_PROXY_HOST}",
+    "--proxy-bypass-list=<-loopback>",
+    # The first is what the headless shell knows, the second full Chromium.
+    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
+    "--webrtc-ip-handling-policy=disable_non_proxied_udp",
+)
+
+
+def base_arguments(port: int) -> list[str]:
+    """The arguments of every browser whose egress listener has this port, besides Playwright's."""
+    return [*_ARGUMENTS, _resolver_rules(port)]
+
+
+def arguments(base: list[str], spec: LaunchSpec, frame_height: int, profile: Path, *, sandbox: bool) -> list[str]:
+    """All arguments of one browser, without its binary."""
+    return [
+        *PLAYWRIGHT_ARGUMENTS,
+        f"--disable-features={','.join(_DISABLED_FEATURES)}",
+        *([] if sandbox else ["--no-sandbox"]),
+        *base,
+        *_of_spec(spec, frame_height),
+        f"{PROFILE}{profile}",
+    ]
+
+
+def environment(spec: LaunchSpec, home: Path, path: str) -> dict[str, str]:
+    """A browser's whole environment; nothing of the gateway's own is in it. `path` is its PATH."""
+    variables = {
+        "HOME": str(home),
+        # Chromium makes a socket in it, whose path may have 107 bytes; the launch script goes to the home directory.
+        "TMPDIR": "/proc/self/cwd/tmp",
+        "PATH": path,
+        "LANG": "C.UTF-8",
+    }
+    if spec.timezone is not None:
+        variables["TZ"] = spec.timezone
+    return variables
+
+
+def _resolver_rules(port: int) -> str:
+    """Leaves the browser one address to connect to: its egress listener. No other name or address resolves, not even in
+    a context with another proxy or none, and no name server is asked, by DNS or DNS over HTTPS."""
+    return f"--host-resolver-rules=MAP {_PROXY_HOST} {LOOPBACK}:{port} , MAP * ~NOTFOUND"
+
+
+def _of_spec(spec: LaunchSpec, frame_height: int) -> list[str]:
+    """What can be set for the whole browser, so that it holds in every context and for every client."""
+    options = []
+    if spec.viewport is not None:
+        options.append(f"--window-size={spec.viewport[0]},{spec.viewport[1] + frame_height}")
+    if spec.locale is not None:
+        options += [f"--lang={spec.locale}", f"--accept-lang={spec.locale}"]
+    if spec.user_agent is not None:
+        options.append(f"--user-agent={spec.user_agent}")
+    return options
