@@ -46,7 +46,7 @@ STREAM_P99_MS = 200.0
 PAGE_P99_MS = 50.0
 _RUNS = 11
 _TICK_SECONDS = 0.01
-_HEARD_PER_SECOND = 100
+_SENT_PER_SECOND = 100
 _PAGES = 200
 
 # Like a page's request.
@@ -148,7 +148,7 @@ async def receive(house: House, own_run: str, seconds: float, beside: float) -> 
             while noted < beside * now:
                 others[noted % len(others)].note("network.request", _DATA, page_id="A1B2")
                 noted += 1
-            while sent < _HEARD_PER_SECOND * now:
+            while sent < _SENT_PER_SECOND * now:
                 own.note("console.message", {"at": time.perf_counter()})
                 sent += 1
             await asyncio.sleep(_TICK_SECONDS)

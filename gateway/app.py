@@ -133,7 +133,7 @@ async def build(
     watchers: Sequence[Watcher] | None = None,
     contracts: Sequence[Contract] = CONTRACTS,
 ) -> Gateway:
-    """`watchers`: what looks at browsers, if not all that there is."""
+    """`watchers`: those of the browsers; None for all that there are."""
     if settings.recording and not extras.RECORDINGS.installed:
         raise ConfigurationError(f"GATEWAY_RECORDING is on. {extras.RECORDINGS.missing} {extras.RECORDINGS.advice}")
     audit = Audit(

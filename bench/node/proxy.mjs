@@ -1,4 +1,4 @@
-// node http-proxy as its users run it: the upgrade is made anew towards one fixed address, and the two sockets are piped.
+// node http-proxy as its users run it: the upgrade is repeated towards one fixed address, and the two sockets are piped.
 //
 //     node --expose-gc proxy.mjs ws://127.0.0.1:9222/devtools/browser/...
 //

@@ -151,7 +151,7 @@ class Session(asyncio.Protocol):
             self._transport.write(batch)
 
     def _end(self, stream: Stream) -> None:
-        """Tells how many there were, and again a little later: a proxy may split a message in the midst of its end."""
+        """Report their number, and again a little later: a proxy may split a message in the middle of its end."""
         self._stream = None
         result = b'{"messages":%d,%b' % (stream.messages, STREAM_END[:-1])
         self._answer(stream.command, result)

@@ -56,7 +56,7 @@ def export(loaded: Settings, parsed: argparse.Namespace) -> int:
             try:
                 say("\n".join(lines))
             except BrokenPipeError:
-                # Whoever read it has enough. What Python still holds must not be tried again at its end.
+                # The reader closed the pipe. Python must not retry what it still buffers when it exits.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 return 1
         return 0

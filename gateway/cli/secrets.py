@@ -88,7 +88,7 @@ def _add_master_key(path: Path, key_id: str) -> None:
         with open(fresh, "a") as file:
             file.write(before)
             file.flush()
-            # Whoever read the old file, which may be a gateway of another user, reads the new one.
+            # Every reader of the old file, which may be a gateway of another user, can read the new one.
             if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()):
                 os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
             os.fchmod(file.fileno(), stat.S_IMODE(owner.st_mode))

@@ -86,7 +86,7 @@ class Attachments:
         return self._checked.get(prefix, 0)
 
     def leave(self, attachment: Attachment) -> None:
-        """As often as one likes."""
+        """Idempotent."""
         prefix = attachment.prefix
         of_lease = self._open.get(prefix, set())
         if attachment not in of_lease:

@@ -1,7 +1,8 @@
 """Recordings of runs: from frames on this gateway's disk to one video in storage, and to its end (docs/recording.md).
 
-Where a recording is in its life is a row (store/recordings.py), and each round looks at what is: a gateway that was
-killed goes on where it was. Frames are with the gateway that recorded them until the video is kept, and go then.
+The state of a recording is a row (store/recordings.py), and each round reads the present state: a gateway that was
+killed continues where it was. Frames stay on the gateway that recorded them until the video is stored, and are then
+removed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reconciles rows and browsers in rounds, so that no single failure has to be handled where it happens.
 
-Each round looks at what is, not at what happened: it may be missed, repeated or cut short without harm. Deadlines are
+Each round reads the present state, not past events: it may be missed, repeated or cut short without harm. Deadlines are
 decided by the database's clock.
 """
 
@@ -74,12 +74,12 @@ class Supervisor:
         self._unsure_until = 0.0
         self._woken = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        heard = {
+        handlers = {
             REVOKED: leases.on_revoked,
             STOP_WANTED: self._on_stop_wanted,
             EVENTS: event_streams.on_written,
         }
-        self.notifications = Notifications(database.url, heard, self._on_connected)
+        self.notifications = Notifications(database.url, handlers, self._on_connected)
 
     def reached_at(self, internal_url: str | None) -> None:
         """Set the URL at which other gateways reach this one, which is known once it listens."""
@@ -140,7 +140,7 @@ class Supervisor:
                 # The others had no heartbeat either; they get time for one before they count as lost.
                 self._unsure_until = asyncio.get_running_loop().time() + SILENT_SECONDS
             except Exception:
-                # One bad round must not end supervision; the next one looks at everything again.
+                # One bad round must not end supervision; the next one checks everything again.
                 _log.exception("a round of the supervisor failed")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.pace.round_seconds):

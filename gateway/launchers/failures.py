@@ -164,15 +164,15 @@ def classify_timeout(output: str, seconds: float) -> LaunchFailed:
 
 def last_words(lines: list[str]) -> str:
     """At most three informative lines of a browser's output, cleaned and joined by ` | `; fatal ones first."""
-    telling: dict[str, bool] = {}
+    is_fatal: dict[str, bool] = {}
     for line in lines:
         cleaned = "" if _NOISE.search(line) else clean(line)
         if cleaned:
             stamp = _STAMP.match(line)
-            telling[cleaned] = stamp is not None and stamp.group(1) == "FATAL"
-    ranked = [line for line, fatal in telling.items() if not fatal] + [line for line, fatal in telling.items() if fatal]
+            is_fatal[cleaned] = stamp is not None and stamp.group(1) == "FATAL"
+    ranked = sorted(is_fatal, key=lambda line: is_fatal[line])
     kept = ranked[-_MOST_WORDS:]
-    return " | ".join(sorted(kept, key=lambda line: not telling[line]))
+    return " | ".join(sorted(kept, key=lambda line: not is_fatal[line]))
 
 
 def _known(lines: list[str], crashed: bool) -> LaunchFailed | None:

@@ -95,7 +95,7 @@ class Masking:
         if self._is_secret(name):
             return MASK
         if depth == _NESTED:
-            # Whoever nests deeper than anybody reads.
+            # Deeper than any real value is nested.
             return MASK if "=" in value or "%" in value else value
         if "=" in value or "@" in value or "data:" in value:
             value = self._masked(f"?{value}", depth + 1)[1:]

@@ -175,7 +175,7 @@ class Screencasts:
         if tab_id in self._tabs and self.active != tab_id:
             self._used.remove(tab_id)
             self._used.append(tab_id)
-            self._tell("active", self._tabs[tab_id])
+            self._notify("active", self._tabs[tab_id])
             self._follow()
 
     # Pictures
@@ -251,11 +251,11 @@ class Screencasts:
         self._tabs[tab.id] = tab
         if known is None:
             self._used.append(tab.id)
-            self._tell("opened", tab)
-            self._tell("active", tab)
+            self._notify("opened", tab)
+            self._notify("active", tab)
             self._follow()
             return
-        self._tell("changed", tab)
+        self._notify("changed", tab)
 
     def _gone(self, tab_id: str) -> None:
         tab = self._tabs.pop(tab_id, None)
@@ -266,10 +266,10 @@ class Screencasts:
         cast = self._casts.pop(tab_id, None)
         if cast is not None:
             cast.forget()
-        self._tell("closed", tab)
+        self._notify("closed", tab)
         if was_active:
             if self.active is not None:
-                self._tell("active", self._tabs[self.active])
+                self._notify("active", self._tabs[self.active])
             self._follow()
 
     def _shown(self, tab_id: str, visible: bool) -> None:
@@ -278,11 +278,11 @@ class Screencasts:
         if tab is None or tab.in_front == visible:
             return
         self._tabs[tab_id] = replace(tab, in_front=visible)
-        self._tell("changed", self._tabs[tab_id])
+        self._notify("changed", self._tabs[tab_id])
         if visible:
             self.used(tab_id)
 
-    def _tell(self, kind: Literal["opened", "changed", "closed", "active"], tab: Tab) -> None:
+    def _notify(self, kind: Literal["opened", "changed", "closed", "active"], tab: Tab) -> None:
         for listener in list(self._listeners):
             listener(TabEvent(kind, tab))
 

@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.store.tables import audit_events
 
-# Of all gateways on the database, one appends at a time. One that stands still meanwhile loses its session, and with it
-# the lock, so that the others can proceed.
+# Of all gateways on the database, one appends at a time. One that stalls meanwhile loses its session, and with it the
+# lock, so that the others can proceed.
 _LOCK = 0x6761746577617902
 _TAKE_LOCK = text("SELECT set_config('idle_in_transaction_session_timeout', :idle, true), pg_advisory_xact_lock(:lock)")
 

@@ -152,7 +152,7 @@ class EmbeddedPostgres:
         raise ConfigurationError(f"Another gateway uses {self._home}, but its database does not run. Stop it first.")
 
     def _bring_up(self, deadline: float) -> None:
-        """Each round looks at what is and takes the next step, so whatever starts or stops already is waited for."""
+        """Each round reads the present state and takes the next step: a server that starts or stops is waited for."""
         binaries = server_binaries()
         self._admit(binaries)
         while time.monotonic() < deadline:

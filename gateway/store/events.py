@@ -165,7 +165,7 @@ _COMMAND_COLUMNS = {
 def _insert(table: str, columns: dict[str, str], json: str, otherwise: str = "") -> TextClause:
     """A statement that adds many rows, given by column; `json` is the column that has JSON.
 
-    Not COPY: a client that stands still during a COPY is not idle, and would hold its locks without limit.
+    Not COPY: a client that stalls during a COPY is not idle, and would hold its locks without limit.
     """
     return text(
         f"""

@@ -36,7 +36,7 @@ _FIND = text(
     WHERE api_key_id = :api_key_id AND key = :key
     """
 )
-# Only by the gateway whose claim still stands: another may have taken over a request of one that stood still.
+# Only by the gateway whose claim is still valid: another may have taken over the request of one that stalled.
 _ANSWER = text(
     """
     WITH answered AS (

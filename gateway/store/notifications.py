@@ -21,11 +21,11 @@ STOP_WANTED = "gateway_stop_wanted"
 # The payload is ids of streams that have new events, with commas.
 EVENTS = "gateway_events"
 
-# What the connection is called in pg_stat_activity.
+# The connection's name in pg_stat_activity.
 APPLICATION = "gateway notifications"
 
 _CONNECT_SECONDS = 5.0
-# A connection whose other end went without a word is found out by asking.
+# A connection whose other end vanished without closing it is detected by a query.
 _CHECK_SECONDS = 30.0
 _RETRY_SECONDS = 0.1
 _LONGEST_RETRY_SECONDS = 5.0
@@ -34,18 +34,18 @@ _LONGEST_RETRY_SECONDS = 5.0
 class Notifications:
     """One connection that listens.
 
-    `heard` gets each payload of a channel; `connected` is called after each connect, because earlier notifications
-    are lost.
+    `handlers` get each payload of their channel; `connected` is called after each connect, because earlier
+    notifications are lost.
     """
 
-    def __init__(self, url: str, heard: dict[str, Callable[[str], None]], connected: Callable[[], None]) -> None:
+    def __init__(self, url: str, handlers: dict[str, Callable[[str], None]], connected: Callable[[], None]) -> None:
         self._url = url
-        self._heard = heard
+        self._handlers = handlers
         self._connected = connected
         # Before the first new connect; each further attempt waits twice as long, up to 5 seconds.
         self.retry_seconds = _RETRY_SECONDS
         self._attempts = 0
-        self._said = False
+        self._logged = False
         self.listening = asyncio.Event()
 
     async def run(self) -> None:
@@ -54,9 +54,9 @@ class Notifications:
             try:
                 await self._listen()
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                if not self._said:
+                if not self._logged:
                     _log.error("notifications of other gateways can't be received", error=type(error).__name__)
-                self._said = True
+                self._logged = True
             except Exception:
                 _log.exception("listening to other gateways failed")
             self.listening.clear()
@@ -75,14 +75,14 @@ class Notifications:
         )
         try:
             connection.add_termination_listener(lambda _: broken.set())
-            for channel in self._heard:
+            for channel in self._handlers:
                 await connection.add_listener(channel, self._on_notification)
             self._connected()
             self.listening.set()
             self._attempts = 0
-            if self._said:
+            if self._logged:
                 _log.info("notifications of other gateways are received again")
-            self._said = False
+            self._logged = False
             while not broken.is_set():
                 try:
                     async with asyncio.timeout(_CHECK_SECONDS):
@@ -94,4 +94,4 @@ class Notifications:
             connection.terminate()
 
     def _on_notification(self, _: Any, __: int, channel: str, payload: str) -> None:
-        self._heard[channel](payload)
+        self._handlers[channel](payload)

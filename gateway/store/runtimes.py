@@ -319,7 +319,7 @@ async def end(connection: AsyncConnection, runtime_ids: list[UUID], ending: Endi
 
 
 async def end_code(connection: AsyncConnection, runtime_id: UUID) -> str | None:
-    """How a runtime ended; None while it has not, or where it is gone."""
+    """How a runtime ended; None while it lives, and for one that does not exist."""
     found = await connection.execute(select(runtimes.c.end_code).where(runtimes.c.id == runtime_id))
     return found.scalar()
 

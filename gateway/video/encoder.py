@@ -3,8 +3,8 @@
 The video's name is that of a file in the reel's directory. Started by root, it continues as that user, since pictures
 come from a browser, and may be crafted to exploit a decoder.
 
-VP9 in WebM, which every browser plays without a licence. A frame of the video has the time at which it was seen; a page
-that stands still is one long frame, repeated now and then, since players stumble over frames of minutes. All frames are
+VP9 in WebM, which every browser plays without a licence. A frame of the video has the time at which it was seen. A page
+that does not change is one long frame, repeated at intervals, since players fail on frames of minutes. All frames are
 brought to one size, that at which most of the time was spent, with bars where the shape differs.
 
 Prints two lines of JSON: what is on the reel, at once, and what was made of it (Contents, Video). Exits with 3 where
@@ -162,7 +162,7 @@ def _lasting(packets: list[av.Packet[VideoStream]]) -> list[av.Packet[VideoStrea
 
 
 class _Pictures:
-    """Frames as pictures of one size. The last one is kept, since what stands still is asked for again."""
+    """Frames as pictures of one size. The last one is kept, since a frame that lasts is asked for again."""
 
     def __init__(self, reel: Reel, width: int, height: int) -> None:
         self._reel = reel

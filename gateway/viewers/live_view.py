@@ -105,7 +105,7 @@ class LiveView:
     def _on_tab(self, event: TabEvent) -> None:
         self._tabs_changed = True
         if event.kind == "closed" and self._subscription.wanted == event.tab.id:
-            self._notices.append("The tab that you looked at was closed.")
+            self._notices.append("The tab that you were viewing was closed.")
             self._subscription.point_at(None)
         self._some.set()
 

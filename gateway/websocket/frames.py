@@ -458,7 +458,7 @@ class MessageCollector:
     def __init__(self, max_size: int) -> None:
         """`max_size`: bytes of one message."""
         self._max_size = max_size
-        # A frame that has arrived in part, and how many bytes it must have before it is looked at again.
+        # A frame that has arrived in part, and how many bytes it must have before it is parsed again.
         self._held = bytearray()
         self._needed = 0
         # The frames so far of a fragmented message, and their size.

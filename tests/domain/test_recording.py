@@ -725,13 +725,13 @@ async def test_frames_are_taken_at_the_rate_and_the_last_one_before_a_rest_is_am
 async def test_what_becomes_of_tabs_is_taken_in_their_order(tmp_path: Path) -> None:
     taking = Taking(tmp_path)
     other = Tab("2", "", "about:blank")
-    tell = taking.screen.tab_listener
-    tell(TabEvent("opened", other))
-    tell(TabEvent("active", other))
-    tell(TabEvent("changed", Tab("2", "Two", "https://two.example/")))
-    tell(TabEvent("changed", Tab("2", "Two (1)", "https://two.example/")))
-    tell(TabEvent("closed", Tab("2", "Two (1)", "https://two.example/")))
-    tell(TabEvent("active", TAB))
+    notify = taking.screen.tab_listener
+    notify(TabEvent("opened", other))
+    notify(TabEvent("active", other))
+    notify(TabEvent("changed", Tab("2", "Two", "https://two.example/")))
+    notify(TabEvent("changed", Tab("2", "Two (1)", "https://two.example/")))
+    notify(TabEvent("closed", Tab("2", "Two (1)", "https://two.example/")))
+    notify(TabEvent("active", TAB))
     reel = await taking.reel()
     told = [(event["tab"], event["type"], event["title"]) for event in reel.tabs(reel.entries())]
     assert told[2:] == [

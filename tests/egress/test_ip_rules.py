@@ -443,7 +443,7 @@ def carrying(address: str) -> list[str]:
         0x2002 << 112 | number << 80 | 1,
         0x20010000 << 96 | number << 64 | 1,
         0x20010000 << 96 | 0x01010101 << 64 | ~number & 0xFFFFFFFF,
-        # An ISATAP interface behind a Teredo prefix: both are looked at.
+        # An ISATAP interface behind a Teredo prefix: both are checked.
         0x20010000 << 96 | 0x01010101 << 64 | 0x5EFE << 32 | number,
     ]
     prefix = int(IPv6Address("64:ff9b:1::"))

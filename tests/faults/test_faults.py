@@ -188,7 +188,7 @@ async def test_a_browser_killed_within_a_message_closes_with_4404(
     assert await refused(lease.url) == (410, "runtime.gone", None)
 
 
-# 2. A browser that stands still
+# 2. A frozen browser
 
 
 async def test_a_paused_browser_loses_no_message_and_no_client(pinging: GatewayProcess) -> None:
@@ -509,24 +509,24 @@ async def closes_normally(client: RawClient) -> tuple[int, str]:
     return code, reason
 
 
-# 9. A database that stands still, or is gone
+# 9. A database that is frozen, or gone
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("how", ["stands still", "is gone"])
+@pytest.mark.parametrize("how", ["is frozen", "is gone"])
 async def test_without_its_database_a_gateway_keeps_open_sockets(how: str) -> None:
     with temporary_data_dir() as data_dir, temporary_data_dir() as directory:
         database = EmbeddedPostgres(directory, 870000)
         url = await asyncio.to_thread(database.start)
 
         async def away() -> None:
-            if how == "stands still":
+            if how == "is frozen":
                 signal_database(directory, signal.SIGSTOP)
             else:
                 await asyncio.to_thread(database.stop)
 
         async def back() -> None:
-            if how == "stands still":
+            if how == "is frozen":
                 signal_database(directory, signal.SIGCONT)
             else:
                 assert await asyncio.to_thread(database.start) == url

@@ -1,4 +1,4 @@
-"""Two real gateways on one database, each with its own browsers: what one passes on to the other, and how that ends."""
+"""Two real gateways on one database, each with its own browsers: forwarding from one to the other, and its end."""
 
 from __future__ import annotations
 
@@ -441,7 +441,7 @@ async def test_no_attach_succeeds_after_a_revoke_was_answered(pair: Two, runtime
     watching = await pair.host.lease(runtime)
     numbers = iter(range(RACES))
 
-    # What an attach takes, looked at now and then.
+    # What an attach takes, measured at intervals.
     seconds = [0.0, 0.0]
 
     async def races() -> None:

@@ -54,7 +54,7 @@ LOCALE = "de-AT"
 TIMEZONE = "Pacific/Chatham"
 USER_AGENT = "Agent/1.0 (of the test; with blanks)"
 
-WISHES = {
+SPEC_VALUES = {
     "innerWidth": VIEWPORT[0],
     "innerHeight": VIEWPORT[1],
     "navigator.language": LOCALE,
@@ -171,13 +171,13 @@ async def test_options_apply_to_every_context(shared: LocalLauncher, name: Brows
     browser = await shared.launch(customized_spec(name))
     try:
         async with DevTools.attach(browser.devtools_url) as client, _Headers() as headers:
-            expression = f"[{','.join(WISHES)}]"
+            expression = f"[{','.join(SPEC_VALUES)}]"
             for session in (
                 await client.first_page(),
                 await client.new_page(),
                 await client.new_page(own_context=True),
             ):
-                assert dict(zip(WISHES, await client.evaluate(expression, session), strict=True)) == WISHES
+                assert dict(zip(SPEC_VALUES, await client.evaluate(expression, session), strict=True)) == SPEC_VALUES
                 await client.send("Page.navigate", session, url=headers.url)
                 sent = await headers.next()
                 assert sent["accept-language"].split(",")[0] == LOCALE

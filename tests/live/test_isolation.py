@@ -561,7 +561,7 @@ async def test_commands_that_bypass_the_gateway_are_refused(default: Place, pair
         ("Tracing.start", "trace.config", {"tracingBackend": "system"}),
         ("Tethering.bind", "network.guard", {"port": default.port}),
         ("Page.addCompilationCache", "page.code", {"url": "http://x/", "data": ""}),
-        ("Nobody.knows", "command.unknown", {}),
+        ("Unknown.command", "command.unknown", {}),
         ("page.navigate", "command.unknown", {"url": FILE}),
     ]
     async with attacker.pages() as pages:

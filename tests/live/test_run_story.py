@@ -63,7 +63,7 @@ class Recording:
         self._next = 0
 
     async def has(self, wanted: tuple[int, int, int]) -> None:
-        """Return once a picture of this colour is on it, behind those that were looked at."""
+        """Return once a picture of this colour is on it, behind those that were seen before."""
 
         async def is_there() -> bool:
             fresh = (await self._api.get(f"{self._player}/frames?from={self._next}")).raise_for_status().json()

@@ -263,7 +263,7 @@ async def test_tabs_are_followed_and_chosen_and_two_viewers_share_one_screencast
         await one.sees(RED)
         await first.close()
         await one.sees(GREEN)
-        assert await one.frame.inner_text("#note") == "The tab that you looked at was closed."
+        assert await one.frame.inner_text("#note") == "The tab that you were viewing was closed."
         for person in (one, two):
             await person.page.close()
         await until(lambda: live.screencasts(runtime).casting == 0, "no viewer is left, and nothing is sent")

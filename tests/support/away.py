@@ -45,7 +45,7 @@ class Away(Database):
 
 
 class StandsStill(Database):
-    """A database whose client stands still at the end of its next transaction, until `during` is done."""
+    """A database whose client stalls at the end of its next transaction, until `during` is done."""
 
     during: Awaitable[None] | None = None
 

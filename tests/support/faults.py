@@ -104,7 +104,7 @@ def rss(gateway: GatewayProcess) -> int:
 
 
 class Memory:
-    """How far the gateway's memory grows while this is entered, looked at again and again."""
+    """How far the gateway's memory grows while this is entered, measured repeatedly."""
 
     def __init__(self, gateway: GatewayProcess) -> None:
         self._gateway = gateway

@@ -230,7 +230,7 @@ def whole_frames(data: bytes) -> bool:
 def passed(data: bytes) -> Book:
     """What was forwarded, read as the specification says; it must be valid."""
     book = Book.read(data, masked=False)
-    assert book.error is None, "passed on what breaks the protocol"
+    assert book.error is None, "forwarded a violation of the protocol"
     return book
 
 
@@ -419,7 +419,7 @@ class Live:
                 await asyncio.sleep(0)
 
     async def batch(self, case: Callable[[int], random.Random], first: int) -> None:
-        """So many cases at once, after which nothing may be left of them."""
+        """This many cases at once, after which nothing may be left of them."""
         lease = await self._remote.lease(self._runtime)
         await asyncio.gather(*(self._case(case(number), number, lease) for number in range(first, first + BATCH)))
         await self.check(lease)

@@ -84,7 +84,7 @@ def adopts_orphans_no_longer() -> None:
 
 
 class Person:
-    """Somebody who looks at a live view that another page has in a frame."""
+    """A viewer of a live view that another page embeds."""
 
     def __init__(self, page: Page, frame: Frame) -> None:
         self.page = page

@@ -118,7 +118,7 @@ def runtime_memory(settings: Settings) -> Iterator[Finding]:
                 f"{advice}, or take GATEWAY_RUNTIME_MEMORY_BYTES away: it can't be kept.",
             )
         else:
-            # Nobody asked for a limit, and the machine has one.
+            # No limit was asked for, and the machine supports one.
             yield Finding(Level.OK, subject, f"No limit is set. {sentence}")
         return
     if wanted:

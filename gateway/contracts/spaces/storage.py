@@ -43,7 +43,7 @@ def _object(text: Any) -> Any:
 
 
 FileName = Annotated[str, Field(max_length=MAX_NAME_LENGTH), AfterValidator(_file_name)]
-# Looked at by its own rules, which have a code of their own (`storage_file.path_invalid`).
+# Checked by separate rules, which have their own code (`storage_file.path_invalid`).
 Path = Annotated[str, WithJsonSchema({"type": "string", "maxLength": MAX_PATH_LENGTH})]
 
 

@@ -22,8 +22,8 @@ PROVIDERS: Final[tuple[ProviderName, ...]] = get_args(ProviderName)
 ANTHROPIC_VERSION = "2023-06-01"
 MAX_BODY_BYTES = 1024 * 1024
 MAX_QUOTE_LENGTH = 200
-# So many characters of a key in a row are taken for the key, also where a provider quotes only a part of it.
-_TELLING_LENGTH = 8
+# This many consecutive characters of a key are masked as the key, since a provider may quote only a part of it.
+_MASKED_LENGTH = 8
 
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)  # unlike lower(), it never changes the length
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
@@ -193,7 +193,7 @@ def quote(text: str, api_key: str) -> str:
 def _without_key(text: str, api_key: str) -> str:
     """The text with every piece of the key of 8 characters or more, in either case, taken out."""
     haystack, key = text.translate(_LOWER), api_key.translate(_LOWER)
-    length = min(_TELLING_LENGTH, len(key))
+    length = min(_MASKED_LENGTH, len(key))
     pieces = {key[start : start + length] for start in range(len(key) - length + 1)}
     clean: list[str] = []
     position = 0

@@ -112,7 +112,7 @@ class Events:
 
     At most `kept` events wait while the database is slow or away; of further ones each stream gets their number. The
     last tenth is reserved for the events of level `lifecycle`, which are few. A transaction writes `maximum_batch`
-    events at most; one that stands still for `idle_seconds` gives way to other gateways.
+    events at most; one that stalls for `idle_seconds` gives way to other gateways.
     """
 
     def __init__(

@@ -279,8 +279,8 @@ class Leases:
         """The last check. The caller answers the upgrade inside the block, at once and without waiting.
 
         The lease's row is locked for the block, and a revoke needs the same lock: it either comes before, and this
-        raises what `attach` raises, or it is not answered before the upgrade is. An error on the way out says that
-        there was no lock in the end, because the database went away: the socket must then be closed.
+        raises what `attach` raises, or it is not answered before the upgrade is. An error at the end of the block means
+        that the lock was lost because the database went away: the socket must then be closed.
         """
         try:
             refuse_closing(grant.attachment)
@@ -502,7 +502,7 @@ def refuse_closing(attachment: Attachment) -> None:
 
 
 def refusal(why: Close) -> GatewayError:
-    """What a client hears that is not let in: the reason for which an open socket would be closed."""
+    """The error for a client that is refused, by the reason for which an open socket would be closed."""
     if why is Close.LEASE_REVOKED:
         return Gone("This lease was revoked; mint a new connection.", "lease.revoked")
     if why is Close.LEASE_EXPIRED:

@@ -217,11 +217,11 @@ class RuntimeFiles:
 
     @contextlib.contextmanager
     def _problems(self, field: str, path: str) -> Iterator[None]:
-        """Says of a file of a runtime what is wrong with it, in the API's words."""
+        """Raise problems with a file of a runtime as errors of the API."""
         try:
             yield
         except NotAFile as error:
-            raise _told(error, field, path) from error
+            raise _api_error(error, field, path) from error
         except OSError as error:
             raise Unavailable(
                 f"A file of the runtime can't be read or written: {error.strerror}.",
@@ -255,7 +255,7 @@ def _outside(field: str, path: str, directory: FilesDir) -> RequestInvalid:
     )
 
 
-def _told(error: NotAFile, field: str, path: str) -> GatewayError:
+def _api_error(error: NotAFile, field: str, path: str) -> GatewayError:
     shown = path[:_SHOWN]
     details = {"field": field, "path": shown}
     if isinstance(error, NotThere):

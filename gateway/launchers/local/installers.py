@@ -107,7 +107,7 @@ def run(
             return f"not done after {seconds:g} seconds"
         finally:
             _end(process, terminate_seconds)
-    return None if process.returncode == 0 else _telling_line(output) or f"exit status {process.returncode}"
+    return None if process.returncode == 0 else _error_line(output) or f"exit status {process.returncode}"
 
 
 def _end(process: subprocess.Popen[str], terminate_seconds: float) -> None:
@@ -121,7 +121,7 @@ def _end(process: subprocess.Popen[str], terminate_seconds: float) -> None:
             process.wait(terminate_seconds)
 
 
-def _telling_line(output: str) -> str:
+def _error_line(output: str) -> str:
     """The first line of an installer's output that is marked as an error, else its last line."""
     lines = [line for line in _TERMINAL_CODES.sub("", output).splitlines() if line.strip()]
     errors = [line for line in lines if _ERROR_LINE.match(line)]

@@ -318,7 +318,7 @@ class LocalLauncher:
         return LocalBrowser(name, version, url, str(home / "downloads"), process, listener)
 
     async def _measure_frame(self) -> int:
-        """Height of what full Chromium draws around a page, which its window has and a viewport has not."""
+        """Height of what full Chromium draws around a page, which its window has and a viewport does not have."""
         browser = await self._launch(LaunchSpec(uuid4(), "chromium"))
         try:
             command = browser.process.command

@@ -110,7 +110,7 @@ function drawBars() {
   if (!tab) {
     remark("No tab is open.", true);
   } else if (!tab.inFront) {
-    remark("This tab is behind another one; its picture stands still.", true);
+    remark("This tab is behind another one; its picture is frozen.", true);
   } else if (note.dataset.stays) {
     note.hidden = true;
   }

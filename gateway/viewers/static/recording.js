@@ -109,7 +109,7 @@ function tick() {
   }
 }
 
-/** To the page that has this one in a frame, which may be any: it hears nothing but times. */
+/** Report to the page that embeds this one. It may be any page, so it gets nothing but times. */
 function speak() {
   reported = performance.now();
   if (window.parent !== window && source) {

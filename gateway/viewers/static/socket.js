@@ -4,14 +4,14 @@ const AGAIN_MS = [250, 500, 1000, 2000, 4000, 8000];
 
 // Why it ended for good, for a person. Everything else may be over in a moment.
 const ENDS = {
-  4400: ["The view stopped", "The page and the gateway did not understand each other. Load the page anew."],
-  4401: ["This view has expired", "Its time is over. Ask whoever gave you the link for a new one."],
+  4400: ["The view stopped", "The page and the gateway did not understand each other. Reload the page."],
+  4401: ["This view has expired", "Ask the person who gave you the link for a new one."],
   4403: ["The view stopped", "This link is for watching only."],
   4404: ["The run has ended", "The browser was stopped. There is nothing to watch any more."],
   4429: ["Too many are watching", "As many views of this run are open as may be. Try again later."],
   1009: ["The view stopped", "What was pasted is too large."],
 };
-const LOST = ["The connection was lost", "The gateway can't be reached. Load the page anew to try again."];
+const LOST = ["The connection was lost", "The gateway can't be reached. Reload the page to try again."];
 
 export class Socket {
   /** `on` has what is called: live(), lost(), ended(title, text), message(object), picture(about, blob). */
