@@ -526,6 +526,10 @@ def test_an_entry_is_read_with_its_port_its_brackets_and_its_last_dot() -> None:
             "[::1]x",
             "'[::1]x' is not an entry of an egress list: after the closing bracket only a port may follow; write a",
         ),
+        (
+            "[::1]]",
+            "'[::1]]' is not an entry of an egress list: after the closing bracket only a port may follow; write a",
+        ),
         ("[::1]:0", "'[::1]:0' is not an entry of an egress list: the port must be a number from 1 to 65535; write a"),
         (
             "a b",
