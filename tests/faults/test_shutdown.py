@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,6 +33,8 @@ from tests.support.remote import Remote, closed, stall
 from tests.support.waiting import until, wait_until
 
 GRACE = 10
+# What a gateway logs that did not stop its runtimes in that time.
+TOO_LATE = "not all runtimes could be stopped within the grace"
 
 
 @pytest.fixture
@@ -118,7 +119,6 @@ async def test_a_stop_closes_sockets_ends_browsers_and_writes_rows_in_time(data_
             # One client does not read, which must not delay the others.
             await stall(await remote.attach(runtimes[2]))
             gateway.descendants()
-            began = time.monotonic()
             gateway.signal(signal.SIGTERM)
             for client in sockets:
                 assert await closed(client) == (1001, "draining")
@@ -126,7 +126,7 @@ async def test_a_stop_closes_sockets_ends_browsers_and_writes_rows_in_time(data_
             with contextlib.suppress(httpx.TransportError):
                 assert (await remote.api.get("/readyz")).status_code == 503
         assert gateway.wait(GRACE) == 0
-        assert time.monotonic() - began < GRACE
+        assert TOO_LATE not in gateway.log
         assert_nothing_left(gateway)
         assert await ends(database_url) == STOPPED
 
@@ -235,14 +235,13 @@ async def test_further_signals_during_a_slow_stop_leave_no_orphans(used_data_dir
         async with Remote(gateway) as remote:
             await stall(await remote.attach(await remote.runtime()))
             gateway.descendants()
-            began = time.monotonic()
             code = None
             while code is None:
                 gateway.signal(signal.SIGTERM)
                 gateway.signal(signal.SIGINT)
                 with contextlib.suppress(GatewayProcessError):
                     code = await asyncio.to_thread(gateway.wait, 0.05)
-            assert time.monotonic() - began < GRACE
+            assert TOO_LATE not in gateway.log
         assert code == 0
         assert_nothing_left(gateway)
 

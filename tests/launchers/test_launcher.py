@@ -32,7 +32,7 @@ from gateway.settings import Settings
 from tests.support.devtools import DevTools
 from tests.support.gateway_process import ROOT, temporary_data_dir
 from tests.support.live import adopts_orphans_no_longer
-from tests.support.waiting import until, wait_until
+from tests.support.waiting import SECONDS, until, wait_until
 
 IS_ROOT = os.geteuid() == 0
 as_root = pytest.mark.skipif(not IS_ROOT, reason="only root gives browsers users of their own")
@@ -43,7 +43,6 @@ PDF = (
     b"trailer<</Root 1 0 R>>"
 )
 KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
-NOTICED_SECONDS = 1.0
 NOBODY = 65534
 
 # With any arguments after it, which it does not mind.
@@ -477,7 +476,7 @@ async def test_the_end_of_a_browser_is_noticed_with_its_cause(
 ) -> None:
     browser = await shared.launch(LaunchSpec(uuid4()))
     main_process(browser).send_signal(number)
-    ending = await asyncio.wait_for(browser.ended, NOTICED_SECONDS)
+    ending = await asyncio.wait_for(browser.ended, SECONDS)
     assert (ending.code, ending.asked) == (code, False)
     assert number.name in ending.message
     await assert_nothing_left(shared)
@@ -486,7 +485,7 @@ async def test_the_end_of_a_browser_is_noticed_with_its_cause(
 async def test_the_end_of_a_whole_process_group_is_noticed(shared: LocalLauncher) -> None:
     browser = await shared.launch(LaunchSpec(uuid4()))
     os.killpg(browser.group, signal.SIGKILL)
-    ending = await asyncio.wait_for(browser.ended, NOTICED_SECONDS)
+    ending = await asyncio.wait_for(browser.ended, SECONDS)
     assert (ending.code, ending.asked) == ("browser.killed", False)
     await assert_nothing_left(shared)
 
@@ -495,7 +494,7 @@ async def test_a_browser_that_is_closed_by_its_client_has_exited(shared: LocalLa
     browser = await shared.launch(LaunchSpec(uuid4()))
     async with DevTools.attach(browser.devtools_url) as client:
         await client.send("Browser.close")
-    ending = await asyncio.wait_for(browser.ended, NOTICED_SECONDS)
+    ending = await asyncio.wait_for(browser.ended, SECONDS)
     assert (ending.code, ending.asked) == ("browser.exited", False)
     await assert_nothing_left(shared)
 
@@ -567,7 +566,7 @@ async def test_a_warm_browser_that_died_is_not_handed_out(found: Browsers) -> No
         await until(lambda: len(launcher.warm) == 1, "one is warm")
         (warm,) = launcher.warm
         main_process(warm).kill()
-        await asyncio.wait_for(warm.ended, NOTICED_SECONDS)
+        await asyncio.wait_for(warm.ended, SECONDS)
         async with launched(launcher) as browser:
             assert browser is not warm
             assert not browser.ended.done()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -31,7 +30,7 @@ from tests.support.launchers import local_launcher
 from tests.support.live import adopts_orphans_no_longer
 from tests.support.pages import PageServer
 from tests.support.remote import Remote
-from tests.support.waiting import until
+from tests.support.waiting import for_a_while, until
 
 SECRET = "Sesame-1234567890"
 SESSION = "0123456789ABCDEF0123456789ABCDEF"
@@ -536,7 +535,7 @@ async def handles_dialogs(page: Page) -> None:
     async def handle(dialog: Dialog) -> None:
         seen.append(dialog.type)
         # Time enough for anybody else to answer it.
-        await asyncio.sleep(0.1)
+        await for_a_while(0.1)
         await dialog.accept(SECRET)
 
     page.on("dialog", handle)

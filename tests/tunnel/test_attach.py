@@ -48,7 +48,7 @@ from tests.support.pages import BIG_SCREENSHOT_BYTES, PageServer
 from tests.support.raw import RawClient
 from tests.support.remote import Lease, closed
 from tests.support.samples import sample
-from tests.support.waiting import until
+from tests.support.waiting import SECONDS, until
 
 CEILING = 1024 * 1024
 ATTACH_SECONDS = 0.5
@@ -704,9 +704,9 @@ async def test_a_client_that_never_reads_delays_no_close(served: Served, launche
             await until(lambda: stalled(served), "it has stalled")
             if how == "revoke":
                 (await served.api.delete(lease.path)).raise_for_status()
-                await until(lambda: served.sockets == 0, "the attachment is gone", 3)
+                await until(lambda: served.sockets == 0, "the attachment is gone")
             else:
-                async with asyncio.timeout(4):
+                async with asyncio.timeout(SECONDS):
                     await served.gateway.services.runtimes.drain()
                 assert served.sockets == 0
             socket.transport.abort()

@@ -18,11 +18,7 @@ SLEEPS = ("asyncio.sleep", "time.sleep")
 # How often each file may still sleep for a fixed time.
 SLEEPING: dict[str, int] = {
     "contracts/spaces/golden/exchange.py": 1,
-    "domain/test_event_streams.py": 2,
-    "domain/test_events.py": 1,
-    "domain/test_recording.py": 1,
     "http/test_server_protocol.py": 1,
-    "observer/test_observer.py": 1,
 }
 
 
