@@ -55,13 +55,15 @@ class BoundedRecord:
     counted, and the count is recorded once a second.
     """
 
-    __slots__ = ("_dropped", "_noted", "_per_second", "_turn", "record")
+    __slots__ = ("_dropped", "_gaps", "_noted", "_per_second", "_turn", "record")
 
     def __init__(self, record: Record, per_second: int) -> None:
         self.record = record
         self._per_second = per_second
         self._noted: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
+        # Why messages were not read, and what type of event each would have been -> their number, without the first.
+        self._gaps: dict[tuple[str, str | None], int] = {}
         # Ends the current second; None until the first event after it.
         self._turn: asyncio.TimerHandle | None = None
 
@@ -70,8 +72,7 @@ class BoundedRecord:
     ) -> None:
         if not self.record.wants(type_):
             return
-        if self._turn is None:
-            self._turn = asyncio.get_running_loop().call_later(_SECOND, self._next)
+        self._begin_second()
         self._noted[type_] += 1
         if self._noted[type_] > self._per_second:
             self._dropped[type_] += 1
@@ -85,6 +86,26 @@ class BoundedRecord:
         self.note(type_, {})
         return False
 
+    def gap(self, reason: str, type_: str | None = None) -> bool:
+        """Count a message of the browser that was not read, and would have been an event of this type, if it is known.
+
+        The first of a second is recorded at once, the number of the others at the second's end. True for the first.
+        """
+        self._begin_second()
+        number = self._gaps.get((reason, type_))
+        self._gaps[reason, type_] = 0 if number is None else number + 1
+        if number is None:
+            self._note_gap(reason, type_, 1)
+        return number is None
+
+    def _note_gap(self, reason: str, type_: str | None, count: int) -> None:
+        about = {} if type_ is None else {"type": type_}
+        self.record.note("events.dropped", {**about, "count": count, "reason": reason})
+
+    def _begin_second(self) -> None:
+        if self._turn is None:
+            self._turn = asyncio.get_running_loop().call_later(_SECOND, self._next)
+
     def close(self) -> None:
         """Record the counts of the current second."""
         if self._turn is not None:
@@ -97,6 +118,10 @@ class BoundedRecord:
         for type_, count in self._dropped.items():
             self.record.note("events.dropped", {"type": type_, "count": count, "reason": "rate"})
         self._dropped.clear()
+        for (reason, gap_type), count in self._gaps.items():
+            if count:
+                self._note_gap(reason, gap_type, count)
+        self._gaps.clear()
 
 
 class Client(Protocol):
@@ -126,13 +151,18 @@ class DownloadBehaviors(dict[str, dict[str, Any]]):
     which is empty for the default context. Only the contexts set last are kept."""
 
     _MAX_CONTEXTS = 1000
+    # The longest text of each parameter that a browser can use.
+    _LONGEST = {"behavior": 64, "downloadPath": 4096}  # noqa: RUF012 - a constant
 
     def keep(self, params: dict[str, Any]) -> None:
         """Keep the parameters of a client's command; those that are malformed are ignored."""
         context = params.get("browserContextId", "")
+        wanted = {name: params[name] for name in self._LONGEST if name in params}
+        if not all(isinstance(text, str) and len(text) <= self._LONGEST[name] for name, text in wanted.items()):
+            return
         if isinstance(context, str) and len(context) <= 64:
             self.pop(context, None)
-            self[context] = {name: params[name] for name in ("behavior", "downloadPath") if name in params}
+            self[context] = wanted
             if len(self) > self._MAX_CONTEXTS:
                 del self[next(iter(self))]
 

@@ -1,18 +1,20 @@
 """The gateway's own DevTools connection to a browser: one websocket, many sessions (flat mode).
 
 It shares the event loop with the clients' tunnels, so a message must cost little: an event without a listener is
-recognized by its first and last bytes, and is not parsed.
+recognized by its first and last bytes, and is not parsed. Pages decide what most messages contain: one that can't be
+read is reported as a gap (`on_gap`), and never ends the connection.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Set
 from typing import Any
 
-import orjson
 import structlog
 
+from gateway.core import json_text
 from gateway.core.errors import GatewayError
 from gateway.websocket.browser_socket import BrowserSocket, open_browser_socket
 from gateway.websocket.frames import FrameError, MessageCollector, Opcode, frame
@@ -24,6 +26,8 @@ _MAX_MESSAGE = 256 * 1024 * 1024
 
 # Gets the events of a session: the method and its params.
 Listener = Callable[[str, dict[str, Any]], None]
+# Gets the reason and the method of an event that was not read; returns whether a gap begins.
+OnGap = Callable[[str, str], bool]
 
 # Chromium serializes the method of an event first and the session last.
 _EVENT = b'{"method":"'
@@ -32,6 +36,7 @@ _SESSION = b',"sessionId":"'
 _SESSION_END = -2
 _SESSION_START = _SESSION_END - 32
 _SESSION_NAME = _SESSION_START - len(_SESSION)
+_ANSWERED = re.compile(rb'\{"id":(\d{1,10}),')
 
 
 class DevToolsError(Exception):
@@ -42,11 +47,16 @@ class DevToolsError(Exception):
         self.code = code
 
 
+def _log_each(reason: str, method: str) -> bool:
+    return True
+
+
 class DevTools:
     """A connection to one browser. `closed` is set when it has ended, on either side."""
 
-    def __init__(self, socket: BrowserSocket) -> None:
+    def __init__(self, socket: BrowserSocket, on_gap: OnGap = _log_each) -> None:
         self.socket = socket
+        self._on_gap = on_gap
         self._collector = MessageCollector(_MAX_MESSAGE)
         self._last_id = 0
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -56,11 +66,11 @@ class DevTools:
         socket.deliver(self)
 
     @classmethod
-    async def connect(cls, url: str) -> DevTools:
+    async def connect(cls, url: str, on_gap: OnGap = _log_each) -> DevTools:
         """Connect to `ws://host:port/devtools/browser/...`; raises DevToolsError."""
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                return cls(await open_browser_socket(url))
+                return cls(await open_browser_socket(url), on_gap)
         except (GatewayError, TimeoutError) as error:
             raise DevToolsError(f"The browser can't be reached: {type(error).__name__}.") from error
 
@@ -106,7 +116,7 @@ class DevTools:
         message: dict[str, Any] = {"id": self._last_id, "method": method, "params": params or {}}
         if session:
             message["sessionId"] = session
-        self.socket.write(frame(Opcode.TEXT, orjson.dumps(message), masked=True))
+        self.socket.write(frame(Opcode.TEXT, json_text.dumps(message), masked=True))
         return self._last_id
 
     async def close(self) -> None:
@@ -117,14 +127,16 @@ class DevTools:
 
     def from_browser(self, data: bytes) -> None:
         try:
-            for text in self._collector.feed(data):
-                self._dispatch(text)
-            if self._collector.controls:
-                self._take_controls()
-        except (FrameError, ValueError):
+            messages = self._collector.feed(data)
+        except FrameError:
             # The beginning of the next message is unknown.
             self.socket.abort()
             self._end()
+            return
+        for text in messages:
+            self._dispatch(text)
+        if self._collector.controls:
+            self._take_controls()
 
     def browser_lost(self) -> None:
         self._end()
@@ -152,33 +164,50 @@ class DevTools:
                 answer.set_exception(_gone())
 
     def _dispatch(self, text: bytes) -> None:
-        if text.startswith(_EVENT):
-            key = text[_SESSION_START:_SESSION_END] if text[_SESSION_NAME:_SESSION_START] == _SESSION else b""
-            listeners = self._listeners.get(key)
-            if listeners is None:
-                return
-            method = text[_METHOD : text.index(b'"', _METHOD)]
-            message: dict[str, Any] | None = None
-            for listener, wanted in listeners:
-                if wanted is None or method in wanted:
-                    if message is None:
-                        message = orjson.loads(text)
-                    try:
-                        listener(message["method"], message.get("params", {}))
-                    except Exception:
-                        # A newer browser's event may have another shape. Later events are still delivered.
-                        _log.exception("an event of a browser could not be processed", method=message["method"])
-        else:
-            self._take_answer(orjson.loads(text))
-
-    def _take_answer(self, message: dict[str, Any]) -> None:
-        answer = self._answers.pop(message.get("id", 0), None)
-        if answer is None or answer.done():
+        if not text.startswith(_EVENT):
+            self._take_answer(text)
             return
-        if "error" in message:
-            answer.set_exception(DevToolsError(message["error"].get("message", ""), message["error"].get("code")))
-        else:
-            answer.set_result(message.get("result", {}))
+        key = text[_SESSION_START:_SESSION_END] if text[_SESSION_NAME:_SESSION_START] == _SESSION else b""
+        listeners = self._listeners.get(key)
+        if listeners is None:
+            return
+        method = text[_METHOD : text.find(b'"', _METHOD)]
+        message: dict[str, Any] | None = None
+        for listener, wanted in listeners:
+            if wanted is None or method in wanted:
+                try:
+                    if message is None:
+                        message = json_text.loads(text)
+                    listener(message["method"], message.get("params", {}))
+                except Exception:
+                    # A newer browser's event may have another shape. Later events are still delivered.
+                    if self._on_gap("unreadable", method.decode("latin-1")):
+                        _log.exception("an event of a browser could not be processed", method=method)
+
+    def _take_answer(self, text: bytes) -> None:
+        answer: asyncio.Future[dict[str, Any]] | None = None
+        try:
+            message = json_text.loads(text)
+            answer = self._answers.pop(message.get("id", 0), None)
+            if answer is None or answer.done():
+                return
+            if "error" in message:
+                answer.set_exception(DevToolsError(message["error"].get("message", ""), message["error"].get("code")))
+            else:
+                answer.set_result(message.get("result", {}))
+        except Exception:
+            _log.exception("an answer of a browser could not be read")
+            self._fail(answer or self._answered(text), "The browser's answer can't be read.")
+
+    def _answered(self, text: bytes) -> asyncio.Future[dict[str, Any]] | None:
+        """The future of an answer, by its first bytes."""
+        number = _ANSWERED.match(text)
+        return None if number is None else self._answers.pop(int(number[1]), None)
+
+    @staticmethod
+    def _fail(answer: asyncio.Future[dict[str, Any]] | None, why: str) -> None:
+        if answer is not None and not answer.done():
+            answer.set_exception(DevToolsError(why))
 
 
 def _gone() -> DevToolsError:

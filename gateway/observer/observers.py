@@ -25,6 +25,34 @@ _END_SECONDS = 5.0
 _LAST_EVENTS_SECONDS = 1.0
 
 
+# What is recorded of the browser's events.
+_RECORDED_AS = {
+    "Network.requestWillBeSent": "network.request",
+    "Network.responseReceived": "network.response",
+    "Network.loadingFailed": "network.failed",
+    "Network.webSocketCreated": "network.request",
+    "Network.webSocketFrameError": "network.failed",
+    "Page.javascriptDialogOpening": "dialog",
+    "Runtime.consoleAPICalled": "console.message",
+    "Runtime.exceptionThrown": "page.error",
+    "Target.targetCreated": "page.created",
+    "Target.targetInfoChanged": "navigation",
+    "Target.targetDestroyed": "page.closed",
+    "Target.targetCrashed": "page.crash",
+    "Browser.downloadWillBegin": "download",
+    "Browser.downloadProgress": "download",
+}
+
+
+async def _connect(observed: Observed) -> DevTools:
+    """Connect to a run's browser, whose record gets the gaps. Raises DevToolsError."""
+
+    def on_gap(reason: str, method: str) -> bool:
+        return observed.bounded.gap(reason, _RECORDED_AS.get(method))
+
+    return await DevTools.connect(observed.browser.devtools_url, on_gap)
+
+
 class Observation:
     """One live run that is watched. `devtools` is replaced after its connection broke (see Watching.resume)."""
 
@@ -76,7 +104,7 @@ class BrowserObservers:
         observation: Observation | None = None
         try:
             async with asyncio.timeout(_BEGIN_SECONDS):
-                devtools = await DevTools.connect(observed.browser.devtools_url)
+                devtools = await _connect(observed)
                 observation = Observation(observed, devtools)
                 for watcher in self._watchers:
                     watching = await watcher.begin(observation)
@@ -115,7 +143,7 @@ class BrowserObservers:
         observed = observation.observed
         try:
             async with asyncio.timeout(_BEGIN_SECONDS):
-                observation.devtools = await DevTools.connect(observed.browser.devtools_url)
+                observation.devtools = await _connect(observed)
                 for watching in observation.watching:
                     await watching.resume()
         except Exception as error:

@@ -10,10 +10,13 @@ import re
 from typing import Any
 from uuid import UUID
 
-import orjson
+import structlog
 
+from gateway.core import json_text
 from gateway.core.observation import Level, Observed
 from gateway.tunnel.known_commands import KNOWN
+
+_log = structlog.get_logger("gateway.tunnel")
 
 # Commands that change a page, its storage or the browser, or that read secrets from it. Runtime.callFunctionOn is not
 # one of them, since libraries inspect pages by it many times for each action; only the level `full` records it.
@@ -75,6 +78,7 @@ _DOWNLOADS = "Browser.setDownloadBehavior"
 _ALWAYS = _OF_SESSIONS | _OF_WORK | {_DOWNLOADS}
 # The most sessions whose pages are remembered; the oldest is forgotten.
 _MAX_SESSIONS = 4096
+_MAX_SESSION_CHARACTERS = 64
 _METHOD = re.compile(r"[A-Za-z]{1,40}\.[A-Za-z]{1,80}")
 _RULE = re.compile(r"\(([a-z_.]{1,80})\)")
 # The form of Chromium's session ids; a client may send anything.
@@ -102,8 +106,8 @@ class SocketRecord:
         self._connection_id = connection_id
         # Session -> its page; None for a session of the browser.
         self._pages: dict[str, str | None] = {"": page_id}
-        # Sessions that get dialogs.
-        self._dialogs: set[str] = set()
+        # Sessions that get dialogs, the oldest first.
+        self._dialogs: dict[str, None] = {}
         # The commands that are read further; None means all.
         self._of_interest = _OF_INTEREST[observed.record.level]
         observed.clients.add(self)
@@ -113,7 +117,13 @@ class SocketRecord:
 
     def attached(self, event: bytes) -> None:
         """Read a `Target.attachedToTarget` event."""
-        match orjson.loads(event):
+        try:
+            self._attached(json_text.loads(event))
+        except Exception:
+            self._unreadable("an event of a browser could not be read")
+
+    def _attached(self, event: Any) -> None:
+        match event:
             case {"params": {"sessionId": str(session), "targetInfo": {"targetId": str(page), "type": "page"}}}:
                 self._pages[session] = page
             case {"params": {"sessionId": str(session)}, "sessionId": str(parent)}:
@@ -124,12 +134,23 @@ class SocketRecord:
         if len(self._pages) > _MAX_SESSIONS:
             del self._pages[next(session for session in self._pages if session)]
 
+    def _unreadable(self, what: str) -> None:
+        """Count what the record lacks; the socket, whose bytes are forwarded anyway, goes on."""
+        if self._record.gap("unreadable"):
+            _log.exception(what, connection_id=str(self._connection_id))
+
     def handles_dialogs_of(self, page_id: str) -> bool:
         """Whether the client gets a page's dialogs, which then wait for it. An unknown session may be any page's."""
         return any(self._pages.get(session, page_id) == page_id for session in self._dialogs)
 
     def command(self, message: dict[str, Any], refused: str | None) -> None:
         """Record a command that was forwarded, or refused with this sentence."""
+        try:
+            self._command(message, refused)
+        except Exception:
+            self._unreadable("a command of a client could not be recorded")
+
+    def _command(self, message: dict[str, Any], refused: str | None) -> None:
         method = message["method"]
         of_interest = self._of_interest
         if refused is None and of_interest is not None and method not in of_interest:
@@ -167,11 +188,15 @@ class SocketRecord:
 
     def _of_sessions(self, method: str, session: str, message: dict[str, Any]) -> None:
         if method == "Page.enable":
-            self._dialogs.add(session)
+            # A client may make up any number of sessions, of any length.
+            if len(session) <= _MAX_SESSION_CHARACTERS:
+                self._dialogs[session] = None
+            if len(self._dialogs) > _MAX_SESSIONS:
+                del self._dialogs[next(iter(self._dialogs))]
         elif method == "Page.disable":
-            self._dialogs.discard(session)
+            self._dialogs.pop(session, None)
         else:
             left = message.get("params", {}).get("sessionId")
             if isinstance(left, str):
-                self._dialogs.discard(left)
+                self._dialogs.pop(left, None)
                 self._pages.pop(left, None)

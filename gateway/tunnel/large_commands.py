@@ -21,9 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import orjson
 import structlog
 
+from gateway.core import json_text
 from gateway.tunnel.cdp_messages import Action, InvalidText, Note, Policy, review
 
 # A command of this size or more takes more than a few milliseconds to review; in bytes.
@@ -108,7 +108,7 @@ class LargeCommands:
         if kind == _NO_MEMORY:
             raise Overloaded
         if noted_command and note is not None:
-            note(*orjson.loads(noted_command))
+            note(*json_text.loads(noted_command))
         return _ACTIONS[kind], text
 
     async def _end(self) -> None:
@@ -181,7 +181,7 @@ def _reviewed(payload: bytes, policy: Policy | None) -> tuple[int, bytes, bytes]
 
     def note(message: dict[str, Any], refused: str | None) -> None:
         nonlocal noted
-        noted = orjson.dumps(({name: message[name] for name in ("method", "sessionId") if name in message}, refused))
+        noted = json_text.dumps(({name: message[name] for name in ("method", "sessionId") if name in message}, refused))
 
     try:
         action, text = review(payload, policy, note)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from gateway.core.json_text import well_formed
 from gateway.domain import live_screen
 from gateway.http.models import Body
 
@@ -86,5 +87,5 @@ _MESSAGE: TypeAdapter[Seen | Show | Input] = TypeAdapter(Annotated[Seen | Show |
 
 
 def read_message(text: str) -> Seen | Show | Input:
-    """Raises ValidationError."""
-    return _MESSAGE.validate_json(text)
+    """Raises ValidationError. Half of a surrogate pair, as in text that was cut before it was copied, is U+FFFD."""
+    return _MESSAGE.validate_json(well_formed(text))

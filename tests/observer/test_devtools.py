@@ -85,9 +85,16 @@ def test_invalid_server_frames_are_refused(data: bytes) -> None:
 
 
 @contextlib.asynccontextmanager
-async def browser(speak: Callable[[ServerConnection], Awaitable[None]]) -> AsyncIterator[DevTools]:
+async def browser(
+    speak: Callable[[ServerConnection], Awaitable[None]], gaps: list[tuple[str, str]] | None = None
+) -> AsyncIterator[DevTools]:
+    def on_gap(reason: str, method: str) -> bool:
+        if gaps is not None:
+            gaps.append((reason, method))
+        return True
+
     async with serve(speak, "127.0.0.1", 0, compression=None, max_size=None) as server:
-        devtools = await DevTools.connect(f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/")
+        devtools = await DevTools.connect(f"ws://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/", on_gap)
         yield devtools
         await devtools.close()
 
@@ -136,7 +143,7 @@ async def test_events_go_to_their_subscribers_only() -> None:
         assert received == [("other", "Of.browser", 1)]
 
 
-@pytest.mark.parametrize("how", ["close", "abort", "nonsense", "half a message", "not JSON"])
+@pytest.mark.parametrize("how", ["close", "abort", "nonsense", "half a message"])
 async def test_a_lost_browser_fails_all_pending_commands(how: str) -> None:
     async def going(socket: ServerConnection) -> None:
         await socket.recv()
@@ -146,8 +153,6 @@ async def test_a_lost_browser_fails_all_pending_commands(how: str) -> None:
                 transport.write(close_frame(1001))
             case "nonsense":
                 transport.write(b"\xff\xff\xff\xff")
-            case "not JSON":
-                await socket.send("Browser")
             case "half a message":
                 transport.write(header(0x81, 70_000) + b'{"id":1,')
                 transport.close()
@@ -164,6 +169,61 @@ async def test_a_lost_browser_fails_all_pending_commands(how: str) -> None:
         with pytest.raises(DevToolsError, match="closed"):
             await devtools.call("Echo.it")
         devtools.send("Echo.it")
+
+
+async def test_messages_that_can_not_be_read_are_gaps_and_end_nothing() -> None:
+    """Whatever a page can make a browser send; the messages before and after are read."""
+    deep = "[" * 5000 + "]" * 5000
+    events = [
+        '{"method":"Of.browser","params":{"text":"half \\ud83d of a pair"}}',
+        '{"method":"Of.browser","params":{"text":"both \\ud83d\\ude80, and no half: \\\\ud83d"}}',
+        f'{{"method":"Of.browser","params":{{"text":{deep}}}}}',
+        '{"method":"Of.browser","params":{"text":1e999}}',
+        '{"method":"Of.browser","params":{"text":',
+        '{"method":"Of.browser',
+        '{"method":"Of.browser","params":{}}',
+        '{"method":"Of.browser","params":{"text":"last"}}',
+    ]
+
+    async def speaking(socket: ServerConnection) -> None:
+        async for text in socket:
+            number = json.loads(text)["id"]
+            for event in events:
+                await socket.send(event)
+            for odd in ("Browser", "[]", "{}", '"text"', '{"id":[]}', '{"id":{},"error":5}'):
+                await socket.send(odd)
+            answers = {
+                1: f'{{"id":1,"result":{{"text":{deep}}}}}',
+                2: '{"id":2,"error":"no object"}',
+                3: '{"id":3,"result":{"text":"\\udc00"}}',
+            }
+            await socket.send(answers[number])
+
+    gaps: list[tuple[str, str]] = []
+    seen: list[str] = []
+    async with browser(speaking, gaps) as devtools:
+        devtools.listen(lambda method, params: seen.append(params["text"]), methods={"Of.browser"})
+        for _ in range(2):
+            with pytest.raises(DevToolsError, match="can't be read"):
+                await asyncio.wait_for(devtools.call("Read.it"), 5)
+        assert await devtools.call("Read.it") == {"text": "\N{REPLACEMENT CHARACTER}"}
+        assert not devtools.closed.is_set()
+    assert seen == ["half \N{REPLACEMENT CHARACTER} of a pair", "both \N{ROCKET}, and no half: \\ud83d", "last"] * 3
+    assert gaps == [("unreadable", "Of.browser")] * 12
+
+
+async def test_a_command_keeps_the_surrogates_that_a_client_has_set() -> None:
+    """A client's download behavior is repeated to the browser as the client gave it."""
+    received: list[str] = []
+
+    async def noting(socket: ServerConnection) -> None:
+        async for text in socket:
+            received.append(str(text))
+            await socket.send('{"id":1,"result":{}}')
+
+    async with browser(noting) as devtools:
+        await devtools.call("Browser.setDownloadBehavior", {"downloadPath": "/\ud83d"})
+    assert json.loads(received[0])["params"] == {"downloadPath": "/\ud83d"}
 
 
 async def test_a_ping_is_answered() -> None:

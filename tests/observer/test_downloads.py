@@ -104,6 +104,17 @@ async def test_download_names_are_safe_and_unique(run: Run, attachments: Attachm
     assert paths[-1].endswith(".txt")
 
 
+async def test_a_download_named_with_half_a_surrogate_pair_is_kept(run: Run, attachments: Attachments) -> None:
+    page = (await ask(run.socket, "Target.createTarget", url=f"{attachments.url}/frame"))["targetId"]
+    session = (await ask(run.socket, "Target.attachToTarget", targetId=page, flatten=True))["sessionId"]
+    saving = "const a = document.createElement('a'); a.href = URL.createObjectURL(new Blob(['x']));"
+    saving += "a.download = 'half \\ud83d.txt'; console.log('half \\ud83d'); document.title = '\\ud83d'; a.click()"
+    await run.has_artifacts(1)
+    await ask(run.socket, "Runtime.evaluate", session, expression=saving, userGesture=True)
+    artifact = next(each for each in await run.has_artifacts(2) if each["name"] != "report.txt")
+    assert (artifact["name"].startswith("half "), artifact["sizeBytes"]) == (True, 1)
+
+
 async def test_a_download_above_the_maximum_is_reported_and_not_kept(run: Run, attachments: Attachments) -> None:
     await run.page(f"{attachments.url}/file?size={LARGEST + 1}")
     failed = await run.has_event("failed")

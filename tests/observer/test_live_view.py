@@ -332,6 +332,32 @@ async def test_a_watcher_commands_nothing_and_unknown_messages_are_refused(
         assert (await closed(socket))[0] == ViewerClose.TOO_BIG.code
 
 
+async def test_half_a_surrogate_pair_of_a_viewer_or_a_page_is_a_replacement_character(
+    live: LiveGateway, playwright: Playwright
+) -> None:
+    runtime = await live.remote.runtime()
+    minted = await live.mint(runtime, control="input")
+    async with client(playwright, live, runtime) as driven, connect(socket_url(minted), proxy=None) as socket:
+        await driven.goto(page("typed"))
+        await driven.focus("textarea")
+        tab = (await received(socket, "tabs"))["shown"]
+        key = {"type": "key", "tab": tab, "down": True, "key": "\ud83d", "code": "", "keyCode": 0, "location": 0}
+        for message in (
+            {"type": "text", "tab": tab, "text": "pasted \ud83d, \N{ROCKET} and \\ud83d;"},
+            key | {"repeats": False, "modifiers": 0},
+        ):
+            await socket.send(json.dumps(message))
+        typed = "pasted \N{REPLACEMENT CHARACTER}, \N{ROCKET} and \\ud83d;\N{REPLACEMENT CHARACTER}"
+        await driven.wait_for_function("(typed) => document.querySelector('textarea').value === typed", arg=typed)
+        await driven.evaluate("document.title = 'title \\ud83d'")
+
+        async def titled() -> bool:
+            tabs = (await received(socket, "tabs"))["tabs"]
+            return "title \N{REPLACEMENT CHARACTER}" in [tab["title"] for tab in tabs]
+
+        await until(titled, "the viewer has the title")
+
+
 async def test_a_stalled_viewer_gets_two_pictures_and_slows_no_other(
     live: LiveGateway, playwright: Playwright, monkeypatch: pytest.MonkeyPatch
 ) -> None:

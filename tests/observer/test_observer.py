@@ -29,7 +29,7 @@ from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.launchers import local_launcher
 from tests.support.live import adopts_orphans_no_longer
 from tests.support.pages import PageServer
-from tests.support.remote import Remote
+from tests.support.remote import Remote, ask
 from tests.support.waiting import for_a_while, until
 
 SECRET = "Sesame-1234567890"
@@ -230,6 +230,47 @@ async def test_console_messages_are_recorded_and_bounded(browser: LocalBrowser, 
         assert thrown["text"].startswith("Uncaught TypeError: is not right")
         assert "https://example.com/?key=***" in rejected["text"]
         assert SECRET not in texts(record)
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_half_a_surrogate_pair_is_recorded_as_a_replacement_character(
+    launcher: LocalLauncher, pages: PageServer, name: BrowserName
+) -> None:
+    """JavaScript's strings may be cut within a character; nothing that is recorded may depend on that."""
+    browser = await launcher.launch(LaunchSpec(uuid4(), browser=name))
+    half, replaced = "\\ud83d", "\N{REPLACEMENT CHARACTER}"
+    async with watching(browser, Level.FULL) as watched:
+        record = watched.record
+        page, session = await watched.open(pages.url("/form"))
+        connection = watched.observation.devtools
+        await watched.client.evaluate(
+            f"""console.log('log {half}', ['{half}'], {{'{half}': 1}});
+            console.log('deployed \\u{{1F680}}'.slice(0, 10));
+            setTimeout(() => {{ throw new Error('error {half}') }});
+            void Promise.reject('{half}');
+            void new Worker('data:text/javascript,console.log("of a worker")', {{name: 'worker {half}'}});
+            fetch('/blank?{half}', {{headers: {{'x-name': '\\u00ff'}}}});
+            history.pushState(null, '', '/form?{half}');
+            document.title = 'title {half}'""",
+            session,
+        )
+        await record.has("console.message", page, text=f"log {replaced} [{replaced}] {{{replaced}: 1}}")
+        await record.has("console.message", page, text=f"deployed {replaced}")
+        await record.has("console.message", page, text="of a worker")
+        await record.has("page.error", page, count=2)
+        assert all(replaced in data["text"] for data in record.of("page.error", page))
+        await record.has("network.response", page, url=pages.url("/blank?%EF%BF%BD"), status=200)
+        await record.has("navigation", page, url=pages.url("/form?%EF%BF%BD"))
+        if name == "headless-shell":
+            # Chromium has a window to show it in, where it waits for a person.
+            await watched.client.evaluate(f"alert('alert {half}')", session)
+            await record.has("dialog", page, message=f"alert {replaced}")
+        await watched.client.send("Page.reload", session)
+        await watched.client.evaluate("document.title = 'other \\udc00'; console.log('after')", session)
+        await record.has("console.message", page, text="after")
+        assert record.of("events.dropped") == []
+        assert watched.observation.devtools is connection
+    await browser.stop()
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -527,6 +568,34 @@ async def test_a_playwright_script_is_recorded_in_order_and_handles_its_own_dial
     assert clicked["connectionId"] == lease.path.rsplit("/", 1)[1]
     assert [event["data"]["type"] for event in events if event["type"] == "dialog"] == ["confirm", "prompt"]
     assert SECRET not in json.dumps(events)
+
+
+@pytest.mark.parametrize("level", ["off", "full"])
+async def test_a_worker_named_with_half_a_surrogate_pair_ends_no_socket(
+    gateway: GatewayProcess, pages: PageServer, level: str
+) -> None:
+    async with Remote(gateway) as remote:
+        runtime = await remote.runtime(events=level)
+        run = (await remote.get(runtime))["activeRunId"]
+        socket = await remote.attach(runtime)
+        (page,) = (await ask(socket, "Target.getTargets"))["targetInfos"]
+        session = (await ask(socket, "Target.attachToTarget", targetId=page["targetId"], flatten=True))["sessionId"]
+        await ask(socket, "Page.navigate", session, url=pages.url("/blank"))
+        attach = {"autoAttach": True, "waitForDebuggerOnStart": False, "flatten": True}
+        await ask(socket, "Target.setAutoAttach", session, **attach)
+        worker = "new Promise((done) => { const worker = new Worker('data:text/javascript,postMessage(1)', "
+        worker += "{name: 'half \\ud83d'}); worker.onmessage = () => done(1); globalThis.kept = worker })"
+        evaluated = await ask(socket, "Runtime.evaluate", session, expression=worker, awaitPromise=True)
+        assert evaluated["result"]["value"] == 1
+        for _ in range(5):
+            other = await remote.attach(runtime)
+            assert "half \\ud83d" in json.dumps(await ask(other, "Target.getTargets", filter=[{}]))
+            there = (await ask(other, "Target.attachToTarget", targetId=page["targetId"], flatten=True))["sessionId"]
+            await ask(other, "Target.setAutoAttach", there, **attach)
+            await ask(other, "Browser.getVersion")
+        await ask(socket, "Browser.getVersion")
+        assert (await remote.get(f"/v1/runs/{run}/events?type=events.dropped"))["events"] == []
+        await remote.clear()
 
 
 async def handles_dialogs(page: Page) -> None:

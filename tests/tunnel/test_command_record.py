@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -18,6 +19,7 @@ class Record:
 
     def __init__(self) -> None:
         self.pages: list[str | None] = []
+        self.dropped: list[dict[str, Any]] = []
 
     def wants(self, type_: str) -> bool:
         return True
@@ -25,6 +27,9 @@ class Record:
     def note(
         self, type_: str, data: dict[str, Any], *, page_id: str | None = None, connection_id: UUID | None = None
     ) -> None:
+        if type_ == "events.dropped":
+            self.dropped.append(data)
+            return
         self.pages.append(page_id)
 
 
@@ -56,13 +61,55 @@ async def test_an_event_without_a_session_is_ignored() -> None:
     assert record.pages == [None]
 
 
+async def test_what_can_not_be_read_is_counted_and_raises_nothing() -> None:
+    socket, record, run = recorded()
+    for text in (b"{", b"", b"\xff", b"[" * 5000, b'{"params":{"sessionId":1e999}}'):
+        socket.attached(text)
+    assert record.dropped == [{"count": 1, "reason": "unreadable"}]
+    run.bounded.close()
+    assert record.dropped[1:] == [{"count": 4, "reason": "unreadable"}]
+    socket.command({"id": 1, "method": "Page.enable", "sessionId": []}, None)
+    socket.command({"id": 1, "method": "Page.reload", "sessionId": "\ud83d"}, None)
+    assert (record.dropped[2:], record.pages) == ([{"count": 1, "reason": "unreadable"}], [None])
+
+
+async def test_a_worker_named_with_half_a_surrogate_pair_belongs_to_its_page() -> None:
+    socket, record, _ = recorded()
+    attached(socket, "A", "page")
+    target = {"targetId": "W", "type": "worker", "title": "half \ud83d"}
+    params = {"sessionId": "B", "targetInfo": target}
+    socket.attached(json.dumps({"method": "Target.attachedToTarget", "params": params, "sessionId": "A"}).encode())
+    socket.command({"id": 1, "method": "Runtime.evaluate", "sessionId": "B"}, None)
+    assert (record.pages, record.dropped) == (["page"], [])
+
+
+async def test_made_up_sessions_are_bounded_in_number_and_bytes() -> None:
+    socket, _, _ = recorded()
+    tracemalloc.start()
+    for number in range(300):
+        socket.command({"id": 1, "method": "Page.enable", "sessionId": f"{number:X}".zfill(100_000)}, None)
+    for number in range(50_000):
+        socket.command({"id": 1, "method": "Page.enable", "sessionId": f"{number:X}"}, None)
+    assert tracemalloc.get_traced_memory()[0] < 2_000_000
+    tracemalloc.stop()
+    attached(socket, f"{49_999:X}", "page")
+    attached(socket, "0", "other page")
+    assert socket.handles_dialogs_of("page")
+
+
 async def test_the_download_behavior_of_a_client_is_kept() -> None:
     socket, _, run = recorded()
     method = "Browser.setDownloadBehavior"
     socket.command({"id": 1, "method": method, "params": {"behavior": "deny", "eventsEnabled": True}}, None)
     other = {"behavior": "allow", "downloadPath": "/there", "browserContextId": "C"}
     socket.command({"id": 2, "method": method, "params": other}, None)
-    for malformed in ({"browserContextId": 5}, {"browserContextId": "x" * 65}):
+    for malformed in (
+        {"browserContextId": 5},
+        {"browserContextId": "x" * 65},
+        {"behavior": ["deny"]},
+        {"behavior": "x" * 65},
+        {"downloadPath": "x" * 4097},
+    ):
         socket.command({"id": 3, "method": method, "params": malformed}, None)
     assert run.download_behaviors == {
         "": {"behavior": "deny"},
