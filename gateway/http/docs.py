@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from hashlib import sha256
 
@@ -78,19 +79,28 @@ _SERVER = "\0server\0"
 
 
 class Document:
-    """An OpenAPI document, written once; only the server's address differs between requests."""
+    """An OpenAPI document, written at its first request; only the server's address differs between requests."""
 
     def __init__(self, parts: Parts) -> None:
-        text = json.dumps(document(parts, _SERVER), ensure_ascii=False, separators=(",", ":"))
-        self._before, self._after = text.split(json.dumps(_SERVER))
+        self._parts = parts
+        self._around_server: tuple[str, str] | None = None
 
-    def response(self, server: str, seen: str | None) -> Response:
+    async def response(self, server: str, seen: str | None) -> Response:
         """The document, or 304 where `seen` (If-None-Match) has its tag."""
-        body = f"{self._before}{json.dumps(server)}{self._after}".encode()
+        if self._around_server is None:
+            # Most gateways are never asked for it, and writing all of them is a tenth of a start.
+            self._around_server = await asyncio.to_thread(self._write)
+        before, after = self._around_server
+        body = f"{before}{json.dumps(server)}{after}".encode()
         tag = f'"{sha256(body).hexdigest()[:32]}"'
         if seen is not None and tag in seen:
             return Response(status_code=304, headers={"ETag": tag})
         return Response(body, media_type="application/json", headers={"ETag": tag})
+
+    def _write(self) -> tuple[str, str]:
+        text = json.dumps(document(self._parts, _SERVER), ensure_ascii=False, separators=(",", ":"))
+        before, after = text.split(json.dumps(_SERVER))
+        return before, after
 
 
 def routes(contracts: Contracts) -> list[BaseRoute]:
@@ -108,7 +118,7 @@ def routes(contracts: Contracts) -> list[BaseRoute]:
         except RequestInvalid:
             server = "/"
         chosen = unclaimed if name is None else documents[name]
-        return chosen.response(server, request.headers.get("if-none-match"))
+        return await chosen.response(server, request.headers.get("if-none-match"))
 
     async def docs(request: Request) -> Response:
         return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})

@@ -591,7 +591,8 @@ async def test_a_sweep_removes_orphans_only(found: Browsers) -> None:
             "of a removed directory": [*SLEEP, f"--user-data-dir={gone}/home/profile"],
         }
         others = {
-            "an editor": ["tail", "-f", str(stray / "launch")],
+            # `tail` ends when it has no file left, as when the sweep removes the script before it has opened it.
+            "an editor": ["tail", "-f", "/dev/null", str(stray / "launch")],
             "a shell": [*SLEEP, str(stray)],
             "a browser of somebody else": [*SLEEP, "--user-data-dir=/elsewhere/profile"],
         }
