@@ -25,6 +25,8 @@ _WITHIN: list[dict[str, Any]] = [
 ]
 # The browser keeps no bodies for these sessions.
 _NETWORK = {"maxTotalBufferSize": 0, "maxResourceBufferSize": 0, "maxPostDataSize": 0}
+# The group of what Chromium keeps of console messages and uncaught errors.
+_CONSOLE_OBJECTS = {"objectGroup": "console"}
 # The most unfinished requests of a session that are remembered; the end of the oldest is not recorded.
 _MAX_REQUESTS = 4096
 _MAX_ARGUMENTS = 20
@@ -205,6 +207,10 @@ class _Session:
         self._type = type_
         self._page_id = page_id
         self._requests: dict[str, _Request] = {}
+        # The browser keeps each object that the page logs for this session. The command that releases them, while it
+        # is unanswered, and whether objects were logged after it.
+        self._releasing: asyncio.Future[dict[str, Any]] | None = None
+        self._holds = False
 
     def set_up(self, *, waits: bool) -> list[asyncio.Future[dict[str, Any]]]:
         """Enable the events, and let the page run if it waits for that. Returns the answers."""
@@ -371,7 +377,27 @@ class _Session:
 
     # Console, errors and dialogs
 
+    def _release(self) -> None:
+        """Let the browser forget what the page has logged. At most one command is unanswered at a time.
+
+        Clients have sessions, and groups of objects, of their own.
+        """
+        if self._releasing is not None:
+            self._holds = True
+            return
+        self._holds = False
+        self._releasing = self._devtools.start("Runtime.releaseObjectGroup", _CONSOLE_OBJECTS, self._id)
+        self._releasing.add_done_callback(self._released)
+
+    def _released(self, answer: asyncio.Future[dict[str, Any]]) -> None:
+        self._releasing = None
+        # After an error the session, or the connection, is gone.
+        if self._holds and not answer.cancelled() and answer.exception() is None:
+            self._release()
+
     def _console(self, params: dict[str, Any]) -> None:
+        if any("objectId" in argument for argument in params["args"]):
+            self._release()
         if not self._pages.is_new(params["timestamp"]) or not self._allows("console.message"):
             return
         arguments = params["args"][:_MAX_ARGUMENTS]
@@ -383,6 +409,8 @@ class _Session:
         self._note("console.message", data, page_id=self._page_id)
 
     def _error(self, params: dict[str, Any]) -> None:
+        if "objectId" in params["exceptionDetails"].get("exception", ()):
+            self._release()
         if not self._pages.is_new(params["timestamp"]) or not self._allows("page.error"):
             return
         details = params["exceptionDetails"]

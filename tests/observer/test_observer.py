@@ -355,6 +355,67 @@ async def test_entries_above_the_rate_of_a_run_are_counted(browser: LocalBrowser
         assert 0 < len(messages) <= 100
 
 
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("level", [Level.STANDARD, Level.FULL])
+async def test_what_a_page_logs_and_throws_is_released(
+    launcher: LocalLauncher, pages: PageServer, name: BrowserName, level: Level
+) -> None:
+    """Chromium keeps a page's last 1000 messages with their objects, watched or not; watching keeps no others."""
+    browser = await launcher.launch(LaunchSpec(uuid4(), browser=name))
+    async with watching(browser, level, events_per_second=100_000) as watched:
+        _, session = await watched.open(pages.url("/blank"))
+        await watched.client.evaluate("globalThis.Logged = class { constructor() { this.of = [this] } }; 0", session)
+        for _ in range(3):
+            await watched.client.evaluate(
+                """for (let i = 0; i < 1000; i++) {
+                  console.log('one', new Logged());
+                  setTimeout(() => { throw new Logged() });
+                }""",
+                session,
+            )
+        await watched.record.has("console.message", count=3000)
+        await watched.record.has("page.error", count=3000)
+        prototype = await watched.client.send("Runtime.evaluate", session, expression="Logged.prototype")
+
+        async def left() -> int:
+            """How many of the objects are alive after a garbage collection."""
+            group = {"objectGroup": "found"}
+            found = await watched.client.send(
+                "Runtime.queryObjects", session, prototypeObjectId=prototype["result"]["objectId"], **group
+            )
+            counted = await watched.client.send(
+                "Runtime.callFunctionOn",
+                session,
+                objectId=found["objects"]["objectId"],
+                functionDeclaration="function() { return this.length }",
+            )
+            await watched.client.send("Runtime.releaseObjectGroup", session, **group)
+            return int(counted["result"]["value"])
+
+        async def are_released() -> bool:
+            return await left() <= 1001
+
+        await until(are_released, "only the last messages are kept")
+    await browser.stop()
+
+
+async def test_a_client_keeps_the_objects_that_a_page_logs(browser: LocalBrowser, pages: PageServer) -> None:
+    async with watching(browser, Level.STANDARD) as watched:
+        page, session = await watched.open(pages.url("/blank"))
+        client = watched.client
+        kept = await client.send(
+            "Runtime.evaluate", session, expression="globalThis.kept = {a: 1}", objectGroup="console"
+        )
+        await client.evaluate("console.log(kept)", session)
+        await watched.record.has("console.message", page, text="{a: 1}")
+        # Once it is answered, the release before it was carried out.
+        await watched.observation.devtools.call("Browser.getVersion")
+        await client.evaluate("console.log(kept, 2)", session)
+        await watched.record.has("console.message", page, text="{a: 1} 2")
+        found = await client.send("Runtime.getProperties", session, objectId=kept["result"]["objectId"])
+        assert "a" in [each["name"] for each in found["result"]]
+
+
 # Full
 
 
