@@ -82,6 +82,8 @@ def install(wheel: Path, environment: Path) -> Path:
         "install",
         "-q",
         "--no-deps",
+        # Compiled when it is imported, which most of it never is.
+        "--no-compile",
     ]
     run([*pip, "--only-binary=:all:", "--require-hashes", "-r", ROOT / "requirements.txt"], seconds=900)
     run([*pip, wheel])

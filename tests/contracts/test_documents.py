@@ -30,7 +30,7 @@ from tests.support.api import Json, make_runtime, make_space, make_subaccount, o
 from tests.support.fake_providers import KEYS
 from tests.support.serving import serving
 
-EXAMPLES = int(os.environ.get("GATEWAY_TEST_EXAMPLES", "10"))
+EXAMPLES = int(os.environ.get("GATEWAY_TEST_EXAMPLES", "5"))
 # schemathesis.APIOperation, whose parameters are types of its own.
 Operation = Any
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]

@@ -533,8 +533,8 @@ async def test_launches_leave_no_process_zombie_descriptor_or_file(found: Browse
             await cycle(name)
         await assert_nothing_left(launcher)
         before = footprint()
-        for number in range(20):
-            await cycle("chromium" if number == 10 else "headless-shell")
+        for number in range(10):
+            await cycle("chromium" if number == 5 else "headless-shell")
         await assert_nothing_left(launcher)
         assert footprint() == before
 
