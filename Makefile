@@ -8,7 +8,10 @@ BIN := .venv/bin
 NODE := tests/clients/node
 BENCH_NODE := bench/node
 # How many tests run side by side; most of them wait rather than compute.
-WORKERS ?= 3
+WORKERS ?= 4
+
+# Each process of the tests would compile all that it imports, which is a third of a gateway's start.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Other users run what is installed (the database, browsers), so they must be able to read it.
 PIP := umask 022 && PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip -qq

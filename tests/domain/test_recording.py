@@ -43,7 +43,7 @@ from gateway.video.reel import END, FRAME, Reel, ReelWriter
 from gateway.video.writer import Disk
 from tests.support.api import Json, bearer, ok, problems, refused
 from tests.support.devtools import DevTools
-from tests.support.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.gateway_process import MEASURED, GatewayProcess, temporary_data_dir
 from tests.support.launchers import WorkingLauncher
 from tests.support.pages import PageServer
 from tests.support.pictures import Colour, colour, solid
@@ -380,6 +380,7 @@ async def test_a_run_is_recorded_and_encoded_although_the_gateway_is_killed_mean
     pages: PageServer,
 ) -> None:
     options = {"GATEWAY_EGRESS_ALLOW": "127.0.0.1", "GATEWAY_RECORDING_FPS": "20", "GATEWAY_RECORDING": "true"}
+    options |= MEASURED
     with temporary_data_dir() as data_dir:
         with GatewayProcess.start(data_dir, **options) as gateway:
             async with Remote(gateway) as remote:

@@ -45,14 +45,14 @@ from tests.support.faults import (
     sockets_open,
     taken,
 )
-from tests.support.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.gateway_process import MEASURED, GatewayProcess, temporary_data_dir
 from tests.support.raw import BINARY, CLOSE, PING, PONG, TEXT, Gone, RawBrowser, RawClient, echo, framed, raw_browser
 from tests.support.remote import Lease, Remote, ask, closed
 from tests.support.waiting import for_a_while, until
 
 MIB = 1024 * 1024
 STOPPED_SECONDS = float(os.environ.get("GATEWAY_TEST_STOPPED_SECONDS", "4"))
-SOCKETS = int(os.environ.get("GATEWAY_TEST_SOCKETS", "500"))
+SOCKETS = int(os.environ.get("GATEWAY_TEST_SOCKETS", "200"))
 GONE = (4404, "runtime_gone")
 REVOKED = (4403, "lease_revoked")
 EXPIRED = (4401, "lease_expired")
@@ -79,6 +79,7 @@ def pinging() -> Iterator[GatewayProcess]:
             GATEWAY_PING_INTERVAL_SECONDS=str(PING_SECONDS),
             GATEWAY_PING_TIMEOUT_SECONDS=str(PONG_SECONDS),
             GATEWAY_ATTACH_TIMEOUT_SECONDS="2",
+            **MEASURED,
         ) as gateway,
     ):
         yield gateway

@@ -20,6 +20,7 @@ from gateway.app import Gateway
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedPostgres
 from tests.support.gateway_process import (
+    MEASURED,
     ROOT,
     START_SECONDS,
     GatewayProcess,
@@ -55,7 +56,9 @@ def used_data_dir() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def started(data_dir: Path, *flags: str, **env: str) -> Iterator[GatewayProcess]:
-    with GatewayProcess.start(data_dir, *flags, GATEWAY_SHUTDOWN_GRACE_SECONDS=str(GRACE), **env) as gateway:
+    with GatewayProcess.start(
+        data_dir, *flags, GATEWAY_SHUTDOWN_GRACE_SECONDS=str(GRACE), **MEASURED, **env
+    ) as gateway:
         yield gateway
 
 
@@ -65,7 +68,7 @@ def starting(data_dir: Path, *flags: str, **env: str) -> Iterator[GatewayProcess
     process = subprocess.Popen(
         [sys.executable, "-m", "gateway", "up", "--port", "0", "--data-dir", str(data_dir), *flags],
         cwd=ROOT,
-        env=environment_with(env),
+        env=environment_with(MEASURED | env),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

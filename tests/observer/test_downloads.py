@@ -12,7 +12,7 @@ import pytest_asyncio
 from playwright.async_api import async_playwright
 
 from tests.support.downloads import Attachments, Run
-from tests.support.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.gateway_process import MEASURED, GatewayProcess, temporary_data_dir
 from tests.support.remote import Remote, ask
 from tests.support.waiting import until
 
@@ -24,7 +24,11 @@ def gateway() -> Iterator[GatewayProcess]:
     with (
         temporary_data_dir() as data_dir,
         GatewayProcess.start(
-            data_dir, GATEWAY_EGRESS_ALLOW="127.0.0.1", GATEWAY_MAX_FILE_BYTES=str(LARGEST), GATEWAY_WARM_BROWSERS="1"
+            data_dir,
+            GATEWAY_EGRESS_ALLOW="127.0.0.1",
+            GATEWAY_MAX_FILE_BYTES=str(LARGEST),
+            GATEWAY_WARM_BROWSERS="1",
+            **MEASURED,
         ) as gateway,
     ):
         yield gateway

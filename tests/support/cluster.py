@@ -11,7 +11,7 @@ import contextlib
 import os
 from types import TracebackType
 
-from tests.support.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.gateway_process import MEASURED, GatewayProcess, temporary_data_dir
 from tests.support.remote import Lease
 
 
@@ -31,7 +31,7 @@ class Cluster:
     def add(self, **env: str) -> GatewayProcess:
         """One more gateway; it is closed with the cluster, if not before."""
         data_dir = self._stack.enter_context(temporary_data_dir())
-        gateway = self._stack.enter_context(GatewayProcess.start(data_dir, **self._shared, **env))
+        gateway = self._stack.enter_context(GatewayProcess.start(data_dir, **MEASURED, **self._shared, **env))
         if self._api_key is None:
             self._api_key = gateway.api_key
         (data_dir / "api-key").write_text(self._api_key)

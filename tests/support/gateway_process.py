@@ -29,6 +29,10 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 START_SECONDS = 60.0
 STOP_SECONDS = 40.0
 
+# Add it to the environment of a gateway whose coverage counts. Measuring takes a third of a start's time, so that other
+# gateways are not measured: what they do is covered by tests within the process, or by those that are.
+MEASURED = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+
 _LISTENING = re.compile(r"Listening on (https?://\S+)")
 _PR_SET_PDEATHSIG = 1
 # Loaded here, since between fork and exec nothing may be loaded.
@@ -207,8 +211,9 @@ def temporary_data_dir() -> Iterator[Path]:
 
 
 def environment_with(extra: dict[str, str]) -> dict[str, str]:
-    """The caller's environment with `extra`, without its own gateway options but which browser this machine has."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("GATEWAY_")}
+    """The caller's environment with `extra`, without its own gateway options but which browser this machine has, and
+    without MEASURED."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("GATEWAY_") and key not in MEASURED}
     if "GATEWAY_CHROMIUM" in os.environ:
         kept["GATEWAY_CHROMIUM"] = os.environ["GATEWAY_CHROMIUM"]
     return kept | {"PYTHONUNBUFFERED": "1"} | extra
