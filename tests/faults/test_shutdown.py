@@ -269,7 +269,9 @@ def test_a_signal_while_it_starts_leaves_nothing(
         wait_until(lambda: has_child(gateway, stage), f"{stage} runs", START_SECONDS)
         gateway.signal(number)
         gateway.signal(number)
-        assert gateway.wait(GRACE) == 128 + number
+        code = gateway.wait(GRACE)
+        # A start may have been over before the signal arrived, where it took the test long to see the process.
+        assert code == (0 if "Listening on" in gateway.log else 128 + number)
         assert_nothing_left(gateway)
 
 
