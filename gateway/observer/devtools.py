@@ -22,16 +22,28 @@ from gateway.websocket.frames import FrameError, MessageCollector, Opcode, frame
 _log = structlog.get_logger("gateway.observer")
 
 _CONNECT_SECONDS = 3.0
-_MAX_MESSAGE = 256 * 1024 * 1024
+# The largest messages that are read, in bytes. Pages decide how large most of them get, and while one is read, the
+# event loop does nothing else.
+_MAX_EVENT = MessageCollector.LARGE
+_MAX_ANSWER = 32 * 1024 * 1024
+# Events that the gateway must act on. Chromium limits what a page can put into most of them: an address has 2 MiB.
+_MAX_OF_TARGETS = 8 * 1024 * 1024
+# For a picture as large as settings allow.
+_MAX_PICTURE = 128 * 1024 * 1024
+_MAX_FRAGMENTED = 8 * 1024 * 1024
 
 # Gets the events of a session: the method and its params.
 Listener = Callable[[str, dict[str, Any]], None]
+# Gets the method and the first bytes of an event that is too large to be read; returns whether the record lacks it.
+OnLarge = Callable[[str, bytes], bool]
 # Gets the reason and the method of an event that was not read; returns whether a gap begins.
 OnGap = Callable[[str, str], bool]
 
 # Chromium serializes the method of an event first and the session last.
 _EVENT = b'{"method":"'
 _METHOD = len(_EVENT)
+_PICTURE = b'{"method":"Page.screencastFrame"'
+_OF_TARGETS = (b'{"method":"Target.', b'{"method":"Page.javascriptDialogOpening"')
 _SESSION = b',"sessionId":"'
 _SESSION_END = -2
 _SESSION_START = _SESSION_END - 32
@@ -51,17 +63,21 @@ def _log_each(reason: str, method: str) -> bool:
     return True
 
 
+class AnswerTooLarge(DevToolsError):
+    """Raised when an answer is too large to be read."""
+
+
 class DevTools:
     """A connection to one browser. `closed` is set when it has ended, on either side."""
 
     def __init__(self, socket: BrowserSocket, on_gap: OnGap = _log_each) -> None:
         self.socket = socket
         self._on_gap = on_gap
-        self._collector = MessageCollector(_MAX_MESSAGE)
+        self._collector = MessageCollector(_MAX_FRAGMENTED, _limit)
         self._last_id = 0
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         # Session id, empty for the browser itself -> its listeners, and the methods that each wants.
-        self._listeners: dict[bytes, tuple[tuple[Listener, Set[bytes] | None], ...]] = {}
+        self._listeners: dict[bytes, tuple[tuple[Listener, Set[bytes] | None, OnLarge], ...]] = {}
         self.closed = asyncio.Event()
         socket.deliver(self)
 
@@ -74,11 +90,17 @@ class DevTools:
         except (GatewayError, TimeoutError) as error:
             raise DevToolsError(f"The browser can't be reached: {type(error).__name__}.") from error
 
-    def listen(self, listener: Listener, session: str = "", methods: Set[str] | None = None) -> None:
+    def listen(
+        self,
+        listener: Listener,
+        session: str = "",
+        methods: Set[str] | None = None,
+        on_large: OnLarge = lambda method, head: True,
+    ) -> None:
         """Add a listener for a session's events, in order; for those of `methods` only, if given. It must not wait."""
         wanted = None if methods is None else frozenset(method.encode() for method in methods)
         key = session.encode()
-        self._listeners[key] = (*self._listeners.get(key, ()), (listener, wanted))
+        self._listeners[key] = (*self._listeners.get(key, ()), (listener, wanted, on_large))
 
     def forget(self, session: str, listener: Listener | None = None) -> None:
         """Remove this listener of a session, or all."""
@@ -135,6 +157,8 @@ class DevTools:
             return
         for text in messages:
             self._dispatch(text)
+        if self._collector.skipped:
+            self._take_skipped()
         if self._collector.controls:
             self._take_controls()
 
@@ -167,13 +191,12 @@ class DevTools:
         if not text.startswith(_EVENT):
             self._take_answer(text)
             return
-        key = text[_SESSION_START:_SESSION_END] if text[_SESSION_NAME:_SESSION_START] == _SESSION else b""
-        listeners = self._listeners.get(key)
+        listeners = self._listeners.get(_session_of(text))
         if listeners is None:
             return
-        method = text[_METHOD : text.find(b'"', _METHOD)]
+        method = _method_of(text)
         message: dict[str, Any] | None = None
-        for listener, wanted in listeners:
+        for listener, wanted, _ in listeners:
             if wanted is None or method in wanted:
                 try:
                     if message is None:
@@ -181,8 +204,31 @@ class DevTools:
                     listener(message["method"], message.get("params", {}))
                 except Exception:
                     # A newer browser's event may have another shape. Later events are still delivered.
-                    if self._on_gap("unreadable", method.decode("latin-1")):
-                        _log.exception("an event of a browser could not be processed", method=method)
+                    self._unreadable(method)
+
+    def _unreadable(self, method: bytes) -> None:
+        name = method.decode("latin-1")
+        if self._on_gap("unreadable", name):
+            _log.exception("an event of a browser could not be processed", method=name)
+
+    def _take_skipped(self) -> None:
+        """Messages that are too large to be read, of which only the ends are known."""
+        skipped, self._collector.skipped = self._collector.skipped, []
+        for ends in skipped:
+            if not ends.startswith(_EVENT):
+                self._fail(self._answered(ends), AnswerTooLarge("The browser's answer is too large."))
+                continue
+            method = _method_of(ends)
+            name = method.decode("latin-1")
+            lacks = False
+            for _, wanted, on_large in self._listeners.get(_session_of(ends), ()):
+                if wanted is None or method in wanted:
+                    try:
+                        lacks |= on_large(name, ends)
+                    except Exception:
+                        self._unreadable(method)
+            if lacks:
+                self._on_gap("size", name)
 
     def _take_answer(self, text: bytes) -> None:
         answer: asyncio.Future[dict[str, Any]] | None = None
@@ -197,7 +243,7 @@ class DevTools:
                 answer.set_result(message.get("result", {}))
         except Exception:
             _log.exception("an answer of a browser could not be read")
-            self._fail(answer or self._answered(text), "The browser's answer can't be read.")
+            self._fail(answer or self._answered(text), DevToolsError("The browser's answer can't be read."))
 
     def _answered(self, text: bytes) -> asyncio.Future[dict[str, Any]] | None:
         """The future of an answer, by its first bytes."""
@@ -205,9 +251,27 @@ class DevTools:
         return None if number is None else self._answers.pop(int(number[1]), None)
 
     @staticmethod
-    def _fail(answer: asyncio.Future[dict[str, Any]] | None, why: str) -> None:
+    def _fail(answer: asyncio.Future[dict[str, Any]] | None, error: DevToolsError) -> None:
         if answer is not None and not answer.done():
-            answer.set_exception(DevToolsError(why))
+            answer.set_exception(error)
+
+
+def _limit(head: bytes) -> int:
+    """The maximum size of a message, by its first bytes."""
+    if head.startswith(_PICTURE):
+        return _MAX_PICTURE
+    if head.startswith(_OF_TARGETS):
+        return _MAX_OF_TARGETS
+    return _MAX_EVENT if head.startswith(_EVENT) else _MAX_ANSWER
+
+
+def _session_of(event: bytes) -> bytes:
+    """Its session, or nothing for an event of the browser itself."""
+    return event[_SESSION_START:_SESSION_END] if event[_SESSION_NAME:_SESSION_START] == _SESSION else b""
+
+
+def _method_of(event: bytes) -> bytes:
+    return event[_METHOD : event.find(b'"', _METHOD)]
 
 
 def _gone() -> DevToolsError:

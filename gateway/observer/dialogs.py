@@ -21,3 +21,9 @@ def settle(opening: dict[str, Any], clients: Clients, page_id: str, devtools: De
     # A page that asks whether to leave it is left.
     accept = opening["type"] == "beforeunload"
     devtools.send("Page.handleJavaScriptDialog", {"accept": accept}, session)
+
+
+def settle_large(opening: bytes, clients: Clients, page_id: str, devtools: DevTools, session: str) -> None:
+    """The same for an event that is too large to be read, by its first bytes. A prompt alone has a text of any size."""
+    if b'"hasBrowserHandler":true' not in opening and not clients.handle_dialogs_of(page_id):
+        devtools.send("Page.handleJavaScriptDialog", {"accept": False}, session)

@@ -7,6 +7,7 @@ each page. These sessions belong to a browser session of this watcher's own, so 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,6 +31,8 @@ _CONSOLE_OBJECTS = {"objectGroup": "console"}
 # The most unfinished requests of a session that are remembered; the end of the oldest is not recorded.
 _MAX_REQUESTS = 4096
 _MAX_ARGUMENTS = 20
+_ATTACHED = re.compile(rb'\{"method":"Target\.attachedToTarget","params":\{"sessionId":"([0-9A-F]+)"')
+_DATA_ADDRESS = re.compile(rb'"(?:request|response)":\{"url":"data:')
 _NOT_A_PAGE_YET = ("", "about:blank")
 
 
@@ -215,7 +218,7 @@ class _Session:
     def set_up(self, *, waits: bool) -> list[asyncio.Future[dict[str, Any]]]:
         """Enable the events, and let the page run if it waits for that. Returns the answers."""
         devtools = self._devtools
-        devtools.listen(self._on_event, self._id, self._of_session.keys())
+        devtools.listen(self._on_event, self._id, self._of_session.keys(), self._on_large)
         asked = [
             devtools.start("Network.enable", _NETWORK, self._id),
             devtools.start("Runtime.enable", None, self._id),
@@ -239,6 +242,20 @@ class _Session:
 
     def _on_event(self, method: str, params: dict[str, Any]) -> None:
         self._of_session[method](self, params)
+
+    def _on_large(self, method: str, head: bytes) -> bool:
+        """Do what the page waits for; returns whether the record lacks the event."""
+        match method:
+            case "Page.javascriptDialogOpening":
+                dialogs.settle_large(head, self._clients, self._page_id, self._devtools, self._id)
+            case "Runtime.consoleAPICalled" | "Runtime.exceptionThrown":
+                self._release()
+            case "Target.attachedToTarget" if found := _ATTACHED.match(head):
+                # A worker with a long name, which waits for the session.
+                self._devtools.send("Runtime.runIfWaitingForDebugger", None, found[1].decode())
+            case "Network.requestWillBeSent" | "Network.responseReceived":
+                return self._full or _DATA_ADDRESS.search(head) is None
+        return True
 
     # Network
 

@@ -21,12 +21,14 @@ from typing import Any, Literal
 
 import structlog
 
-from gateway.observer.devtools import DevToolsError
+from gateway.observer.devtools import AnswerTooLarge, DevToolsError
 from gateway.observer.observers import Observation
 from gateway.settings import RecordingSettings
 
 _log = structlog.get_logger("gateway.observer.screencast")
 
+# Titles of others, as of workers, may have any length.
+_PAGES: list[dict[str, Any]] = [{"type": "page"}, {"exclude": True}]
 _OF_TARGETS = {"Target.targetCreated", "Target.targetInfoChanged", "Target.targetDestroyed"}
 _OF_PICTURES = {"Page.screencastFrame", "Page.screencastVisibilityChanged"}
 # Chromium's own limit of unacknowledged frames.
@@ -118,7 +120,7 @@ class Screencasts:
         """Find all tabs and follow further ones, over a new connection."""
         devtools = self._observation.devtools
         devtools.listen(self._hear, methods=_OF_TARGETS)
-        discovering = devtools.start("Target.setDiscoverTargets", {"discover": True})
+        discovering = devtools.start("Target.setDiscoverTargets", {"discover": True, "filter": _PAGES})
         # If another watcher has enabled discovery already, Chromium does not report the existing tabs again.
         there = await self._look()
         await discovering
@@ -306,7 +308,11 @@ class Screencasts:
 
     async def _look(self) -> set[str]:
         """Update all tabs; returns their ids."""
-        infos = (await self._observation.devtools.call("Target.getTargets"))["targetInfos"]
+        try:
+            infos = (await self._observation.devtools.call("Target.getTargets", {"filter": _PAGES}))["targetInfos"]
+        except AnswerTooLarge:
+            # Many tabs with long addresses: they stay as events have reported them.
+            return set(self._tabs)
         for info in infos:
             self._seen(info)
         return {info["targetId"] for info in infos}

@@ -10,7 +10,7 @@ sides, and there are none on this path.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Final
 
@@ -451,19 +451,47 @@ class MessageReader:
 
 
 class MessageCollector:
-    """Collects a browser's messages for the gateway itself; pings, pongs and close frames go to `controls`."""
+    """Collects a browser's messages for the gateway itself; pings, pongs and close frames go to `controls`.
 
-    __slots__ = ("_fragments", "_held", "_max_size", "_needed", "_size", "controls")
+    `limit` is asked for the maximum size of a large message, by its first bytes. A message above it is passed over
+    without being held; its first and its last bytes, joined, go to `skipped`.
+    """
 
-    def __init__(self, max_size: int) -> None:
-        """`max_size`: bytes of one message."""
+    __slots__ = (
+        "_fragments",
+        "_held",
+        "_left",
+        "_limit",
+        "_max_size",
+        "_needed",
+        "_size",
+        "_skipped_head",
+        "_skipped_tail",
+        "controls",
+        "skipped",
+    )
+
+    # A message above this size is large; in bytes, as the others.
+    LARGE = 256 * 1024
+    # What is kept of a message that is passed over: of its beginning, which `limit` gets, and of its end.
+    HEAD = 4096
+    TAIL = 64
+
+    def __init__(self, max_size: int, limit: Callable[[bytes], int] | None = None) -> None:
+        """`max_size`: bytes of one message; with `limit`, of one in fragments."""
         self._max_size = max_size
-        # A frame that has arrived in part, and how many bytes it must have before it is parsed again.
+        self._limit = limit
+        # A frame that has arrived in part, and how many bytes it must have before it is looked at again.
         self._held = bytearray()
         self._needed = 0
         # The frames so far of a fragmented message, and their size.
         self._fragments: list[bytes] | None = None
         self._size = 0
+        # Bytes that are still to come of a message that is passed over, and its ends.
+        self._left = 0
+        self._skipped_head = b""
+        self._skipped_tail = b""
+        self.skipped: list[bytes] = []
         self.controls: list[tuple[int, bytes]] = []
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -475,7 +503,8 @@ class MessageCollector:
             data = bytes(self._held)
             self._held = bytearray()
         found: list[bytes] = []
-        position, end = 0, len(data)
+        end = len(data)
+        position = self._pass_over(data, 0, end) if self._left else 0
         while position < end:
             if end - position > 3 and self._fragments is None:
                 # The usual case: a short message in one frame.
@@ -506,7 +535,16 @@ class MessageCollector:
         if payload > end:
             return payload
         length = _length(data, position, payload)
-        if opcode not in _CONTROL and self._size + length > self._max_size:
+        if self._limit is not None and first == _WHOLE_TEXT and length > self.LARGE:
+            begun = payload + self.HEAD
+            if begun > end:
+                return begun
+            self._skipped_head = data[payload:begun]
+            if length > self._limit(self._skipped_head):
+                self._skipped_tail = b""
+                self._left = length - self.HEAD
+                return self._pass_over(data, begun, end)
+        elif opcode not in _CONTROL and self._size + length > self._max_size:
             raise TooBig
         after = payload + length
         if after > end:
@@ -517,6 +555,15 @@ class MessageCollector:
             found.append(data[payload:after])
         else:
             self._fragment(data[payload:after], bool(first & _FIN), found)
+        return after
+
+    def _pass_over(self, data: bytes, position: int, end: int) -> int:
+        """More of a message that is above its limit. Returns its end, or that of the data."""
+        after = min(end, position + self._left)
+        self._left -= after - position
+        self._skipped_tail = (self._skipped_tail + data[max(position, after - self.TAIL) : after])[-self.TAIL :]
+        if not self._left:
+            self.skipped.append(self._skipped_head + self._skipped_tail)
         return after
 
     def _fragment(self, payload: bytes, fin: bool, found: list[bytes]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.asyncio.server import ServerConnection, serve
 
-from gateway.observer.devtools import DevTools, DevToolsError
+from gateway.observer.devtools import AnswerTooLarge, DevTools, DevToolsError
 from gateway.websocket.frames import FrameError, MessageCollector, Opcode, TooBig, close_frame, frame, header
 from tests.support.waiting import until
 
@@ -62,6 +63,43 @@ def test_a_message_above_the_maximum_is_refused_as_soon_as_its_length_is_known(l
     else:
         with pytest.raises(TooBig):
             collector.feed(data)
+
+
+LARGE = MessageCollector.LARGE
+
+
+@given(
+    messages=st.lists(
+        st.tuples(st.sampled_from([0, 200, LARGE, LARGE + 1, LARGE + 70_000]), st.booleans()), max_size=5
+    ),
+    cuts=st.lists(st.integers(0, 2_000_000), max_size=12),
+)
+def test_large_messages_are_passed_over_by_their_first_bytes(messages: list[tuple[int, bool]], cuts: list[int]) -> None:
+    sent = bytearray()
+    texts = []
+    for length, is_limited in messages:
+        text = bytes((b"x" if is_limited else b"y") + bytes(each % 251 for each in range(length)))
+        texts.append(text)
+        sent += header(0x81, len(text)) + text + b"".join(frame(Opcode.PING, b""))
+    collector = MessageCollector(LARGE, lambda head: LARGE + (0 if head.startswith(b"x") else 70_001))
+    found = [message for part in split(bytes(sent), cuts) for message in collector.feed(part)]
+    over = [text for text in texts if len(text) > LARGE and text.startswith(b"x")]
+    assert found == [text for text in texts if text not in over]
+    assert collector.skipped == [text[: collector.HEAD] + text[-collector.TAIL :] for text in over]
+    assert len(collector.controls) == len(messages)
+
+
+def test_a_message_that_is_passed_over_is_not_held() -> None:
+    collector = MessageCollector(LARGE, lambda head: LARGE)
+    piece = bytes(1024 * 1024)
+    tracemalloc.start()
+    collector.feed(header(0x81, 1024 * len(piece)))
+    for _ in range(1023):
+        collector.feed(piece)
+    assert tracemalloc.get_traced_memory()[1] < 4 * len(piece)
+    tracemalloc.stop()
+    assert collector.feed(piece + header(0x81, 1) + b"x") == [b"x"]
+    assert len(collector.skipped) == 1
 
 
 def test_fragments_count_together() -> None:
@@ -210,6 +248,44 @@ async def test_messages_that_can_not_be_read_are_gaps_and_end_nothing() -> None:
         assert not devtools.closed.is_set()
     assert seen == ["half \N{REPLACEMENT CHARACTER} of a pair", "both \N{ROCKET}, and no half: \\ud83d", "last"] * 3
     assert gaps == [("unreadable", "Of.browser")] * 12
+
+
+async def test_messages_that_are_too_large_are_gaps_and_end_nothing() -> None:
+    events = [
+        f'{{"method":"Of.session","params":{{"number":"{"x" * 300_000}"}},"sessionId":"{SESSION}"}}',
+        f'{{"method":"Of.others","params":{{"number":"{"x" * 300_000}"}},"sessionId":"{SESSION}"}}',
+        f'{{"method":"Of.session","params":{{"number":"{"x" * 300_000}"}}}}',
+        f'{{"method":"Target.targetCreated","params":{{"number":"{"x" * 300_000}"}}}}',
+        f'{{"method":"Of.session","params":{{"number":2}},"sessionId":"{SESSION}"}}',
+    ]
+
+    async def speaking(socket: ServerConnection) -> None:
+        async for text in socket:
+            for event in events:
+                await socket.send(event)
+            size = 34_000_000 if "Too.large" in str(text) else 1_000_000
+            await socket.send(f'{{"id":{json.loads(text)["id"]},"result":{{"text":"{"x" * size}"}}}}')
+
+    gaps: list[tuple[str, str]] = []
+    seen: list[tuple[str, int]] = []
+    large: list[bytes] = []
+
+    def on_large(method: str, head: bytes) -> bool:
+        large.append(head[:30])
+        return len(large) == 1
+
+    async with browser(speaking, gaps) as devtools:
+        devtools.listen(
+            lambda method, params: seen.append((method, params["number"])), SESSION, {"Of.session"}, on_large
+        )
+        devtools.listen(lambda method, params: seen.append((method, len(params["number"]))))
+        with pytest.raises(AnswerTooLarge):
+            await asyncio.wait_for(devtools.call("Too.large"), 20)
+        assert len((await devtools.call("Not.so"))["text"]) == 1_000_000
+        assert not devtools.closed.is_set()
+    assert seen == [("Target.targetCreated", 300_000), ("Of.session", 2)] * 2
+    assert large == [b'{"method":"Of.session","params"'[:30]] * 2
+    assert gaps == [("size", "Of.session")] * 3
 
 
 async def test_a_command_keeps_the_surrogates_that_a_client_has_set() -> None:

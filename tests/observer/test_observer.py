@@ -355,6 +355,38 @@ async def test_entries_above_the_rate_of_a_run_are_counted(browser: LocalBrowser
         assert 0 < len(messages) <= 100
 
 
+@pytest.mark.parametrize("level", [Level.STANDARD, Level.FULL])
+async def test_events_that_are_too_large_are_counted_and_stall_no_page(
+    launcher: LocalLauncher, pages: PageServer, level: Level
+) -> None:
+    browser = await launcher.launch(LaunchSpec(uuid4()))
+    async with watching(browser, level) as watched:
+        record = watched.record
+        page, session = await watched.open(pages.url("/blank"))
+        connection = watched.observation.devtools
+        await watched.client.evaluate("console.log('x'.repeat(40e6)); console.log('after')", session)
+        await record.has("console.message", page, text="after")
+        assert await record.has("events.dropped") == {"type": "console.message", "count": 1, "reason": "size"}
+        # What the page waits for comes about, although its event is not read.
+        assert await watched.client.evaluate("prompt('a', 'x'.repeat(9e6))", session) is None
+        await record.has("events.dropped", type="dialog", reason="size")
+        script = "console.log('of a worker'); postMessage(1)"
+        worker = f"new Worker(URL.createObjectURL(new Blob([`{script}`])), {{name: 'x'.repeat(9e6)}})"
+        waiting = f"new Promise((done) => {{ globalThis.kept = {worker}; kept.onmessage = () => done(1) }})"
+        assert await watched.client.evaluate(waiting, session) == 1
+        # The content of a page of its own is recorded at the level `full` only.
+        image = f"data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg'><!--{'x' * 300_000}--></svg>"
+        loading = f"new Promise((done) => {{ const image = new Image(); image.onload = done; image.src = `{image}` }})"
+        await watched.client.evaluate(f"{loading}.then(() => console.log('loaded'))", session)
+        await record.has("console.message", page, text="loaded")
+        lacking = {data.get("type") for data in record.of("events.dropped")}
+        at_full = {None, "network.request", "network.response"} if level is Level.FULL else set()
+        assert lacking == {"console.message", "dialog"} | at_full
+        assert {data["reason"] for data in record.of("events.dropped")} == {"size"}
+        assert watched.observation.devtools is connection
+    await browser.stop()
+
+
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("level", [Level.STANDARD, Level.FULL])
 async def test_what_a_page_logs_and_throws_is_released(
