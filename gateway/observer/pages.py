@@ -62,6 +62,10 @@ class PagesOfRun:
         self._sessions: dict[str, _Session] = {}
         # Commands to the pages that existed at the start; `resume` waits for their answers.
         self._setting_up: list[asyncio.Future[dict[str, Any]]] = []
+        # Whether pages may wait for a session that was lost with its connection: the renderer that opened a popup, and
+        # the popup, wait for it for ever.
+        self._has_begun = False
+        self._may_wait = False
         # Pages that were there before the connection broke.
         self._known: dict[str, _Page] = {}
         # The time of the last recorded message, by the pages' clock. Chromium repeats old messages to a new session.
@@ -69,6 +73,7 @@ class PagesOfRun:
 
     async def resume(self) -> None:
         devtools = self.observation.devtools
+        self._may_wait, self._has_begun = self._has_begun, True
         self._sessions.clear()
         self._repeated_until = self._last_message
         before, self._pages = self._pages, {}
@@ -83,6 +88,7 @@ class PagesOfRun:
             await devtools.call("Target.setAutoAttach", _auto_attach(_PAGES), session)
             setting_up, self._setting_up = self._setting_up, []
             await asyncio.gather(*setting_up, return_exceptions=True)
+        self._may_wait = False
 
     async def end(self) -> None:
         for session in self._sessions.values():
@@ -142,7 +148,7 @@ class PagesOfRun:
         info, id_ = params["targetInfo"], params["sessionId"]
         session = _Session(self, id_, info["type"], page_id or info["targetId"])
         self._sessions[id_] = session
-        self._setting_up += session.set_up(waits=params["waitingForDebugger"])
+        self._setting_up += session.set_up(waits=params["waitingForDebugger"] or self._may_wait)
 
     def detached(self, params: dict[str, Any]) -> None:
         session = self._sessions.pop(params["sessionId"], None)
@@ -228,8 +234,7 @@ class _Session:
         if self._full:
             asked.append(devtools.start("Target.setAutoAttach", _auto_attach(_WITHIN), self._id))
         if waits:
-            # Sent after the others without waiting for their answers, which a paused page does not give. If the
-            # connection breaks, Chromium lets the page run.
+            # Sent after the others without waiting for their answers, which a paused page does not give.
             asked.append(devtools.start("Runtime.runIfWaitingForDebugger", None, self._id))
         return asked
 

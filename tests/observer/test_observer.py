@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -303,18 +304,32 @@ async def test_the_first_requests_of_popups_are_recorded(launcher: LocalLauncher
         await browser.stop()
 
 
-async def test_a_new_page_continues_when_its_observer_disconnects(browser: LocalBrowser, pages: PageServer) -> None:
-    async with watching(browser, Level.STANDARD) as watched:
-        _, session = await watched.open(pages.url("/form"))
-        socket = watched.observation.devtools.socket
-        socket.pause_reading()
+async def test_a_new_page_continues_when_the_connection_to_its_browser_is_reopened(
+    browser: LocalBrowser, pages: PageServer
+) -> None:
+    async with watching(browser, Level.STANDARD) as watched, DevTools.attach(browser.devtools_url) as opener:
+        page, _ = await watched.open(pages.url("/form"))
+        session = await opener.session(page)
+        transport = watched.observation.devtools.socket.transport
+        assert transport is not None
+        transport.pause_reading()
         opening = f"void open('{pages.url('/blank')}')"
-        await watched.client.send("Runtime.evaluate", session, expression=opening, userGesture=True)
-        assert pages.url("/blank") not in [info["url"] for info in await watched.client.pages()]
-        socket.abort()
+        # The page that opens it may wait with it.
+        opened = asyncio.create_task(opener.send("Runtime.evaluate", session, expression=opening, userGesture=True))
+
+        async def popups() -> list[dict[str, Any]]:
+            return [info for info in await watched.client.pages() if info.get("openerId") == page]
+
+        async def waits() -> bool:
+            return [info["url"] for info in await popups()] == [""]
+
+        await until(waits, "the popup waits")
+        transport.abort()
+        await until(opened.done, "the opener runs")
+        opened.result()
 
         async def is_there() -> bool:
-            return "Blank" in [info["title"] for info in await watched.client.pages()]
+            return [info["title"] for info in await popups()] == ["Blank"]
 
         await until(is_there, "the popup has loaded")
 
