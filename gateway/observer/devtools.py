@@ -191,10 +191,12 @@ class DevTools:
         if not text.startswith(_EVENT):
             self._take_answer(text)
             return
-        listeners = self._listeners.get(_session_of(text))
+        # Not in functions, on the path of every message.
+        key = text[_SESSION_START:_SESSION_END] if text[_SESSION_NAME:_SESSION_START] == _SESSION else b""
+        listeners = self._listeners.get(key)
         if listeners is None:
             return
-        method = _method_of(text)
+        method = text[_METHOD : text.find(b'"', _METHOD)]
         message: dict[str, Any] | None = None
         for listener, wanted, _ in listeners:
             if wanted is None or method in wanted:
@@ -218,10 +220,11 @@ class DevTools:
             if not ends.startswith(_EVENT):
                 self._fail(self._answered(ends), AnswerTooLarge("The browser's answer is too large."))
                 continue
-            method = _method_of(ends)
+            key = ends[_SESSION_START:_SESSION_END] if ends[_SESSION_NAME:_SESSION_START] == _SESSION else b""
+            method = ends[_METHOD : ends.find(b'"', _METHOD)]
             name = method.decode("latin-1")
             lacks = False
-            for _, wanted, on_large in self._listeners.get(_session_of(ends), ()):
+            for _, wanted, on_large in self._listeners.get(key, ()):
                 if wanted is None or method in wanted:
                     try:
                         lacks |= on_large(name, ends)
@@ -263,15 +266,6 @@ def _limit(head: bytes) -> int:
     if head.startswith(_OF_TARGETS):
         return _MAX_OF_TARGETS
     return _MAX_EVENT if head.startswith(_EVENT) else _MAX_ANSWER
-
-
-def _session_of(event: bytes) -> bytes:
-    """Its session, or nothing for an event of the browser itself."""
-    return event[_SESSION_START:_SESSION_END] if event[_SESSION_NAME:_SESSION_START] == _SESSION else b""
-
-
-def _method_of(event: bytes) -> bytes:
-    return event[_METHOD : event.find(b'"', _METHOD)]
 
 
 def _gone() -> DevToolsError:

@@ -146,26 +146,23 @@ class SocketRecord:
     def command(self, message: dict[str, Any], refused: str | None) -> None:
         """Record a command that was forwarded, or refused with this sentence."""
         try:
-            self._command(message, refused)
+            method = message["method"]
+            of_interest = self._of_interest
+            if refused is None and of_interest is not None and method not in of_interest:
+                return
+            session = message.get("sessionId", "")
+            if refused is None:
+                if method in _OF_SESSIONS:
+                    self._of_sessions(method, session, message)
+                    if of_interest is not None:
+                        return
+                elif method == _DOWNLOADS:
+                    self._download_behaviors.keep(message.get("params", {}))
+                elif method in _OF_WORK:
+                    self._works(method, session, message)
+            self._note(method, session, refused)
         except Exception:
             self._unreadable("a command of a client could not be recorded")
-
-    def _command(self, message: dict[str, Any], refused: str | None) -> None:
-        method = message["method"]
-        of_interest = self._of_interest
-        if refused is None and of_interest is not None and method not in of_interest:
-            return
-        session = message.get("sessionId", "")
-        if refused is None:
-            if method in _OF_SESSIONS:
-                self._of_sessions(method, session, message)
-                if of_interest is not None:
-                    return
-            elif method == _DOWNLOADS:
-                self._download_behaviors.keep(message.get("params", {}))
-            elif method in _OF_WORK:
-                self._works(method, session, message)
-        self._note(method, session, refused)
 
     def _works(self, method: str, session: str, message: dict[str, Any]) -> None:
         page = self._pages.get(session)

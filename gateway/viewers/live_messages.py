@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from gateway.core.json_text import well_formed
 from gateway.domain import live_screen
@@ -88,4 +88,10 @@ _MESSAGE: TypeAdapter[Seen | Show | Input] = TypeAdapter(Annotated[Seen | Show |
 
 def read_message(text: str) -> Seen | Show | Input:
     """Raises ValidationError. Half of a surrogate pair, as in text that was cut before it was copied, is U+FFFD."""
-    return _MESSAGE.validate_json(well_formed(text))
+    try:
+        return _MESSAGE.validate_json(text)
+    except ValidationError:
+        mended = well_formed(text)
+        if mended == text:
+            raise
+        return _MESSAGE.validate_json(mended)
