@@ -46,12 +46,14 @@ async def until_locked(database: Database) -> None:
     )
 
 
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
+def wait_until(
+    condition: Callable[[], bool], what: str, seconds: float = SECONDS, between_looks: float = _BETWEEN_LOOKS
+) -> None:
     """The same as `until` for code without an event loop."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(_BETWEEN_LOOKS)
+        time.sleep(between_looks)
 
 
 async def for_a_while(seconds: float) -> None:

@@ -15,11 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 WAITING = ROOT / "support" / "waiting.py"
 SLEEPS = ("asyncio.sleep", "time.sleep")
 
-# How often each file may still sleep for a fixed time.
-SLEEPING: dict[str, int] = {
-    "contracts/spaces/golden/exchange.py": 1,
-    "http/test_server_protocol.py": 1,
-}
+CLOCKS = ("time.monotonic()", "time.perf_counter()", "asyncio.get_running_loop().time()", "loop.time()")
 
 
 @cache
@@ -82,17 +78,33 @@ def private_uses(tree: ast.Module) -> list[str]:
     return uses
 
 
-def sleeps(tree: ast.Module) -> int:
-    """How many sleeps of a fixed time it has; `asyncio.sleep(0)` only lets others run, and a computed one is a pace."""
-    return sum(
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == "sleep"
-        and ast.unparse(node.func) in SLEEPS
-        and isinstance(node.args[0], ast.Constant)
-        and node.args[0].value != 0
+def sleeps(tree: ast.Module) -> list[str]:
+    """Sleeps of a fixed time; `asyncio.sleep(0)` only lets others run, and a computed one is a pace."""
+    return [
+        ast.unparse(node)
         for node in ast.walk(tree)
-    )
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in SLEEPS
+        if isinstance(node.args[0], ast.Constant) and node.args[0].value != 0
+    ]
+
+
+def deadlines(tree: ast.Module) -> list[str]:
+    """Assertions that something took less than a time, which fail on a busy machine; a lower bound holds on any."""
+    found = []
+    for node in (
+        each for statement in ast.walk(tree) if isinstance(statement, ast.Assert) for each in ast.walk(statement)
+    ):
+        if not isinstance(node, ast.Compare):
+            continue
+        terms = [node.left, *node.comparators]
+        for less, operator, more in zip(terms, node.ops, terms[1:], strict=False):
+            if isinstance(operator, ast.Gt | ast.GtE):
+                less, more = more, less
+            elif not isinstance(operator, ast.Lt | ast.LtE):
+                continue
+            if any(clock in ast.unparse(less) for clock in CLOCKS):
+                found.append(ast.unparse(node))
+    return found
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -113,9 +125,9 @@ def test_no_private_name_of_the_gateway_is_used() -> None:
     assert {name: uses for name, uses in used.items() if uses} == {}
 
 
-def test_fixed_sleeps_only_shrink() -> None:
-    count = {name_of(path): sleeps(tree_of(path)) for path in FILES if path != WAITING}
-    assert {name: number for name, number in count.items() if number > SLEEPING.get(name, 0)} == {}
+def test_only_waiting_sleeps_for_a_fixed_time_and_has_deadlines() -> None:
+    found = {name_of(path): sleeps(tree_of(path)) + deadlines(tree_of(path)) for path in FILES if path != WAITING}
+    assert {name: uses for name, uses in found.items() if uses} == {}
 
 
 @pytest.mark.parametrize(
@@ -136,4 +148,17 @@ def test_a_private_name_is_found(code: str, uses: list[str]) -> None:
 
 def test_a_sleep_is_found() -> None:
     code = "await asyncio.sleep(0.3)\ntime.sleep(1)\ntime.sleep(size / pace)\nasyncio.sleep(0)\nuntil(lambda: x)"
-    assert sleeps(ast.parse(code)) == 2
+    assert sorted(sleeps(ast.parse(code))) == ["asyncio.sleep(0.3)", "time.sleep(1)"]
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("assert time.monotonic() - began < 5", ["time.monotonic() - began < 5"]),
+        ("assert 5 >= loop.time() - began", ["5 >= loop.time() - began"]),
+        ("assert 0.5 <= time.monotonic() - began < 5", ["0.5 <= time.monotonic() - began < 5"]),
+        ("assert time.monotonic() - began >= 2\nassert count < 5\nassert 2 < loop.time() - began", []),
+    ],
+)
+def test_a_deadline_is_found(code: str, found: list[str]) -> None:
+    assert deadlines(ast.parse(code)) == found

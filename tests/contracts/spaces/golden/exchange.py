@@ -6,13 +6,14 @@ import base64
 import binascii
 import json
 import re
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import httpx
+
+from tests.support.waiting import wait_until
 
 # How a body is recorded: as it is; as one text for people; the names and types that its JSON has, where a browser, a
 # clock or the machine fills it; only that there is one; not at all.
@@ -152,18 +153,24 @@ class Recorder:
         self, method: str, path: str, done: Callable[[Any], bool], *, json_body: Any = None, seconds: float = 60
     ) -> Any:
         """Asks, unrecorded, until the answer is as it should be, and returns it."""
-        deadline = time.monotonic() + seconds
         text = json.dumps(json_body) if json_body is not None else None
-        while True:
+        found: Any = None
+
+        def is_done() -> bool:
+            nonlocal found
             response = self._send(method, path, text, json_body is not None, {}, "org")
             try:
-                parsed = _parsed(response, self._read(response, None))
+                found = _parsed(response, self._read(response, None))
             finally:
                 response.close()
-            if done(parsed):
-                return parsed
-            assert time.monotonic() < deadline, f"{method} {path} stayed at {parsed}"
-            time.sleep(0.05)  # Between two looks at a condition that nothing announces.
+            return done(found)
+
+        try:
+            wait_until(is_done, f"{method} {path} answers as it should", seconds, between_looks=0.05)
+        except AssertionError as error:
+            error.add_note(f"It stayed at {found}")
+            raise
+        return found
 
     def save(self, name: str, value: str) -> None:
         self._values[name] = value
