@@ -45,7 +45,7 @@ STREAM = "text/event-stream"
 def operations(document: Json) -> Iterator[Operation]:
     """Every operation that ends its answer."""
     for result in schemathesis.openapi.from_dict(document).get_all_operations():
-        operation: Operation = result.ok()  # type: ignore[union-attr]  # no document of ours is invalid
+        operation: Operation = result.ok()  # type: ignore[union-attr]  # the gateway's documents are valid
         answers = operation.definition.raw["responses"]["200"].get("content", {})
         if STREAM not in answers:
             yield operation
@@ -117,7 +117,7 @@ async def test_every_answer_to_a_valid_request_is_as_documented(
     wrong: dict[str, str] = {}
     async with serving(gateway, settings) as port:
         for operation in operations(document):
-            # Anew, since the one before may have ended or deleted it.
+            # Again, since the previous operation may have ended or deleted it.
             known = await made(client)
             try:
                 await asyncio.to_thread(play, operation, f"http://127.0.0.1:{port}", headers, known)

@@ -104,8 +104,8 @@ async def test_every_error_has_the_one_shape(
     ]
     gateway.services.runtimes.draining = True
     answers.append(("gateway.draining", 503, await client.post(f"/v1/spaces/{space}/runtimes", json={})))
-    told = [(shaped(answer)["code"], answer.status_code) for _, _, answer in answers]
-    assert told == [(code, status) for code, status, _ in answers]
+    observed = [(shaped(answer)["code"], answer.status_code) for _, _, answer in answers]
+    assert observed == [(code, status) for code, status, _ in answers]
     by_status = {answer.status_code: answer.headers for _, _, answer in answers}
     assert by_status[401]["www-authenticate"] == "Bearer"
     assert by_status[405]["allow"] == "GET, HEAD, POST"
@@ -162,7 +162,7 @@ async def test_a_request_without_a_good_key_is_refused(
         answer = await anonymous.get("/v1/spaces", headers={"Authorization": header})
         refusal(answer, 401, "auth.invalid")
         words.add(shaped(answer)["error"])
-    # Which of them it was is told to nobody.
+    # The answer does not say which of them it was.
     assert len(words) == 1
     for text in malformed.values():
         raw = text if isinstance(text, bytes) else text.encode()
@@ -176,7 +176,7 @@ async def test_a_request_without_a_good_key_is_refused(
     await ok(anonymous.get("/v1/spaces", headers={"Authorization": f"bearer  {api_key} "}))
 
 
-async def test_a_key_is_asked_for_before_anything_is_looked_at(anonymous: httpx.AsyncClient) -> None:
+async def test_the_key_is_checked_before_anything_else(anonymous: httpx.AsyncClient) -> None:
     for endpoint in ENDPOINTS:
         path = endpoint.path.format(**ANY_IDS)
         answer = await anonymous.request(endpoint.method, path, content=b"{", params={"nonsense": "1"})
@@ -188,7 +188,7 @@ async def test_probes_and_pages_need_no_key(anonymous: httpx.AsyncClient) -> Non
         assert ((await anonymous.get(path)).status_code, path) == (200, path)
 
 
-async def test_a_method_that_a_path_has_not_is_answered_with_those_that_it_has(client: httpx.AsyncClient) -> None:
+async def test_an_unknown_method_of_a_path_is_answered_with_the_allowed_ones(client: httpx.AsyncClient) -> None:
     allowed: dict[str, set[str]] = {}
     for endpoint in ENDPOINTS:
         allowed.setdefault(endpoint.path, set()).add(endpoint.method)
@@ -237,7 +237,7 @@ async def test_what_is_no_route_is_not_found(client: httpx.AsyncClient) -> None:
 async def test_an_id_is_taken_as_it_is_written_and_anything_else_is_not_found(client: httpx.AsyncClient) -> None:
     space = await make_space(client)
     assert (await ok(client.get(f"/v1/spaces/{space.upper()}")))["id"] == space
-    for given, told in (
+    for given, shown_id in (
         ("spc_123", "spc_123"),
         ("%00", "\0"),
         ("%ff", "\ufffd"),
@@ -250,7 +250,7 @@ async def test_an_id_is_taken_as_it_is_written_and_anything_else_is_not_found(cl
     ):
         url = httpx.URL("http://localhost:8787", raw_path=f"/v1/spaces/{given}".encode())
         answer = await client.get(url)
-        assert refusal(answer, 404, "space.not_found")["details"] == {"id": told}
+        assert refusal(answer, 404, "space.not_found")["details"] == {"id": shown_id}
 
 
 async def test_no_method_at_a_leases_address_has_its_token_repeated(anonymous: httpx.AsyncClient) -> None:
@@ -296,7 +296,7 @@ async def test_a_body_is_json_and_says_so(client: httpx.AsyncClient) -> None:
     await refused(client.post("/v1/spaces"), 415, "request.media_type")
 
 
-async def test_what_is_no_json_is_told_with_its_place(client: httpx.AsyncClient) -> None:
+async def test_invalid_json_is_refused_with_its_position(client: httpx.AsyncClient) -> None:
     for content in (
         b"",
         b" ",
@@ -320,7 +320,7 @@ async def test_what_is_no_json_is_told_with_its_place(client: httpx.AsyncClient)
         assert "at line 1 column" in shaped(answer)["error"] or "at line 2 column" in shaped(answer)["error"]
 
 
-async def test_a_flood_of_wrong_fields_is_counted_and_told_in_part(client: httpx.AsyncClient) -> None:
+async def test_many_wrong_fields_are_counted_and_reported_in_part(client: httpx.AsyncClient) -> None:
     answer = await client.post("/v1/spaces", json={f"field{number}": 0 for number in range(20_000)})
     body = refusal(answer, 400, "request.invalid")
     assert (len(body["details"]["errors"]), body["details"]["omitted"]) == (100, 19_900)
@@ -417,7 +417,7 @@ async def test_no_value_at_any_place_of_any_body_makes_a_500(client: httpx.Async
     assert tried > 500
 
 
-async def test_an_inner_failure_is_logged_with_its_request_id_and_told_without_its_words(
+async def test_an_inner_failure_is_logged_with_its_request_id_and_returned_without_its_message(
     client: httpx.AsyncClient, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(scope: Scope) -> None:

@@ -30,8 +30,8 @@ def served() -> Json:
     return document(SERVED.unclaimed(), "http://localhost:8787")
 
 
-def operations_of(told: Json) -> dict[tuple[str, str], Json]:
-    return {(method, path): it for path, methods in told["paths"].items() for method, it in methods.items()}
+def operations_of(specification: Json) -> dict[tuple[str, str], Json]:
+    return {(method, path): it for path, methods in specification["paths"].items() for method, it in methods.items()}
 
 
 def subschemas(schema: Any) -> Iterator[Json]:
@@ -49,8 +49,8 @@ async def test_the_document_is_served_to_anybody_with_the_address_it_is_served_a
     anonymous: httpx.AsyncClient, served: Json
 ) -> None:
     assert await ok(anonymous.get("/openapi.json")) == served
-    told = await ok(anonymous.get("/openapi.json", headers={"Host": "evil.example"}))
-    assert told == served | {"servers": [{"url": "/"}]}
+    specification = await ok(anonymous.get("/openapi.json", headers={"Host": "evil.example"}))
+    assert specification == served | {"servers": [{"url": "/"}]}
 
 
 def test_it_has_the_shape_of_openapi_3_1(served: Json) -> None:
@@ -87,7 +87,7 @@ def test_it_has_the_shape_of_openapi_3_1(served: Json) -> None:
             Draft202012Validator.check_schema(content["schema"])
 
 
-def test_every_reference_leads_somewhere_and_nothing_is_told_that_nobody_refers_to(served: Json) -> None:
+def test_every_reference_resolves_and_every_schema_is_referenced(served: Json) -> None:
     referred = {schema["$ref"] for schema in subschemas(served) if isinstance(schema.get("$ref"), str)}
     prefix = "#/components/schemas/"
     assert {reference.removeprefix(prefix) for reference in referred} == set(served["components"]["schemas"])
@@ -141,11 +141,11 @@ class Dialect:
     _FOR_PEOPLE = ("title", "description", "default", "discriminator")
     _LIMITS = ("minimum", "maximum", "minLength", "maxLength")
 
-    def __init__(self, told: Json) -> None:
-        self._told = told
+    def __init__(self, specification: Json) -> None:
+        self._specification = specification
 
     def operation(self, path: str, method: str) -> Json:
-        operation = self._told["paths"][path][method]
+        operation = self._specification["paths"][path][method]
         parameters = {
             (parameter["in"], parameter["name"]): (parameter["required"], self.schema(parameter["schema"]))
             for parameter in operation["parameters"]
@@ -166,7 +166,7 @@ class Dialect:
     def schema(self, schema: Json) -> Json:
         if "$ref" in schema:
             name = schema["$ref"].removeprefix("#/components/schemas/")
-            return self.schema(self._told["components"]["schemas"][name])
+            return self.schema(self._specification["components"]["schemas"][name])
         said: Json = {key: value for key, value in schema.items() if key not in (*self._FOR_PEOPLE, *self._LIMITS)}
         if "anyOf" in said:
             said = self._with_null(said)
@@ -193,11 +193,11 @@ class Dialect:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_seeds_operation_is_told_as_the_seed_tells_it(seed: str, served: Json) -> None:
-    told = json.loads((CONTRACT / f"{seed}.json").read_text())
-    ((path, methods),) = told["paths"].items()
+def test_the_seeds_operation_is_documented_as_in_the_seed(seed: str, served: Json) -> None:
+    specification = json.loads((CONTRACT / f"{seed}.json").read_text())
+    ((path, methods),) = specification["paths"].items()
     assert list(methods) == ["post"]
-    assert Dialect(served).operation(path, "post") == Dialect(told).operation(path, "post")
+    assert Dialect(served).operation(path, "post") == Dialect(specification).operation(path, "post")
 
 
 @pytest.mark.parametrize(
@@ -213,9 +213,9 @@ def test_the_seeds_operation_is_told_as_the_seed_tells_it(seed: str, served: Jso
     ],
 )
 def test_the_comparison_itself_finds_a_difference(wrong: Any, served: Json) -> None:
-    told = json.loads((CONTRACT / "ai-connections-create.json").read_text())
+    specification = json.loads((CONTRACT / "ai-connections-create.json").read_text())
     wrong(served["components"]["schemas"])
-    assert Dialect(served).operation("/v1/ai-connections", "post") != Dialect(told).operation(
+    assert Dialect(served).operation("/v1/ai-connections", "post") != Dialect(specification).operation(
         "/v1/ai-connections", "post"
     )
 
@@ -286,8 +286,8 @@ async def test_the_recorder_itself_finds_what_does_not_fit() -> None:
     url = httpx.URL(f"http://localhost:8787/v1/spaces/{NEVER}")
 
     def answer(status: int, body: Any, **headers: str) -> httpx.Response:
-        told = {"content-type": "application/json", "x-request-id": NEVER, **headers}
-        return httpx.Response(status, json=body, headers=told, request=httpx.Request("DELETE", url))
+        all_headers = {"content-type": "application/json", "x-request-id": NEVER, **headers}
+        return httpx.Response(status, json=body, headers=all_headers, request=httpx.Request("DELETE", url))
 
     async def judged(response: httpx.Response) -> str:
         try:

@@ -133,7 +133,7 @@ def test_several_origins_are_refused(origins: tuple[str, ...]) -> None:
     assert refused.details["origin"] == ", ".join(origins)
 
 
-def test_a_long_origin_is_told_in_short() -> None:
+def test_a_long_origin_is_shortened_in_the_error() -> None:
     refused = refusal(request("http://" + "x" * 10_000))
     assert refused is not None
     assert len(refused.message) < 300

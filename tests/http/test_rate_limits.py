@@ -54,9 +54,7 @@ def test_a_burst_is_let_through_and_not_one_more(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(("per_second", "burst"), [(3, 1), (0.1, 7), (200, 400), (7, 1000), (1e5, 1)])
-def test_waiting_exactly_as_long_as_told_succeeds_and_any_less_does_not(
-    clock: Clock, per_second: float, burst: int
-) -> None:
+def test_a_request_succeeds_after_the_returned_wait_and_not_before(clock: Clock, per_second: float, burst: int) -> None:
     buckets = Buckets(per_second, burst, 100, clock)
     assert {buckets.take("a") for _ in range(burst)} == {0}
     for _ in range(50):
@@ -127,9 +125,9 @@ def limits(clock: Clock, **options: Any) -> RateLimits:
 
 
 def over(limit: RateLimits, key: UUID) -> LimitReached:
-    with pytest.raises(LimitReached) as told:
+    with pytest.raises(LimitReached) as raised:
         limit.take(key)
-    return told.value
+    return raised.value
 
 
 def fail(limit: RateLimits, address: str) -> None:
@@ -139,12 +137,12 @@ def fail(limit: RateLimits, address: str) -> None:
 
 def is_slowed(limit: RateLimits, address: str) -> bool:
     """Whether a failure from there is refused by the limit, which counts no further one."""
-    with pytest.raises((Unauthorized, LimitReached)) as told, limit.checking(address):
+    with pytest.raises((Unauthorized, LimitReached)) as raised, limit.checking(address):
         raise Unauthorized("no")
-    return told.type is LimitReached
+    return raised.type is LimitReached
 
 
-def test_a_key_that_is_over_its_rate_is_told_the_limit_and_when_to_come_back(clock: Clock) -> None:
+def test_a_key_over_its_rate_gets_the_limit_and_the_time_to_retry(clock: Clock) -> None:
     limit = limits(clock, rate_limit_per_second=0.25, rate_limit_burst=2)
     for _ in range(2):
         limit.take(KEYS[0])
@@ -166,14 +164,14 @@ def test_a_limit_of_zero_is_none(clock: Clock) -> None:
         fail(limit, "192.0.2.1")
 
 
-def test_an_address_that_failed_too_often_is_told_when_it_may_fail_again(clock: Clock) -> None:
+def test_an_address_with_too_many_failures_gets_the_time_to_retry(clock: Clock) -> None:
     limit = limits(clock, auth_failures_per_minute=3)
     for _ in range(3):
         fail(limit, "192.0.2.1")
-    with pytest.raises(LimitReached) as told, limit.checking("192.0.2.1"):
+    with pytest.raises(LimitReached) as raised, limit.checking("192.0.2.1"):
         raise Unauthorized("no")
-    assert (told.value.status, told.value.code, told.value.retry_after) == (429, "limit.auth_failures", 20)
-    assert told.value.details == {"limit": 3, "windowSeconds": 60}
+    assert (raised.value.status, raised.value.code, raised.value.retry_after) == (429, "limit.auth_failures", 20)
+    assert raised.value.details == {"limit": 3, "windowSeconds": 60}
     fail(limit, "192.0.2.2")
     clock.now += 19.99
     assert is_slowed(limit, "192.0.2.1")
@@ -182,7 +180,7 @@ def test_an_address_that_failed_too_often_is_told_when_it_may_fail_again(clock: 
     assert is_slowed(limit, "192.0.2.1")
 
 
-def test_who_has_a_valid_credential_is_let_through_whatever_others_sent_from_its_address(clock: Clock) -> None:
+def test_a_valid_credential_passes_whatever_failed_from_its_address(clock: Clock) -> None:
     limit = limits(clock, auth_failures_per_minute=1)
     for _ in range(100):
         with limit.checking("192.0.2.1"):
@@ -206,7 +204,7 @@ def test_who_has_a_valid_credential_is_let_through_whatever_others_sent_from_its
         ("not an address", "", False),
     ],
 )
-def test_who_counts_as_one_address(clock: Clock, one: str, other: str, same: bool) -> None:
+def test_which_addresses_count_as_one(clock: Clock, one: str, other: str, same: bool) -> None:
     limit = limits(clock, auth_failures_per_minute=1)
     fail(limit, one)
     assert is_slowed(limit, other) is same
@@ -240,7 +238,7 @@ def count(reason: str) -> float:
     return metrics.registry.get_sample_value("gateway_rate_limited_total", {"reason": reason}) or 0.0
 
 
-async def test_a_keys_flood_gets_429_until_the_moment_it_is_told(
+async def test_a_keys_flood_gets_429_until_the_returned_time(
     gateway: Gateway, clock: Clock, api_key: str, tenant: dict[str, str]
 ) -> None:
     async with calling(gateway, clock) as api:
@@ -300,12 +298,12 @@ async def test_a_socket_is_counted_and_refused_like_any_request(
 ) -> None:
     async with serving(gateway, settings) as port:
         address = f"ws://127.0.0.1:{port}/v1/connect/{NOBODYS_TOKEN}"
-        told = []
+        refusals = []
         for _ in range(5):
             with pytest.raises(InvalidStatus) as refusal:
                 await connect(address, proxy=None)
-            told.append((refusal.value.response.status_code, json.loads(refusal.value.response.body)["code"]))
-        assert told == [(401, "lease.unknown")] * 4 + [(429, "limit.auth_failures")]
+            refusals.append((refusal.value.response.status_code, json.loads(refusal.value.response.body)["code"]))
+        assert refusals == [(401, "lease.unknown")] * 4 + [(429, "limit.auth_failures")]
         assert refusal.value.response.headers["retry-after"] == "15"
         async with httpx.AsyncClient(trust_env=False, headers=bearer(api_key)) as api:
             await ok(api.get(f"http://127.0.0.1:{port}/v1/spaces"))

@@ -86,8 +86,8 @@ def test_no_error_repeats_a_secret(data: st.DataObject) -> None:
     try:
         model.model_validate_json(json.dumps(body))
     except ValidationError as error:
-        told = invalid(error, model)
-        assert TOKEN not in json.dumps([told.message, told.details])
+        rejected = invalid(error, model)
+        assert TOKEN not in json.dumps([rejected.message, rejected.details])
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -119,9 +119,9 @@ class Vault(Body):
 def test_what_stands_in_the_place_of_a_secret_is_not_repeated(body: dict[str, Any]) -> None:
     with pytest.raises(ValidationError) as raised:
         Vault.model_validate_json(json.dumps(body))
-    told = invalid(raised.value, Vault)
-    assert told.details["errors"]
-    assert TOKEN not in json.dumps([told.message, told.details])
+    rejected = invalid(raised.value, Vault)
+    assert rejected.details["errors"]
+    assert TOKEN not in json.dumps([rejected.message, rejected.details])
 
 
 def test_an_open_value_is_repeated() -> None:

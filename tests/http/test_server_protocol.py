@@ -59,10 +59,10 @@ class Answer:
     def code(self) -> str:
         """The code of an error, which has the one shape."""
         assert self.headers["content-type"] == "application/json"
-        told = json.loads(self.body)
-        assert set(told) == {"error", "code", "requestId", "details"}
-        assert str(UUID(told["requestId"])) == self.headers["x-request-id"] == told["requestId"]
-        code: str = told["code"]
+        error = json.loads(self.body)
+        assert set(error) == {"error", "code", "requestId", "details"}
+        assert str(UUID(error["requestId"])) == self.headers["x-request-id"] == error["requestId"]
+        code: str = error["code"]
         return code
 
 
@@ -213,7 +213,7 @@ async def test_empty_lines_keep_no_connection_alive(port: Port) -> None:
             assert await raw.closed() == b""
 
 
-async def test_a_body_that_nobody_wants_keeps_no_connection_alive(port: Port) -> None:
+async def test_an_unread_body_keeps_no_connection_alive(port: Port) -> None:
     async with port.connected() as raw:
         await raw.send(head("POST /v1/nothing HTTP/1.1", Content_Length="1000"))
         assert (await raw.answer()).code == "route.not_found"
@@ -296,7 +296,7 @@ async def test_a_body_that_never_begins_is_cut(port: Port) -> None:
         assert (await raw.answer()).code == "request.body_timeout"
 
 
-async def test_a_client_that_waits_for_100_continue_is_told_to_go_on(port: Port) -> None:
+async def test_a_client_that_waits_for_100_continue_gets_it(port: Port) -> None:
     body = b'{"name":"asked first"}'
     async with port.connected() as raw:
         await raw.send(post(port, len(body))[:-2] + b"Expect: 100-continue\r\n\r\n")
@@ -340,7 +340,7 @@ async def test_a_body_that_can_not_be_read_is_400(port: Port) -> None:
     assert (answer.status, answer.code) == (400, "request.malformed")
 
 
-async def test_what_is_no_request_is_told_after_the_answers_to_those_before(port: Port) -> None:
+async def test_an_invalid_request_is_answered_after_those_before(port: Port) -> None:
     body = b'{"name":"first"}'
     async with port.connected() as raw:
         await raw.send(post(port, len(body)) + body + head() + b"nonsense\r\n\r\n" + head())
@@ -351,7 +351,7 @@ async def test_what_is_no_request_is_told_after_the_answers_to_those_before(port
         assert await raw.closed() == b""
 
 
-async def test_a_body_that_can_not_be_read_behind_another_request_is_told_last(port: Port) -> None:
+async def test_an_unreadable_body_behind_another_request_is_answered_last(port: Port) -> None:
     body = b'{"name":"first"}'
     broken = post(port, 0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked") + b"zz\r\n"
     async with port.connected() as raw:
@@ -360,7 +360,7 @@ async def test_a_body_that_can_not_be_read_behind_another_request_is_told_last(p
         assert await raw.closed() == b""
 
 
-async def test_a_large_refused_request_still_hears_why(port: Port) -> None:
+async def test_a_large_refused_request_still_gets_the_reason(port: Port) -> None:
     async with port.connected() as raw:
         with contextlib.suppress(ConnectionError):
             await raw.send(b"nonsense\r\n\r\n" + b"x" * (4 * 1024 * 1024))
@@ -440,13 +440,13 @@ async def test_an_address_of_64_kib_is_refused_also_where_heads_may_be_larger(
 ) -> None:
     async with serving(gateway, settings.model_copy(update={"max_header_bytes": 200_000})) as number:
         port = Port(number, "")
-        for length, told in ((65_000, (404, "route.not_found")), (65_536, (400, "request.malformed"))):
+        for length, expected in ((65_000, (404, "route.not_found")), (65_536, (400, "request.malformed"))):
             for filler in (b"a", b"/", b"?", b"&"):
                 target = b"/?".ljust(length, filler) if filler == b"&" else b"/".ljust(length, filler)
                 async with port.connected() as raw:
                     await raw.send(b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
                     answer = await raw.answer()
-                    assert (answer.status, answer.code) == told, (length, filler)
+                    assert (answer.status, answer.code) == expected, (length, filler)
 
 
 async def test_an_upgrade_whose_lines_are_too_long_is_431(gateway: Gateway, settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""Who sees what: every route, every key, every foreign id, made from the application's own list of operations.
+"""Visibility: every route, every key, every foreign id, made from the application's own list of operations.
 
 Organization A has subaccounts A1 and A2, B has B1. What is not a caller's is answered as if it never was.
 """
@@ -145,7 +145,7 @@ def mixtures(parameters: list[str]) -> Iterator[set[str]]:
         yield from map(set, itertools.combinations(parameters, size))
 
 
-async def told(
+async def normalized_answer(
     client: httpx.AsyncClient,
     method: str,
     path: str,
@@ -165,10 +165,11 @@ async def told(
 async def called(
     client: httpx.AsyncClient, endpoint: Endpoint, tenant: Tenant, ids: dict[str, str], foreign: set[str]
 ) -> tuple[int, str]:
-    """The answer of an endpoint to these ids of its path, some of which are foreign; as `told` has it."""
+    """The answer of an endpoint to these ids of its path, some of which are foreign; as `normalized_answer` has it."""
     strange = {ids[it] for it in foreign}
     path = endpoint.path.format(**ids)
-    return await told(client, endpoint.method, path, body_of(endpoint), tenant, strange, form_of(endpoint))
+    body, form = body_of(endpoint), form_of(endpoint)
+    return await normalized_answer(client, endpoint.method, path, body, tenant, strange, form)
 
 
 async def state(client: httpx.AsyncClient, world: World) -> Json:
@@ -249,7 +250,9 @@ async def test_a_foreign_id_in_a_body_is_answered_as_one_that_never_was(
                 given = f"ai of {foreigner}" if kind == "label" else theirs[kind]
                 if given == tenant.ids.get(kind):
                     continue  # A's subaccount is A1's, to whom it is not foreign.
-                answers = [await told(anonymous, method, path, body(it), tenant, {it}) for it in (given, never)]
+                answers = [
+                    await normalized_answer(anonymous, method, path, body(it), tenant, {it}) for it in (given, never)
+                ]
                 case = (caller, foreigner, method, path, kind)
                 assert (case, answers[0]) == (case, answers[1])
                 assert (case, answers[0][0]) == (case, status)
@@ -308,14 +311,14 @@ async def test_a_key_is_revoked_at_its_own_subaccount_alone(
         await ok(anonymous.get("/v1/auth/whoami", headers=world[name].headers))
 
 
-async def test_whoami_tells_each_key_whose_it_is(anonymous: httpx.AsyncClient, world: World) -> None:
-    told: dict[str, Any] = {}
+async def test_whoami_returns_the_owner_of_each_key(anonymous: httpx.AsyncClient, world: World) -> None:
+    identities: dict[str, Any] = {}
     for name in TENANTS:
-        told[name] = await ok(anonymous.get("/v1/auth/whoami", headers=world[name].headers))
+        identities[name] = await ok(anonymous.get("/v1/auth/whoami", headers=world[name].headers))
         subaccount = None if name in OF_ORGANIZATION else world[name].ids["subaccount"]
         scope = "organization" if name in OF_ORGANIZATION else "subaccount"
-        assert (told[name]["scope"], told[name]["subaccountId"]) == (scope, subaccount)
-    organizations = {name: UUID(it["organizationId"]) for name, it in told.items()}
+        assert (identities[name]["scope"], identities[name]["subaccountId"]) == (scope, subaccount)
+    organizations = {name: UUID(it["organizationId"]) for name, it in identities.items()}
     assert organizations["A"] == organizations["A1"] == organizations["A2"] != organizations["B"] == organizations["B1"]
 
 

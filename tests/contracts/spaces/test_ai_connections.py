@@ -220,8 +220,8 @@ async def test_the_key_that_is_tested_is_the_one_that_is_stored_now(
     path = f"{PATH}/{made['id']}"
 
     async def test() -> Json:
-        told: Json = await ok(client.post(f"{path}/test"))
-        return told
+        result: Json = await ok(client.post(f"{path}/test"))
+        return result
 
     assert (await test())["ok"] is False
     assert (await ok(client.patch(path, json={"apiKey": KEYS["openai"]})))["hasStoredKey"] is True

@@ -1,4 +1,4 @@
-""".../connections: the lease of seed 001, with a URL that is told once and made from an address that is trusted."""
+""".../connections: the lease of seed 001, with a URL that is returned once and made from an address that is trusted."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ async def test_another_protocol_is_refused_with_what_is_served(client: httpx.Asy
     assert await ok(client.get(path)) == {"connections": []}
 
 
-async def test_the_url_is_told_once(client: httpx.AsyncClient, path: str) -> None:
+async def test_the_url_is_returned_once(client: httpx.AsyncClient, path: str) -> None:
     lease = await ok(client.post(path, json=CDP))
     token = lease["endpoint"]["url"].rsplit("/", 1)[1]
     one = f"{path}/{lease['id']}"
@@ -250,7 +250,7 @@ async def test_a_host_that_is_not_trusted_is_refused_and_leaves_no_lease(client:
 
 
 async def test_forwarded_headers_are_not_believed_by_the_application(client: httpx.AsyncClient, path: str) -> None:
-    """A proxy's headers are the server's business, which knows who sent them."""
+    """A proxy's headers are the server's business, which knows their sender."""
     headers = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil.example", "Forwarded": "host=evil.example"}
     lease = await ok(client.post(path, json=CDP, headers=headers))
     assert lease["endpoint"]["url"].startswith("ws://localhost:8787/")
@@ -279,7 +279,7 @@ async def test_a_runtime_that_is_just_being_deleted_is_not_leased(
     refusal(await minting, 404, "runtime.not_found")
 
 
-async def test_one_that_nobody_used_says_so(client: httpx.AsyncClient, path: str) -> None:
+async def test_an_unused_lease_has_empty_usage(client: httpx.AsyncClient, path: str) -> None:
     lease = await ok(client.post(path, json=CDP))
     assert (await ok(client.get(f"{path}/{lease['id']}")))["usage"] == {
         "attaches": 0,

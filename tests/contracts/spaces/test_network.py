@@ -177,7 +177,7 @@ async def test_what_lists_may_hold(client: httpx.AsyncClient) -> None:
     )
 
 
-async def test_a_run_tells_what_went_through_the_egress_proxy(
+async def test_a_run_reports_what_went_through_the_egress_proxy(
     client: httpx.AsyncClient, gateway: Gateway, launcher: WorkingLauncher
 ) -> None:
     runtime = await make_runtime(client)

@@ -59,7 +59,7 @@ def encoded(cursor: str) -> str:
     return base64.urlsafe_b64encode(cursor.encode()).decode()
 
 
-async def test_a_run_is_told_with_all_that_it_has(client: httpx.AsyncClient, runtime: Json) -> None:
+async def test_a_run_is_returned_with_all_fields(client: httpx.AsyncClient, runtime: Json) -> None:
     path = f"{PATH}/{runtime['activeRunId']}"
     run = await ok(client.get(path))
     assert run == {
@@ -122,7 +122,7 @@ async def test_the_last_page_is_known_as_the_last_when_it_is_full(
     assert [len(page) for page in await pages(client, limit=4)] == [4]
 
 
-async def test_runs_of_one_moment_are_neither_skipped_nor_told_twice(
+async def test_runs_of_one_moment_are_neither_skipped_nor_listed_twice(
     client: httpx.AsyncClient, runtime: Json, database: Database
 ) -> None:
     await add_runs(database, runtime, 9, at="timestamptz '2026-01-01T00:00:00.123456Z'")

@@ -91,7 +91,7 @@ async def test_a_file_is_staged_by_its_id_or_its_path_for_the_browsers_user(
     assert [name for name in os.listdir(directory) if name.startswith(".")] == []
 
 
-async def test_what_is_wrong_with_a_stage_is_told(
+async def test_an_invalid_stage_is_refused_with_its_code(
     client: httpx.AsyncClient, files: str, root: str, directory: Path, tmp_path: Path
 ) -> None:
     file = await upload(client, files, b"bytes", "a")
@@ -99,19 +99,19 @@ async def test_what_is_wrong_with_a_stage_is_told(
     (directory / "broken").symlink_to("nowhere")
     write(directory / "there", b"mine")
 
-    async def told(status: int, code: str, **body: str) -> None:
+    async def stage_refused(status: int, code: str, **body: str) -> None:
         await refused(client.post(f"{root}/stage", json=body), status, code)
 
     for path in ("../x", "/etc/x", "a/../../x", str(tmp_path / "x"), "away/x", "there/x", ".", "x" * 256):
-        await told(400, "runtime_file.path_invalid", fileId=file["id"], runtimePath=path)
+        await stage_refused(400, "runtime_file.path_invalid", fileId=file["id"], runtimePath=path)
     for path in ("there", "broken", "away"):
-        await told(409, "runtime_file.path_exists", fileId=file["id"], runtimePath=path)
+        await stage_refused(409, "runtime_file.path_exists", fileId=file["id"], runtimePath=path)
     assert (directory / "there").read_bytes() == b"mine"
     assert not (directory / "nowhere").exists()
     assert not (tmp_path / "x").exists()
-    await told(404, "file.not_found", fileId=NEVER)
-    await told(404, "file.not_found", path="b")
-    await told(400, "storage_file.path_invalid", path="../a")
+    await stage_refused(404, "file.not_found", fileId=NEVER)
+    await stage_refused(404, "file.not_found", path="b")
+    await stage_refused(400, "storage_file.path_invalid", path="../a")
     for body in ({}, {"fileId": NEVER, "path": "a"}, {"fileId": NEVER, "name": "a", "runtimePath": "b"}):
         assert await problems(client.post(f"{root}/stage", json=body)) == {"": "field.invalid"}
 
@@ -124,8 +124,8 @@ async def test_a_runtime_takes_so_many_bytes(client: httpx.AsyncClient, files: s
     body = {"fileId": small["id"], "runtimePath": "large"}
     await refused(client.post(f"{root}/stage", json=body), 409, "runtime_file.path_exists")
     await ok(client.post(f"{root}/stage", json={"fileId": small["id"]}))
-    told = await refused(client.post(f"{root}/stage", json={"fileId": small["id"]}), 409, "runtime.staged_full")
-    assert told["details"] == {"limit": 1000, "used": 1000}
+    error = await refused(client.post(f"{root}/stage", json={"fileId": small["id"]}), 409, "runtime.staged_full")
+    assert error["details"] == {"limit": 1000, "used": 1000}
 
 
 async def test_a_file_is_collected_into_storage_and_as_an_artifact(

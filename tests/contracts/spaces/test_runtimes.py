@@ -192,7 +192,7 @@ async def test_what_a_body_may_hold(client: httpx.AsyncClient) -> None:
     )  # fmt: skip
 
 
-async def test_what_the_contract_has_and_this_gateway_has_not_is_refused_by_name_beside_all_else_that_is_wrong(
+async def test_unsupported_fields_are_refused_by_name_with_all_other_errors(
     client: httpx.AsyncClient,
 ) -> None:
     config = (
@@ -341,7 +341,7 @@ async def test_a_failed_launch_says_why_is_listed_and_takes_no_place(client: htt
 
 
 @pytest.mark.parametrize("launcher", [SlowLauncher], indirect=True)
-async def test_a_runtime_that_still_starts_is_told_to_nobody(client: httpx.AsyncClient, launcher: SlowLauncher) -> None:
+async def test_a_starting_runtime_is_not_listed(client: httpx.AsyncClient, launcher: SlowLauncher) -> None:
     space = await make_space(client)
     starting = asyncio.create_task(client.post(f"/v1/spaces/{space}/runtimes", json={}))
     await until(lambda: launcher.waiting == 1)
@@ -387,7 +387,7 @@ async def test_the_gateway_has_so_many_runtimes_starting_and_no_more(
 
 @pytest.mark.parametrize("settings", [{"subaccount_max_runtimes": 2}], indirect=True)
 async def test_a_subaccount_has_so_many_runtimes_live_and_no_more(client: httpx.AsyncClient) -> None:
-    """By the gateway's setting, or by its own limit when that says less; whoever asks, and for none but itself."""
+    """By the gateway's setting, or by its own limit when that says less; with any key, for this subaccount alone."""
     subaccount, key = await make_subaccount(client)
     other, _ = await make_subaccount(client, limits={"maxActiveRuns": 50})
     space = await make_space(client, subaccountId=subaccount)

@@ -182,7 +182,7 @@ async def test_a_mount_names_an_ai_connection_by_id_or_label(client: httpx.Async
     assert made["mounts"] == mounts
 
 
-async def test_every_ai_connection_that_is_not_there_is_told_at_its_place(client: httpx.AsyncClient) -> None:
+async def test_every_missing_ai_connection_is_reported_at_its_place(client: httpx.AsyncClient) -> None:
     known = await make_ai(client, "known")
     mounts = {
         "ai": {

@@ -1,4 +1,4 @@
-"""/v1/spaces/{id}/storage/files: what is kept, how it is told, and what is refused."""
+"""/v1/spaces/{id}/storage/files: what is kept, what is returned, and what is refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from gateway.store import files as store
 from gateway.store.database import Database
 from tests.support.api import NEVER, Json, checked, make_space, make_subaccount, ok, problems, refused
 
-NOBODY = UUID(NEVER)
+NEVER_ID = UUID(NEVER)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def objects(settings: Settings) -> list[Path]:
     return [path for path in (settings.data_dir / "files").rglob("*") if path.is_file()]
 
 
-async def test_an_upload_is_told_as_the_contract_says_and_comes_back_byte_for_byte(
+async def test_an_upload_is_returned_as_documented_and_read_back_byte_for_byte(
     client: httpx.AsyncClient, root: str
 ) -> None:
     body = os.urandom(4000)
@@ -278,7 +278,7 @@ async def test_a_subaccounts_bytes_are_counted_over_its_spaces(client: httpx.Asy
         space = (await ok(client.post("/v1/spaces", json={}, headers=headers)))["id"]
         roots.append(f"/v1/spaces/{space}/storage/files")
     await ok(upload(client, roots[0], b"x" * 4000, path="a", headers=headers))
-    # Whoever uploads it.
+    # By whichever key it is uploaded.
     await ok(upload(client, roots[1], b"x" * 1999, path="a"))
     await refused(upload(client, roots[1], b"xx", path="b", headers=headers), 409, "subaccount.storage_full")
     await ok(upload(client, roots[1], b"x", path="b", headers=headers))
@@ -340,11 +340,11 @@ async def test_a_list_of_a_prefix_reads_an_index_in_its_order(
         await connection.execute(text(many))
         await connection.execute(text("ANALYZE files"))
 
-        def hear(*told: Any) -> None:
-            asked.append((told[2], told[3]))
+        def record(*arguments: Any) -> None:
+            asked.append((arguments[2], arguments[3]))
 
-        event.listen(connection.sync_connection, "before_cursor_execute", hear)
-        await store.listed(connection, scope, UUID(root.split("/")[3]), prefix="p1", after=("p11", NOBODY), limit=10)
+        event.listen(connection.sync_connection, "before_cursor_execute", record)
+        await store.listed(connection, scope, UUID(root.split("/")[3]), prefix="p1", after=("p11", NEVER_ID), limit=10)
         statement, parameters = asked[0]
         plan = "\n".join((await connection.exec_driver_sql(f"EXPLAIN {statement}", parameters)).scalars())
     assert "Index Scan using files_listing_idx" in plan, plan
@@ -360,7 +360,7 @@ async def test_ranges_and_heads(client: httpx.AsyncClient, root: str) -> None:
         answer = await client.get(path, headers={name.replace("_", "-"): value for name, value in headers.items()})
         return answer.status_code, answer.content, answer.headers.get("content-range")
 
-    for given, body, told in (
+    for given, body, content_range in (
         ("bytes=0-0", b"0", "bytes 0-0/10"),
         ("bytes=2-4", b"234", "bytes 2-4/10"),
         ("bytes=7-", b"789", "bytes 7-9/10"),
@@ -368,7 +368,7 @@ async def test_ranges_and_heads(client: httpx.AsyncClient, root: str) -> None:
         ("bytes=-3", b"789", "bytes 7-9/10"),
         ("bytes=-99", b"0123456789", "bytes 0-9/10"),
     ):
-        assert await asked(range=given) == (206, body, told)
+        assert await asked(range=given) == (206, body, content_range)
     for given in ("bytes=4-2", "bytes=-", "lines=1-2", "bytes=0-1,3-4", "bytes", "bytes=a-b", "bytes=1-" + "9" * 30):
         assert await asked(range=given) == (200, b"0123456789", None)
     for given in ("bytes=10-", "bytes=10-12", "bytes=-0"):
@@ -410,7 +410,7 @@ async def test_a_deleted_file_is_gone_with_its_bytes(client: httpx.AsyncClient, 
     await ok(upload(client, root))
 
 
-async def test_bytes_that_are_not_there_are_told_as_a_failure_of_the_storage(
+async def test_missing_bytes_are_reported_as_a_failure_of_the_storage(
     client: httpx.AsyncClient, root: str, settings: Settings
 ) -> None:
     made = await ok(upload(client, root))

@@ -1,4 +1,4 @@
-"""/v1/subaccounts, their keys and /v1/auth/whoami: who there is, what they may, and keys that are shown once."""
+"""/v1/subaccounts, their keys and /v1/auth/whoami: accounts, their permissions, and keys that are shown once."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ async def test_what_a_keys_body_may_hold(client: httpx.AsyncClient) -> None:
     )
 
 
-async def test_an_expiry_is_told_in_utc_whatever_its_offset(client: httpx.AsyncClient) -> None:
+async def test_an_expiry_is_returned_in_utc_whatever_its_offset(client: httpx.AsyncClient) -> None:
     subaccount, _ = await make_subaccount(client)
     made = await ok(
         client.post(f"{PATH}/{subaccount}/keys", json={"name": "k", "expiresAt": "2999-01-01T02:00:00+02:00"})
@@ -242,7 +242,7 @@ async def test_a_revoked_key_is_refused_and_may_be_revoked_again(client: httpx.A
     assert (await ok(client.get(path)))["keys"][1] == revoked
 
 
-async def test_when_a_key_was_last_used_is_told(client: httpx.AsyncClient, gateway: Gateway) -> None:
+async def test_a_key_has_the_time_of_its_last_use(client: httpx.AsyncClient, gateway: Gateway) -> None:
     subaccount, key = await make_subaccount(client)
     await ok(client.get("/v1/auth/whoami", headers=key))
     await gateway.services.access.write_usage()
@@ -277,9 +277,9 @@ async def test_what_the_organization_makes_for_a_subaccount_is_the_subaccounts(c
     assert (await ok(client.get(f"/v1/spaces/{lent}", headers=key)))["subaccountId"] == subaccount
 
 
-async def test_the_organizations_key_is_told_as_such(client: httpx.AsyncClient) -> None:
-    told: Json = await ok(client.get("/v1/auth/whoami"))
-    assert (told["scope"], told["subaccountId"]) == ("organization", None)
+async def test_whoami_reports_the_organizations_key(client: httpx.AsyncClient) -> None:
+    identity: Json = await ok(client.get("/v1/auth/whoami"))
+    assert (identity["scope"], identity["subaccountId"]) == ("organization", None)
 
 
 async def test_keys_made_at_once_are_all_different(client: httpx.AsyncClient, settings: Settings) -> None:

@@ -60,7 +60,7 @@ _MASKS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r'(?<="browser":)"(headless-shell|chromium)"'), '"<browser>"'),
     (re.compile(r'(?<="Browser": ")[^"]*'), "<browser>"),
     (re.compile(r'(?<="User-Agent": ")[^"]*'), "<user agent>"),
-    # A page that has not loaded yet has none.
+    # A page that is not loaded yet has none.
     (re.compile(r'(?<="title": ")[^"]*'), "<title>"),
     (re.compile(r"\b(?!0{8})[0-9A-F]{32}\b"), "<target>"),
     (re.compile(r"\b\d+\.\d+\.\d+\.\d+(?= |\"|$)"), "<version>"),
