@@ -1,4 +1,4 @@
-"""The audit log: what is in it, that nothing secret is, and that nobody changes it unseen."""
+"""The audit log: what is in it, that nothing secret is, and that no change of it goes unseen."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
     assert (await command("secrets", "rotate")).code == 0
 
     events = await log(database, gateway.audit)
-    # What is lost is told by a test of its own, since a gateway that lost nothing must not say so.
+    # Losses have a test of their own, since a gateway that lost nothing must not say so.
     assert {event["action"] for event in events} == set(Action) - {Action.AUDIT_LOST}
     ours = [event for event in events if event["actor"] not in ("gateway", "anonymous")]
     assert {event["organizationId"] for event in ours} == {organization}
@@ -245,7 +245,7 @@ def test_every_action_is_documented() -> None:
     assert [action for action in Action if f"`{action}`" not in documented] == []
 
 
-async def test_an_event_says_who_did_what_to_what_when_and_from_where(
+async def test_an_event_has_actor_action_object_time_and_address(
     gateway: Gateway, client: httpx.AsyncClient, database: Database
 ) -> None:
     whoami = await ok(client.get("/v1/auth/whoami"))
@@ -292,7 +292,7 @@ async def test_a_failure_is_noted_with_its_code(
     assert only(events, "space.deleted")["objectId"] == strange
 
 
-async def test_the_end_of_a_runtime_is_that_of_who_ended_it(
+async def test_the_end_of_a_runtime_has_the_actor_that_ended_it(
     gateway: Gateway, client: httpx.AsyncClient, anonymous: httpx.AsyncClient, database: Database
 ) -> None:
     subaccount, headers = await make_subaccount(client)
@@ -337,8 +337,8 @@ async def test_a_lease_acts_by_its_own_id(gateway: Gateway, client: httpx.AsyncC
     }
     for action in ("lease.attached", "lease.detached"):
         event = only(events, action)
-        who = (event["actor"], event["objectId"], event["address"], event["requestId"])
-        assert who == (minted["id"], minted["id"], "203.0.113.7", "the-request")
+        origin = (event["actor"], event["objectId"], event["address"], event["requestId"])
+        assert origin == (minted["id"], minted["id"], "203.0.113.7", "the-request")
     assert only(events, "lease.detached")["details"] == {
         "socketId": str(grant.socket_id),
         "reason": "client_closed",
@@ -351,9 +351,9 @@ async def test_a_lease_acts_by_its_own_id(gateway: Gateway, client: httpx.AsyncC
 async def test_the_address_is_the_one_that_a_trusted_proxy_forwards(
     gateway: Gateway, settings: Settings, database: Database, api_key: str
 ) -> None:
-    told = ["203.0.113.9", "2001:db8::7", "unknown", "bctrl_abcdefghijkl_" + "x" * 43]
+    addresses = ["203.0.113.9", "2001:db8::7", "unknown", "bctrl_abcdefghijkl_" + "x" * 43]
     async with serving(gateway, settings) as port, httpx.AsyncClient(headers=bearer(api_key)) as client:
-        for forwarded in told:
+        for forwarded in addresses:
             await ok(client.get(f"http://127.0.0.1:{port}/v1/spaces", headers={"X-Forwarded-For": forwarded}))
     reads = [event for event in await log(database, gateway.audit) if event["action"] == "space.read"]
     assert [event["address"] for event in reads] == ["203.0.113.9", "2001:db8::7", None, None]
@@ -404,13 +404,13 @@ async def test_refusals_that_repeat_are_one_event_with_a_count(
 
 
 async def test_refusals_are_noted_separately_up_to_the_limit_and_counted_above_it(database: Database) -> None:
-    for different, told in ((2, 2), (3, 3), (40, 4)):
+    for different, recorded in ((2, 2), (3, 3), (40, 4)):
         audit = Audit(database, refusals=3)
         before = len(await log(database))
         for number in range(different):
             audit.refused(Action.AUTH_REFUSED, Unauthorized("no"), prefix=f"bctrl_{number:012}")
         events = (await log(database, audit))[before:]
-        assert len(events) == told
+        assert len(events) == recorded
         assert sum(event["details"]["count"] for event in events) == different
     assert (events[-1]["details"], events[-1]["address"]) == ({"count": 37}, None)
 
@@ -426,7 +426,7 @@ async def test_refusals_are_written_within_a_second_by_themselves(database: Data
         await until(written, "the refusal is in the log", 10)
 
 
-# Nobody changes it unseen
+# No change goes unseen
 
 
 async def notes(database: Database, count: int) -> None:
@@ -480,7 +480,7 @@ TAMPERING = {
 
 
 @pytest.mark.parametrize(("tampering", "first"), TAMPERING.values(), ids=TAMPERING)
-async def test_verify_finds_what_somebody_did_who_could_turn_the_trigger_off(
+async def test_verify_finds_changes_made_with_the_trigger_off(
     database: Database,
     command: Command,
     tampering: str,
@@ -630,7 +630,7 @@ async def test_an_event_whose_commit_was_not_confirmed_is_in_the_log_once(away: 
     assert (await verify(away))[0] == 2
 
 
-async def test_a_gateway_that_stands_still_while_it_writes_does_not_hold_up_the_others(
+async def test_a_gateway_that_hangs_while_it_writes_does_not_block_the_others(
     database: Database, database_url: str
 ) -> None:
     still = StandsStill(database_url, 2)
@@ -833,12 +833,12 @@ async def test_what_the_operator_does_by_hand_is_in_the_log(
     assert (await command("keys", "revoke", key[:18])).code == 0
     assert "There is no" in (await command("keys", "revoke", "bctrl_000000000000")).sentence
     by_hand = [event for event in await log(database, gateway.audit) if event["actor"] == "operator"]
-    told: list[tuple[Any, ...]] = [
+    key_events: list[tuple[Any, ...]] = [
         (event["action"], event["outcome"], event["details"].get("prefix"))
         for event in by_hand
         if event["action"].startswith("api_key.")
     ]
-    assert told == [
+    assert key_events == [
         ("api_key.created", "ok", key[:18]),
         ("api_key.revoked", "ok", key[:18]),
         ("api_key.revoked", "api_key.not_found", None),

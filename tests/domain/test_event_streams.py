@@ -1,4 +1,4 @@
-"""Events waited for and followed: on any gateway, and by clients that come back nothing is missed or heard twice."""
+"""Events waited for and followed: on any gateway, and by clients that come back nothing is missed or received twice."""
 
 from __future__ import annotations
 
@@ -85,10 +85,10 @@ async def test_a_stream_has_a_run_from_its_first_event_to_its_end(
         (runtime,) = gateway.services.runtimes.hosted()
         await gateway.services.runtimes.end([runtime], Ending("runtime.stopped", "x", asked=True))
         rest = await stream.rest()
-    told = [*head, third, *rest]
-    assert numbers(told) == ["started", 1, 2, 3, "stopped"]
-    assert told == (await ok(client.get(f"/v1/runs/{run}/events")))["events"]
-    # One that has all is told not to come back; one that has not gets what it has not.
+    received = [*head, third, *rest]
+    assert numbers(received) == ["started", 1, 2, 3, "stopped"]
+    assert received == (await ok(client.get(f"/v1/runs/{run}/events")))["events"]
+    # A client that has all events is asked not to reconnect; another one gets the events that it lacks.
     path = f"/v1/runs/{run}/events/stream"
     assert (await client.get(path, headers={"Last-Event-ID": "5"})).status_code == 204
     async with following(client, path, "3") as stream:
@@ -222,8 +222,8 @@ async def test_the_number_of_followers_is_limited_and_one_that_leaves_makes_room
         streams = [await stack.enter_async_context(following(client, f"{path}/stream")) for _ in range(3)]
         for stream in streams:
             assert await stream.next() is not None
-        told = await refused(client.get(f"{path}/stream"), 429, "gateway.max_event_streams")
-        assert told["details"] == {"limit": 3}
+        error = await refused(client.get(f"{path}/stream"), 429, "gateway.max_event_streams")
+        assert error["details"] == {"limit": 3}
         await refused(client.post(f"{path}/wait", json={}), 429, "gateway.max_event_streams")
         await streams[0].response.aclose()
         await until(lambda: gateway.services.event_streams.open_count == 2, "it is noticed that one left")
@@ -262,7 +262,7 @@ async def test_a_stream_ends_when_its_key_is_revoked(client: httpx.AsyncClient, 
             assert await stream.rest() == []
 
 
-async def test_a_client_that_does_not_read_holds_no_more_than_a_page_and_is_let_go(
+async def test_a_client_that_does_not_read_holds_at_most_a_page_and_is_disconnected(
     client: httpx.AsyncClient, gateway: Gateway, run: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gateway.services.event_streams.stall_seconds = 1.0
@@ -280,7 +280,7 @@ async def test_a_client_that_does_not_read_holds_no_more_than_a_page_and_is_let_
     monkeypatch.setattr(store, "page", counted)
     async with client.stream("GET", f"/v1/runs/{run}/events/stream") as response:
         assert response.status_code == 200
-        await until(lambda: gateway.services.event_streams.open_count == 0, "it is let go", 10)
+        await until(lambda: gateway.services.event_streams.open_count == 0, "it is disconnected", 10)
         # Each page has 2 MB; the sockets between hold some.
         assert len(pages) < 8
 

@@ -1,4 +1,4 @@
-"""Events: written in order and once by whoever writes them, and read in pages that cost the same anywhere."""
+"""Events: written in order and once by every writer, and read in pages that cost the same anywhere."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def stream(database: Database, stream_id: UUID = RUN, wanted: Wanted = ALL
         return await store.page(connection, stream_id, wanted, **{"limit": 100_000, **how})
 
 
-async def told(database: Database, stream_id: UUID = RUN) -> list[tuple[int, Any]]:
+async def numbered(database: Database, stream_id: UUID = RUN) -> list[tuple[int, Any]]:
     """Number and data `n` of each event, or its type where it has none."""
     return [(event.sequence, event.data.get("n", event.type)) for event in await stream(database, stream_id)]
 
@@ -66,7 +66,7 @@ async def test_events_are_numbered_in_order_and_have_what_was_noted(database: Da
 
 
 async def test_concurrent_writers_of_a_stream_leave_no_gap_and_commit_numbers_in_order(database: Database) -> None:
-    """Who reads behind the last number that it saw, again and again, misses nothing."""
+    """A reader that goes on after the last number it saw misses nothing."""
     writers = [Events(database, maximum_batch=7) for _ in range(4)]
     runs = [new_id() for _ in range(3)]
 
@@ -108,8 +108,8 @@ async def test_a_batch_whose_commit_was_not_confirmed_is_written_once(away: Away
     await other.write()
     note(events, 3)
     await events.write()
-    assert await told(away) == [(1, 1), (2, 2), (3, 100), (4, 3)]
-    assert await told(away, UUID(int=5)) == [(1, 1)]
+    assert await numbered(away) == [(1, 1), (2, 2), (3, 100), (4, 3)]
+    assert await numbered(away, UUID(int=5)) == [(1, 1)]
 
 
 async def test_a_batch_that_was_not_committed_is_written_again(away: Away, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ async def test_a_batch_that_was_not_committed_is_written_again(away: Away, monke
     note(other, 100)
     await other.write()
     await events.write()
-    assert await told(away) == [(1, 100), (2, 1), (3, 2)]
+    assert await numbered(away) == [(1, 100), (2, 1), (3, 2)]
 
 
 async def test_the_writer_resumes_when_the_database_is_back(away: Away) -> None:
@@ -143,14 +143,14 @@ async def test_the_writer_resumes_when_the_database_is_back(away: Away) -> None:
         assert len(events) == 2
         away.away = False
         await until(lambda: len(events) == 0, "what waited is written", 10)
-    assert await told(away) == [(1, 1), (2, 2)]
+    assert await numbered(away) == [(1, 1), (2, 2)]
 
 
 async def test_what_waits_at_the_end_is_written(database: Database) -> None:
     events = Events(database)
     async with events.running():
         note(events, *range(2500))
-    assert [n for _, n in await told(database)] == list(range(2500))
+    assert [n for _, n in await numbered(database)] == list(range(2500))
 
 
 @pytest.mark.parametrize(("noted", "dropped"), [(8, 0), (9, 0), (10, 1), (12, 3)])
@@ -170,7 +170,7 @@ async def test_a_limited_number_is_kept_and_the_stream_reports_where_and_how_man
     await events.write()
     expected: list[Any] = list(range(noted - dropped))
     expected += ["events.dropped"] if dropped else []
-    assert [n for _, n in await told(away)] == [*expected, 100]
+    assert [n for _, n in await numbered(away)] == [*expected, 100]
     counts = [event.data["count"] for event in await stream(away, wanted=Wanted(("events.dropped",)))]
     assert counts == ([dropped] if dropped else [])
 
@@ -186,7 +186,7 @@ async def test_the_lives_of_runs_and_pages_have_room_of_their_own_behind_what_wa
     assert len(events) == 20
     away.away = False
     await events.write()
-    assert [n for _, n in await told(away)] == [*range(18), "events.dropped", 50, "events.dropped"]
+    assert [n for _, n in await numbered(away)] == [*range(18), "events.dropped", 50, "events.dropped"]
     counts = [event.data["count"] for event in await stream(away, wanted=Wanted(("events.dropped",)))]
     assert counts == [1, 2]
 
@@ -223,7 +223,7 @@ async def test_what_the_database_would_not_take_is_replaced_and_spoils_no_other(
 
 
 async def test_of_a_batch_that_the_database_refuses_all_is_written_but_the_event_at_fault(database: Database) -> None:
-    """Guards against causes that nobody has thought of: here a rule of the table that no event should break."""
+    """Guards against unforeseen causes: here a rule of the table that no event should break."""
     async with database.connect() as connection:
         await connection.execute(text("ALTER TABLE events ADD CONSTRAINT test CHECK (NOT data ? 'refused')"))
     events = Events(database)
@@ -231,10 +231,10 @@ async def test_of_a_batch_that_the_database_refuses_all_is_written_but_the_event
     events.note(RUN, REQUEST, {"refused": None})
     note(events, *range(5, 9))
     await events.write()
-    assert [n for _, n in await told(database)] == [*range(9), "events.dropped"]
+    assert [n for _, n in await numbered(database)] == [*range(9), "events.dropped"]
 
 
-async def test_a_gateway_that_stands_still_while_it_writes_does_not_hold_up_the_others(
+async def test_a_gateway_that_hangs_while_it_writes_does_not_block_the_others(
     database: Database, database_url: str
 ) -> None:
     still = StandsStill(database_url, 2)
@@ -249,9 +249,9 @@ async def test_a_gateway_that_stands_still_while_it_writes_does_not_hold_up_the_
     still.during = asyncio.wait_for(others(), 10)
     with pytest.raises(Unavailable):
         await events.write()
-    assert await told(database) == [(1, 2)]
+    assert await numbered(database) == [(1, 2)]
     await events.write()
-    assert await told(database) == [(1, 2), (2, 1)]
+    assert await numbered(database) == [(1, 2), (2, 1)]
     await still.close()
 
 
@@ -365,7 +365,7 @@ async def test_a_wrong_query_is_reported_field_by_field(client: httpx.AsyncClien
 
 
 async def test_every_page_of_a_long_run_is_read_by_an_index(database: Database) -> None:
-    """Plans rather than seconds, which bench/events measures: no page may look at rows that it does not tell."""
+    """Plans rather than seconds, which bench/events measures: no page may look at rows that it does not return."""
     async with database.begin() as connection:
         await connection.execute(
             text(

@@ -147,7 +147,7 @@ async def test_a_browser_that_is_killed_or_crashes_is_noticed(remote: Remote, nu
 
 
 @pytest.mark.parametrize(("command", "code"), [("crash", "browser.crashed"), ("close", "browser.exited")])
-async def test_a_browser_that_crashes_or_exits_by_itself_is_told_so(remote: Remote, command: str, code: str) -> None:
+async def test_a_browser_that_crashes_or_exits_by_itself_is_reported(remote: Remote, command: str, code: str) -> None:
     # With a wish, so that its directory has its runtime's name.
     runtime = await remote.runtime(viewport={"width": 640, "height": 480})
     socket = await remote.attach(runtime)

@@ -43,8 +43,8 @@ async def updates(client: httpx.AsyncClient, gateway: Gateway, count: int, **hea
     params = {"cursor": "0", "limit": str(count)}
     answer = await client.get("/v1/updates/stream", params=params, headers=headers, timeout=10)
     lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
-    told = [httpx.Response(200, text=line).json() for line in lines]
-    return [(update["type"], update["data"]) for update in told]
+    received = [httpx.Response(200, text=line).json() for line in lines]
+    return [(update["type"], update["data"]) for update in received]
 
 
 async def test_a_run_lists_its_commands_and_sockets_in_order(
@@ -60,8 +60,8 @@ async def test_a_run_lists_its_commands_and_sockets_in_order(
     gateway.services.leases.leave(grant, ENDED)
     await ok(client.delete(f"{path}/connections/{lease['id']}"))
     await ok(client.post(f"{path}/stop"))
-    told = await events_of(client, gateway, run)
-    assert [(event["type"], event["data"].get("name", event["data"].get("status"))) for event in told] == [
+    recorded = await events_of(client, gateway, run)
+    assert [(event["type"], event["data"].get("name", event["data"].get("status"))) for event in recorded] == [
         ("runtime.lifecycle", "started"),
         ("tool.command", "connections.create"),
         ("connection.opened", None),
@@ -70,10 +70,10 @@ async def test_a_run_lists_its_commands_and_sockets_in_order(
         ("tool.command", "runtimes.stop"),
         ("runtime.lifecycle", "stopped"),
     ]
-    closed = told[3]
+    closed = recorded[3]
     assert closed["connectionId"] == lease["id"]
     assert closed["data"] == {
-        "socketId": told[2]["data"]["socketId"],
+        "socketId": recorded[2]["data"]["socketId"],
         "reason": ENDED.close.reason,
         "code": ENDED.close.code,
         "bytesFromClient": ENDED.bytes_from_client,
@@ -81,7 +81,7 @@ async def test_a_run_lists_its_commands_and_sockets_in_order(
         "commands": ENDED.commands,
     }
     commands = (await ok(client.get(f"/v1/runs/{run}/commands", params={"include": "input"})))["commands"]
-    assert [command["id"] for command in commands] == [it["id"] for it in told if it["type"] == "tool.command"]
+    assert [command["id"] for command in commands] == [it["id"] for it in recorded if it["type"] == "tool.command"]
     whoami = await ok(client.get("/v1/auth/whoami"))
     assert {(it["actor"], it["status"], it["executionMode"]) for it in commands} == {
         (whoami["keyId"], "succeeded", "inline")
@@ -92,10 +92,10 @@ async def test_a_run_lists_its_commands_and_sockets_in_order(
         "ttlSeconds": 3600,
         "policy": "standard",
     }
-    assert "/v1/connect/" not in str(told) + str(commands)
-    # The timeline tells the same story.
+    assert "/v1/connect/" not in str(recorded) + str(commands)
+    # The timeline has the same items.
     items = (await ok(client.get(f"/v1/runs/{run}/activity")))["items"]
-    assert [item["sequence"] for item in items] == [event["sequence"] for event in told]
+    assert [item["sequence"] for item in items] == [event["sequence"] for event in recorded]
     assert [item["message"] for item in items] == [
         "The run started.",
         "The command connections.create succeeded.",
@@ -187,15 +187,13 @@ async def test_activity_is_filtered_by_category_and_severity(client: httpx.Async
 @pytest.mark.parametrize("type_", TYPES_IN_ACTIVITY)
 def test_every_event_of_the_timeline_has_a_sentence_whatever_it_says(type_: str) -> None:
     kind = TYPES[type_]
-    told: list[dict[str, Any]] = [{}, {"status": "failed", "error": {}, "url": "u", "name": None, "message": "m"}]
-    for data in told:
+    shapes: list[dict[str, Any]] = [{}, {"status": "failed", "error": {}, "url": "u", "name": None, "message": "m"}]
+    for data in shapes:
         event = Event(1, new_id(), datetime.now(UTC), type_, kind.category, None, None, data)
         assert len(message(event)) > 5
 
 
-async def test_updates_tell_what_comes_and_goes_to_those_whose_it_is(
-    client: httpx.AsyncClient, gateway: Gateway
-) -> None:
+async def test_updates_report_starts_and_ends_to_the_owners(client: httpx.AsyncClient, gateway: Gateway) -> None:
     checked(client)
     subaccount, headers = await make_subaccount(client)
     ours = await make_space(client, name="ours")
@@ -252,7 +250,7 @@ async def test_every_run_has_one_end_whichever_gateway_writes_it(
     database: Database,
     keys: KeySource,
 ) -> None:
-    # A browser that crashes, and one that nobody has any more.
+    # A browser that crashes, and one that its gateway no longer has.
     crashed, lost, orphan = [await make_runtime(client) for _ in range(3)]
     launcher.browsers[UUID(crashed["id"])].end(Ending("browser.crashed", "It crashed."))
     gateway.services.runtimes.browsers.discard(UUID(lost["id"]))
@@ -274,8 +272,8 @@ async def test_every_run_has_one_end_whichever_gateway_writes_it(
         assert await ends(client, gateway, lost["activeRunId"]) == [("failed", "browser.lost")]
         assert await ends(client, gateway, orphan["activeRunId"]) == [("failed", "gateway.crashed")]
     # Spaces and starts, and one end each.
-    told = await updates(client, gateway, 9)
-    assert sorted(data["code"] for type_, data in told if type_ == "runtime.failed") == [
+    received = await updates(client, gateway, 9)
+    assert sorted(data["code"] for type_, data in received if type_ == "runtime.failed") == [
         "browser.crashed",
         "browser.lost",
         "gateway.crashed",

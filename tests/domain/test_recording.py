@@ -76,7 +76,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 class Player:
-    """The page, in a frame of a page that keeps what it is told."""
+    """The page, in a frame of a page that keeps the messages it receives."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -93,9 +93,9 @@ class Player:
             await page.goto(embedding)
             await page.evaluate(
                 """(url) => {
-                  window.told = [];
+                  window.received = [];
                   window.addEventListener("message", ({ data: message }) => {
-                    window.told.push({ message, at: performance.now() });
+                    window.received.push({ message, at: performance.now() });
                   });
                   document.body.innerHTML = '<iframe style="width: 880px; height: 580px; border: 0"></iframe>';
                   document.querySelector("iframe").src = url;
@@ -162,8 +162,8 @@ class Player:
     async def time(self) -> float:
         return float(await self.frame.input_value("#seek"))
 
-    async def told(self) -> list[Json]:
-        return list(await self.page.evaluate("window.told"))
+    async def received(self) -> list[Json]:
+        return list(await self.page.evaluate("window.received"))
 
     async def end(self) -> list[str]:
         await self.frame.wait_for_selector("#end:not([hidden])")
@@ -257,11 +257,11 @@ async def test_the_player_plays_pictures_while_the_video_is_made_and_then_the_vi
     go_on = asyncio.Event()
     keep = made.gateway.services.files.keep
 
-    async def when_told(*given: Any) -> Any:
+    async def keep_later(*given: Any) -> Any:
         await go_on.wait()
         return await keep(*given)
 
-    made.gateway.services.files.keep = when_told  # type: ignore[method-assign, assignment]
+    made.gateway.services.files.keep = keep_later  # type: ignore[method-assign, assignment]
     await made.film()
     await made.stop()
     async with reachable(made, settings) as root:
@@ -321,18 +321,18 @@ async def test_the_player_reports_and_controls_its_position(
             await player.page.keyboard.press("End")
             assert await player.time() == 3000
 
-            # Playing, twice as fast, is told to the page around it.
+            # Playing, twice as fast, is reported to the page around it.
             await player.page.keyboard.press("Home")
             await player.frame.click("[data-speed='2']")
             await player.frame.click("#play")
             assert await player.frame.get_attribute("#play", "aria-label") == "Pause"
 
             async def is_over() -> bool:
-                last = (await player.told())[-1]["message"]
+                last = (await player.received())[-1]["message"]
                 return bool(last["currentTimeMs"] >= 2990 and not last["playing"])
 
             await until(is_over, "it has played to its end", 20)
-            last = (await player.told())[-1]
+            last = (await player.received())[-1]
             assert last["message"] == {
                 "type": "bctrl:recording-time",
                 "currentTimeMs": 3000,
@@ -359,9 +359,9 @@ async def test_a_recording_that_cannot_be_played_is_explained(
         ):
             path = minted["iframeUrl"].removeprefix("http://localhost:8787")
             async with Player.at(browser, root + path, pages.url("/blank")) as player:
-                told = await player.end()
-                assert told[0] == title
-                assert text in told[1]
+                shown = await player.end()
+                assert shown[0] == title
+                assert text in shown[1]
 
         async def has_expired() -> bool:
             return (await made.asked(short)).status_code == 410
@@ -497,17 +497,17 @@ async def test_frames_that_another_gateway_has_are_asked_of_it(
             transport=transport, base_url="http://localhost:8787", headers=bearer(api_key)
         ) as client:
             url = (await ok(client.post(f"/v1/runs/{made.run}/recording", json={})))["iframeUrl"]
-            told = await ok(client.get(f"{url}/frames"))
-            assert [(time_ms, tab) for _, time_ms, tab in told["frames"]] == [(200, 0), (1000, 1), (2000, 1)]
-            assert [event["type"] for event in told["tabs"]] == ["opened", "switched"] * 2
-            rest = await ok(client.get(f"{url}/frames?from={told['frames'][1][0]}"))
-            assert rest["frames"] == told["frames"][1:]
-            picture = await client.get(f"{url}/frames/{told['frames'][1][0]}")
+            listed = await ok(client.get(f"{url}/frames"))
+            assert [(time_ms, tab) for _, time_ms, tab in listed["frames"]] == [(200, 0), (1000, 1), (2000, 1)]
+            assert [event["type"] for event in listed["tabs"]] == ["opened", "switched"] * 2
+            rest = await ok(client.get(f"{url}/frames?from={listed['frames'][1][0]}"))
+            assert rest["frames"] == listed["frames"][1:]
+            picture = await client.get(f"{url}/frames/{listed['frames'][1][0]}")
             assert picture.headers["content-type"] == "image/jpeg"
             assert near(list(colour(picture.content, 9, 9)), (0, 192, 0))
             await refused(client.get(f"{url}/frames/0"), 404, "recording.picture_not_found")
             await refused(client.get(f"{url}/frames/-1"), 400, "request.invalid")
-            # Whoever passes on to a gateway that has nothing hears so, and is not passed on again.
+            # A request forwarded to a gateway without the take is refused, and not forwarded again.
             await refused(client.get(f"{url}/frames", headers={"Gateway-Hop": "1"}), 404, "recording.picture_not_found")
             await made.stop()
             await made.until("ready")
@@ -599,7 +599,7 @@ async def test_a_failed_encoding_is_reported_or_retried(made: Made, what: str) -
     assert words in (await made.asked(minted, "/state")).json()["message"]
 
 
-async def test_a_viewer_is_minted_for_those_who_see_the_run(made: Made) -> None:
+async def test_a_viewer_is_minted_for_keys_that_see_the_run(made: Made) -> None:
     for body, field in (
         ({"expiresInSeconds": 86401}, "expiresInSeconds"),
         ({"expiresInSeconds": 0}, "expiresInSeconds"),
@@ -651,7 +651,7 @@ class Screen:
 
 
 class Taking:
-    """A take whose reel is in a directory, and the events that it told."""
+    """A take whose reel is in a directory, and the events that it reported."""
 
     def __init__(self, directory: Path, disk: Disk | None = None, **settings: Any) -> None:
         self.events: list[Json] = []
@@ -738,8 +738,8 @@ async def test_what_becomes_of_tabs_is_taken_in_their_order(tmp_path: Path) -> N
     notify(TabEvent("closed", Tab("2", "Two (1)", "https://two.example/")))
     notify(TabEvent("active", TAB))
     reel = await taking.reel()
-    told = [(event["tab"], event["type"], event["title"]) for event in reel.tabs(reel.entries())]
-    assert told[2:] == [
+    entries = [(event["tab"], event["type"], event["title"]) for event in reel.tabs(reel.entries())]
+    assert entries[2:] == [
         (1, "opened", ""),
         (1, "switched", ""),
         (1, "navigated", "Two"),
@@ -766,10 +766,10 @@ async def test_a_recording_gets_coarser_near_its_limit_and_ends_at_it_and_says_s
     await taking.shows(b"")
     assert taking.screen.closings == 1
     assert (taking.events[-1]["status"], taking.events[-1]["reason"]) == ("cut", "size")
-    told = len(taking.events)
+    count = len(taking.events)
     taking.screen.shows(b"x")
     taking.screen.tab_listener(TabEvent("closed", TAB))
-    assert len(taking.events) == told
+    assert len(taking.events) == count
     reel = await taking.reel()
     assert [entry.kind for entry in reel.entries()][-1] == END
 

@@ -74,7 +74,7 @@ def members(browser: LocalBrowser) -> list[psutil.Process]:
 
 
 def limits_of(process: psutil.Process) -> dict[str, list[str]]:
-    """Soft and hard limit by name, as the kernel tells them."""
+    """Soft and hard limit by name, as the kernel reports them."""
     lines = Path(f"/proc/{process.pid}/limits").read_text().splitlines()[1:]
     return {line[:26].strip(): line[26:].split()[:2] for line in lines}
 
@@ -124,12 +124,12 @@ async def test_limits_hold_for_the_browser_and_all_that_it_starts(found: Browser
             leader, *own = members(browser)
             assert len(own) > 3
             for process in own:
-                told = limits_of(process)
-                assert told["Max core file size"] == ["0", "0"]
-                assert told["Max open files"] == ["4000", "4000"]
-                assert told["Max file size"] == [str(64 * MIB)] * 2
+                actual = limits_of(process)
+                assert actual["Max core file size"] == ["0", "0"]
+                assert actual["Max open files"] == ["4000", "4000"]
+                assert actual["Max file size"] == [str(64 * MIB)] * 2
                 if limits.has_own_user():
-                    assert told["Max processes"] == ["3000", "3000"]
+                    assert actual["Max processes"] == ["3000", "3000"]
             # Root's own processes are not the runtime's to count.
             own_limit = resource.getrlimit(resource.RLIMIT_NPROC)[1]
             assert limits_of(leader)["Max processes"][1] == ("unlimited" if own_limit < 0 else str(own_limit))
@@ -142,8 +142,8 @@ def test_a_limit_of_the_gateway_itself_is_not_raised() -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1024 * 600, 1024 * 600));"
         "print(limits.script_lines(Settings()))"
     )
-    told = subprocess.run([".venv/bin/python", "-c", script], capture_output=True, text=True, check=True).stdout
-    assert told.startswith("ulimit -c 0 && ulimit -n 300 && ulimit -f 1200 || exit\n")
+    output = subprocess.run([".venv/bin/python", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert output.startswith("ulimit -c 0 && ulimit -n 300 && ulimit -f 1200 || exit\n")
 
 
 @as_root
@@ -157,11 +157,11 @@ def test_a_user_gets_no_more_processes_than_allowed_and_others_are_not_touched()
         command = f"{limits.as_user(settings, uid)} /bin/sh -c {shlex.quote(loop)}"
         # Bash tries again for seconds, dash ends at once.
         with subprocess.Popen(["/bin/sh", "-c", command], stdout=subprocess.PIPE, start_new_session=True) as process:
-            told, _ = process.communicate(timeout=60)
+            output, _ = process.communicate(timeout=60)
             os.killpg(process.pid, signal.SIGKILL)
         # Also what has ended counts, until it is reaped.
         wait_until(lambda: not processes.group_exists(process.pid), "its processes are gone", 20)
-        return int(told.split()[-1])
+        return int(output.split()[-1])
 
     assert forked(first, 62) == 62
     assert forked(first, 63) == 63
@@ -263,9 +263,9 @@ async def download(client: DevTools, url: str) -> tuple[str, int]:
     async with asyncio.timeout(60):
         while True:
             message = json.loads(await client.socket.recv())
-            told = message.get("params", {})
-            if message.get("method") == "Browser.downloadProgress" and told["state"] != "inProgress":
-                return told["state"], told["receivedBytes"]
+            params = message.get("params", {})
+            if message.get("method") == "Browser.downloadProgress" and params["state"] != "inProgress":
+                return params["state"], params["receivedBytes"]
 
 
 def largest_below(directory: Path) -> int:
@@ -403,7 +403,7 @@ def test_the_gateways_own_group_is_found(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         (lambda place: (place / "mountinfo").write_text("25 30 0:23 / /proc rw - proc proc rw\n"), "no cgroup v2"),
         (lambda place: (place / "cgroup").write_text("0::/gone\n"), "can't be read"),
@@ -418,11 +418,11 @@ def test_the_gateways_own_group_is_found(tmp_path: Path) -> None:
         (lambda place: (place / "mounted/service/cgroup.subtree_control").unlink(), "subtree_control can't be written"),
     ],
 )
-def test_why_there_can_be_no_limited_groups_is_told(tmp_path: Path, change: object, told: str) -> None:
+def test_missing_limited_groups_are_refused_with_the_reason(tmp_path: Path, change: object, reason: str) -> None:
     fake_tree(tmp_path)
     assert callable(change)
     change(tmp_path)
-    with pytest.raises(ConfigurationError, match=told):
+    with pytest.raises(ConfigurationError, match=reason):
         control_groups.own_group(tmp_path)
 
 
@@ -437,7 +437,7 @@ async def test_a_limit_that_can_not_be_kept_refuses_the_start(
 
 
 def real_group() -> Path:
-    """Where this test may make groups; skips where the machine lets nobody."""
+    """Where this test may make groups; skips where the machine permits none."""
     try:
         path = control_groups.own_path()
     except ConfigurationError as error:

@@ -207,10 +207,10 @@ async def test_a_row_that_was_moved_fails_loudly(
     assert (answer.status_code, answer.json()["code"]) == (500, "secret.undecryptable")
     assert mine in answer.json()["error"]
     assert providers.seen == []
-    told = answer.text + caplog.text
+    shown = answer.text + caplog.text
     assert mine in caplog.text
     for key in KEYS.values():
-        assert key[:16] not in told
+        assert key[:16] not in shown
     # The others are as before.
     if "UPDATE secrets SET id" not in move:
         assert (await client.post(f"/v1/ai-connections/{other}/test")).status_code == 200

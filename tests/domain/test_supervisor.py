@@ -230,13 +230,13 @@ async def test_a_dead_gateways_runtimes_are_failed_by_another(house: House, anot
     await survivor.round()
     await assert_ended(survivor, path, "failed", "gateway.lost")
 
-    # Should it only have been asleep, its browser goes, for nobody has it any more.
+    # Should it only have been asleep, its browser ends, since its runtime is over.
     await house.round()
     assert browser.ended.done()
     await assert_ended(survivor, path, "failed", "gateway.lost")
 
 
-async def test_a_gateway_that_said_goodbye_has_no_runtimes(house: House, another: Another) -> None:
+async def test_the_runtimes_of_a_deregistered_gateway_fail(house: House, another: Another) -> None:
     path = await house.runtime()
     survivor = await another()
     await house.execute("DELETE FROM gateways WHERE id = :id", id=house.id)
@@ -271,7 +271,7 @@ async def test_a_space_that_is_deleted_on_one_replica_is_cleared_by_all(house: H
     assert (await house.api.get(path)).status_code == 404
 
 
-async def test_a_stop_that_nobody_carries_out_is_told_and_not_forgotten(house: House, another: Another) -> None:
+async def test_a_stop_that_no_gateway_carries_out_is_503_and_stays_pending(house: House, another: Another) -> None:
     path = await house.runtime()
     replica = await another()
     replica.gateway.services.runtimes.elsewhere_seconds = 0.3
