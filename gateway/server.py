@@ -68,7 +68,7 @@ async def serve(
             await _until_started(server, serving)
             launcher.egress.reserve_port(_port(server))
             gateway.supervisor.reached_at(internal_url(settings, _port(server)))
-            # What is there now stays, and need not be looked through again at each full collection of garbage.
+            # The objects that exist now stay, so a full garbage collection need not scan them again.
             gc.collect()
             gc.freeze()
             started(_address(settings, _port(server)))

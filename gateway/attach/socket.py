@@ -77,7 +77,7 @@ class Connect:
             async with services.leases.admit(attach.grant):
                 await attach.accept(send)
                 answered = True
-                # What was written is sent at the end of this turn of the loop; until then the lock is held.
+                # The loop sends the written bytes at the end of this turn; until then the lock is held.
                 await asyncio.sleep(0)
         except GatewayError as error:
             if not answered:
@@ -111,7 +111,7 @@ class _Attach:
     from_gateway: bool
     # The page that the socket belongs to, if it is a page's socket.
     page_id: str | None
-    # What it means when the browser ends the socket without a close frame.
+    # The reason when the browser ends the socket without a close frame.
     lost: Close
 
     async def accept(self, send: Send) -> None:

@@ -52,7 +52,7 @@ def _options() -> argparse.ArgumentParser:
             continue
         help_text = f"{field.description} [{settings.variable(name)}]".replace("%", "%%")
         if field.annotation is bool:
-            # What is on by default has a flag that turns it off.
+            # An option that is on by default has a flag that turns it off.
             action = argparse.BooleanOptionalAction if field.default else "store_true"
             group.add_argument(settings.flag(name), dest=name, action=action, default=None, help=help_text)
         else:

@@ -59,7 +59,7 @@ def rotate_secrets(loaded: Settings, parsed: argparse.Namespace) -> int:
             left = ", ".join(f"{count} by {key_id!r}" for key_id, count in rotation.left.items())
             raise GatewayError(
                 f"Not all secrets are under master key {writing!r} yet ({left}), so keep the old keys. "
-                "What was in use meanwhile is re-wrapped by another `gateway secrets rotate`."
+                "Run `gateway secrets rotate` again to re-wrap those that were in use meanwhile."
             )
         say(f"All {rotation.held.get(writing, 0)} secrets are under master key {writing!r}.")
         old = [key_id for key_id in keys.ring().key_ids if key_id != writing]

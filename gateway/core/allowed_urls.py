@@ -13,7 +13,7 @@ import re
 _SCHEMES = frozenset({"http", "https", "ws", "wss", "data"})
 _ENDS = "".join(map(chr, range(0x21)))
 _DROPPED = re.compile(r"[\t\n\r]")
-# What may follow other schemes.
+# Allowed text after other schemes.
 _BLANK_PAGE = re.compile(r"blank([?#].*)?", re.IGNORECASE | re.ASCII | re.DOTALL)
 _OF_A_PAGE = re.compile(r"(https?:|null/).*", re.IGNORECASE | re.ASCII | re.DOTALL)
 _OF_THE_WEB = re.compile(r"https?:.*", re.IGNORECASE | re.ASCII | re.DOTALL)

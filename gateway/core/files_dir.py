@@ -24,7 +24,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NUMBERED_NAMES = 50
-# What is being written has such a name until it is whole.
+# Prefix of a file's name until it is written completely.
 PARTIAL = ".gateway-"
 
 
@@ -183,7 +183,7 @@ def _make(segment: str, directory: int, owner: os.stat_result) -> None:
     except OSError as error:
         raise _problem(error) from error
     if os.geteuid() == 0:
-        # What is there now may be another thing, which then stays whose it is.
+        # The name may lead to another directory by now, whose owner then stays.
         made = _open(segment, _DIRECTORY, directory)
         try:
             if os.fstat(made).st_uid == 0:

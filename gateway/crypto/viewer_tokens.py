@@ -1,4 +1,4 @@
-"""Viewer tokens: who has one may look at one run until it expires. Signed and kept nowhere.
+"""Viewer tokens: the holder may watch one run until it expires. Signed, and not stored.
 
     view_<base64url of: version, kind, rights, expiry, run id, viewer id, HMAC-SHA-256 over all of these>
 

@@ -106,7 +106,7 @@ _READS = frozenset(action for action in Action if action.endswith(".read"))
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who acts, and from where. `actor` is the id of an API key or of a lease, or one of the names below.
+    """The actor, and its address. `actor` is the id of an API key or of a lease, or one of the names below.
 
     `scope` is whose key or lease it is. `contract` is the one that an API request spoke.
     """
@@ -127,7 +127,7 @@ _origin: ContextVar[Origin] = ContextVar("audit_origin", default=GATEWAY)
 
 
 def origin() -> Origin:
-    """Who acts in this context."""
+    """The actor in this context."""
     return _origin.get()
 
 

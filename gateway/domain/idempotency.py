@@ -1,8 +1,8 @@
 """Idempotency keys: a write that is sent again is answered as it was the first time, and is not run again.
 
 A key belongs to the API key that sent it. Of requests with one key, on any gateways, one gets the `Ticket` and runs;
-the others get its answer, or a conflict while it runs. What a gateway ran when it died may be sent again, and then runs
-again: how far it had come is unknown.
+the others get its answer, or a conflict while it runs. A request that was running when its gateway died may be sent
+again, and then runs again: its progress is unknown.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Idempotency:
         return Ticket(wanted, fingerprint)
 
     async def complete(self, ticket: Ticket, answer: StoredAnswer) -> None:
-        """Keep the answer for requests that repeat this one. A refusal of who asks (401, 429) and an error of the
+        """Keep the answer for requests that repeat this one. A refusal of the caller (401, 429) and an error of the
         gateway (5xx) are not kept: the request may be sent again."""
         is_kept = answer.status < 500 and answer.status not in _NOT_STORED
         await self._end(ticket, answer if is_kept else None)

@@ -143,7 +143,7 @@ class Recordings:
     # Asking
 
     async def of(self, run_id: UUID, scope: Scope | None = None) -> Recording:
-        """Raises NotFound (run). Who shows a token of the run has no `scope`."""
+        """Raises NotFound (run). A caller with a viewer token of the run has no `scope`."""
         async with self._database.connect() as connection:
             found = await store.get(connection, run_id, scope)
         if found is None:

@@ -1,4 +1,4 @@
-"""Who may watch a run: minting viewer tokens, checking them, and the live views that are open on this gateway.
+"""Viewers of a run: minting viewer tokens, checking them, and the live views that are open on this gateway.
 
 A token is signed and not stored, so it can't be revoked; it expires, and a live view ends with its run, too.
 """

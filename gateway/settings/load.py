@@ -25,7 +25,7 @@ KUBERNETES_NAME = re.compile(
 _KUBERNETES_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
 
-# What other tools call the credentials of a bucket.
+# The names of a bucket's credentials in other tools.
 _OF_BUCKETS = {
     "AWS_ACCESS_KEY_ID": "files_access_key",
     "AWS_SECRET_ACCESS_KEY": "files_secret_key",

@@ -1,4 +1,4 @@
-"""Idempotency keys: who runs a request, and what it was answered. The answer itself is a row of `secrets`."""
+"""Idempotency keys: the claim of a request, and its answer. The answer itself is a row of `secrets`."""
 
 from __future__ import annotations
 

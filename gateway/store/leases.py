@@ -153,8 +153,8 @@ _BY_PREFIX = text(
     """
 )
 
-# What may change while a statement waits for the lock is asked of the row itself, which is then read again, and of
-# a clock that goes on. The end of a runtime closes its leases, so that the row says that too.
+# Values that may change while a statement waits for the lock are read from the row itself, which is then read again,
+# and from clock_timestamp(), which advances meanwhile. The end of a runtime closes its leases, so the row has that too.
 _ADMISSIBLE = "id = :lease_id AND revoked_at IS NULL AND closed_at IS NULL AND expires_at > clock_timestamp()"
 
 _ADMIT = text(
@@ -288,10 +288,10 @@ async def ended(connection: AsyncConnection, lease_ids: list[UUID]) -> list[tupl
 
 
 async def end_sockets(connection: AsyncConnection, ended: list[EndedSocket]) -> None:
-    """Write the ends of sockets, and add what passed through them to their leases; twice is once. In a transaction.
+    """Write the ends of sockets, and add their traffic to their leases. Idempotent; needs a transaction.
 
-    A space that is being deleted takes its leases and then their sockets, and here it is the other way round: who has
-    the space's row goes first.
+    A space that is being deleted takes its leases and then their sockets, and here the order is reversed: the
+    transaction that has locked the space's row goes first.
     """
     await connection.execute(_HOLD_SPACES, {"socket_ids": [socket.socket_id for socket in ended]})
     columns = {name: [getattr(socket, name) for socket in ended] for name in EndedSocket.__slots__}
@@ -362,7 +362,7 @@ async def revoke(
 
     Returns the lease, the prefix that its sockets are known by, and whether this was the first time.
     """
-    # A clock that goes on, for an admission that this waits for was before it.
+    # A clock that advances meanwhile, since an admission that this waits for came before it.
     revoked = (
         update(leases)
         .where(*_one(scope, space_id, runtime_id, lease_id))

@@ -382,13 +382,13 @@ async def run(connection: AsyncConnection, scope: Scope, run_id: UUID) -> Run | 
 
 
 async def now(connection: AsyncConnection) -> datetime:
-    """What time it is by the database's clock."""
+    """The time by the database's clock."""
     moment: datetime = (await connection.execute(select(func.now()))).scalar_one()
     return moment
 
 
 async def place_of_run(connection: AsyncConnection, run_id: UUID, silent_seconds: int) -> PlaceOfRun | None:
-    """Where a run's browser is, of whomever it is: for those who have shown a signed token of it."""
+    """The place of a run's browser, whatever its owner: for callers with a signed token of the run."""
     row = (
         await connection.execute(
             text(

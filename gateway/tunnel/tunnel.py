@@ -230,7 +230,7 @@ class Tunnel(asyncio.Protocol):
         if len(payload) < LARGE:
             self._carry_out(*review(payload, self._policy, self._note))
             return
-        # What comes after it waits: here, and, since the client is not read any more, at the client.
+        # Later messages wait: here, and, since the client is not read any more, at the client.
         self._pending.start(payload, self._policy, self._note, self._reviewed)
         self._count_held()
         self._read_or_wait()

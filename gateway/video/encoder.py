@@ -110,7 +110,7 @@ def encode(reel: Reel, entries: list[Entry], target: Path) -> Video:
             if picture is None:
                 continue
             if key_ms is None:
-                # Whatever was seen first stands for the moment before, too.
+                # The first picture also fills the time before it.
                 time_ms = 0
             picture.time_base, picture.pts = _MILLISECONDS, time_ms
             is_key = key_ms is None or time_ms - key_ms >= (_STILL_KEY_MS if still else _KEY_MS)
@@ -248,7 +248,7 @@ def main(directory: str, target: str, user_id: str) -> int:
     _limit()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        # What is above it need not be open to that user.
+        # The directories above it may be closed to that user.
         os.chdir(directory)
         _give_up_rights(target, int(user_id))
         reel = Reel(Path())

@@ -4,7 +4,7 @@
     <run id>/000001.frames  segments with the records' bytes, each closed once it is long enough
 
 Nothing is changed once it is written. Bytes go out before their entry, so that a reel which a killed gateway left can
-be read up to its last whole record; what a machine lost that went down is found out by the checksum.
+be read up to its last whole record; records that were lost in a crash of the machine fail the checksum.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ class LiveView:
             "expiresAt": iso(session.viewer.expires_at),
             "activityStream": activity_stream,
         }
-        # What waits to be sent; of each kind the newest only.
+        # Waiting to be sent; of each kind the newest only.
         self._tabs_changed = True
         self._notices: deque[str] = deque(maxlen=_MAX_NOTICES)
         self._picture: Frame | None = None

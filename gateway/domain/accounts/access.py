@@ -148,7 +148,7 @@ class Access:
             return _found(found, subaccount_id)
 
     async def archive_subaccount(self, principal: Principal, subaccount_id: UUID) -> Subaccount:
-        """Refuse a subaccount's keys; what it has stays readable by its organization. Raises NotFound, Forbidden."""
+        """Refuse a subaccount's keys; its resources stay readable by its organization. Raises NotFound, Forbidden."""
         _require_organization(principal, subaccount_id)
         with self._audit.noting(Action.SUBACCOUNT_ARCHIVED, subaccount_id):
             async with self._database.connect() as connection:
@@ -156,7 +156,7 @@ class Access:
             return _found(found, subaccount_id)
 
     async def owner(self, principal: Principal, subaccount_id: UUID | None) -> Scope:
-        """Who owns a new thing: the caller, or the subaccount that it names. Raises NotFound for one outside the
+        """The owner of a new resource: the caller, or the subaccount that it names. Raises NotFound for one outside the
         caller's scope, Conflict for an archived one."""
         if subaccount_id is None or subaccount_id == principal.scope.subaccount_id:
             return principal.scope

@@ -354,7 +354,7 @@ class Leases:
             return
         self._unwritten[grant.socket_id] = (asyncio.get_running_loop().time(), ended)
 
-    # What the supervisor asks
+    # Called by the supervisor
 
     async def write_ended(self) -> None:
         """Write how sockets ended; what can't be written now stays for the next time."""

@@ -26,7 +26,7 @@ class Capacity:
     def start(self) -> Iterator[None]:
         """A place for a runtime, kept as long as the block starts it, and after it when it ends well.
 
-        Raises LimitReached. Who took a place gives it back with `release` when the runtime has ended.
+        Raises LimitReached. The caller returns the place with `release` when the runtime has ended.
         """
         if self.live >= self.max_live:
             raise LimitReached(

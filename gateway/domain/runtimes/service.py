@@ -460,12 +460,12 @@ class Runtimes:
             await asyncio.sleep(self._timings.elsewhere_poll)
 
     async def _after_end(self, hosted: HostedRuntime) -> None:
-        """What follows the end of a browser's process, whatever its cause."""
+        """Clean up after the end of a browser's process, whatever its cause."""
         runtime_id = hosted.runtime_id
         self._attachments.close_runtime(runtime_id, Close.RUNTIME_GONE)
         hosted.browser_ended()
         observed, ending = hosted.observed, hosted.browser.ended.result()
-        # What follows runs on behalf of the runtime's creator, who need not be the one that ends it.
+        # From here on this runs on behalf of the runtime's creator, which may not be the one that ends it.
         ended_by = audit.GATEWAY
         if ending.asked and hosted.reason is not None:
             ending, ended_by = hosted.reason, hosted.ended_by
@@ -508,7 +508,7 @@ class Runtimes:
             if self.browsers.any_starting():
                 await asyncio.sleep(self._timings.drain_poll)
 
-    # What the supervisor asks
+    # Called by the supervisor
 
     def held(self) -> set[UUID]:
         """Runtimes that this gateway is starting, has a browser of, or has still to write the end of."""

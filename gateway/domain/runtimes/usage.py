@@ -14,7 +14,7 @@ class RuntimeUsage:
     """Counts of each runtime, from its activation until its end is written."""
 
     def __init__(self) -> None:
-        # What its browser used so far, and what of that is written.
+        # The usage of its browser so far, and the part of it that is written.
         self._of: dict[UUID, tuple[Usage, Totals]] = {}
 
     def begin(self, runtime_id: UUID, usage: Usage) -> None:

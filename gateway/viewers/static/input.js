@@ -179,7 +179,7 @@ export class Input {
       return;
     }
     const pastes = event.key.toLowerCase() === "v" && (event.ctrlKey || event.metaKey);
-    // What is composed comes as a text; what is pasted, too.
+    // Composed and pasted text arrives as a text.
     if (event.isComposing || event.keyCode === 229 || ["Process", "Dead", "Unidentified"].includes(event.key) || pastes) {
       return;
     }

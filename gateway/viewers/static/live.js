@@ -36,7 +36,7 @@ const socket = new Socket(`${location.protocol.replace("http", "ws")}//${locatio
 });
 const tabs = new Tabs(part("tabs"), (tab) => socket.send({ type: "show", tab }));
 
-// What comes
+// Incoming messages
 
 function read(message) {
   switch (message.type) {
@@ -116,7 +116,7 @@ function drawBars() {
   }
 }
 
-// What is said to the person
+// Messages for the person
 
 function showState(kind, text) {
   part("status").dataset.state = kind;

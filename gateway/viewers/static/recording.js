@@ -8,7 +8,7 @@ const POLL_MS = 1000;
 const REPORT_MS = 250;
 const STEP_MS = 5000;
 const LONG_STEP_MS = 30_000;
-// What was there when a recording began was recorded as separate events.
+// The state at the beginning of a recording is recorded as separate events.
 const BEGINNING_MS = 100;
 
 const STATES = { preparing: "Waiting for its video", processing: "Its video is being made", ready: "Recorded" };
@@ -342,7 +342,7 @@ async function follow() {
   }
 }
 
-// What the person does
+// Input of the person
 
 play.addEventListener("click", toggle);
 video.addEventListener("click", toggle);

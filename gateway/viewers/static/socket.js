@@ -9,7 +9,7 @@ const ENDS = {
   4403: ["The view stopped", "This link is for watching only."],
   4404: ["The run has ended", "The browser was stopped. There is nothing to watch any more."],
   4429: ["Too many are watching", "As many views of this run are open as may be. Try again later."],
-  1009: ["The view stopped", "What was pasted is too large."],
+  1009: ["The view stopped", "The pasted text is too large."],
 };
 const LOST = ["The connection was lost", "The gateway can't be reached. Reload the page to try again."];
 
