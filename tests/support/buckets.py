@@ -1,4 +1,8 @@
-"""A server of buckets for tests, which speaks S3 and lives in this process."""
+"""A server of buckets for tests, which speaks S3 and lives in this process.
+
+It is moto (0.8 s to start, 75 MiB, 117 MB installed), since localbucket (0.1 s, 22 MiB, 0.2 MB) can neither delete
+several objects in one request nor list unfinished uploads, which the gateway and its tests need.
+"""
 
 from __future__ import annotations
 
