@@ -62,15 +62,10 @@ def release(version: str, *, sign: bool, audit: bool) -> list[Path]:
         _step("Listing what it consists of (SBOM)")
         bill = DIST / f"browser-gateway-{version}.cdx.json"
         project: Command = ["--pyproject", ROOT / "pyproject.toml"]
-        run([_TOOLS / "cyclonedx-py", "environment", *project, "-o", bill, commands / "python"])
+        # With `--validate` a document that does not have the format's schema is a failure.
+        run([_TOOLS / "cyclonedx-py", "environment", *project, "--validate", "-o", bill, commands / "python"])
     _step("Tagging")
-    message = f"Version {version}"
-    # Asks for a passphrase where it must, so its streams are the terminal's.
-    tagged = subprocess.run(
-        ["git", "tag", "--sign" if sign else "--annotate", "--message", message, f"v{version}"], cwd=ROOT, check=False
-    )
-    if tagged.returncode:
-        raise ReleaseRefused("git could not tag. Set user.signingkey, or give SIGN=no for a tag without a signature")
+    tag(version, ROOT, sign=sign)
     return sorted(DIST.iterdir())
 
 
@@ -104,6 +99,20 @@ def check_tree(version: str) -> None:
         raise ReleaseRefused(f"releases are made on main, and this is {branch or 'a detached commit'}")
     if run(["git", "tag", "--list", f"v{version}"]).strip():
         raise ReleaseRefused(f"the tag v{version} exists already")
+
+
+def tag(version: str, root: Path, *, sign: bool) -> None:
+    """Tag the commit, with the key of `user.signingkey` (OpenPGP, or SSH where `gpg.format` says so) or without one."""
+    # Asks for a passphrase where it must, so its streams are the terminal's.
+    kind = "--sign" if sign else "--annotate"
+    command = ["git", "tag", kind, "--message", f"Version {version}", f"v{version}"]
+    failed = subprocess.run(command, cwd=root, check=False).returncode != 0
+    if sign and not failed and "\n-----BEGIN " not in run(["git", "cat-file", "tag", f"v{version}"], cwd=root):
+        # git 2.39 reports success for an SSH key that it can't read, and tags without a signature.
+        run(["git", "tag", "--delete", f"v{version}"], cwd=root)
+        failed = True
+    if failed:
+        raise ReleaseRefused("git could not tag. Set user.signingkey, or give SIGN=no for a tag without a signature")
 
 
 def check_vulnerabilities() -> None:
