@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence, Set
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import quote
 from uuid import uuid4
@@ -15,7 +16,7 @@ import pytest_asyncio
 
 from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local.launcher import LocalLauncher
-from gateway.observer.devtools import DevTools
+from gateway.observer.devtools import AnswerTooLarge, DevTools, Listener
 from gateway.observer.observers import Observation
 from gateway.observer.screencast import Frame, Screencasts, Subscription, TabEvent
 from gateway.settings import Settings
@@ -227,3 +228,37 @@ async def test_a_screencast_recovers_from_a_lost_connection(launcher: LocalLaunc
         assert [known.id for known in seen.screencasts.tabs][-1] == tab
         assert seen.events[-1].kind in ("closed", "active", "changed")
         assert (closing, "closed") in [(event.tab.id, event.kind) for event in seen.events]
+
+
+class Listed:
+    """The connection to a browser whose list of tabs is too large to be read."""
+
+    def __init__(self) -> None:
+        self.listener: Listener | None = None
+
+    def listen(self, listener: Listener, session: str = "", methods: Set[str] | None = None) -> None:
+        self.listener = listener
+
+    async def call(self, method: str, params: dict[str, Any] | None = None, session: str = "") -> dict[str, Any]:
+        raise AnswerTooLarge("The browser's answer is too large.")
+
+    def start(
+        self, method: str, params: dict[str, Any] | None = None, session: str = ""
+    ) -> asyncio.Future[dict[str, Any]]:
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        answer.set_result({})
+        return answer
+
+
+async def test_tabs_whose_list_is_too_large_are_followed_by_events() -> None:
+    browser = Listed()
+    screencasts = Screencasts(cast(Observation, SimpleNamespace(devtools=browser)), Settings())
+    screencasts.listen(lambda event: None)
+    await screencasts.resume()
+    assert browser.listener is not None
+    info = {"targetId": "A", "type": "page", "url": "https://example.com/", "title": "one"}
+    browser.listener("Target.targetCreated", {"targetInfo": info})
+    await screencasts.resume()
+    browser.listener("Target.targetInfoChanged", {"targetInfo": info | {"title": "other"}})
+    assert [tab.title for tab in screencasts.tabs] == ["other"]
+    await screencasts.end()

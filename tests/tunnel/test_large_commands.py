@@ -201,3 +201,14 @@ async def test_a_reviewed_command_is_recorded_like_a_small_one(large: LargeComma
     noted: list[tuple[dict[str, object], str | None]] = []
     await large.review(command("x"), None, lambda message, refused: noted.append((message, refused)))
     assert noted == [({"method": "Page.setDocumentContent"}, None)]
+
+
+async def test_a_command_with_half_a_surrogate_pair_is_forwarded_as_it_is(large: LargeCommands) -> None:
+    """Also where the record has it: the reviewer must not end by it."""
+    noted: list[tuple[dict[str, object], str | None]] = []
+    payload = json.dumps({"id": 1, "method": "No.\ud83d", "sessionId": "\ud83d", "params": {"text": "\ud83d"}}).encode()
+    reviewed = await large.review(payload, None, lambda message, refused: noted.append((message, refused)))
+    assert reviewed == review(payload, None)
+    assert reviewed[0] is Action.FORWARD
+    replaced = "\N{REPLACEMENT CHARACTER}"
+    assert noted == [({"method": f"No.{replaced}", "sessionId": replaced}, None)]
