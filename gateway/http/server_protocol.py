@@ -25,6 +25,7 @@ from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS, Request
 from websockets.server import ServerProtocol
 
 from gateway.core.errors import GatewayError, HeadersTooLarge, RequestInvalid, RequestTimeout, UpgradeRequired
+from gateway.core.fair_reading import FairTransport
 from gateway.core.ids import new_id
 from gateway.http.errors import FLAT, ErrorShape
 from gateway.settings import RequestSettings
@@ -66,6 +67,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_body = False
         self._only_head = True
         self._head_bytes = 0
+        # Of the body, by the length that its head gives.
+        self._body_bytes = 0
         self._last_progress = 0.0
         self._refused: GatewayError | None = None
 
@@ -80,7 +83,8 @@ class HttpProtocol(HttpToolsProtocol):
     # From the transport
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self._fair = FairTransport(transport, self._read, self._body_left)
+        super().connection_made(self._fair.as_transport)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -91,6 +95,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        self._fair.receive(data)
+
+    def _body_left(self) -> int:
+        """Bytes of the request's body that are still to come, as far as its head says."""
+        return max(0, self._body_bytes) if self._in_body else 0
+
+    def _read(self, data: bytes) -> None:
         if self._refused is not None:
             return
         self._only_head = not self._in_body
@@ -129,6 +140,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+        length = next((value for name, value in self.headers if name == b"content-length"), b"0")
+        self._body_bytes = int(length) if length.isdigit() else 0
         first_line = len(self.parser.get_method()) + len(self.url) + len(b"  HTTP/1.1\r\n")
         if first_line + sum(len(name) + len(value) + 4 for name, value in self.headers) + 2 > self.max_head_bytes:
             raise self._head_too_large()
@@ -141,6 +154,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._last_progress = self.loop.time()
+        self._body_bytes -= len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:

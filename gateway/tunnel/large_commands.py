@@ -1,7 +1,7 @@
-"""Large commands. Their memory is counted over all sockets, and they are reviewed in a separate process, since parsing
+"""Large commands. Their memory is counted over all sockets, and they are reviewed in separate processes, since parsing
 100 MiB of JSON takes seconds, for which the event loop would stand still.
 
-The process is `python -m gateway.tunnel.large_commands`. The first large command starts it; it ends with its stdin.
+A process is `python -m gateway.tunnel.large_commands`. The first large command starts it; it ends with its stdin.
 
 - A request is two lengths of 8 bytes, the pickled policy and the payload.
 - A response is one byte (what to do), two lengths of 8 bytes, the record of the command (JSON, without its parameters)
@@ -17,7 +17,8 @@ import pickle
 import resource
 import struct
 import sys
-from collections.abc import Callable
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Callable, Hashable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +29,13 @@ from gateway.tunnel.cdp_messages import Action, InvalidText, Note, Policy, revie
 
 # A command of this size or more takes more than a few milliseconds to review; in bytes.
 LARGE = 1024 * 1024
+# As does one of so many values, whatever its size: containers, and all values.
+_MANY_CONTAINERS = 2_000
+_MANY_VALUES = 50_000
+# Too short for that many.
+_SHORT = 2 * _MANY_CONTAINERS
+# A command of this size takes seconds to review; in bytes.
+_HUGE = 8 * 1024 * 1024
 
 _log = structlog.get_logger("gateway.tunnel")
 
@@ -45,42 +53,146 @@ class Overloaded(Exception):
     """Raised when a command takes more time or memory than there is for it."""
 
 
+def is_large(payload: bytes | bytearray) -> bool:
+    """Whether a command takes long to review: by its size and the number of its values, which are cheap to count."""
+    size = len(payload)
+    if size <= _SHORT:
+        return False
+    return (
+        size >= LARGE
+        or payload.count(b"{") + payload.count(b"[") > _MANY_CONTAINERS
+        or (size > _MANY_VALUES and payload.count(b",") > _MANY_VALUES)
+    )
+
+
 class LargeCommands:
-    """The limits of this gateway for large commands, and the process that reviews them."""
+    """The limits of this gateway for large commands, and the processes that review them.
+
+    One process reviews those of a few MiB, another one all that are larger, each one command at a time and the owners
+    of commands in turn. So nobody waits for more than one command of each other owner, or for a huge one.
+    """
 
     def __init__(self, held_bytes: int, seconds: float) -> None:
         """`held_bytes`: bytes that all sockets together may hold of unfinished commands; `seconds`: for one review."""
         self.held_bytes = held_bytes
         self.seconds = seconds
-        self._one = asyncio.Lock()
-        self._process: asyncio.subprocess.Process | None = None
         self.held = 0
+        self._holders: set[PendingReview] = set()
+        self._reviewer = _Reviewer(keeps_process=True)
+        # A process that has parsed 100 MiB keeps some of the memory, so it is ended once nothing waits.
+        self._reviewer_of_huge = _Reviewer(keeps_process=False)
 
-    def hold(self, change: int) -> bool:
-        """Count bytes that a socket holds more, or fewer; False when it adds some and the limit is exceeded."""
+    def hold(self, socket: PendingReview, change: int) -> None:
+        """Count bytes that a socket holds more, or fewer.
+
+        Above the limit it is the owner who holds the most that loses a socket, its largest, until the limit is met.
+        """
         self.held += change
-        return change <= 0 or self.held <= self.held_bytes
+        if socket.counted:
+            self._holders.add(socket)
+        else:
+            self._holders.discard(socket)
+        while change > 0 and self.held > self.held_bytes and self._holders:
+            largest = self._largest()
+            # Before it ends: a socket that ends already for another reason is not asked again.
+            self._holders.discard(largest)
+            largest.overloaded()
+
+    def _largest(self) -> PendingReview:
+        held: Counter[Hashable] = Counter()
+        for socket in self._holders:
+            held[socket.owner] += socket.counted
+        ((owner, _),) = held.most_common(1)
+        return max((each for each in self._holders if each.owner == owner), key=lambda each: each.counted)
 
     async def review(
-        self, payload: bytes | bytearray, policy: Policy | None, note: Note | None = None
+        self, payload: bytes | bytearray, policy: Policy | None, note: Note | None = None, owner: Hashable = None
     ) -> tuple[Action, bytes]:
-        """As cdp_messages.review, one command at a time. Raises InvalidText and Overloaded."""
-        async with self._one:
+        """As cdp_messages.review, in turn with the commands of other owners. Raises InvalidText and Overloaded."""
+        reviewer = self._reviewer if len(payload) < _HUGE else self._reviewer_of_huge
+        return await reviewer.review(payload, policy, note, owner, self.seconds)
+
+    async def close(self) -> None:
+        await self._reviewer.end()
+        await self._reviewer_of_huge.end()
+
+
+class _Turns:
+    """A lock that the owners who wait get in turn, whatever number of times each of them waits."""
+
+    def __init__(self) -> None:
+        self._is_held = False
+        self._waiting: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
+
+    @property
+    def is_wanted(self) -> bool:
+        return bool(self._waiting)
+
+    @contextlib.asynccontextmanager
+    async def turn(self, owner: Hashable) -> AsyncIterator[None]:
+        if self._is_held:
+            await self._wait(owner)
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._pass()
+
+    async def _wait(self, owner: Hashable) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(owner, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                waiting = self._waiting[owner]
+                waiting.remove(turn)
+                if not waiting:
+                    del self._waiting[owner]
+            else:
+                # It was its turn just then.
+                self._pass()
+            raise
+
+    def _pass(self) -> None:
+        if not self._waiting:
+            self._is_held = False
+            return
+        owner, waiting = self._waiting.popitem(last=False)
+        turn = waiting.popleft()
+        if waiting:
+            # Behind all others.
+            self._waiting[owner] = waiting
+        turn.set_result(None)
+
+
+class _Reviewer:
+    """One process, with one command at a time."""
+
+    def __init__(self, keeps_process: bool) -> None:
+        self._keeps_process = keeps_process
+        self._turns = _Turns()
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def review(
+        self, payload: bytes | bytearray, policy: Policy | None, note: Note | None, owner: Hashable, seconds: float
+    ) -> tuple[Action, bytes]:
+        async with self._turns.turn(owner):
             try:
-                async with asyncio.timeout(self.seconds):
-                    return await self._ask(payload, pickle.dumps(policy), note)
+                async with asyncio.timeout(seconds):
+                    reviewed = await self._ask(payload, pickle.dumps(policy), note)
             except InvalidText:
                 raise
             except BaseException as error:
                 # An unread response must not be taken for that of the next request.
-                await self._end()
+                await self.end()
                 if not isinstance(error, (TimeoutError, OSError, asyncio.IncompleteReadError, Overloaded)):
                     raise
                 _log.error("a large command could not be reviewed", bytes=len(payload), why=type(error).__name__)
                 raise Overloaded from None
-
-    async def close(self) -> None:
-        await self._end()
+            if not self._keeps_process and not self._turns.is_wanted:
+                await self.end()
+            return reviewed
 
     async def _ask(self, payload: bytes | bytearray, policy: bytes, note: Note | None) -> tuple[Action, bytes]:
         process = self._process
@@ -111,7 +223,7 @@ class LargeCommands:
             note(*json_text.loads(noted_command))
         return _ACTIONS[kind], text
 
-    async def _end(self) -> None:
+    async def end(self) -> None:
         process, self._process = self._process, None
         if process is None:
             return
@@ -124,10 +236,13 @@ class LargeCommands:
 class PendingReview:
     """One socket's large command in review, and the messages that wait behind it. Counts the bytes the socket holds."""
 
-    __slots__ = ("_large", "_size", "counted", "task", "waiting")
+    __slots__ = ("_large", "_size", "counted", "overloaded", "owner", "task", "waiting")
 
-    def __init__(self, large: LargeCommands) -> None:
+    def __init__(self, large: LargeCommands, owner: Hashable, overloaded: Callable[[], None]) -> None:
+        """`owner` is whose share of the limits it takes; `overloaded` ends the socket."""
         self._large = large
+        self.owner = owner
+        self.overloaded = overloaded
         self._size = 0
         # Bytes of this socket that are counted in the gateway's total.
         self.counted = 0
@@ -144,7 +259,7 @@ class PendingReview:
     ) -> None:
         """Start the review of a command; `done` is called with its task, and calls `finish`."""
         self._size = len(payload)
-        self.task = asyncio.get_running_loop().create_task(self._large.review(payload, policy, note))
+        self.task = asyncio.get_running_loop().create_task(self._large.review(payload, policy, note, self.owner))
         self.task.add_done_callback(done)
 
     def finish(self) -> list[tuple[int, bytes | bytearray]]:
@@ -155,14 +270,15 @@ class PendingReview:
         return waiting
 
     def cancel(self) -> None:
+        self._size = 0
         if self.task is not None:
             self.task.cancel()
 
-    def count(self, unfinished: int) -> bool:
-        """Count `unfinished` bytes of a message and the command in review; False when the limit is exceeded."""
+    def count(self, unfinished: int) -> None:
+        """Count `unfinished` bytes of a message and the command in review; a socket may be ended for it."""
         held = unfinished + self._size
         change, self.counted = held - self.counted, held
-        return self._large.hold(change)
+        self._large.hold(self, change)
 
 
 def serve(requests: BinaryIO, responses: BinaryIO) -> None:

@@ -15,12 +15,14 @@ socket with 1009:
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, cast
 
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
+from gateway.core.fair_reading import FairTransport
 from gateway.tunnel.tunnel import Tunnel
 
 EXTENSION = "gateway.tunnel"
@@ -34,6 +36,17 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
     callable returned without completing handshake", 0.54). So this uses attributes of uvicorn's class that are not
     documented, and pyproject.toml bounds uvicorn's version.
     """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        # The HTTP class had it before.
+        raw = transport.release() if isinstance(transport, FairTransport) else transport
+        super().connection_made(FairTransport(raw, super().data_received).as_transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.handshake_initiated:
+            cast(FairTransport, self.transport).receive(data)
+        else:
+            super().data_received(data)
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -62,7 +75,7 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
             # The client disconnected during the check.
             tunnel.connection_lost(None)
             return
-        transport = self.transport
+        transport = cast(FairTransport, self.transport).release()
         accept = self.response.headers["Sec-WebSocket-Accept"]
         transport.write(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -12,15 +12,17 @@ client's close frame, and then the connection. A close frame can always be sent,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gateway.core.closes import Close, CloseSignal, Ended
+from gateway.core.fair_reading import FairTransport
 from gateway.tunnel.cdp_messages import Action, InvalidText, Policy, not_a_text, review
 from gateway.tunnel.command_record import SocketRecord
 from gateway.tunnel.keepalive import Beat, Keepalive
-from gateway.tunnel.large_commands import LARGE, LargeCommands, Overloaded, PendingReview
+from gateway.tunnel.large_commands import LargeCommands, Overloaded, PendingReview, is_large
 from gateway.websocket.browser_socket import BrowserSocket, unsent
 from gateway.websocket.frames import (
     OVERSIZED,
@@ -67,9 +69,10 @@ class EndTimes:
 class TunnelOptions:
     """How a tunnel treats its traffic.
 
-    `is_reviewed`: whether commands are read here, or by the gateway that hosts the browser. `from_gateway`: whether the
-    client is another gateway, whose close frame has the reason. `lost`: the reason when the browser closes its socket
-    without a close frame and no other reason is known.
+    `owner`: whose share of the common limits it takes, such as the lease. `is_reviewed`: whether commands are read
+    here, or by the gateway that hosts the browser. `from_gateway`: whether the client is another gateway, whose close
+    frame has the reason. `lost`: the reason when the browser closes its socket without a close frame and no other
+    reason is known.
     """
 
     large: LargeCommands
@@ -78,6 +81,7 @@ class TunnelOptions:
     pong_seconds: float
     policy: Policy | None = None
     record: SocketRecord | None = None
+    owner: Hashable = None
     is_reviewed: bool = True
     from_gateway: bool = False
     lost: Close = Close.UPSTREAM_ERROR
@@ -141,12 +145,12 @@ class Tunnel(asyncio.Protocol):
         self._record = options.record
         self._note = None if options.record is None else options.record.command
         self._is_spliced = not options.is_reviewed
-        self._pending = PendingReview(options.large)
+        self._pending = PendingReview(options.large, options.owner, partial(self.end, Close.OVERLOADED))
         self._follower = FrameFollower(options.max_message_bytes)
         self._reader = MessageReader(options.max_message_bytes)
         self._keepalive = Keepalive(options.ping_seconds, options.pong_seconds)
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
+        self._transport: FairTransport | None = None
         self._connections: set[Any] = set()
         # The gateway's own messages, which wait for the end of a browser's message.
         self._answers: list[bytes] = []
@@ -173,7 +177,7 @@ class Tunnel(asyncio.Protocol):
 
     def start(self, transport: asyncio.Transport, connections: set[Any]) -> None:
         """Take over the client's connection, whose upgrade has just been answered."""
-        self._transport = transport
+        self._transport = FairTransport(transport, self._read, lambda: self._reader.missing)
         self._connections = connections
         connections.add(self)
         transport.set_protocol(self)
@@ -186,16 +190,25 @@ class Tunnel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._bytes_from_client += len(data)
         self._keepalive.received = True
-        try:
-            if self._ending is None and self._pending.task is None:
-                # The usual case, on the path of every command: exactly one command.
-                command = self._reader.single(data)
-                if command is not None:
+        if self._transport is None:
+            # The connection is lost.
+            return
+        if self._ending is None and self._pending.task is None and not self._transport.waiting:
+            # The usual case, on the path of every command: exactly one command.
+            command = self._reader.single(data)
+            if command is not None:
+                try:
                     self._command(Opcode.TEXT, command)
-                    return
-            elif self._ending is Close.PROTOCOL_ERROR:
-                # The beginning of the next frame is unknown.
+                except InvalidText:
+                    self.end(Close.INVALID_TEXT)
                 return
+        self._transport.receive(data)
+
+    def _read(self, data: bytes) -> None:
+        if self._ending is Close.PROTOCOL_ERROR:
+            # The beginning of the next frame is unknown.
+            return
+        try:
             for opcode, payload in self._reader.feed(data):
                 self._take(opcode, payload)
         except FrameError:
@@ -227,7 +240,7 @@ class Tunnel(asyncio.Protocol):
         if self._is_spliced:
             self._upstream.write(frame(opcode, bytes(payload), masked=True))
             return
-        if len(payload) < LARGE:
+        if not is_large(payload):
             self._carry_out(*review(payload, self._policy, self._note))
             return
         # Later messages wait: here, and, since the client is not read any more, at the client.
@@ -259,8 +272,7 @@ class Tunnel(asyncio.Protocol):
         self._read_or_wait()
 
     def _count_held(self) -> None:
-        if not self._pending.count(self._reader.held) and self._ending is None:
-            self.end(Close.OVERLOADED)
+        self._pending.count(self._reader.held)
 
     def _client_closes(self, payload: bytes) -> None:
         try:
@@ -372,14 +384,20 @@ class Tunnel(asyncio.Protocol):
     def _is_paused(self) -> bool:
         """Whether the client is not read for reasons of the gateway's own."""
         answers_wait = self._answers_bytes > _MAX_WAITING_ANSWERS and not self._client_full
-        return self._browser_full or answers_wait or self._pending.task is not None
+        received = self._transport is not None and self._transport.waiting > 0
+        return self._browser_full or answers_wait or self._pending.task is not None or received
 
     def _read_or_wait(self) -> None:
         """Read the client while there is room for what follows from its messages: commands, answers and pongs."""
         if self._transport is None:
             return
         # A client that does not read its answers can't make the gateway write more of them.
-        waits = self._is_paused or self._owes or self._answers_bytes > _MAX_WAITING_ANSWERS
+        waits = (
+            self._browser_full
+            or self._owes
+            or self._answers_bytes > _MAX_WAITING_ANSWERS
+            or self._pending.task is not None
+        )
         if waits and not self._awaiting_close:
             self._transport.pause_reading()
         else:
@@ -443,7 +461,7 @@ class Tunnel(asyncio.Protocol):
         """Abort the connection when the client reads nothing more; a slow client still gets its close frame."""
         # A connection that is lost cancels the timer.
         assert self._transport is not None
-        left = unsent(self._transport)
+        left = unsent(self._transport.as_transport)
         if self._loop.time() >= deadline or (before is not None and left >= before):
             self._transport.abort()
             return

@@ -356,6 +356,11 @@ class MessageReader:
         # Bytes kept of an incomplete message.
         self.held = 0
 
+    @property
+    def missing(self) -> int:
+        """Bytes that the payload of a frame still lacks."""
+        return self._length - self._filled if self._key is not None else 0
+
     def discard(self) -> None:
         """Keep no message from now on; control frames are still read."""
         self._max_size = -1

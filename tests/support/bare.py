@@ -41,6 +41,10 @@ class BareConnection:
             await asyncio.get_running_loop().sock_connect(connected, (address.hostname, address.port))
             yield cls(connected, address.netloc)
 
+    @property
+    def socket(self) -> socket.socket:
+        return self._socket
+
     async def send(self, method: str, path: str, headers: dict[str, str], body: dict[str, Any] | None = None) -> None:
         """A request."""
         content = b"" if body is None else json.dumps(body).encode()

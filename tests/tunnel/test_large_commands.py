@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.tunnel.cdp_messages import Action, InvalidText, review
-from gateway.tunnel.large_commands import LARGE, LargeCommands, Overloaded, serve
+from gateway.tunnel.large_commands import LARGE, LargeCommands, Overloaded, PendingReview, is_large, serve
 from tests.support.waiting import until
 
 
@@ -135,17 +135,104 @@ def test_the_reviewer_ends_at_the_end_of_its_input() -> None:
     assert answers.getvalue() == b""
 
 
-def test_held_memory_is_counted_over_all_sockets() -> None:
-    async def count() -> None:
-        large = LargeCommands(held_bytes=100, seconds=1)
-        assert large.hold(60)
-        assert large.hold(40)
-        assert not large.hold(1)
-        assert large.hold(-41)
-        assert large.hold(20)
-        assert large.held == 80
+class Holder(PendingReview):
+    """A socket that holds nothing more once it is ended, unless it ends for another reason already."""
 
-    asyncio.run(count())
+    def __init__(self, large: LargeCommands, owner: str, ended: list[str], *, is_ending: bool = False) -> None:
+        super().__init__(large, owner, self._end)
+        self._ended = ended
+        self._is_ending = is_ending
+
+    def _end(self) -> None:
+        self._ended.append(str(self.owner))
+        if not self._is_ending:
+            self.count(0)
+
+
+@pytest.mark.parametrize(
+    ("held", "ended"),
+    [
+        ([("a", 60), ("b", 40)], []),
+        ([("a", 60), ("b", 41)], ["a"]),
+        ([("a", 60), ("b", 30), ("b", 31)], ["b"]),
+        ([("a", 50), ("b", 20), ("b", 20), ("b", 30)], ["b"]),
+        ([("a", 101)], ["a"]),
+        ([("a", 10), ("b", 200)], ["b"]),
+    ],
+    ids=["at the limit", "above", "the owner with most, last", "its largest", "alone", "one that is too large"],
+)
+async def test_above_the_limit_the_owner_who_holds_most_loses_its_largest_socket(
+    held: list[tuple[str, int]], ended: list[str]
+) -> None:
+    large, lost = LargeCommands(held_bytes=100, seconds=1), list[str]()
+    sockets = [(Holder(large, owner, lost), size) for owner, size in held]
+    for socket, size in sockets:
+        socket.count(size)
+    assert lost == ended
+    assert large.held <= 100
+    for socket, _ in sockets:
+        socket.count(0)
+    assert large.held == 0
+
+
+async def test_a_socket_that_ends_already_is_asked_once() -> None:
+    large, lost = LargeCommands(held_bytes=100, seconds=1), list[str]()
+    ending, other = Holder(large, "a", lost, is_ending=True), Holder(large, "b", lost)
+    ending.count(90)
+    other.count(20)
+    assert lost == ["a", "b"]
+    assert large.held == 90
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (b"x" * (LARGE - 1), False),
+        (b"x" * LARGE, True),
+        (b"{" * 2_000 + b"x" * 3_000, False),
+        (b"{" * 2_001 + b"x" * 3_000, True),
+        (b"{" * 1_000 + b"[" * 1_001 + b"x" * 3_000, True),
+        (b"[" * 4_000, False),
+        (b"[" * 4_001, True),
+        (b"1," * 50_000, False),
+        (b"1," * 50_001, True),
+    ],
+)
+def test_a_command_is_large_by_its_size_or_the_number_of_its_values(payload: bytes, expected: bool) -> None:
+    assert is_large(payload) is expected
+
+
+async def test_commands_of_several_owners_are_reviewed_in_turn(large: LargeCommands) -> None:
+    order: list[str] = []
+
+    async def review(owner: str) -> None:
+        await large.review(command("x"), None, owner=owner)
+        order.append(owner)
+
+    first = asyncio.create_task(review("a"))
+    await until(lambda: bool(reviewers()), "the first review has begun")
+    waiting = [asyncio.create_task(review(owner)) for owner in ("a", "a", "a", "b", "c")]
+    await asyncio.gather(first, *waiting)
+    assert order == ["a", "a", "b", "c", "a", "a"]
+
+
+async def test_a_review_that_is_cancelled_while_it_waits_passes_its_turn_on(large: LargeCommands) -> None:
+    first = asyncio.create_task(large.review(command("x"), None, owner="a"))
+    await until(lambda: bool(reviewers()), "the first review has begun")
+    waiting = [asyncio.create_task(large.review(command("x"), None, owner=owner)) for owner in ("b", "b", "c")]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    waiting[2].cancel()
+    await asyncio.gather(first, *waiting, return_exceptions=True)
+    assert [task.cancelled() for task in waiting] == [True, False, True]
+    assert (await large.review(command("x"), None))[0] is Action.FORWARD
+
+
+async def test_a_huge_command_holds_up_no_other_and_its_process_ends(large: LargeCommands) -> None:
+    huge = asyncio.create_task(large.review(command("x" * 8 * LARGE), None, owner="a"))
+    assert (await large.review(command("x"), None, owner="b"))[0] is Action.FORWARD
+    assert (await huge)[0] is Action.FORWARD
+    assert len(reviewers()) == 1
 
 
 REQUEST = struct.Struct("!QQ")

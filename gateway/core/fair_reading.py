@@ -1,0 +1,168 @@
+"""Fair reading: one connection that floods the gateway does not hold up the others.
+
+The event loop hands over all that a socket has, which may be some megabytes in one call. A protocol that processes
+thousands of small messages there keeps every other connection waiting. So what a connection has received is processed
+in slices: the first one at once, and the rest in turn with all other connections that have more, for a short time in
+each turn of the loop. While something waits, the connection is not read, and the kernel slows its client down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+# Bytes: some 100 of the smallest commands, which take about half a millisecond.
+SLICE = 4096
+# Of one turn of the loop, for all that wait together.
+_TURN_SECONDS = 0.001
+
+
+class _Turns:
+    """The connections of one event loop with something to process."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[FairTransport] = deque()
+        self._is_scheduled = False
+
+    def add(self, one: FairTransport) -> None:
+        self._waiting.append(one)
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._run)
+
+    def _run(self) -> None:
+        self._is_scheduled = False
+        end = time.perf_counter() + _TURN_SECONDS
+        while self._waiting:
+            one = self._waiting.popleft()
+            try:
+                one.take_turn()
+            except Exception as error:
+                # As the loop does with an error of `data_received`: this connection ends, and no other.
+                self._loop.call_exception_handler({"message": "a protocol failed", "exception": error})
+                one.discard()
+                one.abort()
+            if time.perf_counter() >= end:
+                break
+        if self._waiting:
+            self._schedule()
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
+
+
+def _of_this_loop() -> _Turns:
+    loop = asyncio.get_running_loop()
+    found = _turns.get(loop)
+    if found is None:
+        found = _turns[loop] = _Turns()
+    return found
+
+
+class FairTransport:
+    """A transport whose protocol takes what is received in slices. All else is the transport's own.
+
+    The protocol hands what its `data_received` gets to `receive`, and pauses and resumes reading here.
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        take: Callable[[bytes], None],
+        missing: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """`take` processes bytes; `missing` is how many of the next bytes are one piece, which is cheap at any size."""
+        self._transport = transport
+        self._take = take
+        self._missing = missing
+        self._turns = _of_this_loop()
+        self._data = b""
+        self._position = 0
+        self._is_queued = False
+        self._is_paused = False
+        self._is_released = False
+        self.write = transport.write
+        self.writelines = transport.writelines
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    @property
+    def as_transport(self) -> asyncio.Transport:
+        return cast(asyncio.Transport, self)
+
+    def release(self) -> asyncio.Transport:
+        """The transport itself, for another protocol from now on. What waits is dropped."""
+        self._is_released = True
+        self.discard()
+        return self._transport
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that were received and not processed yet."""
+        return len(self._data) - self._position
+
+    def receive(self, data: bytes) -> None:
+        if self._data:
+            # The loop reads once more before it stops.
+            self._data = self._data[self._position :] + data
+            self._position = 0
+            return
+        if len(data) <= SLICE or len(data) <= self._missing():
+            self._take(data)
+            return
+        self._data = data
+        self._slice()
+        if self._data and len(self._data) - self._position <= self._missing():
+            # The rest of a large message, whose head was in the first slice.
+            self._slice()
+        if self._data and not self._is_released:
+            self._transport.pause_reading()
+            self._go_on()
+
+    def take_turn(self) -> None:
+        """Process one slice; called in turn with other connections."""
+        self._is_queued = False
+        if self._data and not self._is_paused:
+            self._slice()
+            self._go_on()
+
+    def pause_reading(self) -> None:
+        """Process no more until `resume_reading`."""
+        self._is_paused = True
+        if not self._data:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._is_paused = False
+        self._go_on()
+
+    def discard(self) -> None:
+        """Drop what waits."""
+        self._data, self._position = b"", 0
+
+    def _slice(self) -> None:
+        start = self._position
+        self._position = min(len(self._data), start + max(SLICE, self._missing()))
+        piece = self._data[start : self._position]
+        if self._position == len(self._data):
+            self.discard()
+        self._take(piece)
+
+    def _go_on(self) -> None:
+        if self._is_released:
+            return
+        if not self._data:
+            if not self._is_paused:
+                self._transport.resume_reading()
+        elif not self._is_paused and not self._is_queued:
+            self._is_queued = True
+            self._turns.add(self)
