@@ -13,7 +13,6 @@ import threading
 from pathlib import Path
 from types import FrameType, MemberDescriptorType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import coverage
 import greenlet
@@ -28,14 +27,16 @@ coverage.Coverage(
     config_file=str(_ROOT / "pyproject.toml"),
 ).start()
 _start_in_thread: Any = threading.gettrace()
-_tracers: WeakKeyDictionary[greenlet.greenlet, Any] = WeakKeyDictionary()
+# The attribute of a greenlet that has its tracer. No weak dictionary: its callback would run when the greenlets of a
+# thread that has ended are freed, which CPython 3.11 does in a pending call, and a traced function hangs in those.
+_TRACER = "_tracer_of_coverage"
 # Those of greenlets that ended, whose stacks are empty again: there is a greenlet for each call of the driver.
 _unused: list[Any] = []
 
 
 def _trace_greenlets() -> None:
     """Follow the switches of this thread, which is being traced."""
-    _tracers[greenlet.getcurrent()] = sys.gettrace()
+    setattr(greenlet.getcurrent(), _TRACER, sys.gettrace())
     greenlet.settrace(_switched)
 
 
@@ -45,14 +46,14 @@ def _switched(event: str, switch: tuple[greenlet.greenlet, greenlet.greenlet]) -
     running: Any = sys.gettrace()
     if running is None:
         return  # The process is ending, and its data are saved.
-    if origin.dead and (tracer := _tracers.pop(origin, None)) is not None:
+    if origin.dead and (tracer := vars(origin).pop(_TRACER, None)) is not None:
         _unused.append(tracer)
-    if (tracer := _tracers.get(target)) is None:
+    if (tracer := getattr(target, _TRACER, None)) is None:
         try:
             tracer = _unused.pop()
         except IndexError:
             tracer = _further(running)
-        _tracers[target] = tracer
+        setattr(target, _TRACER, tracer)
     tracer.start()
 
 
