@@ -13,6 +13,7 @@ from uuid import uuid4
 import httpx
 import pytest
 import pytest_asyncio
+from hypothesis import settings as hypothesis_settings
 
 from gateway.app import Gateway, build
 from gateway.crypto.keyring import create_key_file
@@ -28,6 +29,10 @@ from tests.support import node, scratch
 from tests.support.away import Away
 from tests.support.databases import TEMPLATE, execute, fresh_database, named
 from tests.support.launchers import WorkingLauncher
+
+# A busy machine makes no example wrong.
+hypothesis_settings.register_profile("busy", deadline=None)
+hypothesis_settings.load_profile("busy")
 from tests.support.recorder import recorded
 
 # What takes a quarter of a minute or more, longest first; a missing name costs a moment at the end of a run.

@@ -149,7 +149,7 @@ class _Turns:
                 waiting.remove(turn)
                 if not waiting:
                     del self._waiting[owner]
-            else:
+            else:  # pragma: no cover - in one turn of the loop
                 # It was its turn just then.
                 self._pass()
             raise

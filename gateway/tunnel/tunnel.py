@@ -451,11 +451,12 @@ class Tunnel(asyncio.Protocol):
             leave(Ended(self._ending, self._bytes_from_client, self._bytes_to_client, self._commands))
 
     def _close_connection(self) -> None:
-        if self._transport is not None:
-            # The transport sends what is left first; a client that does not read it is cut off.
-            self._cancel_timer()
-            self._abort_unless_it_reads(self._loop.time() + self._times.max_close)
-            self._transport.close()
+        # Only what a client sends leads here.
+        assert self._transport is not None
+        # The transport sends what is left first; a client that does not read it is cut off.
+        self._cancel_timer()
+        self._abort_unless_it_reads(self._loop.time() + self._times.max_close)
+        self._transport.close()
 
     def _abort_unless_it_reads(self, deadline: float, before: int | None = None) -> None:
         """Abort the connection when the client reads nothing more; a slow client still gets its close frame."""
