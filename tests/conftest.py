@@ -29,11 +29,11 @@ from tests.support import node, scratch
 from tests.support.away import Away
 from tests.support.databases import TEMPLATE, execute, fresh_database, named
 from tests.support.launchers import WorkingLauncher
+from tests.support.recorder import recorded
 
 # A busy machine makes no example wrong.
 hypothesis_settings.register_profile("busy", deadline=None)
 hypothesis_settings.load_profile("busy")
-from tests.support.recorder import recorded
 
 # What takes a quarter of a minute or more, longest first; a missing name costs a moment at the end of a run.
 _LONGEST = (
