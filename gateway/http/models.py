@@ -167,6 +167,20 @@ def secret_at(model: type[BaseModel], location: Iterable[str]) -> bool:
     return False
 
 
+def model_at(model: type[BaseModel], location: Iterable[str]) -> type[BaseModel] | None:
+    """The model of what a body has at `location`, or of the map or list that it is in; None where it has none.
+
+    As in `secret_at`, a part that names no field is passed over.
+    """
+    for part in location:
+        for field in _fields_named([model], part):
+            nested = next(iter(models_in(field.annotation)), None)
+            if nested is None:
+                return None
+            model = nested
+    return model
+
+
 def secrets_in(model: type[BaseModel], value: Any) -> Iterator[Any]:
     """The values of secret fields in `value`, which was given for `model`, or for a part of it."""
     if isinstance(value, dict):

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.core.errors import RequestInvalid, shown
 from gateway.core.secret import SHORTEST_PART, remember, texts_in
-from gateway.http.models import Body, contains_secret, marked_values, models_in, secret_at, secrets_in, shown_location
+from gateway.http.models import Body, contains_secret, marked_values, model_at, secret_at, secrets_in, shown_location
 
 _MALFORMED = "request.malformed"
 _SHOWN_NAME = 100
@@ -19,8 +19,6 @@ _SHOWN_ERRORS = 100
 _SUMMARIZED_ERRORS = 5
 
 Model = TypeVar("Model", bound=BaseModel)
-
-_OBJECT_EXPECTED = ("model_type", "model_attributes_type", "dict_type", "list_type")
 
 
 def validated(validate: Callable[[], Model], model: type[Model], given: bytes | dict[str, Any]) -> Model:
@@ -62,13 +60,10 @@ def _problem(problem: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     value = problem["input"]
     secret = secret_at(model, location)
     if problem["type"] == "extra_forbidden":
-        entry |= _unknown(location[-1], _model_at(model, location[:-1]))
+        entry |= _unknown(location[-1], model_at(model, location[:-1]))
     elif problem["type"] == "missing":
         entry["code"] = "field.missing"
         entry["message"] = "This field is required"
-    elif problem["type"] in _OBJECT_EXPECTED and _model_at(model, location) is None and contains_secret(model):
-        # Under a key of a map: which model it should be is unknown here, and it may be one with secrets.
-        pass
     elif location and not secret and _is_shown(model, location, value):
         entry["value"] = shown(value)
     if "error" in problem.get("ctx", {}):
@@ -83,7 +78,7 @@ def _is_shown(model: type[BaseModel], location: list[str], value: Any) -> bool:
     """Whether to repeat what was given; not where it stands in the place of an object with secrets, and may be one."""
     if isinstance(value, (dict, list)):
         return False
-    place = _model_at(model, location)
+    place = model_at(model, location)
     return value is None or isinstance(value, bool) or place is None or not contains_secret(place)
 
 
@@ -102,17 +97,3 @@ def _unknown(name: str, model: type[BaseModel] | None) -> dict[str, str]:
     nearest = difflib.get_close_matches(name[:_SHOWN_NAME], names, n=1)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     return {"code": "field.unknown", "message": f"There is no such field{hint}"}
-
-
-def _model_at(model: type[BaseModel], location: list[str]) -> type[BaseModel] | None:
-    """The model of what a body has at `location`, whose parts are names on the wire."""
-    for part in location:
-        if part.isdecimal():
-            # An item of a list.
-            continue
-        field = next((field for name, field in model.model_fields.items() if (field.alias or name) == part), None)
-        nested = next(iter(models_in(field.annotation)), None) if field else None
-        if nested is None:
-            return None
-        model = nested
-    return model

@@ -124,6 +124,17 @@ def test_what_stands_in_the_place_of_a_secret_is_not_repeated(body: dict[str, An
     assert TOKEN not in json.dumps([rejected.message, rejected.details])
 
 
+class Credentials(Body):
+    by_site: dict[str, Credential]
+
+
+def test_a_value_under_a_key_of_a_map_is_not_repeated_where_an_object_with_secrets_belongs() -> None:
+    with pytest.raises(ValidationError) as raised:
+        Credentials.model_validate_json(json.dumps({"bySite": {"site": TOKEN}}))
+    (problem,) = invalid(raised.value, Credentials).details["errors"]
+    assert problem == {"field": "bySite.site", "message": "Input should be an object", "code": "model_type"}
+
+
 def test_an_open_value_is_repeated() -> None:
     with pytest.raises(ValidationError) as raised:
         Credential.model_validate_json('{"name": 17, "password": "x"}')
