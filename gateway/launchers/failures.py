@@ -1,11 +1,12 @@
-"""Classifies failed launches by Playwright's error text or the browser's own output.
+"""Classifies failed launches by the browser's output and exit status.
 
-What is matched here was provoked with Chromium 156 under Playwright 1.65 (texts in tests/launchers/test_failures.py).
+What is matched here was provoked with Chromium 156 (texts in tests/launchers/test_failures.py).
 Texts that end up in an answer contain no command line, no DevTools address and no path of the gateway's own.
 """
 
 from __future__ import annotations
 
+import errno
 import re
 import signal
 from typing import NamedTuple
@@ -49,7 +50,7 @@ _SIGNS = (
     ),
     _Sign(
         Failure.NOT_FOUND,
-        r"[Ee]xecutable doesn't exist at|\bspawn .+ ENOENT\b|setpriv: failed to execute .+: No such file"
+        r"\bspawn .+ ENOENT\b|setpriv: failed to execute .+: No such file"
         r"|^\S+: \d+: .+: not found$",
         "The browser's binary is not there.",
         "Get a browser with `python -m gateway.launchers.local.browsers`, or name one in GATEWAY_CHROMIUM.",
@@ -71,7 +72,7 @@ _SIGNS = (
     ),
     _Sign(
         Failure.NO_SHARED_MEMORY,
-        r"free space in temporary directory for shared memory files: 1?\d$|^Bus error\b|\bSIGBUS\b|exitCode=135\b",
+        r"free space in temporary directory for shared memory files: 1?\d$|^Bus error\b|\bSIGBUS\b",
         "The browser ran out of shared memory.",
         _ROOM_FOR_SHARED_MEMORY,
         crash=True,
@@ -113,11 +114,6 @@ _SIGNS = (
     ),
 )
 
-_LAUNCHING = re.compile(r"^(?:\s*- )?<launching> .*$", re.MULTILINE)
-_PREFIX = re.compile(r"^(?:\s*- )?\[pid=[^\]]*\](?:\[(err|out)\])? ?")
-_ENDING = re.compile(r"<process did exit: exitCode=(\w+), signal=(\w+)>")
-_TIMEOUT = re.compile(r"\bTimeout (\d+)ms exceeded")
-
 _STAMP = re.compile(r"^\[(?:\d+:)*\d{4}/\d{6}\.\d+:([A-Z]+):[^\]]*\] ")
 # Printed by browsers that start well too, or the mere echo of an end that has another cause.
 _NOISE = re.compile(
@@ -133,27 +129,21 @@ _MOST_WORDS = 3
 _LONGEST = 200
 
 
-def classify(error_text: str) -> LaunchFailed:
-    """Classifies Playwright's error text; `failure` of the result is one of Failure, `advice` one sentence."""
-    # A command line holds words of clients (a user agent), so nothing is concluded from it.
-    lines = _LAUNCHING.sub("", error_text).splitlines()
-    output = [_PREFIX.sub("", line) for line in lines if (match := _PREFIX.match(line)) and match.group(1)]
-    ending = _ENDING.search(error_text)
-    signal_name = _signal_of(ending) if ending else None
-    known = _known([_PREFIX.sub("", line) for line in lines], signal_name is not None)
-    if known is not None:
-        return known
-    if ending is None and (timeout := _TIMEOUT.search(lines[0] if lines else "")):
-        return _timed_out(int(timeout.group(1)) / 1000, output)
-    how = f", by {signal_name}" if signal_name else f", with status {ending.group(1)}" if ending else ""
-    return _exited(how, output)
-
-
 def classify_exit(output: str, status: int) -> LaunchFailed:
-    """The same for a browser started without Playwright; `status` is as subprocess has it, negative for a signal."""
-    exit_code, name = ("null", _signal_name(-status)) if status < 0 else (str(status), "null")
-    lines = "".join(f"[pid=0][err] {line}\n" for line in output.splitlines())
-    return classify(f"{lines}[pid=0] <process did exit: exitCode={exit_code}, signal={name}>")
+    """Classifies a browser that ended; `failure` of the result is one of Failure, `advice` one sentence.
+
+    `status` is as subprocess has it, negative for a signal; a launch script reports a signal by 128 more.
+    """
+    number = -status if status < 0 else status - 128
+    signal_name = _signal_name(number) if number > 0 else None
+    how = f"by {signal_name}" if signal_name else f"with status {status}"
+    lines = output.splitlines()
+    return _known([*lines, how], signal_name is not None) or _exited(how, lines)
+
+
+def classify_start(error: OSError) -> LaunchFailed:
+    """The same for a browser whose launch script could not be started."""
+    return classify_exit(f"spawn /bin/sh {errno.errorcode.get(error.errno or 0, error.strerror)}", 1)
 
 
 def classify_timeout(output: str, seconds: float) -> LaunchFailed:
@@ -202,7 +192,7 @@ def _exited(how: str, output: list[str]) -> LaunchFailed:
     words = last_words(output)
     output_text = f"Its last words: {words}." if words else "It printed nothing."
     return LaunchFailed(
-        f"The browser ended while it was starting{how}. {output_text}",
+        f"The browser ended while it was starting, {how}. {output_text}",
         failure=Failure.EXITED,
         advice="Run `gateway doctor` on the gateway's machine, which starts the same browser and reports problems.",
     )
@@ -222,14 +212,6 @@ def _shorten(path: re.Match[str]) -> str:
     """A path outside the system's own directories becomes its last name."""
     text = path.group(0)
     return text if _SYSTEM_PATH.match(text) else text.rstrip("/").rsplit("/", 1)[-1]
-
-
-def _signal_of(ending: re.Match[str]) -> str | None:
-    """Name of the signal that ended the browser, from Playwright or from its launch script's exit status."""
-    status, name = ending.groups()
-    if name != "null":
-        return str(name)
-    return _signal_name(int(status) - 128) if status.isdecimal() and int(status) > 128 else None
 
 
 def _signal_name(number: int) -> str:

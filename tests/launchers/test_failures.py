@@ -1,81 +1,58 @@
 """Classes of launch failures: on texts that were seen, and provoked here with real browsers.
 
-The texts are of Chromium 156 (Debian's packages) under Playwright 1.65, with command lines and repetitions cut.
+The texts are of Chromium 156 (Debian's packages), with repetitions cut.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
 
 import pytest
-from playwright.async_api import Error as PlaywrightError
-from playwright.async_api import Playwright, async_playwright
 
 from gateway.core.errors import LaunchFailed
-from gateway.core.launch import Failure
-from gateway.launchers.failures import classify, classify_exit, classify_timeout
-from gateway.launchers.local import browsers
+from gateway.core.launch import Failure, LaunchSpec
+from gateway.launchers.failures import classify_exit, classify_start, classify_timeout
+from gateway.launchers.local import browsers, command_line, processes
+from gateway.launchers.local.launch_process import LaunchProcess
+from gateway.launchers.local.launcher import ready
 from gateway.settings import Settings
 
 ROOT = os.geteuid() == 0
 as_root = pytest.mark.skipif(not ROOT, reason="only root can do that")
 pytestmark = pytest.mark.unprivileged
 
-LOGS = """BrowserType.launch: Failed to launch the browser process.
-Browser logs:
 
-<launching> /srv/gateway/var/runtimes/0199/launch --disable-field-trial-config --user-agent=secret-agent
-<launched> pid=77
-{lines}
-[pid=77] <process did exit: {ending}>
-[pid=77] starting temporary directories cleanup
-Call log:
-  - <launching> /srv/gateway/var/runtimes/0199/launch --disable-field-trial-config --user-agent=secret-agent
-  - <launched> pid=77
-{called}
-  - [pid=77] <process did exit: {ending}>
-  - [pid=77] starting temporary directories cleanup
-  - [pid=77] <gracefully close start>
-  - [pid=77] <kill>
-  - [pid=77] <skipped force kill spawnedProcess.killed=false processClosed=true>
-  - [pid=77] finished temporary directories cleanup
-  - [pid=77] <gracefully close end>
-"""
+class Ended(NamedTuple):
+    """What a browser printed, and how its launch script ended."""
 
-REFUSED = """BrowserType.launch: Failed to launch the browser process.
-Browser logs:
-Chromium sandboxing failed!
-================================
-To avoid the sandboxing issue, do either of the following:
-  - (preferred): Configure your environment to support sandboxing
-  - (alternative): Launch Chromium without sandbox using 'chromiumSandbox: false' option
-================================
+    output: str
+    status: int
 
-Call log:
-  - <launching> /srv/gateway/var/runtimes/0199/launch --disable-field-trial-config
-  - <launched> pid=77
-  - [pid=77][err] [77:77:1122/023552.433308:ERROR:content/browser/zygote_host/zygote_host_impl_linux.cc:{text}
-  - [pid=77] <process did exit: exitCode=1, signal=null>
-"""
 
-AS_ROOT = REFUSED.format(
-    text="103] Running as root without --no-sandbox is not supported. See https://crbug.com/638180."
+def ended(*lines: str, status: int = 133) -> Ended:
+    return Ended("".join(f"{line}\n" for line in lines), status)
+
+
+ZYGOTE = "[77:77:1122/023552.433308:ERROR:content/browser/zygote_host/zygote_host_impl_linux.cc:{}"
+AS_ROOT = ended(
+    ZYGOTE.format("103] Running as root without --no-sandbox is not supported. See https://crbug.com/638180."),
+    status=1,
 )
-NO_USER_NAMESPACES = REFUSED.format(
-    text="130] No usable sandbox! If this is a Debian system, please install the chromium-sandbox package to solve "
-    "this problem. If you are running on Ubuntu 23.10+ or another Linux distro that has disabled unprivileged user "
-    "namespaces with AppArmor, see https://chromium.googlesource.com/chromium/src/+/main/docs/security."
+NO_USER_NAMESPACES = ended(
+    ZYGOTE.format(
+        "130] No usable sandbox! If this is a Debian system, please install the chromium-sandbox package to solve "
+        "this problem. If you are running on Ubuntu 23.10+ or another Linux distro that has disabled unprivileged user "
+        "namespaces with AppArmor, see https://chromium.googlesource.com/chromium/src/+/main/docs/security."
+    ),
+    status=1,
 )
-
-
-def logged(*lines: str, ending: str = "exitCode=133, signal=null") -> str:
-    """Playwright's text for a browser that printed `lines`, after which its launch script ended."""
-    printed = [f"[pid=77][err] {line}" for line in lines]
-    return LOGS.format(lines="\n".join(printed), called="\n".join(f"  - {line}" for line in printed), ending=ending)
 
 
 TRAP = "Trace/breakpoint trap"
@@ -99,52 +76,39 @@ FREQUENCY = (
 
 SEEN = [
     (
-        "BrowserType.launch: Failed to launch chromium because executable doesn't exist at /nonexistent/chromium",
-        Failure.NOT_FOUND,
-        "The browser's binary is not there.",
-    ),
-    (
-        "BrowserType.launch: Failed to launch: Error: spawn /tmp/no exec EACCES\nCall log:\n"
-        "  - <launching> /tmp/no exec --headless\n  - [pid=N/A] starting temporary directories cleanup\n",
-        Failure.NOT_FOUND,
-        "may not be executed",
-    ),
-    (
-        logged("/srv/var/launch: 2: setpriv: not found", ending="exitCode=127, signal=null"),
+        ended("/srv/var/launch: 2: setpriv: not found", status=127),
         Failure.NOT_FOUND,
         "The program setpriv",
     ),
     (
-        logged("/srv/var/launch: 2: /opt/b/chrome: not found", ending="exitCode=127, signal=null"),
+        ended("/srv/var/launch: 2: /opt/b/chrome: not found", status=127),
         Failure.NOT_FOUND,
         "is not there",
     ),
     (
-        logged(
-            "setpriv: failed to execute /nonexistent/x: No such file or directory", ending="exitCode=127, signal=null"
-        ),
+        ended("setpriv: failed to execute /nonexistent/x: No such file or directory", status=127),
         Failure.NOT_FOUND,
         "is not there",
     ),
     (
-        logged("setpriv: failed to execute /root/chrome: Permission denied", ending="exitCode=126, signal=null"),
+        ended("setpriv: failed to execute /root/chrome: Permission denied", status=126),
         Failure.NOT_FOUND,
         "may not be executed",
     ),
     (AS_ROOT, Failure.SANDBOX_REFUSED, "runs as root"),
     (NO_USER_NAMESPACES, Failure.SANDBOX_REFUSED, "The kernel refused Chromium's sandbox."),
     (
-        logged("setpriv: setresuid failed: Operation not permitted", ending="exitCode=127, signal=null"),
+        ended("setpriv: setresuid failed: Operation not permitted", status=127),
         Failure.SANDBOX_REFUSED,
         "unprivileged user",
     ),
     (
-        logged(f"[1122/023627.131881:ERROR:{THREADS}", TRAP),
+        ended(f"[1122/023627.131881:ERROR:{THREADS}", TRAP),
         Failure.OUT_OF_PROCESSES,
         "no room for the browser's processes",
     ),
     (
-        logged(
+        ended(
             BUS,
             f"[21254:21271:1122/023629.065660:ERROR:{THREADS}",
             "[1122/023627.242481:FATAL:content/browser/scheduler/browser_task_executor.cc:319] "
@@ -155,7 +119,7 @@ SEEN = [
         "no room",
     ),
     (
-        logged(
+        ended(
             "[21236:21236:1122/023628.830818:ERROR:third_party/crashpad/crashpad/util/posix/spawn_subprocess.cc:141] "
             "fork: Resource temporarily unavailable (11)",
             TRAP,
@@ -164,15 +128,16 @@ SEEN = [
         "no room",
     ),
     (
-        "BrowserType.launch: Target page, context or browser has been closed\nBrowser logs:\n\n"
-        "<launching> /srv/launch --headless\n<launched> pid=23741\n"
-        "[pid=23741][err] [1122/024024.086564:FATAL:sandbox/linux/services/credentials.cc:137] Check failed: . : "
-        "Resource temporarily unavailable (11)\n[pid=23741][err] Trace/breakpoint trap\nCall log:\n",
+        ended(
+            "[1122/024024.086564:FATAL:sandbox/linux/services/credentials.cc:137] Check failed: . : "
+            "Resource temporarily unavailable (11)",
+            TRAP,
+        ),
         Failure.OUT_OF_PROCESSES,
         "no room",
     ),
     (
-        logged(
+        ended(
             f"[1122/023850.524228:ERROR:{SHARED}:335] Creating shared memory in /dev/shm/.org.chromium.Chromium.sA85K7 "
             "failed: Permission denied (13)",
             f"[1122/023850.529145:ERROR:{SHARED}:338] Unable to access(W_OK|X_OK) /dev/shm: Permission denied (13)",
@@ -183,44 +148,37 @@ SEEN = [
         Failure.NO_SHARED_MEMORY,
         "could not make shared memory",
     ),
-    (logged(FREE.format(0), TRAP), Failure.NO_SHARED_MEMORY, "ran out of shared memory"),
-    (logged("Bus error", ending="exitCode=135, signal=null"), Failure.NO_SHARED_MEMORY, "ran out of shared memory"),
+    (ended(FREE.format(0), TRAP), Failure.NO_SHARED_MEMORY, "ran out of shared memory"),
+    (ended("Bus error", status=135), Failure.NO_SHARED_MEMORY, "ran out of shared memory"),
     (
-        "BrowserType.launch: Timeout 8000ms exceeded.\nCall log:\n  - <launching> /srv/launch --headless\n"
-        "  - <launched> pid=19802\n",
-        Failure.TIMEOUT,
-        "was not ready within 8 seconds",
-    ),
-    ("Timeout 30000ms exceeded.", Failure.TIMEOUT, "was not ready within 30 seconds"),
-    (
-        logged("my last words", "second line", ending="exitCode=1, signal=null"),
+        ended("my last words", "second line", status=1),
         Failure.EXITED,
         "ended while it was starting, with status 1. Its last words: my last words | second line.",
     ),
-    (logged(ending="exitCode=3, signal=null"), Failure.EXITED, "with status 3. It printed nothing."),
-    (logged(ending="exitCode=null, signal=SIGKILL"), Failure.EXITED, "by SIGKILL. It printed nothing."),
-    (logged(FREQUENCY, TRAP, PIPE), Failure.EXITED, "by SIGTRAP. It printed nothing."),
+    (ended(status=3), Failure.EXITED, "with status 3. It printed nothing."),
+    (ended(status=-9), Failure.EXITED, "by SIGKILL. It printed nothing."),
+    (ended(FREQUENCY, TRAP, PIPE), Failure.EXITED, "by SIGTRAP. It printed nothing."),
     (
-        logged(
+        ended(
             "[1122/023543.741713:ERROR:headless/lib/browser/command_line_handler.cc:159] Could not create directory "
             "/root/xx: Permission denied (13)",
             PIPE,
-            ending="exitCode=1, signal=null",
+            status=1,
         ),
         Failure.EXITED,
         "Its last words: Could not create directory xx: Permission denied (13).",
     ),
     (
-        logged(
+        ended(
             "/opt/b/chrome: error while loading shared libraries: libnspr4.so: cannot open shared object file: "
             "No such file or directory",
-            ending="exitCode=127, signal=null",
+            status=127,
         ),
         Failure.EXITED,
         "Its last words: /opt/b/chrome: error while loading shared libraries: libnspr4.so: cannot open",
     ),
     (
-        logged(
+        ended(
             "[1122/023543.285780:FATAL:base/message_loop/message_pump_epoll.cc:146] Check failed: . : "
             "Too many open files (24)",
             TRAP,
@@ -228,13 +186,13 @@ SEEN = [
         Failure.EXITED,
         "no file descriptors left",
     ),
-    ("", Failure.EXITED, "It printed nothing."),
+    (ended(status=0), Failure.EXITED, "It printed nothing."),
 ]
 
 
-@pytest.mark.parametrize(("text", "failure", "expected"), SEEN)
-def test_a_known_output_has_its_class_message_and_advice(text: str, failure: Failure, expected: str) -> None:
-    failed = classify(text)
+@pytest.mark.parametrize(("seen", "failure", "expected"), SEEN)
+def test_a_known_output_has_its_class_message_and_advice(seen: Ended, failure: Failure, expected: str) -> None:
+    failed = classify_exit(*seen)
     assert failed.failure == failure
     assert expected in failed.message
     assert failed.message.endswith(f" {failed.advice}")
@@ -244,30 +202,45 @@ def test_a_known_output_has_its_class_message_and_advice(text: str, failure: Fai
     assert failed.status == 503
 
 
-@pytest.mark.parametrize(("text", "failure", "expected"), SEEN)
-def test_no_command_line_and_no_path_of_the_gateway_is_reported(text: str, failure: Failure, expected: str) -> None:
-    message = classify(text).message
-    assert "secret-agent" not in message
-    assert "--disable-field-trial-config" not in message
+@pytest.mark.parametrize(("seen", "failure", "expected"), SEEN)
+def test_no_path_of_the_gateway_is_reported(seen: Ended, failure: Failure, expected: str) -> None:
+    message = classify_exit(*seen).message
     assert "/srv/" not in message
     assert "\n" not in message
     assert len(message) < 900
 
 
-def test_client_texts_in_the_command_line_determine_no_class() -> None:
-    text = logged("gone", ending="exitCode=1, signal=null").replace("secret-agent", "No usable sandbox! (11)")
-    assert classify(text).failure == Failure.EXITED
-
-
 def test_harmless_output_determines_a_class_only_after_a_crash() -> None:
-    assert classify(logged(FREE.format(12), ending="exitCode=1, signal=null")).failure == Failure.EXITED
-    assert classify(logged(FREE.format(12), ending="exitCode=null, signal=SIGTRAP")).failure == Failure.NO_SHARED_MEMORY
-    assert classify(logged(FREE.format(63), ending="exitCode=null, signal=SIGTRAP")).failure == Failure.EXITED
+    assert classify_exit(*ended(FREE.format(12), status=1)).failure == Failure.EXITED
+    assert classify_exit(*ended(FREE.format(12), status=-5)).failure == Failure.NO_SHARED_MEMORY
+    assert classify_exit(*ended(FREE.format(63), status=-5)).failure == Failure.EXITED
 
 
 def test_a_browser_that_hangs_for_lack_of_processes_fails_with_that_class() -> None:
-    text = f"BrowserType.launch: Timeout 8000ms exceeded.\nCall log:\n  - [pid=7][err] [1122/0.1:ERROR:{THREADS}\n"
-    assert classify(text).failure == Failure.OUT_OF_PROCESSES
+    assert classify_timeout(f"[1122/0.1:ERROR:{THREADS}\n", 8).failure == Failure.OUT_OF_PROCESSES
+
+
+@pytest.mark.parametrize("seconds", [8, 30])
+def test_a_browser_that_hangs_without_a_known_output_has_timed_out(seconds: int) -> None:
+    failed = classify_timeout("", seconds)
+    assert failed.failure == Failure.TIMEOUT
+    assert f"was not ready within {seconds} seconds" in failed.message
+
+
+@pytest.mark.parametrize(
+    ("number", "failure", "expected"),
+    [
+        (errno.EACCES, Failure.NOT_FOUND, "may not be executed"),
+        (errno.ENOENT, Failure.NOT_FOUND, "is not there"),
+        (errno.EAGAIN, Failure.OUT_OF_PROCESSES, "no room for the browser's processes"),
+        (errno.EMFILE, Failure.EXITED, "no file descriptors left"),
+        (errno.ENOMEM, Failure.EXITED, "Its last words: spawn /bin/sh ENOMEM."),
+    ],
+)
+def test_a_launch_script_that_can_not_be_started_has_a_class(number: int, failure: Failure, expected: str) -> None:
+    failed = classify_start(OSError(number, os.strerror(number)))
+    assert failed.failure == failure
+    assert expected in failed.message
 
 
 def test_the_last_output_is_short_and_has_no_credentials() -> None:
@@ -281,8 +254,8 @@ def test_the_last_output_is_short_and_has_no_credentials() -> None:
         "bad flag --proxy-server=http://user:pass@proxy.test in /srv/gateway/var/runtimes/0199/home/profile\x1b[0m",
         BUS,
     ]
-    message = classify(logged(*lines, ending="exitCode=1, signal=null")).message
-    words = message.partition("Its last words: ")[2].removesuffix(f". {classify('').advice}").split(" | ")
+    message = classify_exit(*ended(*lines, status=1)).message
+    words = message.partition("Its last words: ")[2].removesuffix(f". {classify_exit('', 1).advice}").split(" | ")
     assert words == [
         "x" * 199 + "…",
         "proxy http://***@proxy.test:3128 is down",
@@ -290,7 +263,7 @@ def test_the_last_output_is_short_and_has_no_credentials() -> None:
     ]
 
 
-def test_a_browser_started_without_playwright_is_classified_alike() -> None:
+def test_the_status_of_a_process_of_its_own_is_classified_alike() -> None:
     assert classify_exit(f"[1122/023627.131881:ERROR:{THREADS}\n", -5).failure == Failure.OUT_OF_PROCESSES
     assert classify_exit(FREE.format(0), -5).failure == Failure.NO_SHARED_MEMORY
     assert "by SIGSEGV. Its last words: ouch." in classify_exit("ouch\n", -11).message
@@ -300,12 +273,6 @@ def test_a_browser_started_without_playwright_is_classified_alike() -> None:
 
 
 # Provoked
-
-
-@pytest.fixture(scope="module")
-async def playwright() -> AsyncIterator[Playwright]:
-    async with async_playwright() as driver:
-        yield driver
 
 
 @pytest.fixture
@@ -328,77 +295,81 @@ def script(home: Path, text: str) -> Path:
     """A launch script, in which BROWSER is a real one as a user without rights starts it."""
     found = browsers.find(None)
     assert found is not None
-    profile = home / "home" / "profile"
     path = home / "launch"
-    path.write_text(f"#!/bin/sh\n{text}\n".replace("BROWSER", f'{found.default.path} "$@" --user-data-dir={profile}'))
-    path.chmod(0o755)
+    # As in that of the launcher: the pipe is 3 and 4, and the output 2.
+    path.write_text(f"exec 3<&0 4>&1 </dev/null >&2\n{text}\n".replace("BROWSER", f'{found.default.path} "$@"'))
     return path
 
 
-async def launch(playwright: Playwright, executable: Path, timeout: float = 15) -> LaunchFailed:
-    home = str(executable.parent / "home")
-    with pytest.raises(PlaywrightError) as raised:
-        await playwright.chromium.launch(
-            executable_path=executable,
-            chromium_sandbox=True,
-            timeout=timeout * 1000,
-            env={"HOME": home, "TMPDIR": home, "PATH": "/usr/bin:/bin"},
-        )
-    return classify(str(raised.value))
+async def launch(executable: Path, timeout: float = 15) -> LaunchFailed:
+    home = executable.parent / "home"
+    spec = LaunchSpec(uuid4(), user_agent="secret-agent No usable sandbox! (11)")
+    arguments = command_line.arguments(command_line.base_arguments(1), spec, 0, home / "profile", sandbox=True)
+    process = LaunchProcess(executable, arguments, command_line.environment(spec, home, "/usr/bin:/bin"))
+    try:
+        with pytest.raises(LaunchFailed) as raised:
+            await ready(process, home / "profile" / "DevToolsActivePort", timeout)
+    finally:
+        process.close()
+        assert await processes.end_group(process.pid)
+    # Nothing of the command line, which has a client's words.
+    assert "secret-agent" not in raised.value.message
+    assert "--disable-field-trial-config" not in raised.value.message
+    return raised.value
 
 
-async def test_a_missing_binary(playwright: Playwright, home: Path) -> None:
-    assert (await launch(playwright, home / "missing")).failure == Failure.NOT_FOUND
+async def test_a_missing_binary(home: Path) -> None:
+    assert (await launch(script(home, f'{home}/missing "$@"'))).failure == Failure.NOT_FOUND
 
 
-async def test_a_binary_without_permission_to_execute(playwright: Playwright, home: Path) -> None:
-    executable = script(home, "BROWSER")
-    executable.chmod(0o644)
-    assert (await launch(playwright, executable)).failure == Failure.NOT_FOUND
+async def test_a_binary_without_permission_to_execute(home: Path) -> None:
+    (home / "tool").write_text("exit 0\n")
+    (home / "tool").chmod(0o644)
+    assert (await launch(script(home, f"{SETPRIV}{home}/tool"))).failure == Failure.NOT_FOUND
 
 
-async def test_a_binary_that_the_launch_script_does_not_find(playwright: Playwright, home: Path) -> None:
-    assert (await launch(playwright, script(home, f"{SETPRIV}/nonexistent/chromium"))).failure == Failure.NOT_FOUND
+async def test_a_binary_that_the_launch_script_does_not_find(home: Path) -> None:
+    assert (await launch(script(home, f"{SETPRIV}/nonexistent/chromium"))).failure == Failure.NOT_FOUND
 
 
-async def test_a_program_that_prints_and_exits(playwright: Playwright, home: Path) -> None:
-    failed = await launch(playwright, script(home, "echo 'no luck today' >&2; exit 4"))
+async def test_a_program_that_prints_and_exits(home: Path) -> None:
+    failed = await launch(script(home, "echo 'no luck today' >&2; exit 4"))
     assert failed.failure == Failure.EXITED
     assert "with status 4. Its last words: no luck today." in failed.message
 
 
-async def test_a_program_that_hangs(playwright: Playwright, home: Path) -> None:
-    failed = await launch(playwright, script(home, "exec sleep 60"), timeout=0.5)
+async def test_a_program_that_hangs(home: Path) -> None:
+    failed = await launch(script(home, "exec sleep 60"), timeout=0.5)
     assert failed.failure == Failure.TIMEOUT
     assert "within 0.5 seconds" in failed.message
 
 
 @as_root
-async def test_a_browser_of_root(playwright: Playwright, home: Path) -> None:
-    failed = await launch(playwright, script(home, "exec BROWSER"))
+async def test_a_browser_of_root(home: Path) -> None:
+    failed = await launch(script(home, "exec BROWSER"))
     assert failed.failure == Failure.SANDBOX_REFUSED
     assert "runs as root" in failed.message
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
-async def test_a_kernel_without_user_namespaces(playwright: Playwright, home: Path) -> None:
+async def test_a_kernel_without_user_namespaces(home: Path) -> None:
     deny = "echo 0 >/proc/sys/user/max_user_namespaces"
     drop = "exec setpriv --inh-caps=-all --ambient-caps=-all --no-new-privs --"
     text = f"""exec {SETPRIV}unshare --user --map-current-user --keep-caps sh -c '{deny}; {drop} "$@"' - BROWSER"""
-    failed = await launch(playwright, script(home, text))
+    failed = await launch(script(home, text))
     assert failed.failure == Failure.SANDBOX_REFUSED
     assert "The kernel refused" in failed.message
 
 
 @as_root
 @pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs prlimit")
-async def test_a_user_without_room_for_processes(playwright: Playwright, home: Path) -> None:
-    failed = await launch(playwright, script(home, f"exec {SETPRIV}prlimit --nproc=5 -- BROWSER"))
+async def test_a_user_without_room_for_processes(home: Path) -> None:
+    failed = await launch(script(home, f"exec {SETPRIV}prlimit --nproc=5 -- BROWSER"))
     assert failed.failure == Failure.OUT_OF_PROCESSES
 
 
 @as_root
-async def test_root_without_the_right_to_change_users(playwright: Playwright, home: Path) -> None:
-    failed = await launch(playwright, script(home, f"exec setpriv --bounding-set=-setuid {SETPRIV}BROWSER"))
+async def test_root_without_the_right_to_change_users(home: Path) -> None:
+    failed = await launch(script(home, f"exec setpriv --bounding-set=-setuid {SETPRIV}BROWSER"))
     assert failed.failure == Failure.SANDBOX_REFUSED
     assert "unprivileged user" in failed.message

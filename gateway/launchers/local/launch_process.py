@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import os
 from pathlib import Path
@@ -142,11 +141,6 @@ class LaunchProcess:
             if descriptor >= 0:
                 os.close(descriptor)
         self._commands = self._replies = -1
-
-
-def reason_of(error: OSError) -> str:
-    """The text by which failures.py classifies a process that could not be started."""
-    return f"spawn /bin/sh {errno.errorcode.get(error.errno or 0, error.strerror)}"
 
 
 def _pipe(theirs: list[int], *, reads: bool = False) -> tuple[int, int]:

@@ -35,7 +35,7 @@ from gateway.core.unprivileged import grant_search
 from gateway.egress.proxy import LOOPBACK, EgressListener, EgressProxy
 from gateway.launchers import failures
 from gateway.launchers.base import FilesHold
-from gateway.launchers.local import command_line, control_groups, launch_process, limits, processes
+from gateway.launchers.local import command_line, control_groups, limits, processes
 from gateway.launchers.local.browsers import Browsers
 from gateway.launchers.local.control_groups import ControlGroup, ControlGroups
 from gateway.launchers.local.launch_process import LaunchProcess, PipeClosed
@@ -297,20 +297,10 @@ class LocalLauncher:
         try:
             process = LaunchProcess(directory / "launch", arguments, environment)
         except OSError as error:
-            raise failures.classify_exit(launch_process.reason_of(error), 1) from error
+            raise failures.classify_start(error) from error
         self._processes[directory.name] = process
-        seconds = self._settings.launch_timeout_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                try:
-                    product = (await process.command("Browser.getVersion"))["product"]
-                    # Clients expect the first page that a browser opens with; started with a pipe, it opens none.
-                    await process.command("Target.createTarget", url="about:blank")
-                    port, path = await _port_of(home / "profile" / "DevToolsActivePort", process)
-                except PipeClosed as error:
-                    raise failures.classify_exit(process.printed(), await _exit_status(process)) from error
-        except TimeoutError as error:
-            raise failures.classify_timeout(process.printed(), seconds) from error
+        port_file = home / "profile" / "DevToolsActivePort"
+        product, port, path = await ready(process, port_file, self._settings.launch_timeout_seconds)
         process.close_output()
         listener.reserve_port(port)
         version = product.rpartition("/")[2]
@@ -411,6 +401,21 @@ class LocalLauncher:
         while self._live or self._tasks:
             await asyncio.gather(*(browser.stop() for browser in self._live), *self._tasks, return_exceptions=True)
         await self.egress.close()
+
+
+async def ready(process: LaunchProcess, port_file: Path, seconds: float) -> tuple[str, int, str]:
+    """The browser's product, and port and path of its DevTools, once it has a page; raises LaunchFailed."""
+    try:
+        async with asyncio.timeout(seconds):
+            try:
+                product: str = (await process.command("Browser.getVersion"))["product"]
+                # Clients expect the first page that a browser opens with; started with a pipe, it opens none.
+                await process.command("Target.createTarget", url="about:blank")
+                return product, *await _port_of(port_file, process)
+            except PipeClosed as error:
+                raise failures.classify_exit(process.printed(), await _exit_status(process)) from error
+    except TimeoutError as error:
+        raise failures.classify_timeout(process.printed(), seconds) from error
 
 
 async def _port_of(file: Path, process: LaunchProcess) -> tuple[int, str]:
