@@ -242,7 +242,9 @@ def _replaced_member(
     models: list[type[BaseModel]], members: list[Any], name: Any, value: Any, hide: _Hide
 ) -> tuple[Any, Any]:
     fields = _fields_named(models, name)
-    secret = next(filter(_is_secret, fields), None)
+    # What belongs under a key of a map may stand in the place of the map, so that its names stand where keys do.
+    misplaced = [] if fields else _fields_named([nested for each in members for nested in models_in(each)], name)
+    secret = next(filter(_is_secret, [*fields, *misplaced]), None)
     if secret is not None:
         return name, None if value is None else hide(secret, value)
     if fields:

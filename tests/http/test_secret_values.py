@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import typing
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -56,8 +57,12 @@ secrets = st.recursive(
 
 
 @st.composite
-def bodies(draw: st.DrawFn, model: type[BaseModel]) -> dict[str, Any]:
-    """Wrong in many ways: each secret field has tokens in some shape, and every other field what may not fit."""
+def bodies(draw: st.DrawFn, model: type[BaseModel], unknown: bool = True) -> dict[str, Any]:
+    """Wrong in many ways: each secret field has tokens in some shape, and every other field what may not fit.
+
+    With `unknown` it may have tokens in an unknown field, too. Not so a body in the place of a map of such bodies: there
+    every name is a key, and what is under it an object whose open fields are open.
+    """
     body: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         wire = field.alias or name
@@ -67,9 +72,13 @@ def bodies(draw: st.DrawFn, model: type[BaseModel]) -> dict[str, Any]:
         if draw(st.integers(0, 3)) == 0:
             continue
         nested = [part for part in _parts(field.annotation) if isinstance(part, type) and issubclass(part, BaseModel)]
-        inner = draw(bodies(nested[0])) if nested else draw(st.none() | st.integers() | st.text(max_size=3))
-        body[wire] = draw(st.sampled_from([inner, [inner], {"key": inner}]))
-    if draw(st.booleans()):
+        is_map = bool(nested) and typing.get_origin(field.annotation) is dict
+        if is_map and draw(st.booleans()):
+            body[wire] = draw(bodies(nested[0], False))
+            continue
+        inner = draw(bodies(nested[0], unknown)) if nested else draw(st.none() | st.integers() | st.text(max_size=3))
+        body[wire] = draw(st.sampled_from([[inner], {"key": inner}] if is_map else [inner, [inner], {"key": inner}]))
+    if unknown and draw(st.booleans()):
         body["unknown"] = draw(secrets)
     return body
 
@@ -133,6 +142,12 @@ def test_a_value_under_a_key_of_a_map_is_not_repeated_where_an_object_with_secre
         Credentials.model_validate_json(json.dumps({"bySite": {"site": TOKEN}}))
     (problem,) = invalid(raised.value, Credentials).details["errors"]
     assert problem == {"field": "bySite.site", "message": "Input should be an object", "code": "model_type"}
+
+
+def test_an_object_with_secrets_in_the_place_of_a_map_of_those_is_masked() -> None:
+    given = {"bySite": {"password": {"name": TOKEN, "password": TOKEN}, "name": {"name": "open", "password": TOKEN}}}
+    expected = {"bySite": {"password": "***", "name": {"name": "open", "password": "***"}}}
+    assert masked_body(Credentials, given) == expected
 
 
 def test_an_open_value_is_repeated() -> None:
