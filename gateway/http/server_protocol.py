@@ -67,7 +67,6 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_body = False
         self._only_head = True
         self._head_bytes = 0
-        # Of the body, by the length that its head gives.
         self._body_bytes = 0
         self._last_progress = 0.0
         self._refused: GatewayError | None = None
@@ -99,7 +98,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _body_left(self) -> int:
         """Bytes of the request's body that are still to come, as far as its head says."""
-        return max(0, self._body_bytes) if self._in_body else 0
+        if not self._in_body:
+            return 0
+        length = next((value for name, value in self.headers if name == b"content-length"), b"")
+        return max(0, int(length) - self._body_bytes) if length.isdigit() else 0
 
     def _read(self, data: bytes) -> None:
         if self._refused is not None:
@@ -140,8 +142,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-        length = next((value for name, value in self.headers if name == b"content-length"), b"0")
-        self._body_bytes = int(length) if length.isdigit() else 0
+        self._body_bytes = 0
         first_line = len(self.parser.get_method()) + len(self.url) + len(b"  HTTP/1.1\r\n")
         if first_line + sum(len(name) + len(value) + 4 for name, value in self.headers) + 2 > self.max_head_bytes:
             raise self._head_too_large()
@@ -154,7 +155,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._last_progress = self.loop.time()
-        self._body_bytes -= len(body)
+        self._body_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from urllib.parse import quote, unquote
 
-MASK = "***"
+from gateway.core.secret import MASK
 
 # Names whose values are secrets, in lower case and reduced to letters and digits; and parts of such names.
 _NAMES = frozenset(

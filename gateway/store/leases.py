@@ -14,7 +14,7 @@ from sqlalchemy.sql.expression import bindparam
 
 from gateway.core.scope import Scope
 from gateway.store.notifications import REVOKED
-from gateway.store.rows import record
+from gateway.store.rows import by_name, record
 from gateway.store.scope import owner_columns, within
 from gateway.store.tables import lease_sockets, leases
 
@@ -254,7 +254,7 @@ async def mint(connection: AsyncConnection, scope: Scope, new: NewLease) -> Mint
     row = (await connection.execute(_MINT, {**owner_columns(scope), **values})).first()
     if row is None:
         return None
-    made = dict(zip(row._fields, row, strict=True))
+    made = by_name(row)
     status = made.pop("runtime_status")
     return Minting(status, None if made["id"] is None else Lease(**made))
 
@@ -371,14 +371,12 @@ async def revoke(
         .cte("revoked")
     )
     row = (
-        await connection.execute(
-            select(*revoked.c, func.pg_notify(REVOKED, revoked.c.prefix).label("notified")).select_from(revoked)
-        )
+        await connection.execute(select(*revoked.c, func.pg_notify(REVOKED, revoked.c.prefix)).select_from(revoked))
     ).first()
     if row is None:
         return None
-    found = {name: value for name, value in zip(row._fields, row, strict=True) if name in Lease.__slots__}
-    return Lease(**found), row.prefix, row.first
+    found = by_name(row)
+    return Lease(**{name: found[name] for name in Lease.__slots__}), row.prefix, row.first
 
 
 def _one(scope: Scope, space_id: UUID, runtime_id: UUID, lease_id: UUID) -> tuple[ColumnElement[bool], ...]:

@@ -16,6 +16,7 @@ from gateway.core.runtime_ref import ById, RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
 from gateway.core.usage import Totals
 from gateway.store.notifications import STOP_WANTED
+from gateway.store.rows import by_name
 from gateway.store.scope import owner_columns, within
 from gateway.store.tables import gateways, recordings, runs, runtimes
 
@@ -407,8 +408,7 @@ async def place_of_run(connection: AsyncConnection, run_id: UUID, silent_seconds
 
 
 def _runtime(row: Row[*tuple[Any, ...]]) -> Runtime:
-    # By name, from the tuple: a mapping looks each name up, which costs a read of a runtime some percent.
-    values: dict[str, Any] = dict(zip(row._fields, row, strict=True))
+    values = by_name(row)
     values["config"] = RuntimeConfig.from_json(values["config"], values.pop("event_level"))
     return Runtime(**values)
 

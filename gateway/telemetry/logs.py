@@ -21,8 +21,6 @@ from websockets.frames import Frame, Opcode
 
 from gateway.core.secret import MASK, masked
 
-HIDDEN: Final = MASK
-
 # A line that has none of these and no long run of letters has nothing to hide.
 _MARKERS = (
     *(
@@ -138,7 +136,7 @@ def configure(level: str, format: Literal["console", "json"]) -> None:  # noqa: 
 
 def _hide(match: re.Match[str]) -> str:
     assert match.lastindex is not None
-    return match[match.lastindex] + HIDDEN
+    return match[match.lastindex] + MASK
 
 
 def _rendering(style: Literal["console", "json"]) -> list[Processor]:

@@ -117,7 +117,7 @@ class LargeCommands:
         await self._reviewer_of_huge.end()
 
 
-class _Turns:
+class _FairLock:
     """A lock that the owners who wait get in turn, whatever number of times each of them waits."""
 
     def __init__(self) -> None:
@@ -171,13 +171,13 @@ class _Reviewer:
 
     def __init__(self, keeps_process: bool) -> None:
         self._keeps_process = keeps_process
-        self._turns = _Turns()
+        self._lock = _FairLock()
         self._process: asyncio.subprocess.Process | None = None
 
     async def review(
         self, payload: bytes | bytearray, policy: Policy | None, note: Note | None, owner: Hashable, seconds: float
     ) -> tuple[Action, bytes]:
-        async with self._turns.turn(owner):
+        async with self._lock.turn(owner):
             try:
                 async with asyncio.timeout(seconds):
                     reviewed = await self._ask(payload, pickle.dumps(policy), note)
@@ -190,7 +190,7 @@ class _Reviewer:
                     raise
                 _log.error("a large command could not be reviewed", bytes=len(payload), why=type(error).__name__)
                 raise Overloaded from None
-            if not self._keeps_process and not self._turns.is_wanted:
+            if not self._keeps_process and not self._lock.is_wanted:
                 await self.end()
             return reviewed
 

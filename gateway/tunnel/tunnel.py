@@ -384,20 +384,14 @@ class Tunnel(asyncio.Protocol):
     def _is_paused(self) -> bool:
         """Whether the client is not read for reasons of the gateway's own."""
         answers_wait = self._answers_bytes > _MAX_WAITING_ANSWERS and not self._client_full
-        received = self._transport is not None and self._transport.waiting > 0
-        return self._browser_full or answers_wait or self._pending.task is not None or received
+        return self._browser_full or answers_wait or self._pending.task is not None
 
     def _read_or_wait(self) -> None:
         """Read the client while there is room for what follows from its messages: commands, answers and pongs."""
         if self._transport is None:
             return
         # A client that does not read its answers can't make the gateway write more of them.
-        waits = (
-            self._browser_full
-            or self._owes
-            or self._answers_bytes > _MAX_WAITING_ANSWERS
-            or self._pending.task is not None
-        )
+        waits = self._is_paused or self._owes or self._answers_bytes > _MAX_WAITING_ANSWERS
         if waits and not self._awaiting_close:
             self._transport.pause_reading()
         else:
@@ -472,7 +466,9 @@ class Tunnel(asyncio.Protocol):
 
     def _beat(self) -> None:
         now = self._loop.time()
-        match self._keepalive.beat(now, self._bytes_to_client, is_full=self._client_full, is_paused=self._is_paused):
+        # A pong may be among what waits for its turn.
+        is_paused = self._is_paused or (self._transport is not None and self._transport.waiting > 0)
+        match self._keepalive.beat(now, self._bytes_to_client, is_full=self._client_full, is_paused=is_paused):
             case Beat.TIMEOUT:
                 self.end(Close.PING_TIMEOUT)
                 return

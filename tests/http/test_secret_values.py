@@ -60,8 +60,8 @@ secrets = st.recursive(
 def bodies(draw: st.DrawFn, model: type[BaseModel], unknown: bool = True) -> dict[str, Any]:
     """Wrong in many ways: each secret field has tokens in some shape, and every other field what may not fit.
 
-    With `unknown` it may have tokens in an unknown field, too. Not so a body in the place of a map of such bodies: there
-    every name is a key, and what is under it an object whose open fields are open.
+    With `unknown` it may have tokens in an unknown field, too. A body in the place of a map of such bodies has none:
+    every name is a key there, and the open fields of the object under it are open.
     """
     body: dict[str, Any] = {}
     for name, field in model.model_fields.items():

@@ -28,9 +28,10 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.frames import Close, Frame, Opcode
 
+from gateway.core.secret import MASK
 from gateway.crypto.tokens import API_KEY, LEASE_TOKEN, TokenIssuer
 from gateway.crypto.viewer_tokens import Kind, Viewer, ViewerTokens
-from gateway.telemetry.logs import HIDDEN, configure, redact
+from gateway.telemetry.logs import configure, redact
 from tests.support.fake_providers import KEYS, served
 
 ISSUER = TokenIssuer(bytes(32))
@@ -197,7 +198,7 @@ def test_no_lease_token_survives(token: str) -> None:
     for line in sent(token):
         clean = redact(line)
         assert token[12:] not in clean
-        assert HIDDEN in clean
+        assert MASK in clean
 
 
 @unhurried
@@ -206,7 +207,7 @@ def test_no_api_key_survives(key: str) -> None:
     for line in sent(key):
         clean = redact(line)
         assert key[19:] not in clean
-        assert HIDDEN in clean
+        assert MASK in clean
 
 
 @pytest.mark.parametrize("key", KEYS.values())

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from gateway.cli.doctor.findings import Finding, Level
 from gateway.core import extras
 from gateway.core.errors import ConfigurationError, Unavailable
+from gateway.core.secret import MASK
 from gateway.crypto.keyring import KeyRing
 from gateway.settings import Settings
 from gateway.store import schema
@@ -118,7 +119,7 @@ def _without_password(url: str) -> str:
 
 def _hidden(text: str, url: str) -> str:
     password = re.search(r"//[^:/?#@]*:(.+)@", url.partition("?")[0])
-    return text.replace(password.group(1), "***") if password else text
+    return text.replace(password.group(1), MASK) if password else text
 
 
 def master_keys(settings: Settings, embedded: bool) -> Iterator[Finding]:

@@ -75,8 +75,10 @@ class Commands:
         self._events = events
 
     def noting(self, run_id: UUID | None, name: str, given: dict[str, Any]) -> CommandScope:
-        """Note a `with` block as a command. What the request's models mark as secret is
-        masked; `run_id` may be set within the block."""
+        """Note a `with` block as a command; `run_id` may be set within the block.
+
+        Values that the request's models mark as secret are masked in `given`.
+        """
         return CommandScope(self._events, run_id, name, given)
 
     async def listed(self, run_id: UUID, page: Page) -> list[Command]:
