@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 from uuid import UUID
 
 from gateway.core.scope import Scope
@@ -152,7 +152,7 @@ class DownloadBehaviors(dict[str, dict[str, Any]]):
 
     _MAX_CONTEXTS = 1000
     # The longest text of each parameter that a browser can use.
-    _LONGEST = {"behavior": 64, "downloadPath": 4096}  # noqa: RUF012 - a constant
+    _LONGEST: ClassVar = {"behavior": 64, "downloadPath": 4096}
 
     def keep(self, params: dict[str, Any]) -> None:
         """Keep the parameters of a client's command; those that are malformed are ignored."""

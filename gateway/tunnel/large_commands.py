@@ -69,7 +69,7 @@ class LargeCommands:
     """The limits of this gateway for large commands, and the processes that review them.
 
     One process reviews those of a few MiB, another one all that are larger, each one command at a time and the owners
-    of commands in turn. So nobody waits for more than one command of each other owner, or for a huge one.
+    of commands in turn. So a command waits for at most one command of each other owner, and never for a huge one.
     """
 
     def __init__(self, held_bytes: int, seconds: float) -> None:

@@ -371,7 +371,7 @@ def test_a_runtimes_user_reads_nothing_of_the_gateway_and_of_other_runtimes(gate
             *(("ls", f"/proc/{pid}/{file}") for pid in (gateway.pid, database, browser) for file in ("fd/", "cwd/")),
             *(("kill", "-0", pid) for pid in (gateway.pid, database, browser)),
         ],
-        "launch script": [("sh", "-c", f"echo >>{runtimes / own}/launch"), ("rm", runtimes / own / "pid")],
+        "launch script": [("sh", "-c", f"echo >>{runtimes / own}/launch"), ("rm", "-f", runtimes / own / "launch")],
     }
     for path in (data_dir / "api-key", data_dir / "master-keys", data_dir / "postgres" / "PG_VERSION"):
         assert path.exists()

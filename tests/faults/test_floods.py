@@ -1,4 +1,4 @@
-"""A client that floods the gateway holds up nobody else: others are answered while its flood is still processed."""
+"""A client that floods the gateway does not hold up others: they are answered while its flood is still processed."""
 
 from __future__ import annotations
 

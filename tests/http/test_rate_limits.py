@@ -21,8 +21,8 @@ from gateway.attach.discovery import ROUTES as DISCOVERY
 from gateway.core.errors import LimitReached, NotFound, Unauthorized
 from gateway.domain.accounts.rate_limits import Buckets, RateLimits
 from gateway.settings import Settings
-from gateway.telemetry import metrics
 from tests.support.api import bearer, checked, make_subaccount, ok, refused
+from tests.support.samples import sample
 from tests.support.serving import serving
 
 NOBODYS_TOKEN = "A" * 55
@@ -235,7 +235,7 @@ async def tenant(gateway: Gateway, client: httpx.AsyncClient) -> dict[str, str]:
 
 
 def count(reason: str) -> float:
-    return metrics.registry.get_sample_value("gateway_rate_limited_total", {"reason": reason}) or 0.0
+    return sample("gateway_rate_limited_total", reason=reason)
 
 
 async def test_a_keys_flood_gets_429_until_the_returned_time(

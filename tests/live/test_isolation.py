@@ -25,7 +25,6 @@ from typing import TypeVar
 from urllib.parse import quote
 
 import httpx
-import psutil
 import pytest
 import pytest_asyncio
 
@@ -600,7 +599,7 @@ async def test_commands_that_bypass_the_gateway_are_refused(default: Place, pair
 
 async def test_a_browser_can_be_crashed_without_the_guard(default: Place) -> None:
     async with Holder.of(default.remote) as attacker:
-        main = psutil.Process(int((attacker.directory / "pid").read_text())).children()[0]
+        main = attacker.launch_script.children()[0]
         with pytest.raises(Refusal):
             await attacker.commands.send("Browser.crash")
         assert main.is_running()
@@ -671,7 +670,7 @@ async def test_a_process_of_one_runtimes_user_can_not_access_others(default: Pla
     async with Holder.of(default.remote) as attacker, Holder.of(default.remote) as victim:
         assert attacker.uid != victim.uid != 0
         data_dir = default.gateway.data_dir
-        main = psutil.Process(int((victim.directory / "pid").read_text())).children()[0].pid
+        main = victim.launch_script.children()[0].pid
         foreign = [
             *(victim.directory / "home" / name for name in ("", "profile", "downloads", "profile/DevToolsActivePort")),
             *(data_dir / name for name in ("", "api-key", "master-keys", "runtimes", "postgres", "postgres.socket")),

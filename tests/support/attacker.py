@@ -314,13 +314,26 @@ class Holder:
             if path == own:
                 self.directory = file.parent.parent.parent
                 self.devtools_url = f"ws://127.0.0.1:{port}{path}"
-        group = int((self.directory / "pid").read_text())
-        for process in psutil.Process(group).children():
+        for process in self.launch_script.children():
             found = re.search(r"MAP exit\.invalid 127\.0\.0\.1:(\d+)", " ".join(process.cmdline()))
             if found is not None:
                 self.exit_port = int(found[1])
         assert self.devtools_url
         assert self.exit_port
+
+    @property
+    def launch_script(self) -> psutil.Process:
+        """The process that leads the runtime's process group."""
+        command = ["/bin/sh", str(self.directory / "launch")]
+
+        def leads(process: psutil.Process) -> bool:
+            # Another browser that has just ended is a zombie, which has no command line.
+            with contextlib.suppress(psutil.Error):
+                return bool(process.cmdline()[:2] == command)
+            return False
+
+        (found,) = filter(leads, psutil.Process(self.remote.gateway.pid).children())
+        return found
 
     @property
     def devtools_port(self) -> int:

@@ -4,8 +4,7 @@ A small shell script starts the browser. It leads the browser's process group, d
 the gateway is root, gives the browser its own profile directory, and waits for its end. Layout of one runtime:
 
     DATA_DIR/runtimes/<id>/
-        launch    the script
-        pid       its process group
+        launch    the script, which leads the process group
         home/     HOME, TMPDIR, profile and downloads, owned by the runtime's user
 
 A few browsers are kept warm: launched ahead, so that a runtime without options of its own gets one at once.
@@ -267,7 +266,7 @@ class LocalLauncher:
         at = shlex.quote(str(directory))
         # Where the directory is gone the launch was given up meanwhile, and nothing may start any more.
         (directory / "launch").write_text(
-            f"echo $$ >{at}/pid && cd {at}/home || exit\n"
+            f"cd {at}/home || exit\n"
             f"{self._enter_group(directory)}{limits.script_lines(self._settings)}"
             # The DevTools pipe, and the one output for all that is printed. It is closed once the browser has started.
             "exec 3<&0 4>&1 </dev/null >&2\ntrap '' PIPE\n"
