@@ -460,8 +460,19 @@ async def _universal_frame(page: Page, url: str) -> str:
 
 async def _document(page: Page, url: str) -> str:
     """A document of the client's own, with the address in it, as a picture and in a frame."""
-    html = f'<iframe src="{url}"></iframe><img src="{url}"><embed src="{url}"><object data="{url}"></object>'
+    done = 'onload="this.isDone = true" onerror="this.isDone = true"'
+    html = (
+        f'<iframe src="{url}" {done}></iframe><img src="{url}" {done}><embed src="{url}" {done}>'
+        f'<object data="{url}" {done}></object>'
+    )
     await page.send("Page.setDocumentContent", frameId=await page.frame(), html=html)
+    # The page may be complete before what it contains.
+    all_done = "[...document.querySelectorAll('iframe, img, embed, object')].every(each => each.isDone)"
+
+    async def loaded() -> bool:
+        return bool(await page.run(all_done))
+
+    await until(loaded, "all is loaded, or failed")
     return await _frames(page)
 
 
