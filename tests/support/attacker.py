@@ -466,13 +466,14 @@ async def _document(page: Page, url: str) -> str:
         f'<object data="{url}" {done}></object>'
     )
     await page.send("Page.setDocumentContent", frameId=await page.frame(), html=html)
-    # The page may be complete before what it contains.
-    all_done = "[...document.querySelectorAll('iframe, img, embed, object')].every(each => each.isDone)"
-
-    async def loaded() -> bool:
-        return bool(await page.run(all_done))
-
-    await until(loaded, "all is loaded, or failed")
+    # The page may be complete before what it contains; of an address that is refused some elements report nothing.
+    await page.run("""new Promise(done => {
+        setTimeout(done, 300);
+        (function look() {
+            const made = [...document.querySelectorAll('iframe, img, embed, object')];
+            made.every(each => each.isDone) ? done() : setTimeout(look, 10);
+        })();
+    })""")
     return await _frames(page)
 
 
