@@ -10,8 +10,9 @@ import resource
 import shlex
 import signal
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -200,26 +201,25 @@ async def test_a_page_that_wants_too_many_threads_harms_its_own_browser_at_most(
         assert not other.ended.done()
 
 
-@contextlib.contextmanager
-def occupied(uid: int, count: int) -> Iterator[None]:
-    """The user has so many processes already."""
-    busy = f"i=0; while [ $i -lt {count - 1} ]; do sleep 300 & i=$((i+1)); done; echo; wait"
-    command = f"{limits.as_user(Settings(uid_base=UID_BASE), uid)} /bin/sh -c {shlex.quote(busy)}"
-    with subprocess.Popen(["/bin/sh", "-c", command], stdout=subprocess.PIPE, start_new_session=True) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"\n"
-            yield
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            wait_until(lambda: not processes.group_exists(process.pid), "its processes are gone", 20)
+def crowded(directory: Path, browser: Path) -> Path:
+    """A browser that starts many other processes first, which end with its runtime."""
+    script = directory / "browser"
+    busy = "i=0; while [ $i -lt 50 ]; do /bin/sleep 300 & i=$((i+1)); done"
+    script.write_text(f'#!/bin/sh\n{busy}\nexec {shlex.quote(str(browser))} "$@"\n')
+    script.chmod(0o755)
+    directory.chmod(0o755)
+    return script
 
 
 @as_root
 async def test_a_browser_that_does_not_fit_is_a_launch_failure_of_its_own_class(found: Browsers) -> None:
-    async with opened(found, runtime_max_processes=64, launch_timeout_seconds=10) as launcher:
-        with occupied(UID_BASE + 1, 50), pytest.raises(LaunchFailed) as error:
-            await launcher.launch(LaunchSpec(uuid4()))
+    with tempfile.TemporaryDirectory() as directory:
+        binary = replace(found.default, path=crowded(Path(directory), found.default.path))
+        async with opened(
+            Browsers(binary, binary, None), runtime_max_processes=64, launch_timeout_seconds=10
+        ) as launcher:
+            with pytest.raises(LaunchFailed) as error:
+                await launcher.launch(LaunchSpec(uuid4()))
         assert error.value.failure == "out_of_processes"
 
 

@@ -448,14 +448,14 @@ async def test_a_cancelled_launch_leaves_nothing(found: Browsers) -> None:
 @as_root
 async def test_when_all_users_are_taken_a_launch_fails_until_one_is_free(found: Browsers) -> None:
     async with opened(found, uid_count=10) as launcher:
-        taken = await asyncio.gather(*(launcher.launch(LaunchSpec(uuid4())) for _ in range(9)))
+        taken = await asyncio.gather(*(launcher.launch(LaunchSpec(uuid4())) for _ in range(8)))
         with pytest.raises(LaunchFailed, match="user ids") as error:
             await launcher.launch(LaunchSpec(uuid4()))
         assert error.value.failure == "out_of_processes"
         await taken.pop().stop()
-        await until(lambda: len(list(launcher.runtimes_dir.iterdir())) == 8, "the directory is removed")
+        await until(lambda: len(list(launcher.runtimes_dir.iterdir())) == 7, "the directory is removed")
         async with launched(launcher):
-            assert len(list(launcher.runtimes_dir.iterdir())) == 9
+            assert len(list(launcher.runtimes_dir.iterdir())) == 8
         await asyncio.gather(*(browser.stop() for browser in taken))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,10 +16,15 @@ import pytest
 import pytest_asyncio
 
 from gateway.launchers.base import BrowserName, LaunchSpec
+from gateway.launchers.local import browsers
+from gateway.launchers.local.command_line import NO_PROGRAMS
 from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
+from gateway.settings import Settings
 from tests.support.devtools import DevTools
+from tests.support.gateway_process import temporary_data_dir
 from tests.support.launchers import local_launcher
 from tests.support.pages import PageServer
+from tests.support.waiting import until
 
 KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
 # Far less than what the pages below send, far more than two small connections need.
@@ -37,6 +44,19 @@ ATTACKS = {
     "170 lines of 3.9 MB": "for (let i = 0; i < 170; i++) console.log('x'.repeat(3.9e6)); true",
     "3 lines of 200 MB": "for (let i = 0; i < 3; i++) console.log('x'.repeat(2e8)); true",
 }
+
+
+# What desktops have programs for, what Chromium knows itself, and a name that nothing knows.
+SCHEMES = (
+    *("mailto", "tel", "sms", "smsto", "callto", "sip", "sips", "xmpp", "irc", "ircs", "news", "snews", "nntp"),
+    *("ftp", "sftp", "ssh", "telnet", "vnc", "rdp", "smb", "afp", "nfs", "file", "magnet", "webcal", "geo"),
+    *("market", "intent", "steam", "zoommtg", "vscode", "slack", "search-ms", "ms-word", "web+unknown"),
+)
+
+# A program of this name that is started says so, in the directory that is a browser's TMPDIR.
+PROGRAM = """#!/bin/sh
+echo "$0" "$@" >>{started}
+"""
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -134,3 +154,83 @@ def open_files(pid: int) -> dict[int, str]:
     except (FileNotFoundError, PermissionError):
         return {}
     return found
+
+
+@pytest.mark.parametrize(
+    ("name", "trapped"),
+    [("chromium", True), ("chromium", False), ("headless-shell", False)],
+    ids=["chromium-a PATH of traps", "chromium-the PATH of browsers", "headless-shell-the PATH of browsers"],
+)
+async def test_a_page_starts_no_program(name: BrowserName, trapped: bool) -> None:
+    """With a PATH of traps, full Chromium is seen to start programs, by which this test could fail."""
+    found = browsers.find(None)
+    assert found is not None
+    with temporary_data_dir() as data_dir, tempfile.TemporaryDirectory() as traps, PageServer() as pages:
+        started = set_traps(Path(traps))
+        settings = Settings(data_dir=data_dir, warm_browsers=0, egress_allow=("127.0.0.1",))
+        launcher = LocalLauncher(settings, found, path=traps if trapped else NO_PROGRAMS)
+        await launcher.open()
+        try:
+            async with launched(launcher, name) as browser, DevTools.attach(browser.devtools_url) as client:
+                with Programs(browser) as programs:
+                    for scheme in SCHEMES:
+                        page = await client.new_page()
+                        await client.send("Page.navigate", page, url=pages.url("/blank"))
+                        # As by a click, and as a page does it by itself.
+                        await client.send(
+                            "Runtime.evaluate",
+                            page,
+                            expression=f"location = '{scheme}:x@y?attach=/etc/passwd'",
+                            userGesture=True,
+                        )
+                        await client.send("Page.navigate", page, url=pages.url("/blank"))
+                        assert await client.evaluate("6 * 7", page) == 42
+                    if trapped:
+                        await until(lambda: "attach=/etc/passwd" in started.read_text(), "a program was started")
+                if not trapped:
+                    assert started.read_text() == ""
+                    assert programs.seen == set()
+                (main,) = psutil.Process(browser.group).children()
+                assert trapped or main.environ()["PATH"] == "/dev/null"
+        finally:
+            await launcher.close()
+
+
+def set_traps(directory: Path) -> Path:
+    """Programs that desktops have, which note their start in the file that is returned."""
+    directory.chmod(0o755)
+    started = directory / "started"
+    started.touch()
+    started.chmod(0o666)
+    for name in ("xdg-open", "xdg-email", "xdg-settings", "xdg-mime", "gio", "gvfs-open", "kde-open", "exo-open"):
+        (directory / name).write_text(PROGRAM.format(started=started))
+        (directory / name).chmod(0o755)
+    return started
+
+
+class Programs:
+    """Which programs a runtime runs besides its browser's own, looked at all the time."""
+
+    def __init__(self, browser: LocalBrowser) -> None:
+        self.seen: set[str] = set()
+        self._leader = psutil.Process(browser.group)
+        (main,) = self._leader.children()
+        self._own = Path(main.exe()).parent
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Programs:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.is_set():
+            for process in self._leader.children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    program = process.exe()
+                    if program and Path(program).parent != self._own:
+                        self.seen.add(program)

@@ -122,7 +122,7 @@ def _blocking_sysctls() -> list[str]:
 
 
 def _uid(settings: Settings) -> int:
-    """The last of the users for browsers: a gateway that runs beside this takes them from the first one on."""
+    """The last of the users for browsers, which no runtime gets."""
     return settings.uid_base + settings.uid_count - 1
 
 

@@ -38,6 +38,7 @@ from gateway.launchers.local import command_line, control_groups, limits, proces
 from gateway.launchers.local.browsers import Browsers
 from gateway.launchers.local.control_groups import ControlGroup, ControlGroups
 from gateway.launchers.local.launch_process import LaunchProcess, PipeClosed
+from gateway.launchers.local.user_ids import UserIds
 from gateway.settings import Settings
 
 _log = structlog.get_logger("gateway.launchers")
@@ -121,6 +122,7 @@ class LocalLauncher:
         egress: EgressProxy | None = None,
         arguments: Callable[[int], list[str]] | None = None,
         path: str = command_line.NO_PROGRAMS,
+        user_ids: UserIds | None = None,
     ) -> None:
         self._settings = settings
         self._browsers = browsers
@@ -139,7 +141,9 @@ class LocalLauncher:
         self._groups: dict[str, ControlGroup] = {}
         self._asked = 0
         self._closing = False
-        self._uids: set[int] = set()
+        self._users = user_ids
+        if user_ids is None and os.geteuid() == 0:
+            self._users = UserIds(settings.uid_base, settings.uid_count, settings.data_dir.absolute())
         self._frame_height: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -159,6 +163,8 @@ class LocalLauncher:
         await asyncio.to_thread(self._make_directories)
         self._open_control_groups()
         await self.sweep()
+        if self._users is not None:
+            await self._users.open()
         self._spawn(self._keep_warm())
 
     def _make_directories(self) -> None:
@@ -217,10 +223,14 @@ class LocalLauncher:
                 if self._frame_height is None:
                     self._frame_height = await self._measure_frame()
         async with self._parallel:
-            uid = self._take_uid()
+            uid = await self._users.take() if self._users is not None else None
+            try:
+                listener = await self.egress.open_listener(spec.runtime_id, uid)
+            except BaseException:
+                self._free_user(uid)
+                raise
             directory = self._root / str(spec.runtime_id)
             self._directories.add(directory.name)
-            listener = await self.egress.open_listener(spec.runtime_id, uid)
             try:
                 listener.adopt(spec.runtime_id, spec.traffic, spec.upstream)
                 await self._prepared(directory, binary.path, uid)
@@ -337,44 +347,42 @@ class LocalLauncher:
         task.add_done_callback(self._tasks.discard)
 
     async def _clear_after(self, files: FilesHold, directory: Path, uid: int | None, listener: EgressListener) -> None:
-        """Clear once what the browser left in its directory is kept, or at the latest in two minutes."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(files.free(), _KEEP_SECONDS)
-        await self._clear(directory, uid, listener)
+        """End its processes at once; remove its directory when nothing reads it, at the latest in two minutes."""
+        if await self._end_processes(directory, uid):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(files.free(), _KEEP_SECONDS)
+            await self._remove(directory, uid, listener)
 
     async def _clear(self, directory: Path, uid: int | None, listener: EgressListener) -> None:
-        """End what is left of a runtime's processes, its listener and its directory, then release its user id."""
+        if await self._end_processes(directory, uid):
+            await self._remove(directory, uid, listener)
+
+    async def _end_processes(self, directory: Path, uid: int | None) -> bool:
+        """End what is left of a runtime's processes, also those that left its group; False when some stay."""
         process = self._processes.pop(directory.name, None)
         if process is not None:
             process.close()
             if not await processes.end_group(process.pid):
                 _log.error("processes of a runtime can't be ended", directory=directory.name, group=process.pid)
-                return
+                return False
         own_group = self._groups.pop(directory.name, None)
         if own_group is not None and not await own_group.end():
             _log.error(
                 "processes of a runtime can't be ended", directory=directory.name, control_group=str(own_group.path)
             )
-            return
+            return False
+        return uid is None or self._users is None or await self._users.end(uid)
+
+    async def _remove(self, directory: Path, uid: int | None, listener: EgressListener) -> None:
+        """Remove a runtime's listener and directory, then release its user id."""
         await listener.close()
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         self._directories.discard(directory.name)
-        if uid is not None:
-            self._uids.discard(uid)
+        self._free_user(uid)
 
-    def _take_uid(self) -> int | None:
-        if os.geteuid() != 0:
-            return None
-        first = self._settings.uid_base + 1
-        for uid in range(first, first + self._settings.uid_count - 1):
-            if uid not in self._uids:
-                self._uids.add(uid)
-                return uid
-        raise LaunchFailed(
-            f"All {self._settings.uid_count} user ids for browsers are taken.",
-            failure=Failure.OUT_OF_PROCESSES,
-            advice="Raise GATEWAY_UID_COUNT.",
-        )
+    def _free_user(self, uid: int | None) -> None:
+        if uid is not None and self._users is not None:
+            self._users.free(uid)
 
     async def sweep(self) -> int:
         await asyncio.to_thread(processes.reap_orphans)
@@ -400,6 +408,8 @@ class LocalLauncher:
         while self._live or self._tasks:
             await asyncio.gather(*(browser.stop() for browser in self._live), *self._tasks, return_exceptions=True)
         await self.egress.close()
+        if self._users is not None:
+            self._users.close()
 
 
 async def ready(process: LaunchProcess, port_file: Path, seconds: float) -> tuple[str, int, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import shutil
 
 from gateway.settings import BrowserSettings
@@ -38,10 +39,16 @@ def as_user(settings: BrowserSettings, uid: int) -> str:
     """
     most = _at_most(settings.runtime_max_processes, resource.RLIMIT_NPROC)
     return (
-        f"{_SETPRIV} --reuid {uid} --regid {settings.uid_base} --clear-groups --inh-caps=-all --no-new-privs -- "
+        f"{shlex.join(setpriv(uid, settings.uid_base))} "
         # Of shells, some know the limit of processes by the one name and some by the other.
         f"/bin/sh -c 'ulimit -u {most} 2>/dev/null || ulimit -p {most} || exit; exec \"$@\"' sh "
     )
+
+
+def setpriv(uid: int, gid: int) -> list[str]:
+    """What stands before a command that root runs as this user, without any privilege."""
+    user = ["--reuid", str(uid), "--regid", str(gid), "--clear-groups"]
+    return [_SETPRIV, *user, "--inh-caps=-all", "--no-new-privs", "--"]
 
 
 def has_own_user() -> bool:
