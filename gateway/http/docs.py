@@ -22,6 +22,7 @@ _PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
 <title>Browser gateway API</title>
 <link rel="stylesheet" href="docs/assets/swagger-ui.css">
 <link rel="icon" href="docs/assets/favicon-32x32.png">
@@ -35,27 +36,21 @@ _PAGE = """<!doctype html>
 </html>
 """
 
-# The document has the Authorization header as a parameter too, as the contract does. The page would demand it beside
-# what "Authorize" has taken, and then send only that.
+# "Authorize" puts "Bearer" before what it is given, and people paste it with the key as every sample has it.
 _START = """const contract = new URLSearchParams(location.search).get("contract");
 
-function withoutHeader(response) {
-  if (new URL(response.url).pathname.endsWith("/openapi.json")) {
-    const found = JSON.parse(response.text);
-    for (const path of Object.values(found.paths)) {
-      for (const operation of Object.values(path)) {
-        operation.parameters = operation.parameters.filter((parameter) => parameter.name !== "Authorization");
-      }
-    }
-    response.text = JSON.stringify(found);
-  }
-  return response;
-}
-
-function asContract(request) {
+function prepared(request) {
   if (contract !== null) request.headers["Gateway-Contract"] = contract;
+  const given = request.headers.Authorization;
+  if (given !== undefined) request.headers.Authorization = given.trim().replace(/^(Bearer\\s+)+/i, "Bearer ");
   return request;
 }
+
+// Swagger UI has dark colors for this class, and sets it only where its top bar is shown.
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const recolor = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
+dark.addEventListener("change", recolor);
+recolor();
 
 SwaggerUIBundle({
   url: "openapi.json" + (contract === null ? "" : "?contract=" + encodeURIComponent(contract)),
@@ -63,8 +58,7 @@ SwaggerUIBundle({
   deepLinking: true,
   persistAuthorization: true,
   validatorUrl: null,
-  requestInterceptor: asContract,
-  responseInterceptor: withoutHeader,
+  requestInterceptor: prepared,
 });
 """
 

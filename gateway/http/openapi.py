@@ -9,10 +9,12 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import gateway
+from gateway.domain.files.names import UNKNOWN_TYPE
 from gateway.http.contract import Contract
 from gateway.http.endpoints import Endpoint, resources
 from gateway.http.idempotency import HEADER, METHODS
 from gateway.http.paths import documented, parameters
+from gateway.http.schemas import Schemas, schema_of
 
 _DEFAULT = "Default Response"
 _ALWAYS = (400, 401, 429, 500, 503)
@@ -55,7 +57,9 @@ def document(parts: Parts, server: str) -> dict[str, Any]:
     resources(endpoint for _, endpoints in parts for endpoint in endpoints)
     models = {model for contract, endpoints in parts for model in _models(contract, endpoints)}
     ordered = sorted(models, key=lambda model: (model.__name__, model.__module__))
-    references, definitions = models_json_schema([(model, "validation") for model in ordered], ref_template=_REFERENCE)
+    references, definitions = models_json_schema(
+        [(model, "validation") for model in ordered], ref_template=_REFERENCE, schema_generator=Schemas
+    )
     schemas = {model: references[model, "validation"] for model in ordered}
     paths: dict[str, dict[str, Any]] = {}
     for contract, endpoints in parts:
@@ -73,7 +77,7 @@ def document(parts: Parts, server: str) -> dict[str, Any]:
         "components": {
             "schemas": definitions.get("$defs", {}),
             "securitySchemes": {
-                "bearerAuth": {"type": "http", "scheme": "bearer", "description": "Use Bearer <api-key>."}
+                "bearerAuth": {"type": "http", "scheme": "bearer", "description": "The API key, without `Bearer`."}
             },
         },
     }
@@ -127,7 +131,8 @@ def _successes(endpoint: Endpoint, schemas: dict[type[BaseModel], Any]) -> dict[
     if not endpoint.is_raw:
         return {str(endpoint.status): {"description": _DEFAULT}}
     # Bytes, whole or a range of them.
-    content = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+    # Generators know what to do with the first media type; the second is what the file's own may be.
+    content = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in (UNKNOWN_TYPE, "*/*")}
     headers = {
         "Content-Disposition": {"description": "Attachment file name.", "schema": {"type": "string"}},
         "Content-Length": {"description": "Size in bytes.", "schema": {"type": "integer"}},
@@ -149,17 +154,8 @@ def _parameters(contract: Contract, endpoint: Endpoint) -> list[dict[str, Any]]:
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in parameters(endpoint.path)
     ]
-    found.append(
-        {
-            "name": "Authorization",
-            "in": "header",
-            "description": "Use Bearer <api-key>.",
-            "required": True,
-            "schema": {"type": "string"},
-        }
-    )
     for place, model in (("query", endpoint.query), ("header", endpoint.headers)):
-        schema = model.model_json_schema() if model is not None else {"properties": {}}
+        schema = schema_of(model) if model is not None else {"properties": {}}
         for name, field in schema["properties"].items():
             required = name in schema.get("required", [])
             found.append({"name": name, "in": place, "required": required, "schema": field})

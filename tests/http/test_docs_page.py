@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -79,13 +80,14 @@ async def test_it_shows_every_operation_and_asks_no_other_host(page: Page, gatew
     assert watch.wrong == []
 
 
-async def test_with_a_key_an_operation_can_be_tried_out(page: Page, gateway: GatewayProcess) -> None:
+@pytest.mark.parametrize("before", ["", "Bearer "], ids=["the key", "the key after Bearer"])
+async def test_with_a_key_an_operation_can_be_tried_out(page: Page, gateway: GatewayProcess, before: str) -> None:
     async with httpx.AsyncClient(base_url=gateway.base_url, headers=gateway.headers, trust_env=False) as api:
         space = await make_space(api, name="seen on the page")
     watch = Watch(page)
     await page.goto(f"{gateway.base_url}/docs")
     await page.click(".authorize")
-    await page.fill(".auth-container input", gateway.api_key)
+    await page.fill(".auth-container input", before + gateway.api_key)
     await page.click(".auth-btn-wrapper .authorize")
     await page.click(".auth-btn-wrapper .btn-done")
     block = page.locator("#operations-Spaces-spaces-get")
@@ -98,6 +100,19 @@ async def test_with_a_key_an_operation_can_be_tried_out(page: Page, gateway: Gat
     await block.locator(".live-responses-table").get_by_text("seen on the page").first.wait_for()
     assert watch.hosts == {urlsplit(gateway.base_url).netloc}
     assert watch.wrong == []
+
+
+async def test_it_is_dark_where_the_reader_prefers_that(page: Page, gateway: GatewayProcess) -> None:
+    async def background() -> list[int]:
+        color: str = await page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        return [int(part) for part in re.findall(r"\d+", color)[:3]]
+
+    await page.emulate_media(color_scheme="dark")
+    await page.goto(f"{gateway.base_url}/docs")
+    await page.wait_for_selector(".opblock")
+    assert max(await background()) < 64
+    await page.emulate_media(color_scheme="light")
+    await page.wait_for_function("!document.documentElement.classList.contains('dark-mode')")
 
 
 async def test_the_watch_itself_sees_what_goes_wrong(page: Page, gateway: GatewayProcess) -> None:

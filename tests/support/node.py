@@ -32,16 +32,22 @@ def install_packages() -> None:
 
 
 async def run_script(name: str, task: dict[str, Any]) -> Any:
-    """Runs a script with the Node.js of Playwright's driver; the task goes in by stdin, since it holds a credential."""
+    """Runs a script; the task goes in by stdin, since it holds a credential. Returns the JSON that it prints."""
+    return json.loads(await run_node(SCRIPTS / f"{name}.mjs", given=json.dumps(task)))
+
+
+async def run_node(program: Path, *arguments: str, given: str = "", directory: Path | None = None) -> str:
+    """Runs a program with the Node.js of Playwright's driver, and returns what it prints."""
     node, _ = compute_driver_executable()
     done = await asyncio.to_thread(
         subprocess.run,
-        [node, str(SCRIPTS / f"{name}.mjs")],
-        input=json.dumps(task),
+        [node, str(program), *arguments],
+        input=given,
         capture_output=True,
         text=True,
         timeout=SCRIPT_SECONDS,
         check=False,
+        cwd=directory,
     )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

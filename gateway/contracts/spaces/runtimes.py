@@ -26,6 +26,7 @@ from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forwarding import forward, is_forwarded
 from gateway.http.models import Answer, Body, Metadata, Name, Time, optional
 from gateway.http.peers import NoResponse
+from gateway.http.schemas import SchemaOf
 
 _log = structlog.get_logger("gateway.api")
 
@@ -53,6 +54,7 @@ def _printable(text: str) -> str:
 
 
 Locale = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35)]
+EventLevel = Literal["off", "lifecycle", "standard", "full"]
 Pixels = Annotated[int, Field(ge=100, le=8192)]
 
 
@@ -91,7 +93,7 @@ class RuntimeConfig(Body):
     fingerprint: Fingerprint = optional()
     proxy: Secret[Proxy] = optional()
     network_traffic: NetworkTraffic = optional()
-    events: Literal["off", "lifecycle", "standard", "full"] = optional()
+    events: EventLevel = optional()
     recording: bool = optional()
     idle_timeout_seconds: Annotated[int, Field(ge=10, le=604800)] = optional()
     max_lifetime_seconds: Annotated[int, Field(ge=60, le=2592000)] = optional()
@@ -131,6 +133,34 @@ class CreateRuntime(Body):
     name: Name = optional()
     metadata: Metadata | None = None
     config: RuntimeConfig = optional()
+
+
+class GivenProxy(Answer):
+    """The proxy of a config, without its password."""
+
+    protocol: Literal["http", "socks5"]
+    host: str
+    port: int
+    username: str | None
+    has_password: bool
+    dns_resolution: Literal["local", "proxy"]
+
+
+class GivenConfig(Answer):
+    """The config that a runtime was created with, as it was given."""
+
+    browser: BrowserName = optional()
+    viewport: Viewport = optional()
+    locale: Locale = optional()
+    timezone: str = optional()
+    user_agent: str = optional()
+    fingerprint: Fingerprint = optional()
+    proxy: GivenProxy = optional()
+    network_traffic: NetworkTraffic = optional()
+    events: EventLevel = optional()
+    recording: bool = optional()
+    idle_timeout_seconds: int = optional()
+    max_lifetime_seconds: int = optional()
 
 
 class Backing(Answer):
@@ -184,7 +214,7 @@ class Runtime(Answer):
     created_at: Time
     updated_at: Time
     backing: Backing = optional()
-    config: dict[str, Any] = optional()
+    config: Annotated[dict[str, Any], SchemaOf(GivenConfig)] = optional()
     summary: Summary = optional()
 
     @classmethod

@@ -16,6 +16,7 @@ from gateway.domain.spaces import Space as Record
 from gateway.domain.spaces import SpaceRequest
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import STORABLE, Answer, Body, Metadata, Name, Text, Time, optional
+from gateway.http.schemas import SchemaOf
 
 endpoints = Endpoints("Spaces")
 
@@ -106,7 +107,7 @@ class Space(Answer):
     id: UUID
     name: str
     region: str
-    mounts: dict[str, Any]
+    mounts: Annotated[dict[str, Any], SchemaOf(Mounts)]
     metadata: dict[str, Any] | None
     created_at: Time
     updated_at: Time

@@ -16,6 +16,7 @@ from gateway.domain.accounts.access import ApiKey as KeyRecord
 from gateway.domain.accounts.access import Subaccount as Record
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import STORABLE, Answer, Body, Metadata, Time, optional
+from gateway.http.schemas import SchemaOf
 
 endpoints = Endpoints("Accounts")
 
@@ -69,7 +70,7 @@ class Subaccount(Answer):
     name: str
     slug: str
     status: Literal["active", "archived"]
-    limits: dict[str, int]
+    limits: Annotated[dict[str, int], SchemaOf(Limits)]
     created_at: Time
     updated_at: Time
     archived_at: Time | None = None
