@@ -180,6 +180,9 @@ class SavedDownload:
 class FilesHold(Protocol):
     """Keeps a browser's files on disk after its end, for those that still read them."""
 
+    # How much was copied into the browser's directory.
+    staged_bytes: int
+
     def hold(self, holder: object) -> None: ...
 
     def release(self, holder: object) -> None: ...

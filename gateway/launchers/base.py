@@ -14,9 +14,13 @@ __all__ = ["Browser", "BrowserName", "Ending", "FilesHold", "LaunchSpec", "Launc
 
 
 class FilesHold:
-    """Keeps the files of a browser that has ended, while something still reads them."""
+    """Keeps the files of a browser that has ended, while something still reads them.
+
+    `staged_bytes` is how much the gateway copied into the browser's directory, which has a limit of its own.
+    """
 
     def __init__(self) -> None:
+        self.staged_bytes = 0
         self._holders: set[object] = set()
         self._free = asyncio.Event()
         self._free.set()

@@ -52,6 +52,13 @@ class BrowserSettings(DataSettings):
         le=1024**5,
         description="Maximum size of a file that a runtime writes, downloads included.",
     )
+    runtime_max_disk_bytes: int = Field(
+        4 * 1024**3,
+        ge=64 * 1024**2,
+        le=1024**5,
+        description="What one runtime may take on disk (profile, storage of pages, cache, downloads), besides staged "
+        "files; past it the runtime ends. Pages may store half of it.",
+    )
     runtime_memory_bytes: int = Field(
         0,
         ge=0,

@@ -111,6 +111,7 @@ _ENDINGS = (
     "browser.exited",
     "browser.killed",
     "browser.crashed",
+    "browser.out_of_disk",
     "browser.out_of_memory",
 )
 _REFUSALS = (

@@ -20,6 +20,8 @@ from gateway.tunnel.known_commands import KNOWN
 Check = Callable[[str, dict[str, Any], str], str | None]
 
 _NAMED_CHARACTERS = 80
+# That a client may let one origin store.
+MAX_QUOTA_BYTES = 256 * 1024**2
 # A drop of one of these opens an address in it.
 _LINK_TYPES = frozenset({"text/uri-list", "text/x-moz-url", "url"})
 _LINE_END = re.compile(r"[\r\n]")
@@ -196,6 +198,16 @@ def _tracing(method: str, params: dict[str, Any], _files_dir: str) -> str | None
     )
 
 
+def _quota(method: str, params: dict[str, Any], _files_dir: str) -> str | None:
+    """Tests make an origin's storage small; a large one would fill the disk."""
+    size = params.get("quotaSize", 0)
+    if isinstance(size, bool) or not isinstance(size, int | float):
+        return _malformed(method, "quotaSize", "a number")
+    if size <= MAX_QUOTA_BYTES:
+        return None
+    return _refusal("storage.quota", method, f"quotaSize may be {MAX_QUOTA_BYTES} bytes at most. Give a smaller one.")
+
+
 def _whole(domain: str) -> tuple[str, ...]:
     return tuple(method for method in KNOWN if method.startswith(f"{domain}."))
 
@@ -248,6 +260,7 @@ CHECKED: dict[str, Check] = {
     "Network.loadNetworkResource": _address,
     "Page.navigate": _address,
     "Page.setDownloadBehavior": _download,
+    "Storage.overrideQuotaForOrigin": _quota,
     "Target.createBrowserContext": _context,
     "Target.createTarget": _address,
     "Tracing.start": _tracing,

@@ -22,7 +22,7 @@ from gateway.launchers.local import browsers
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.settings import Settings
 from gateway.tunnel.known_commands import KNOWN
-from gateway.tunnel.policy import CHECKED, REFUSED, StandardPolicy
+from gateway.tunnel.policy import CHECKED, MAX_QUOTA_BYTES, REFUSED, StandardPolicy
 from tests.support.devtools import DevTools
 from tests.support.gateway_process import temporary_data_dir
 from tests.support.pages import DOWNLOAD_BODY, DOWNLOAD_NAME, PageServer
@@ -93,6 +93,7 @@ def test_the_documentation_lists_every_rule_and_refused_command() -> None:
         "command.unknown",
         "file.drag",
         "file.outside",
+        "storage.quota",
         "trace.config",
     }
 
@@ -480,6 +481,17 @@ def test_tracing_takes_no_configuration_that_could_name_a_file() -> None:
         refused("trace.config", "Tracing.start", **params, tracingBackend=other)
     for config in ("", "CgA=", None):
         refused("trace.config", "Tracing.start", perfettoConfig=config)
+
+
+def test_an_origins_storage_may_be_made_small_and_not_large() -> None:
+    origin = {"origin": "https://example.com"}
+    assert passes("Storage.overrideQuotaForOrigin", **origin) == origin
+    for size in (0, -1, 0.5, MAX_QUOTA_BYTES - 1, MAX_QUOTA_BYTES):
+        assert passes("Storage.overrideQuotaForOrigin", **origin, quotaSize=size) == {**origin, "quotaSize": size}
+    for size in (MAX_QUOTA_BYTES + 1, 1e300, float("inf"), 10**400, float("nan")):
+        refused("storage.quota", "Storage.overrideQuotaForOrigin", **origin, quotaSize=size)
+    for other in ("1", None, True, [1]):
+        refused("command.malformed", "Storage.overrideQuotaForOrigin", **origin, quotaSize=other)
 
 
 # Real browsers

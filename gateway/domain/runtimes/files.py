@@ -70,8 +70,6 @@ class RuntimeFiles:
         self._settings = settings
         self._audit = audit
         self._commands = commands
-        # Bytes that were staged into each runtime of this gateway.
-        self._staged: dict[UUID, int] = {}
 
     async def stage(
         self,
@@ -110,7 +108,7 @@ class RuntimeFiles:
                 segments = directory.relative(runtime_path)
             if segments is None:
                 raise _outside("runtimePath", runtime_path or "", directory)
-            with self._room(runtime_id, file.size_bytes), self._problems("runtimePath", runtime_path or segments[-1]):
+            with self._room(observed, file.size_bytes), self._problems("runtimePath", runtime_path or segments[-1]):
                 async with self._files.in_time(*_TOO_LATE):
                     place = await self._write(directory, segments, file, rename_on_conflict=runtime_path is None)
             self._runtimes.note_activity(runtime_id)
@@ -197,22 +195,21 @@ class RuntimeFiles:
         return observed
 
     @contextlib.contextmanager
-    def _room(self, runtime_id: UUID, size: int) -> Iterator[None]:
+    def _room(self, observed: Observed, size: int) -> Iterator[None]:
         """Raises Conflict where so much would be too much for the runtime; what failed does not count."""
-        for gone in self._staged.keys() - self._runtimes.hosted():
-            del self._staged[gone]
-        most, staged = self._settings.runtime_max_staged_bytes, self._staged.get(runtime_id, 0)
+        files = observed.browser.files
+        most, staged = self._settings.runtime_max_staged_bytes, files.staged_bytes
         if staged + size > most:
             raise Conflict(
                 f"A runtime takes {most} bytes of staged files, and this one has {staged}.",
                 "runtime.staged_full",
                 details={"limit": most, "used": staged},
             )
-        self._staged[runtime_id] = staged + size
+        files.staged_bytes += size
         try:
             yield
         except BaseException:
-            self._staged[runtime_id] -= size
+            files.staged_bytes -= size
             raise
 
     @contextlib.contextmanager

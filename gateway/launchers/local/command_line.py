@@ -35,6 +35,7 @@ PLAYWRIGHT_DISABLED_FEATURES = (
     "msForceBrowserSignIn",
     "msEdgeUpdateLaunchServicesPreferredVersion",
 )
+PLAYWRIGHT_ENABLED_FEATURES = ("CDPScreenshotNewSurface", "SkipListAccountsWithoutGaiaCookies")
 PLAYWRIGHT_ARGUMENTS = (
     "--disable-field-trial-config",
     "--disable-background-networking",
@@ -49,7 +50,6 @@ PLAYWRIGHT_ARGUMENTS = (
     "--disable-dev-shm-usage",
     "--disable-edgeupdater",
     "--disable-extensions",
-    "--enable-features=CDPScreenshotNewSurface,SkipListAccountsWithoutGaiaCookies",
     "--allow-pre-commit-input",
     "--disable-hang-monitor",
     "--disable-ipc-flooding-protection",
@@ -101,10 +101,16 @@ def base_arguments(port: int) -> list[str]:
     return [*_ARGUMENTS, _resolver_rules(port)]
 
 
-def arguments(base: list[str], spec: LaunchSpec, frame_height: int, profile: Path, *, sandbox: bool) -> list[str]:
-    """All arguments of one browser, without its binary."""
+def arguments(
+    base: list[str], spec: LaunchSpec, frame_height: int, profile: Path, *, sandbox: bool, storage_bytes: int
+) -> list[str]:
+    """All arguments of one browser, without its binary. `storage_bytes` is what all origins may store together, of
+    which Chromium lets one have three quarters."""
+    # Chromium's own limit is 60 % of the disk, for each origin.
+    storage = f"StorageQuotaSettings:PoolSizeBytes/{storage_bytes}"
     return [
         *PLAYWRIGHT_ARGUMENTS,
+        f"--enable-features={','.join((*PLAYWRIGHT_ENABLED_FEATURES, storage))}",
         f"--disable-features={','.join(_DISABLED_FEATURES)}",
         *([] if sandbox else ["--no-sandbox"]),
         *base,

@@ -30,6 +30,7 @@ import structlog
 from gateway.core.endings import STOPPED, Ending
 from gateway.core.errors import ConfigurationError, LaunchFailed
 from gateway.core.launch import BrowserName, Failure, LaunchSpec
+from gateway.core.threads import in_thread
 from gateway.core.unprivileged import grant_search
 from gateway.egress.proxy import LOOPBACK, EgressListener, EgressProxy
 from gateway.launchers import failures
@@ -37,6 +38,7 @@ from gateway.launchers.base import FilesHold
 from gateway.launchers.local import command_line, control_groups, limits, processes
 from gateway.launchers.local.browsers import Browsers
 from gateway.launchers.local.control_groups import ControlGroup, ControlGroups
+from gateway.launchers.local.disk_usage import used_bytes
 from gateway.launchers.local.launch_process import LaunchProcess, PipeClosed
 from gateway.launchers.local.user_ids import UserIds
 from gateway.settings import Settings
@@ -45,6 +47,12 @@ _log = structlog.get_logger("gateway.launchers")
 
 _PORT_POLL_SECONDS = 0.002
 _KEEP_SECONDS = 120.0
+
+# A runtime's directory is measured the more often the nearer it is to its limit, as if it were filled at this rate.
+_FILLING_BYTES_PER_SECOND = 512 * 1024**2
+_MEASURE_SECONDS = (1.0, 30.0)
+# Directories that are measured at once.
+_MEASURED_AT_ONCE = 2
 
 # What a program does to itself; every other signal was sent to it.
 _CRASHES = {
@@ -84,6 +92,7 @@ class LocalBrowser:
         self.usage = listener.usage
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._asked = False
+        self._cause: Ending | None = None
         self._memory_kills = processes.out_of_memory_kills()
 
     async def stop(self) -> None:
@@ -93,8 +102,17 @@ class LocalBrowser:
             await processes.end_group(self.group)
         await asyncio.shield(self.ended)
 
+    async def end_for(self, cause: Ending) -> None:
+        """End it because of a limit that it has passed, unless it ends already."""
+        if not self._asked:
+            self._cause = cause
+            await processes.end_group(self.group)
+            await asyncio.shield(self.ended)
+
     def ending(self, group: ControlGroup | None) -> Ending:
         """Why it ended, judged by whether a stop was requested and by its exit status."""
+        if self._cause is not None:
+            return self._cause
         if self._asked:
             return STOPPED
         if group is not None and group.out_of_memory():
@@ -123,13 +141,17 @@ class LocalLauncher:
         arguments: Callable[[int], list[str]] | None = None,
         path: str = command_line.NO_PROGRAMS,
         user_ids: UserIds | None = None,
+        measure_seconds: tuple[float, float] = _MEASURE_SECONDS,
     ) -> None:
+        """`measure_seconds` are the shortest and the longest time between two measurements of a runtime's directory."""
         self._settings = settings
         self._browsers = browsers
         self.egress = egress or EgressProxy(settings)
         self._base_arguments = arguments or command_line.base_arguments
         self._path = path
         self._root = settings.runtimes_dir.absolute()
+        self._measure_seconds = measure_seconds
+        self._measuring_disk = asyncio.Semaphore(_MEASURED_AT_ONCE)
         self._parallel = asyncio.Semaphore(settings.launch_parallel)
         self._warming = asyncio.Lock()
         self._measuring = asyncio.Lock()
@@ -241,6 +263,7 @@ class LocalLauncher:
         self._live.add(browser)
         # The watch keeps itself alive in the event loop until the process ends.
         processes.ProcessWatch(browser.group, lambda: self._on_end(browser, directory, uid))
+        self._spawn(self._watch_disk(browser, directory / "home"))
         return browser
 
     async def _prepared(self, directory: Path, binary: Path, uid: int | None) -> None:
@@ -301,6 +324,7 @@ class LocalLauncher:
             (self._frame_height or 0) if name == "chromium" else 0,
             home / "profile",
             sandbox=not self._settings.unsafe_no_sandbox,
+            storage_bytes=self._settings.runtime_max_disk_bytes // 2,
         )
         environment = command_line.environment(spec, home, self._path)
         try:
@@ -315,6 +339,19 @@ class LocalLauncher:
         version = product.rpartition("/")[2]
         url = f"ws://{LOOPBACK}:{port}{path}"
         return LocalBrowser(name, version, url, str(home / "downloads"), process, listener)
+
+    async def _watch_disk(self, browser: LocalBrowser, home: Path) -> None:
+        """End a runtime whose directory takes more on disk than it may."""
+        shortest, longest = self._measure_seconds
+        while not browser.ended.done():
+            most = self._settings.runtime_max_disk_bytes + browser.files.staged_bytes
+            async with self._measuring_disk:
+                used = await in_thread(used_bytes, home, most)
+            if used > most:
+                await browser.end_for(out_of_disk(self._settings.runtime_max_disk_bytes))
+                return
+            seconds = max(shortest, min(longest, (most - used) / _FILLING_BYTES_PER_SECOND))
+            await asyncio.wait({browser.ended}, timeout=seconds)
 
     async def _measure_frame(self) -> int:
         """Height of what full Chromium draws around a page, which its window has and a viewport does not have."""
@@ -410,6 +447,13 @@ class LocalLauncher:
         await self.egress.close()
         if self._users is not None:
             self._users.close()
+
+
+def out_of_disk(most: int) -> Ending:
+    return Ending(
+        "browser.out_of_disk",
+        f"The browser's files took more than the {most} bytes that a runtime may have on disk.",
+    )
 
 
 async def ready(process: LaunchProcess, port_file: Path, seconds: float) -> tuple[str, int, str]:

@@ -119,7 +119,8 @@ class UserIds:
 
     def free(self, uid: int) -> None:
         """Let an id be taken again, once all of its processes are ended and its files are removed."""
-        if uid not in self._out_of_use:
+        # A launch may end after the launcher: its lock is gone then.
+        if uid not in self._out_of_use and self._locks >= 0:
             self._taken.discard(uid)
             self._set(fcntl.F_UNLCK, uid)
 
