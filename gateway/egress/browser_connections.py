@@ -1,4 +1,15 @@
-"""A browser's connection to its egress listener, and the one outbound connection that it is tied to."""
+"""A browser's connection to its egress listener, and the one outbound connection that it is tied to.
+
+Requests are read: each is judged and rewritten. Answers are bytes that pass as they come. The browser alone decides
+where one ends, by sending its next request, so an odd answer has the same effect on a page as without a proxy.
+
+No agreement with the browser on framing is needed, because both connections are for one server. Chromium keeps its
+idle connections by server, through a proxy too. A request for another server on a used connection closes it unanswered,
+so that late bytes of one server can't be read as another's answer; the browser asks again on a fresh connection.
+
+Both directions are independent. A half-close, close or reset at one end causes the same at the other end, so the
+browser resends a request where it would without a proxy, and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +17,16 @@ import asyncio
 import html
 import socket
 from collections.abc import Coroutine
-from typing import Any, Protocol, cast
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, cast
 
 from gateway.core.hosts import Host, Refusal
 from gateway.core.traffic_rules import Traffic
 from gateway.core.usage import Usage
 from gateway.egress.dialer import Unreachable
-from gateway.egress.http_heads import (
-    REQUEST_END,
-    BadMessage,
-    Body,
-    EndlessBody,
-    RequestHead,
-    end_of_answer_head,
-    parse_answer,
-    parse_request,
-)
+from gateway.egress.http_heads import REQUEST_END, AnswerHeads, BadMessage, Body, RequestHead, parse_request
 from gateway.egress.resolver import NameNotFound
-from gateway.egress.tcp_splice import TunnelEnd, pause, resume
+from gateway.egress.tcp_splice import TunnelEnd, abort, pause, reset, resume, unread
 from gateway.settings import EgressSettings
 
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -37,19 +40,23 @@ _REASONS = {
     504: "Gateway Timeout",
 }
 _PAGE = "<!doctype html><title>{title}</title><h1>{title}</h1><p>{message}</p><p><code>{rule}</code></p>\n"
-# For a body that is still being sent when its request is answered: closing with unread data would reset the connection,
+# For what is still being sent when a request is refused: closing with unread data would reset the connection,
 # and the browser would lose the response.
 _LINGER_SECONDS = 5.0
+# A larger head is read outside of the event loop, one at a time for a runtime, and counts against what it may hold.
+_LARGE_HEAD_BYTES = 65_536
 
 
 class Refused(Exception):
     """A response of the proxy itself: status, rule and message."""
 
-    def __init__(self, status: int, rule: str, message: str) -> None:
+    def __init__(self, status: int, rule: str, message: str, head: RequestHead | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.rule = rule
         self.message = message
+        # Of the request that was refused, where it could be read.
+        self.head = head
 
     @property
     def is_failure(self) -> bool:
@@ -75,6 +82,11 @@ class Listener(Protocol):
     settings: EgressSettings
     traffic: Traffic
     usage: Usage
+    half_closed_seconds: float
+    large_heads: asyncio.Lock
+
+    def hold(self, count: int) -> bool:
+        """Count bytes of large heads that are held, fewer if negative; False if the runtime may not hold so many."""
 
     def enter(self, connection: BrowserConnection, peer: tuple[str, int]) -> Refused | None:
         """Admit a connection, or return why not."""
@@ -92,21 +104,51 @@ class Listener(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A request that may be sent, and its head as the server gets it."""
+
+    head: RequestHead
+    wire: bytes
+
+    @classmethod
+    def read(cls, raw: bytes, traffic: Traffic) -> Self | Refused:
+        """Parse and judge a head. Returns a refusal for what may not be sent."""
+        head = None
+        try:
+            head = parse_request(raw)
+            path = None if head.path is None else head.path.decode("latin-1")
+            traffic.judge(head.host, head.port, path)
+        except BadMessage as error:
+            return Refused(400, "egress.bad_request", f"The request is malformed: {error}.")
+        except Refusal as error:
+            return Refused(403, error.rule, error.message, head)
+        return cls(head, b"" if head.path is None else head.for_server())
+
+
 class BrowserConnection(asyncio.Protocol):
-    """The browser's side. Requests are served one after the other; data that arrives early is kept, reading paused."""
+    """The browser's side. A request begins when the one before was sent and the head of its answer has come."""
 
     def __init__(self, listener: Listener) -> None:
         self.transport: asyncio.Transport
         self._listener = listener
         self._usage = listener.usage
-        self.max_head_bytes = listener.settings.egress_max_head_bytes
+        self._most = listener.settings.egress_max_head_bytes
         self._unread = bytearray()
+        # Before it there is no end of the head, and how much of it is counted as held.
+        self._searched = 0
+        self._held = 0
         self._server: ServerConnection | None = None
+        # Reads a large head, or connects.
         self._task: asyncio.Task[None] | None = None
-        # The request that is being answered, if any, and what is still to come of its body.
+        # The newest request, and what is still to come of its body.
         self._head: RequestHead | None = None
         self._body = Body()
-        self._refused = False
+        self._server_full = False
+        self._server_ended = False
+        self._half_closed: asyncio.TimerHandle | None = None
+        # What the browser still sends is read and dropped.
+        self._deaf = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -116,22 +158,30 @@ class BrowserConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._listener.leave(self)
+        self._listener.hold(-self._held)
+        if self._half_closed is not None:
+            self._half_closed.cancel()
         if self._task is not None:
             self._task.cancel()
         if self._server is not None:
-            self._server.close()
+            self._server.leave(broken=error is not None)
 
     def data_received(self, data: bytes) -> None:
-        if self._refused or self.transport.is_closing():
+        if self._deaf or self.transport.is_closing():
             return
         if self._server is not None and not self._body.done:
-            self._send_body(data)
-            return
+            data = self._send_body(data)
         self._unread += data
-        if self._head is None:
-            self._begin()
-        else:
-            pause(self.transport)
+        self._advance()
+
+    def eof_received(self) -> bool:
+        """Forwarded where an answer may still be due; before that, the end of the browser's connection."""
+        if self._server is None or not self._body.done or self._unread or self._deaf:
+            return False
+        self._server.transport.write_eof()
+        seconds = self._listener.half_closed_seconds
+        self._half_closed = asyncio.get_running_loop().call_later(seconds, self.transport.abort)
+        return True
 
     def pause_writing(self) -> None:
         if self._server is not None:
@@ -141,44 +191,84 @@ class BrowserConnection(asyncio.Protocol):
         if self._server is not None:
             resume(self._server.transport)
 
-    def resume_sending(self) -> None:
-        """The server takes more of what the browser sends."""
-        if not self._unread:
+    def server_is_full(self, full: bool) -> None:
+        """Whether the server takes no more for now of what the browser sends."""
+        self._server_full = full
+        self._set_reading()
+
+    @property
+    def _may_begin(self) -> bool:
+        """Whether a next request may begin."""
+        return self._task is None and self._body.done and (self._server is None or self._server.has_answered)
+
+    def _set_reading(self) -> None:
+        if self._half_closed is not None:
+            return
+        if self._server_full or self._task is not None or (self._unread and not self._may_begin):
+            pause(self.transport)
+        else:
             resume(self.transport)
+
+    def _advance(self) -> None:
+        """Send what can be sent of what was read."""
+        if self._server is not None and self._unread and not self._body.done:
+            data = bytes(self._unread)
+            self._unread.clear()
+            self._unread += self._send_body(data)
+        if self._unread and self._may_begin:
+            self._begin()
+        if not self._deaf:
+            self._set_reading()
 
     def _begin(self) -> None:
         """Begin the next request once its head is all there."""
-        end = self._unread.find(REQUEST_END)
-        most = self.max_head_bytes
-        if (end if end >= 0 else len(self._unread)) > most:
-            self._refuse(Refused(431, "egress.head_too_large", f"The head of a request may have {most} bytes."))
+        end = self._unread.find(REQUEST_END, self._searched)
+        self._searched = max(0, len(self._unread) - len(REQUEST_END))
+        size = end if end >= 0 else len(self._unread)
+        if size > self._most or not self._hold(size):
+            self._head = None
+            self._refuse(Refused(431, "egress.head_too_large", f"The head of a request may have {self._most} bytes."))
             return
         if end < 0:
             return
         raw = bytes(self._unread[:end])
         del self._unread[: end + len(REQUEST_END)]
+        self._searched = 0
         self._usage.sent += end + len(REQUEST_END)
-        try:
-            self._head = head = parse_request(raw)
-            path = None if head.path is None else head.path.decode("latin-1")
-            self._listener.traffic.judge(head.host, head.port, path)
-        except BadMessage as error:
-            self._refuse(Refused(400, "egress.bad_request", f"The request is malformed: {error}."))
-        except Refusal as error:
-            self._refuse(Refused(403, error.rule, error.message))
+        if len(raw) > _LARGE_HEAD_BYTES:
+            self._task = self._listener.spawn(self._read_large(raw))
         else:
-            if self._server is not None and self._server.serves(head):
-                self._send(self._server, head)
-                return
-            pause(self.transport)
-            self._task = self._listener.spawn(self._connect(head))
+            self._start(_Request.read(raw, self._listener.traffic))
 
-    async def _connect(self, head: RequestHead) -> None:
+    def _hold(self, size: int) -> bool:
+        """Count a head of this size as held, if it is a large one."""
+        size = size if size > _LARGE_HEAD_BYTES else 0
+        more, self._held = size - self._held, size
+        return self._listener.hold(more)
+
+    async def _read_large(self, raw: bytes) -> None:
+        async with self._listener.large_heads:
+            read = await asyncio.to_thread(_Request.read, raw, self._listener.traffic)
+        self._hold(0)
+        self._task = None
+        self._start(read)
+
+    def _start(self, read: _Request | Refused) -> None:
+        self._head = read.head
+        if isinstance(read, Refused):
+            self._refuse(read)
+        elif self._server is None:
+            self._task = self._listener.spawn(self._connect(read))
+            self._set_reading()
+        elif self._server.serves(read.head):
+            self._send(self._server, read)
+        else:
+            self.end()
+
+    async def _connect(self, request: _Request) -> None:
         """Connect to what a request asks for, if it may, and send it there."""
+        head = request.head
         try:
-            if self._server is not None:
-                self._server.detach()
-                self._server = None
             made, early = await self._listener.dial(head.host, head.port)
             try:
                 if head.path is None:
@@ -200,62 +290,70 @@ class BrowserConnection(asyncio.Protocol):
         except OSError:
             self._refuse(Refused(502, "egress.unreachable", "The server can't be reached."))
         else:
-            self._send(server, head)
+            self._task = None
+            self._send(server, request)
 
-    def _send(self, server: ServerConnection, head: RequestHead) -> None:
+    def _send(self, server: ServerConnection, request: _Request) -> None:
         self._server = server
         if self.transport.is_closing():
-            server.close()
+            server.leave(broken=False)
             return
-        self._body = head.body
-        server.send(head)
-        if not self._body.done and self._unread:
-            data = bytes(self._unread)
-            self._unread.clear()
-            self._send_body(data)
-        if not self._unread:
-            resume(self.transport)
+        self._body = request.head.body
+        server.send(request.head, request.wire)
+        self._advance()
 
-    def _send_body(self, data: bytes) -> None:
+    def _send_body(self, data: bytes) -> bytes:
+        """Forward what of the data belongs to the request's body; returns the rest."""
         assert self._server is not None
         try:
             taken = self._body.take(data)
         except BadMessage:
-            self._server.close()
-            self.transport.abort()
-            return
+            # What was sent of it can't be taken back; the server sees that it is not whole.
+            self._server.leave(broken=True)
+            abort(self.transport)
+            return b""
         self._usage.sent += taken
         self._server.transport.write(data[:taken])
-        if taken < len(data):
-            self._unread += data[taken:]
-            pause(self.transport)
+        if self._body.done and self._server_ended:
+            self.end()
+        return data[taken:]
 
     def forward(self, data: bytes) -> None:
         """A piece of the answer."""
         self._usage.received += len(data)
         self.transport.write(data)
 
-    def answered(self, *, reusable: bool) -> None:
-        """The response is complete."""
-        assert self._head is not None
-        if not (reusable and self._head.keep_alive and self._body.done):
+    def answered(self) -> None:
+        """The final head of an answer was forwarded."""
+        self._advance()
+
+    def server_ended(self) -> bool:
+        """The server sends nothing more. Returns whether it may still be sent something."""
+        self._server_ended = True
+        if self._body.done:
             self.end()
-            return
-        self._head = None
-        if self._unread:
-            self._begin()
-        resume(self.transport)
+            return False
+        self.transport.write_eof()
+        return True
 
     def end(self) -> None:
-        """Nothing more comes from the server; what did come is still written."""
+        """Close both ends, after what was written to them."""
         if self._server is not None:
-            self._server.close()
+            self._server.leave(broken=False)
         self.transport.close()
 
+    def server_broke(self) -> None:
+        """The server's connection was reset, and so is the browser's."""
+        self._server = None
+        self._deaf = True
+        if self._body.done:
+            reset(self.transport)
+        else:
+            # The browser reads nothing before it has sent all, and must see that sending fails, as without a proxy.
+            abort(self.transport)
+
     def fail(self, message: str) -> None:
-        """The server's response is invalid, and nothing of it was forwarded."""
-        if self._server is not None:
-            self._server.close()
+        """The server's response is one that must not be forwarded."""
         self._refuse(Refused(502, "egress.bad_answer", message))
 
     async def _open_tunnel(self, made: socket.socket, early: bytes) -> None:
@@ -298,12 +396,16 @@ class BrowserConnection(asyncio.Protocol):
         self._usage.received += count
 
     def _refuse(self, refused: Refused) -> None:
-        self._refused = True
+        """Answer in the server's place, and close."""
+        self._deaf = True
         self._listener.note_refusal(refused, self._head)
+        if self._server is not None:
+            self._server.leave(broken=False)
+            self._server = None
         if self.transport.is_closing():
             return
         self.transport.write(refused.answer(with_page=self._head is None or self._head.method != b"HEAD"))
-        if self._head is None or self._head.body.done:
+        if not self._unread and (self._head is None or self._head.body.done):
             self.transport.close()
             return
         self.transport.write_eof()
@@ -318,108 +420,83 @@ class ServerConnection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self._browser: BrowserConnection | None = browser
         self._origin = (head.host, head.port)
-        self._most = browser.max_head_bytes
-        self._answer = bytearray()
-        self._request: RequestHead | None = None
-        self._forwarded = False
-        self._body: Body | None = None
-        self._keep_alive = False
+        self._upgrade = False
+        self._heads = AnswerHeads()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
     def serves(self, head: RequestHead) -> bool:
-        return self._origin == (head.host, head.port) and not self.transport.is_closing()
+        return self._origin == (head.host, head.port)
 
-    def send(self, head: RequestHead) -> None:
-        self._request = head
-        self._forwarded = False
-        self.transport.write(head.for_server())
+    @property
+    def has_answered(self) -> bool:
+        """Whether the final head of the newest request's answer has come."""
+        return self._heads.final
 
-    def detach(self) -> None:
-        """Close it without effect on the browser's connection."""
+    def send(self, head: RequestHead, wire: bytes) -> None:
+        self._heads = AnswerHeads()
+        self._upgrade = head.upgrade
+        self.transport.write(wire)
+
+    def leave(self, *, broken: bool) -> None:
+        """End the connection as the browser ended its own, with no further effect on that one."""
         self._browser = None
-        self.transport.close()
-
-    def close(self) -> None:
-        self.transport.close()
+        if broken:
+            reset(self.transport)
+        else:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        if self._browser is None or self.transport.is_closing():
+        if self._browser is None:
             return
-        if self._request is None:
-            # Unsolicited data; browsers treat such a connection as broken, too.
-            self._browser.end()
-        elif self._body is not None:
-            self._forward(self._browser, data)
+        if self._heads.final:
+            self._browser.forward(data)
         else:
-            self._answer += data
-            self._read_heads(self._browser, self._request)
+            self._heads.add(data)
+            self._read_heads(self._browser)
 
-    def _read_heads(self, browser: BrowserConnection, request: RequestHead) -> None:
-        while (end := end_of_answer_head(self._answer)) is not None:
-            raw = bytes(self._answer[:end])
-            del self._answer[:end]
-            try:
-                head = parse_answer(raw, request.method)
-            except BadMessage as error:
-                self._fail(browser, f"The answer is malformed: {error}.")
+    def _read_heads(self, browser: BrowserConnection) -> None:
+        while (found := self._heads.next()) is not None:
+            status, data = found
+            if status == 407:
+                browser.fail("The server answered 407, which only a proxy may.")
                 return
-            if head.status == 407:
-                self._fail(browser, "The server answered 407, which only a proxy may.")
+            browser.forward(data)
+            if self._heads.final:
+                browser.answered()
                 return
-            self._forwarded = True
-            if head.status >= 200:
-                self._body = head.body
-                self._keep_alive = head.keep_alive
-                rest = bytes(self._answer)
-                self._answer.clear()
-                self._forward(browser, rest, raw)
+            if status == 101 and self._upgrade:
+                browser.switch(self, self._heads.rest())
                 return
-            browser.forward(raw)
-            if head.status == 101 and request.upgrade:
-                browser.switch(self, bytes(self._answer))
-                return
-        if len(self._answer) > self._most:
-            self._fail(browser, f"The head of an answer may have {self._most} bytes.")
-
-    def _fail(self, browser: BrowserConnection, message: str) -> None:
-        if self._forwarded:
-            browser.end()
-        else:
-            browser.fail(message)
-
-    def _forward(self, browser: BrowserConnection, data: bytes, head: bytes = b"") -> None:
-        """Forward a piece of a body, with its head before it when it is the first one."""
-        assert self._body is not None
-        try:
-            taken = self._body.take(data)
-        except BadMessage:
-            # Left to the browser, which handles such bodies in its own way: forwarded to the end of the connection.
-            self._body = EndlessBody()
-            taken = len(data)
-        if head or taken:
-            browser.forward(head + (data if taken == len(data) else data[:taken]))
-        if self._body.done:
-            self._request = self._body = None
-            browser.answered(reusable=self._keep_alive and taken == len(data))
 
     def pause_writing(self) -> None:
         if self._browser is not None:
-            pause(self._browser.transport)
+            self._browser.server_is_full(True)
 
     def resume_writing(self) -> None:
         if self._browser is not None:
-            self._browser.resume_sending()
+            self._browser.server_is_full(False)
+
+    def eof_received(self) -> bool:
+        if self._browser is None:
+            return False
+        # A head that was cut short is the browser's to judge, too.
+        if rest := self._heads.rest():
+            self._browser.forward(rest)
+        return self._browser.server_ended()
 
     def connection_lost(self, error: Exception | None) -> None:
-        browser, self._browser = self._browser, None
-        if browser is None or browser.transport.is_closing():
+        browser = self._browser
+        if browser is None:
             return
-        if error is not None:
-            browser.transport.abort()
-        elif self._answer and not self._forwarded:
-            browser.fail("The server closed the connection within the head of its answer.")
-        else:
-            # Without an answer on a connection that was used before, browsers ask again on a fresh one.
+        if error is None:
+            self._browser = None
             browser.end()
+            return
+        # Data that was received before a write failed.
+        if rest := unread(self.transport):
+            self.data_received(rest)
+        if self._browser is not None:
+            self._browser = None
+            browser.server_broke()

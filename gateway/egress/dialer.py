@@ -16,7 +16,7 @@ from ipaddress import IPv4Address
 
 from gateway.core.hosts import Address, Host
 from gateway.core.upstream_proxy import UpstreamProxy
-from gateway.egress.http_heads import end_of_answer_head
+from gateway.egress.http_heads import end_of_head
 
 NEXT_ADDRESS_SECONDS = 0.25
 _HEAD_BYTES = 65536
@@ -96,7 +96,7 @@ async def _http(through: socket.socket, proxy: UpstreamProxy, host: Host, port: 
         lines.append(f"Proxy-Authorization: Basic {base64.b64encode(pair).decode()}")
     await loop.sock_sendall(through, ("\r\n".join(lines) + "\r\n\r\n").encode())
     answer = b""
-    while (end := end_of_answer_head(answer)) is None:
+    while (end := end_of_head(answer)) is None:
         if len(answer) > _HEAD_BYTES:
             raise Unreachable("The runtime's proxy does not speak HTTP/1.")
         answer += await _some(through, _HEAD_BYTES)

@@ -1,7 +1,7 @@
-"""HTTP/1 as far as a proxy must know it: heads of requests and answers, and where a body ends (RFC 9112). No I/O.
+"""HTTP/1 as far as a proxy must know it: requests, and the statuses of answers (RFC 9112). No I/O.
 
 A request is parsed strictly and re-serialized, so that what the server reads is what was checked. An answer is
-forwarded as it came and only followed, as liberally as browsers read it.
+forwarded as it came and the browser decides where it ends; only its status is read here, in the way of Chromium.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ from functools import lru_cache
 
 from gateway.core.hosts import Host, Refusal, parse_host
 
-_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}) ([^\x00-\x20\x7f]+) HTTP/1\.([01])")
-_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00\r\n]*?)[ \t]*")
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}) ([^\x00-\x20\x7f]+) (HTTP/1\.[01])")
+_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\x00\r\n]*)")
 _ABSOLUTE = re.compile(rb"(?:http|ws)://([^/?#@\\]+)(/[^#]*|\?[^#]*)?", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/\\]+)(?::([0-9]{1,5}))?")
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) +([0-9]{3})(?: [^\r\n]*)?")
+# Chromium takes up to four bytes before the status line, and a line of which hardly anything is as the standard says.
+_STATUS_LINE = re.compile(rb".{0,4}?(http[^\r\n]*)", re.IGNORECASE | re.DOTALL)
+_STATUS = re.compile(rb"[^ ]* +([0-9]+)")
+_OTHER_PROTOCOL_BYTES = 8
+# The largest head of an answer that Chromium takes (kMaxHeaderBufSize).
+_ANSWER_HEAD_BYTES = 262_144
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[^\x00]*)?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-_END = re.compile(rb"\r?\n\r?\n")
+_HEAD_END = re.compile(rb"\n\r?\n")
 _LINE_BYTES = 4096
 _TRAILER_BYTES = 65536
 _CONNECTION_WORDS = (b"keep-alive", b"close", b"upgrade", b"")
@@ -43,15 +48,6 @@ class Body:
     def take(self, data: bytes) -> int:
         """How many bytes at the beginning of `data` belong to the body. Raises BadMessage."""
         return 0
-
-
-class EndlessBody(Body):
-    """Ends with its connection."""
-
-    done = False
-
-    def take(self, data: bytes) -> int:
-        return len(data)
 
 
 class CountedBody(Body):
@@ -122,9 +118,9 @@ class RequestHead:
     authority: bytes
     port: int
     path: bytes | None
+    version: bytes
     headers: list[tuple[bytes, bytes]] = field(repr=False)
     body: Body
-    keep_alive: bool
     upgrade: bool
 
     @property
@@ -137,7 +133,7 @@ class RequestHead:
     def for_server(self) -> bytes:
         """The head as the server receives it: origin form, without headers for proxies."""
         assert self.path is not None
-        lines = [b"%s %s HTTP/1.1" % (self.method, self.path)]
+        lines = [b"%s %s %s" % (self.method, self.path, self.version)]
         seen_host = False
         for name, value in self.headers:
             low = name.lower()
@@ -161,7 +157,7 @@ def parse_request(head: bytes) -> RequestHead:
     found = _REQUEST_LINE.fullmatch(first)
     if found is None:
         raise BadMessage("the request line is malformed")
-    method, target, minor = found.groups()
+    method, target, version = found.groups()
     headers = [_header(line) for line in rest]
     if method == b"CONNECT":
         authority, port, path = target, 0, None
@@ -185,9 +181,9 @@ def parse_request(head: bytes) -> RequestHead:
         authority=authority,
         port=port,
         path=path,
+        version=version,
         headers=headers,
         body=Body() if path is None else _request_body(values),
-        keep_alive=b"close" not in words and minor == b"1",
         upgrade=b"upgrade" in words and bool(values[b"upgrade"]),
     )
 
@@ -207,48 +203,68 @@ def _request_body(values: _Values) -> Body:
     return CountedBody(int(length))
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerHead:
-    status: int
-    body: Body
-    keep_alive: bool
-
-
-def end_of_answer_head(data: bytes | bytearray) -> int | None:
-    """Where the head of an answer ends and what follows begins; None when it is not all there."""
-    found = _END.search(data)
+def end_of_head(data: bytes | bytearray, start: int = 0) -> int | None:
+    """Where the head that begins at `start` ends and what follows begins; None when it is not all there."""
+    found = _HEAD_END.search(data, start)
     return found.end() if found else None
 
 
-def parse_answer(head: bytes, method: bytes) -> AnswerHead:
-    """An answer's head, to a request by `method`. Raises BadMessage when it is not HTTP/1."""
-    first, *rest = head.rstrip(b"\r\n").split(b"\n")
-    found = _STATUS_LINE.fullmatch(first.rstrip(b"\r"))
-    if found is None:
-        raise BadMessage("the server does not speak HTTP/1")
-    status = int(found[2])
-    values = _by_name((name, value.strip()) for name, _, value in (line.partition(b":") for line in rest))
-    words = _words(values[b"connection"])
-    keep_alive = b"close" not in words and (found[1] == b"1" or b"keep-alive" in words)
-    if method == b"HEAD" or status < 200 or status in (204, 304):
-        return AnswerHead(status, Body(), keep_alive)
-    codings = _words(values[b"transfer-encoding"])
-    if codings:
-        return AnswerHead(status, ChunkedBody() if codings[-1] == b"chunked" else EndlessBody(), keep_alive)
-    lengths = {length.strip() for value in values[b"content-length"] for length in value.split(b",")}
-    if not lengths:
-        return AnswerHead(status, EndlessBody(), False)
-    length = lengths.pop()
-    if lengths or not _LENGTH.fullmatch(length):
-        raise BadMessage("the server's Content-Length is malformed")
-    return AnswerHead(status, CountedBody(int(length)), keep_alive)
+class AnswerHeads:
+    """Reads the heads that answer one request, as far as the proxy must know them: interim ones and the final one.
+
+    `final` is true from the end of the last head on, and for an answer that Chromium reads as something else than
+    HTTP/1: no more of it needs to be read.
+    """
+
+    def __init__(self) -> None:
+        self.final = False
+        self._data = bytearray()
+        # Before it there is no end of the head.
+        self._from = 0
+
+    def add(self, data: bytes) -> None:
+        self._data += data
+
+    def next(self) -> tuple[int | None, bytes] | None:
+        """The next head's status (None for another protocol) and bytes; None as long as it is not all there."""
+        line = _STATUS_LINE.match(self._data)
+        if line is None:
+            return self._last(None) if len(self._data) >= _OTHER_PROTOCOL_BYTES else None
+        end = end_of_head(self._data, max(self._from, line.start(1)))
+        if end is None:
+            self._from = max(0, len(self._data) - len(REQUEST_END))
+            return self._last(None) if len(self._data) >= _ANSWER_HEAD_BYTES else None
+        status = _status(line[1])
+        if status // 100 != 1:
+            return self._last(status)
+        head = bytes(self._data[:end])
+        del self._data[:end]
+        self._from = 0
+        return status, head
+
+    def rest(self) -> bytes:
+        """What was added and not returned yet."""
+        data = bytes(self._data)
+        self._data.clear()
+        return data
+
+    def _last(self, status: int | None) -> tuple[int | None, bytes]:
+        self.final = True
+        return status, self.rest()
+
+
+def _status(line: bytes) -> int:
+    """The status that Chromium reads in a status line, of any number of digits; 200 without one."""
+    found = _STATUS.match(line)
+    # Cut to four digits: Python refuses to read thousands, and one more than three suffices to be no known status.
+    return int(found[1].lstrip(b"0")[:4] or b"0") if found else 200
 
 
 def _header(line: bytes) -> tuple[bytes, bytes]:
     found = _HEADER.fullmatch(line)
     if found is None:
         raise BadMessage("a header is malformed")
-    return found[1], found[2]
+    return found[1], found[2].strip(b" \t")
 
 
 def _by_name(headers: Iterable[tuple[bytes, bytes]]) -> _Values:

@@ -12,7 +12,7 @@ context that a client makes. So the kernel vouches for it:
   port, whatever is allowed. This holds without root, too, where all browsers have the same user.
 
 A browser's connection is tied to one outbound connection, so that either end sees keep-alive, resets and half-closes as
-without a proxy. Bodies and tunnels are forwarded as they arrive, with backpressure.
+without a proxy. Answers, bodies and tunnels are forwarded as they arrive, with backpressure.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from gateway.egress.browser_connections import BrowserConnection, Refused
 from gateway.egress.http_heads import RequestHead
 from gateway.egress.ip_rules import Machine, Rules, kind_of
 from gateway.egress.resolver import CACHE_SECONDS, Lookup, NameNotFound, Resolver, system_lookup
+from gateway.egress.tcp_splice import HALF_CLOSED_SECONDS
 from gateway.settings import EgressSettings
 from gateway.telemetry import metrics
 
@@ -49,6 +50,10 @@ _log = structlog.get_logger("gateway.egress")
 _LOCAL = (ip_address("127.0.0.1"), ip_address("::1"))
 _MACHINE_SECONDS = 5.0
 _LOGGED_REFUSALS = 20
+# Of a refused address in a run's record.
+_TARGET_CHARS = 16_384
+# How many large heads of full size a runtime's connections may hold together.
+_HELD_HEADS = 8
 
 
 class EgressProxy:
@@ -60,8 +65,10 @@ class EgressProxy:
         lookup: Lookup = system_lookup,
         cache_seconds: float = CACHE_SECONDS,
         uid_of: UidOf = socket_owners.uid_of,
+        half_closed_seconds: float = HALF_CLOSED_SECONDS,
     ) -> None:
         self.settings = settings
+        self.half_closed_seconds = half_closed_seconds
         self.rules = Rules(settings.egress_allow, settings.egress_deny)
         self.resolver = Resolver(settings.egress_lookups, lookup, cache_seconds)
         self.uid_of = uid_of
@@ -125,6 +132,9 @@ class EgressListener:
         self.usage = Usage()
         self.port = 0
         self.settings = proxy.settings
+        self.half_closed_seconds = proxy.half_closed_seconds
+        self.large_heads = asyncio.Lock()
+        self.held_bytes = 0
         self._proxy = proxy
         self._uid = uid
         self._server: asyncio.Server | None = None
@@ -184,6 +194,11 @@ class EgressListener:
     def leave(self, connection: BrowserConnection) -> None:
         self._connections.discard(connection)
 
+    def hold(self, count: int) -> bool:
+        """Count bytes of large heads that are held, fewer if negative; False if the runtime may not hold so many."""
+        self.held_bytes += count
+        return count <= 0 or self.held_bytes <= _HELD_HEADS * self.settings.egress_max_head_bytes
+
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
@@ -198,7 +213,7 @@ class EgressListener:
         metrics.egress_refusals.labels(refused.rule).inc()
         self.usage.refused[refused.rule] += 1
         if self.usage.on_refusal is not None:
-            self.usage.on_refusal(refused.rule, head.target if head is not None else None)
+            self.usage.on_refusal(refused.rule, head.target[:_TARGET_CHARS] if head is not None else None)
         count = self.usage.refused.total()
         if count <= _LOGGED_REFUSALS:
             target = f"{head.host}:{head.port}" if head is not None else None

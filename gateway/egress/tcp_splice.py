@@ -1,13 +1,22 @@
-"""Splices two connections: data from either is written to the other, with backpressure."""
+"""Splices two connections: data from either is written to the other, with backpressure, and so are its ends."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+import fcntl
+import os
+import socket
+import struct
+import termios
+from collections.abc import Callable, Iterator
 from typing import cast
 
-# After a half-close, a peer that neither closes nor sends anything would hold the tunnel forever.
-_HALF_CLOSED_SECONDS = 30.0
+# After a half-close, a peer that neither closes nor sends anything would hold the connection forever.
+HALF_CLOSED_SECONDS = 30.0
+_FLUSH_SECONDS = 30.0
+_BETWEEN_LOOKS = 0.02
+_LINGER_NOT = struct.pack("ii", 1, 0)
 
 
 class TunnelEnd(asyncio.Protocol):
@@ -42,7 +51,7 @@ class TunnelEnd(asyncio.Protocol):
             self.peer.close()
             return False
         self.peer.write_eof()
-        self._timer = asyncio.get_running_loop().call_later(_HALF_CLOSED_SECONDS, self.transport.abort)
+        self._timer = asyncio.get_running_loop().call_later(HALF_CLOSED_SECONDS, self.transport.abort)
         return True
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -51,8 +60,10 @@ class TunnelEnd(asyncio.Protocol):
         self._lost()
         if error is None:
             self.peer.close()
-        else:
-            self.peer.abort()
+        elif not self.peer.is_closing():
+            if rest := unread(self.transport):
+                self.data_received(rest)
+            reset(self.peer)
 
 
 def pause(transport: asyncio.Transport) -> None:
@@ -63,3 +74,52 @@ def pause(transport: asyncio.Transport) -> None:
 def resume(transport: asyncio.Transport) -> None:
     if not transport.is_closing() and not transport.is_reading():
         transport.resume_reading()
+
+
+def unread(transport: asyncio.Transport) -> bytes:
+    """What the kernel still holds of a broken connection, to be asked in `connection_lost`.
+
+    A server that answers early and closes resets the connection: the next write fails before the answer was read.
+    """
+    pieces = []
+    with _borrowed(transport) as connection, contextlib.suppress(OSError):
+        while piece := connection.recv(65536, socket.MSG_DONTWAIT):
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Close with a reset once what was written has reached the peer, which must not take a broken stream for whole."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + _FLUSH_SECONDS
+
+    def look() -> None:
+        if transport.is_closing():
+            return
+        if _unsent(transport) and loop.time() < deadline:
+            loop.call_later(_BETWEEN_LOOKS, look)
+        else:
+            abort(transport)
+
+    look()
+
+
+def abort(transport: asyncio.Transport) -> None:
+    """Close with a reset at once, and drop what the peer has not received."""
+    if not transport.is_closing():
+        with _borrowed(transport) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_NOT)
+        transport.abort()
+
+
+def _unsent(transport: asyncio.Transport) -> int:
+    with _borrowed(transport) as connection:
+        (queued,) = struct.unpack("i", fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))
+    return transport.get_write_buffer_size() + int(queued)
+
+
+@contextlib.contextmanager
+def _borrowed(transport: asyncio.Transport) -> Iterator[socket.socket]:
+    """The transport's socket, with the methods that transports hide."""
+    with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as connection:
+        yield connection

@@ -30,10 +30,11 @@ class EgressSettings(Group):
         512, ge=1, le=100_000, description="Connections that one runtime may have open through the egress proxy."
     )
     egress_max_head_bytes: int = Field(
-        262_144,
+        4_194_304,
         ge=1024,
-        le=16_777_216,
-        description="Maximum size of the head of a page's http request or its response.",
+        le=134_217_728,
+        description="Maximum size of the head of a page's http request. A URL may have 2 MiB in Chromium; it does not "
+        "limit headers. One runtime's connections may hold eight such heads.",
     )
 
     @field_validator("egress_allow", "egress_deny")

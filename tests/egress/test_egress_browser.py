@@ -321,6 +321,33 @@ async def test_websockets_and_big_bodies_pass_and_are_counted(launcher: LocalLau
         assert BIG <= usage.sent - before < BIG + 10_000
 
 
+@pytest.mark.parametrize("name", KINDS)
+async def test_an_upload_that_is_answered_early_arrives_whole_and_once(
+    launcher: LocalLauncher, name: BrowserName
+) -> None:
+    size = 16 * 1024 * 1024
+    heads: list[bytes] = []
+    bodies: list[int] = []
+
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nAccess-Control-Allow-Origin: *\r\n\r\nok")
+            if heads[-1].startswith(b"POST /close"):
+                writer.write_eof()
+            if heads[-1].startswith(b"POST"):
+                bodies.append(len(await reader.readexactly(size)))
+
+    send = "fetch({path}, {{method: 'POST', body: new Uint8Array({size})}}).then(answer => answer.text(), String)"
+    async with serving(early) as port, attacker(launcher, name) as one:
+        await one.visit(f"http://127.0.0.1:{port}/")
+        del heads[:]
+        for path in ("/keep", "/keep", "/close", "/keep"):
+            assert await one.run(send, path=json.dumps(path), size=size) == "ok"
+    assert bodies == [size] * 4
+    assert sum(head.startswith(b"POST") for head in heads) == 4
+
+
 class Datagrams:
     """A UDP socket on loopback, and how many datagrams came."""
 

@@ -15,12 +15,14 @@ import uvloop
 from gateway.egress import socket_owners
 from gateway.egress.proxy import EgressListener, EgressProxy, UidOf
 from gateway.egress.resolver import CACHE_SECONDS, Lookup
+from gateway.egress.tcp_splice import HALF_CLOSED_SECONDS
 from gateway.settings import Settings
 
 T = TypeVar("T")
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 SECONDS = 10.0
+_LARGEST_HEAD = 16 * 1024 * 1024
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "uvloop": uvloop.new_event_loop,
     "asyncio": asyncio.new_event_loop,
@@ -52,6 +54,7 @@ def egress(
     *,
     cache_seconds: float = CACHE_SECONDS,
     uid_of: UidOf = socket_owners.uid_of,
+    half_closed_seconds: float = HALF_CLOSED_SECONDS,
     **options: Any,
 ) -> Iterator[Egress]:
     loop = LOOPS[kind]()
@@ -59,7 +62,8 @@ def egress(
     thread.start()
 
     async def make() -> EgressProxy:
-        return EgressProxy(Settings(data_dir=Path("/nonexistent"), **options), lookup, cache_seconds, uid_of)
+        settings = Settings(data_dir=Path("/nonexistent"), **options)
+        return EgressProxy(settings, lookup, cache_seconds, uid_of, half_closed_seconds)
 
     made = Egress(asyncio.run_coroutine_threadsafe(make(), loop).result(SECONDS), loop)
     try:
@@ -83,7 +87,7 @@ async def serving(handler: Handler) -> AsyncIterator[int]:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, limit=_LARGEST_HEAD)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
