@@ -19,6 +19,7 @@ from gateway.contracts.spaces import activity
 from gateway.core import extras
 from gateway.core.closes import ViewerClose
 from gateway.core.errors import ConfigurationError
+from gateway.crypto.hops import HopSigner
 from gateway.crypto.tokens import TokenIssuer
 from gateway.crypto.viewer_tokens import ViewerTokens
 from gateway.domain.accounts.access import Access
@@ -180,6 +181,7 @@ async def build(
         leases=Leases(database, issuer, attachments, living, settings, gateway_id, audit, events, commands),
         large_commands=LargeCommands(settings.max_held_bytes, settings.large_command_seconds),
         peers=PeerClient(settings.max_discovery_bytes),
+        hops=HopSigner(pepper),
         events=events,
         event_streams=event_streams,
         commands=commands,

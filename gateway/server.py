@@ -121,6 +121,7 @@ def configuration(settings: Settings, app: ASGIApp, errors_of: ErrorShapeOf = la
         # Ours says the route, never the path, which may hold a token.
         access_log=False,
         log_config=None,
+        proxy_headers=bool(settings.forwarded_allow_ips),
         forwarded_allow_ips=settings.forwarded_allow_ips,
         server_header=False,
         timeout_graceful_shutdown=max(1, settings.shutdown_grace_seconds // 5),

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from gateway.core.allowed_urls import ALLOWED_IN_WORDS, refused_address
 from gateway.core.errors import Forbidden, NotFound, Unavailable, host_unavailable
 from gateway.domain.leases.service import Grant
-from gateway.http.forwarding import forward, is_forwarded
+from gateway.http.forwarding import forward, is_forwarded, is_from_gateway
 from gateway.http.origin import check_origin
 from gateway.http.peers import Answer, NoResponse
 from gateway.http.public_url import client_address, websocket_root
@@ -47,13 +47,12 @@ async def discover(request: Request) -> Response:
     """
     services: Services = request.app.state.services
     check_origin(request, services.settings)
-    from_gateway = is_forwarded(request)
     # First, so that an untrusted host is refused before anything happens in the browser.
-    root = _HOP_ROOT if from_gateway else websocket_root(request, services.settings)
+    root = _HOP_ROOT if is_from_gateway(request) else websocket_root(request, services.settings)
     token = request.path_params["token"]
     path = _path(request)
     with services.rate_limits.checking(client_address(request)):
-        async with services.leases.visit(token, forwarded=from_gateway) as grant:
+        async with services.leases.visit(token, forwarded=is_forwarded(request)) as grant:
             if grant.devtools_url is None:
                 return await _elsewhere(request, services, grant, root)
             authority = urlsplit(grant.devtools_url).netloc

@@ -22,9 +22,10 @@ from starlette.websockets import WebSocket
 
 from gateway.core.closes import Close, Ended
 from gateway.core.errors import GatewayError, NotSupported, UpgradeRequired, database_unavailable
+from gateway.crypto.hops import Target
 from gateway.domain.leases.service import Grant, Leases
 from gateway.http.dispatch import error_response
-from gateway.http.forwarding import hop_headers, is_forwarded, with_own_request_id
+from gateway.http.forwarding import hop_headers, is_forwarded, is_from_gateway, with_own_request_id
 from gateway.http.origin import check_origin
 from gateway.http.public_url import client_address
 from gateway.http.services import Services
@@ -156,14 +157,14 @@ async def _attach(socket: WebSocket, services: Services) -> _Attach:
     """Check the request and open the browser's socket, within the attach timeout. Raises GatewayError and Refused."""
     settings = services.settings
     check_origin(socket, settings)
-    from_gateway = is_forwarded(socket)
+    from_gateway = is_from_gateway(socket)
     # A gateway that forwarded it waits for the answer, and has already waited.
     seconds = settings.attach_timeout_seconds * (_HOST_SHARE if from_gateway else 1)
     grant: Grant | None = None
     try:
         async with asyncio.timeout(seconds):
             with services.rate_limits.checking(client_address(socket)):
-                grant = await _granted(services.leases, socket.path_params["token"], from_gateway)
+                grant = await _granted(services.leases, socket.path_params["token"], is_forwarded(socket))
             url, headers = _upstream_address(grant, socket)
             upstream = await open_browser_socket(url, headers=headers)
             # A browser closes a target's socket without a close frame; another gateway never does.
@@ -204,8 +205,8 @@ def _upstream_address(grant: Grant, socket: WebSocket) -> tuple[str, dict[str, s
         below = f"/{below}"
     if grant.devtools_url is None:
         assert grant.host_url is not None
-        token = socket.path_params["token"]
-        return f"ws{grant.host_url.removeprefix('http')}/v1/connect/{token}{below}", hop_headers(socket)
+        path = f"/v1/connect/{socket.path_params['token']}{below}"
+        return f"ws{grant.host_url.removeprefix('http')}{path}", hop_headers(socket, Target("GET", path))
     if not below:
         return grant.devtools_url, None
     match = _BELOW.fullmatch(below)

@@ -97,6 +97,7 @@ class Action(StrEnum):
     LEASE_REVOKED = "lease.revoked"
     LEASE_REFUSED = "lease.refused"
     UPDATE_READ = "update.read"
+    HOP_REFUSED = "hop.refused"
     AUDIT_LOST = "audit.lost"
 
 
@@ -144,6 +145,11 @@ def acting(who: Origin) -> Iterator[None]:
 def identify(actor: UUID, scope: Scope) -> None:
     """Set the actor, once it is known, up to the end of the `acting` block."""
     _origin.set(replace(_origin.get(), actor=str(actor), scope=scope))
+
+
+def came_from(host: str) -> None:
+    """Set the address of the actor, up to the end of the `acting` block."""
+    _origin.set(replace(_origin.get(), address=_address(host)))
 
 
 def anonymous(host: str | None, request_id: str, contract: str | None = None) -> Origin:

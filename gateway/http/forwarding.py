@@ -7,16 +7,21 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
+from gateway.core.errors import Forbidden
+from gateway.crypto.hops import Hop, HopRefused, Target
+from gateway.domain.audit import Action
 from gateway.http.bodies import read_body
 from gateway.http.dispatch import CONTRACT_HEADER, Choice
 from gateway.http.peers import NoResponse
+from gateway.http.public_url import client_address
 from gateway.http.services import Services
 
 _log = structlog.get_logger("gateway.forwarding")
 
-# A request that has it was forwarded once, and is never forwarded again. It gives no rights: a client that sets it only
-# forgoes being forwarded.
+# A request that has it is never forwarded again, whoever sent it, so that no mistake in addresses or clocks makes a
+# loop. What it states is believed only when a gateway of this database has signed it (crypto/hops.py).
 HOP = "gateway-hop"
+_HOP = HOP.encode()
 
 # Headers of one connection (RFC 9110, 7.6.1), and those that each end sets.
 _OF_CONNECTION = {
@@ -51,12 +56,34 @@ _NOT_RETURNED = _OF_CONNECTION | {"date", "server", "x-request-id", "vary", "x-g
 
 
 def is_forwarded(request: HTTPConnection) -> bool:
+    """Whether the request must not be forwarded. Any client can cause this, so nothing else may follow from it."""
     return HOP in request.headers
 
 
-def hop_headers(connection: HTTPConnection) -> dict[str, str]:
-    """What every request to another gateway has besides: that it is forwarded, and the contract that was chosen."""
-    return {HOP: "1", CONTRACT_HEADER: _choice(connection.scope).contract.name}
+def is_from_gateway(request: HTTPConnection) -> bool:
+    """Whether another gateway of this database sent the request, by its signature."""
+    return request.scope["state"].get("hop") is not None
+
+
+def read_hop(scope: Scope, services: Services) -> Hop | None:
+    """What the gateway that forwarded a request states; None for any other client, whatever it claims."""
+    value = next((value for name, value in scope["headers"] if name == _HOP), None)
+    if value is None:
+        return None
+    try:
+        target = Target(scope.get("method", "GET"), scope["path"], scope["query_string"])
+        return services.hops.read(value.decode("latin-1"), target)
+    except HopRefused as refused:
+        _log.warning("a forwarding header is not believed", reason=str(refused))
+        services.audit.refused(Action.HOP_REFUSED, Forbidden(f"The header {HOP} is refused.", "hop.refused"))
+        return None
+
+
+def hop_headers(connection: HTTPConnection, target: Target) -> dict[str, str]:
+    """What a request to `target` of another gateway has besides: the signed hop, and the contract that was chosen."""
+    services: Services = connection.app.state.services
+    hop = services.hops.sign(Hop(client_address(connection)), target)
+    return {HOP: hop, CONTRACT_HEADER: _choice(connection.scope).contract.name}
 
 
 async def forward(request: Request, services: Services, host_url: str, *, seconds: float) -> Response:
@@ -66,12 +93,15 @@ async def forward(request: Request, services: Services, host_url: str, *, second
     """
     named = {name.strip().lower() for name in request.headers.get("connection", "").split(",")}
     sent = [(name, value) for name, value in request.headers.items() if name not in _NOT_SENT | named]
+    target = Target(
+        "GET" if request.method == "HEAD" else request.method, request.scope["path"], request.scope["query_string"]
+    )
     answer = await services.peers.ask(
-        "GET" if request.method == "HEAD" else request.method,
+        target.method,
         host_url,
         request.scope["raw_path"].decode("ascii"),
-        request.scope["query_string"],
-        headers=[*sent, *hop_headers(request).items()],
+        target.query,
+        headers=[*sent, *hop_headers(request, target).items()],
         body=await read_body(request, services.settings.max_body_bytes),
         seconds=seconds,
     )

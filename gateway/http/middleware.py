@@ -16,6 +16,7 @@ from gateway.core.ids import new_id
 from gateway.core.secret import remembering
 from gateway.domain import audit
 from gateway.http.dispatch import Choice, Dispatcher, error_response
+from gateway.http.forwarding import read_hop
 from gateway.http.services import Services
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import redact
@@ -49,6 +50,11 @@ class RequestFrame:
         try:
             who = audit.anonymous(client[0] if client else None, request_id, contract)
             with remembering(), audit.acting(who):
+                if (hop := read_hop(scope, self.state.services)) is not None:
+                    # Limits and records are about the client of the gateway that forwarded the request.
+                    scope["client"] = (hop.address, 0)
+                    scope["state"]["hop"] = hop
+                    audit.came_from(hop.address)
                 if scope["type"] == "http":
                     await self._http(scope, receive, send, request_id)
                 else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.crypto.hops import HopSigner
 from gateway.domain.accounts.access import Access
 from gateway.domain.accounts.rate_limits import RateLimits
 from gateway.domain.ai.connections import AiConnections
@@ -38,6 +39,7 @@ class Services:
     leases: Leases
     large_commands: LargeCommands
     peers: PeerClient
+    hops: HopSigner
     events: Events
     event_streams: EventStreams
     commands: Commands

@@ -25,7 +25,9 @@ class ListeningSettings(Group):
         description="Host names (without port) whose `Host` header may be used in a lease when there is no public URL.",
     )
     forwarded_allow_ips: str = Field(
-        "127.0.0.1", description="Addresses of proxies in front whose `X-Forwarded-*` headers are trusted."
+        "",
+        description="Addresses and networks of proxies in front whose `X-Forwarded-For` and `X-Forwarded-Proto` are "
+        "trusted; empty means none.",
     )
     allowed_origins: tuple[Origin, ...] = Field(
         (), description="Origins (`scheme://host[:port]`) of web pages that may use leases, besides the gateway's own."

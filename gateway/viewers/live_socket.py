@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from gateway.core.closes import ViewerClose
 from gateway.core.errors import Forbidden, GatewayError, Gone, LimitReached, host_unavailable
+from gateway.crypto.hops import Target
 from gateway.domain.viewers import Kind, Viewer, ViewerSession
 from gateway.http.dispatch import error_response
 from gateway.http.forwarding import hop_headers, is_forwarded
@@ -107,12 +108,13 @@ async def _serve_here(socket: WebSocket, services: Services, session: ViewerSess
 async def _forward(socket: WebSocket, services: Services, session: ViewerSession, host_url: str) -> ViewerClose:
     """Move messages between the page and the gateway that has the browser, which checks the token itself."""
     token = socket.path_params["token"]
-    url = f"ws{host_url.removeprefix('http')}/v1/viewers/live/{token}/socket"
+    path = f"/v1/viewers/live/{token}/socket"
+    url = f"ws{host_url.removeprefix('http')}{path}"
     seconds = services.settings.attach_timeout_seconds
     try:
         upstream = await connect(
             url,
-            additional_headers=hop_headers(socket),
+            additional_headers=hop_headers(socket, Target("GET", path)),
             compression=None,
             max_size=_MAX_PICTURE,
             # At most one picture is held here; what comes after it waits at the other gateway.

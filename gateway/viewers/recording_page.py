@@ -21,6 +21,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from gateway.core.errors import NotFound, Unavailable, invalid_field
+from gateway.crypto.hops import Target
 from gateway.domain.events import activity
 from gateway.domain.events.streams import Wanted
 from gateway.domain.recordings import phase
@@ -130,12 +131,13 @@ async def _from_host(request: Request, services: Services, viewer: Viewer) -> Re
     if host_url is None:
         raise NotFound("There is no such picture (any more).", "recording.picture_not_found")
     try:
+        target = Target("GET", request.scope["path"], request.scope["query_string"])
         answer = await services.peers.ask(
-            "GET",
+            target.method,
             host_url,
             request.scope["raw_path"].decode("ascii"),
-            request.scope["query_string"],
-            headers=hop_headers(request),
+            target.query,
+            headers=hop_headers(request, target),
             seconds=_HOST_SECONDS,
         )
     except NoResponse as error:

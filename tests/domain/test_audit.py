@@ -202,6 +202,7 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
         viewers.read(viewer_token[:-1], Kind.LIVE)
 
     # Another gateway
+    await ok(client.get("/v1/spaces", headers={"Gateway-Hop": "1"}))
     gateway.supervisor.reached_at("http://127.0.0.1:9")
     await gateway.supervisor.round()
     async with neighbour(settings, database, keys, api_key) as (other, other_client):
@@ -352,18 +353,30 @@ async def test_the_address_is_the_one_that_a_trusted_proxy_forwards(
     gateway: Gateway, settings: Settings, database: Database, api_key: str
 ) -> None:
     addresses = ["203.0.113.9", "2001:db8::7", "unknown", "bctrl_abcdefghijkl_" + "x" * 43]
-    async with serving(gateway, settings) as port, httpx.AsyncClient(headers=bearer(api_key)) as client:
+    trusting = settings.model_copy(update={"forwarded_allow_ips": "127.0.0.1"})
+    async with serving(gateway, trusting) as port, httpx.AsyncClient(headers=bearer(api_key)) as client:
         for forwarded in addresses:
             await ok(client.get(f"http://127.0.0.1:{port}/v1/spaces", headers={"X-Forwarded-For": forwarded}))
     reads = [event for event in await log(database, gateway.audit) if event["action"] == "space.read"]
     assert [event["address"] for event in reads] == ["203.0.113.9", "2001:db8::7", None, None]
 
 
+@pytest.mark.parametrize("name", ["X-Forwarded-For", "X-Real-IP", "Forwarded", "X-Client-IP", "True-Client-IP"])
+async def test_no_client_chooses_its_address_by_default(
+    gateway: Gateway, settings: Settings, database: Database, api_key: str, name: str
+) -> None:
+    value = "for=203.0.113.9" if name == "Forwarded" else "203.0.113.9"
+    async with serving(gateway, settings) as port, httpx.AsyncClient(headers=bearer(api_key)) as client:
+        await ok(client.get(f"http://127.0.0.1:{port}/v1/spaces", headers={name: value}))
+    assert only(await log(database, gateway.audit), "space.read")["address"] == "127.0.0.1"
+
+
 async def test_a_socket_that_is_refused_is_in_the_log_with_its_address(
     gateway: Gateway, settings: Settings, database: Database
 ) -> None:
     token = "abcdefghijkl" + "x" * 43
-    async with serving(gateway, settings) as port:
+    trusting = settings.model_copy(update={"forwarded_allow_ips": "127.0.0.1"})
+    async with serving(gateway, trusting) as port:
         with pytest.raises(InvalidStatus) as refusal:
             await connect(
                 f"ws://127.0.0.1:{port}/v1/connect/{token}", additional_headers={"X-Forwarded-For": "203.0.113.9"}

@@ -183,9 +183,16 @@ async def minted(client: httpx.AsyncClient, **headers: str) -> str:
     return root
 
 
-LYING = {"X-Forwarded-Proto": "http", "X-Forwarded-Host": "evil.example", "X-Forwarded-Prefix": "/evil"}
+LYING = {
+    "X-Forwarded-Proto": "http",
+    "X-Forwarded-Host": "evil.example",
+    "X-Forwarded-Port": "1",
+    "X-Forwarded-Prefix": "/evil",
+    "Forwarded": "for=203.0.113.9;host=evil.example;proto=http",
+}
 
 
+@pytest.mark.parametrize("settings", [{"forwarded_allow_ips": "127.0.0.1"}], indirect=True)
 async def test_without_a_public_url_leases_have_the_name_and_scheme_that_the_proxy_was_reached_by(
     front: httpx.AsyncClient,
 ) -> None:
@@ -194,7 +201,7 @@ async def test_without_a_public_url_leases_have_the_name_and_scheme_that_the_pro
     assert await minted(front, **LYING) == root
 
 
-@pytest.mark.parametrize("settings", [{"forwarded_allow_ips": "192.0.2.1"}], indirect=True)
+@pytest.mark.parametrize("settings", [{"forwarded_allow_ips": "192.0.2.1"}, {}], indirect=True)
 async def test_what_a_proxy_says_that_is_not_trusted_means_nothing(front: httpx.AsyncClient) -> None:
     assert await minted(front) == str(front.base_url).replace("https", "ws").rstrip("/")
 

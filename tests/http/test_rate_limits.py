@@ -299,9 +299,11 @@ async def test_a_socket_is_counted_and_refused_like_any_request(
     async with serving(gateway, settings) as port:
         address = f"ws://127.0.0.1:{port}/v1/connect/{NOBODYS_TOKEN}"
         refusals = []
-        for _ in range(5):
+        for number in range(5):
+            # Not believed, since no proxy is configured.
+            forged = {"X-Forwarded-For": f"203.0.113.{number}"}
             with pytest.raises(InvalidStatus) as refusal:
-                await connect(address, proxy=None)
+                await connect(address, proxy=None, additional_headers=forged)
             refusals.append((refusal.value.response.status_code, json.loads(refusal.value.response.body)["code"]))
         assert refusals == [(401, "lease.unknown")] * 4 + [(429, "limit.auth_failures")]
         assert refusal.value.response.headers["retry-after"] == "15"

@@ -30,6 +30,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.app import Gateway
 from gateway.core.endings import IDLE_TIMEOUT
+from gateway.crypto.hops import Hop, Target
 from gateway.crypto.tokens import TokenIssuer
 from gateway.domain.secrets import KeySource
 from gateway.launchers.base import LaunchSpec
@@ -655,14 +656,17 @@ async def test_browser_close_ends_the_socket_and_not_the_browser(served: Served,
 
 
 @pytest.mark.parametrize(
-    ("headers", "reported"),
-    [({"Gateway-Hop": "1"}, (1001, "draining")), ({}, (1000, "client_closed"))],
-    ids=["a gateway", "any other client"],
+    ("value", "reported"),
+    [("signed", (1001, "draining")), ("1", (1000, "client_closed")), (None, (1000, "client_closed"))],
+    ids=["a gateway", "a client that claims to be one", "any other client"],
 )
 async def test_a_gateway_that_forwarded_a_socket_reports_why_it_ended(
-    served: Served, echoing: None, headers: dict[str, str], reported: tuple[int, str]
+    served: Served, echoing: None, value: str | None, reported: tuple[int, str]
 ) -> None:
     lease = await served.lease()
+    if value == "signed":
+        value = served.gateway.services.hops.sign(Hop("192.0.2.7"), Target("GET", urlsplit(lease.url).path))
+    headers = {} if value is None else {"Gateway-Hop": value}
     async with connect(lease.url, proxy=None, additional_headers=headers) as socket:
         await socket.close(1001, "draining")
     await until(lambda: served.sockets == 0, "the socket is gone")

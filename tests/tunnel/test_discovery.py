@@ -19,11 +19,13 @@ import pytest_asyncio
 
 from gateway.app import Gateway, build
 from gateway.attach.discovery import new_target, readdressed
+from gateway.crypto.hops import Hop, Target
 from gateway.crypto.tokens import TokenIssuer
 from gateway.domain.secrets import KeySource
 from gateway.launchers.base import LaunchSpec
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.settings import Settings
+from gateway.store import audit
 from gateway.store.database import Database
 from tests.support import launchers
 from tests.support.api import bearer, make_runtime, ok, refusal
@@ -353,7 +355,8 @@ def test_the_address_of_a_browser_on_another_host_is_not_exposed() -> None:
     [
         ({"public_url": "https://browsers.example.com/prefix"}, {}, "wss://browsers.example.com/prefix"),
         ({}, {"Host": "localhost:1234"}, "ws://localhost:1234"),
-        ({}, {"X-Forwarded-Proto": "https", "Host": "localhost"}, "wss://localhost"),
+        ({}, {"X-Forwarded-Proto": "https", "Host": "localhost"}, "ws://localhost"),
+        ({"forwarded_allow_ips": "127.0.0.1"}, {"X-Forwarded-Proto": "https", "Host": "localhost"}, "wss://localhost"),
         ({"forwarded_allow_ips": "192.0.2.1"}, {"X-Forwarded-Proto": "https", "Host": "localhost"}, "ws://localhost"),
     ],
     indirect=["settings"],
@@ -594,10 +597,29 @@ async def test_a_forwarded_request_is_not_forwarded_again(pair: Pair, endpoint: 
 
 
 async def test_a_forged_forwarding_header_reveals_no_address(port: Port, endpoint: Endpoint, lease: Lease) -> None:
-    endpoint.answers(json.dumps({"webSocketDebuggerUrl": endpoint.url}))
     headers = {"Gateway-Hop": "1", "Host": "evil.example"}
-    answer = await ok(port.client.get(f"/v1/connect/{lease.token}/json/version", headers=headers))
-    assert answer == {"webSocketDebuggerUrl": f"ws://gateway.invalid/v1/connect/{lease.token}/devtools/browser/none"}
+    answer = await port.client.get(f"/v1/connect/{lease.token}/json/version", headers=headers)
+    refusal(answer, 400, "request.host_untrusted")
+    assert endpoint.heads == []
+
+
+async def test_a_forwarded_request_is_of_the_client_of_the_first_gateway(
+    pair: Pair, endpoint: Endpoint, lease: Lease, database: Database
+) -> None:
+    endpoint.answers(json.dumps({"webSocketDebuggerUrl": endpoint.url}))
+    path = f"/v1/connect/{lease.token}/json/version"
+    hop = pair.edge.gateway.services.hops.sign(Hop("192.0.2.7"), Target("GET", path, b"x=%20"))
+    for headers in ({"Gateway-Hop": hop}, {"Gateway-Hop": hop}, {"Gateway-Hop": "1;192.0.2.8"}):
+        await ok(pair.host.client.get(f"{path}?x=%20", headers=headers))
+    await ok(pair.edge.client.get(path))
+    await pair.host.gateway.services.audit.write()
+    async with database.connect() as connection:
+        noted = await audit.page(connection, 0, 100)
+    visits = [record.entry.address for record in noted if record.entry.action == "lease.visited"]
+    # A header that was used before, or not signed, is a client's own. The last one came in at the other gateway.
+    assert visits == ["192.0.2.7", "127.0.0.1", "127.0.0.1", "127.0.0.1"]
+    refusals = [record.entry for record in noted if record.entry.action == "hop.refused"]
+    assert [(entry.outcome, entry.details["count"]) for entry in refusals] == [("hop.refused", 2)]
 
 
 async def test_a_foreign_origin_is_refused_before_forwarding(pair: Pair, endpoint: Endpoint, lease: Lease) -> None:

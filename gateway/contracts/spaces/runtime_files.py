@@ -17,7 +17,7 @@ from gateway.core.runtime_ref import RuntimeRef
 from gateway.domain.files.names import MAX_PATH_LENGTH
 from gateway.domain.runtimes.files import Staged, WantedArtifact
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.forwarding import forward, is_forwarded
+from gateway.http.forwarding import forward, is_forwarded, is_from_gateway
 from gateway.http.models import STORABLE, Answer, Body, Time, optional
 from gateway.http.peers import NoResponse
 from gateway.http.public_url import public_root
@@ -138,7 +138,7 @@ async def collect(call: Call, body: CollectFile) -> CollectedFile | Response:
 
 def _root(call: Call) -> str | None:
     """As the artifact's `downloadUrl` begins; not known of a request that another gateway was asked."""
-    if is_forwarded(call.request) and call.services.settings.public_url is None:
+    if is_from_gateway(call.request) and call.services.settings.public_url is None:
         return None
     return public_root(call.request, call.services.settings)
 
