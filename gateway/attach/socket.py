@@ -134,6 +134,7 @@ class _Attach:
             lost=self.lost,
         )
         tunnel = Tunnel(self.grant.attachment, self.upstream, partial(_left, self.services, self.grant), options)
+        self.grant.attachment.commands = lambda: tunnel.commands
         await send({"type": EXTENSION, "tunnel": tunnel})
 
     def _policy(self) -> Policy | None:

@@ -19,7 +19,20 @@ _TIMER_SECONDS = 0.005
 class Attachment:
     """One socket, from before its check until it is closed. `closing` says why it must end, once it must."""
 
-    __slots__ = ("_expiry", "closing", "entered_at", "lease_id", "on_close", "prefix", "runtime_id")
+    __slots__ = (
+        "_expiry",
+        "closing",
+        "commands",
+        "commands_renewed",
+        "entered_at",
+        "has_left",
+        "lease_id",
+        "on_close",
+        "prefix",
+        "renew_at",
+        "renew_seconds",
+        "runtime_id",
+    )
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
@@ -29,6 +42,13 @@ class Attachment:
         self.closing: Close | None = None
         self.on_close: Callable[[Close], None] | None = None
         self.entered_at = asyncio.get_running_loop().time()
+        self.has_left = False
+        # The number of commands that the client has sent, once it can send any.
+        self.commands: Callable[[], int] = int
+        # Of a lease that is renewed while it is used: by how much, when next, and the commands at the last renewal.
+        self.renew_seconds: float | None = None
+        self.renew_at = 0.0
+        self.commands_renewed = 0
         self._expiry: asyncio.TimerHandle | None = None
 
     def watch(self, callback: Callable[[Close], None]) -> None:
@@ -45,11 +65,20 @@ class Attachment:
         if self.on_close is not None:
             self.on_close(why)
 
-    def expire_in(self, seconds: float) -> None:
-        """Close at the lease's end, never before it. The loop's clock is monotonic: no step of the host's moves it."""
-        self._expiry = asyncio.get_running_loop().call_later(seconds + _TIMER_SECONDS, self.close, Close.LEASE_EXPIRED)
+    def expire_in(self, seconds: float, expired: Callable[[], None]) -> None:
+        """Call `expired` at the lease's end, never before it. The loop's clock is monotonic: no step of the host's
+        moves it.
+        """
+        if not self.has_left:
+            self._expiry = asyncio.get_running_loop().call_later(seconds + _TIMER_SECONDS, expired)
+
+    def renew_every(self, ttl_seconds: float, seconds_left: float) -> None:
+        """Renew the lease, of this lifetime, whenever less than half of it is left and it was used."""
+        self.renew_seconds = ttl_seconds / 2
+        self.renew_at = self.entered_at + seconds_left - self.renew_seconds
 
     def left(self) -> None:
+        self.has_left = True
         self.on_close = None
         if self._expiry is not None:
             self._expiry.cancel()
@@ -123,6 +152,27 @@ class Attachments:
             for attachment in self._all()
             if attachment.lease_id is not None and attachment.closing is None
         }
+
+    def to_renew(self) -> set[UUID]:
+        """Leases that are to be renewed now, because a client has sent a command since they last were."""
+        now = asyncio.get_running_loop().time()
+        return {
+            attachment.lease_id
+            for attachment in self._all()
+            if attachment.renew_seconds is not None
+            and attachment.renew_at <= now
+            and attachment.lease_id is not None
+            and attachment.closing is None
+            and attachment.commands() > attachment.commands_renewed
+        }
+
+    def renewed(self, lease_ids: set[UUID]) -> None:
+        """These leases have their whole lifetime again."""
+        now = asyncio.get_running_loop().time()
+        for attachment in self._all():
+            if attachment.lease_id in lease_ids and attachment.renew_seconds is not None:
+                attachment.renew_at = now + attachment.renew_seconds
+                attachment.commands_renewed = attachment.commands()
 
     async def emptied(self) -> None:
         """Return when no socket is left."""

@@ -94,6 +94,7 @@ class Action(StrEnum):
     LEASE_FORWARDED = "lease.passed_on"
     LEASE_VISITED = "lease.visited"
     LEASE_DETACHED = "lease.detached"
+    LEASE_RENEWED = "lease.renewed"
     LEASE_REVOKED = "lease.revoked"
     LEASE_REFUSED = "lease.refused"
     UPDATE_READ = "update.read"

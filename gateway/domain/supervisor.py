@@ -148,6 +148,7 @@ class Supervisor:
             self._woken.clear()
 
     async def round(self) -> None:
+        await self._leases.renew_used()
         await self._leases.close_ended()
         await self._runtimes.write_endings()
         await self._leases.write_ended()

@@ -37,6 +37,7 @@ _MEANING = {
     404: "There is no such resource, or it is not the caller's.",
     408: "The request was not complete in time.",
     409: "The state of the resource does not allow this.",
+    410: "The resource has ended for good.",
     413: "The body is too large.",
     415: "The body is not of the media type that is served.",
     416: "The range starts beyond the end of the file.",

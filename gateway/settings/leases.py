@@ -19,6 +19,9 @@ class LeaseSettings(Group):
     unrestricted_leases: bool = Field(
         False, description="Whether a lease may be minted with `options.policy` `unrestricted`. Unsafe for strangers."
     )
+    auto_renewed_leases: bool = Field(
+        True, description="Whether a lease may be minted with `options.autoRenew`, which renews it while it is used."
+    )
     max_held_bytes: int = Field(
         1024**3,
         ge=1024,

@@ -41,7 +41,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class LeaseRecord:
-    """What an attach checks. `seconds_left` is negative once the lease has expired.
+    """What an attach checks. `seconds_left` is negative once the lease has expired; `ttl_seconds` is its lifetime.
 
     `host_alive` is whether the gateway that has the browser has a recent heartbeat; `host_url` is its address for
     other gateways.
@@ -54,6 +54,8 @@ class LeaseRecord:
     gateway_id: UUID
     revoked: bool
     seconds_left: float
+    ttl_seconds: int
+    auto_renew: bool
     runtime_status: str
     devtools_url: str | None
     host_alive: bool
@@ -127,9 +129,9 @@ _MINT = text(
             AND (CAST(:subaccount_id AS uuid) IS NULL OR runtimes.subaccount_id = :subaccount_id)
     ), minted AS (
         INSERT INTO leases (id, organization_id, subaccount_id, space_id, runtime_id, run_id, protocol, options,
-            prefix, digest, expires_at)
+            prefix, digest, ttl_seconds, expires_at)
         SELECT :id, organization_id, subaccount_id, space_id, id, run_id, :protocol, :options,
-            :prefix, :digest, now() + :ttl * interval '1 second'
+            :prefix, :digest, CAST(:ttl AS integer), now() + :ttl * interval '1 second'
         FROM target WHERE status = 'active' AND desired = 'active'
         RETURNING id, organization_id, subaccount_id, space_id, runtime_id, run_id, protocol, created_at, expires_at,
             closed_at, revoked_at, 'active' AS status
@@ -143,6 +145,7 @@ _BY_PREFIX = text(
     SELECT leases.id, leases.digest, leases.runtime_id, leases.run_id, runtimes.gateway_id,
         leases.revoked_at IS NOT NULL AS revoked,
         extract(epoch FROM leases.expires_at - now())::float8 AS seconds_left,
+        leases.ttl_seconds, coalesce(leases.options -> 'autoRenew' = 'true', false) AS auto_renew,
         runtimes.status AS runtime_status, runtimes.devtools_url,
         coalesce(gateways.heartbeat_at >= now() - :silent * interval '1 second', false) AS host_alive,
         gateways.internal_url AS host_url, leases.options ->> 'policy' AS policy,
@@ -155,7 +158,8 @@ _BY_PREFIX = text(
 
 # Values that may change while a statement waits for the lock are read from the row itself, which is then read again,
 # and from clock_timestamp(), which advances meanwhile. The end of a runtime closes its leases, so the row has that too.
-_ADMISSIBLE = "id = :lease_id AND revoked_at IS NULL AND closed_at IS NULL AND expires_at > clock_timestamp()"
+_LIVE = "revoked_at IS NULL AND closed_at IS NULL AND expires_at > clock_timestamp()"
+_ADMISSIBLE = f"id = :lease_id AND {_LIVE}"
 
 _ADMIT = text(
     f"""
@@ -169,6 +173,20 @@ _ADMIT = text(
     """
 )
 _HOLD = text(f"SELECT id FROM leases WHERE {_ADMISSIBLE} FOR NO KEY UPDATE")
+# A renewal never makes a lease end sooner.
+_RENEW = text(
+    f"""
+    UPDATE leases SET expires_at = greatest(expires_at,
+        clock_timestamp() + coalesce(CAST(:ttl AS integer), ttl_seconds) * interval '1 second')
+    WHERE id = ANY (CAST(:lease_ids AS uuid[])) AND {_LIVE} RETURNING id
+    """
+)
+_SECONDS_LEFT = text(
+    """
+    SELECT id, extract(epoch FROM expires_at - clock_timestamp())::float8 AS seconds_left
+    FROM leases WHERE id = ANY (CAST(:lease_ids AS uuid[]))
+    """
+)
 _END_REASON = """
     CASE
         WHEN leases.revoked_at IS NOT NULL THEN 'lease_revoked'
@@ -285,6 +303,18 @@ async def ended(connection: AsyncConnection, lease_ids: list[UUID]) -> list[tupl
     """Those of the leases that have ended, each with its close reason."""
     rows = await connection.execute(_ENDED, {"lease_ids": lease_ids})
     return [(row.id, row.reason) for row in rows]
+
+
+async def renew(connection: AsyncConnection, lease_ids: list[UUID], ttl: int | None = None) -> set[UUID]:
+    """Let leases expire `ttl` seconds from now, or after their own lifetime again; returns those that were live."""
+    rows = await connection.execute(_RENEW, {"lease_ids": lease_ids, "ttl": ttl})
+    return {row.id for row in rows}
+
+
+async def seconds_left(connection: AsyncConnection, lease_ids: list[UUID]) -> dict[UUID, float]:
+    """Until each of the leases expires, negative for one that has; without those that are gone."""
+    rows = await connection.execute(_SECONDS_LEFT, {"lease_ids": lease_ids})
+    return {row.id: row.seconds_left for row in rows}
 
 
 async def end_sockets(connection: AsyncConnection, ended: list[EndedSocket]) -> None:

@@ -306,6 +306,7 @@ leases = Table(
     Column("options", JSONB),
     Column("prefix", Text, nullable=False, unique=True),
     Column("digest", LargeBinary, nullable=False),
+    Column("ttl_seconds", Integer, nullable=False),
     Column("expires_at", DateTime(timezone=True), nullable=False),
     Column("closed_at", DateTime(timezone=True)),
     Column("revoked_at", DateTime(timezone=True)),

@@ -175,6 +175,11 @@ class Tunnel(asyncio.Protocol):
         """Whether the client reads more slowly than its browser sends."""
         return self._client_full
 
+    @property
+    def commands(self) -> int:
+        """How many commands the client has sent."""
+        return self._commands
+
     def start(self, transport: asyncio.Transport, connections: set[Any]) -> None:
         """Take over the client's connection, whose upgrade has just been answered."""
         self._transport = FairTransport(transport, self._read, lambda: self._reader.missing)

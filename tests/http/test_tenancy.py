@@ -42,6 +42,7 @@ BODIES: dict[str, Json] = {
     "runtimes-create": {},
     "runs-live": {"control": "input"},
     "runtimes-connections-create": {"protocol": "cdp"},
+    "runtimes-connections-renew": {},
     "runs-recording": {},
     "runtimes-files-stage": {"path": "a"},
     "runtimes-files-collect": {"path": "a"},

@@ -71,9 +71,9 @@ class Node:
         made = await make_runtime(self.api)
         return f"/v1/spaces/{made['spaceId']}/runtimes/{made['id']}"
 
-    async def lease(self, runtime: str | None = None) -> Minted:
+    async def lease(self, runtime: str | None = None, **asked: Any) -> Minted:
         path = f"{runtime or await self.runtime()}/connections"
-        made = await ok(self.api.post(path, json={"protocol": "cdp"}))
+        made = await ok(self.api.post(path, json={"protocol": "cdp", **asked}))
         return Minted(UUID(made["id"]), f"{path}/{made['id']}", made["endpoint"]["url"].rsplit("/", 1)[1])
 
     async def socket(self, lease: Minted) -> Grant:

@@ -582,6 +582,26 @@ async def test_an_expiry_closes_open_sockets_at_its_time(served: Served, echoing
     assert error_of(await refused(lease.url)) == (410, "lease.expired")
 
 
+async def test_the_commands_of_a_client_renew_its_lease(served: Served, echoing: None) -> None:
+    asked = {"protocol": "cdp", "ttlSeconds": 60, "options": {"autoRenew": True}}
+    path = f"{await served.runtime()}/connections"
+    answer = (await served.api.post(path, json=asked)).raise_for_status().json()
+    lease = Lease(answer["endpoint"]["url"], f"{path}/{answer['id']}")
+    await served.expire_in(lease, 20)
+
+    async def expires() -> str:
+        return str((await served.api.get(lease.path)).json()["expiresAt"])
+
+    before = await expires()
+    async with connect(lease.url, proxy=None) as socket:
+        await served.gateway.supervisor.round()
+        assert await expires() == before
+        await socket.send('{"id": 1, "method": "Browser.getVersion"}')
+        await socket.recv()
+        await served.gateway.supervisor.round()
+        assert await expires() > before
+
+
 async def test_a_slow_browser_does_not_extend_the_lease(served: Served, launcher: WorkingLauncher) -> None:
     go = asyncio.Event()
 

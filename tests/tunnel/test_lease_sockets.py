@@ -464,6 +464,147 @@ async def test_a_socket_closes_at_the_leases_end_despite_a_wrong_host_clock(
         node.leases.leave(grant, None)
 
 
+async def expire_in(node: Node, lease: Minted, seconds: float) -> None:
+    await node.execute(
+        "UPDATE leases SET expires_at = now() + :seconds * interval '1 second' WHERE id = :id",
+        seconds=seconds,
+        id=lease.id,
+    )
+
+
+async def seconds_left(node: Node, lease: Minted) -> float:
+    ((seconds,),) = await node.execute(
+        "SELECT extract(epoch FROM expires_at - clock_timestamp())::float8 FROM leases WHERE id = :id", id=lease.id
+    )
+    return float(seconds)
+
+
+@pytest.mark.parametrize("where", ["host", "other"])
+async def test_a_socket_outlives_the_end_of_a_lease_that_was_renewed_elsewhere(another: Another, where: str) -> None:
+    host, other = await another(running=False), await another(running=False)
+    lease = await host.lease()
+    await host.round()
+    # Renewed already when its socket's time is over: nothing notifies the gateway that has the socket.
+    await expire_in(host, lease, 0.3)
+    node, renewing = (host, other) if where == "host" else (other, host)
+    grant = await node.leases.attach(lease.token)
+    reported: list[Close] = []
+    grant.attachment.watch(reported.append)
+    await ok(renewing.api.post(f"{lease.path}/renew", json={"ttlSeconds": 60}))
+    asked: list[list[UUID]] = []
+    original = store_leases.seconds_left
+
+    async def note(connection: Any, lease_ids: list[UUID]) -> Any:
+        found = await original(connection, lease_ids)
+        asked.append(lease_ids)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store_leases, "seconds_left", note)
+        await until(lambda: asked == [[lease.id]], "its row is read at the first end")
+    await node.round()
+    assert reported == []
+    node.leases.leave(grant, None)
+
+
+async def test_many_leases_that_end_at_once_are_read_together(
+    another: Another, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await another(running=False)
+    runtime = await node.runtime()
+    minted = [await node.lease(runtime) for _ in range(20)]
+    for lease in minted:
+        await expire_in(node, lease, 1.0)
+    grants = [await node.leases.attach(lease.token) for lease in minted]
+    asked: list[int] = []
+    original = store_leases.seconds_left
+
+    async def note(connection: Any, lease_ids: list[UUID]) -> Any:
+        asked.append(len(lease_ids))
+        return await original(connection, lease_ids)
+
+    monkeypatch.setattr(store_leases, "seconds_left", note)
+    await until(lambda: all(grant.attachment.closing is Close.LEASE_EXPIRED for grant in grants), "all are closed")
+    assert sum(asked) == len(minted)
+    for grant in grants:
+        node.leases.leave(grant, None)
+
+
+async def test_a_socket_that_left_sets_no_timer_again() -> None:
+    attachments = Attachments()
+    attachment = attachments.enter("A" * 12)
+    attachments.leave(attachment)
+    called: list[bool] = []
+    attachment.expire_in(-1, lambda: called.append(True))
+    attachments.enter("B" * 12).expire_in(-1, lambda: called.append(False))
+    await until(lambda: False in called, "the timer of one that is open")
+    assert called == [False]
+
+
+async def test_a_lease_that_is_used_is_renewed_and_others_are_not(another: Another) -> None:
+    node = await another(running=False)
+    runtime = await node.runtime()
+    options = {"ttlSeconds": 100, "options": {"autoRenew": True}}
+    used, idle = await node.lease(runtime, **options), await node.lease(runtime, **options)
+    plain = await node.lease(runtime, ttlSeconds=100)
+    early = await node.lease(runtime, **options)
+    for lease in (used, idle, plain):
+        await expire_in(node, lease, 49)
+    await expire_in(node, early, 60)
+    grants = {lease.id: await node.socket(lease) for lease in (used, idle, plain, early)}
+    second = await node.socket(used)
+    for lease in (used, plain, early):
+        grants[lease.id].attachment.commands = lambda: 1
+    await node.round()
+    assert await seconds_left(node, used) > 90
+    for lease, least in ((idle, 40), (plain, 40), (early, 50)):
+        assert least < await seconds_left(node, lease) <= least + 10
+    # Not again before half of its new life is over, whichever socket is used.
+    await expire_in(node, used, 30)
+    second.attachment.commands = lambda: 7
+    await node.round()
+    assert await seconds_left(node, used) <= 30
+    for grant in (*grants.values(), second):
+        node.leases.leave(grant, ENDED)
+
+
+async def test_no_command_since_the_last_renewal_is_no_use() -> None:
+    attachments = Attachments()
+    attachment = attachments.enter("A" * 12)
+    attachments.check_in(attachment, UUID(int=1), UUID(int=2))
+    attachment.renew_every(100, 40)
+    assert attachments.to_renew() == set()
+    attachment.commands = lambda: 5
+    assert attachments.to_renew() == {UUID(int=1)}
+    attachments.renewed({UUID(int=1)})
+    attachment.renew_at = 0
+    assert attachments.to_renew() == set()
+    attachment.commands = lambda: 6
+    assert attachments.to_renew() == {UUID(int=1)}
+    attachment.close(Close.DRAINING)
+    assert attachments.to_renew() == set()
+    attachments.leave(attachment)
+
+
+async def test_the_operator_forbids_automatic_renewal(another: Another) -> None:
+    allowing, node = await another(running=False), await another(running=False, auto_renewed_leases=False)
+    runtime = await node.runtime()
+    asked = {"protocol": "cdp", "options": {"autoRenew": True}}
+    answer = await node.api.post(f"{runtime}/connections", json=asked)
+    assert (answer.status_code, answer.json()["code"]) == (403, "connection.auto_renew_forbidden")
+    assert answer.json()["details"] == {"setting": "GATEWAY_AUTO_RENEWED_LEASES"}
+    assert (await ok(node.api.get(f"{runtime}/connections")))["connections"] == []
+    await ok(node.api.post(f"{runtime}/connections", json={"protocol": "cdp", "options": {"autoRenew": False}}))
+    # One that was minted while it was allowed.
+    lease = await allowing.lease(runtime, ttlSeconds=100, options={"autoRenew": True})
+    await expire_in(node, lease, 40)
+    grant = await node.socket(lease)
+    grant.attachment.commands = lambda: 1
+    await node.round()
+    assert await seconds_left(node, lease) <= 40
+    node.leases.leave(grant, ENDED)
+
+
 async def test_the_first_reason_is_kept_and_reported_once_to_late_callers_too() -> None:
     attachments = Attachments()
     attachment = attachments.enter("A" * 12)

@@ -25,7 +25,8 @@ Protocol = Literal["cdp", "cua", "rdp", "vnc", "mcp", "http"]
 class CreateConnection(Body):
     """`ttlSeconds` is 60 to 7200; without it the lease lives for the gateway's default, an hour.
 
-    Of `options`, `policy` is read: `standard` (the default), or `unrestricted` where the operator allows it.
+    Of `options`, `policy` is read: `standard` (the default), or `unrestricted` where the operator allows it; and
+    `autoRenew`: whether the lease is renewed as long as a client uses it.
     """
 
     protocol: Literal["cdp"]
@@ -34,11 +35,20 @@ class CreateConnection(Body):
 
     @field_validator("options")
     @classmethod
-    def _known_policy(cls, options: dict[str, Any]) -> dict[str, Any]:
+    def _known_options(cls, options: dict[str, Any]) -> dict[str, Any]:
         policy = options.get("policy", "standard")
         if policy not in _POLICIES:
             raise ValueError(f"policy must be one of {', '.join(_POLICIES)}, and is {str(policy)[:100]!r}")
+        renewed = options.get("autoRenew", False)
+        if not isinstance(renewed, bool):
+            raise ValueError(f"autoRenew must be true or false, and is {str(renewed)[:100]!r}")
         return options
+
+
+class RenewConnection(Body):
+    """`ttlSeconds` counts from now; without it the connection gets the lifetime that it was created with."""
+
+    ttl_seconds: Annotated[int, Field(ge=60, le=7200)] = optional()
 
 
 class WebsocketEndpoint(Answer):
@@ -149,7 +159,7 @@ _ROOT = "/v1/spaces/{id}/runtimes/{runtimeId}/connections"
 async def create(call: Call, body: CreateConnection) -> CreatedConnection:
     """Mint a short-lived lease of a live runtime, for a client that attaches to `endpoint.url`."""
     ref = runtime_ref(call)
-    call.services.leases.check_policy(body.options)
+    call.services.leases.check_options(body.options)
     # First, so that a host that is not trusted leaves no lease behind.
     root = websocket_root(call.request, call.services.settings)
     lease, token = await call.services.leases.mint(
@@ -181,6 +191,20 @@ async def get(call: Call) -> ConnectionDetails:
     leases = call.services.leases
     record = await leases.get(call.scope, runtime_ref(call), call.path_id("connectionId", "connection"))
     return ConnectionDetails(**_common(record), status=record.status, usage=Usage.of(await leases.usage(record)))
+
+
+@endpoints.post(
+    _ROOT + "/{connectionId}/renew",
+    id="runtimes-connections-renew",
+    summary="Renew a connection lease",
+    errors=(404, 410),
+)
+async def renew(call: Call, body: RenewConnection) -> ConnectionRow:
+    """Let the connection expire later; its URL and its sockets stay. One that has ended can't be renewed."""
+    record = await call.services.leases.renew(
+        call.scope, runtime_ref(call), call.path_id("connectionId", "connection"), body.ttl_seconds
+    )
+    return ConnectionRow.of(record)
 
 
 @endpoints.delete(

@@ -75,6 +75,7 @@ TYPES: Mapping[str, Kind] = {
     "runtime.stopped": Kind("lifecycle", Level.OFF),
     "runtime.failed": Kind("lifecycle", Level.OFF),
     "connection.created": Kind("lifecycle", Level.OFF),
+    "connection.renewed": Kind("lifecycle", Level.OFF),
     "connection.revoked": Kind("lifecycle", Level.OFF),
     "space.created": Kind("lifecycle", Level.OFF),
     "space.deleted": Kind("lifecycle", Level.OFF),

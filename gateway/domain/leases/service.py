@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -45,6 +46,8 @@ _log = structlog.get_logger("gateway.leases")
 
 _SOCKETS_LISTED = 100
 _RETRY_SOCKETS_SECONDS = 5
+# Leases end on time also while the database does not answer.
+_EXPIRY_SECONDS = 1.0
 _CLOSES = {close.reason: close for close in Close}
 
 
@@ -104,6 +107,8 @@ class Leases:
         self.kept_ends = 10_000
         self._unwritten: dict[UUID, tuple[float, Ended]] = {}
         self._dropped = 0
+        self._expired: set[tuple[UUID, Attachment]] = set()
+        self._ending_expired: asyncio.Task[None] | None = None
 
     @property
     def attachments(self) -> Attachments:
@@ -115,13 +120,21 @@ class Leases:
         """How many ends of sockets wait to be written."""
         return len(self._unwritten)
 
-    def check_policy(self, options: dict[str, Any] | None) -> None:
+    def check_options(self, options: dict[str, Any] | None) -> None:
         """Raises Forbidden for a lease that the operator does not allow."""
         if _is_unrestricted(options) and not self._settings.unrestricted_leases:
             setting = variable("unrestricted_leases")
             raise Forbidden(
                 f"The operator allows no unrestricted leases; leave options.policy out, or have {setting} set.",
                 "connection.policy_forbidden",
+                details={"setting": setting},
+            )
+        if options is not None and options.get("autoRenew") is True and not self._settings.auto_renewed_leases:
+            setting = variable("auto_renewed_leases")
+            raise Forbidden(
+                f"The operator allows no leases that are renewed automatically; leave options.autoRenew out, or have "
+                f"{setting} set.",
+                "connection.auto_renew_forbidden",
                 details={"setting": setting},
             )
 
@@ -138,7 +151,7 @@ class Leases:
 
         Raises NotFound, Forbidden (policy), Conflict (runtime not active).
         """
-        self.check_policy(options)
+        self.check_options(options)
         space_id, runtime_id = await self._runtimes.resolve(scope, ref)
         lease_id = new_id()
         with self._audit.noting(Action.LEASE_MINTED, lease_id) as noting:
@@ -210,6 +223,31 @@ class Leases:
         if found is None:
             raise not_found("connection", lease.id)
         return found
+
+    async def renew(self, scope: Scope, ref: RuntimeRef, lease_id: UUID, ttl_seconds: int | None) -> Lease:
+        """Let the lease expire `ttl_seconds` from now, or its own lifetime; never sooner than it would.
+
+        Raises NotFound, Gone (expired, revoked or closed).
+        """
+        space_id, runtime_id = await self._runtimes.resolve(scope, ref)
+        given = {"connectionId": str(lease_id), "ttlSeconds": ttl_seconds}
+        with (
+            self._audit.noting(Action.LEASE_RENEWED, lease_id),
+            self._commands.noting(None, "connections.renew", given) as command,
+        ):
+            async with self._database.begin() as connection:
+                found = await leases.get(connection, scope, space_id, runtime_id, lease_id)
+                if found is None:
+                    raise not_found("connection", lease_id)
+                command.run_id = found.run_id
+                if not await leases.renew(connection, [lease_id], ttl_seconds):
+                    raise refusal(_CLOSES[await leases.refusal_reason(connection, lease_id)])
+                lease = await leases.get(connection, scope, space_id, runtime_id, lease_id)
+            # Its row stays locked from the renewal on.
+            assert lease is not None
+        self._events.update(lease.owner, "connection.renewed", _about(lease))
+        self._runtimes.note_activity(runtime_id)
+        return lease
 
     async def revoke(self, scope: Scope, ref: RuntimeRef, lease_id: UUID) -> Lease:
         """Revoke; idempotent. When this returns, no socket attaches any more, on no gateway."""
@@ -381,6 +419,47 @@ class Leases:
             _log.error("the ends of sockets were dropped", sockets=self._dropped)
             self._dropped = 0
 
+    async def renew_used(self) -> None:
+        """Renew leases with `options.autoRenew` that a client has used since they were last renewed."""
+        used = self._attachments.to_renew()
+        if used:
+            async with self._database.begin() as connection:
+                renewed = await leases.renew(connection, list(used))
+            self._attachments.renewed(renewed)
+
+    def _on_expiry(self, lease_id: UUID, attachment: Attachment) -> None:
+        """A lease may have been renewed, on any gateway, so that its row decides."""
+        self._expired.add((lease_id, attachment))
+        if self._ending_expired is None or self._ending_expired.done():
+            self._ending_expired = asyncio.create_task(self._end_expired())
+
+    async def _end_expired(self) -> None:
+        while self._expired:
+            expired, self._expired = self._expired, set()
+            seconds_left = await self._seconds_left({lease_id for lease_id, _ in expired})
+            for lease_id, attachment in expired:
+                seconds = seconds_left.get(lease_id, 0.0)
+                if seconds > 0:
+                    attachment.expire_in(seconds, partial(self._on_expiry, lease_id, attachment))
+                else:
+                    attachment.close(Close.LEASE_EXPIRED)
+
+    async def _seconds_left(self, lease_ids: set[UUID]) -> dict[UUID, float]:
+        """Empty where the database does not answer in time."""
+        asking = asyncio.create_task(self._read_seconds_left(list(lease_ids)))
+        # Cancelling it would wait for the database.
+        await asyncio.wait([asking], timeout=_EXPIRY_SECONDS)
+        if not asking.done():
+            asking.cancel()
+            return {}
+        if isinstance(asking.exception(), Unavailable):
+            return {}
+        return asking.result()
+
+    async def _read_seconds_left(self, lease_ids: list[UUID]) -> dict[UUID, float]:
+        async with self._database.connect() as connection:
+            return await leases.seconds_left(connection, lease_ids)
+
     async def close_ended(self) -> None:
         """Close the sockets of leases that have ended, which covers notifications that were lost."""
         attached = self._attachments.attached_leases()
@@ -425,7 +504,9 @@ class Leases:
             raise refusal(Close.RUNTIME_GONE)
         self._refuse_over_limits(attachment.prefix, here)
         self._attachments.check_in(attachment, lease.id, lease.runtime_id)
-        attachment.expire_in(lease.seconds_left)
+        attachment.expire_in(lease.seconds_left, partial(self._on_expiry, lease.id, attachment))
+        if lease.auto_renew and self._settings.auto_renewed_leases:
+            attachment.renew_every(lease.ttl_seconds, lease.seconds_left)
         observed = self._runtimes.observed(lease.runtime_id)
         restricted = here and not self._is_unrestricted(lease)
         return Grant(

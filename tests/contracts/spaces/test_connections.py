@@ -118,6 +118,63 @@ async def test_what_a_body_may_hold(client: httpx.AsyncClient, path: str) -> Non
     await check(sender(client, "POST", path), [({}, {"protocol": "field.missing"})])
 
 
+async def test_a_renewed_lease_expires_later_and_never_sooner(client: httpx.AsyncClient, path: str) -> None:
+    lease = await ok(client.post(path, json={**CDP, "ttlSeconds": 120}))
+    one = f"{path}/{lease['id']}"
+    longer = await ok(client.post(f"{one}/renew", json={"ttlSeconds": 600}))
+    assert longer == {**without_url(lease), "expiresAt": longer["expiresAt"]}
+    renewed_at = moment(longer["expiresAt"]) - timedelta(seconds=600)
+    assert moment(lease["createdAt"]) <= renewed_at <= moment(lease["createdAt"]) + timedelta(seconds=60)
+    for shorter in ({"ttlSeconds": 60}, {}):
+        assert await ok(client.post(f"{one}/renew", json=shorter)) == longer
+    assert row(await ok(client.get(one))) == longer
+    # Without a time it gets the lifetime that it was created with.
+    other = await ok(client.post(path, json={**CDP, "ttlSeconds": 61}))
+    again = await ok(client.post(f"{path}/{other['id']}/renew", json={}))
+    assert (
+        moment(other["expiresAt"]) <= moment(again["expiresAt"]) <= moment(other["expiresAt"]) + timedelta(seconds=60)
+    )
+
+
+async def test_a_lease_that_has_ended_is_not_renewed(client: httpx.AsyncClient, path: str, database: Database) -> None:
+    revoked, expired, closed = [await ok(client.post(path, json=CDP)) for _ in range(3)]
+    await ok(client.delete(f"{path}/{revoked['id']}"))
+    async with database.connect() as connection:
+        await connection.execute(text("UPDATE leases SET expires_at = now() WHERE id = :id"), {"id": expired["id"]})
+    await refused(client.post(f"{path}/{revoked['id']}/renew", json={}), 410, "lease.revoked")
+    await refused(client.post(f"{path}/{expired['id']}/renew", json={}), 410, "lease.expired")
+    await refused(client.post(f"{path}/{NEVER}/renew", json={}), 404, "connection.not_found")
+    await ok(client.post(f"{path.removesuffix('/connections')}/stop"))
+    await refused(client.post(f"{path}/{closed['id']}/renew", json={}), 410, "runtime.gone")
+    assert [lease["expiresAt"] for lease in (await ok(client.get(path)))["connections"]][::2] == [
+        closed["expiresAt"],
+        revoked["expiresAt"],
+    ]
+
+
+async def test_what_a_renewal_may_hold(client: httpx.AsyncClient, path: str) -> None:
+    lease = await ok(client.post(path, json=CDP))
+    await check(
+        sender(client, "POST", f"{path}/{lease['id']}/renew"),
+        [
+            ({"ttlSeconds": 59}, {"ttlSeconds": "greater_than_equal"}),
+            ({"ttlSeconds": 60}, {}),
+            ({"ttlSeconds": 7200}, {}),
+            ({"ttlSeconds": 7201}, {"ttlSeconds": "less_than_equal"}),
+            ({"ttlSeconds": "60"}, {"ttlSeconds": "int_type"}),
+            ({"ttl": 60}, {"ttl": "field.unknown"}),
+        ],
+    )
+    await check(
+        sender(client, "POST", path, **CDP),
+        [
+            ({"options": {"autoRenew": True}}, {}),
+            ({"options": {"autoRenew": "yes"}}, {"options": "field.invalid"}),
+            ({"options": {"autoRenew": None}}, {"options": "field.invalid"}),
+        ],
+    )
+
+
 async def test_another_protocol_is_refused_with_what_is_served(client: httpx.AsyncClient, path: str) -> None:
     for protocol in ("cua", "rdp", "vnc", "mcp", "http", "CDP", ""):
         body = await refused(client.post(path, json={"protocol": protocol}), 400, "request.invalid")
