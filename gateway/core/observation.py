@@ -39,6 +39,10 @@ class Record(Protocol):
     @property
     def level(self) -> Level: ...
 
+    @property
+    def written_bytes(self) -> int:
+        """How much the data of the events that were written so far take."""
+
     def wants(self, type_: str) -> bool:
         """Whether this event type is recorded; ask before gathering data that are costly."""
 
@@ -48,18 +52,32 @@ class Record(Protocol):
         """Record an event, if its type is wanted. `data` holds no secrets and is not changed afterwards."""
 
 
-class BoundedRecord:
-    """A run's record that takes at most `per_second` events of each type.
+@dataclass(frozen=True, slots=True)
+class EventLimits:
+    """Of the events of a run that a page or a client can cause: of each type in a second, and of all in the whole run.
 
-    A page can cause any number of events, and each costs those that follow the record. Events above the limit are
-    counted, and the count is recorded once a second.
+    `total_bytes` is of what is written, so a run may exceed it by what waits to be written.
     """
 
-    __slots__ = ("_dropped", "_gaps", "_noted", "_per_second", "_turn", "record")
+    per_second: int = 1000
+    total: int = 500_000
+    total_bytes: int = 256 * 1024**2
 
-    def __init__(self, record: Record, per_second: int) -> None:
+
+class BoundedRecord:
+    """A run's record that takes events up to limits.
+
+    A page can cause any number of events, and each costs those that follow the record. Events above the limit are
+    counted, and the count is recorded once a second. Past the total, that is recorded once, and nothing more.
+    """
+
+    __slots__ = ("_dropped", "_gaps", "_is_full", "_limits", "_noted", "_total", "_turn", "record")
+
+    def __init__(self, record: Record, limits: EventLimits = EventLimits()) -> None:
         self.record = record
-        self._per_second = per_second
+        self._limits = limits
+        self._total = 0
+        self._is_full = False
         self._noted: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
         # Why messages were not read, and what type of event each would have been -> their number, without the first.
@@ -74,14 +92,25 @@ class BoundedRecord:
             return
         self._begin_second()
         self._noted[type_] += 1
-        if self._noted[type_] > self._per_second:
+        if self._noted[type_] > self._limits.per_second:
             self._dropped[type_] += 1
-        else:
+        elif self._counts():
             self.record.note(type_, data, page_id=page_id, connection_id=connection_id)
+
+    def _counts(self) -> bool:
+        """Count one more event. False past the total, which is recorded the first time."""
+        if self._is_full:
+            return False
+        if self._total < self._limits.total and self.record.written_bytes < self._limits.total_bytes:
+            self._total += 1
+            return True
+        self._is_full = True
+        self.record.note("events.dropped", {"reason": "total", "recorded": self._total})
+        return False
 
     def allows(self, type_: str) -> bool:
         """Whether one more event is recorded; ask before gathering its data. A refused one is counted here."""
-        if self._noted[type_] < self._per_second:
+        if not self._is_full and self._noted[type_] < self._limits.per_second:
             return True
         self.note(type_, {})
         return False
@@ -100,7 +129,8 @@ class BoundedRecord:
 
     def _note_gap(self, reason: str, type_: str | None, count: int) -> None:
         about = {} if type_ is None else {"type": type_}
-        self.record.note("events.dropped", {**about, "count": count, "reason": reason})
+        if self._counts():
+            self.record.note("events.dropped", {**about, "count": count, "reason": reason})
 
     def _begin_second(self) -> None:
         if self._turn is None:
@@ -116,7 +146,8 @@ class BoundedRecord:
         self._turn = None
         self._noted.clear()
         for type_, count in self._dropped.items():
-            self.record.note("events.dropped", {"type": type_, "count": count, "reason": "rate"})
+            if self._counts():
+                self.record.note("events.dropped", {"type": type_, "count": count, "reason": "rate"})
         self._dropped.clear()
         for (reason, gap_type), count in self._gaps.items():
             if count:
@@ -231,13 +262,13 @@ class Observed:
     browser: LiveBrowser
     record: Record
     recording: bool
-    events_per_second: int = 1000
+    event_limits: EventLimits = EventLimits()
     clients: Clients = field(default_factory=Clients)
     download_behaviors: DownloadBehaviors = field(default_factory=DownloadBehaviors)
     bounded: BoundedRecord = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bounded", BoundedRecord(self.record, self.events_per_second))
+        object.__setattr__(self, "bounded", BoundedRecord(self.record, self.event_limits))
 
 
 class Observers(Protocol):

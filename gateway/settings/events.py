@@ -32,6 +32,19 @@ class EventSettings(Group):
         le=100_000,
         description="Events of one type that are recorded of a run in a second; further ones are counted.",
     )
+    events_per_run: int = Field(
+        500_000,
+        ge=1,
+        le=1_000_000_000,
+        description="Events that pages and clients may cause in the record of a run; past it the record says so, and "
+        "takes no more of them.",
+    )
+    event_bytes_per_run: int = Field(
+        256 * 1024**2,
+        ge=1024,
+        le=1024**4,
+        description="The same limit in bytes of the data of these events.",
+    )
     events_kept: int = Field(
         50_000,
         ge=1,

@@ -47,6 +47,17 @@ def note(events: Events, *numbers: int, stream_id: UUID = RUN, type_: str = REQU
 # Writing
 
 
+async def test_a_record_knows_how_much_its_events_take(database: Database) -> None:
+    events = Events(database)
+    record = events.record(RUN, Level.FULL)
+    for letters in ("a" * 1000, "b" * 2000):
+        record.note("console.message", {"text": letters})
+    note(events, 1)
+    assert record.written_bytes == 0
+    await events.write()
+    assert record.written_bytes == 3000 + 2 * len('{"text":""}')
+
+
 async def test_events_are_numbered_in_order_and_have_what_was_noted(database: Database) -> None:
     events = Events(database)
     lease = new_id()

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Dialog, Page, async_playwright
 
-from gateway.core.observation import BoundedRecord, Level, Observed
+from gateway.core.observation import BoundedRecord, EventLimits, Level, Observed
 from gateway.core.scope import Scope
 from gateway.core.usage import Usage
 from gateway.domain.events.service import Events, RunRecord
@@ -358,7 +358,7 @@ async def test_a_lost_connection_is_reopened_and_recorded(browser: LocalBrowser,
 
 
 async def test_entries_above_the_rate_of_a_run_are_counted(browser: LocalBrowser, pages: PageServer) -> None:
-    async with watching(browser, Level.STANDARD, events_per_second=50) as watched:
+    async with watching(browser, Level.STANDARD, event_limits=EventLimits(50)) as watched:
         _, session = await watched.open(pages.url("/blank"))
         watched.record.events.clear()
         await watched.client.evaluate("for (let i = 0; i < 500; i++) console.log(i)", session)
@@ -409,7 +409,7 @@ async def test_what_a_page_logs_and_throws_is_released(
 ) -> None:
     """Chromium keeps a page's last 1000 messages with their objects, watched or not; watching keeps no others."""
     browser = await launcher.launch(LaunchSpec(uuid4(), browser=name))
-    async with watching(browser, level, events_per_second=100_000) as watched:
+    async with watching(browser, level, event_limits=EventLimits(100_000)) as watched:
         _, session = await watched.open(pages.url("/blank"))
         await watched.client.evaluate("globalThis.Logged = class { constructor() { this.of = [this] } }; 0", session)
         for _ in range(3):
@@ -528,7 +528,7 @@ async def test_refusals_are_recorded_at_under_and_over_the_limit() -> None:
     for count in (2, 3, 4):
         record, usage = Kept(Level.STANDARD), Usage()
         browser = cast(LocalBrowser, type("Browser", (), {"usage": usage}))
-        run = observed(browser, record, events_per_second=3)
+        run = observed(browser, record, event_limits=EventLimits(3))
         refusals = RefusalsOfRun(run, Masking((), 2048))
         assert usage.on_refusal is not None
         for _ in range(count):
@@ -543,13 +543,37 @@ async def test_refusals_are_recorded_at_under_and_over_the_limit() -> None:
 
 async def test_a_bounded_record_has_a_new_budget_in_the_next_second() -> None:
     record = Kept(Level.STANDARD)
-    bounded = BoundedRecord(record, 1)
+    bounded = BoundedRecord(record, EventLimits(1))
     bounded.note("dialog", {})
     assert not bounded.allows("dialog")
     assert bounded.allows("page.error")
     await record.has("events.dropped", type="dialog", count=1)
     assert bounded.allows("dialog")
     bounded.close()
+
+
+@pytest.mark.parametrize("limit", ["events", "bytes"])
+async def test_a_run_records_no_more_than_its_total_and_says_so_once(limit: str) -> None:
+    record = Kept(Level.FULL)
+    bounded = BoundedRecord(record, EventLimits(100, total=3) if limit == "events" else EventLimits(100, 100, 5000))
+    for number in range(3):
+        assert bounded.allows("dialog")
+        bounded.note("dialog", {"n": number})
+        record.written_bytes += 1666
+    assert record.of("events.dropped") == []
+    record.written_bytes += 2
+    for number in range(200):
+        bounded.note("dialog", {"n": number})
+        bounded.note("page.error", {"n": number})
+        bounded.gap("unreadable", "dialog")
+    assert not bounded.allows("dialog")
+    bounded.close()
+    assert [data["n"] for data in record.of("dialog")] == [0, 1, 2]
+    assert record.of("events.dropped") == [{"reason": "total", "recorded": 3}]
+    assert len(record.events) == 4
+    # What the gateway itself records goes on.
+    record.note("runtime.lifecycle", {"status": "stopped"})
+    assert len(record.events) == 5
 
 
 # What clients command

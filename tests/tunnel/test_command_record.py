@@ -16,6 +16,7 @@ class Record:
     """A run's record in memory, which wants everything."""
 
     level = Level.FULL
+    written_bytes = 0
 
     def __init__(self) -> None:
         self.pages: list[str | None] = []

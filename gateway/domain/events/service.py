@@ -102,6 +102,8 @@ class Noted(NamedTuple):
     connection_id: UUID | None
     subaccount_id: UUID | None
     data: dict[str, Any]
+    # Of the run whose event it is.
+    record: RunRecord | None = None
 
 
 DROPPED = "events.dropped"
@@ -155,13 +157,14 @@ class Events:
         page_id: str | None = None,
         connection_id: UUID | None = None,
         subaccount_id: UUID | None = None,
+        record: RunRecord | None = None,
     ) -> None:
         """Note an event of a stream. `data` has nothing secret, and is not changed afterwards."""
         kind = TYPES[type_]
         waiting = self._waiting
         if (self._dropped or len(waiting) >= self._common_room) and not self._has_room(stream_id, kind):
             return
-        waiting.append(Noted(stream_id, type_, kind, time.time(), page_id, connection_id, subaccount_id, data))
+        waiting.append(Noted(stream_id, type_, kind, time.time(), page_id, connection_id, subaccount_id, data, record))
         self._writer.added(len(waiting))
 
     def update(self, owner: Scope, type_: str, data: dict[str, Any]) -> None:
@@ -197,7 +200,10 @@ class Events:
             noted = self._waiting.popleft()
             if noted.type == COMMAND:
                 batch.commands.append(_command(noted))
-            batch.events.append(_row(noted))
+            row = _row(noted)
+            if noted.record is not None:
+                noted.record.written_bytes += len(row.data)
+            batch.events.append(row)
         self._set_room(-len(batch.events))
         return batch
 
@@ -343,14 +349,18 @@ def about_run(space_id: UUID, runtime_id: UUID, run_id: UUID) -> dict[str, Any]:
 
 
 class RunRecord:
-    """The record of one live run, with the gateway that has its browser."""
+    """The record of one live run, with the gateway that has its browser.
 
-    __slots__ = ("_events", "level", "run_id")
+    `written_bytes` is how much the data of its events take that were taken out of the buffer so far.
+    """
+
+    __slots__ = ("_events", "level", "run_id", "written_bytes")
 
     def __init__(self, events: Events, run_id: UUID, level: Level) -> None:
         self._events = events
         self.run_id = run_id
         self.level = level
+        self.written_bytes = 0
 
     def wants(self, type_: str) -> bool:
         """Whether this type is recorded; asked before expensive data are gathered."""
@@ -365,4 +375,4 @@ class RunRecord:
         connection_id: UUID | None = None,
     ) -> None:
         if self.wants(type_):
-            self._events.note(self.run_id, type_, data, page_id=page_id, connection_id=connection_id)
+            self._events.note(self.run_id, type_, data, page_id=page_id, connection_id=connection_id, record=self)

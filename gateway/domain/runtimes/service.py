@@ -30,7 +30,7 @@ from gateway.core.errors import (
 )
 from gateway.core.ids import new_id, not_found
 from gateway.core.launch import LaunchSpec
-from gateway.core.observation import Level, Observed, Observers
+from gateway.core.observation import EventLimits, Level, Observed, Observers
 from gateway.core.runtime_config import NetworkTraffic, RuntimeConfig
 from gateway.core.runtime_ref import ById, RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
@@ -166,6 +166,9 @@ class Runtimes:
         self._endings = Endings(
             database, recording.audit, recording.events, self.browsers, self._usage, settings.event_level
         )
+        self._event_limits = EventLimits(
+            settings.events_per_second, settings.events_per_run, settings.event_bytes_per_run
+        )
         self._noted: set[UUID] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.capacity = Capacity(settings.max_runtimes, settings.max_starting)
@@ -266,8 +269,7 @@ class Runtimes:
         recording = self._settings.recording if config.recording is None else config.recording
         run_id = new_id()
         record = self._events.record(run_id, level)
-        per_second = self._settings.events_per_second
-        return Observed(space.id, runtime_id, run_id, space.owner, browser, record, recording, per_second)
+        return Observed(space.id, runtime_id, run_id, space.owner, browser, record, recording, self._event_limits)
 
     async def _activate(self, hosted: HostedRuntime, observed: Observed) -> Runtime:
         runtime_id, browser = observed.runtime_id, observed.browser
