@@ -43,9 +43,13 @@ class Error(Answer):
     """The shape of every error. `code` is stable; `error` is for people."""
 
     error: str
+    """The error in one sentence for people; it may change."""
     code: str
+    """Stable code, for programs."""
     request_id: str
+    """Id of the request, as in `X-Request-Id` and in the log of the gateway."""
     details: dict[str, Any]
+    """More for programs; the fields depend on the code."""
 
 
 def _flat(error: GatewayError, request_id: str) -> dict[str, Any]:

@@ -39,12 +39,14 @@ class Body(Given):
     """A request's body: names in camelCase, no coercion, and no unknown field, where the contract is strict.
 
     `not_served` are fields that the contract has here and this gateway does not serve; they are refused by name.
+    `example` is a body that is accepted as it is; the document has it.
     """
 
     model_config = ConfigDict(
         alias_generator=to_camel, validate_by_name=False, validate_by_alias=True, strict=True, extra="forbid"
     )
     not_served: ClassVar[frozenset[str]] = frozenset()
+    example: ClassVar[Mapping[str, Any]] = {}
 
 
 class Query(Given):
@@ -150,7 +152,7 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
 @cache
 def contains_secret(model: type[BaseModel]) -> bool:
     """Whether a field of the model, or of a model in it, is secret."""
-    return any(_is_secret(field) for each in _models_below(model) for field in each.model_fields.values())
+    return any(_is_secret(field) for each in models_below(model) for field in each.model_fields.values())
 
 
 def secret_at(model: type[BaseModel], location: Iterable[str]) -> bool:
@@ -184,7 +186,7 @@ def model_at(model: type[BaseModel], location: Iterable[str]) -> type[BaseModel]
 def secrets_in(model: type[BaseModel], value: Any) -> Iterator[Any]:
     """The values of secret fields in `value`, which was given for `model`, or for a part of it."""
     if isinstance(value, dict):
-        models = _models_below(model)
+        models = models_below(model)
         for name, item in value.items():
             secret = any(map(_is_secret, _fields_named(models, name)))
             yield from [item] if secret else secrets_in(model, item)
@@ -298,7 +300,7 @@ def _fields_named(models: Iterable[type[BaseModel]], part: Any) -> list[FieldInf
 
 
 @cache
-def _models_below(model: type[BaseModel]) -> frozenset[type[BaseModel]]:
+def models_below(model: type[BaseModel]) -> frozenset[type[BaseModel]]:
     """The model, and all that its fields have."""
     found: set[type[BaseModel]] = set()
     pending = [model]

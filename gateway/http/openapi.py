@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 
 import gateway
 from gateway.domain.files.names import UNKNOWN_TYPE
 from gateway.http.contract import Contract
 from gateway.http.endpoints import Endpoint, resources
+from gateway.http.error_codes import table
 from gateway.http.idempotency import HEADER, METHODS
 from gateway.http.paths import documented, parameters
-from gateway.http.schemas import Schemas, schema_of
+from gateway.http.schemas import components, schema_of
 
-_DEFAULT = "Default Response"
 _ALWAYS = (400, 401, 429, 500, 503)
 _BODY_ERRORS = (413, 415)
 _RAW_ERRORS = (416,)
@@ -47,6 +47,11 @@ _MEANING = {
 }
 
 
+_ABOUT = """
+Requests and responses are JSON unless stated otherwise. Names are in camelCase, times are ISO 8601, ids are UUIDs.
+Send the API key as `Authorization: Bearer <api-key>`.
+"""
+
 Parts = Sequence[tuple[Contract, Sequence[Endpoint]]]
 
 
@@ -57,26 +62,26 @@ def document(parts: Parts, server: str) -> dict[str, Any]:
     """
     resources(endpoint for _, endpoints in parts for endpoint in endpoints)
     models = {model for contract, endpoints in parts for model in _models(contract, endpoints)}
-    ordered = sorted(models, key=lambda model: (model.__name__, model.__module__))
-    references, definitions = models_json_schema(
-        [(model, "validation") for model in ordered], ref_template=_REFERENCE, schema_generator=Schemas
-    )
-    schemas = {model: references[model, "validation"] for model in ordered}
     paths: dict[str, dict[str, Any]] = {}
     for contract, endpoints in parts:
         for endpoint in endpoints:
-            described = _described(contract, endpoint, schemas)
+            described = _described(contract, endpoint)
             paths.setdefault(documented(endpoint.path), {})[endpoint.method.lower()] = described
     first = parts[0][0]
     return {
         "openapi": "3.1.0",
-        "info": {"title": first.title, "version": first.version, "x-gateway-version": gateway.__version__},
+        "info": {
+            "title": first.title,
+            "version": first.version,
+            "description": f"{_ABOUT}\n## Error codes\n\n{table()}",
+            "x-gateway-version": gateway.__version__,
+        },
         "servers": [{"url": server}],
         "security": [{"bearerAuth": []}],
         "tags": [{"name": tag} for tag in dict.fromkeys(each.tag for _, endpoints in parts for each in endpoints)],
         "paths": paths,
         "components": {
-            "schemas": definitions.get("$defs", {}),
+            "schemas": components(models, _REFERENCE),
             "securitySchemes": {
                 "bearerAuth": {"type": "http", "scheme": "bearer", "description": "The API key, without `Bearer`."}
             },
@@ -89,18 +94,22 @@ def _models(contract: Contract, endpoints: Sequence[Endpoint]) -> set[type[BaseM
     return {model for model in named if model is not None} | ({contract.errors.model} if endpoints else set())
 
 
-def _described(contract: Contract, endpoint: Endpoint, schemas: dict[type[BaseModel], Any]) -> dict[str, Any]:
+def _reference(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _REFERENCE.format(model=model.__name__)}
+
+
+def _described(contract: Contract, endpoint: Endpoint) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": endpoint.operation_id,
         "summary": endpoint.summary,
         "tags": [endpoint.tag],
         "parameters": _parameters(contract, endpoint),
-        "responses": _successes(endpoint, schemas),
+        "responses": _successes(endpoint),
     }
     if endpoint.description:
         described["description"] = endpoint.description
     if endpoint.body is not None:
-        content = {"schema": schemas[endpoint.body]}
+        content = {"schema": _reference(endpoint.body), "example": dict(endpoint.body.example)}
         described["requestBody"] = {
             "required": not contract.bodies.absent_is_empty,
             "content": dict.fromkeys(contract.bodies.media_types(endpoint.method), content),
@@ -108,7 +117,9 @@ def _described(contract: Contract, endpoint: Endpoint, schemas: dict[type[BaseMo
     if endpoint.form is not None:
         described["requestBody"] = {
             "required": True,
-            "content": {"multipart/form-data": {"schema": schemas[endpoint.form]}},
+            "content": {
+                "multipart/form-data": {"schema": _reference(endpoint.form), "example": dict(endpoint.form.example)}
+            },
         }
     statuses = {*_ALWAYS, *endpoint.errors, *(_BODY_ERRORS if endpoint.body or endpoint.form else ())}
     if _takes_key(contract, endpoint):
@@ -116,21 +127,20 @@ def _described(contract: Contract, endpoint: Endpoint, schemas: dict[type[BaseMo
     if endpoint.is_raw:
         statuses.update(_RAW_ERRORS)
     for status in sorted(statuses):
-        described["responses"][str(status)] = _response(_MEANING[status], schemas[contract.errors.model])
+        described["responses"][str(status)] = _response(_MEANING[status], contract.errors.model)
     return described
 
 
-def _successes(endpoint: Endpoint, schemas: dict[type[BaseModel], Any]) -> dict[str, Any]:
+def _successes(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.answer is not None:
-        schema = schemas[endpoint.answer]
         if endpoint.streams:
-            content = {"text/event-stream": {"schema": schema}}
+            content = {"text/event-stream": {"schema": _reference(endpoint.answer)}}
             ended = {"description": "The run has ended, and the caller has all of its events."}
             nothing_more = {"204": ended} if "{" in endpoint.path else {}
             return {"200": {"description": "Server-sent events.", "content": content}, **nothing_more}
-        return {str(endpoint.status): _response(_DEFAULT, schema)}
+        return {str(endpoint.status): _response(_sentences(endpoint.answer), endpoint.answer)}
     if not endpoint.is_raw:
-        return {str(endpoint.status): {"description": _DEFAULT}}
+        return {str(endpoint.status): {"description": "Done."}}
     # Bytes, whole or a range of them.
     # Generators know what to do with the first media type; the second is what the file's own may be.
     content = {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in (UNKNOWN_TYPE, "*/*")}
@@ -140,29 +150,47 @@ def _successes(endpoint: Endpoint, schemas: dict[type[BaseModel], Any]) -> dict[
     }
     part = headers | {"Content-Range": {"description": "Which bytes these are.", "schema": {"type": "string"}}}
     return {
-        "200": {"description": _DEFAULT, "headers": headers, "content": content},
+        "200": {"description": "All bytes.", "headers": headers, "content": content},
         "304": {"description": "The caller already has these bytes (`If-None-Match`)."},
         "206": {"description": "The requested range of bytes.", "headers": part, "content": content},
     }
 
 
-def _response(description: str, schema: Any) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
+def _response(description: str, model: type[BaseModel]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": _reference(model)}}}
+
+
+def _sentences(model: type[BaseModel]) -> str:
+    """What the model's docstring says, as one paragraph."""
+    return " ".join(inspect.cleandoc(model.__doc__ or "").split())
 
 
 def _parameters(contract: Contract, endpoint: Endpoint) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        {
+            "name": name,
+            "in": "path",
+            "description": f"Id of the {_noun(endpoint.path, name)}.",
+            "required": True,
+            "schema": {"type": "string"},
+        }
         for name in parameters(endpoint.path)
     ]
     for place, model in (("query", endpoint.query), ("header", endpoint.headers)):
         schema = schema_of(model) if model is not None else {"properties": {}}
         for name, field in schema["properties"].items():
             required = name in schema.get("required", [])
-            found.append({"name": name, "in": place, "required": required, "schema": field})
+            description = field.pop("description", "")
+            found.append({"name": name, "in": place, "description": description, "required": required, "schema": field})
     if _takes_key(contract, endpoint):
         found.append(_KEY)
     return found
+
+
+def _noun(path: str, parameter: str) -> str:
+    """What a parameter of a path is the id of, by the segment before it: `/v1/spaces/{id}` has a space's."""
+    collection = path.partition(f"/{{{parameter}")[0].rpartition("/")[2]
+    return collection.removesuffix("s").replace("-", " ").replace("ai ", "AI ")
 
 
 def _takes_key(contract: Contract, endpoint: Endpoint) -> bool:

@@ -11,15 +11,17 @@ import ast
 import inspect
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import Any, Literal, TypeAlias
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 from pydantic import BaseModel, GetJsonSchemaHandler
 from pydantic.fields import FieldInfo
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import CoreSchema, core_schema
 
-from gateway.http.models import Body, Query
+from gateway.http.models import Body, Query, models_below
 
 Docstrings: TypeAlias = dict[str, str]
 
@@ -51,15 +53,55 @@ class SchemaOf:
     """Describes a field that holds JSON by a model that is not its type: `Annotated[dict, SchemaOf(Model)]`."""
 
     def __init__(self, model: type[BaseModel]) -> None:
-        self._model = model
+        self.model = model
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(self._model.__pydantic_core_schema__)
+        # Pydantic would write the schema in place; `components` makes a reference of this.
+        return {_SCHEMA_OF: self.model.__name__}
 
 
-def schema_of(model: type[BaseModel], mode: Literal["validation", "serialization"] = "validation") -> dict[str, Any]:
+_SCHEMA_OF = "x-schema-of"
+
+
+def components(models: Iterable[type[BaseModel]], reference: str) -> dict[str, Any]:
+    """The schemas of models and of all that they name, by name; `reference` is the form of a reference to a `{model}`.
+
+    Raises ValueError for two models of one name.
+    """
+    named = {each for model in models for each in models_below(model)}
+    named |= {each for model in named for each in _described_by(model)}
+    ordered = sorted(named, key=lambda model: model.__name__)
+    for one, other in pairwise(ordered):
+        if one.__name__ == other.__name__:
+            raise ValueError(f"{one.__module__} and {other.__module__} both have a model {one.__name__}")
+    _, found = models_json_schema(
+        [(model, "validation") for model in ordered], ref_template=reference, schema_generator=Schemas
+    )
+    definitions: dict[str, Any] = _with_references(found["$defs"], reference)
+    return definitions
+
+
+def _described_by(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for field in model.model_fields.values():
+        for mark in field.metadata:
+            if isinstance(mark, SchemaOf):
+                yield from models_below(mark.model)
+
+
+def _with_references(schema: Any, reference: str) -> Any:
+    if isinstance(schema, list):
+        return [_with_references(each, reference) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if _SCHEMA_OF in schema:
+        rest = {name: value for name, value in schema.items() if name != _SCHEMA_OF}
+        return {"$ref": reference.format(model=schema[_SCHEMA_OF])} | rest
+    return {name: _with_references(each, reference) for name, each in schema.items()}
+
+
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     """The schema of one model that has no other in it, such as a query."""
-    return model.model_json_schema(schema_generator=Schemas, mode=mode)
+    return model.model_json_schema(schema_generator=Schemas)
 
 
 def docstrings(model: type[BaseModel]) -> Docstrings:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -80,23 +81,49 @@ async def test_it_shows_every_operation_and_asks_no_other_host(page: Page, gatew
     assert watch.wrong == []
 
 
+async def authorize(page: Page, gateway: GatewayProcess, given: str) -> None:
+    await page.goto(f"{gateway.base_url}/docs")
+    await page.click(".authorize")
+    await page.fill(".auth-container input", given)
+    await page.click(".auth-btn-wrapper .authorize")
+    await page.click(".auth-btn-wrapper .btn-done")
+
+
+async def executed(page: Page, operation: str, **path: str) -> Any:
+    """The answer to what the page sends for an operation with nothing filled in but the ids in its path."""
+    block = page.locator(f"#operations-{operation}")
+    await block.locator(".opblock-summary-control").click()
+    await block.locator(".try-out__btn").click()
+    for name, value in path.items():
+        await block.locator(f"input[placeholder={name}]").fill(value)
+    async with page.expect_response(lambda response: "/v1/" in response.url) as answer:
+        await block.locator(".execute").click()
+    response = await answer.value
+    assert response.status == 200, await response.text()
+    return await response.json()
+
+
+async def test_what_execute_sends_is_accepted_as_it_is(page: Page, gateway: GatewayProcess) -> None:
+    watch = Watch(page)
+    await authorize(page, gateway, gateway.api_key)
+    space = (await executed(page, "Spaces-spaces-create"))["id"]
+    runtime = (await executed(page, "Runtimes-runtimes-create", id=space))["id"]
+    lease = await executed(page, "Connections-runtimes-connections-create", id=space, runtimeId=runtime)
+    assert lease["endpoint"]["type"] == "websocket"
+    assert [run["runtimeId"] for run in (await executed(page, "Runs-runs-list"))["runs"]] == [runtime]
+    stopped = await executed(page, "Runtimes-runtimes-stop", id=space, runtimeId=runtime)
+    assert stopped["status"] == "stopped"
+    assert watch.wrong == []
+
+
 @pytest.mark.parametrize("before", ["", "Bearer "], ids=["the key", "the key after Bearer"])
 async def test_with_a_key_an_operation_can_be_tried_out(page: Page, gateway: GatewayProcess, before: str) -> None:
     async with httpx.AsyncClient(base_url=gateway.base_url, headers=gateway.headers, trust_env=False) as api:
         space = await make_space(api, name="seen on the page")
     watch = Watch(page)
-    await page.goto(f"{gateway.base_url}/docs")
-    await page.click(".authorize")
-    await page.fill(".auth-container input", before + gateway.api_key)
-    await page.click(".auth-btn-wrapper .authorize")
-    await page.click(".auth-btn-wrapper .btn-done")
+    await authorize(page, gateway, before + gateway.api_key)
+    assert (await executed(page, "Spaces-spaces-get", id=space))["name"] == "seen on the page"
     block = page.locator("#operations-Spaces-spaces-get")
-    await block.locator(".opblock-summary-control").click()
-    await block.locator(".try-out__btn").click()
-    await block.locator("input[placeholder=id]").fill(space)
-    async with page.expect_response(lambda response: response.url.endswith(f"/v1/spaces/{space}")) as answer:
-        await block.locator(".execute").click()
-    assert (await answer.value).status == 200
     await block.locator(".live-responses-table").get_by_text("seen on the page").first.wait_for()
     assert watch.hosts == {urlsplit(gateway.base_url).netloc}
     assert watch.wrong == []

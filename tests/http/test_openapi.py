@@ -13,10 +13,15 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
+from gateway.contracts.spaces.live import LiveViewer
+from gateway.contracts.spaces.recordings import RecordingViewer
+from gateway.contracts.spaces.runtimes import RuntimeConfig
 from gateway.http.contract import Contract
 from gateway.http.idempotency import HEADER
+from gateway.http.models import Answer
 from gateway.http.openapi import document
 from gateway.http.paths import documented
+from gateway.http.schemas import components, docstrings
 from tests.support.api import ENDPOINTS, NEVER, SERVED, Json, Recorder, ok, refused
 
 CONTRACT = Path(__file__).parent.parent / "contracts" / "spaces" / "samples"
@@ -87,6 +92,33 @@ def test_it_has_the_shape_of_openapi_3_1(served: Json) -> None:
             ((media_type, content),) = response["content"].items()
             assert media_type == ("text/event-stream" if streams and status == "200" else JSON)
             Draft202012Validator.check_schema(content["schema"])
+
+
+def test_every_property_parameter_and_response_is_described(served: Json) -> None:
+    properties = {
+        f"{name}.{field}": shown
+        for name, schema in served["components"]["schemas"].items()
+        for field, shown in schema.get("properties", {}).items()
+    }
+    assert len(properties) > 350
+    assert [name for name, shown in properties.items() if not shown.get("description")] == []
+    assert [name for name, it in served["components"]["schemas"].items() if not it.get("description")] == []
+    for place, operation in operations_of(served).items():
+        assert [it["name"] for it in operation["parameters"] if not it["description"]] == [], place
+        assert [status for status, it in operation["responses"].items() if not it["description"]] == [], place
+
+
+def test_a_description_is_that_of_the_model_or_of_its_base() -> None:
+    assert docstrings(LiveViewer)["expires_at"] == "When the address expires."
+    assert docstrings(RecordingViewer)["expires_at"] == "When the address expires."
+
+
+def test_two_models_of_one_name_are_refused() -> None:
+    class Viewport(Answer):
+        """Another one."""
+
+    with pytest.raises(ValueError, match="both have a model Viewport"):
+        components([Viewport, RuntimeConfig], "{model}")
 
 
 def test_every_reference_resolves_and_every_schema_is_referenced(served: Json) -> None:
@@ -223,7 +255,19 @@ def test_the_comparison_itself_finds_a_difference(wrong: Any, served: Json) -> N
     )
 
 
-async def test_the_answers_of_every_operation_are_as_the_document_says(client: httpx.AsyncClient) -> None:
+FILES_IN_ORDER = {"storage-files-upload": -3, "runtimes-files-stage": -2, "runtimes-files-collect": -1}
+
+
+def example_of(specification: Json, path: str, method: str) -> Json:
+    """The example of an operation's body."""
+    ((_, content),) = specification["paths"][path][method.lower()]["requestBody"]["content"].items()
+    example: Json = content["example"]
+    return example
+
+
+async def test_every_example_is_accepted_and_the_answers_are_as_the_document_says(
+    client: httpx.AsyncClient, served: Json
+) -> None:
     """Each one in order, right and wrong; `Recorder` judges. The other tests of the API have it watch them, too."""
     recorder = Recorder()
     client.event_hooks = {"response": [recorder.check]}
@@ -241,31 +285,22 @@ async def test_the_answers_of_every_operation_are_as_the_document_says(client: h
     subaccount = await make("/v1/subaccounts", {"name": "a", "limits": {"maxSpaces": 1}})
     key = (await ok(client.post(f"/v1/subaccounts/{subaccount}/keys", json={"name": "k"})))["apiKey"]["id"]
     file = await ok(client.post(f"/v1/spaces/{space}/storage/files", files={"file": ("a", b"a")}))
-    path = f"/v1/spaces/{space}/runtimes/{runtime}"
-    await ok(client.post(f"{path}/files/stage", json={"fileId": file["id"], "name": "staged"}))
     ids = {
         "/v1/spaces": {"id": space, "runtimeId": runtime, "connectionId": lease, "fileId": file["id"]},
         "/v1/runs": {"id": run["id"]},
         "/v1/ai-connections": {"id": ai},
         "/v1/subaccounts": {"id": subaccount, "keyId": key},
     }
-    bodies: dict[str, Json] = {
-        "keys-create": {"name": "k"},
-        "runtimes-connections-create": {"protocol": "cdp"},
-        "create": {"label": "a", "provider": "openai"},
-        "subaccounts-create": {"name": "a"},
-        "runtimes-files-stage": {"fileId": file["id"]},
-        "runtimes-files-collect": {"path": "staged"},
-        "runs-events-wait": {"timeoutMs": 0},
-    }
 
-    # What ends a thing comes last, and what a thing is in after it.
-    def order(endpoint: Any) -> tuple[bool, int]:
-        return endpoint.method == "DELETE" or endpoint.operation_id.endswith(("stop", "archive")), -len(endpoint.path)
+    # What ends a thing comes last, and what a thing is in after it. A file is stored, copied in, and out again.
+    def order(endpoint: Any) -> tuple[bool, int, int]:
+        ends = endpoint.method == "DELETE" or endpoint.operation_id.endswith(("stop", "archive"))
+        return ends, FILES_IN_ORDER.get(endpoint.operation_id, 0), -len(endpoint.path)
 
     for endpoint in sorted(ENDPOINTS, key=order):
         form: Json | None = {"file": ("b", b"b")} if endpoint.form is not None else None
-        body = bodies.get(endpoint.operation_id, {}) if endpoint.body is not None else None
+        fields = example_of(served, endpoint.path, endpoint.method) if form is not None else None
+        body = example_of(served, endpoint.path, endpoint.method) if endpoint.body is not None else None
         right = next((given for prefix, given in ids.items() if endpoint.path.startswith(prefix)), {})
         if right and "{" in endpoint.path:
             never = re.sub(r"{\w+}", NEVER, endpoint.path)
@@ -276,7 +311,7 @@ async def test_the_answers_of_every_operation_are_as_the_document_says(client: h
             assert (await client.request(endpoint.method, path, content=b"{}")).status_code == 415
         params = {"limit": "1", "cursor": "0"} if endpoint.streams else None
         answer = await client.request(
-            endpoint.method, endpoint.path.format(**right), json=body, files=form, params=params
+            endpoint.method, endpoint.path.format(**right), json=body, data=fields, files=form, params=params
         )
         assert answer.status_code == 200, answer.text
 

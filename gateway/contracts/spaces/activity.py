@@ -31,7 +31,9 @@ class ActivityFilter(Query):
     """`categories` may be given several times, or several with commas; `level` is the minimum severity."""
 
     categories: Annotated[list[Category], Field(max_length=20)] = optional()
+    """Only items of these categories; repeat the parameter, or separate values by commas."""
     level: Level = "info"
+    """Only items of this severity or a higher one."""
 
     def wanted(self) -> Wanted:
         return activity.wanted(self.categories, Severity[self.level.upper()])
@@ -41,7 +43,9 @@ class ActivityQuery(ActivityFilter):
     """`limit` is 1 to 1000; `cursor` is a `nextCursor`, or the `sequence` of an item."""
 
     cursor: str = optional()
+    """Items after this one: the `nextCursor` of the previous page, or the `sequence` of an item."""
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
+    """Items in a page."""
 
 
 class ActivityStreamQuery(ActivityFilter):
@@ -49,22 +53,34 @@ class ActivityStreamQuery(ActivityFilter):
     items, if there is one."""
 
     cursor: str = optional()
+    """Resume after this item: its `sequence`. The header `Last-Event-ID` takes precedence."""
     limit: Annotated[int, Field(ge=1)] = optional()
+    """End the stream after as many items."""
 
 
 class ActivityItem(Answer):
     """One event of the run, as the list of events has it under the same `id` and `sequence`."""
 
     id: UUID
+    """Id of the event."""
     sequence: int
+    """Number of the event in its run, from 1."""
     time: Time
+    """When it happened."""
     type: str
+    """Type of the event, such as `page.navigated`."""
     category: Category
+    """Group of the type."""
     message: str
+    """One sentence for people."""
     severity: Level
+    """`info`, `warning` or `error`."""
     page_id: str = optional()
+    """The page that it is about, if any: the id of its DevTools target."""
     connection_id: UUID = optional()
+    """The connection that it is about, if any."""
     data: dict[str, Any]
+    """Details; the fields depend on the type."""
 
     @classmethod
     def of(cls, event: Event) -> ActivityItem:
@@ -83,8 +99,12 @@ class ActivityItem(Answer):
 
 
 class ActivityList(Answer):
+    """A page of the activity of a run."""
+
     items: list[ActivityItem]
+    """A page of the timeline, oldest first."""
     next_cursor: str = optional()
+    """The `cursor` of the next page; absent on the last."""
 
 
 @endpoints.get("/v1/runs/{id}/activity", id="activity-list", summary="List the activity of a run", errors=(404,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,33 +21,60 @@ Model = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
 
 
 class CreateAiConnection(Body):
+    """Access to an AI provider."""
+
+    example: ClassVar = {"label": "my key", "provider": "openai", "apiKey": "sk-example", "defaultModel": "gpt-5"}
+
     label: Label
+    """Name for people; mounts may refer to it."""
     provider: Provider
+    """The provider that the key belongs to."""
     api_key: ApiKey = optional()
+    """The provider's API key. It is stored encrypted and never returned."""
     default_model: Model = optional()
+    """Model to use where a call names none."""
     enabled: bool = True
+    """Whether it may be used."""
     subaccount_id: Text = optional()
+    """The subaccount that owns it; only for a key of the organization."""
 
 
 class UpdateAiConnection(Body):
     """`apiKey` replaces the stored key; `apiKey: null` removes it."""
 
+    example: ClassVar = {"label": "renamed", "enabled": True}
+
     label: Label = optional()
+    """New name."""
     api_key: ApiKey | None = None
+    """New key; null removes the stored one."""
     default_model: Model | None = None
+    """New default model; null removes it."""
     enabled: bool = optional()
+    """Whether it may be used."""
 
 
 class AiConnection(Answer):
+    """Access to an AI provider, without its key."""
+
     id: str
+    """Id of the AI connection."""
     label: str
+    """Name for people."""
     provider: Provider
+    """The provider that the key belongs to."""
     enabled: bool
+    """Whether it may be used."""
     has_stored_key: bool
+    """Whether a key is stored; the key itself is never returned."""
     created_at: UntypedTime
+    """When it was created."""
     updated_at: UntypedTime
+    """When it was last changed."""
     default_model: str | None = None
+    """Model to use where a call names none."""
     subaccount_id: str | None = None
+    """The subaccount that owns it; null for the organization."""
 
     @classmethod
     def of(cls, record: Record) -> AiConnection:
@@ -65,13 +92,21 @@ class AiConnection(Answer):
 
 
 class AiConnectionList(Answer):
+    """AI connections that the API key can see."""
+
     ai_connections: list[AiConnection]
+    """AI connections, oldest first."""
 
 
 class AiConnectionTest(Answer):
+    """The result of a test call to the provider."""
+
     ok: bool
+    """Whether the provider accepted the key."""
     provider: Provider
+    """The provider that was called."""
     message: str = Field(min_length=1)
+    """The result in one sentence for people."""
 
 
 @endpoints.post("/v1/ai-connections", id="create", summary="Create an AI connection", errors=(404, 409))

@@ -28,29 +28,47 @@ class ArtifactQuery(Query):
     page before."""
 
     kind: Annotated[Text, AfterValidator(_kinds)] = optional()
+    """Only these kinds, such as `download` or `recording`; repeat the parameter, or separate values by commas."""
     cursor: str = optional()
+    """The `nextCursor` of the previous page."""
     limit: Annotated[int, Field(ge=1, le=200)] = 50
+    """Artifacts in a page."""
 
 
 class SpaceArtifactQuery(ArtifactQuery):
     """As for a run; `runtimeId` picks what one runtime brought forth."""
 
     runtime_id: UUID = optional()
+    """Only artifacts of this runtime."""
 
 
 class RunArtifact(Answer):
+    """Something that a run produced, and the stored file behind it."""
+
     id: UUID
+    """Id of the artifact."""
     run_id: UUID
+    """The run that produced it."""
     runtime_id: UUID
+    """The runtime of that run."""
     runtime_kind: Literal["browser", "desktop", "spreadsheet"]
+    """Kind of that runtime."""
     kind: str
+    """What it is, such as `download`, `recording` or `collected`."""
     name: str
+    """File name."""
     file_id: UUID
+    """The stored file behind it."""
     path: str
+    """Path of that file in the storage of the space."""
     content_type: str
+    """Media type of its bytes."""
     size_bytes: int = Field(ge=0)
+    """Size of its bytes."""
     created_at: UntypedTime
+    """When it was created."""
     download_url: str = optional()
+    """Where its bytes are; the request needs the API key."""
 
     @classmethod
     def of(cls, record: Record, root: str | None) -> RunArtifact:
@@ -73,8 +91,12 @@ class RunArtifact(Answer):
 
 
 class ArtifactList(Answer):
+    """A page of artifacts."""
+
     artifacts: list[RunArtifact]
+    """A page of artifacts, newest first."""
     next_cursor: str | None
+    """The `cursor` of the next page; null on the last."""
 
 
 @endpoints.get("/v1/runs/{id}/artifacts", id="runs-artifacts", summary="List artifacts of a run", errors=(404,))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import AnyUrl, Field, field_validator
@@ -29,9 +29,15 @@ class CreateConnection(Body):
     `autoRenew`: whether the lease is renewed as long as a client uses it.
     """
 
+    example: ClassVar = {"protocol": "cdp", "ttlSeconds": 600}
+
     protocol: Literal["cdp"]
+    """The protocol that the client speaks; only the DevTools protocol is served."""
     ttl_seconds: Annotated[int, Field(ge=60, le=7200)] = optional()
+    """Life of the lease in seconds; the default is the gateway's, an hour unless it is configured otherwise."""
     options: Metadata = optional()
+    """`policy` is read: which commands the lease allows, `standard` by default, `unrestricted` where the operator
+    permits it."""
 
     @field_validator("options")
     @classmethod
@@ -48,30 +54,52 @@ class CreateConnection(Body):
 class RenewConnection(Body):
     """`ttlSeconds` counts from now; without it the connection gets the lifetime that it was created with."""
 
+    example: ClassVar = {"ttlSeconds": 600}
+
     ttl_seconds: Annotated[int, Field(ge=60, le=7200)] = optional()
+    """Life of the lease in seconds from now on; the default is as at its creation."""
 
 
 class WebsocketEndpoint(Answer):
+    """A websocket address."""
+
     type: Literal["websocket"]
+    """Kind of endpoint."""
     url: Secret[AnyUrl]
+    """The address to attach to. It is the only credential."""
 
 
 class HttpEndpoint(Answer):
+    """An HTTP address; not served by this gateway."""
+
     type: Literal["http"]
+    """Kind of endpoint."""
     base_url: AnyUrl
+    """The address below which the protocol is served."""
 
 
 class RdpEndpoint(Answer):
+    """A remote desktop; not served by this gateway."""
+
     type: Literal["rdp"]
+    """Kind of endpoint."""
     host: str
+    """Host name or address."""
     port: int
+    """TCP port."""
     username: str
+    """User to log in as."""
     password: Secret[str]
+    """Password of the user."""
 
 
 class CompositeEndpoint(Answer):
+    """Several endpoints by name; not served by this gateway."""
+
     type: Literal["composite"]
+    """Kind of endpoint."""
     endpoints: dict[str, Any]
+    """Endpoints by name."""
 
 
 Endpoint = Annotated[WebsocketEndpoint | HttpEndpoint | RdpEndpoint | CompositeEndpoint, Field(discriminator="type")]
@@ -81,14 +109,23 @@ class ConnectionRow(Answer):
     """A connection as it is listed: without its URL, which only its creation returns."""
 
     id: UUID
+    """Id of the connection."""
     runtime_id: UUID
+    """The runtime that it leads to."""
     run_id: UUID
+    """The run in which it was created."""
     protocol: Protocol
+    """The protocol that it speaks."""
     status: Literal["active", "expired", "revoked", "closed"]
+    """`active` until it expires, is revoked, or is closed by the end of its runtime."""
     created_at: Time
+    """When it was created."""
     expires_at: Time | None
+    """When it expires: from then on no client can attach."""
     closed_at: Time | None
+    """When the end of the runtime closed it; null otherwise."""
     revoked_at: Time | None
+    """When it was revoked; null otherwise."""
 
     @classmethod
     def of(cls, record: Record) -> ConnectionRow:
@@ -99,24 +136,38 @@ class Socket(Answer):
     """One socket that was let in. What passed through it is known once it has ended."""
 
     opened_at: Time
+    """When the client attached."""
     ended_at: Time | None
+    """When the socket ended; null while it is open."""
     close_code: int | None
+    """The websocket close code; null while it is open."""
     close_reason: str | None
+    """The close reason; null while it is open."""
     bytes_from_client: int
+    """Bytes received from the client."""
     bytes_to_client: int
+    """Bytes sent to the client."""
     commands: int
+    """Commands that the client sent."""
 
 
 class Usage(Answer):
     """What a connection was used for; `sockets` are the newest 100. Bytes and commands come with a socket's end."""
 
     attaches: int
+    """How often a client attached."""
     first_attached_at: Time | None
+    """When a client attached first; null if never."""
     last_active_at: Time | None
+    """When a socket was last open; null if never."""
     bytes_from_client: int
+    """Bytes received from clients."""
     bytes_to_client: int
+    """Bytes sent to clients."""
     commands: int
+    """Commands that clients sent."""
     sockets: list[Socket]
+    """The newest sockets, at most 100."""
 
     @classmethod
     def of(cls, record: UsageRecord) -> Usage:
@@ -129,25 +180,39 @@ class ConnectionDetails(ConnectionRow):
     """A connection as it is listed, and what it was used for."""
 
     usage: Usage = optional()
+    """What it was used for."""
 
 
 class CreatedConnection(Answer):
     """A new connection. `endpoint.url` alone is the credential, and is never returned again."""
 
     id: UUID
+    """Id of the connection."""
     runtime_id: UUID
+    """The runtime that it leads to."""
     run_id: UUID
+    """The run in which it was created."""
     protocol: Protocol
+    """The protocol that it speaks."""
     status: Literal["active"]
+    """A new connection is active."""
     endpoint: Endpoint
+    """Where to attach; shown in this response only."""
     created_at: Time
+    """When it was created."""
     expires_at: Time | None
+    """When it expires: from then on no client can attach."""
     closed_at: Time | None
+    """Null for a new connection."""
     revoked_at: Time | None
+    """Null for a new connection."""
 
 
 class ConnectionList(Answer):
+    """Connections of a runtime."""
+
     connections: list[ConnectionRow]
+    """Connections, newest first, without URLs."""
 
 
 _ROOT = "/v1/spaces/{id}/runtimes/{runtimeId}/connections"

@@ -9,5 +9,9 @@ from gateway.http.models import Answer
 
 
 class Deleted(Answer):
+    """Confirms that a resource was deleted."""
+
     id: UUID
+    """Id of what was deleted."""
     deleted: Literal[True]
+    """Always true."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, Field, WithJsonSchema
@@ -36,17 +36,24 @@ class EventFilter(Query):
     """`type` may be given several times, or several with commas."""
 
     type: Annotated[list[EventType], Field(max_length=100)] = optional()
+    """Only these types; repeat the parameter, or separate values by commas."""
     category: Category = optional()
+    """Only types of this category."""
     page_id: PageId = optional()
+    """Only events of this page: the id of its DevTools target."""
     connection_id: UUID = optional()
+    """Only events of this connection."""
 
 
 class EventQuery(EventFilter):
     """`limit` is 1 to 1000; `cursor` is a `nextCursor`, or the `sequence` of an event."""
 
     cursor: str = optional()
+    """Events after this one: the `nextCursor` of the previous page, or the `sequence` of an event."""
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
+    """Events in a page."""
     order: Literal["asc", "desc"] = "asc"
+    """`asc` is oldest first, `desc` newest first."""
 
 
 class EventStreamQuery(EventFilter):
@@ -54,7 +61,9 @@ class EventStreamQuery(EventFilter):
     events, if there is one."""
 
     cursor: str = optional()
+    """Resume after this event: its `sequence`. The header `Last-Event-ID` takes precedence."""
     limit: Annotated[int, Field(ge=1)] = optional()
+    """End the stream after as many events."""
 
 
 class WaitForEvent(Body):
@@ -62,26 +71,44 @@ class WaitForEvent(Body):
 
     not_served = frozenset({"contextId"})
 
+    example: ClassVar = {"eventTypes": ["runtime.lifecycle"], "after": "0", "timeoutMs": 5000}
+
     event_types: Annotated[list[EventType], Field(max_length=100)] = optional()
+    """Only these types."""
     category: Category = optional()
+    """Only types of this category."""
     page_id: PageId = optional()
+    """Only events of this page: the id of its DevTools target."""
     connection_id: UUID = optional()
+    """Only events of this connection."""
     after: str | None = None
+    """Only events after this one: its `sequence`, or the `cursor` of the previous wait. Without it, only events from
+    now on."""
     timeout_ms: Annotated[int, Field(ge=0, le=120_000)] = 30_000
+    """How long to wait, in milliseconds; 0 looks once."""
 
 
 class RunEvent(Answer):
     """`sequence` counts the events of the run: 1, 2, 3, in the order in which they can be read."""
 
     id: UUID
+    """Id of the event."""
     run_id: UUID
+    """The run that it belongs to."""
     sequence: int
+    """Number of the event in its run, from 1, without a gap."""
     type: str
+    """Type of the event, such as `page.navigated`."""
     category: Category
+    """Group of the type."""
     time: Time
+    """When it happened."""
     page_id: str | None
+    """The page that it is about: the id of its DevTools target; null if none."""
     connection_id: UUID | None
+    """The connection that it is about; null if none."""
     data: dict[str, Any]
+    """Details; the fields depend on the type."""
 
     @classmethod
     def of(cls, run_id: UUID, record: Record) -> RunEvent:
@@ -99,16 +126,23 @@ class RunEvent(Answer):
 
 
 class EventList(Answer):
+    """A page of events of a run."""
+
     events: list[RunEvent]
+    """A page of events."""
     next_cursor: str | None
+    """The `cursor` of the next page; null on the last."""
 
 
 class AwaitedEvent(Answer):
     """`cursor` is where the next wait may go on, as its `after`."""
 
     event: RunEvent | None
+    """The event, or null after the timeout."""
     cursor: str
+    """The `after` of the next wait."""
     timed_out: bool
+    """Whether no event came in time."""
 
 
 @endpoints.get("/v1/runs/{id}/events", id="runs-events", summary="List events of a run", errors=(404,))

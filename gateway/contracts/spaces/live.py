@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AnyUrl, Field
 
@@ -20,17 +20,25 @@ Seconds = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
 class CreateLiveViewer(Body):
     """`components` has what the page shows beside the browser; `control` `input` lets people work in it."""
 
+    example: ClassVar = {"control": "none", "components": ["activity"], "expiresInSeconds": 600}
+
     control: Literal["none", "input"] = "none"
+    """`none` only shows the browser; `input` also forwards mouse and keyboard."""
     components: Annotated[list[Literal["activity"]], Field(max_length=1, default_factory=list)]
+    """What the page shows beside the browser."""
     expires_in_seconds: Seconds = DEFAULT_SECONDS
+    """Life of the address in seconds."""
 
 
 class ViewerLease(Answer):
     """`iframeUrl` alone is the credential."""
 
     iframe_url: Secret[AnyUrl]
+    """Address of the page, to embed or open. It is the only credential."""
     expires_at: Time
+    """When the address expires."""
     activity_stream_url: Secret[AnyUrl] = optional()
+    """Server-sent events of the activity; there if `components` has `activity`."""
 
     @classmethod
     def of(cls, minted: Minted, root: str, **more: Any) -> Self:

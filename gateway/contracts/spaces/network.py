@@ -43,7 +43,10 @@ class NetworkTraffic(Body):
     not_served = frozenset({"saver", "blockAds", "blockTrackers", "blockResourceTypes"})
 
     url_allowlist: Patterns = optional()
+    """If not empty, pages reach only what one of these entries matches: `[scheme://]host[:port][/path]`, where the host
+    may be `*` or `*.suffix`."""
     url_blocklist: Patterns = optional()
+    """Pages do not reach what one of these entries matches. It takes precedence over the allowlist."""
 
     def to_domain(self) -> values.NetworkTraffic:
         return values.NetworkTraffic(texts(self.url_allowlist), texts(self.url_blocklist))
@@ -53,12 +56,20 @@ class Proxy(Body):
     """A proxy of the caller's own that the runtime's traffic goes through, given as `url` or as its parts."""
 
     url: Secret[Annotated[str, Field(min_length=1, max_length=2048)]] = optional()
+    """The whole proxy as one URL, such as `http://user:password@proxy.example:3128`; nothing else but `dnsResolution`
+    may be beside it."""
     protocol: Literal["http", "socks5"] = optional()
+    """Protocol of the proxy."""
     host: Annotated[str, Field(min_length=1, max_length=253)] = optional()
+    """Host name or address of the proxy."""
     port: Annotated[int, Field(ge=1, le=65535)] = optional()
+    """TCP port of the proxy."""
     username: Credential | None = None
+    """User at the proxy."""
     password: Secret[Credential] | None = None
+    """Password at the proxy; never returned."""
     dns_resolution: Literal["local", "proxy"] = "local"
+    """`local`: the gateway resolves names, and checks the addresses; `proxy`: the proxy does."""
 
     @model_validator(mode="before")
     @classmethod

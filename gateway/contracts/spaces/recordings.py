@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,15 +19,22 @@ endpoints = Endpoints("Runs")
 class CreateRecordingViewer(Body):
     """`components` has what the page shows beside the recording."""
 
+    example: ClassVar = {"components": ["activity"], "expiresInSeconds": 600}
+
     components: list[Literal["activity"]] = Field(default_factory=list, max_length=1)
+    """What the page shows beside the recording."""
     expires_in_seconds: Seconds = DEFAULT_SECONDS
+    """Life of the address in seconds."""
 
 
 class RecordingViewer(ViewerLease):
     """`iframeUrl` alone is the credential; it shows the recording until `expiresAt`."""
 
     status: Phase
+    """`not_available`: nothing was recorded, or it was removed; `preparing`: not begun; `processing`: what is finished
+    can be played; `ready`; `failed`: permanent."""
     duration_ms: Annotated[int, Field(ge=0)] = optional()
+    """Length of the recording in milliseconds, as far as it is known."""
 
 
 @endpoints.post("/v1/runs/{id}/recording", id="runs-recording", summary="Create a recording viewer", errors=(404, 409))

@@ -25,31 +25,51 @@ class CommandQuery(Query):
     given."""
 
     cursor: str = optional()
+    """The `nextCursor` of the previous page."""
     limit: Annotated[int, Field(ge=1, le=200)] = 50
+    """Commands in a page."""
     order: Literal["asc", "desc"] = "asc"
+    """`asc` is oldest first, `desc` newest first."""
     status: Status = optional()
+    """Only commands with this outcome."""
     execution_mode: ExecutionMode = optional()
+    """Only commands of this mode."""
     include: Annotated[list[Literal["input"]], Field(max_length=10)] = optional()
+    """`input` adds what each command was given."""
 
 
 class CommandError(Answer):
+    """Why a command failed."""
+
     code: str
+    """Stable code of the error."""
     message: str
+    """The error in one sentence for people."""
 
 
 class RunCommand(Answer):
     """`actor` is the id of the API key that asked; `input` has nothing secret."""
 
     id: UUID
+    """Id of the command."""
     run_id: UUID
+    """The run that it belongs to."""
     name: str
+    """What was requested, such as `runtimes.stop`."""
     execution_mode: ExecutionMode
+    """`inline`: done when the request was answered."""
     status: Status
+    """The outcome."""
     actor: str
+    """Id of the API key that requested it."""
     created_at: Time
+    """When it was requested."""
     finished_at: Time
+    """When it was done."""
     error: CommandError | None
+    """Why it failed; null if it did not."""
     input: dict[str, Any] = optional()
+    """What it was given, secrets masked; there with `include=input`."""
 
     @classmethod
     def of(cls, record: Record, *, with_input: bool) -> RunCommand:
@@ -69,8 +89,12 @@ class RunCommand(Answer):
 
 
 class CommandList(Answer):
+    """A page of commands of a run."""
+
     commands: list[RunCommand]
+    """A page of commands."""
     next_cursor: str | None
+    """The `cursor` of the next page; null on the last."""
 
 
 @endpoints.get("/v1/runs/{id}/commands", id="commands-list", summary="List commands of a run", errors=(404,))

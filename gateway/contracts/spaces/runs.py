@@ -23,36 +23,60 @@ class RunQuery(Query):
     """`limit` is 1 to 200; `cursor` is the `nextCursor` of the page before."""
 
     cursor: str = optional()
+    """The `nextCursor` of the previous page."""
     limit: Annotated[int, Field(ge=1, le=200)] = 50
+    """Runs in a page."""
     status: Status = optional()
+    """Only runs in this state."""
 
 
 class RunFailure(Answer):
+    """Why a run ended."""
+
     code: str
+    """Stable code, such as `runtime.stopped` or `browser.crashed`."""
     message: str
+    """The cause in one sentence for people."""
 
 
 class Network(Answer):
     """What the runtime's pages sent and got through the egress proxy, to the second, and what was refused them."""
 
     bytes_sent: int = Field(ge=0)
+    """Bytes that pages sent."""
     bytes_received: int = Field(ge=0)
+    """Bytes that pages received."""
     refused: int = Field(ge=0)
+    """Requests that were refused."""
 
 
 class Run(Answer):
+    """One life of a runtime's browser, and what belongs to its record."""
+
     id: UUID
+    """Id of the run."""
     space_id: UUID
+    """The space of its runtime."""
     runtime_id: UUID
+    """Its runtime."""
     runtime_type: Literal["browser"]
+    """Type of its runtime."""
     status: Status
+    """`active`, `stopped` (ended as requested or by a limit) or `failed`."""
     created_at: Time
+    """When it was created."""
     started_at: Time
+    """When the browser was live."""
     finished_at: Time | None
+    """When it ended; null while it is active."""
     duration_ms: int | None = Field(ge=0)
+    """From start to end in milliseconds; null while it is active."""
     network: Network
+    """What its pages transferred."""
     end_reason: RunFailure | None
+    """Why it ended; null while it is active."""
     failure: RunFailure | None
+    """Why it failed; null if it did not."""
 
     @classmethod
     def of(cls, record: Record) -> Run:
@@ -79,8 +103,12 @@ class Run(Answer):
 
 
 class RunList(Answer):
+    """A page of runs."""
+
     runs: list[Run]
+    """A page of runs, newest first."""
     next_cursor: str | None
+    """The `cursor` of the next page; null on the last."""
 
 
 @endpoints.get("/v1/runs", id="runs-list", summary="List runs")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 from uuid import UUID
 
 from pydantic import Field, model_validator
@@ -32,10 +32,16 @@ class StageFile(Body):
     """`fileId` or `path` says which file of the space. `name` is what it is called in the runtime; `runtimePath` is its
     whole path there, below the runtime's directory."""
 
+    example: ClassVar = {"path": "reports/june.csv", "name": "june.csv"}
+
     file_id: str = optional()
+    """Id of the stored file; give it or `path`."""
     path: Path = optional()
+    """Path of the stored file in the space; give it or `fileId`."""
     name: FileName = optional()
+    """Name of the copy; by default that of the file."""
     runtime_path: RuntimePath = optional()
+    """Path of the copy, below the runtime's directory; in place of `name`."""
 
     @model_validator(mode="after")
     def _said_once(self) -> StageFile:
@@ -51,13 +57,21 @@ class StagedFile(Answer):
     """`path` and `runtimePath` are the same: where the browser finds the file, for as long as the runtime lives."""
 
     id: UUID
+    """Id of the copy."""
     file_id: UUID
+    """The stored file."""
     name: str
+    """Name of the copy."""
     runtime_id: UUID
+    """The runtime that has the copy."""
     path: str
+    """Where the browser finds the copy."""
     runtime_path: str
+    """The same as `path`."""
     size_bytes: int = Field(ge=0)
+    """Size of the copy."""
     expires_at: Time | None
+    """When the copy is removed; null: with the runtime."""
 
     @classmethod
     def of(cls, staged: Staged) -> StagedFile:
@@ -77,19 +91,29 @@ class CollectArtifact(Body):
     """`kind` is `collected` and `name` the file's own where they are absent."""
 
     kind: Kind = optional()
+    """Kind of the artifact; `collected` by default."""
     name: FileName = optional()
+    """Name of the artifact; by default that of the file."""
 
 
 class CollectFile(Body):
     """`path` is below the runtime's directory, or relative to it; `storagePath` is by default the file's name."""
 
+    example: ClassVar = {"path": "june.csv", "storagePath": "collected/june.csv", "artifact": {"kind": "report"}}
+
     path: RuntimePath
+    """The file in the runtime: below its directory, or relative to it."""
     storage_path: Path = optional()
+    """Path in the storage of the space; by default the name of the file."""
     artifact: CollectArtifact = optional()
+    """If given, the file is recorded as an artifact of the run too."""
 
 
 class CollectedFile(StorageFile):
+    """The stored copy of a runtime's file."""
+
     artifact: RunArtifact = optional()
+    """The artifact, if one was requested."""
 
 
 _ROOT = "/v1/spaces/{id}/runtimes/{runtimeId}/files"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zoneinfo
 from datetime import timedelta
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 import structlog
@@ -62,7 +62,9 @@ class Viewport(Body):
     """Size of a page in CSS pixels."""
 
     width: Pixels
+    """Width in CSS pixels."""
     height: Pixels
+    """Height in CSS pixels."""
 
     def to_domain(self) -> values.Viewport:
         return values.Viewport(self.width, self.height)
@@ -74,7 +76,9 @@ class Fingerprint(Body):
     not_served = frozenset({"browser", "browserVersion", "os", "device"})
 
     viewport: Viewport = optional()
+    """Size of pages."""
     locale: Locale = optional()
+    """Language and region, such as `de-DE`."""
 
     def to_domain(self) -> values.Fingerprint:
         return values.Fingerprint(domain(self.viewport), self.locale)
@@ -86,17 +90,29 @@ class RuntimeConfig(Body):
     not_served = frozenset({"profile", "stealth", "extensionIds", "webRtcProxyOnly", "forceOpenShadowRoots"})
 
     browser: BrowserName = optional()
+    """Which browser; the default is the gateway's."""
     viewport: Viewport = optional()
+    """Size of pages."""
     locale: Locale = optional()
+    """Language and region of the browser, such as `de-DE`."""
     timezone: Annotated[str, AfterValidator(_timezone)] = optional()
+    """IANA time zone of the browser, such as `Europe/Berlin`."""
     user_agent: Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_printable)] = optional()
+    """User agent of the browser, printable ASCII."""
     fingerprint: Fingerprint = optional()
+    """Another place for `viewport` and `locale`."""
     proxy: Secret[Proxy] = optional()
+    """A proxy of your own that the traffic of pages goes through."""
     network_traffic: NetworkTraffic = optional()
+    """Lists of what pages may reach."""
     events: EventLevel = optional()
+    """How much is recorded of pages: `off`, `lifecycle`, `standard` or `full`."""
     recording: bool = optional()
+    """Whether a video is recorded."""
     idle_timeout_seconds: Annotated[int, Field(ge=10, le=604800)] = optional()
+    """Stop after as many seconds without a client."""
     max_lifetime_seconds: Annotated[int, Field(ge=60, le=2592000)] = optional()
+    """Stop after as many seconds in any case."""
 
     @model_validator(mode="after")
     def _said_once(self) -> RuntimeConfig:
@@ -128,48 +144,83 @@ class CreateRuntime(Body):
 
     not_served = frozenset({"profile"})
 
+    example: ClassVar = {
+        "name": "first",
+        "config": {"locale": "de-DE", "timezone": "Europe/Berlin", "idleTimeoutSeconds": 600},
+    }
+
     type: Literal["browser"] = "browser"
+    """What to launch."""
     kind: Literal["browser"] = "browser"
+    """The same as `type`."""
     name: Name = optional()
+    """Name for people; made by the gateway if absent."""
     metadata: Metadata | None = None
+    """Any JSON object of yours, returned as it is."""
     config: RuntimeConfig = optional()
+    """How the browser is launched."""
 
 
 class GivenProxy(Answer):
     """The proxy of a config, without its password."""
 
     protocol: Literal["http", "socks5"]
+    """Protocol of the proxy."""
     host: str
+    """Host name or address of the proxy."""
     port: int
+    """TCP port of the proxy."""
     username: str | None
+    """User at the proxy."""
     has_password: bool
+    """Whether a password was given."""
     dns_resolution: Literal["local", "proxy"]
+    """Who resolves names: `local` is the gateway."""
 
 
 class GivenConfig(Answer):
     """The config that a runtime was created with, as it was given."""
 
     browser: BrowserName = optional()
+    """Which browser was requested."""
     viewport: Viewport = optional()
+    """Size of pages."""
     locale: Locale = optional()
+    """Language and region."""
     timezone: str = optional()
+    """IANA time zone."""
     user_agent: str = optional()
+    """User agent."""
     fingerprint: Fingerprint = optional()
+    """Another place for `viewport` and `locale`."""
     proxy: GivenProxy = optional()
+    """The proxy, without its password."""
     network_traffic: NetworkTraffic = optional()
+    """Lists of what pages may reach."""
     events: EventLevel = optional()
+    """How much is recorded of pages."""
     recording: bool = optional()
+    """Whether a video is recorded."""
     idle_timeout_seconds: int = optional()
+    """Stop after as many seconds without a client."""
     max_lifetime_seconds: int = optional()
+    """Stop after as many seconds in any case."""
 
 
 class Backing(Answer):
+    """What a browser is stored in."""
+
     kind: Literal["ephemeral"] = "ephemeral"
+    """`ephemeral`: nothing of the browser outlives the runtime."""
 
 
 class Failure(Answer):
+    """Why a runtime ended."""
+
     code: str
+    """Stable code, such as `runtime.stopped` or `browser.crashed`."""
     message: str
+    """The cause in one sentence for people."""
 
 
 class Summary(Answer):
@@ -177,45 +228,78 @@ class Summary(Answer):
     idle one off."""
 
     browser_running: bool
+    """Whether the browser is live."""
     launch_mode: Literal["ephemeral"] = "ephemeral"
+    """`ephemeral`: a new profile for each runtime."""
     profile_id: None = None
+    """Always null."""
     browser: BrowserName | None
+    """Which browser was launched."""
     browser_version: str | None
+    """Its version."""
     idle_timeout_seconds: int
+    """Seconds without a client after which it stops."""
     max_lifetime_seconds: int
+    """Seconds after which it stops in any case."""
     idle_expires_at: Time | None
+    """When it stops if no client attaches; null once it has ended."""
     expires_at: Time | None
+    """When it stops in any case; null once it has ended."""
     ended_at: Time | None
+    """When it ended; null while it is live."""
     end_reason: Failure | None
+    """Why it ended; null while it is live."""
 
 
 class CdpCapability(Answer):
+    """Whether the DevTools protocol is available."""
+
     available: bool
+    """Whether a connection can be created now."""
 
 
 class Connections(Answer):
     """By protocol, whether a connection can be made now."""
 
     cdp: CdpCapability
+    """The DevTools protocol."""
 
 
 class Runtime(Answer):
+    """A browser of its own, from its launch to its end."""
+
     id: UUID
+    """Id of the runtime."""
     space_id: UUID
+    """The space that it is in."""
     name: str = Field(min_length=1)
+    """Name for people."""
     kind: Literal["browser", "desktop", "spreadsheet"]
+    """What it is."""
     type: Literal["browser"]
+    """The same as `kind`."""
     status: Literal["active", "stopped", "failed"]
+    """`active`, `stopped` (ended as requested or by a limit) or `failed`."""
     active_run_id: UUID | None
+    """The run in progress; null once it has ended."""
     capabilities: list[str]
+    """Protocols that it can speak."""
     connections: Connections
+    """By protocol, whether a connection can be created now."""
     region: str = Field(min_length=1, max_length=120)
+    """Region of its space."""
     metadata: dict[str, Any] | None
+    """What was given at its creation."""
     created_at: Time
+    """When it was created."""
     updated_at: Time
+    """When it last changed."""
     backing: Backing = optional()
+    """What its browser is stored in."""
     config: Annotated[dict[str, Any], SchemaOf(GivenConfig)] = optional()
+    """The config as it was given, without secrets."""
     summary: Summary = optional()
+    """More about its state."""
 
     @classmethod
     def of(cls, record: Record) -> Runtime:
@@ -255,7 +339,10 @@ class Runtime(Answer):
 
 
 class RuntimeList(Answer):
+    """Runtimes of a space."""
+
     runtimes: list[Runtime]
+    """Runtimes of the space, oldest first."""
 
 
 @endpoints.post(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
 from pydantic import Field
@@ -27,29 +27,45 @@ KeyPrefixes = Annotated[list[KeyPrefix], Field(max_length=1000)]
 
 
 class StorageMount(Body):
+    """A storage by name; spaces that name the same share it."""
+
     space: Reference
+    """Name of the storage."""
 
     def to_domain(self) -> values.StorageMount:
         return values.StorageMount(self.space)
 
 
 class VaultMount(Body):
+    """Which secrets may be read, by prefixes of their keys."""
+
     allow: KeyPrefixes = optional()
+    """Prefixes of keys that may be read."""
     deny: KeyPrefixes = optional()
+    """Prefixes of keys that may not be read; it takes precedence."""
     allow_raw_reads: bool = optional()
+    """Whether values may be read as text."""
 
     def to_domain(self) -> values.VaultMount:
         return values.VaultMount(texts(self.allow), texts(self.deny), self.allow_raw_reads)
 
 
 class AiDefault(Body):
+    """An AI connection and a model."""
+
     connection: Reference
+    """Id or label of the AI connection."""
     model: Reference = optional()
+    """Model to use; by default that of the AI connection."""
 
 
 class AiDefaults(Body):
+    """Defaults by the tool that uses them."""
+
     stagehand: AiDefault = optional()
+    """What Stagehand uses."""
     browser_use: AiDefault = optional()
+    """What browser-use uses."""
 
     def to_domain(self) -> dict[str, values.AiDefault]:
         given: dict[str, AiDefault] = {name: getattr(self, name) for name in self.model_fields_set}
@@ -57,8 +73,12 @@ class AiDefaults(Body):
 
 
 class AiMount(Body):
+    """Which AI connections may be used."""
+
     allow_connections: References = optional()
+    """Ids or labels of AI connections that may be used."""
     defaults: AiDefaults = optional()
+    """What to use where a call names none."""
 
     def to_domain(self) -> values.AiMount:
         return values.AiMount(texts(self.allow_connections), domain(self.defaults))
@@ -70,8 +90,11 @@ class Mounts(Body):
     not_served = frozenset({"proxies"})
 
     storage: StorageMount | None = None
+    """The storage of files; null clears it."""
     vault: VaultMount | None = None
+    """Which secrets may be read; null clears it."""
     ai: AiMount | None = None
+    """Which AI connections may be used; null clears it."""
 
     def to_domain(self) -> values.Mounts:
         return values.Mounts(**self.changes())
@@ -89,29 +112,52 @@ class Mounts(Body):
 
 
 class CreateSpace(Body):
+    """A new space; every field is optional."""
+
+    example: ClassVar = {"name": "first", "metadata": {"project": "demo"}}
+
     name: Name = optional()
+    """Name for people; made by the gateway if absent."""
     region: Name = optional()
+    """Region; by default the gateway's."""
     mounts: Mounts = optional()
+    """What runtimes of the space may use."""
     metadata: Metadata | None = None
+    """Any JSON object of yours, returned as it is."""
     subaccount_id: Text = optional()
+    """The subaccount that owns it; only for a key of the organization."""
 
 
 class UpdateSpace(Body):
     """Each kind of mount that is given replaces what was; null clears it."""
 
+    example: ClassVar = {"name": "renamed", "mounts": {"storage": {"space": "shared"}}}
+
     name: Name = optional()
+    """New name."""
     mounts: Mounts = optional()
+    """New mounts; each kind that is given replaces the previous one."""
 
 
 class Space(Answer):
+    """The boundary that runtimes, files and mounts belong to."""
+
     id: UUID
+    """Id of the space."""
     name: str
+    """Name for people."""
     region: str
+    """Region."""
     mounts: Annotated[dict[str, Any], SchemaOf(Mounts)]
+    """What runtimes of the space may use."""
     metadata: dict[str, Any] | None
+    """What was given at its creation."""
     created_at: Time
+    """When it was created."""
     updated_at: Time
+    """When it was last changed."""
     subaccount_id: UUID | None = None
+    """The subaccount that owns it; null for the organization."""
 
     @classmethod
     def of(cls, record: Record) -> Space:
@@ -128,7 +174,10 @@ class Space(Answer):
 
 
 class SpaceList(Answer):
+    """Spaces that the API key can see."""
+
     spaces: list[Space]
+    """Spaces, oldest first."""
 
 
 @endpoints.post("/v1/spaces", id="spaces-create", summary="Create a space", errors=(404, 409))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
@@ -51,30 +51,50 @@ class UploadFile(Body):
     """`name` is by default the last segment of `path`, or else the name of the file as it was sent; `path` is by
     default the name."""
 
+    example: ClassVar = {"path": "reports/june.csv", "metadata": '{"source": "crm"}'}
+
     file: Binary
+    """The bytes, with the media type of the part."""
     name: FileName = optional()
+    """Name of the file; by default the last segment of `path`, or the name that was sent."""
     path: Path = optional()
+    """Path in the storage, relative, without `.` and `..` segments; by default the name."""
     metadata: Annotated[Metadata, BeforeValidator(_object), WithJsonSchema({"type": "string"})] = optional()
+    """A JSON object, as text."""
 
 
 class FileQuery(Query):
     """`limit` is 1 to 200; `cursor` is the `nextCursor` of the page before."""
 
     prefix: Annotated[Text, StringConstraints(max_length=MAX_PATH_LENGTH)] = ""
+    """Only files whose path begins with this."""
     cursor: str = optional()
+    """The `nextCursor` of the previous page."""
     limit: Annotated[int, Field(ge=1, le=200)] = 50
+    """Files in a page."""
 
 
 class StorageFile(Answer):
+    """A stored file, without its bytes."""
+
     id: UUID
+    """Id of the file."""
     name: str = Field(min_length=1, max_length=MAX_NAME_LENGTH)
+    """Name of the file."""
     path: str = Field(min_length=1, max_length=MAX_PATH_LENGTH)
+    """Path in the storage of the space."""
     content_type: str = Field(min_length=1)
+    """Media type of its bytes."""
     size_bytes: int = Field(ge=0, le=2**53 - 1)
+    """Size of its bytes."""
     status: Literal["ready"]
+    """A file is listed once it is complete."""
     created_at: UntypedTime
+    """When it was stored."""
     expires_at: UntypedTime | None
+    """When it is removed; null: never."""
     metadata: dict[str, Any] | None = optional()
+    """What was given at its upload."""
 
     @classmethod
     def of(cls, record: Record) -> Self:
@@ -92,8 +112,12 @@ class StorageFile(Answer):
 
 
 class FileList(Answer):
+    """A page of files."""
+
     files: list[StorageFile]
+    """A page of files, in the order of their paths."""
     next_cursor: str | None
+    """The `cursor` of the next page; null on the last."""
 
 
 @endpoints.post(_ROOT, id="storage-files-upload", summary="Upload a file", errors=(404, 408, 409))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import AwareDatetime, BeforeValidator, Field
@@ -44,38 +44,69 @@ class Limits(Body):
     """`monthlyCreditLimitMicroUsd` is kept for clients that send it; nothing here costs credits."""
 
     max_active_runs: Limit = optional()
+    """Runtimes that may be live at once."""
     max_spaces: Limit = optional()
+    """Spaces that may exist."""
     monthly_credit_limit_micro_usd: Limit = optional()
+    """Kept for clients that send it; nothing here costs credits."""
 
     def to_domain(self) -> values.Limits:
         return values.Limits(self.max_active_runs, self.max_spaces, self.monthly_credit_limit_micro_usd)
 
 
 class CreateSubaccount(Body):
+    """A new tenant of the organization."""
+
+    example: ClassVar = {"name": "tenant", "limits": {"maxActiveRuns": 5, "maxSpaces": 10}}
+
     name: ShortName
+    """Name for people."""
     external_id: ShortName | None = None
+    """Your own id of it; unique in the organization."""
     limits: Limits = optional()
+    """Its limits; absent ones are the gateway's."""
     metadata: Metadata | None = None
+    """Any JSON object of yours, returned as it is."""
 
 
 class UpdateSubaccount(Body):
+    """Changes of a subaccount."""
+
+    example: ClassVar = {"name": "renamed", "metadata": {"plan": "trial"}}
+
     name: ShortName = optional()
+    """New name."""
     external_id: ShortName | None = None
+    """New id of yours; null removes it."""
     limits: Limits = optional()
+    """New limits, as a whole."""
     metadata: Metadata | None = None
+    """New metadata, as a whole; null removes it."""
 
 
 class Subaccount(Answer):
+    """A tenant of the organization, with keys, spaces and limits of its own."""
+
     id: UUID
+    """Id of the subaccount."""
     name: str
+    """Name for people."""
     slug: str
+    """Short name, made from the name."""
     status: Literal["active", "archived"]
+    """`archived`: its keys are refused."""
     limits: Annotated[dict[str, int], SchemaOf(Limits)]
+    """Its own limits."""
     created_at: Time
+    """When it was created."""
     updated_at: Time
+    """When it was last changed."""
     archived_at: Time | None = None
+    """When it was archived; null if it was not."""
     external_id: str | None = None
+    """Your own id of it."""
     metadata: dict[str, Any] | None = None
+    """What was given."""
 
     @classmethod
     def of(cls, record: Record) -> Subaccount:
@@ -94,24 +125,44 @@ class Subaccount(Answer):
 
 
 class SubaccountList(Answer):
+    """Subaccounts of the organization."""
+
     subaccounts: list[Subaccount]
+    """Subaccounts, oldest first."""
 
 
 class CreateKey(Body):
+    """A new API key."""
+
+    example: ClassVar = {"name": "production"}
+
     name: ShortName
+    """Name for people."""
     expires_at: Annotated[AwareDatetime, BeforeValidator(_in_future)] | None = None
+    """When the key expires, in the future; null or absent: never."""
 
 
 class ApiKey(Answer):
+    """An API key, without its secret."""
+
     id: UUID
+    """Id of the key."""
     name: str | None
+    """Name for people."""
     key_prefix: str
+    """Its beginning, to recognize it by."""
     type: Literal["organization", "subaccount"]
+    """Whom it belongs to."""
     subaccount_id: UUID | None
+    """The subaccount that it belongs to; null for the organization."""
     expires_at: Time | None
+    """When it expires; null: never."""
     revoked_at: Time | None
+    """When it was revoked; null if it was not."""
     last_used_at: Time | None
+    """When it was last used, to the minute or so; null if never."""
     created_at: Time
+    """When it was created."""
 
     @classmethod
     def of(cls, record: KeyRecord) -> ApiKey:
@@ -132,18 +183,29 @@ class CreatedKey(Answer):
     """The one time that `secret` is shown."""
 
     api_key: ApiKey
+    """The new key, without its secret."""
     secret: Secret[str]
+    """The key itself, which requests send after `Bearer`; shown in this response only."""
 
 
 class KeyList(Answer):
+    """API keys of a subaccount."""
+
     keys: list[ApiKey]
+    """Keys, oldest first."""
 
 
 class WhoAmI(Answer):
+    """Whom an API key belongs to."""
+
     organization_id: UUID
+    """The organization."""
     subaccount_id: UUID | None
+    """The subaccount; null for a key of the organization."""
     scope: Literal["organization", "subaccount"]
+    """What the key can see."""
     key_id: UUID
+    """Id of the key."""
 
 
 @endpoints.post("/v1/subaccounts", id="subaccounts-create", summary="Create a subaccount", errors=(403, 409))

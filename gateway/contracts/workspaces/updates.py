@@ -22,14 +22,22 @@ class UpdateQuery(Query):
     begins now. It ends after `limit` updates, if there is one."""
 
     cursor: str = optional()
+    """Resume after this update: an `id:` of the stream. The header `Last-Event-ID` takes precedence."""
     limit: Annotated[int, Field(ge=1)] = optional()
+    """End the stream after as many updates."""
 
 
 class Update(Answer):
+    """Something that happened in the organization."""
+
     id: UUID
+    """Id of the update."""
     type: str
+    """What happened, such as `runtime.started`."""
     data: dict[str, Any]
+    """Details; the fields depend on the type."""
     created_at: Time
+    """When it happened."""
 
     @classmethod
     def of(cls, event: Event) -> Update:

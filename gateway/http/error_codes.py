@@ -1,0 +1,129 @@
+"""What each stable code of an error of the API means; docs/close-codes.md has those of sockets and viewers' pages."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+# By status, as core/errors.py gives it.
+CODES: dict[int, dict[str, str]] = {
+    400: {
+        "request.invalid": "fields are invalid; `details.errors` lists each",
+        "request.malformed": "the body is not JSON, or not a form",
+        "request.incomplete": "the body ended too early",
+        "request.host_untrusted": "no address can be made from the `Host` of the request",
+        "request.version_unsupported": "the version in `BCTRL-Version` is not served",
+        "request.contract_unsupported": "the generation in `Gateway-Contract` is not served",
+        "storage_file.path_invalid": "the path is not one of a stored file",
+        "runtime_file.path_invalid": "the path is not below the runtime's directory",
+        "idempotency.key_invalid": "the `Idempotency-Key` is malformed or repeated",
+        "idempotency.not_supported": "an upload takes no `Idempotency-Key`",
+    },
+    401: {
+        "auth.required": "there is no API key",
+        "auth.invalid": "the API key is unknown, expired or revoked",
+    },
+    403: {
+        "auth.forbidden": "this kind of key is not allowed to do this",
+        "connection.policy_forbidden": "the operator does not permit this policy of commands",
+        "viewer.origin_refused": "a page of this origin may not use the viewer",
+    },
+    404: {
+        "space.not_found": "there is no such space, or it is not the caller's",
+        "runtime.not_found": "there is no such runtime, or it is not the caller's",
+        "connection.not_found": "there is no such connection, or it is not the caller's",
+        "run.not_found": "there is no such run, or it is not the caller's",
+        "file.not_found": "there is no such stored file, or it is not the caller's",
+        "runtime_file.not_found": "the runtime has no such file",
+        "ai_connection.not_found": "there is no such AI connection, or it is not the caller's",
+        "subaccount.not_found": "there is no such subaccount, or it is not the caller's",
+        "api_key.not_found": "there is no such API key, or it is not the caller's",
+        "viewer.no_activity": "the viewer does not show the activity",
+        "recording.video_not_found": "the recording has no video yet",
+        "recording.picture_not_found": "the recording has no such picture",
+        "route.not_found": "there is no such path",
+    },
+    405: {"route.method_not_allowed": "the path does not have this method; `Allow` lists those it has"},
+    408: {
+        "request.timeout": "the request took too long",
+        "request.header_timeout": "the head of the request took too long",
+        "request.body_timeout": "the body of the request took too long",
+        "storage.upload_timeout": "the upload took too long",
+        "runtime_file.timeout": "copying the file took too long",
+    },
+    409: {
+        "request.conflict": "the state of the resource does not allow this",
+        "runtime.not_active": "the runtime is not live",
+        "runtime.stopped": "the runtime was stopped while it was starting",
+        "runtime.staged_full": "the runtime has no room for more files",
+        "run.live_not_active": "the run has ended, so there is nothing to watch",
+        "runtime_file.path_exists": "the runtime has a file at this path",
+        "storage_file.path_exists": "the space has a file at this path",
+        "space.max_files": "the space has its maximum of files",
+        "space.storage_full": "the files of the space use all of its bytes",
+        "subaccount.storage_full": "the files of the subaccount use all of its bytes",
+        "subaccount.archived": "the subaccount is archived",
+        "subaccount.conflict": "another subaccount has this `externalId`",
+        "idempotency.mismatch": "the `Idempotency-Key` was used for another request",
+        "idempotency.in_progress": "the request with this `Idempotency-Key` is in progress",
+    },
+    410: {
+        "lease.expired": "the lease has expired",
+        "viewer.expired": "the address of the viewer has expired",
+        "run.live_not_active": "the run has ended, so its viewer shows nothing any more",
+    },
+    413: {
+        "request.too_large": "the body is too large",
+        "storage_file.too_large": "the file is too large",
+    },
+    415: {"request.media_type": "the body has a media type that is not served"},
+    416: {"request.range": "the range begins behind the end of the file"},
+    429: {
+        "limit.rate": "the API key sends too many requests",
+        "limit.auth_failures": "too many requests without a valid key came from this address",
+        "limit.reached": "a limit is reached",
+        "gateway.max_runtimes": "the gateway has its maximum of live runtimes",
+        "gateway.max_starting": "the gateway has its maximum of starting runtimes",
+        "gateway.max_event_streams": "the gateway has its maximum of event streams",
+        "subaccount.max_runtimes": "the subaccount has its maximum of live runtimes",
+        "subaccount.max_starting": "the subaccount has its maximum of starting runtimes",
+        "subaccount.max_spaces": "the subaccount has its maximum of spaces",
+        "gateway.max_viewers": "the gateway has its maximum of open viewers",
+        "run.max_viewers": "the run has its maximum of open viewers",
+        "storage.max_uploads": "there is a maximum of uploads at once",
+    },
+    431: {"request.headers_too_large": "the head of the request is too large"},
+    500: {"internal.error": "the gateway failed; its log has the request id"},
+    501: {
+        "gateway.not_supported": "the installation of the gateway lacks something",
+        "recording.not_installed": "recordings are not installed",
+        "docs.not_installed": "the page `/docs` is not installed",
+    },
+    503: {
+        "gateway.unavailable": "the gateway can't do this now",
+        "gateway.draining": "the gateway is stopping",
+        "database.unavailable": "the database can't be reached",
+        "database.busy": "the database has no free connection",
+        "storage.unavailable": "the storage of files can't be reached",
+        "runtime.launch_failed": "the browser did not start; `details` has the class of the failure and advice",
+        "runtime.host_unavailable": "the gateway that has the browser can't be reached",
+        "recording.host_unavailable": "the gateway that makes the recording can't be reached",
+        "runtime_file.unavailable": "the files of the runtime can't be read",
+    },
+}
+
+
+def table() -> str:
+    """All codes with their status and meaning, as a table in Markdown."""
+    rows = [
+        f"| {status} | `{code}` | {meaning} |" for status, codes in CODES.items() for code, meaning in codes.items()
+    ]
+    return "\n".join(["| status | code | meaning |", "|---|---|---|", *rows, ""])
+
+
+def statuses() -> dict[str, list[int]]:
+    """The statuses that each code comes with."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for status, codes in CODES.items():
+        for code in codes:
+            found[code].append(status)
+    return dict(found)
