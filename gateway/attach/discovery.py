@@ -28,13 +28,7 @@ _log = structlog.get_logger("gateway.discovery")
 
 ROOT = "/v1/connect/{token}"
 
-# An answer contains the lease's token, and titles that pages choose.
-_HEADERS = {
-    "Content-Type": "application/json; charset=UTF-8",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
+_HEADERS = {"Content-Type": "application/json; charset=UTF-8"}
 _HOP_ROOT = "ws://gateway.invalid"
 _TARGET_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 

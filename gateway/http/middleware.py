@@ -17,6 +17,7 @@ from gateway.core.secret import remembering
 from gateway.domain import audit
 from gateway.http.dispatch import Choice, Dispatcher, error_response
 from gateway.http.forwarding import read_hop
+from gateway.http.security_headers import completed
 from gateway.http.services import Services
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import redact
@@ -71,6 +72,8 @@ class RequestFrame:
             if message["type"] in ("websocket.accept", "websocket.http.response.start"):
                 accepted = True
                 message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
+            if message["type"] == "websocket.http.response.start":
+                message["headers"] = completed(message["headers"])
             if message["type"] != "websocket.close" or accepted:
                 await send(message)
                 return
@@ -88,7 +91,8 @@ class RequestFrame:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *choice.headers, (b"x-request-id", request_id.encode())]
+                headers = [*message["headers"], *choice.headers, (b"x-request-id", request_id.encode())]
+                message["headers"] = completed(headers)
             await send(message)
 
         try:

@@ -28,6 +28,7 @@ from gateway.core.errors import GatewayError, HeadersTooLarge, RequestInvalid, R
 from gateway.core.fair_reading import FairTransport
 from gateway.core.ids import new_id
 from gateway.http.errors import FLAT, ErrorShape
+from gateway.http.security_headers import completed
 from gateway.settings import RequestSettings
 from gateway.telemetry import metrics
 
@@ -224,7 +225,7 @@ class HttpProtocol(HttpToolsProtocol):
         response = self.errors[0](self.headers or []).response(error, request_id)
         headers = [
             *self.server_state.default_headers,
-            *((name, value) for name, value in response.raw_headers if name != b"connection"),
+            *completed((name, value) for name, value in response.raw_headers if name != b"connection"),
             (b"x-request-id", request_id.encode()),
             (b"connection", b"close"),
         ]

@@ -79,7 +79,7 @@ class EventStream(Response):
 
     def __init__(self, streams: EventStreams, followed: Followed, heartbeat_seconds: float, allowed: Allowed) -> None:
         # Proxies must not buffer it.
-        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        super().__init__(headers={"X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._streams = streams
         self._followed = followed

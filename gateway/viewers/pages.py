@@ -25,7 +25,7 @@ _TYPES = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
 def page_headers(settings: Settings) -> dict[str, str]:
-    """The headers of every page of a viewer."""
+    """The headers of every page of a viewer, besides those of every answer (http/security_headers.py)."""
     policy = (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self' blob:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -33,9 +33,6 @@ def page_headers(settings: Settings) -> dict[str, str]:
     )
     return {
         "Content-Security-Policy": policy,
-        "Cache-Control": "no-store",
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
         "Cross-Origin-Resource-Policy": "cross-origin",
     }
 
@@ -72,7 +69,7 @@ async def asset(request: Request) -> Response:
     return Response(
         asset_text(name),
         media_type=_TYPES[name.rpartition(".")[2]],
-        headers={"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"},
+        headers={"Cache-Control": "no-cache"},
     )
 
 

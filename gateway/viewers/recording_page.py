@@ -151,7 +151,7 @@ async def _from_host(request: Request, services: Services, viewer: Viewer) -> Re
         raise NotFound("There is no such picture (any more).", "recording.picture_not_found")
     if answer.headers.get("content-type") == "image/jpeg":
         return _picture(answer.body)
-    return Response(answer.body, media_type="application/json", headers={"Cache-Control": "no-store"})
+    return Response(answer.body, media_type="application/json")
 
 
 async def video(request: Request, services: Services, viewer: Viewer) -> Response:
@@ -186,12 +186,12 @@ async def run_activity(request: Request, services: Services, viewer: Viewer) -> 
 
 
 def _json(data: dict[str, Any]) -> Response:
-    return JSONResponse(data, headers={"Cache-Control": "no-store"})
+    return JSONResponse(data)
 
 
 def _picture(jpeg: bytes) -> Response:
     # The picture of a number never changes.
-    headers = {"Cache-Control": "private, max-age=3600, immutable", "X-Content-Type-Options": "nosniff"}
+    headers = {"Cache-Control": "private, max-age=3600, immutable"}
     return Response(jpeg, media_type="image/jpeg", headers=headers)
 
 

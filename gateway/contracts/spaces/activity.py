@@ -158,7 +158,6 @@ async def viewer_stream(request: Request) -> Response:
 
     answer = await activity_stream(services, viewer.run_id, request, ActivityStreamQuery(), allowed, named=False)
     answer.headers["Access-Control-Allow-Origin"] = "*"
-    answer.headers["Referrer-Policy"] = "no-referrer"
     return answer
 
 

@@ -394,7 +394,7 @@ async def test_content_is_to_be_kept_and_never_runs_as_the_gateways_page(client:
         assert headers["content-disposition"] == expected
         assert headers["content-type"] == "text/html"
         assert headers["x-content-type-options"] == "nosniff"
-        assert headers["content-security-policy"] == "sandbox; default-src 'none'"
+        assert headers["content-security-policy"] == "sandbox; default-src 'none'; frame-ancestors 'none'"
         assert headers["accept-ranges"] == "bytes"
         assert "private" in headers["cache-control"]
 
