@@ -26,6 +26,7 @@ from gateway.app import Gateway, build
 from gateway.core.endings import GATEWAY_CRASHED, GATEWAY_STOPPED
 from gateway.core.errors import ConfigurationError
 from gateway.core.ids import new_id
+from gateway.core.listening import obstacle
 from gateway.domain.secrets import KeySource
 from gateway.http.errors import FLAT
 from gateway.http.server_protocol import ErrorShapeOf, http_protocol
@@ -49,10 +50,11 @@ class Server(uvicorn.Server):
         try:
             await super().startup(sockets)
         except SystemExit:
-            raise ConfigurationError(
-                f"Nothing can listen on {self.config.host}:{self.config.port}; is another gateway running there? "
-                "Set GATEWAY_PORT to a free port."
-            ) from None
+            found = obstacle(self.config.host, self.config.port)
+            if found is None:
+                # It was taken when uvicorn tried.
+                raise ConfigurationError(f"Nothing could listen on {self.config.host}:{self.config.port}.") from None
+            raise ConfigurationError(f"{found.sentence} {found.advice}") from None
 
 
 async def serve(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -12,6 +13,9 @@ from gateway.cli import audit, doctor, keys, migrate, secrets, serving
 from gateway.cli.commands import Commands
 from gateway.core.errors import GatewayError
 from gateway.telemetry import logs
+
+# What the operator mends, and a traceback would not explain better.
+_OF_THE_DISK = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,7 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OF_THE_DISK and error.filename is not None:
+            print(f"gateway: {logs.redact(str(error.filename))} can't be written: {error.strerror}.", file=sys.stderr)
+            return 1
         # Through the log, which redacts; a traceback of Python's own would not be redacted.
         structlog.get_logger("gateway").exception("unexpected failure")
         return 1

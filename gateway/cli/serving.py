@@ -7,9 +7,11 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
+import structlog
 import uvloop
 
 from gateway.cli.commands import Commands
+from gateway.cli.data_dir import make_data_dir
 from gateway.cli.output import say
 from gateway.cli.own_database import database_of, received
 from gateway.cli.own_keys import with_own_keys
@@ -18,7 +20,9 @@ from gateway.domain.accounts.first_start import ensure_organization, write_first
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.settings import Settings
 from gateway.store import schema
-from gateway.store.database import Database
+from gateway.store.database import Database, clocks_differ
+
+_log = structlog.get_logger("gateway.cli")
 
 
 def add_to(commands: Commands) -> None:
@@ -31,7 +35,7 @@ def up(loaded: Settings, _: argparse.Namespace) -> int:
     from gateway import server
     from gateway.launchers.local import browsers
 
-    loaded.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_data_dir(loaded.data_dir)
     loaded = with_own_keys(loaded, make=True)
     with database_of(loaded) as (database_url, database_text):
         found = browsers.get(loaded.chromium, say)
@@ -39,7 +43,7 @@ def up(loaded: Settings, _: argparse.Namespace) -> int:
         async def serve() -> None:
             database = Database(database_url, loaded.database_pool_size)
             try:
-                await database.check()
+                await _checked(database)
                 await schema.upgrade(database)
                 keys = KeySource.of(loaded)
                 first_key = await write_first_key(database, SecretStore(keys), loaded.data_dir / "api-key")
@@ -61,7 +65,7 @@ def serve(loaded: Settings, _: argparse.Namespace) -> int:
     if loaded.database_url is None:
         raise ConfigurationError("`gateway serve` needs GATEWAY_DATABASE_URL; `gateway up` brings its own database.")
     keys = KeySource.of(loaded)
-    loaded.data_dir.mkdir(parents=True, exist_ok=True)
+    make_data_dir(loaded.data_dir, 0o777)
     found = browsers.find(loaded.chromium)
     if found is None:
         raise ConfigurationError("There is no browser; `gateway doctor` says what to do.")
@@ -70,7 +74,7 @@ def serve(loaded: Settings, _: argparse.Namespace) -> int:
     async def serve() -> None:
         database = Database(database_url, loaded.database_pool_size)
         try:
-            await database.check()
+            await _checked(database)
             state = await schema.state(database)
             if state.behind:
                 raise ConfigurationError(state.sentence())
@@ -84,6 +88,12 @@ def serve(loaded: Settings, _: argparse.Namespace) -> int:
             await database.close()
 
     return run(serve)
+
+
+async def _checked(database: Database) -> None:
+    await database.check()
+    if (differing := clocks_differ(database.ahead)) is not None:
+        _log.warning("clocks differ", detail=differing, seconds=round(database.ahead, 1))
 
 
 def run(serve: Callable[[], Awaitable[None]]) -> int:

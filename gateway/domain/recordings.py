@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ from gateway.store.database import Database
 from gateway.store.files import File
 from gateway.store.recordings import Recording, Unfinished
 from gateway.telemetry import metrics
-from gateway.video import NO_FRAMES
+from gateway.video import NO_FRAMES, encoder_command, encoder_environment
 from gateway.video.reel import FRAME, Reel, ReelWriter
 from gateway.video.writer import Disk
 
@@ -322,18 +321,12 @@ class Recordings:
         """Run the encoder. The contents of the reel, which it reports first, are stored at once."""
         place = self.directory(recording.run_id)
         encoder = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "gateway.video.encoder",
-            str(place),
-            _UNFINISHED,
-            str(self._settings.uid_base + self._settings.uid_count),
+            *encoder_command(place, _UNFINISHED, self._settings.uid_base + self._settings.uid_count),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=_LONGEST_LINE,
-            # It gets nothing of the gateway's environment but the path of modules.
-            env={name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
+            env=encoder_environment(),
             start_new_session=True,
         )
         assert encoder.stdout is not None

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
+import os
 import re
+import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 import sqlalchemy.exc
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from gateway.core.errors import ConfigurationError, GatewayError, Unavailable, database_unavailable
+from gateway.core.secret import MASK
 
 # What the domain passes from `Database.connect` or `begin` to the functions of the store.
 Connection = AsyncConnection
@@ -24,8 +29,13 @@ OLDEST_SERVER = 14
 _CONNECT_SECONDS = 5
 _COMMAND_SECONDS = 30
 _POOL_SECONDS = 5
+# Ages and terms are counted by the database's clock, what is signed and shown by the gateway's: beyond this it shows.
+_CLOCKS_SECONDS = 2.0
 _DEFAULT_PORT = 5432
 _PORT = re.compile(r":[0-9]+$")
+
+# What the driver raises where it gets no connection; ValueError for an address that it can't read.
+_NO_CONNECTION = (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 _UNAVAILABLE = (
     OSError,
@@ -56,6 +66,8 @@ class Database:
             return made
 
         self.url = url
+        # By how many seconds the server's clock was ahead of this machine's when `check` connected.
+        self.ahead = 0.0
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=connection,
@@ -68,17 +80,7 @@ class Database:
 
     def servers(self) -> list[tuple[str, int]]:
         """Host and port of each server that the URL names; none for a socket of this machine's file system."""
-        parts = urlsplit(self.url)
-        query = parse_qs(parts.query)
-        authority = parts.netloc.rpartition("@")[2] or ",".join(query.get("host", []))
-        ports = ",".join(query.get("port", [])).split(",")
-        found = []
-        for place, text in enumerate(filter(None, authority.split(","))):
-            host, _, port = text.rpartition(":") if _PORT.search(text) else (text, "", "")
-            port = port or ports[min(place, len(ports) - 1)] or str(_DEFAULT_PORT)
-            if host and not host.startswith("/"):
-                found.append((host.strip("[]"), int(port)))
-        return found
+        return [(host, port) for host, port in _servers(self.url) if not host.startswith("/")]
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
@@ -93,13 +95,15 @@ class Database:
                 yield connection
 
     async def check(self) -> None:
-        """Connect once, at a start; raises ConfigurationError with the reason where that fails."""
+        """Connect once, at a start; raises ConfigurationError with address and reason, never with the password."""
         try:
             connection = await asyncpg.connect(self.url, timeout=_CONNECT_SECONDS)
-        except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            reason = str(error) or "it does not answer"
-            raise ConfigurationError(f"The database of GATEWAY_DATABASE_URL can't be used: {reason}") from error
+        except _NO_CONNECTION as error:
+            raise ConfigurationError(
+                f"The database of GATEWAY_DATABASE_URL{at(self.url)} can't be used: {failure(self.url, error)}"
+            ) from error
         version = connection.get_server_version()
+        self.ahead = await _ahead(connection)
         await connection.close()
         if version.major < OLDEST_SERVER:
             raise ConfigurationError(f"The database is PostgreSQL {version.major}; {OLDEST_SERVER} or newer is needed.")
@@ -144,14 +148,16 @@ def translated_errors() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A PostgreSQL server as `probe` found it: its major version, and whether the user may create tables."""
+    """A PostgreSQL server as `probe` found it: its major version, whether the user may create tables, and how many
+    seconds its clock is ahead of this machine's."""
 
     version: int
     may_create: bool
+    ahead: float
 
 
 async def probe(url: str, seconds: float) -> Server:
-    """Connect once, with a timeout in seconds; raises Unavailable with the driver's reason, which may hold the URL."""
+    """Connect once, with a timeout in seconds; raises Unavailable with the reason, never with the password."""
     try:
         connection = await asyncpg.connect(url, timeout=seconds, command_timeout=seconds)
         try:
@@ -159,11 +165,95 @@ async def probe(url: str, seconds: float) -> Server:
             may_create = await connection.fetchval(
                 "SELECT coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)"
             )
+            ahead = await _ahead(connection)
         finally:
             await connection.close()
-    except (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise Unavailable(str(error), "database.unavailable") from error
-    return Server(number // 10000, may_create)
+    except _NO_CONNECTION as error:
+        raise Unavailable(failure(url, error), "database.unavailable") from error
+    return Server(number // 10000, may_create, ahead)
+
+
+async def _ahead(connection: Any) -> float:
+    """Seconds by which the server's clock is at least ahead of this machine's, negative where it is behind."""
+    before = time.time()
+    there: float = await connection.fetchval("SELECT extract(epoch FROM clock_timestamp())::float8")
+    after = time.time()
+    return max(there - after, 0.0) + min(there - before, 0.0)
+
+
+def clocks_differ(ahead: float) -> str | None:
+    """A sentence about clocks that differ by too much for what is timed by both; None for ones that agree."""
+    if abs(ahead) < _CLOCKS_SECONDS:
+        return None
+    which = "ahead of" if ahead > 0 else "behind"
+    return f"The database's clock is {abs(ahead):.1f} s {which} this machine's."
+
+
+def at(url: str) -> str:
+    """` at host:port` of each server that the URL names, for sentences; empty where it names none."""
+    try:
+        named = [f"{_bracketed(host)}:{port}" for host, port in _servers(url)]
+    except ValueError:
+        return ""
+    return f" at {', '.join(named)}" if named and not _misread(url) else ""
+
+
+def _bracketed(host: str) -> str:
+    return f"[{ipaddress.IPv6Address(host)}]" if ":" in host else host
+
+
+def failure(url: str, error: Exception) -> str:
+    """Why no connection was made, without any part of the password."""
+    if _misread(url):
+        return (
+            "its user name or password has a character that ends it there. Percent-encode such characters: %40 for @, "
+            "%3A for :, %2F for /, %23 for #, %3F for ?."
+        )
+    if isinstance(error, socket.gaierror):
+        return f"{error.strerror}."
+    if isinstance(error, OSError) and error.errno:
+        # The loop's own words differ from one to another.
+        return f"{os.strerror(error.errno)}."
+    reason = str(error).partition("\n")[0] or "It does not answer in time."
+    for password in _passwords(url):
+        reason = reason.replace(password, MASK)
+    return reason.replace(url, "the URL")
+
+
+def _servers(url: str) -> list[tuple[str, int]]:
+    """Host, or directory of a socket, and port of each server, as the driver reads the URL. Raises ValueError."""
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    authority = parts.netloc.rpartition("@")[2] or ",".join(query.get("host", []))
+    ports = ",".join(query.get("port", [])).split(",")
+    found = []
+    for place, text in enumerate(filter(None, authority.split(","))):
+        host, _, port = text.rpartition(":") if _PORT.search(text) else (text, "", "")
+        port = port or ports[min(place, len(ports) - 1)] or str(_DEFAULT_PORT)
+        if host:
+            found.append((host.strip("[]"), int(port)))
+    return found
+
+
+def _misread(url: str) -> bool:
+    """Whether the driver takes a part of the user name or password for the host, since it was not encoded."""
+    rest = url.partition("://")[2]
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    if "@" in authority:
+        return authority.count("@") > 1
+    # The password ended at a /, # or ?, and the @ comes later.
+    _, colon, port = authority.rpartition(":")
+    return bool(colon) and ("@" in rest.partition("?")[0] or ("@" in rest and not port.isdigit()))
+
+
+def _passwords(url: str) -> list[str]:
+    """The password of the URL as it is written, and decoded."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return []
+    written = [parts.netloc.rpartition("@")[0].partition(":")[2], *parse_qs(parts.query).get("password", [])]
+    return [password for text in written if text for password in (text, unquote(text))]
 
 
 def _cancellations() -> int:

@@ -133,7 +133,10 @@ class EmbeddedPostgres:
             self._home.mkdir(parents=True, exist_ok=True, mode=0o700)
             return os.open(self._home / "postgres.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise ConfigurationError(f"The data directory {self._home} can't be used: {error}.") from error
+            raise ConfigurationError(
+                f"The data directory {self._home} can't be written to ({error.strerror}). Give another one in "
+                "GATEWAY_DATA_DIR."
+            ) from error
 
     def _join(self, deadline: float) -> _Server:
         """With the lock held exclusively, start the server; with it shared, find the one that no process may stop."""

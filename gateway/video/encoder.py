@@ -236,6 +236,8 @@ def _give_up_rights(target: str, user_id: int) -> None:
         pass
     if os.geteuid() != 0:
         return
+    # The gateway's umask may have closed them. The directory above them stays closed to other users.
+    os.chmod(".", 0o711)  # noqa: S103
     for file in os.scandir():
         os.chmod(file, 0o644)
     os.chown(target, user_id, user_id)

@@ -51,9 +51,9 @@ class ReelWriter:
     """Writes a new reel. Its methods block on the disk, and raise OSError when it is full."""
 
     def __init__(self, directory: Path, begun: float) -> None:
-        # Others than the owner get no further than to the directory of all reels.
+        # Others than the owner get no further than to the directory of all reels; the encoder opens a reel.
         directory.parent.mkdir(mode=0o700, exist_ok=True)
-        directory.mkdir(mode=0o755)
+        directory.mkdir()
         self._directory = directory
         self._segment = 0
         self._offset = 0

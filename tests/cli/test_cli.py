@@ -430,6 +430,14 @@ async def test_a_second_gateway_on_one_data_directory_is_refused_and_the_first_g
         assert (await api.get("/readyz")).status_code == 200
 
 
+def test_an_address_of_another_machine_is_refused_with_advice_about_it(production: dict[str, str]) -> None:
+    with temporary_data_dir() as data_dir:
+        sentence = gateway_up(data_dir, "--host", "192.0.2.1", "--port", "0", **production).sentence
+    assert "192.0.2.1" in sentence
+    assert "GATEWAY_HOST" in sentence
+    assert "GATEWAY_PORT" not in sentence
+
+
 def test_a_taken_port_is_refused_with_a_message(production: dict[str, str]) -> None:
     with temporary_data_dir() as data_dir:
         with socket.create_server(("127.0.0.1", 0)) as taken:

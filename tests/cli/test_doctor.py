@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,14 @@ from typing import Any
 import pytest
 
 from gateway.cli import doctor
-from gateway.cli.doctor import Finding, Level, checks, database, machine, storage
+from gateway.cli.doctor import Finding, Level, checks, database, machine, recordings, storage
 from gateway.core.errors import ConfigurationError
 from gateway.crypto.keyring import create_key_file
 from gateway.launchers.local import browsers, control_groups, limits
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedPostgres
 from tests.support.fake_browsers import make_fake, with_fakes
+from tests.support.gateway_process import ROOT, START_SECONDS, environment_with
 
 
 @pytest.fixture
@@ -199,6 +202,16 @@ def test_a_database_that_does_not_answer_fails_without_showing_its_password(data
 
 
 @pytest.mark.usefixtures("without_browser")
+def test_clocks_that_differ_are_a_warning(data_dir: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 90)
+    _, clocks, _ = findings_of("database", data_dir, database_url=database_url)
+    assert clocks.level == Level.WARNING
+    assert re.fullmatch(r"The database's clock is (89\.\d|90\.0) s ahead of this machine's\.", clocks.sentence)
+    assert "NTP" in clocks.advice
+
+
+@pytest.mark.usefixtures("without_browser")
 def test_a_wrong_database_name_is_reported(data_dir: Path, database_url: str) -> None:
     (finding,) = findings_of("database", data_dir, database_url=database_url.replace("/gateway?", "/elsewhere?"))
     assert finding.level == Level.FAILED
@@ -289,11 +302,14 @@ def test_a_taken_port_is_reported_with_its_owner(data_dir: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_browser")
-@pytest.mark.parametrize("host", ["192.0.2.1", "no such host"])
-def test_an_address_of_another_machine_fails(data_dir: Path, host: str) -> None:
-    (finding,) = findings_of("port", data_dir, host=host, port=8787)
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "no such host", "a" * 64])
+@pytest.mark.parametrize("port", [0, 8787])
+def test_an_address_of_another_machine_fails(data_dir: Path, host: str, port: int) -> None:
+    (finding,) = findings_of("port", data_dir, host=host, port=port)
     assert finding.level == Level.FAILED
     assert host in finding.sentence
+    assert "GATEWAY_HOST" in finding.advice
+    assert "GATEWAY_PORT" not in finding.advice
 
 
 @pytest.mark.usefixtures("without_browser")
@@ -396,3 +412,88 @@ def test_a_storage_of_the_operators_choice_is_tried(data_dir: Path) -> None:
     assert found(f"file://{data_dir}/shared") == [("ok", "files")]
     assert list((data_dir / "shared").iterdir()) == []
     assert found("s3://files?endpoint=http://127.0.0.1:9") == [("failed", "files")]
+
+
+# Recordings
+
+
+@pytest.mark.usefixtures("without_browser")
+@pytest.mark.parametrize("umask", [0o022, 0o077], ids=oct)
+def test_a_video_is_made_whatever_the_umask(data_dir: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        installed, made = findings_of("recordings", data_dir)
+    finally:
+        os.umask(before)
+    assert installed.level == Level.OK
+    assert made == Finding(Level.OK, "recordings", "A video can be made.")
+
+
+@pytest.mark.usefixtures("without_browser")
+@pytest.mark.parametrize(("recording", "level"), [(True, Level.FAILED), (False, Level.WARNING)])
+def test_an_encoder_that_fails_is_reported_with_its_last_line(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, recording: bool, level: Level
+) -> None:
+    def broken(reel: Path, video: str, user_id: int) -> list[str]:
+        return [sys.executable, "-c", "import sys; sys.exit('PermissionError: index')"]
+
+    monkeypatch.setattr(recordings, "encoder_command", broken)
+    _, made = findings_of("recordings", data_dir, recording=recording)
+    assert made.level == level
+    assert made.sentence == "No video can be made: the encoder ended with status 1 (PermissionError: index)."
+
+
+# Read-only directories
+
+
+def without_writable_system(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
+    """A command of the gateway where only `data_dir` can be written to, of its existing directories."""
+    script = 'mount --make-rprivate / && mount -t tmpfs none "$0" && mount -o remount,bind,ro / && cd / && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", script, str(data_dir), sys.executable, "-m", "gateway", *arguments]
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        check=False,
+        # Directories in /dev/shm would be writable.
+        env=environment_with({"PYTHONPATH": str(ROOT), "TMPDIR": "/nonexistent"}),
+        timeout=START_SECONDS,
+    )
+
+
+may_mount = pytest.mark.skipif(
+    shutil.which("unshare") is None
+    or subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0,
+    reason="needs rights to mount",
+)
+
+
+@may_mount
+def test_a_read_only_system_is_fine_where_the_data_directory_is_not(data_dir: Path) -> None:
+    data_dir.mkdir()
+    done = without_writable_system("doctor", "--port", "0", "--data-dir", str(data_dir), data_dir=data_dir)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "with its sandbox on" in done.stdout
+    assert "A video can be made." in done.stdout
+
+
+@may_mount
+@pytest.mark.parametrize("command", ["up", "keys list"])
+def test_a_read_only_data_directory_is_refused_in_a_sentence(data_dir: Path, command: str) -> None:
+    data_dir.mkdir()
+    wanted = "/nonexistent/gateway"
+    done = without_writable_system(*command.split(), "--data-dir", wanted, data_dir=data_dir)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"gateway: The data directory {wanted} can't be written to (Read-only file system). Give another one in "
+        "GATEWAY_DATA_DIR.\n"
+    )
+
+
+def test_without_any_writable_directory_the_other_checks_go_on(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    findings = doctor.run(Settings(data_dir=Path("/proc/gateway"), port=0), embedded=True)
+    failed = [finding for finding in findings if finding.level == Level.FAILED]
+    assert [finding.subject for finding in failed] == ["browser", "recordings", "data directory"]
+    assert all("be written to" in finding.sentence for finding in failed)
+    assert "TMPDIR" in failed[0].sentence

@@ -861,8 +861,13 @@ def test_a_long_rest_is_few_frames_and_a_seek_is_never_far_from_a_key(tmp_path: 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-def test_what_reads_the_pictures_has_no_rights(tmp_path: Path) -> None:
-    filmed(tmp_path / "reels" / "reel")
+@pytest.mark.parametrize("umask", [0o022, 0o077], ids=oct)
+def test_what_reads_the_pictures_has_no_rights(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        filmed(tmp_path / "reels" / "reel")
+    finally:
+        os.umask(before)
     (tmp_path / "reels").chmod(0o700)
     command = [sys.executable, "-m", "gateway.video.encoder", str(tmp_path / "reels" / "reel"), "video", "871234"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as encoder:

@@ -6,12 +6,12 @@ import contextlib
 import os
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.cli.doctor.findings import Finding, Level, capital
+from gateway.cli.doctor.scratch import scratch
 from gateway.core.errors import LaunchFailed
 from gateway.core.launch import Failure
 from gateway.launchers import failures
@@ -136,7 +136,7 @@ def _drop(settings: Settings) -> list[str]:
 
 def _try_start(binary: Binary, settings: Settings, sandbox: bool) -> LaunchFailed | float:
     """Seconds in which the browser printed an empty page, or why it did not. Nothing of it is left."""
-    with tempfile.TemporaryDirectory(prefix="gateway-doctor-", ignore_cleanup_errors=True) as home:
+    with scratch(settings) as home:
         if os.geteuid() == 0:
             os.chown(home, _uid(settings), settings.uid_base)
         command = [

@@ -20,6 +20,7 @@ from gateway.cli.doctor.machine import (
     runtime_memory,
     shared_memory,
 )
+from gateway.cli.doctor.recordings import recordings
 from gateway.cli.doctor.storage import extra, files
 from gateway.core import extras
 from gateway.core.errors import GatewayError
@@ -35,7 +36,7 @@ def run(settings: Settings, embedded: bool) -> list[Finding]:
         ("browser", lambda: browser(settings)),
         ("shared memory", lambda: shared_memory(settings)),
         ("database", lambda: database(settings, embedded)),
-        ("recordings", lambda: extra("recordings", extras.RECORDINGS, needed=settings.recording)),
+        ("recordings", lambda: recordings(settings)),
         ("API docs", lambda: extra("API docs", extras.DOCS, needed=False)),
         ("master keys", lambda: master_keys(settings, embedded)),
         ("port", lambda: port(settings.host, settings.port)),

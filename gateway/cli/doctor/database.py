@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from gateway.cli.doctor.findings import Finding, Level
 from gateway.core import extras
 from gateway.core.errors import ConfigurationError, Unavailable
-from gateway.core.secret import MASK
 from gateway.crypto.keyring import KeyRing
 from gateway.settings import Settings
 from gateway.store import schema
-from gateway.store.database import OLDEST_SERVER, Database, probe
+from gateway.store.database import OLDEST_SERVER, Database, at, clocks_differ, probe
 
 _DATABASE_SECONDS = 5
 
@@ -39,8 +38,7 @@ async def _external(url: str) -> list[Finding]:
     try:
         server = await probe(url, _DATABASE_SECONDS)
     except Unavailable as error:
-        reason = error.message.partition("\n")[0].replace(url, shown) or "no answer in time"
-        return [Finding(Level.FAILED, "database", f"{shown} can't be used ({_hidden(reason, url)}).", advice)]
+        return [Finding(Level.FAILED, "database", f"{shown}{at(url)} can't be used: {error.message}", advice)]
     if server.version < OLDEST_SERVER:
         sentence = f"{shown} is PostgreSQL {server.version}; the gateway needs {OLDEST_SERVER} or newer."
         return [Finding(Level.FAILED, "database", sentence, "Upgrade it, or give another one.")]
@@ -48,6 +46,9 @@ async def _external(url: str) -> list[Finding]:
     if not server.may_create:
         sentence = "Its user may not make tables, which migrations need."
         findings.append(Finding(Level.WARNING, "database", sentence, "GRANT CREATE ON SCHEMA public to the user."))
+    if (differing := clocks_differ(server.ahead)) is not None:
+        advice = "Keep both machines' time by NTP: leases and runtimes end by the database's clock."
+        findings.append(Finding(Level.WARNING, "database", differing, advice))
     return [*findings, await _migrations(url)]
 
 
@@ -115,11 +116,6 @@ def _version_of_wheel() -> str | None:
 def _without_password(url: str) -> str:
     """The address without its password and its query, which may hold another one."""
     return re.sub(r"(//[^:/?#@]*):.*@", r"\1:***@", url.partition("?")[0], count=1)
-
-
-def _hidden(text: str, url: str) -> str:
-    password = re.search(r"//[^:/?#@]*:(.+)@", url.partition("?")[0])
-    return text.replace(password.group(1), MASK) if password else text
 
 
 def master_keys(settings: Settings, embedded: bool) -> Iterator[Finding]:

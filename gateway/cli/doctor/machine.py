@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import resource
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +13,9 @@ from pathlib import Path
 import psutil
 
 from gateway.cli.doctor.findings import Finding, Level, readable_size
+from gateway.cli.doctor.scratch import nearest
 from gateway.core.errors import ConfigurationError
+from gateway.core.listening import obstacle
 from gateway.launchers.local import control_groups, limits
 from gateway.settings import Settings
 
@@ -132,7 +132,7 @@ def runtime_memory(settings: Settings) -> Iterator[Finding]:
 
 def data_dir(data_dir: Path) -> Iterator[Finding]:
     path = data_dir.absolute()
-    there = next(directory for directory in (path, *path.parents) if directory.exists())
+    there = nearest(path)
     move = "Give another directory in GATEWAY_DATA_DIR."
     if not there.is_dir():
         yield Finding(Level.FAILED, "data directory", f"{there} is not a directory.", move)
@@ -156,36 +156,20 @@ def data_dir(data_dir: Path) -> Iterator[Finding]:
 
 
 def port(host: str, port: int) -> Iterator[Finding]:
-    if port == 0:
+    found = obstacle(host, port)
+    if found is None and port == 0:
         yield Finding(Level.OK, "port", "The gateway takes a free one (GATEWAY_PORT=0).")
-        return
-    where = f"{host}:{port}"
-    other = "Give another one in GATEWAY_HOST or GATEWAY_PORT."
-    try:
-        _bind(host, port)
-    except socket.gaierror as error:
-        yield Finding(Level.FAILED, "port", f"{host!r} is not an address of this machine ({error.strerror}).", other)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            yield Finding(Level.FAILED, "port", f"{where} can't be listened on ({error.strerror}).", other)
-        elif (holder := _listening(port)) is None:
-            yield Finding(Level.FAILED, "port", f"{where} is taken by a process of another user.", other)
-        elif _is_gateway(holder):
-            yield Finding(Level.OK, "port", f"{where} is taken by a gateway that runs (process {holder.pid}).")
-        else:
-            sentence = f"{where} is taken by process {holder.pid} ({holder.name()})."
-            yield Finding(Level.FAILED, "port", sentence, f"Stop that process. Or: {other}")
+    elif found is None:
+        yield Finding(Level.OK, "port", f"{host}:{port} is free.")
+    elif not found.taken:
+        yield Finding(Level.FAILED, "port", found.sentence, found.advice)
+    elif (holder := _listening(port)) is None:
+        yield Finding(Level.FAILED, "port", f"{host}:{port} is taken by a process of another user.", found.advice)
+    elif _is_gateway(holder):
+        yield Finding(Level.OK, "port", f"{host}:{port} is taken by a gateway that runs (process {holder.pid}).")
     else:
-        yield Finding(Level.OK, "port", f"{where} is free.")
-
-
-def _bind(host: str, port: int) -> None:
-    """Raises OSError when a server could not listen there."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(address)
-        probe.listen(1)
+        sentence = f"{host}:{port} is taken by process {holder.pid} ({holder.name()})."
+        yield Finding(Level.FAILED, "port", sentence, f"Stop that process. Or: {found.advice}")
 
 
 def _listening(port: int) -> psutil.Process | None:
