@@ -80,6 +80,43 @@ def canonical(address: Address) -> Address:
     return address
 
 
+_ALL_ONES = 0xFFFFFFFF
+_NAT64 = IPv6Network("64:ff9b::/96")
+_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
+
+
+def embedded_addresses(address: Address) -> list[IPv4Address]:
+    """The IPv4 addresses inside an IPv6 one: mapped, translated, compatible, 6to4, Teredo, NAT64, ISATAP."""
+    if isinstance(address, IPv4Address):
+        return []
+    number = int(address)
+    low = IPv4Address(number & _ALL_ONES)
+    found = []
+    high = number >> 32
+    if high in (0xFFFF, 0xFFFF0000) or (high == 0 and number > 1) or is_nat64(address):
+        found.append(low)
+    if number >> 32 & _ALL_ONES in (0x5EFE, 0x02005EFE):
+        found.append(low)
+    if address in _LOCAL_NAT64:
+        # The position depends on the length of the network's own prefix (RFC 6052): 96, 64, 56, 48.
+        found += [
+            low,
+            IPv4Address(number >> 24 & _ALL_ONES),
+            IPv4Address((number >> 64 & 0xFF) << 24 | number >> 32 & 0xFFFFFF),
+            IPv4Address((number >> 64 & 0xFFFF) << 16 | number >> 40 & 0xFFFF),
+        ]
+    if number >> 112 == 0x2002:
+        found.append(IPv4Address(number >> 80 & _ALL_ONES))
+    if number >> 96 == 0x20010000:
+        found += [IPv4Address(number >> 64 & _ALL_ONES), IPv4Address(~number & _ALL_ONES)]
+    return found
+
+
+def is_nat64(address: Address) -> bool:
+    """Whether a translator takes it to the IPv4 address inside (RFC 6052, the well-known prefix)."""
+    return address in _NAT64
+
+
 def is_local_name(name: str) -> bool:
     """`localhost` and what is below it is this machine, whatever a name server says."""
     return name == "localhost" or name.endswith(".localhost")

@@ -16,14 +16,14 @@ from __future__ import annotations
 import asyncio
 import html
 import socket
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, cast
 
-from gateway.core.hosts import Host, Refusal
+from gateway.core.hosts import Address, Refusal
 from gateway.core.traffic_rules import Traffic
 from gateway.core.usage import Usage
-from gateway.egress.dialer import Unreachable
+from gateway.egress.dialer import Dialled, Unreachable
 from gateway.egress.http_heads import REQUEST_END, AnswerHeads, BadMessage, Body, RequestHead, parse_request
 from gateway.egress.resolver import NameNotFound
 from gateway.egress.tcp_splice import TunnelEnd, abort, pause, reset, resume, unread
@@ -97,8 +97,8 @@ class Listener(Protocol):
 
     def note_refusal(self, refused: Refused, head: RequestHead | None) -> None: ...
 
-    async def dial(self, host: Host, port: int) -> tuple[socket.socket, bytes]:
-        """A connected socket and the bytes that it received already.
+    async def dial(self, head: RequestHead) -> Dialled:
+        """Connect to the host of a request.
 
         Raises Refusal, NameNotFound, Unreachable, TimeoutError, OSError.
         """
@@ -112,13 +112,14 @@ class _Request:
     wire: bytes
 
     @classmethod
-    def read(cls, raw: bytes, traffic: Traffic) -> Self | Refused:
-        """Parse and judge a head. Returns a refusal for what may not be sent."""
+    def read(cls, raw: bytes, traffic: Traffic, server: ServerConnection | None) -> Self | Refused:
+        """Parse and judge a head, also by the addresses of its server if it is connected. Returns a refusal for what
+        may not be sent."""
         head = None
         try:
             head = parse_request(raw)
-            path = None if head.path is None else head.path.decode("latin-1")
-            traffic.judge(head.host, head.port, path)
+            known = server.addresses if server is not None and server.serves(head) else ()
+            traffic.judge(head.host, head.port, head.path_text, known)
         except BadMessage as error:
             return Refused(400, "egress.bad_request", f"The request is malformed: {error}.")
         except Refusal as error:
@@ -238,7 +239,7 @@ class BrowserConnection(asyncio.Protocol):
         if len(raw) > _LARGE_HEAD_BYTES:
             self._task = self._listener.spawn(self._read_large(raw))
         else:
-            self._start(_Request.read(raw, self._listener.traffic))
+            self._start(_Request.read(raw, self._listener.traffic, self._server))
 
     def _hold(self, size: int) -> bool:
         """Count a head of this size as held, if it is a large one."""
@@ -248,7 +249,7 @@ class BrowserConnection(asyncio.Protocol):
 
     async def _read_large(self, raw: bytes) -> None:
         async with self._listener.large_heads:
-            read = await asyncio.to_thread(_Request.read, raw, self._listener.traffic)
+            read = await asyncio.to_thread(_Request.read, raw, self._listener.traffic, self._server)
         self._hold(0)
         self._task = None
         self._start(read)
@@ -269,12 +270,12 @@ class BrowserConnection(asyncio.Protocol):
         """Connect to what a request asks for, if it may, and send it there."""
         head = request.head
         try:
-            made, early = await self._listener.dial(head.host, head.port)
+            made, early, addresses = await self._listener.dial(head)
             try:
                 if head.path is None:
                     await self._open_tunnel(made, early)
                     return
-                server = ServerConnection(self, head)
+                server = ServerConnection(self, head, addresses)
                 await asyncio.get_running_loop().create_connection(lambda: server, sock=made)
             except BaseException:
                 made.close()
@@ -416,8 +417,9 @@ class BrowserConnection(asyncio.Protocol):
 class ServerConnection(asyncio.Protocol):
     """The outbound connection, for the requests of one browser connection to one host."""
 
-    def __init__(self, browser: BrowserConnection, head: RequestHead) -> None:
+    def __init__(self, browser: BrowserConnection, head: RequestHead, addresses: Sequence[Address]) -> None:
         self.transport: asyncio.Transport
+        self.addresses = addresses
         self._browser: BrowserConnection | None = browser
         self._origin = (head.host, head.port)
         self._upgrade = False

@@ -13,6 +13,7 @@ import socket
 import struct
 from collections.abc import Sequence
 from ipaddress import IPv4Address
+from typing import NamedTuple
 
 from gateway.core.hosts import Address, Host
 from gateway.core.upstream_proxy import UpstreamProxy
@@ -25,6 +26,14 @@ _STATUS = re.compile(rb"HTTP/1\.[01] +([0-9]{3})")
 _SOCKS_NO_USER = 0
 _SOCKS_USER = 2
 _SOCKS_REFUSALS = {2: "does not allow it", 3: "can't reach the network", 4: "can't reach the host", 5: "was refused"}
+
+
+class Dialled(NamedTuple):
+    """A connected socket, the bytes that it received already, and the addresses that the asked host was resolved to."""
+
+    socket: socket.socket
+    early: bytes
+    addresses: Sequence[Address]
 
 
 class Unreachable(Exception):

@@ -124,6 +124,11 @@ class RequestHead:
     upgrade: bool
 
     @property
+    def path_text(self) -> str | None:
+        """The path's bytes as Latin-1; None for CONNECT."""
+        return None if self.path is None else self.path.decode("latin-1")
+
+    @property
     def target(self) -> str:
         """The address that was asked for: for a tunnel only host and port are visible."""
         if self.path is None:

@@ -10,9 +10,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
-from gateway.core.hosts import Address, Entry, Host, Refusal, canonical
-
-_ALL_ONES = 0xFFFFFFFF
+from gateway.core.hosts import Address, Entry, Host, Refusal, canonical, embedded_addresses, is_nat64
 
 _SPECIAL_V4 = tuple(
     (IPv4Network(network), kind)
@@ -54,8 +52,6 @@ _SPECIAL_V6 = tuple(
     )
 )
 _GLOBAL_V6 = IPv6Network("2000::/3")
-_NAT64 = IPv6Network("64:ff9b::/96")
-_LOCAL_NAT64 = IPv6Network("64:ff9b:1::/48")
 
 # These return credentials of the machine, so no setting can allow them.
 _METADATA = frozenset(
@@ -89,47 +85,20 @@ _METADATA_NAMES = frozenset(
 )
 
 
-def _embedded(address: Address) -> list[IPv4Address]:
-    """The IPv4 addresses inside an IPv6 one: mapped, translated, compatible, 6to4, Teredo, NAT64, ISATAP."""
-    if isinstance(address, IPv4Address):
-        return []
-    number = int(address)
-    low = IPv4Address(number & _ALL_ONES)
-    found = []
-    high = number >> 32
-    if high in (0xFFFF, 0xFFFF0000) or (high == 0 and number > 1) or address in _NAT64:
-        found.append(low)
-    if number >> 32 & _ALL_ONES in (0x5EFE, 0x02005EFE):
-        found.append(low)
-    if address in _LOCAL_NAT64:
-        # The position depends on the length of the network's own prefix (RFC 6052): 96, 64, 56, 48.
-        found += [
-            low,
-            IPv4Address(number >> 24 & _ALL_ONES),
-            IPv4Address((number >> 64 & 0xFF) << 24 | number >> 32 & 0xFFFFFF),
-            IPv4Address((number >> 64 & 0xFFFF) << 16 | number >> 40 & 0xFFFF),
-        ]
-    if number >> 112 == 0x2002:
-        found.append(IPv4Address(number >> 80 & _ALL_ONES))
-    if number >> 96 == 0x20010000:
-        found += [IPv4Address(number >> 64 & _ALL_ONES), IPv4Address(~number & _ALL_ONES)]
-    return found
-
-
 def kind_of(address: Address) -> str | None:
     """loopback, private, link_local, multicast or reserved; None for a public address."""
     if isinstance(address, IPv4Address):
         return next((kind for network, kind in _SPECIAL_V4 if address in network), None)
     if (kind := next((kind for network, kind in _SPECIAL_V6 if address in network), None)) is not None:
         return kind
-    inside = next(filter(None, map(kind_of, _embedded(address))), None)
-    if inside is not None or address in _NAT64:
+    inside = next(filter(None, map(kind_of, embedded_addresses(address))), None)
+    if inside is not None or is_nat64(address):
         return inside
     return None if address in _GLOBAL_V6 else "reserved"
 
 
 def is_metadata(address: Address) -> bool:
-    return address in _METADATA or any(inside in _METADATA for inside in _embedded(address))
+    return address in _METADATA or any(inside in _METADATA for inside in embedded_addresses(address))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +140,7 @@ class Rules:
         if is_metadata(address):
             raise Refusal("egress.metadata", "Metadata services of clouds can't be reached from here.")
         # A translating network may deliver to any of the addresses inside, so what refuses holds for each of them.
-        meant = [address, *_embedded(address)]
+        meant = [address, *embedded_addresses(address)]
         if any(machine.reserves(each, port) for each in meant):
             raise _gateways_own()
         if any(entry.covers(each, port) for entry in self._deny for each in meant):

@@ -34,6 +34,7 @@ from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.core.usage import Usage
 from gateway.egress import dialer, socket_owners
 from gateway.egress.browser_connections import BrowserConnection, Refused
+from gateway.egress.dialer import Dialled
 from gateway.egress.http_heads import RequestHead
 from gateway.egress.ip_rules import Machine, Rules, kind_of
 from gateway.egress.resolver import CACHE_SECONDS, Lookup, NameNotFound, Resolver, system_lookup
@@ -222,23 +223,25 @@ class EgressListener:
                 "egress refused", runtime_id=str(self.runtime_id), rule=refused.rule, target=target, last_logged=last
             )
 
-    async def dial(self, host: Host, port: int) -> tuple[socket.socket, bytes]:
-        """A socket connected to the host, after the host was checked, and the bytes that it received already.
+    async def dial(self, head: RequestHead) -> Dialled:
+        """Connect to the host of a request, after it was checked.
 
         Raises Refusal, NameNotFound, Unreachable; TimeoutError when it takes too long.
         """
+        host, port = head.host, head.port
         async with asyncio.timeout(self.settings.egress_timeout_seconds):
             through = self.upstream
-            if through is None:
-                return await dialer.connect(await self._checked(host, port), port), b""
-            target = host
-            if through.resolves_names and isinstance(host, str):
-                await self._check_unresolved(host, port)
+            if through is not None and through.resolves_names and isinstance(host, str):
+                addresses = await self._check_unresolved(host, port)
             else:
-                target = (await self._checked(host, port))[0]
+                addresses = await self._checked(host, port)
+            self.traffic.judge(host, port, head.path_text, addresses)
+            if through is None:
+                return Dialled(await dialer.connect(addresses, port), b"", addresses)
             made = await dialer.connect(await self._checked(through.parsed_host, through.port), through.port)
             try:
-                return made, await dialer.tunnel(made, through, target, port)
+                target = host if through.resolves_names else addresses[0]
+                return Dialled(made, await dialer.tunnel(made, through, target, port), addresses)
             except BaseException:
                 made.close()
                 raise
@@ -266,12 +269,15 @@ class EgressListener:
             raise _name_refused() from error
         return addresses
 
-    async def _check_unresolved(self, name: str, port: int) -> None:
-        """What can be checked of a name that the upstream proxy resolves. Raises Refusal."""
+    async def _check_unresolved(self, name: str, port: int) -> list[Address]:
+        """Check what can be checked of a name that the upstream proxy resolves; returns the addresses that are known
+        of it. Raises Refusal."""
         rules, machine = self._proxy.rules, await self._proxy.machine()
         by_name = rules.judge_name(name, port, machine)
-        if is_local_name(name):
-            rules.judge_address(_LOCAL[0], port, machine, by_name=by_name)
+        if not is_local_name(name):
+            return []
+        rules.judge_address(_LOCAL[0], port, machine, by_name=by_name)
+        return list(_LOCAL)
 
 
 def _refused(rules: Rules, address: Address, port: int, machine: Machine, by_name: bool) -> bool:

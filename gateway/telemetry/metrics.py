@@ -149,6 +149,7 @@ _EGRESS_REFUSALS = (
     "egress.own_address",
     "egress.private_address",
     "egress.reserved_address",
+    "egress.unreadable_path",
     "egress.url_allowlist",
     "egress.url_blocklist",
 )

@@ -847,6 +847,30 @@ async def test_the_lists_of_a_runtime_apply_to_every_request_of_a_connection(
     assert len(web.seen) == 1
 
 
+@pytest.mark.parametrize("kind", LOOPS)
+async def test_a_blocked_address_is_not_reached_by_a_name(kind: str) -> None:
+    zone = Zone(a_example=["127.0.0.1"], b_example=["127.0.0.1"])
+    web = Web(OK)
+    async with serving(web) as port:
+        with egress(kind, lookup=zone, egress_allow=(f"127.0.0.1:{port}",)) as proxy:
+            listener = await proxy.listener()
+            listener.traffic = Traffic(block=["127.0.0.1"])
+            for host in ("127.0.0.1", "a.example", "localhost"):
+                assert b"egress.url_blocklist" in await ask_once(listener, get(f"http://{host}:{port}/"))
+                assert b"403" in await ask_once(listener, connect_to(f"{host}:{port}"))
+            listener.upstream = UpstreamProxy("http", "proxy.example", 1, resolves_names=True)
+            assert b"egress.url_blocklist" in await ask_once(listener, connect_to(f"localhost:{port}"))
+            listener.upstream = None
+            listener.traffic = Traffic(block=[f"http://127.0.0.1:{port}/admin"])
+            async with client(listener) as browser:
+                await browser.ask(get(f"http://a.example:{port}/open"))
+                await browser.exactly(2)
+                # On the same connection, which is not dialled again.
+                answer = await browser.ask(get(f"http://a.example:{port}/%61dmin"))
+                assert answer.startswith(b"HTTP/1.1 403")
+    assert len(web.seen) == 1
+
+
 async def test_a_list_of_a_runtime_can_not_widen_the_operators_rules(listener: EgressListener) -> None:
     listener.traffic = Traffic(allow=["10.0.0.1", "169.254.169.254"])
     assert b"egress.private_address" in await ask_once(listener, connect_to("10.0.0.1:80"))
