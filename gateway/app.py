@@ -143,6 +143,7 @@ async def build(
         reads=settings.audit_reads,
         kept=settings.audit_kept_events,
         refusals=settings.audit_refusals_per_second,
+        hourly_refusals=settings.audit_refusals_per_hour,
     )
     secrets = SecretStore(keys, audit)
     async with database.begin() as connection:

@@ -11,7 +11,7 @@ import contextlib
 import ipaddress
 import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -43,6 +43,9 @@ OK = "ok"
 # A batch is hashed in the event loop, which is held up meanwhile.
 _BATCH = 200
 _REPEAT_SECONDS = 1.0
+# How long further refusals are only counted once those of an hour are used up.
+_SUM_SECONDS = 60.0
+_HOUR = 3600.0
 _PAGE = 1000
 # Before every number that a row can have. The first row is 1, but an attacker may have added one before it.
 _FIRST_OF_ALL = -(2**63)
@@ -87,6 +90,7 @@ class Action(StrEnum):
     VIEWER_OPENED = "viewer.opened"
     VIEWER_FORWARDED = "viewer.passed_on"
     VIEWER_CLOSED = "viewer.closed"
+    VIEWER_READ = "viewer.read"
     VIEWER_REFUSED = "viewer.refused"
     LEASE_MINTED = "lease.minted"
     LEASE_READ = "lease.read"
@@ -99,6 +103,7 @@ class Action(StrEnum):
     LEASE_REFUSED = "lease.refused"
     UPDATE_READ = "update.read"
     HOP_REFUSED = "hop.refused"
+    REQUEST_REFUSED = "request.refused"
     AUDIT_LOST = "audit.lost"
 
 
@@ -214,8 +219,9 @@ class Audit:
     """Notes events, and writes them while it is `running`, or when `write` is called.
 
     At most `kept` events wait while the database is away; of further ones the log gets their number. `refusals` is how
-    many different refusals are noted separately in a second. `clock` is monotonic, in seconds. A gateway that stands
-    still during a write gives way to the others after `idle_seconds`.
+    many different refusals are noted separately in a second, and `hourly_refusals` in an hour: of strangers together,
+    and of each organization. `clock` is monotonic, in seconds. A gateway that stands still during a write gives way to
+    the others after `idle_seconds`.
     """
 
     def __init__(
@@ -226,6 +232,7 @@ class Audit:
         reads: bool = True,
         kept: int = 100_000,
         refusals: int = 20,
+        hourly_refusals: int = 2000,
         clock: Callable[[], float] = time.monotonic,
         idle_seconds: float = 10.0,
     ) -> None:
@@ -234,19 +241,30 @@ class Audit:
         self._reads = reads
         self._kept = kept
         self._refusals = refusals
+        self._hourly_refusals = hourly_refusals
         self._clock = clock
         self._idle_seconds = idle_seconds
         self._waiting: deque[Noted] = deque()
         self._lost = 0
         self._refused: dict[tuple[object, ...], Noted] = {}
         self._flush: asyncio.TimerHandle | None = None
-        self._writer = BatchWriter("audit events", self, self.write, _log, enough=_BATCH)
+        # Refusals beyond those of the hour, and how many each organization (None: strangers) has had in it.
+        self._summed: dict[tuple[object, ...], Noted] = {}
+        self._sum_flush: asyncio.TimerHandle | None = None
+        self._hour = 0.0
+        self._of_hour: Counter[UUID | None] = Counter()
+        self._writer = BatchWriter("audit events", self, self._write_waiting, _log, enough=_BATCH)
         self._writing = asyncio.Lock()
         # Whether some of those that wait may be in the log already, since the answer to a commit was lost.
         self._unsure = False
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def reads(self) -> bool:
+        """Whether reads are noted."""
+        return self._reads
 
     def note(
         self,
@@ -285,22 +303,40 @@ class Audit:
         prefix: str | None = None,
         origin: Origin | None = None,
     ) -> None:
-        """Note a refused credential. Equal refusals within a second are one event with a count.
+        """Note a refused credential or request. Equal refusals within a second are one event with a count.
 
-        Strangers can cause any number of refusals, so only a limited number of different ones is noted each second.
-        `prefix` is the public part of the credential.
+        Strangers can cause any number of refusals, so only a limited number of different ones is noted each second, and
+        each hour; further ones are counted, once a second and then once a minute. `prefix` is the public part of the
+        credential.
         """
         who, outcome = origin or _origin.get(), _outcome(error)
         key: tuple[object, ...] = (action, outcome, who.actor, who.address, object_id, prefix)
-        if key not in self._refused and len(self._refused) >= self._refusals:
-            key, who, object_id, prefix = (action, outcome), Origin("anonymous"), None, None
         found = self._refused.get(key)
         if found is None:
+            organization = who.scope.organization_id if who.scope is not None else None
+            gathered = self._refused if self._has_left(organization) else self._summed
+            if gathered is self._summed or len(self._refused) >= self._refusals:
+                key, object_id, prefix = (action, outcome, organization), None, None
+                who = Origin("anonymous", None if organization is None else Scope(organization))
             details: dict[str, Value] = {"prefix": prefix} if prefix else {}
-            found = self._refused[key] = self._noted(action, object_id, outcome, {**details, "count": 0}, who, None)
+            if key not in gathered:
+                gathered[key] = self._noted(action, object_id, outcome, {**details, "count": 0}, who, None)
+                if gathered is self._refused:
+                    self._of_hour[organization] += 1
+            found = gathered[key]
         found.details["count"] = int(str(found.details["count"])) + 1
-        if self._flush is None:
-            self._flush = asyncio.get_running_loop().call_later(_REPEAT_SECONDS, self._keep_refused)
+        loop = asyncio.get_running_loop()
+        if self._refused and self._flush is None:
+            self._flush = loop.call_later(_REPEAT_SECONDS, self._keep_refused)
+        if self._summed and self._sum_flush is None:
+            self._sum_flush = loop.call_later(_SUM_SECONDS, self._keep_summed)
+
+    def _has_left(self, organization: UUID | None) -> bool:
+        """Whether a further refusal may be an event of its own in this hour."""
+        if self._clock() - self._hour >= _HOUR:
+            self._hour = self._clock()
+            self._of_hour.clear()
+        return self._of_hour[organization] < self._hourly_refusals
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -310,11 +346,19 @@ class Audit:
             _log.error("audit events are lost", events=len(self) + self._lost, error=type(error).__name__)
 
         async with self._writer.running(lost):
-            yield
+            try:
+                yield
+            finally:
+                self._keep_refused()
+                self._keep_summed()
 
     async def write(self) -> None:
-        """Write all that waits. Raises Unavailable; what is not written then still waits."""
+        """Write all that waits, and what was counted. Raises Unavailable; what is not written then still waits."""
         self._keep_refused()
+        self._keep_summed()
+        await self._write_waiting()
+
+    async def _write_waiting(self) -> None:
         async with self._writing:
             while self._waiting:
                 batch = list(islice(self._waiting, _BATCH))
@@ -407,6 +451,15 @@ class Audit:
             self._flush = None
         gathered, self._refused = self._refused, {}
         for event in gathered.values():
+            self._keep(event)
+
+    def _keep_summed(self) -> None:
+        """Queue the counts of refusals beyond those of the hour."""
+        if self._sum_flush is not None:
+            self._sum_flush.cancel()
+            self._sum_flush = None
+        summed, self._summed = self._summed, {}
+        for event in summed.values():
             self._keep(event)
 
     def _note_lost(self) -> None:

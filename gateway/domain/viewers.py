@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Iterator
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from gateway.core.closes import ViewerClose
-from gateway.core.errors import Conflict, Gone, LimitReached, Unauthorized, host_unavailable
+from gateway.core.errors import Conflict, Gone, LimitReached, Unauthorized, Unavailable, host_unavailable
 from gateway.core.ids import new_id, not_found
 from gateway.core.scope import Scope
 from gateway.crypto.viewer_tokens import Kind, Viewer, ViewerTokens
@@ -34,6 +36,9 @@ __all__ = ["DEFAULT_SECONDS", "MAX_SECONDS", "Kind", "Minted", "Viewer", "Viewer
 
 DEFAULT_SECONDS = 3600
 MAX_SECONDS = 86400
+# How often a viewer that goes on reading is noted, and of how many this is remembered.
+_NOTED_SECONDS = 600.0
+_MOST_NOTED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,9 @@ class Viewers:
         audit: Audit,
         commands: Commands,
         observers: BrowserObservers,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._database = database
         self._tokens = tokens
         self._runtimes = living
@@ -81,6 +88,8 @@ class Viewers:
         self._commands = commands
         self._observers = observers
         self._sessions: set[ViewerSession] = set()
+        # When what a viewer reads was noted last; the oldest first.
+        self._noted: OrderedDict[tuple[UUID, str, str | None], float] = OrderedDict()
 
     # Minting
 
@@ -137,6 +146,27 @@ class Viewers:
             self._audit.refused(Action.VIEWER_REFUSED, error, viewer.id)
             raise error
         return viewer
+
+    async def note_read(self, viewer: Viewer, record: str) -> None:
+        """Note that a viewer reads this part of its run's record: once in a while, since pages ask again and again."""
+        key, now = (viewer.id, record, audit.origin().address), self._clock()
+        oldest_kept = now - _NOTED_SECONDS
+        while self._noted and (next(iter(self._noted.values())) <= oldest_kept or len(self._noted) >= _MOST_NOTED):
+            self._noted.popitem(last=False)
+        if key in self._noted or not self._audit.reads:
+            return
+        self._noted[key] = now
+        place = None
+        # What is recorded on this machine can be read while the database is away.
+        with contextlib.suppress(Unavailable):
+            async with self._database.connect() as connection:
+                place = await runtimes.place_of_run(connection, viewer.run_id, SILENT_SECONDS)
+        self._audit.note(
+            Action.VIEWER_READ,
+            viewer.id,
+            details={"runId": str(viewer.run_id), "record": record},
+            origin=replace(audit.origin(), actor=str(viewer.id), scope=place.owner if place is not None else None),
+        )
 
     async def place(self, viewer: Viewer) -> PlaceOfRun:
         """Where the browser of a viewer's run is; raises Gone (run.live_not_active) when the run has ended."""

@@ -21,11 +21,13 @@ from starlette.routing import BaseRoute, Router
 from starlette.types import Receive, Scope, Send
 
 from gateway.core.errors import ConfigurationError, GatewayError, RequestInvalid
+from gateway.domain.audit import Action
 from gateway.http.clients import contract_of_client
 from gateway.http.contract import Claim, Contract
 from gateway.http.endpoints import Endpoint, Resource
 from gateway.http.errors import ErrorShape
 from gateway.http.paths import PathTree, shape
+from gateway.http.services import Services
 
 # Names a contract; gateways send it to each other with what they forward.
 CONTRACT_HEADER = "gateway-contract"
@@ -33,6 +35,10 @@ _VERSION = b"bctrl-version"
 _NAME = CONTRACT_HEADER.encode()
 _AGENT = b"user-agent"
 _SHOWN = 100
+
+# The audit log has every 403, and hosts that are not trusted. What a lease does is noted with its outcome anyway.
+_NOTED_TOO = frozenset(("request.host_untrusted",))
+_NOTED_ELSEWHERE = frozenset(("target.address_refused",))
 
 _VARY = (b"vary", b"BCTRL-Version, Gateway-Contract, User-Agent")
 
@@ -167,7 +173,10 @@ def _not_served(header: str, given: str, code: str, served: list[str]) -> Reques
 
 
 def error_response(error: GatewayError, scope: Scope) -> Response:
-    """The error as the request's contract writes it."""
+    """The error as the request's contract writes it. What was forbidden is in the audit log."""
     state = scope["state"]
     choice: Choice = state["choice"]
+    if (error.status == 403 and error.code not in _NOTED_ELSEWHERE) or error.code in _NOTED_TOO:
+        services: Services = scope["app"].state.services
+        services.audit.refused(Action.REQUEST_REFUSED, error)
     return choice.contract.errors.response(error, state["request_id"])

@@ -24,3 +24,10 @@ class AuditSettings(Group):
         description="Distinct refused keys and leases per second that the audit log records individually; further ones "
         "are counted.",
     )
+    audit_refusals_per_hour: int = Field(
+        2000,
+        ge=1,
+        le=1_000_000,
+        description="Refusals per hour that the audit log records individually, of strangers together and of each "
+        "organization; further ones are counted, one event a minute for each kind.",
+    )

@@ -28,7 +28,7 @@ from gateway.domain.recordings import phase
 from gateway.domain.viewers import Kind, Viewer
 from gateway.http import content
 from gateway.http.content import Content
-from gateway.http.forwarding import hop_headers, is_forwarded
+from gateway.http.forwarding import hop_headers, is_forwarded, is_from_gateway
 from gateway.http.models import iso
 from gateway.http.peers import NoResponse
 from gateway.http.public_url import client_address
@@ -54,13 +54,15 @@ async def page(request: Request) -> Response:
     return HTMLResponse(asset_text("recording.html"), headers=page_headers(services.settings))
 
 
-def _with_viewer(answer: Answering) -> Callable[[Request], Awaitable[Response]]:
-    """Checks the token first; its errors are answered as those of the API are."""
+def _with_viewer(answer: Answering, record: str = "recording") -> Callable[[Request], Awaitable[Response]]:
+    """Checks the token first; its errors are answered as those of the API are. `record` is for the audit log."""
 
     async def respond(request: Request) -> Response:
         services: Services = request.app.state.services
         with services.rate_limits.checking(client_address(request)):
             viewer = services.viewers.read(request.path_params["token"], Kind.RECORDING)
+        if not is_from_gateway(request):
+            await services.viewers.note_read(viewer, record)
         return await answer(request, services, viewer)
 
     return respond
@@ -207,5 +209,5 @@ ROUTES: list[BaseRoute] = [
     Route(f"{_ROOT}/frames", _with_viewer(frames)),
     Route(f"{_ROOT}/frames/{{number}}", _with_viewer(frame)),
     Route(f"{_ROOT}/video", _with_viewer(video)),
-    Route(f"{_ROOT}/activity", _with_viewer(run_activity)),
+    Route(f"{_ROOT}/activity", _with_viewer(run_activity, "activity")),
 ]

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import httpx
@@ -149,6 +150,9 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
     await ok(client.delete(f"{path}/keys/{key['id']}"))
     await refused(anonymous.get("/v1/spaces", headers=headers), 401, "auth.invalid")
     await ok(client.post(f"{path}/archive"))
+    _, tenant = await make_subaccount(client)
+    secrets.note(tenant["Authorization"].partition(" ")[2][19:])
+    await refused(client.post("/v1/subaccounts", json={"name": "x"}, headers=tenant), 403, "auth.forbidden")
 
     # AI connections
     body = {"label": "ai", "provider": "openai", "apiKey": KEYS["openai"]}
@@ -189,6 +193,7 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
     async with leases.visit(token):
         pass
     await ok(client.get(f"{path}/connections/{minted['id']}"))
+    await ok(client.post(f"{path}/connections/{minted['id']}/renew", json={}))
 
     # Viewers
     shown = await ok(client.post(f"/v1/runs/{runtime['activeRunId']}/live", json={}))
@@ -200,6 +205,9 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
         pass
     with pytest.raises(Unauthorized):
         viewers.read(viewer_token[:-1], Kind.LIVE)
+    shown = await ok(client.post(f"/v1/runs/{runtime['activeRunId']}/recording", json={}))
+    secrets.note(shown["iframeUrl"][-42:])
+    await ok(anonymous.get(f"{urlsplit(shown['iframeUrl']).path}/state"))
 
     # Another gateway
     await ok(client.get("/v1/spaces", headers={"Gateway-Hop": "1"}))
@@ -426,6 +434,103 @@ async def test_refusals_are_noted_separately_up_to_the_limit_and_counted_above_i
         assert len(events) == recorded
         assert sum(event["details"]["count"] for event in events) == different
     assert (events[-1]["details"], events[-1]["address"]) == ({"count": 37}, None)
+
+
+async def test_what_is_forbidden_is_noted_with_its_caller(
+    gateway: Gateway, client: httpx.AsyncClient, anonymous: httpx.AsyncClient, database: Database
+) -> None:
+    subaccount, tenant = await make_subaccount(client)
+    key = (await ok(anonymous.get("/v1/auth/whoami", headers=tenant)))["keyId"]
+    runtime = await make_runtime(client)
+    leases = f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}/connections"
+    lease = await ok(client.post(leases, json={"protocol": "cdp"}))
+    version = f"{urlsplit(lease['endpoint']['url']).path}/json/version"
+    unrestricted = {"protocol": "cdp", "options": {"policy": "unrestricted"}}
+    for sent, status, code in (
+        (anonymous.post("/v1/subaccounts", json={"name": "x"}, headers=tenant), 403, "auth.forbidden"),
+        (client.post(leases, json=unrestricted), 403, "connection.policy_forbidden"),
+        (anonymous.get(version, headers={"Origin": "https://evil.example"}), 403, "connect.origin_refused"),
+        (anonymous.get(version, headers={"Host": "evil.example"}), 400, "request.host_untrusted"),
+    ):
+        await refused(sent, status, code)
+    events = [event for event in await log(database, gateway.audit) if event["action"] == "request.refused"]
+    found = {event["outcome"]: (event["actor"], event["address"], event["subaccountId"]) for event in events}
+    organizations = (await ok(client.get("/v1/auth/whoami")))["keyId"]
+    assert found == {
+        "auth.forbidden": (key, "127.0.0.1", subaccount),
+        "connection.policy_forbidden": (organizations, "127.0.0.1", None),
+        "connect.origin_refused": ("anonymous", "127.0.0.1", None),
+        "request.host_untrusted": ("anonymous", "127.0.0.1", None),
+    }
+    assert "evil.example" not in json.dumps(events)
+
+
+async def test_a_refused_socket_of_a_foreign_page_is_noted(
+    gateway: Gateway, settings: Settings, database: Database
+) -> None:
+    async with serving(gateway, settings) as port:
+        foreign = {"Origin": "https://evil.example"}
+        for path in ("/v1/connect/none", "/v1/viewers/live/none/socket"):
+            with pytest.raises(InvalidStatus):
+                await connect(f"ws://127.0.0.1:{port}{path}", additional_headers=foreign, proxy=None)
+    events = [event for event in await log(database, gateway.audit) if event["action"] == "request.refused"]
+    assert {event["outcome"] for event in events} == {"connect.origin_refused", "viewer.origin_refused"}
+
+
+async def test_what_a_viewer_reads_is_noted_once_in_a_while(
+    gateway: Gateway, client: httpx.AsyncClient, anonymous: httpx.AsyncClient, database: Database
+) -> None:
+    runtime = await make_runtime(client)
+    shown = await ok(client.post(f"/v1/runs/{runtime['activeRunId']}/recording", json={"components": ["activity"]}))
+    page = urlsplit(shown["iframeUrl"]).path
+    for _ in range(3):
+        await ok(anonymous.get(f"{page}/state"))
+        await ok(anonymous.get(f"{page}/activity"))
+    whoami = await ok(client.get("/v1/auth/whoami"))
+    events = [event for event in await log(database, gateway.audit) if event["action"] == "viewer.read"]
+    assert [event["details"] for event in events] == [
+        {"runId": runtime["activeRunId"], "record": "recording"},
+        {"runId": runtime["activeRunId"], "record": "activity"},
+    ]
+    minted = only(await log(database), "viewer.minted")["objectId"]
+    assert {(event["actor"], event["organizationId"]) for event in events} == {(minted, whoami["organizationId"])}
+
+
+async def test_a_flood_of_refusals_leaves_a_bounded_number_of_events_an_hour(database: Database) -> None:
+    now = 0.0
+    audit = Audit(database, refusals=10, hourly_refusals=15, clock=lambda: now)
+    organization = Scope(new_id(), new_id())
+    before = len(await log(database))
+
+    async def written(prefixes: range, origin: Origin | None = None) -> list[Json]:
+        seen = len(await log(database))
+        for number in prefixes:
+            audit.refused(Action.AUTH_REFUSED, Unauthorized("no"), prefix=f"bctrl_{number:012}", origin=origin)
+        return (await log(database, audit))[seen:]
+
+    # Eleven in the first second, of which one is a count; four of the second one; then counts only.
+    assert [len(await written(range(50))), len(await written(range(50, 100)))] == [11, 5]
+    for _ in range(3):
+        (event,) = await written(range(100, 150))
+        assert (event["details"], event["address"], event["actor"]) == ({"count": 50}, None, "anonymous")
+    # What strangers do takes nothing from an organization.
+    key = Origin(str(new_id()), organization, "192.0.2.1")
+    assert len(await written(range(3), key)) == 3
+    assert len(await written(range(100), key)) == 11
+    (event,) = [event for event in await written(range(100), key) if event["address"] is None]
+    assert (event["organizationId"], event["details"]["count"]) == (str(organization.organization_id), 99)
+    now = 3600.0
+    assert len(await written(range(5))) == 5
+    events = (await log(database))[before:]
+    assert sum(event["details"]["count"] for event in events) == 250 + 203 + 5
+
+
+async def test_counts_beyond_an_hours_refusals_are_written_at_the_end(database: Database) -> None:
+    audit = Audit(database, hourly_refusals=1)
+    async with audit.running():
+        for number in range(3):
+            audit.refused(Action.LEASE_REFUSED, Unauthorized("no"), prefix=f"{number:012}")
+    assert [event["details"]["count"] for event in await log(database)] == [1, 2]
 
 
 async def test_refusals_are_written_within_a_second_by_themselves(database: Database) -> None:

@@ -152,6 +152,7 @@ async def viewer_stream(request: Request) -> Response:
     token = request.path_params["token"]
     with services.rate_limits.checking(client_address(request)):
         viewer = services.viewers.read(token, Kind.ACTIVITY)
+    await services.viewers.note_read(viewer, "activity")
 
     async def allowed() -> None:
         services.viewers.read(token, Kind.ACTIVITY)
