@@ -95,7 +95,7 @@ class EventStream(Response):
                 await send({"type": "http.response.body"})
                 return
             writing = asyncio.create_task(self._write(send))
-            disconnected = asyncio.create_task(_until_disconnect(receive))
+            disconnected = asyncio.create_task(until_disconnect(receive))
             try:
                 await asyncio.wait({writing, disconnected}, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -167,6 +167,7 @@ async def run_stream(services: Services, followed: Followed, allowed: Allowed, *
     return EventStream(streams, replace(followed, over=over), services.settings.event_heartbeat_seconds, allowed)
 
 
-async def _until_disconnect(receive: Receive) -> None:
+async def until_disconnect(receive: Receive) -> None:
+    """Return when the client has disconnected. The request's body has been read."""
     while (await receive())["type"] != "http.disconnect":
         pass

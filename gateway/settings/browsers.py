@@ -26,6 +26,25 @@ class BrowserSettings(DataSettings):
     )
     max_runtimes: int = Field(50, ge=1, le=10000, description="Runtimes that may be live on this gateway at once.")
     max_starting: int = Field(16, ge=1, le=1000, description="Runtimes that may be starting on this gateway at once.")
+    max_waiting_launches: int = Field(
+        100,
+        ge=0,
+        le=100_000,
+        description="Launches beyond the maximum of starting ones that wait for their turn, of which one API key or "
+        "subaccount may have half. 0 refuses them at once.",
+    )
+    launch_wait_seconds: int = Field(
+        30,
+        ge=0,
+        le=3600,
+        description="Seconds that a launch waits for its turn, unless its `Prefer: wait=` gives others.",
+    )
+    launch_max_wait_seconds: int = Field(
+        120,
+        ge=0,
+        le=3600,
+        description="Maximum of `Prefer: wait=` of a launch, and of the default wait.",
+    )
     subaccount_max_runtimes: int = Field(
         20, ge=1, le=10000, description="Runtimes that one subaccount may have live, unless its limits say less."
     )

@@ -32,6 +32,20 @@ launches = Histogram(
     buckets=(0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30),
     registry=registry,
 )
+launches_waiting = Gauge(
+    "gateway_launches_waiting", "Launches in the queue, because too many are starting.", registry=registry
+)
+launch_waits = Histogram(
+    "gateway_launch_wait_seconds",
+    "Seconds that a launch was in the queue.",
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+    registry=registry,
+)
+launches_refused = Counter(
+    "gateway_launches_refused",
+    "Launches refused because too many were starting, and the queue was full or their wait was over.",
+    registry=registry,
+)
 launch_failures = Counter("gateway_launch_failures", "Launches that failed, by class.", ["class"], registry=registry)
 sockets_open = Gauge("gateway_sockets_open", "Websockets attached to leases.", registry=registry)
 sockets_closed = Counter("gateway_sockets_closed", "Websockets closed, by reason.", ["reason"], registry=registry)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zoneinfo
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
@@ -24,9 +24,11 @@ from gateway.domain.runtimes.service import Runtime as Record
 from gateway.domain.runtimes.service import RuntimeRequest
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forwarding import forward, is_forwarded
-from gateway.http.models import Answer, Body, Metadata, Name, Time, optional
+from gateway.http.models import Answer, Body, Headers, Metadata, Name, Time, optional
 from gateway.http.peers import NoResponse
+from gateway.http.preferences import APPLIED, wait_seconds
 from gateway.http.schemas import SchemaOf
+from gateway.http.sse import until_disconnect
 
 _log = structlog.get_logger("gateway.api")
 
@@ -338,6 +340,13 @@ class Runtime(Answer):
         )
 
 
+class Preferences(Headers):
+    """Preferences of RFC 7240."""
+
+    prefer: str = optional()
+    """`wait=N`: wait up to N seconds for a turn where too many runtimes are starting. Others are ignored."""
+
+
 class RuntimeList(Answer):
     """Runtimes of a space."""
 
@@ -348,8 +357,12 @@ class RuntimeList(Answer):
 @endpoints.post(
     "/v1/spaces/{id}/runtimes", id="runtimes-create", summary="Create and launch a runtime", errors=(404, 409, 503)
 )
-async def create(call: Call, body: CreateRuntime) -> Runtime:
-    """Launch a browser; the answer comes once it is live, with an active run."""
+async def create(call: Call, headers: Preferences, body: CreateRuntime) -> Runtime | Response:
+    """Launch a browser; the answer comes once it is live, with an active run.
+
+    Where too many are starting, it waits for its turn: some seconds, or as many as `Prefer: wait=` says, of which
+    `Preference-Applied` repeats how many were granted.
+    """
     config = body.config or RuntimeConfig()
     request = RuntimeRequest(
         config=config.to_domain(),
@@ -358,8 +371,14 @@ async def create(call: Call, body: CreateRuntime) -> Runtime:
         proxy_password=config.proxy.upstream().password if config.proxy else None,
     )
     space_id = call.path_id("id", "space")
+    runtimes, wanted = call.services.runtimes, wait_seconds(call.request.headers.getlist("prefer"))
+    patience = runtimes.patience(wanted, partial(until_disconnect, call.request.receive))
     with fields_below("config"):
-        return Runtime.of(await call.services.runtimes.create(call.scope, space_id, request))
+        runtime = Runtime.of(await runtimes.create(call.scope, space_id, request, call.principal.key_id, patience))
+    if wanted is None:
+        return runtime
+    applied = {APPLIED: f"wait={patience.seconds}"}
+    return Response(runtime.json_bytes(), media_type="application/json", headers=applied)
 
 
 @endpoints.get("/v1/spaces/{id}/runtimes", id="runtimes-list", summary="List runtimes of a space", errors=(404,))

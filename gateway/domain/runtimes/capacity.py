@@ -1,32 +1,90 @@
-"""How many runtimes this gateway may have live, and starting, at once."""
+"""How many runtimes this gateway may have live, and starting, at once; and the queue of those that wait to start.
+
+Launches beyond the maximum wait in a bounded queue. Its callers take turns, so that one with many launches does not
+hold up the others: a caller is a subaccount, or an API key of the organization itself.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import Iterator
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from uuid import UUID
 
-from gateway.core.errors import LimitReached
+from gateway.core.errors import GatewayError, LimitReached
+from gateway.telemetry import metrics
 
 _RETRY_STARTING_SECONDS = 1
 _RETRY_LIVE_SECONDS = 5
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who starts a runtime: an API key, in a subaccount or not."""
+
+    key_id: UUID
+    subaccount_id: UUID | None = None
+
+    @property
+    def turn(self) -> UUID:
+        """Callers of one turn share it."""
+        return self.subaccount_id or self.key_id
+
+
+async def _never() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How many seconds a launch may wait in the queue; it leaves it earlier when `disconnected` returns."""
+
+    seconds: float
+    disconnected: Callable[[], Awaitable[None]] = _never
+
+
+class _Waiting:
+    """A launch in the queue. `turn` is done once it has a place, or with the error that refuses it."""
+
+    __slots__ = ("caller", "turn")
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+        self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+
 class Capacity:
-    def __init__(self, max_live: int, max_starting: int) -> None:
+    def __init__(self, max_live: int, max_starting: int, subaccount_max_starting: int, max_waiting: int) -> None:
+        """`max_live` and `max_starting` are of this gateway. One caller may have half of `max_waiting` waiting."""
         self.max_live = max_live
         self.max_starting = max_starting
+        self.max_waiting = max_waiting
+        self._subaccount_max_starting = subaccount_max_starting
+        # With those that wait, which have a place reserved.
         self.live = 0
         self.starting = 0
+        self._starting_of: Counter[UUID] = Counter()
+        # By turn, the next one first.
+        self._queue: OrderedDict[UUID, deque[_Waiting]] = OrderedDict()
 
     @property
     def free(self) -> int:
         return self.max_live - self.live
 
-    @contextlib.contextmanager
-    def start(self) -> Iterator[None]:
+    @property
+    def waiting(self) -> int:
+        """Launches in the queue."""
+        return sum(map(len, self._queue.values()))
+
+    @contextlib.asynccontextmanager
+    async def start(self, caller: Caller, patience: Patience) -> AsyncIterator[None]:
         """A place for a runtime, kept as long as the block starts it, and after it when it ends well.
 
-        Raises LimitReached. The caller returns the place with `release` when the runtime has ended.
+        Waits for its turn where too many are starting. Raises LimitReached. The caller returns the place with `release`
+        when the runtime has ended.
         """
         if self.live >= self.max_live:
             raise LimitReached(
@@ -35,22 +93,114 @@ class Capacity:
                 details={"limit": self.max_live},
                 retry_after=_RETRY_LIVE_SECONDS,
             )
-        if self.starting >= self.max_starting:
-            raise LimitReached(
-                f"This gateway may start {self.max_starting} runtimes at once, and does.",
-                "gateway.max_starting",
-                details={"limit": self.max_starting},
-                retry_after=_RETRY_STARTING_SECONDS,
-            )
         self.live += 1
-        self.starting += 1
         try:
-            yield
+            await self._turn(caller, patience)
+            try:
+                yield
+            finally:
+                self._started(caller)
         except BaseException:
             self.live -= 1
             raise
-        finally:
-            self.starting -= 1
 
     def release(self) -> None:
         self.live -= 1
+
+    def refuse_waiting(self, error: Callable[[], GatewayError]) -> None:
+        """Refuse all launches in the queue."""
+        for waiting in [one for queue in self._queue.values() for one in queue]:
+            self._leave(waiting)
+            waiting.turn.set_exception(error())
+
+    async def _turn(self, caller: Caller, patience: Patience) -> None:
+        """Take a place among the starting ones, at once or after waiting for it."""
+        # Whoever may start is never left in the queue, so nobody is overtaken here.
+        if self._may_start(caller):
+            self._take(caller)
+            return
+        if patience.seconds <= 0 or not self._may_wait(caller):
+            raise self._refusal(caller)
+        waiting = _Waiting(caller)
+        self._queue.setdefault(caller.turn, deque()).append(waiting)
+        metrics.launches_waiting.inc()
+        began = time.perf_counter()
+        gone = asyncio.ensure_future(patience.disconnected())
+        try:
+            await asyncio.wait({waiting.turn, gone}, timeout=patience.seconds, return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            if waiting.turn.done() and waiting.turn.exception() is None:
+                self._started(caller)
+            raise
+        finally:
+            gone.cancel()
+            self._leave(waiting)
+            metrics.launch_waits.observe(time.perf_counter() - began)
+        if not waiting.turn.done():
+            raise self._refusal(caller)
+        waiting.turn.result()
+
+    def _may_start(self, caller: Caller) -> bool:
+        return self.starting < self.max_starting and not self._subaccount_is_full(caller)
+
+    def _subaccount_is_full(self, caller: Caller) -> bool:
+        subaccount = caller.subaccount_id
+        return subaccount is not None and self._starting_of[subaccount] >= self._subaccount_max_starting
+
+    def _may_wait(self, caller: Caller) -> bool:
+        own = len(self._queue.get(caller.turn, ()))
+        return self.waiting < self.max_waiting and own < (self.max_waiting + 1) // 2
+
+    def _take(self, caller: Caller) -> None:
+        self.starting += 1
+        if caller.subaccount_id is not None:
+            self._starting_of[caller.subaccount_id] += 1
+
+    def _started(self, caller: Caller) -> None:
+        """A place among the starting ones is free again: the next in the queue gets it."""
+        self.starting -= 1
+        if caller.subaccount_id is not None:
+            self._starting_of[caller.subaccount_id] -= 1
+            if not self._starting_of[caller.subaccount_id]:
+                del self._starting_of[caller.subaccount_id]
+        while (waiting := self._next()) is not None:
+            self._leave(waiting)
+            self._take(waiting.caller)
+            waiting.turn.set_result(None)
+
+    def _next(self) -> _Waiting | None:
+        """The first of the next caller that may start."""
+        for turn, queue in self._queue.items():
+            if self._may_start(queue[0].caller):
+                self._queue.move_to_end(turn)
+                return queue[0]
+        return None
+
+    def _leave(self, waiting: _Waiting) -> None:
+        """Take a launch out of the queue, if it is still there."""
+        queue = self._queue.get(waiting.caller.turn, deque())
+        if waiting in queue:
+            queue.remove(waiting)
+            metrics.launches_waiting.dec()
+            if not queue:
+                del self._queue[waiting.caller.turn]
+
+    def _refusal(self, caller: Caller) -> LimitReached:
+        metrics.launches_refused.inc()
+        if self._subaccount_is_full(caller):
+            return subaccount_max_starting(self._subaccount_max_starting)
+        return LimitReached(
+            f"This gateway may start {self.max_starting} runtimes at once, and does; no more may wait, or wait longer.",
+            "gateway.max_starting",
+            details={"limit": self.max_starting},
+            retry_after=_RETRY_STARTING_SECONDS,
+        )
+
+
+def subaccount_max_starting(most: int) -> LimitReached:
+    return LimitReached(
+        f"This subaccount may start {most} runtimes at once, and does.",
+        "subaccount.max_starting",
+        details={"limit": most},
+        retry_after=_RETRY_STARTING_SECONDS,
+    )

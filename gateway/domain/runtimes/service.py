@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -42,7 +42,7 @@ from gateway.domain.attachments import Attachments
 from gateway.domain.audit import Action, Audit
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.events.service import Events, about_run
-from gateway.domain.runtimes.capacity import Capacity
+from gateway.domain.runtimes.capacity import Caller, Capacity, Patience, subaccount_max_starting
 from gateway.domain.runtimes.endings import Endings
 from gateway.domain.runtimes.hosted import HostedRuntime, HostedRuntimes
 from gateway.domain.runtimes.usage import RuntimeUsage
@@ -171,13 +171,25 @@ class Runtimes:
         )
         self._noted: set[UUID] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self.capacity = Capacity(settings.max_runtimes, settings.max_starting)
+        self.capacity = Capacity(
+            settings.max_runtimes,
+            settings.max_starting,
+            settings.subaccount_max_starting,
+            settings.max_waiting_launches,
+        )
         self.draining = False
 
     # Asking
 
-    async def create(self, scope: Scope, space_id: UUID, request: RuntimeRequest) -> Runtime:
-        """Start a browser and return its runtime once it is live.
+    def patience(self, wanted: int | None, disconnected: Callable[[], Awaitable[None]]) -> Patience:
+        """How long a launch waits for its turn: `wanted` seconds, or the default, up to the gateway's maximum."""
+        seconds = self._settings.launch_wait_seconds if wanted is None else wanted
+        return Patience(min(seconds, self._settings.launch_max_wait_seconds), disconnected)
+
+    async def create(
+        self, scope: Scope, space_id: UUID, request: RuntimeRequest, key_id: UUID, patience: Patience
+    ) -> Runtime:
+        """Start a browser and return its runtime once it is live, after waiting for its turn. `key_id`: the caller's.
 
         Raises RequestInvalid (a lifetime above the gateway's maximum), NotFound (space), LimitReached (429),
         NotSupported (501, recording), LaunchFailed (503).
@@ -186,7 +198,7 @@ class Runtimes:
         runtime_id = new_id()
         with self._audit.noting(Action.RUNTIME_CREATED, runtime_id) as noting:
             noting.details["spaceId"] = str(space_id)
-            return await self._create(scope, space_id, runtime_id, request)
+            return await self._create(scope, space_id, runtime_id, request, key_id, patience)
 
     def _check_lifetime(self, seconds: int | None) -> None:
         most = self._settings.max_lifetime_seconds
@@ -194,25 +206,38 @@ class Runtimes:
             message = f"This gateway ends runtimes after {most} seconds at most"
             raise invalid_field("max_lifetime_seconds", message, seconds, code="less_than_equal")
 
-    async def _create(self, scope: Scope, space_id: UUID, runtime_id: UUID, request: RuntimeRequest) -> Runtime:
+    async def _create(
+        self,
+        scope: Scope,
+        space_id: UUID,
+        runtime_id: UUID,
+        request: RuntimeRequest,
+        key_id: UUID,
+        patience: Patience,
+    ) -> Runtime:
         self._refuse_while_draining()
         if request.config.recording and not extras.RECORDINGS.installed:
             raise NotSupported(f"{extras.RECORDINGS.missing} {extras.RECORDINGS.advice}", "recording.not_installed")
         async with self._database.connect() as connection:
             space = await find_space(connection, scope, space_id)
-        with self.capacity.start(), metrics.launches.time():
-            hosted = self.browsers.start(runtime_id)
-            try:
-                # The space may have been deleted since it was found.
-                with constraint_as(not_found("space", space_id)):
-                    await self._add_row(space, runtime_id, request)
-                browser = await self._launch(request.spec(runtime_id))
-                return await self._activate(hosted, self._observed(space, runtime_id, request.config, browser))
-            except BaseException:
-                self.browsers.discard(runtime_id)
-                # A drain may have requested its end meanwhile, and waits for it.
-                hosted.written.set()
-                raise
+        async with self.capacity.start(Caller(key_id, space.subaccount_id), patience):
+            self._refuse_while_draining()
+            with metrics.launches.time():
+                return await self._start(space, runtime_id, request)
+
+    async def _start(self, space: Space, runtime_id: UUID, request: RuntimeRequest) -> Runtime:
+        hosted = self.browsers.start(runtime_id)
+        try:
+            # The space may have been deleted since it was found.
+            with constraint_as(not_found("space", space.id)):
+                await self._add_row(space, runtime_id, request)
+            browser = await self._launch(request.spec(runtime_id))
+            return await self._activate(hosted, self._observed(space, runtime_id, request.config, browser))
+        except BaseException:
+            self.browsers.discard(runtime_id)
+            # A drain may have requested its end meanwhile, and waits for it.
+            hosted.written.set()
+            raise
 
     async def _add_row(self, space: Space, runtime_id: UUID, request: RuntimeRequest) -> None:
         new = NewRuntime(
@@ -248,12 +273,8 @@ class Runtimes:
                 retry_after=5,
             )
         if starting >= self._settings.subaccount_max_starting:
-            raise LimitReached(
-                f"This subaccount may start {self._settings.subaccount_max_starting} runtimes at once, and does.",
-                "subaccount.max_starting",
-                details={"limit": self._settings.subaccount_max_starting},
-                retry_after=1,
-            )
+            # Others of it are starting on other gateways: here they would have waited.
+            raise subaccount_max_starting(self._settings.subaccount_max_starting)
 
     async def _launch(self, spec: LaunchSpec) -> Browser:
         try:
@@ -501,6 +522,7 @@ class Runtimes:
     async def drain(self) -> None:
         """Refuse new runtimes, close every socket, end every browser; returns when rows say so."""
         self.draining = True
+        self.capacity.refuse_waiting(_draining)
         self._attachments.close_all(Close.DRAINING)
         with contextlib.suppress(TimeoutError):
             # Sockets that wait for a browser that does not answer close when the browser ends.
@@ -557,7 +579,11 @@ class Runtimes:
 
     def _refuse_while_draining(self) -> None:
         if self.draining:
-            raise Unavailable("This gateway is stopping and takes no new runtimes.", "gateway.draining", retry_after=5)
+            raise _draining()
+
+
+def _draining() -> Unavailable:
+    return Unavailable("This gateway is stopping and takes no new runtimes.", "gateway.draining", retry_after=5)
 
 
 def not_active(runtime_id: UUID, status: str) -> Conflict:

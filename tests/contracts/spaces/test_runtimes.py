@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable
 from datetime import timedelta
 from typing import Any
 
@@ -54,6 +55,9 @@ def launcher(request: pytest.FixtureRequest) -> WorkingLauncher:
 @pytest.fixture
 def client(client: httpx.AsyncClient) -> httpx.AsyncClient:
     return checked(client)
+
+
+AT_ONCE = {"Prefer": "wait=0"}
 
 
 def path_of(runtime: Json) -> str:
@@ -379,10 +383,112 @@ async def test_the_gateway_has_so_many_runtimes_starting_and_no_more(
     space = await make_space(client)
     starting = [asyncio.create_task(client.post(f"/v1/spaces/{space}/runtimes", json={})) for _ in range(2)]
     await until(lambda: launcher.waiting == 2)
-    limited(await client.post(f"/v1/spaces/{space}/runtimes", json={}), "gateway.max_starting", 2)
+    limited(await client.post(f"/v1/spaces/{space}/runtimes", json={}, headers=AT_ONCE), "gateway.max_starting", 2)
     launcher.go.set()
     assert [(await answer).status_code for answer in starting] == [200, 200]
     await make_runtime(client, space)
+
+
+@pytest.mark.parametrize("launcher", [SlowLauncher], indirect=True)
+async def test_25_runtimes_that_are_created_at_once_are_all_made(
+    client: httpx.AsyncClient, launcher: SlowLauncher, settings: Settings, gateway: Gateway
+) -> None:
+    assert settings.max_starting < 25
+    space = await make_space(client)
+    starting = [asyncio.create_task(client.post(f"/v1/spaces/{space}/runtimes", json={})) for _ in range(25)]
+    await until(lambda: launcher.waiting == settings.max_starting)
+    await until(lambda: gateway.services.runtimes.capacity.waiting == 25 - settings.max_starting)
+    launcher.go.set()
+    assert [(await answer).status_code for answer in starting] == [200] * 25
+    assert gateway.services.runtimes.capacity.starting == 0
+
+
+@pytest.mark.parametrize("launcher", [SlowLauncher], indirect=True)
+@pytest.mark.parametrize(
+    "settings", [{"max_starting": 1, "launch_wait_seconds": 0, "launch_max_wait_seconds": 50}], indirect=True
+)
+async def test_a_launch_waits_as_long_as_it_prefers(client: httpx.AsyncClient, launcher: SlowLauncher) -> None:
+    """The maximum bounds it; without the header, or with one that can't be read, the setting counts."""
+    space = await make_space(client)
+    path = f"/v1/spaces/{space}/runtimes"
+    first = asyncio.create_task(client.post(path, json={}, headers={"Prefer": "wait=70"}))
+    await until(lambda: launcher.waiting == 1)
+    for header in ({}, {"Prefer": "wait=-1"}, {"Prefer": "respond-async"}, AT_ONCE):
+        answer = await client.post(path, json={}, headers=header)
+        limited(answer, "gateway.max_starting", 1)
+    second = asyncio.create_task(client.post(path, json={}, headers={"Prefer": "wait=20"}))
+    launcher.go.set()
+    assert (await ok_headers(first))["preference-applied"] == "wait=50"
+    assert (await ok_headers(second))["preference-applied"] == "wait=20"
+    assert "preference-applied" not in await ok_headers(client.post(path, json={}))
+
+
+async def ok_headers(answer: Awaitable[httpx.Response]) -> httpx.Headers:
+    got = await answer
+    assert got.status_code == 200
+    return got.headers
+
+
+@pytest.mark.parametrize("launcher", [SlowLauncher], indirect=True)
+@pytest.mark.parametrize("settings", [{"max_starting": 1}], indirect=True)
+@pytest.mark.parametrize("key", [None, "only-once"])
+async def test_a_client_that_disconnects_starts_nothing_later(
+    client: httpx.AsyncClient, launcher: SlowLauncher, gateway: Gateway, key: str | None
+) -> None:
+    space = await make_space(client)
+    first = asyncio.create_task(client.post(f"/v1/spaces/{space}/runtimes", json={}))
+    capacity = gateway.services.runtimes.capacity
+    await until(lambda: launcher.waiting == 1)
+    headers = {"Idempotency-Key": key} if key else {}
+    request = client.build_request("POST", f"/v1/spaces/{space}/runtimes", json={}, headers=headers)
+    disconnected = asyncio.Event()
+    received: list[dict[str, Any]] = [{"type": "http.request", "body": request.content, "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if received:
+            return received.pop()
+        await disconnected.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(_: object) -> None:
+        """Nothing is read any more."""
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": request.url.path,
+        "raw_path": request.url.raw_path,
+        "query_string": b"",
+        "headers": [(name.lower(), value) for name, value in request.headers.raw],
+        "client": ("127.0.0.1", 1),
+    }
+    answering = asyncio.ensure_future(gateway.app(scope, receive, send))
+    await until(lambda: capacity.waiting == 1)
+    disconnected.set()
+    await answering
+    assert capacity.waiting == 0
+    launcher.go.set()
+    assert (await first).status_code == 200
+    assert capacity.live == 1
+    # The same request may be sent again.
+    assert (await client.send(request)).status_code == 200
+
+
+@pytest.mark.parametrize("launcher", [SlowLauncher], indirect=True)
+@pytest.mark.parametrize("settings", [{"max_starting": 1}], indirect=True)
+async def test_a_drain_refuses_launches_that_wait(
+    client: httpx.AsyncClient, launcher: SlowLauncher, gateway: Gateway
+) -> None:
+    space = await make_space(client)
+    starting, waiting = [asyncio.create_task(client.post(f"/v1/spaces/{space}/runtimes", json={})) for _ in range(2)]
+    capacity = gateway.services.runtimes.capacity
+    await until(lambda: (capacity.starting, capacity.waiting) == (1, 1))
+    draining = asyncio.create_task(gateway.services.runtimes.drain())
+    refusal(await waiting, 503, "gateway.draining")
+    launcher.go.set()
+    await draining
+    assert (capacity.live, capacity.starting, capacity.waiting) == (0, 0, 0)
+    assert (await starting).status_code in (200, 409)
 
 
 @pytest.mark.parametrize("settings", [{"subaccount_max_runtimes": 2}], indirect=True)
@@ -436,7 +542,7 @@ async def test_a_subaccount_has_so_many_runtimes_starting_and_no_more(
     starting = [asyncio.create_task(client.post(path, json={}, headers=key))]
     await until(lambda: launcher.waiting == 1)
     for headers in (key, bearer(api_key)):
-        limited(await client.post(path, json={}, headers=headers), "subaccount.max_starting", 1)
+        limited(await client.post(path, json={}, headers={**headers, **AT_ONCE}), "subaccount.max_starting", 1)
     starting.append(asyncio.create_task(client.post(f"/v1/spaces/{others}/runtimes", json={})))
     await until(lambda: launcher.waiting == 2)
     launcher.go.set()
