@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.core.hosts import Refusal
-from gateway.egress.http_heads import AnswerHeads, BadMessage, ChunkedBody, CountedBody, parse_request
+from gateway.egress.http_heads import AnswerHeads, BadMessage, Body, ChunkedBody, CountedBody, parse_request
 
 
 def request(*headers: bytes, target: bytes = b"http://example.com/a", method: bytes = b"GET") -> bytes:
@@ -291,3 +291,4 @@ def test_a_body_with_a_length_ends_at_its_length() -> None:
     seen = [(body.take(data), body.done) for data in (b"abc", b"defg", b"h")]
     assert seen == [(3, False), (2, True), (0, True)]
     assert CountedBody(0).done
+    assert (Body().done, Body().take(b"next")) == (True, 0)
