@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from gateway.core.errors import RangeNotSatisfiable
+from gateway.domain.files.names import UNKNOWN_TYPE, is_media_type
 
 _RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})", re.ASCII | re.IGNORECASE)
 
@@ -36,7 +37,8 @@ async def answer(request: Request, content: Content, read: Callable[[int, int], 
     """
     tag = f'"{content.tag}"'
     headers = {
-        "Content-Type": content.content_type,
+        # Earlier versions stored types that no header can have.
+        "Content-Type": content.content_type if is_media_type(content.content_type) else UNKNOWN_TYPE,
         "Content-Disposition": disposition(content.name),
         "Accept-Ranges": "bytes",
         "ETag": tag,

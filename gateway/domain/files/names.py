@@ -16,7 +16,8 @@ _MAX_NAME_BYTES = 255
 UNKNOWN_TYPE = "application/octet-stream"
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a token of HTTP
-_MEDIA_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}(\s*;\s*{_TOKEN}=({_TOKEN}|\"[^\"\\\x00-\x1f\x7f]*\"))*", re.ASCII)
+# As it can be sent in a header again: without line breaks, and in ASCII.
+_MEDIA_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}([ \t]*;[ \t]*{_TOKEN}=({_TOKEN}|\"[\t !#-\[\]-~]*\"))*", re.ASCII)
 # Without the files of the machine, so that every gateway guesses alike.
 _TYPES = mimetypes.MimeTypes(())
 

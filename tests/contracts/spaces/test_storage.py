@@ -399,6 +399,62 @@ async def test_content_is_to_be_kept_and_never_runs_as_the_gateways_page(client:
         assert "private" in headers["cache-control"]
 
 
+TYPES = [
+    "text/plain;charset=utf-8",
+    'text/plain \t;\t charset="a b;=c"',
+    "text/plain;\n charset=utf-8",
+    "text/plain;\r charset=utf-8",
+    "text/plain\x0b;charset=utf-8",
+    "text/plain; a=\u00a0",
+    'text/plain; a="\u00fc"',
+    'text/plain; a="\u6f22"',
+    'text/plain; a="\x00"',
+    'text/plain; a="\\\n"',
+    "text/plain\n",
+    "text/plain; a=1\nX-Other: 1",
+]
+NAMES = ["a\tb", "a\u0085b", "\u6f22\u2028.txt", '"; filename="x', "a\u202eb", "\ufeffa", "%0d%0aX-Other: 1", "\ufffd"]
+
+
+@pytest.mark.parametrize("content_type", TYPES)
+async def test_what_was_uploaded_can_be_fetched_whatever_its_type(
+    client: httpx.AsyncClient, root: str, content_type: str
+) -> None:
+    head = f'Content-Disposition: form-data; name="file"; filename="a"\r\nContent-Type: {content_type}'
+    sent = await client.post(root, **parts((head, b"abc")))
+    if sent.status_code == 200:
+        answer = await client.get(f"{root}/{sent.json()['id']}/content")
+        assert (answer.status_code, answer.content) == (200, b"abc")
+        assert answer.headers["content-type"] == sent.json()["contentType"] == content_type
+    assert (sent.status_code == 200) == (content_type in TYPES[:2])
+    assert sent.status_code in (200, 400)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_what_was_uploaded_can_be_fetched_whatever_its_name(
+    client: httpx.AsyncClient, root: str, name: str
+) -> None:
+    sent = await upload(client, root, name=name, path="p")
+    if sent.status_code == 200:
+        answer = await client.get(f"{root}/{sent.json()['id']}/content")
+        assert (answer.status_code, answer.content) == (200, b"0123456789")
+        assert sent.json()["name"] == name
+        assert "x-other" not in answer.headers
+    assert (sent.status_code == 400) == (name in NAMES[:2])
+
+
+async def test_a_file_stored_with_a_type_that_no_header_can_have_is_fetched_as_bytes(
+    client: httpx.AsyncClient, root: str, database: Database
+) -> None:
+    made = await ok(upload(client, root))
+    for stored in ("text/plain;\n a=b", "text/plain; a=\u6f22", "t"):
+        async with database.begin() as connection:
+            await connection.execute(text("UPDATE files SET content_type = :stored"), {"stored": stored})
+        answer = await client.get(f"{root}/{made['id']}/content")
+        assert (answer.status_code, answer.content) == (200, b"0123456789")
+        assert answer.headers["content-type"] == "application/octet-stream"
+
+
 async def test_a_deleted_file_is_gone_with_its_bytes(client: httpx.AsyncClient, root: str, settings: Settings) -> None:
     made = await ok(upload(client, root))
     assert len(objects(settings)) == 1
