@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from tests.support.pages import BIG_SCREENSHOT_BYTES, PageServer
 from tests.support.serving import serving
 
 READ_SECONDS = 2
+FILE_BYTES = 4 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Proxied:
     root: str
     certificate: Path
     gateway: GatewayProcess
+    nginx_log: Path
 
     @property
     def tls(self) -> ssl.SSLContext:
@@ -60,12 +63,13 @@ def proxied() -> Iterator[Proxied]:
             GATEWAY_PING_INTERVAL_SECONDS="0.5",
             GATEWAY_PING_TIMEOUT_SECONDS="0.5",
             GATEWAY_EGRESS_ALLOW="127.0.0.1",
+            GATEWAY_MAX_FILE_BYTES=str(FILE_BYTES),
         ) as gateway,
     ):
         inner = int(gateway.base_url.rpartition(":")[2])
         servers = documented(port, inner, tls=True, prefix="/browsers/", read_seconds=READ_SECONDS)
         with nginx(directory, servers, port):
-            yield Proxied(root, directory / "tls.crt", gateway)
+            yield Proxied(root, directory / "tls.crt", gateway, directory / "error.log")
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +147,19 @@ async def test_refusals_come_through_as_they_are(proxied: Proxied, endpoint: str
         assert (foreign.status_code, foreign.json()["code"]) == (403, "connect.origin_refused")
         own = {"Origin": proxied.root.removesuffix("/browsers")}
         assert (await api.get(f"{endpoint.replace('wss', 'https')}/json/version", headers=own)).status_code == 200
+
+
+async def test_large_uploads_are_streamed_and_limited_by_the_gateway(proxied: Proxied) -> None:
+    async with proxied.client() as api:
+        space = await ok(api.post("/v1/spaces", json={}))
+        files = f"/v1/spaces/{space['id']}/storage/files"
+        content = os.urandom(3 * 1024 * 1024)
+        made = await ok(api.post(files, files={"file": ("three.bin", content)}))
+        assert (await api.get(f"{files}/{made['id']}/content")).content == content
+        refused = await api.post(files, files={"file": ("five.bin", bytes(FILE_BYTES + 1))})
+        assert (refused.status_code, refused.json()["code"]) == (413, "storage_file.too_large")
+    # nginx reports what it keeps in a file before it forwards it.
+    assert "buffered to a temporary file" not in proxied.nginx_log.read_text()
 
 
 async def test_no_token_is_in_the_gateways_log(proxied: Proxied, endpoint: str) -> None:
