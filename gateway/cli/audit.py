@@ -8,7 +8,7 @@ import sys
 from uuid import UUID
 
 from gateway.cli.commands import Commands
-from gateway.cli.output import say
+from gateway.cli.output import accept_json, say, say_json
 from gateway.cli.own_database import require_schema, with_database
 from gateway.cli.values import head, time
 from gateway.domain import audit
@@ -21,6 +21,7 @@ def add_to(commands: Commands) -> None:
     verification = commands.add(
         "verify", "Verify that the audit log is unchanged, and print its head.", verify, to=group
     )
+    accept_json(verification)
     verification.add_argument(
         "--pinned", type=head, metavar="SEQUENCE:HASH", help="an earlier head, which must still be in the log"
     )
@@ -42,6 +43,9 @@ def verify(loaded: Settings, parsed: argparse.Namespace) -> int:
     async def verify(database: Database) -> int:
         await require_schema(database)
         events, head = await audit.verify(database, after=parsed.after, pinned=parsed.pinned)
+        if parsed.json:
+            say_json({"events": events, "head": str(head)})
+            return 0
         say(f"{events} events, each as it was written. The head, to be kept elsewhere and given to --pinned:")
         say(str(head))
         return 0

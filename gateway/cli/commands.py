@@ -1,8 +1,13 @@
-"""How a command is declared: its name, its help and the function that runs it, with every option of the gateway."""
+"""How a command is declared: its name, its help and the function that runs it.
+
+Every option of the gateway is a flag of every command. There are too many for each command's help, which shows the
+command's own; `gateway options` lists the others.
+"""
 
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -31,11 +36,18 @@ class Commands:
             help=text,
             description=text,
             parents=[self._options],
-            epilog=self._options.epilog,
+            epilog="Every option of the gateway is accepted too, as a flag or a variable: see `gateway options`.",
             allow_abbrev=False,
         )
         made.set_defaults(run=run)
         return made
+
+    def parse(self, arguments: list[str] | None) -> argparse.Namespace:
+        """The command with its arguments. Exits with 2 for wrong usage, and never repeats a value."""
+        parsed, unknown = self.parser.parse_known_args(arguments)
+        for argument in unknown:
+            self.parser.error(_unknown(argument))
+        return parsed
 
     def group(self, name: str, text: str) -> Any:
         """A command that has commands, such as `gateway keys`."""
@@ -44,19 +56,28 @@ class Commands:
 
 
 def _options() -> argparse.ArgumentParser:
-    """A flag for each option of the gateway that is not a secret."""
+    """A flag for each option of the gateway that is not a secret, in no help and no usage."""
     options = argparse.ArgumentParser(add_help=False)
-    group = options.add_argument_group("options, each also an environment variable")
     for name, field in settings.options().items():
         if settings.is_secret(field):
             continue
-        help_text = f"{field.description} [{settings.variable(name)}]".replace("%", "%%")
         if field.annotation is bool:
             # An option that is on by default has a flag that turns it off.
             action = argparse.BooleanOptionalAction if field.default else "store_true"
-            group.add_argument(settings.flag(name), dest=name, action=action, default=None, help=help_text)
+            options.add_argument(settings.flag(name), dest=name, action=action, default=None, help=argparse.SUPPRESS)
         else:
-            group.add_argument(settings.flag(name), dest=name, metavar="VALUE", help=help_text)
-    secret = [settings.variable(name) for name, field in settings.options().items() if settings.is_secret(field)]
-    options.epilog = f"Environment only, because other users can read a command line: {', '.join(secret)}."
+            options.add_argument(settings.flag(name), dest=name, metavar="VALUE", help=argparse.SUPPRESS)
     return options
+
+
+def _unknown(argument: str) -> str:
+    name = argument.partition("=")[0]
+    if not name.startswith("--"):
+        return "too many arguments"
+    known = {settings.flag(name): field for name, field in settings.options().items()}
+    if name in known:
+        variable = settings.variable(name.removeprefix("--").replace("-", "_"))
+        return f"{name} would show a secret to other users of the machine; set {variable} in the environment"
+    nearest = difflib.get_close_matches(name, known, 1)
+    advice = f"; the nearest one is {nearest[0]}" if nearest else ""
+    return f"{name} is not an option{advice}"

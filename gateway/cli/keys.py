@@ -7,11 +7,12 @@ import contextlib
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from gateway.cli.auditing import audited
 from gateway.cli.commands import Commands
-from gateway.cli.output import say
+from gateway.cli.output import accept_json, say, say_json
 from gateway.cli.own_database import require_schema, with_database
 from gateway.cli.own_keys import with_own_keys
 from gateway.cli.values import future_time
@@ -20,6 +21,7 @@ from gateway.domain.accounts.access import Access
 from gateway.domain.accounts.first_start import ensure_organization
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.settings import Settings
+from gateway.store.accounts import ApiKey
 from gateway.store.database import Database
 
 
@@ -31,7 +33,7 @@ def add_to(commands: Commands) -> None:
     creation.add_argument(
         "--expires-at", type=future_time, metavar="TIME", help="time with zone, such as 2027-01-31T00:00:00Z"
     )
-    commands.add("list", "List API keys, without the keys.", list_keys, to=group)
+    accept_json(commands.add("list", "List API keys, without the keys.", list_keys, to=group))
     revocation = commands.add("revoke", "Refuse an API key from now on.", revoke, to=group)
     revocation.add_argument("key", help="its id or its prefix (bctrl_...)")
 
@@ -70,12 +72,15 @@ def create(loaded: Settings, parsed: argparse.Namespace) -> int:
     return with_database(loaded, create)
 
 
-def list_keys(loaded: Settings, _: argparse.Namespace) -> int:
+def list_keys(loaded: Settings, parsed: argparse.Namespace) -> int:
     loaded = with_own_keys(loaded)
 
     async def listed(database: Database) -> int:
         async with _keys(loaded, database) as keys:
             found = await keys.access.keys(keys.organization)
+        if parsed.json:
+            say_json([_as_document(key) for key in found])
+            return 0
         for key in found:
             whose = f"subaccount {key.subaccount_id}" if key.subaccount_id else "organization"
             state = f"revoked {key.revoked_at:%Y-%m-%d %H:%M}" if key.revoked_at else "active"
@@ -84,6 +89,19 @@ def list_keys(loaded: Settings, _: argparse.Namespace) -> int:
         return 0
 
     return with_database(loaded, listed)
+
+
+def _as_document(key: ApiKey) -> dict[str, Any]:
+    return {
+        "id": key.id,
+        "prefix": key.prefix,
+        "subaccountId": key.subaccount_id,
+        "name": key.name,
+        "createdAt": key.created_at,
+        "expiresAt": key.expires_at,
+        "revokedAt": key.revoked_at,
+        "lastUsedAt": key.last_used_at,
+    }
 
 
 def revoke(loaded: Settings, parsed: argparse.Namespace) -> int:

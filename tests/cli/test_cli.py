@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import json
 import os
 import re
 import socket
@@ -20,6 +21,8 @@ import pytest
 from sqlalchemy import text
 
 from gateway import __version__, settings
+from gateway.cli import doctor
+from gateway.cli.doctor import Finding, Level
 from gateway.crypto.keyring import KeyRing
 from gateway.crypto.tokens import API_KEY
 from gateway.store import schema
@@ -41,7 +44,7 @@ MASTER_KEY = base64.b64encode(os.urandom(32)).decode()
 PASSWORD = "hunter2-and-a-half"
 COMMANDS = [
     *("up", "serve", "migrate", "doctor", "keys create", "keys list", "keys revoke", "secrets rotate"),
-    *("audit verify", "audit export"),
+    *("audit verify", "audit export", "options"),
 ]
 
 
@@ -65,13 +68,50 @@ def production(database_url: str, tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-async def test_each_command_lists_every_option_in_its_help(cli: Cli, command: str) -> None:
+async def test_each_command_shows_its_own_options_and_where_the_others_are(cli: Cli, command: str) -> None:
     done = await cli(*command.split(), "--help")
     assert (done.code, done.err) == (0, "")
+    assert "gateway options" in done.out
+    assert len(done.out.splitlines()) < 30
+    for name in settings.options():
+        assert settings.flag(name) not in done.out
+
+
+async def test_the_help_of_keys_create_shows_what_it_takes(cli: Cli) -> None:
+    done = await cli("keys", "create", "--help")
+    for flag in ("--name", "--subaccount", "--expires-at"):
+        assert flag in done.out
+
+
+async def test_every_option_is_listed_with_its_flag_variable_and_meaning(cli: Cli) -> None:
+    done = await cli("options")
+    assert done.code == 0
     flat = re.sub(r"\s+", " ", done.out)
     for name, field in settings.options().items():
-        assert settings.variable(name) in flat
-        assert (settings.flag(name) + " " in flat) is not settings.is_secret(field)
+        shown = "environment only" if settings.is_secret(field) else settings.flag(name)
+        assert f"{settings.variable(name)} {shown}" in flat
+        assert (field.description or name) in flat
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (["up", "--prot", "1"], "--prot is not an option; the nearest one is --port"),
+        (["keys", "create", "--zzzzzzzz"], "--zzzzzzzz is not an option"),
+        (["serve", "--database-url", f"postgresql://x:{PASSWORD}@y"], "set GATEWAY_DATABASE_URL in the environment"),
+        (["serve", f"--master-keys=main:{MASTER_KEY}"], "set GATEWAY_MASTER_KEYS in the environment"),
+        (["keys", "list", "all"], "too many arguments"),
+    ],
+)
+async def test_a_wrong_option_is_named_in_a_few_lines_without_its_value(
+    cli: Cli, wrong: list[str], sentence: str
+) -> None:
+    done = await cli(*wrong)
+    assert done.code == 2
+    assert sentence in done.err
+    assert len(done.err.splitlines()) <= 4
+    assert PASSWORD not in done.err
+    assert MASTER_KEY not in done.err
 
 
 async def test_the_help_of_all_names_every_command(cli: Cli) -> None:
@@ -203,6 +243,18 @@ async def test_a_key_is_shown_once_and_listed_and_revoked_without_it(cli: Cli, p
     listed = await cli("keys", "list", **production)
     assert [line for line in listed.out.splitlines() if key_id in line and prefix in line and "for the tests" in line]
     assert "active" in listed.out
+
+    (document,) = json.loads((await cli("keys", "list", "--json", **production)).out)
+    assert document == {
+        "id": key_id,
+        "prefix": prefix,
+        "subaccountId": None,
+        "name": "for the tests",
+        "createdAt": document["createdAt"],
+        "expiresAt": "2127-01-31T00:00:00+00:00",
+        "revokedAt": None,
+        "lastUsedAt": None,
+    }
 
     revoked = await cli("keys", "revoke", prefix, **production)
     assert revoked.code == 0
@@ -462,12 +514,32 @@ def gateway_up(data_dir: Path, *flags: str, **environment: str) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+async def test_verify_prints_the_head_as_json(cli: Cli, production: dict[str, str]) -> None:
+    assert (await cli("keys", "create", **production)).code == 0
+    verified = json.loads((await cli("audit", "verify", "--json", **production)).out)
+    assert verified["events"] >= 1
+    assert verified["head"].startswith(f"{verified['events']}:")
+
+
 async def test_doctor_runs_every_check(cli: Cli, production: dict[str, str]) -> None:
     done = await cli("doctor", **production, GATEWAY_PORT="0")
     assert done.code in (0, 1)
     for subject in ("browser", "sandbox", "/dev/shm", "database", "key", "port"):
         assert subject in done.out.lower()
     assert MASTER_KEY not in done.out + done.err
+
+
+async def test_doctor_prints_its_findings_as_json(
+    cli: Cli, production: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    findings = [Finding(Level.OK, "port", "It is free."), Finding(Level.FAILED, "database", "It is gone.", "Start it.")]
+    monkeypatch.setattr(doctor, "run", lambda settings, embedded: findings)
+    done = await cli("doctor", "--json", **production)
+    assert done.code == 1
+    assert json.loads(done.out) == [
+        {"level": "ok", "subject": "port", "sentence": "It is free.", "advice": ""},
+        {"level": "failed", "subject": "database", "sentence": "It is gone.", "advice": "Start it."},
+    ]
 
 
 def test_python_m_gateway_is_the_same_command() -> None:
