@@ -26,7 +26,7 @@ from gateway.core.usage import Usage
 from gateway.egress.dialer import Dialled, Unreachable
 from gateway.egress.http_heads import REQUEST_END, AnswerHeads, BadMessage, Body, RequestHead, parse_request
 from gateway.egress.resolver import NameNotFound
-from gateway.egress.tcp_splice import TunnelEnd, abort, pause, reset, resume, unread
+from gateway.egress.tcp_splice import Silence, TunnelEnd, abort, pause, reset, resume, unread
 from gateway.settings import EgressSettings
 
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -147,7 +147,9 @@ class BrowserConnection(asyncio.Protocol):
         self._body = Body()
         self._server_full = False
         self._server_ended = False
-        self._half_closed: asyncio.TimerHandle | None = None
+        self._received = 0
+        # Of the server, once the browser has half-closed.
+        self._silence: Silence | None = None
         # What the browser still sends is read and dropped.
         self._deaf = False
 
@@ -160,8 +162,8 @@ class BrowserConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._listener.leave(self)
         self._listener.hold(-self._held)
-        if self._half_closed is not None:
-            self._half_closed.cancel()
+        if self._silence is not None:
+            self._silence.cancel()
         if self._task is not None:
             self._task.cancel()
         if self._server is not None:
@@ -180,8 +182,7 @@ class BrowserConnection(asyncio.Protocol):
         if self._server is None or not self._body.done or self._unread or self._deaf:
             return False
         self._server.transport.write_eof()
-        seconds = self._listener.half_closed_seconds
-        self._half_closed = asyncio.get_running_loop().call_later(seconds, self.transport.abort)
+        self._silence = Silence(self._listener.half_closed_seconds, lambda: self._received, self.transport.abort)
         return True
 
     def pause_writing(self) -> None:
@@ -203,7 +204,7 @@ class BrowserConnection(asyncio.Protocol):
         return self._task is None and self._body.done and (self._server is None or self._server.has_answered)
 
     def _set_reading(self) -> None:
-        if self._half_closed is not None:
+        if self._silence is not None:
             return
         if self._server_full or self._task is not None or (self._unread and not self._may_begin):
             pause(self.transport)
@@ -269,6 +270,7 @@ class BrowserConnection(asyncio.Protocol):
     async def _connect(self, request: _Request) -> None:
         """Connect to what a request asks for, if it may, and send it there."""
         head = request.head
+        early = b""
         try:
             made, early, addresses = await self._listener.dial(head)
             try:
@@ -293,6 +295,8 @@ class BrowserConnection(asyncio.Protocol):
         else:
             self._task = None
             self._send(server, request)
+            if early:
+                server.data_received(early)
 
     def _send(self, server: ServerConnection, request: _Request) -> None:
         self._server = server
@@ -322,6 +326,7 @@ class BrowserConnection(asyncio.Protocol):
     def forward(self, data: bytes) -> None:
         """A piece of the answer."""
         self._usage.received += len(data)
+        self._received += len(data)
         self.transport.write(data)
 
     def answered(self) -> None:
@@ -358,7 +363,7 @@ class BrowserConnection(asyncio.Protocol):
         self._refuse(Refused(502, "egress.bad_answer", message))
 
     async def _open_tunnel(self, made: socket.socket, early: bytes) -> None:
-        far = TunnelEnd(self._count_received)
+        far = TunnelEnd(self._listener.half_closed_seconds, self._count_received)
         far.peer = self.transport
         # Before connecting: a server that speaks first may send data at once.
         self.transport.write(_ESTABLISHED + early)
@@ -368,7 +373,7 @@ class BrowserConnection(asyncio.Protocol):
 
     def switch(self, server: ServerConnection, early: bytes) -> None:
         """The server has switched protocols: from here on the two connections are a tunnel."""
-        far = TunnelEnd(self._count_received)
+        far = TunnelEnd(self._listener.half_closed_seconds, self._count_received)
         far.connection_made(server.transport)
         far.peer = self.transport
         server.transport.set_protocol(far)
@@ -377,7 +382,7 @@ class BrowserConnection(asyncio.Protocol):
         self._become_tunnel(far)
 
     def _become_tunnel(self, far: TunnelEnd) -> None:
-        near = TunnelEnd(self._count_sent, lambda: self._listener.leave(self))
+        near = TunnelEnd(self._listener.half_closed_seconds, self._count_sent, lambda: self._listener.leave(self))
         near.connection_made(self.transport)
         near.peer = far.transport
         self.transport.set_protocol(near)

@@ -19,21 +19,48 @@ _BETWEEN_LOOKS = 0.02
 _LINGER_NOT = struct.pack("ii", 1, 0)
 
 
+class Silence:
+    """Calls `end` once `count`, of the bytes that have come, stays the same for `seconds`."""
+
+    def __init__(self, seconds: float, count: Callable[[], int], end: Callable[[], None]) -> None:
+        self._seconds = seconds
+        self._count = count
+        self._end = end
+        self._last = count()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        before, self._last = self._last, self._count()
+        if self._last == before:
+            self._end()
+        else:
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._look)
+
+
 class TunnelEnd(asyncio.Protocol):
     """One of the two ends. Calls `count` with the number of bytes received, and `lost` when the connection ends."""
 
-    def __init__(self, count: Callable[[int], None], lost: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, half_closed_seconds: float, count: Callable[[int], None], lost: Callable[[], None] = lambda: None
+    ) -> None:
         self.transport: asyncio.Transport
         self.peer: asyncio.Transport
         self.half_closed = False
+        self.received = 0
         self._count = count
         self._lost = lost
-        self._timer: asyncio.TimerHandle | None = None
+        self._half_closed_seconds = half_closed_seconds
+        # Of the other end, once this one has half-closed.
+        self._silence: Silence | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        self.received += len(data)
         self._count(len(data))
         self.peer.write(data)
 
@@ -51,12 +78,16 @@ class TunnelEnd(asyncio.Protocol):
             self.peer.close()
             return False
         self.peer.write_eof()
-        self._timer = asyncio.get_running_loop().call_later(HALF_CLOSED_SECONDS, self.transport.abort)
+        self._silence = Silence(self._half_closed_seconds, self._received_by_peer, self.transport.abort)
         return True
 
+    def _received_by_peer(self) -> int:
+        far = self.peer.get_protocol()
+        return far.received if isinstance(far, TunnelEnd) else 0
+
     def connection_lost(self, error: Exception | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._silence is not None:
+            self._silence.cancel()
         self._lost()
         if error is None:
             self.peer.close()

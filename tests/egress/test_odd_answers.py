@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 
 from tests.support.odd_answers import Answer, Case, case_of, compare
 
@@ -42,8 +43,10 @@ async def test_odd_answers_are_to_a_page_what_they_are_without_the_proxy() -> No
     answers.append(Answer.of(b"HTTP/1.1 200 OK\r\n\r\nendless", "reset"))
     # Numbers that no generated case has.
     named = [Case(1_000_000 + at, [("GET", 0)] * 2, [answer, OK]) for at, answer in enumerate(answers)]
-    early = Answer([(0.0, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")], early=True)
-    named.append(Case(1_100_000, [("POST", 16 * 1024 * 1024), ("GET", 0)], [early, OK]))
+    for status in (b"200", b"413", b"503"):
+        early = Answer([(0.0, b"HTTP/1.1 %s Early\r\nContent-Length: 2\r\n\r\nok" % status)], early=True)
+        for answer in (early, replace(early, after="half-close"), replace(early, after="drop")):
+            named.append(Case(1_100_000 + len(named), [("POST", 16 * 1024 * 1024), ("GET", 0)], [answer, OK]))
     report = await compare([*named, *(case_of(SEED, number) for number in range(CASES))])
     assert report.differences == [], f"seed {SEED}"
     assert 1_000_000 + len(KEPT) - 1 in report.of_407

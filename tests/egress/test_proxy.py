@@ -22,7 +22,7 @@ from gateway.egress import socket_owners
 from gateway.egress.proxy import EgressListener, EgressProxy
 from gateway.egress.resolver import Resolver
 from tests.support.egress import LOOPS, SECONDS, Egress, ask_once, client, connect_to, egress, get, serving
-from tests.support.waiting import until
+from tests.support.waiting import for_a_while, until
 
 MEGABYTES = 24
 BIG = os.urandom(1024 * 1024) * MEGABYTES
@@ -407,20 +407,45 @@ async def test_a_browser_that_half_closes_gets_its_answer(listener: EgressListen
         assert (await browser.rest()).endswith(b"\r\n\r\n%d" % len(f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"))
 
 
-async def test_a_half_closed_connection_without_an_answer_ends() -> None:
-    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        await ended.wait()
+@pytest.mark.parametrize("tunnel", [False, True])
+async def test_a_half_closed_connection_lasts_as_long_as_data_comes(tunnel: bool) -> None:
+    quiet = asyncio.Event()
 
-    ended = asyncio.Event()
-    with egress(egress_allow=("127.0.0.1",), half_closed_seconds=0.1) as proxy:
+    async def dripping(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        for _ in range(5):
+            await for_a_while(0.15)
+            writer.write(b"drop")
+        await quiet.wait()
+
+    with egress(egress_allow=("127.0.0.1",), half_closed_seconds=0.6) as proxy:
         listener = await proxy.listener()
-        async with serving(silent) as port, client(listener) as browser:
+        async with serving(dripping) as port, client(listener) as browser:
+            if tunnel:
+                await browser.ask(connect_to(f"127.0.0.1:{port}"))
             browser.writer.write(get(f"http://127.0.0.1:{port}/"))
             browser.writer.write_eof()
-            assert await browser.rest() == b""
+            # The server neither sends anything more nor closes.
+            assert (await browser.rest()).endswith(b"\r\n\r\n" + b"drop" * 5)
             await until(lambda: listener.connections == 0, "the connection is forgotten")
-            ended.set()
+            quiet.set()
+
+
+async def test_what_is_sent_before_a_switch_of_protocols_is_not_lost(listener: EgressListener) -> None:
+    async def upgrading(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 101 Switching\r\n\r\n")
+        await echo(reader, writer)
+
+    async with serving(upgrading) as port, client(listener) as browser:
+        asked = get(f"http://127.0.0.1:{port}/", "Connection: Upgrade", "Upgrade: x")
+        browser.writer.write(asked + b"early")
+        assert (await browser.head()).startswith(b"HTTP/1.1 103")
+        assert (await browser.head()).startswith(b"HTTP/1.1 101")
+        assert await browser.exactly(5) == b"early"
+        browser.writer.write_eof()
+        assert await browser.rest() == b""
 
 
 async def test_a_request_that_ends_within_its_body_ends_for_the_server(listener: EgressListener) -> None:
@@ -975,6 +1000,19 @@ async def test_an_invalid_upstream_proxy_is_reported(protocol: str) -> None:
             listener = await proxy.listener()
             listener.upstream = UpstreamProxy(protocol, "127.0.0.1", at)  # type: ignore[arg-type]
             assert (await ask_once(listener, connect_to("8.8.8.8:443"))).split()[1] in (b"502", b"504")
+
+
+async def test_an_answer_that_comes_with_an_upstream_proxys_consent_is_not_lost() -> None:
+    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n" + OK)
+        await reader.readuntil(b"\r\n\r\n")
+
+    async with serving(hasty) as at:
+        with egress(lookup=Zone(a_example=["8.8.8.8"]), egress_allow=(f"127.0.0.1:{at}",)) as proxy:
+            listener = await proxy.listener()
+            listener.upstream = UpstreamProxy("http", "127.0.0.1", at)
+            assert await ask_once(listener, get("http://a.example/")) == OK
 
 
 async def test_an_upstream_proxys_own_address_is_checked(proxy: Egress, listener: EgressListener) -> None:

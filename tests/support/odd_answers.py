@@ -39,7 +39,8 @@ from tests.support.egress import no_lookup
 from tests.support.gateway_process import temporary_data_dir
 from tests.support.waiting import until
 
-After = Literal["keep", "close", "half-close", "reset"]
+# What becomes of the connection; "drop" closes it before the body of an `early` answer's request was read.
+After = Literal["keep", "close", "half-close", "reset", "drop"]
 
 # How long a server keeps a connection on which no request comes, and how long a page waits for one answer.
 _IDLE_SECONDS = 0.5
@@ -317,13 +318,23 @@ def _pieces(rng: random.Random, raw: bytes) -> Iterator[tuple[float, bytes]]:
 # The server
 
 
+@dataclass
+class _Seen:
+    """A request that came: its line, its number within the case, how much of its body, and whether it is dealt with."""
+
+    line: str
+    at: int
+    size: int = 0
+    over: bool = False
+
+
 class OddServer:
     """Serves each case at an address of its own; `seen` has the requests of each."""
 
     def __init__(self, port: int = 0) -> None:
         self.port = port
         self._cases: dict[str, Case] = {}
-        self._seen: dict[str, list[list[Any]]] = {}
+        self._seen: dict[str, list[_Seen]] = {}
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[OddServer]:
@@ -338,7 +349,9 @@ class OddServer:
         self._cases[host] = case
         self._seen[host] = []
 
-    def end(self, host: str) -> list[Any]:
+    async def end(self, host: str) -> list[_Seen]:
+        # The page may be content while the last of a body is on its way.
+        await until(lambda: all(request.over for request in self._seen[host]), "all requests are dealt with")
         del self._cases[host]
         return self._seen.pop(host)
 
@@ -359,29 +372,37 @@ class OddServer:
         method, target, _ = head.split("\r\n")[0].split(" ")
         lengths = [int(line[15:]) for line in head.split("\r\n") if line.lower().startswith("content-length:")]
         answer = self._cases[host].answers[int(target[1:])]
-        request: list[Any] = [method, int(target[1:]), 0]
+        request = _Seen(f"{method} {target}", int(target[1:]))
         self._seen[host].append(request)
+        try:
+            await self._answer(answer, request, sum(lengths), reader, writer)
+        finally:
+            request.over = True
+        if answer.after == "half-close":
+            # What the browser still sends is taken, and never answered.
+            async with asyncio.timeout(_IDLE_SECONDS):
+                await reader.read()
+        return answer.after == "keep"
+
+    async def _answer(
+        self, answer: Answer, request: _Seen, length: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         if not answer.early:
-            request[2] = len(await reader.readexactly(sum(lengths)))
+            request.size = len(await reader.readexactly(length))
         for pause, piece in answer.pieces:
             await asyncio.sleep(pause)
             writer.write(piece)
             await writer.drain()
         if answer.after == "half-close":
             writer.write_eof()
-        if answer.early:
-            request[2] = len(await reader.readexactly(sum(lengths)))
+        if answer.early and answer.after != "drop":
+            request.size = len(await reader.readexactly(length))
         if answer.after == "reset":
             connection = writer.get_extra_info("socket")
             # Else the kernel would drop what the browser has not taken yet, which is a matter of luck.
             await until(lambda: not _unsent(connection), "all is sent")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
-        if answer.after == "half-close":
-            # What the browser still sends is taken, and never answered.
-            async with asyncio.timeout(_IDLE_SECONDS):
-                await reader.read()
-        return answer.after == "keep"
 
 
 def _unsent(connection: socket.socket) -> bool:
@@ -408,11 +429,11 @@ class Page:
         asked = [(origin, case.requests) for origin, case in zip(origins, cases, strict=True)]
         script = _FETCH.replace("SECONDS", str(_PAGE_SECONDS)).replace("CASES", json.dumps(asked))
         got = await self._client.evaluate(script, self._session)
-        return [Outcome(page, self._requests(host, page)) for host, page in zip(hosts, got, strict=True)]
+        return [Outcome(page, await self._requests(host, page)) for host, page in zip(hosts, got, strict=True)]
 
-    def _requests(self, host: str, page: list[Any]) -> list[tuple[str, int | None]]:
-        seen = self._server.end(host)
-        return [(f"{method} {at}", size if len(page[at]) > 1 else None) for method, at, size in seen]
+    async def _requests(self, host: str, page: list[Any]) -> list[tuple[str, int | None]]:
+        seen = await self._server.end(host)
+        return [(request.line, request.size if len(page[request.at]) > 1 else None) for request in seen]
 
 
 @contextlib.asynccontextmanager
