@@ -15,7 +15,8 @@ from typing import cast
 # After a half-close, a peer that neither closes nor sends anything would hold the connection forever.
 HALF_CLOSED_SECONDS = 30.0
 _FLUSH_SECONDS = 30.0
-_BETWEEN_LOOKS = 0.02
+_FIRST_LOOK_SECONDS = 0.01
+_LAST_LOOKS_SECONDS = 1.0
 _LINGER_NOT = struct.pack("ii", 1, 0)
 
 
@@ -124,15 +125,15 @@ def reset(transport: asyncio.Transport) -> None:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _FLUSH_SECONDS
 
-    def look() -> None:
+    def look(pause: float) -> None:
         if transport.is_closing():
             return
         if _unsent(transport) and loop.time() < deadline:
-            loop.call_later(_BETWEEN_LOOKS, look)
+            loop.call_later(pause, look, min(2 * pause, _LAST_LOOKS_SECONDS))
         else:
             abort(transport)
 
-    look()
+    look(_FIRST_LOOK_SECONDS)
 
 
 def abort(transport: asyncio.Transport) -> None:

@@ -400,13 +400,14 @@ class OddServer:
         if answer.after == "reset":
             connection = writer.get_extra_info("socket")
             # Else the kernel would drop what the browser has not taken yet, which is a matter of luck.
-            await until(lambda: not _unsent(connection), "all is sent")
+            async with asyncio.timeout(_IDLE_SECONDS):
+                await until(lambda: not _unsent(connection), "all is sent")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             writer.transport.abort()
 
 
 def _unsent(connection: socket.socket) -> bool:
-    return any(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))
+    return connection.fileno() >= 0 and any(fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4)))
 
 
 # Comparing
