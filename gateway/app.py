@@ -18,6 +18,7 @@ from gateway.contracts import spaces, workspaces
 from gateway.contracts.spaces import activity
 from gateway.core import extras
 from gateway.core.closes import ViewerClose
+from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace
 from gateway.core.errors import ConfigurationError
 from gateway.crypto.hops import HopSigner
 from gateway.crypto.tokens import TokenIssuer
@@ -157,12 +158,21 @@ async def build(
     )
     attachments = Attachments()
     access = Access(database, issuer, audit)
-    events = Events(database, kept=settings.events_kept, level=settings.event_level)
+    disk = DiskSpace(settings.data_dir.absolute(), settings.disk_reserve_bytes)
+    events = Events(
+        database,
+        kept=settings.events_kept,
+        level=settings.event_level,
+        # Another database has a disk of its own.
+        space=disk if settings.database_url is None else ALWAYS_ROOM,
+    )
     event_streams = EventStreams(database, settings.max_event_streams, settings.events_days)
-    files = Files(database, await asyncio.to_thread(Objects.of, settings), settings, audit, events)
+    objects = await asyncio.to_thread(Objects.of, settings)
+    files_disk = DiskSpace(objects.directory, settings.disk_reserve_bytes) if objects.directory else ALWAYS_ROOM
+    files = Files(database, objects, settings, audit, events, files_disk)
     run_artifacts = Artifacts(database, files, audit)
     commands = Commands(database, events)
-    recordings = Recordings(database, files, events, settings, gateway_id)
+    recordings = Recordings(database, files, events, settings, gateway_id, disk)
     observers = BrowserObservers(_watchers(settings, run_artifacts, recordings) if watchers is None else watchers)
     living = Runtimes(
         database,
@@ -170,6 +180,7 @@ async def build(
         Host(gateway_id, launcher, attachments),
         settings,
         Recording(audit, events, commands, observers),
+        space=disk,
     )
     services = Services(
         settings=settings,
@@ -188,7 +199,7 @@ async def build(
         commands=commands,
         files=files,
         artifacts=run_artifacts,
-        runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit, commands),
+        runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit, commands, disk),
         viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands, observers),
         recordings=recordings,
         idempotency=Idempotency(

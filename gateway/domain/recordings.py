@@ -23,6 +23,7 @@ from uuid import UUID
 
 import structlog
 
+from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace
 from gateway.core.errors import GatewayError, NotFound, Unavailable
 from gateway.core.ids import not_found
 from gateway.core.observation import Level
@@ -100,7 +101,13 @@ def phase(recording: Recording) -> Phase:
 
 class Recordings:
     def __init__(
-        self, database: Database, files: Files, events: Events, settings: RecordingSettings, gateway_id: UUID
+        self,
+        database: Database,
+        files: Files,
+        events: Events,
+        settings: RecordingSettings,
+        gateway_id: UUID,
+        space: DiskSpace = ALWAYS_ROOM,
     ) -> None:
         self._database = database
         self._files = files
@@ -116,12 +123,13 @@ class Recordings:
         self._waiting = asyncio.Event()
         # The last video that was made and is not kept yet: a store that is away costs no second encoding.
         self._made: tuple[UUID, dict[str, int]] | None = None
-        self.disk = Disk()
+        self.disk = Disk(space=space)
 
     # Recording
 
     async def begin(self, run_id: UUID, begun: float) -> ReelWriter:
         """A new reel for a run, whose frames are counted from `begun` (seconds since 1970). Raises OSError."""
+        self.disk.check_room()
         self._held.add(run_id)
         try:
             return await self.disk.run(partial(self._new_reel, run_id, begun))

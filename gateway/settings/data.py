@@ -14,6 +14,13 @@ class DataSettings(Group):
     """What the gateway keeps, and where: data directory, database, master keys."""
 
     data_dir: Path = Field(Path("var"), description="Directory of all of the gateway's files.")
+    disk_reserve_bytes: int = Field(
+        512 * 1024**2,
+        ge=0,
+        le=1024**5,
+        description="Free space of the disk below which recordings end; below 3/4 of it no file is stored and no "
+        "runtime starts, below 1/2 the largest runtime ends, below 1/4 events of pages are dropped. 0 turns it off.",
+    )
     database_url: str | None = secret(
         None, "PostgreSQL to use (`postgresql://...`); without it `up` starts one of its own in the data directory."
     )

@@ -82,6 +82,11 @@ class Objects:
             ) from error
         return cls(LocalStore(prefix=directory, automatic_cleanup=True), directory, str(directory))
 
+    @property
+    def directory(self) -> Path | None:
+        """Where the objects of this machine are; None for a bucket."""
+        return self._directory
+
     async def put(self, key: str, chunks: AsyncIterator[bytes]) -> int:
         """Write an object and return its size. When `chunks` raises, or this is cancelled, nothing is kept of it."""
         handed: asyncio.Queue[bytes | _GivenUp | None] = asyncio.Queue(1)

@@ -23,6 +23,7 @@ from gateway.store.database import Database
 from gateway.store.events import ALL, Event, Wanted
 from tests.support.api import checked, make_runtime, ok, problems
 from tests.support.away import Away, StandsStill
+from tests.support.disk import FullDisk
 from tests.support.waiting import until
 
 RUN = UUID("0198b7d4-2f6c-7d3e-9a51-1c6f2b8e4d70")
@@ -200,6 +201,29 @@ async def test_the_lives_of_runs_and_pages_have_room_of_their_own_behind_what_wa
     assert [n for _, n in await numbered(away)] == [*range(18), "events.dropped", 50, "events.dropped"]
     counts = [event.data["count"] for event in await stream(away, wanted=Wanted(("events.dropped",)))]
     assert counts == [1, 2]
+
+
+async def test_on_a_nearly_full_disk_the_lives_of_runs_are_written_and_the_rest_is_counted(database: Database) -> None:
+    disk = FullDisk(reserve=400)
+    events = Events(database, space=disk)
+    disk.leave(100)
+    note(events, 1)
+    await events.write()
+    disk.leave(99)
+    note(events, 2, 3)
+    await events.write()
+    note(events, 4, 5)
+    await events.write()
+    assert len(events) == 0
+    assert await numbered(database) == [(1, 1)]
+    note(events, 6, type_="page.created")
+    await events.write()
+    disk.leave(100)
+    note(events, 7)
+    await events.write()
+    assert [n for _, n in await numbered(database)] == [1, "events.dropped", 6, 7]
+    (dropped,) = await stream(database, wanted=Wanted(("events.dropped",)))
+    assert dropped.data == {"count": 4, "reason": "disk"}
 
 
 async def test_what_the_database_would_not_take_is_replaced_and_spoils_no_other(database: Database) -> None:

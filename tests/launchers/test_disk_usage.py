@@ -13,10 +13,12 @@ import pytest_asyncio
 from gateway.core.launch import BrowserName
 from gateway.launchers.base import LaunchSpec
 from gateway.launchers.local import browsers
+from gateway.launchers.local.browsers import Browsers
 from gateway.launchers.local.disk_usage import used_bytes
 from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
 from gateway.settings import Settings
 from tests.support.devtools import DevTools
+from tests.support.disk import FullDisk
 from tests.support.gateway_process import temporary_data_dir
 from tests.support.pages import PageServer
 
@@ -40,10 +42,15 @@ async (count) => {
 """
 
 
-@pytest_asyncio.fixture(scope="module")
-async def launcher() -> AsyncIterator[LocalLauncher]:
+@pytest.fixture(scope="module")
+def found() -> Browsers:
     found = browsers.find(None)
     assert found is not None
+    return found
+
+
+@pytest_asyncio.fixture(scope="module")
+async def launcher(found: Browsers) -> AsyncIterator[LocalLauncher]:
     with temporary_data_dir() as data_dir:
         settings = Settings(
             data_dir=data_dir, warm_browsers=0, egress_allow=("127.0.0.1",), runtime_max_disk_bytes=LIMIT
@@ -150,3 +157,27 @@ def test_a_very_deep_tree_counts_as_too_much(tmp_path: Path) -> None:
     assert used_bytes(tmp_path, MIB) < MIB
     (deep / "d").mkdir()
     assert used_bytes(tmp_path, MIB) > MIB
+
+
+async def test_on_a_nearly_full_disk_the_largest_runtime_ends(found: Browsers) -> None:
+    space = FullDisk(reserve=32 * MIB)
+    with temporary_data_dir() as data_dir:
+        settings = Settings(data_dir=data_dir, warm_browsers=0)
+        launcher = LocalLauncher(settings, found, measure_seconds=(0.02, 0.02), space=space)
+        await launcher.open()
+        small, larger, largest = [await launcher.launch(LaunchSpec(uuid4())) for _ in range(3)]
+        fill(larger, 8 * MIB)
+        fill(largest, 16 * MIB)
+        space.leave(16 * MIB - 1)
+        ending = await largest.ended
+        assert (ending.code, ending.status) == ("browser.out_of_disk", "failed")
+        assert "nearly full" in ending.message
+        assert (await larger.ended).code == "browser.out_of_disk"
+        # The next one goes only once the directory of the one before is removed.
+        assert largest.removed.is_set()
+        await larger.removed.wait()
+        # One that takes next to nothing is of no use.
+        another = await launcher.launch(LaunchSpec(uuid4()))
+        assert not small.ended.done()
+        assert not another.ended.done()
+        await launcher.close()

@@ -19,6 +19,7 @@ from uuid import UUID
 import orjson
 import structlog
 
+from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace, Use
 from gateway.core.ids import new_id
 from gateway.core.observation import Level
 from gateway.core.scope import Scope
@@ -126,7 +127,10 @@ class Events:
         level: str = "standard",
         maximum_batch: int = 1000,
         idle_seconds: float = 10.0,
+        space: DiskSpace = ALWAYS_ROOM,
     ) -> None:
+        """`space` is of the disk that has the database."""
+        self._space = space
         self._database = database
         self._level = level
         self._maximum_batch = maximum_batch
@@ -137,7 +141,8 @@ class Events:
         self._common_room = kept - self._reserve
         self._waiting: deque[Noted] = deque()
         self._batches: deque[Batch] = deque()
-        self._dropped: dict[UUID, int] = {}
+        # Their number, and why: `buffer` or `disk`.
+        self._dropped: dict[UUID, tuple[int, str]] = {}
         # One event after a pause is written at once, since a client may follow the stream.
         self._writer = BatchWriter("events", self, self.write, _log, enough=maximum_batch, eager=True)
         self._writing = asyncio.Lock()
@@ -177,7 +182,7 @@ class Events:
 
         def lost(error: Exception) -> None:
             metrics.events_dropped.inc(len(self))
-            events = len(self) + sum(self._dropped.values())
+            events = len(self) + sum(count for count, _ in self._dropped.values())
             _log.error("events are lost", events=events, error=type(error).__name__)
 
         async with self._writer.running(lost):
@@ -186,12 +191,27 @@ class Events:
     async def write(self) -> None:
         """Write all that waits. Raises Unavailable; what is not written then still waits."""
         async with self._writing:
+            self._make_room()
             while self._waiting or self._batches:
                 if not self._batches:
                     self._batches.append(self._take())
                 await self._write_first()
                 self._note_dropped()
             self._writer.emptied()
+
+    def _make_room(self) -> None:
+        """Drop what pages and clients caused, where the database's disk is nearly full."""
+        if self._space.has_room(Use.EVENTS) or not self._waiting:
+            return
+        kept: list[Noted] = []
+        for noted in self._waiting:
+            if noted.kind.level <= Level.LIFECYCLE:
+                kept.append(noted)
+            else:
+                self._count_dropped(noted.stream_id, "disk")
+        if len(kept) < len(self._waiting):
+            _log.error("events are dropped, because the disk is nearly full", events=len(self._waiting) - len(kept))
+            self._waiting = deque(kept)
 
     def _take(self) -> Batch:
         """A batch of waiting events as rows. Their ids are made here, so that a retry has the same ones."""
@@ -235,6 +255,10 @@ class Events:
     def _has_room(self, stream_id: UUID, kind: Kind) -> bool:
         """Whether one more event may wait, after the one that reports those dropped before it; else it is counted."""
         dropped = stream_id in self._dropped
+        if dropped and kind.level > Level.LIFECYCLE and not self._space.has_room(Use.EVENTS):
+            # A report now and then would take room as well.
+            self._count_dropped(stream_id, "disk")
+            return False
         room = self._room if kind.level <= Level.LIFECYCLE else self._common_room
         if len(self._waiting) + dropped >= room:
             self._drop(stream_id)
@@ -248,19 +272,21 @@ class Events:
             _log.error("the buffer of events is full", events=len(self))
         self._count_dropped(stream_id)
 
-    def _count_dropped(self, stream_id: UUID) -> None:
-        self._dropped[stream_id] = self._dropped.get(stream_id, 0) + 1
+    def _count_dropped(self, stream_id: UUID, reason: str = "buffer") -> None:
+        count, first = self._dropped.get(stream_id, (0, reason))
+        self._dropped[stream_id] = (count + 1, first)
         metrics.events_dropped.inc()
 
     def _note_dropped(self) -> None:
         """Once there is room again, add the number of dropped events to each stream."""
         for stream_id in list(self._dropped):
-            if len(self._waiting) >= self._room:
+            if len(self._waiting) >= self._room or not self._space.has_room(Use.EVENTS):
                 return
             self._wait_dropped(stream_id)
 
     def _wait_dropped(self, stream_id: UUID) -> None:
-        data = {"count": self._dropped.pop(stream_id), "reason": "buffer"}
+        count, reason = self._dropped.pop(stream_id)
+        data = {"count": count, "reason": reason}
         self._waiting.append(Noted(stream_id, DROPPED, TYPES[DROPPED], time.time(), None, None, None, data))
 
 

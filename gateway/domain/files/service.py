@@ -15,6 +15,7 @@ from uuid import UUID
 
 import structlog
 
+from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace, Use
 from gateway.core.errors import Conflict, LimitReached, PayloadTooLarge, RequestTimeout, Unavailable, invalid_field
 from gateway.core.ids import new_id, not_found
 from gateway.core.scope import Scope
@@ -97,10 +98,18 @@ class NewFile:
 
 class Files:
     def __init__(
-        self, database: Database, objects: Objects, settings: FileSettings, audit: Audit, events: Events
+        self,
+        database: Database,
+        objects: Objects,
+        settings: FileSettings,
+        audit: Audit,
+        events: Events,
+        space: DiskSpace = ALWAYS_ROOM,
     ) -> None:
+        """`space` is of the disk that has the objects."""
         self._database = database
         self._objects = objects
+        self._space = space
         self._settings = settings
         self._audit = audit
         self._events = events
@@ -162,6 +171,7 @@ class Files:
         about: Callable[[], NewFile],
     ) -> tuple[File, Artifact | None]:
         key = object_key(space_id, file_id)
+        check_disk(self._space)
         async with self._database.connect() as connection:
             room = await self._room(connection, owner, space_id)
         size = await self._objects.put(key, self._within(chunks, room))
@@ -279,6 +289,7 @@ class Files:
             size += len(chunk)
             if size > room.bytes:
                 raise room.refusal
+            check_disk(self._space)
             yield chunk
 
     async def listed(
@@ -378,6 +389,16 @@ def _full(noun: str, maximum: int, used: int) -> Conflict:
         f"{noun}.storage_full",
         details={"limit": maximum, "used": used},
     )
+
+
+def check_disk(space: DiskSpace) -> None:
+    """Raises Unavailable where the disk is too full for another file."""
+    if not space.has_room(Use.FILES):
+        raise Unavailable(
+            "The disk of this gateway is nearly full; it takes no files. Try again later.",
+            "storage.disk_full",
+            retry_after=30,
+        )
 
 
 async def _free_path(connection: Connection, space_id: UUID, described: NewFile) -> str:

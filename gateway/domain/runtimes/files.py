@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace
 from gateway.core.errors import Conflict, GatewayError, NotFound, RequestInvalid, Unavailable
 from gateway.core.files_dir import FilesDir, NotAFile, NotThere, Taken, Writing
 from gateway.core.ids import new_id
@@ -24,7 +25,7 @@ from gateway.domain.audit import Action, Audit
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.files.names import check_path, guessed_type, safe_name
-from gateway.domain.files.service import Files, NewFile
+from gateway.domain.files.service import Files, NewFile, check_disk
 from gateway.domain.runtimes.service import Runtimes, not_active
 from gateway.settings import FileSettings
 from gateway.store.artifacts import Artifact
@@ -63,7 +64,10 @@ class RuntimeFiles:
         settings: FileSettings,
         audit: Audit,
         commands: Commands,
+        space: DiskSpace = ALWAYS_ROOM,
     ) -> None:
+        """`space` is of the disk that has the runtimes' directories."""
+        self._space = space
         self._runtimes = runtimes
         self._files = files
         self._artifacts = artifacts
@@ -124,6 +128,7 @@ class RuntimeFiles:
                 stack.enter_context, directory.writing(segments, rename_on_conflict=rename_on_conflict)
             )
             async for chunk in self._files.content(file, 0, file.size_bytes):
+                check_disk(self._space)
                 await in_thread(writing.write, chunk)
             return str(await in_thread(writing.done))
         finally:

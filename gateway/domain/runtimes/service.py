@@ -18,6 +18,7 @@ import structlog
 
 from gateway.core import extras
 from gateway.core.closes import Close
+from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace, Use
 from gateway.core.endings import GATEWAY_STOPPED, IDLE_TIMEOUT, STOPPED, Ending
 from gateway.core.errors import (
     Conflict,
@@ -148,7 +149,10 @@ class Runtimes:
         settings: RecordingSettings,
         recording: Recording,
         timings: Timings = Timings(),
+        space: DiskSpace = ALWAYS_ROOM,
     ) -> None:
+        """`space` is of the disk that has the runtimes' directories."""
+        self._space = space
         self.elsewhere_seconds = timings.elsewhere
         self._timings = timings
         self._audit = recording.audit
@@ -218,6 +222,12 @@ class Runtimes:
         self._refuse_while_draining()
         if request.config.recording and not extras.RECORDINGS.installed:
             raise NotSupported(f"{extras.RECORDINGS.missing} {extras.RECORDINGS.advice}", "recording.not_installed")
+        if not self._space.has_room(Use.FILES):
+            raise Unavailable(
+                "The disk of this gateway is nearly full; it starts no runtimes. Try again later.",
+                "gateway.disk_full",
+                retry_after=30,
+            )
         async with self._database.connect() as connection:
             space = await find_space(connection, scope, space_id)
         async with self.capacity.start(Caller(key_id, space.subaccount_id), patience):

@@ -27,6 +27,7 @@ from uuid import uuid4
 import psutil
 import structlog
 
+from gateway.core.disk_space import DiskSpace, Use
 from gateway.core.endings import STOPPED, Ending
 from gateway.core.errors import ConfigurationError, LaunchFailed
 from gateway.core.launch import BrowserName, Failure, LaunchSpec
@@ -51,6 +52,9 @@ _KEEP_SECONDS = 120.0
 # A runtime's directory is measured the more often the nearer it is to its limit, as if it were filled at this rate.
 _FILLING_BYTES_PER_SECOND = 512 * 1024**2
 _MEASURE_SECONDS = (1.0, 30.0)
+# A runtime that takes less than this share of the reserve is not ended to make room.
+_WORTH_ENDING = 1 / 8
+_REMOVAL_SECONDS = 10.0
 # Directories that are measured at once.
 _MEASURED_AT_ONCE = 2
 
@@ -91,6 +95,8 @@ class LocalBrowser:
         self.listener = listener
         self.usage = listener.usage
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        # Set once its directory is removed, or can't be.
+        self.removed = asyncio.Event()
         self._asked = False
         self._cause: Ending | None = None
         self._memory_kills = processes.out_of_memory_kills()
@@ -142,8 +148,12 @@ class LocalLauncher:
         path: str = command_line.NO_PROGRAMS,
         user_ids: UserIds | None = None,
         measure_seconds: tuple[float, float] = _MEASURE_SECONDS,
+        space: DiskSpace | None = None,
     ) -> None:
-        """`measure_seconds` are the shortest and the longest time between two measurements of a runtime's directory."""
+        """`measure_seconds` are the shortest and the longest time between two measurements of a runtime's directory;
+        `space` is of the disk that has them."""
+        self._space = space or DiskSpace(settings.data_dir.absolute(), settings.disk_reserve_bytes)
+        self._watching_space: asyncio.Task[None] | None = None
         self._settings = settings
         self._browsers = browsers
         self.egress = egress or EgressProxy(settings)
@@ -187,6 +197,7 @@ class LocalLauncher:
         await self.sweep()
         if self._users is not None:
             await self._users.open()
+        self._watching_space = asyncio.create_task(self._watch_space())
         self._spawn(self._keep_warm())
 
     def _make_directories(self) -> None:
@@ -345,13 +356,43 @@ class LocalLauncher:
         shortest, longest = self._measure_seconds
         while not browser.ended.done():
             most = self._settings.runtime_max_disk_bytes + browser.files.staged_bytes
-            async with self._measuring_disk:
-                used = await in_thread(used_bytes, home, most)
+            used = await self._measured(home, most)
             if used > most:
                 await browser.end_for(out_of_disk(self._settings.runtime_max_disk_bytes))
                 return
             seconds = max(shortest, min(longest, (most - used) / _FILLING_BYTES_PER_SECOND))
             await asyncio.wait({browser.ended}, timeout=seconds)
+
+    async def _measured(self, home: Path, enough: int) -> int:
+        async with self._measuring_disk:
+            return await in_thread(used_bytes, home, enough)
+
+    async def _watch_space(self) -> None:
+        """End the largest runtime, one after the other, as long as the disk is nearly full."""
+        while True:
+            if not self._space.has_room(Use.RUNTIMES):
+                await self._end_largest()
+            await asyncio.sleep(self._measure_seconds[0])
+
+    async def _end_largest(self) -> None:
+        """Returns when its directory is removed, or after some seconds if something still reads it."""
+        homes = {each: Path(each.files_dir).parent for each in self._live}
+        most = self._settings.runtime_max_disk_bytes
+        sizes = {each: await self._measured(home, most + each.files.staged_bytes) for each, home in homes.items()}
+        largest = max(sizes, key=lambda browser: sizes[browser], default=None)
+        # The end of a small one would not help: something else fills the disk.
+        if largest is None or sizes[largest] < self._space.reserve * _WORTH_ENDING:
+            return
+        _log.error("the disk is nearly full: the largest runtime ends", free=self._space.free, used=sizes[largest])
+        await largest.end_for(
+            Ending(
+                "browser.out_of_disk",
+                "The disk of the gateway was nearly full, and this runtime's files took most of it "
+                f"({sizes[largest]} bytes).",
+            )
+        )
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(largest.removed.wait(), _REMOVAL_SECONDS)
 
     async def _measure_frame(self) -> int:
         """Height of what full Chromium draws around a page, which its window has and a viewport does not have."""
@@ -376,19 +417,22 @@ class LocalLauncher:
         if browser in self._warm:
             self._warm.remove(browser)
         browser.ended.set_result(ending)
-        self._spawn(self._clear_after(browser.files, directory, uid, browser.listener))
+        self._spawn(self._clear_after(browser, directory, uid))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _clear_after(self, files: FilesHold, directory: Path, uid: int | None, listener: EgressListener) -> None:
+    async def _clear_after(self, browser: LocalBrowser, directory: Path, uid: int | None) -> None:
         """End its processes at once; remove its directory when nothing reads it, at the latest in two minutes."""
-        if await self._end_processes(directory, uid):
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(files.free(), _KEEP_SECONDS)
-            await self._remove(directory, uid, listener)
+        try:
+            if await self._end_processes(directory, uid):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(browser.files.free(), _KEEP_SECONDS)
+                await self._remove(directory, uid, browser.listener)
+        finally:
+            browser.removed.set()
 
     async def _clear(self, directory: Path, uid: int | None, listener: EgressListener) -> None:
         if await self._end_processes(directory, uid):
@@ -441,6 +485,9 @@ class LocalLauncher:
 
     async def close(self) -> None:
         self._closing = True
+        if self._watching_space is not None:
+            self._watching_space.cancel()
+            await asyncio.wait({self._watching_space})
         # A warm one that is just being launched is awaited, and then stopped with the others.
         while self._live or self._tasks:
             await asyncio.gather(*(browser.stop() for browser in self._live), *self._tasks, return_exceptions=True)
