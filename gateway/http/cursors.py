@@ -6,12 +6,17 @@ import base64
 import binascii
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 from gateway.core.errors import RequestInvalid, invalid_field
+from gateway.http.models import Shown
 
 Row = TypeVar("Row")
+
+# As queries have them; they are checked where they are read, which knows what they are cursors of.
+Cursor = Annotated[str, Shown(minLength=1, format="cursor")]
+Sequence = Annotated[str, Shown(pattern="^[0-9]{1,18}$")]
 
 
 def cut(found: list[Row], limit: int, position: Callable[[Row], str]) -> tuple[list[Row], str | None]:

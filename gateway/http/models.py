@@ -7,11 +7,24 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cache
+from itertools import combinations
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    WithJsonSchema,
+)
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 from gateway.core.secret import MASK, SECRET
 
@@ -110,6 +123,50 @@ Time = Annotated[datetime, PlainSerializer(iso)]
 UntypedTime = Annotated[datetime, PlainSerializer(iso), WithJsonSchema({"type": "string"})]
 
 
+def one_of(*groups: tuple[str, ...], never: Iterable[dict[str, Any]] = ()) -> ConfigDict:
+    """The schema's part of a check that exactly one of the groups of fields is given, and nothing that is in `never`.
+
+    Without `oneOf`, which generators take for a choice of types without the model's own fields.
+    """
+    given = [{"required": list(group)} for group in groups]
+    both = [{"allOf": [one, other]} for one, other in combinations(given, 2)]
+    wrong: list[Any] = [{"not": {"anyOf": given}}, *both, *never]
+    return ConfigDict(json_schema_extra={"not": {"anyOf": wrong}})
+
+
+class Shown:
+    """Keywords for the schema of a type, of a check that is made elsewhere."""
+
+    def __init__(self, **keywords: Any) -> None:
+        self._keywords = keywords
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(schema) | self._keywords
+
+
+class Checked(Shown):
+    """A check of a value, after those of its type, and the keywords that say the same in its schema.
+
+    What a pattern can't say has a `format` of ours, which the document explains.
+    """
+
+    def __init__(self, check: Callable[[Any], Any], **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self._check = check
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+
+def _whole(value: Any) -> Any:
+    """42 for 42.0: to JSON they are one number."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# Of an integer in a body, after its bounds.
+WHOLE = BeforeValidator(_whole)
+
+
 def _storable(text: str) -> str:
     if "\x00" in text:
         raise ValueError("must not contain the character U+0000")
@@ -133,7 +190,7 @@ def _storable_object(value: dict[str, Any]) -> dict[str, Any]:
 
 
 # After the lengths of a text: pydantic words the errors of lengths that follow a validator differently.
-STORABLE = AfterValidator(_storable)
+STORABLE = Checked(_storable, pattern=r"^[^\x00]*$")
 Text = Annotated[str, STORABLE]
 Name = Annotated[str, Field(min_length=1, max_length=120), STORABLE]
 Metadata = Annotated[dict[str, Any], AfterValidator(_storable_object)]

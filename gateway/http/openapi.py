@@ -27,7 +27,7 @@ _KEY = {
     "in": "header",
     "description": "The same key with the same request is answered as the first time, for a day, and runs once.",
     "required": False,
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
 }
 
 _MEANING = {
@@ -50,6 +50,21 @@ _MEANING = {
 _ABOUT = """
 Requests and responses are JSON unless stated otherwise. Names are in camelCase, times are ISO 8601, ids are UUIDs.
 Send the API key as `Authorization: Bearer <api-key>`.
+
+## Formats
+
+| format | text |
+|---|---|
+| `cursor` | the `nextCursor` of a page of the same list |
+| `ai-connection` | id or label of an AI connection that the space may use |
+| `iana-time-zone` | name of a time zone, such as `Europe/Berlin` |
+| `url-pattern` | `[scheme://]host[:port][/path]`; the host may be `*` or `*.suffix`, a path needs `http://` |
+| `proxy-url` | `http://` or `socks5://`, with `user:password@` where the proxy needs them |
+| `proxy-host` | host name or address of a proxy |
+| `proxy-credential` | printable characters, at most 255 bytes in UTF-8 |
+| `json-object` | a JSON object |
+
+No text in `metadata` and `options` may have the character U+0000. An `expiresAt` in a request is in the future.
 """
 
 Parts = Sequence[tuple[Contract, Sequence[Endpoint]]]

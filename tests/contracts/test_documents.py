@@ -7,39 +7,66 @@ thorough.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import zoneinfo
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as generated
 from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
+    positive_data_acceptance,
     response_schema_conformance,
     status_code_conformance,
 )
 
 from gateway.app import CONTRACTS, Gateway
+from gateway.http.cursors import cursor
 from gateway.settings import Settings as GatewaySettings
-from tests.support.api import Json, make_runtime, make_space, make_subaccount, ok
+from tests.support.api import NEVER, Json, make_runtime, make_space, make_subaccount, ok
 from tests.support.fake_providers import KEYS
 from tests.support.serving import serving
 
 EXAMPLES = int(os.environ.get("GATEWAY_TEST_EXAMPLES", "5"))
 # schemathesis.APIOperation, whose parameters are types of its own.
 Operation = Any
-CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+    positive_data_acceptance,
+]
 SECONDS = 60.0
 # Of what waits as long as it is asked to, by default for half a minute.
 WAIT_MS = 20
 PROVIDER = {"provider": "openai", "label": "provider", "apiKey": KEYS["openai"]}
 # Endless by nature; the tests of streams read them.
 STREAM = "text/event-stream"
+
+
+# What a pattern can't say; the document explains each.
+FORMATS = {
+    "ai-connection": st.just(PROVIDER["label"]),
+    "cursor": st.just(cursor("2026-01-31T12:00:00+00:00", UUID(NEVER))),
+    "iana-time-zone": st.sampled_from(sorted(zoneinfo.available_timezones())),
+    "json-object": st.dictionaries(st.text("ab"), st.integers() | st.text("ab")).map(json.dumps),
+    "proxy-credential": st.text("ab :%é", min_size=1, max_size=20),
+    "proxy-host": st.sampled_from(["proxy.example", "192.0.2.1", "2001:db8::1"]),
+    "proxy-url": st.sampled_from(["http://user:password@proxy.example:3128", "socks5://192.0.2.1"]),
+    "url-pattern": st.sampled_from(["example.com", "*.example.com", "https://*:8443", "http://example.com/path*"]),
+}
+for _name, _strategy in FORMATS.items():
+    schemathesis.openapi.format(_name, _strategy)
 
 
 def operations(document: Json) -> Iterator[Operation]:
@@ -56,6 +83,17 @@ def operation_fields(operation: Operation) -> set[str]:
     return {name for body in operation.body for name in body.definition["schema"].get("properties", {})}
 
 
+def fit(body: Json, fields: set[str]) -> None:
+    """Changes what no schema can say: a time is in the future, and no text in free JSON has U+0000."""
+    if "timeoutMs" in fields:
+        body["timeoutMs"] = WAIT_MS
+    if body.get("expiresAt") is not None:
+        body["expiresAt"] = "2999-12-31T23:59:59Z"
+    for name in ("metadata", "options"):
+        if isinstance(body.get(name), dict):
+            body[name] = json.loads(json.dumps(body[name]).replace("\\u0000", ""))
+
+
 def play(operation: Operation, base_url: str, headers: dict[str, str], known: dict[str, str]) -> None:
     """Send valid requests; raises what a check finds, for the smallest request that has it."""
 
@@ -64,7 +102,7 @@ def play(operation: Operation, base_url: str, headers: dict[str, str], known: di
     actual = {"id": known[collection], **known} if collection in known else known
     actual = {each.name: actual[each.name] for each in operation.path_parameters if each.name in actual}
 
-    @settings(
+    @generated(
         max_examples=EXAMPLES,
         deadline=None,
         derandomize=True,
@@ -79,8 +117,8 @@ def play(operation: Operation, base_url: str, headers: dict[str, str], known: di
     def send(case: Case[Any], real: bool) -> None:
         if real:
             case.path_parameters.update(actual)
-        if isinstance(case.body, dict) and "timeoutMs" in operation_fields(operation):
-            case.body["timeoutMs"] = WAIT_MS
+        if isinstance(case.body, dict):
+            fit(case.body, operation_fields(operation))
         response = case.call(base_url=base_url, headers=headers, timeout=SECONDS)
         case.validate_response(response, checks=CHECKS)
 
@@ -106,6 +144,12 @@ async def made(client: httpx.AsyncClient) -> dict[str, str]:
         "fileId": file["id"],
         "keyId": key["apiKey"]["id"],
     }
+
+
+@pytest.fixture
+def settings(settings: GatewaySettings) -> GatewaySettings:
+    """The document has the contract's limits, which the operator's may be below."""
+    return settings.model_copy(update={"max_lifetime_seconds": 2592000})
 
 
 @pytest.mark.parametrize("contract", [contract.name for contract in CONTRACTS])

@@ -16,13 +16,14 @@ from jsonschema import Draft202012Validator
 from gateway.contracts.spaces.live import LiveViewer
 from gateway.contracts.spaces.recordings import RecordingViewer
 from gateway.contracts.spaces.runtimes import RuntimeConfig
+from gateway.domain.files.names import PATH_PATTERN, path_problem
 from gateway.http.contract import Contract
 from gateway.http.idempotency import HEADER
-from gateway.http.models import Answer
+from gateway.http.models import WHOLE, Answer, models_below
 from gateway.http.openapi import document
 from gateway.http.paths import documented
 from gateway.http.schemas import components, docstrings
-from tests.support.api import ENDPOINTS, NEVER, SERVED, Json, Recorder, ok, refused
+from tests.support.api import ENDPOINTS, NEVER, SERVED, Json, Recorder, make_runtime, ok, problems, refused
 
 CONTRACT = Path(__file__).parent.parent / "contracts" / "spaces" / "samples"
 JSON = "application/json"
@@ -121,6 +122,41 @@ def test_two_models_of_one_name_are_refused() -> None:
         components([Viewport, RuntimeConfig], "{model}")
 
 
+def test_every_format_that_is_not_standard_is_explained(served: Json) -> None:
+    standard = {"uuid", "date-time", "binary", "uri"}
+    formats = {schema["format"] for schema in subschemas(served) if isinstance(schema.get("format"), str)}
+    assert {name for name in formats - standard if f"`{name}`" not in served["info"]["description"]} == set()
+
+
+@pytest.mark.parametrize("path", ["a", "a/b", ".a", "..a", "...", "a/..", "./a", "a//b", "/a", "a/", "..", ".", "a\\b",
+                                  "a\x01", "a\n", "a/.b/..c", "a/...", "é/日本", "a\x9f", ""])  # fmt: skip
+def test_the_pattern_of_a_stored_path_says_what_the_check_says(path: str) -> None:
+    # JavaScript's $ does not match before a line break at the end, as Python's does.
+    pattern = PATH_PATTERN.removesuffix("$")
+    assert (re.fullmatch(pattern.removeprefix("^"), path) is not None) == (path_problem(path) is None)
+
+
+async def test_an_integer_may_be_written_with_a_fraction_of_zero(client: httpx.AsyncClient) -> None:
+    """To JSON, and to the schemas, 60.0 is an integer; 60.5 and a text are none."""
+    runtime = await make_runtime(client)
+    path = f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}/connections"
+    for given, problem in ((60.0, {}), (60.5, {"ttlSeconds": "int_type"}), ("60", {"ttlSeconds": "int_type"})):
+        sent = {"protocol": "cdp", "ttlSeconds": given}
+        assert await problems(client.post(path, json=sent)) == problem
+
+
+def test_every_integer_of_a_body_takes_one_with_a_fraction_of_zero() -> None:
+    bodies = [each for endpoint in ENDPOINTS for each in (endpoint.body, endpoint.form) if each is not None]
+    missing = {
+        f"{model.__name__}.{name}"
+        for body in bodies
+        for model in models_below(body)
+        for name, field in model.model_fields.items()
+        if field.annotation is int and WHOLE not in field.metadata
+    }
+    assert missing == set()
+
+
 def test_every_reference_resolves_and_every_schema_is_referenced(served: Json) -> None:
     referred = {schema["$ref"] for schema in subschemas(served) if isinstance(schema.get("$ref"), str)}
     prefix = "#/components/schemas/"
@@ -173,7 +209,7 @@ class Dialect:
     """
 
     _FOR_PEOPLE = ("title", "description", "default", "discriminator")
-    _LIMITS = ("minimum", "maximum", "minLength", "maxLength")
+    _LIMITS = ("minimum", "maximum", "minLength", "maxLength", "pattern")
 
     def __init__(self, specification: Json) -> None:
         self._specification = specification
@@ -212,8 +248,9 @@ class Dialect:
         if "type" in said:
             said["type"] = sorted(said["type"])
         if "object" in said.get("type", []):
-            # An object without names is open to all, whichever way that is put.
-            said["properties"] = {name: self.schema(part) for name, part in said.get("properties", {}).items()}
+            # An object without names is open to all, whichever way that is put; so is one that names some of them.
+            named = {} if said.get("additionalProperties") is True else said.get("properties", {})
+            said["properties"] = {name: self.schema(part) for name, part in named.items()}
             said["required"] = sorted(said.get("required", []))
             said.pop("additionalProperties", None)
         if "oneOf" in said:

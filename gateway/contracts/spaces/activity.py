@@ -15,7 +15,7 @@ from gateway.domain.events import activity
 from gateway.domain.events.activity import Severity
 from gateway.domain.events.streams import Event, Wanted
 from gateway.domain.viewers import Kind
-from gateway.http.cursors import cut
+from gateway.http.cursors import Sequence, cut
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Time, optional
 from gateway.http.public_url import client_address
@@ -42,7 +42,7 @@ class ActivityFilter(Query):
 class ActivityQuery(ActivityFilter):
     """`limit` is 1 to 1000; `cursor` is a `nextCursor`, or the `sequence` of an item."""
 
-    cursor: str = optional()
+    cursor: Sequence = optional()
     """Items after this one: the `nextCursor` of the previous page, or the `sequence` of an item."""
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
     """Items in a page."""
@@ -52,7 +52,7 @@ class ActivityStreamQuery(ActivityFilter):
     """Goes on behind `cursor`, the `sequence` of an item; the header `Last-Event-ID` beats it. It ends after `limit`
     items, if there is one."""
 
-    cursor: str = optional()
+    cursor: Sequence = optional()
     """Resume after this item: its `sequence`. The header `Last-Event-ID` takes precedence."""
     limit: Annotated[int, Field(ge=1)] = optional()
     """End the stream after as many items."""

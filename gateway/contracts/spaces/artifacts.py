@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from gateway.domain.files.artifacts import Artifact as Record
 from gateway.domain.files.artifacts import Page
-from gateway.http.cursors import cut, read_time_cursor, time_cursor
+from gateway.http.cursors import Cursor, cut, read_time_cursor, time_cursor
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.models import Answer, Query, Text, UntypedTime, optional
+from gateway.http.models import Answer, Checked, Query, Text, UntypedTime, optional
 from gateway.http.public_url import public_root
 
 endpoints = Endpoints("Artifacts")
@@ -27,9 +27,9 @@ class ArtifactQuery(Query):
     """`kind` is one or several, repeated or split by commas; `limit` is 1 to 200; `cursor` is the `nextCursor` of the
     page before."""
 
-    kind: Annotated[Text, AfterValidator(_kinds)] = optional()
+    kind: Annotated[Text, Checked(_kinds, pattern=r"^[^,\x00]{1,100}(,[^,\x00]{1,100})*$")] = optional()
     """Only these kinds, such as `download` or `recording`; repeat the parameter, or separate values by commas."""
-    cursor: str = optional()
+    cursor: Cursor = optional()
     """The `nextCursor` of the previous page."""
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     """Artifacts in a page."""

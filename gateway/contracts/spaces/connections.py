@@ -12,7 +12,7 @@ from gateway.core.secret import Secret
 from gateway.domain.leases.service import Lease as Record
 from gateway.domain.leases.service import Usage as UsageRecord
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.models import Answer, Body, Metadata, Time, optional
+from gateway.http.models import WHOLE, Answer, Body, Metadata, Shown, Time, optional
 from gateway.http.public_url import websocket_root
 
 endpoints = Endpoints("Connections")
@@ -33,9 +33,11 @@ class CreateConnection(Body):
 
     protocol: Literal["cdp"]
     """The protocol that the client speaks; only the DevTools protocol is served."""
-    ttl_seconds: Annotated[int, Field(ge=60, le=7200)] = optional()
+    ttl_seconds: Annotated[int, Field(ge=60, le=7200), WHOLE] = optional()
     """Life of the lease in seconds; the default is the gateway's, an hour unless it is configured otherwise."""
-    options: Metadata = optional()
+    options: Annotated[
+        Metadata, Shown(properties={"policy": {"enum": list(_POLICIES)}, "autoRenew": {"type": "boolean"}})
+    ] = optional()
     """`policy` is read: which commands the lease allows, `standard` by default, `unrestricted` where the operator
     permits it."""
 
@@ -56,7 +58,7 @@ class RenewConnection(Body):
 
     example: ClassVar = {"ttlSeconds": 600}
 
-    ttl_seconds: Annotated[int, Field(ge=60, le=7200)] = optional()
+    ttl_seconds: Annotated[int, Field(ge=60, le=7200), WHOLE] = optional()
     """Life of the lease in seconds from now on; the default is as at its creation."""
 
 

@@ -6,15 +6,15 @@ from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, WithJsonSchema
+from pydantic import Field
 from starlette.responses import Response
 
 from gateway.domain.events.service import RUN_TYPES, TYPES
 from gateway.domain.events.streams import Event as Record
 from gateway.domain.events.streams import Wanted
-from gateway.http.cursors import cut
+from gateway.http.cursors import Sequence, cut
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.models import STORABLE, Answer, Body, Query, Time, optional
+from gateway.http.models import STORABLE, WHOLE, Answer, Body, Checked, Query, Time, optional
 from gateway.http.sse import Followed, number_of, resumed_at, run_stream, still_allowed
 
 endpoints = Endpoints("Runs")
@@ -29,7 +29,7 @@ def _known_type(given: str) -> str:
     return given
 
 
-EventType = Annotated[str, AfterValidator(_known_type), WithJsonSchema({"type": "string", "enum": list(RUN_TYPES)})]
+EventType = Annotated[str, Checked(_known_type, enum=list(RUN_TYPES))]
 
 
 class EventFilter(Query):
@@ -48,7 +48,7 @@ class EventFilter(Query):
 class EventQuery(EventFilter):
     """`limit` is 1 to 1000; `cursor` is a `nextCursor`, or the `sequence` of an event."""
 
-    cursor: str = optional()
+    cursor: Sequence = optional()
     """Events after this one: the `nextCursor` of the previous page, or the `sequence` of an event."""
     limit: Annotated[int, Field(ge=1, le=1000)] = 50
     """Events in a page."""
@@ -60,7 +60,7 @@ class EventStreamQuery(EventFilter):
     """Goes on behind `cursor`, the `sequence` of an event; the header `Last-Event-ID` beats it. It ends after `limit`
     events, if there is one."""
 
-    cursor: str = optional()
+    cursor: Sequence = optional()
     """Resume after this event: its `sequence`. The header `Last-Event-ID` takes precedence."""
     limit: Annotated[int, Field(ge=1)] = optional()
     """End the stream after as many events."""
@@ -81,10 +81,10 @@ class WaitForEvent(Body):
     """Only events of this page: the id of its DevTools target."""
     connection_id: UUID = optional()
     """Only events of this connection."""
-    after: str | None = None
+    after: Sequence | None = None
     """Only events after this one: its `sequence`, or the `cursor` of the previous wait. Without it, only events from
     now on."""
-    timeout_ms: Annotated[int, Field(ge=0, le=120_000)] = 30_000
+    timeout_ms: Annotated[int, Field(ge=0, le=120_000), WHOLE] = 30_000
     """How long to wait, in milliseconds; 0 looks once."""
 
 

@@ -9,12 +9,12 @@ from pydantic import AnyUrl, Field
 from gateway.core.secret import Secret
 from gateway.domain.viewers import DEFAULT_SECONDS, MAX_SECONDS, Kind, Minted
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.models import Answer, Body, Time, optional
+from gateway.http.models import WHOLE, Answer, Body, Time, optional
 from gateway.http.public_url import public_root
 
 endpoints = Endpoints("Runs")
 
-Seconds = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
+Seconds = Annotated[int, Field(ge=1, le=MAX_SECONDS), WHOLE]
 
 
 class CreateLiveViewer(Body):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from gateway.core import runtime_config as values
 from gateway.core.canonical import texts
@@ -14,7 +14,7 @@ from gateway.core.hosts import Refusal
 from gateway.core.secret import Secret
 from gateway.core.traffic_rules import UrlPattern
 from gateway.core.upstream_proxy import UpstreamProxy
-from gateway.http.models import STORABLE, Body, optional
+from gateway.http.models import STORABLE, WHOLE, Body, Checked, Shown, one_of, optional
 
 _DEFAULT_PORTS = {"http": 80, "socks5": 1080}
 _MOST_BYTES = 255  # of SOCKS5's user and password each
@@ -32,9 +32,11 @@ def _credential(text: str) -> str:
     return text
 
 
-Pattern = Annotated[str, Field(min_length=1, max_length=2048), STORABLE, AfterValidator(_pattern)]
+Pattern = Annotated[str, Field(min_length=1, max_length=2048), STORABLE, Checked(_pattern, format="url-pattern")]
 Patterns = Annotated[list[Pattern], Field(max_length=1000)]
-Credential = Annotated[str, Field(min_length=1, max_length=_MOST_BYTES), AfterValidator(_credential)]
+Credential = Annotated[
+    str, Field(min_length=1, max_length=_MOST_BYTES), Checked(_credential, format="proxy-credential")
+]
 
 
 class NetworkTraffic(Body):
@@ -55,14 +57,28 @@ class NetworkTraffic(Body):
 class Proxy(Body):
     """A proxy of the caller's own that the runtime's traffic goes through, given as `url` or as its parts."""
 
-    url: Secret[Annotated[str, Field(min_length=1, max_length=2048)]] = optional()
+    model_config = one_of(
+        ("url",),
+        ("protocol", "host", "port"),
+        never=[
+            *({"required": ["url", name]} for name in ("protocol", "host", "port", "username", "password")),
+            # A password without a username, and a username that an http proxy would read as one with a password.
+            {"required": ["password"], "properties": {"password": {"type": "string"}, "username": {"type": "null"}}},
+            {
+                "required": ["protocol", "username"],
+                "properties": {"protocol": {"const": "http"}, "username": {"type": "string", "pattern": ":"}},
+            },
+        ],
+    )
+
+    url: Secret[Annotated[str, Field(min_length=1, max_length=2048), Shown(format="proxy-url")]] = optional()
     """The whole proxy as one URL, such as `http://user:password@proxy.example:3128`; nothing else but `dnsResolution`
     may be beside it."""
     protocol: Literal["http", "socks5"] = optional()
     """Protocol of the proxy."""
-    host: Annotated[str, Field(min_length=1, max_length=253)] = optional()
+    host: Annotated[str, Field(min_length=1, max_length=253), Shown(format="proxy-host")] = optional()
     """Host name or address of the proxy."""
-    port: Annotated[int, Field(ge=1, le=65535)] = optional()
+    port: Annotated[int, Field(ge=1, le=65535), WHOLE] = optional()
     """TCP port of the proxy."""
     username: Credential | None = None
     """User at the proxy."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from gateway.contracts.spaces.events import read_run
 from gateway.domain.events.run_commands import Command as Record
 from gateway.domain.events.run_commands import Page
-from gateway.http.cursors import cut, read_time_cursor, time_cursor
+from gateway.http.cursors import Cursor, cut, read_time_cursor, time_cursor
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Time, optional
 
@@ -24,7 +24,7 @@ class CommandQuery(Query):
     """`limit` is 1 to 200; `cursor` is the `nextCursor` of the page before; with `include=input` each has what was
     given."""
 
-    cursor: str = optional()
+    cursor: Cursor = optional()
     """The `nextCursor` of the previous page."""
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     """Commands in a page."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from gateway.core.runtime_ref import RuntimeAt
 from gateway.domain.runtimes.service import Run as Record
 from gateway.domain.runtimes.service import RunFilter
-from gateway.http.cursors import cut, read_time_cursor, time_cursor
+from gateway.http.cursors import Cursor, cut, read_time_cursor, time_cursor
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Time, optional
 
@@ -22,7 +22,7 @@ Status = Literal["active", "stopped", "failed"]
 class RunQuery(Query):
     """`limit` is 1 to 200; `cursor` is the `nextCursor` of the page before."""
 
-    cursor: str = optional()
+    cursor: Cursor = optional()
     """The `nextCursor` of the previous page."""
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     """Runs in a page."""

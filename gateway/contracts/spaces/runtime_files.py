@@ -18,7 +18,7 @@ from gateway.domain.files.names import MAX_PATH_LENGTH
 from gateway.domain.runtimes.files import Staged, WantedArtifact
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forwarding import forward, is_forwarded, is_from_gateway
-from gateway.http.models import STORABLE, Answer, Body, Time, optional
+from gateway.http.models import STORABLE, Answer, Body, Time, one_of, optional
 from gateway.http.peers import NoResponse
 from gateway.http.public_url import public_root
 
@@ -32,6 +32,7 @@ class StageFile(Body):
     """`fileId` or `path` says which file of the space. `name` is what it is called in the runtime; `runtimePath` is its
     whole path there, below the runtime's directory."""
 
+    model_config = one_of(("fileId",), ("path",), never=[{"required": ["name", "runtimePath"]}])
     example: ClassVar = {"path": "reports/june.csv", "name": "june.csv"}
 
     file_id: str = optional()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 import structlog
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import ConfigDict, Field, JsonValue, model_validator
 from starlette.responses import Response
 
 from gateway.contracts.spaces.network import NetworkTraffic, Proxy
@@ -24,7 +24,7 @@ from gateway.domain.runtimes.service import Runtime as Record
 from gateway.domain.runtimes.service import RuntimeRequest
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forwarding import forward, is_forwarded
-from gateway.http.models import Answer, Body, Headers, Metadata, Name, Time, optional
+from gateway.http.models import WHOLE, Answer, Body, Checked, Headers, Metadata, Name, Time, optional
 from gateway.http.peers import NoResponse
 from gateway.http.preferences import APPLIED, wait_seconds
 from gateway.http.schemas import SchemaOf
@@ -57,7 +57,7 @@ def _printable(text: str) -> str:
 
 Locale = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35)]
 EventLevel = Literal["off", "lifecycle", "standard", "full"]
-Pixels = Annotated[int, Field(ge=100, le=8192)]
+Pixels = Annotated[int, Field(ge=100, le=8192), WHOLE]
 
 
 class Viewport(Body):
@@ -86,9 +86,16 @@ class Fingerprint(Body):
         return values.Fingerprint(domain(self.viewport), self.locale)
 
 
+_SAID_TWICE: list[JsonValue] = [
+    {"required": [name, "fingerprint"], "properties": {"fingerprint": {"required": [name]}}}
+    for name in ("viewport", "locale")
+]
+
+
 class RuntimeConfig(Body):
     """How the browser is launched. Whatever is absent takes the browser's or the gateway's default."""
 
+    model_config = ConfigDict(json_schema_extra={"not": {"anyOf": _SAID_TWICE}})
     not_served = frozenset({"profile", "stealth", "extensionIds", "webRtcProxyOnly", "forceOpenShadowRoots"})
 
     browser: BrowserName = optional()
@@ -97,9 +104,11 @@ class RuntimeConfig(Body):
     """Size of pages."""
     locale: Locale = optional()
     """Language and region of the browser, such as `de-DE`."""
-    timezone: Annotated[str, AfterValidator(_timezone)] = optional()
+    timezone: Annotated[str, Checked(_timezone, format="iana-time-zone")] = optional()
     """IANA time zone of the browser, such as `Europe/Berlin`."""
-    user_agent: Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_printable)] = optional()
+    user_agent: Annotated[str, Field(min_length=1, max_length=512), Checked(_printable, pattern="^[ -~]+$")] = (
+        optional()
+    )
     """User agent of the browser, printable ASCII."""
     fingerprint: Fingerprint = optional()
     """Another place for `viewport` and `locale`."""
@@ -111,10 +120,10 @@ class RuntimeConfig(Body):
     """How much is recorded of pages: `off`, `lifecycle`, `standard` or `full`."""
     recording: bool = optional()
     """Whether a video is recorded."""
-    idle_timeout_seconds: Annotated[int, Field(ge=10, le=604800)] = optional()
+    idle_timeout_seconds: Annotated[int, Field(ge=10, le=604800), WHOLE] = optional()
     """Stop after as many seconds without a client."""
-    max_lifetime_seconds: Annotated[int, Field(ge=60, le=2592000)] = optional()
-    """Stop after as many seconds in any case."""
+    max_lifetime_seconds: Annotated[int, Field(ge=60, le=2592000), WHOLE] = optional()
+    """Stop after as many seconds in any case; at most as many as the gateway allows, a day by default."""
 
     @model_validator(mode="after")
     def _said_once(self) -> RuntimeConfig:

@@ -15,13 +15,15 @@ from gateway.core.canonical import texts
 from gateway.domain.spaces import Space as Record
 from gateway.domain.spaces import SpaceRequest
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.models import STORABLE, Answer, Body, Metadata, Name, Text, Time, optional
+from gateway.http.models import STORABLE, Answer, Body, Metadata, Name, Shown, Text, Time, optional
 from gateway.http.schemas import SchemaOf
 
 endpoints = Endpoints("Spaces")
 
 Reference = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
-References = Annotated[list[Reference], Field(max_length=1000)]
+# The id or label of one that the space may use.
+AiConnectionReference = Annotated[Reference, Shown(format="ai-connection")]
+AiConnectionReferences = Annotated[list[AiConnectionReference], Field(max_length=1000)]
 KeyPrefix = Annotated[str, Field(min_length=1, max_length=1024), STORABLE]
 KeyPrefixes = Annotated[list[KeyPrefix], Field(max_length=1000)]
 
@@ -53,7 +55,7 @@ class VaultMount(Body):
 class AiDefault(Body):
     """An AI connection and a model."""
 
-    connection: Reference
+    connection: AiConnectionReference
     """Id or label of the AI connection."""
     model: Reference = optional()
     """Model to use; by default that of the AI connection."""
@@ -75,7 +77,7 @@ class AiDefaults(Body):
 class AiMount(Body):
     """Which AI connections may be used."""
 
-    allow_connections: References = optional()
+    allow_connections: AiConnectionReferences = optional()
     """Ids or labels of AI connections that may be used."""
     defaults: AiDefaults = optional()
     """What to use where a call names none."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Any, ClassVar, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 from pydantic_core import from_json
 from starlette.responses import Response
 
 from gateway.contracts.spaces.deleted import Deleted
-from gateway.domain.files.names import MAX_NAME_LENGTH, MAX_PATH_LENGTH, name_problem
+from gateway.domain.files.names import MAX_NAME_LENGTH, MAX_PATH_LENGTH, NAME_PATTERN, PATH_PATTERN, name_problem
 from gateway.domain.files.service import File as Record
 from gateway.domain.files.service import NewFile, position
 from gateway.http import content
-from gateway.http.cursors import cursor, cut, read_cursor
+from gateway.http.cursors import Cursor, cursor, cut, read_cursor
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forms import Binary, Form
-from gateway.http.models import Answer, Body, Metadata, Query, Text, UntypedTime, optional
+from gateway.http.models import Answer, Body, Checked, Metadata, Query, Shown, Text, UntypedTime, optional
 
 endpoints = Endpoints("Storage")
 
@@ -42,9 +42,9 @@ def _object(text: Any) -> Any:
     return value
 
 
-FileName = Annotated[str, Field(max_length=MAX_NAME_LENGTH), AfterValidator(_file_name)]
+FileName = Annotated[str, Field(max_length=MAX_NAME_LENGTH), Checked(_file_name, minLength=1, pattern=NAME_PATTERN)]
 # Checked by separate rules, which have their own code (`storage_file.path_invalid`).
-Path = Annotated[str, WithJsonSchema({"type": "string", "maxLength": MAX_PATH_LENGTH})]
+Path = Annotated[str, Shown(minLength=1, maxLength=MAX_PATH_LENGTH, pattern=PATH_PATTERN)]
 
 
 class UploadFile(Body):
@@ -59,7 +59,9 @@ class UploadFile(Body):
     """Name of the file; by default the last segment of `path`, or the name that was sent."""
     path: Path = optional()
     """Path in the storage, relative, without `.` and `..` segments; by default the name."""
-    metadata: Annotated[Metadata, BeforeValidator(_object), WithJsonSchema({"type": "string"})] = optional()
+    metadata: Annotated[
+        Metadata, BeforeValidator(_object), WithJsonSchema({"type": "string", "format": "json-object"})
+    ] = optional()
     """A JSON object, as text."""
 
 
@@ -68,7 +70,7 @@ class FileQuery(Query):
 
     prefix: Annotated[Text, StringConstraints(max_length=MAX_PATH_LENGTH)] = ""
     """Only files whose path begins with this."""
-    cursor: str = optional()
+    cursor: Cursor = optional()
     """The `nextCursor` of the previous page."""
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     """Files in a page."""

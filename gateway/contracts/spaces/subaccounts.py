@@ -15,13 +15,13 @@ from gateway.core.secret import Secret
 from gateway.domain.accounts.access import ApiKey as KeyRecord
 from gateway.domain.accounts.access import Subaccount as Record
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.models import STORABLE, Answer, Body, Metadata, Time, optional
+from gateway.http.models import STORABLE, WHOLE, Answer, Body, Metadata, Time, optional
 from gateway.http.schemas import SchemaOf
 
 endpoints = Endpoints("Accounts")
 
 ShortName = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
-Limit = Annotated[int, Field(ge=0, le=2**53 - 1)]
+Limit = Annotated[int, Field(ge=0, le=2**53 - 1), WHOLE]
 
 
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)

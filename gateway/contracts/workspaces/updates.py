@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from gateway.domain.audit import Action
 from gateway.domain.events.streams import Event, Wanted
+from gateway.http.cursors import Sequence
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Time, optional
 from gateway.http.sse import EventStream, Followed, resumed_at, still_allowed
@@ -21,7 +22,7 @@ class UpdateQuery(Query):
     """Resumes after `cursor`, an `id:` of the stream; the header `Last-Event-ID` takes precedence. Without either it
     begins now. It ends after `limit` updates, if there is one."""
 
-    cursor: str = optional()
+    cursor: Sequence = optional()
     """Resume after this update: an `id:` of the stream. The header `Last-Event-ID` takes precedence."""
     limit: Annotated[int, Field(ge=1)] = optional()
     """End the stream after as many updates."""

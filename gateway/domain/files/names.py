@@ -15,6 +15,12 @@ _MAX_TYPE_LENGTH = 255
 _MAX_NAME_BYTES = 255
 UNKNOWN_TYPE = "application/octet-stream"
 
+_NO_CONTROL = r"\x00-\x1f\x7f-\x9f"
+_SEGMENT = rf"([^./\\{_NO_CONTROL}]|\.[^./\\{_NO_CONTROL}]|\.\.[^/\\{_NO_CONTROL}])[^/\\{_NO_CONTROL}]*"
+# What name_problem and path_problem accept, for schemas; their lengths aside.
+NAME_PATTERN = rf"^[^{_NO_CONTROL}]+$"
+PATH_PATTERN = rf"^{_SEGMENT}(/{_SEGMENT})*$"
+
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # noqa: S105 - a token of HTTP
 # As it can be sent in a header again: without line breaks, and in ASCII.
 _MEDIA_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}([ \t]*;[ \t]*{_TOKEN}=({_TOKEN}|\"[\t !#-\[\]-~]*\"))*", re.ASCII)

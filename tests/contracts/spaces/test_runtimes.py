@@ -162,7 +162,7 @@ async def test_what_a_body_may_hold(client: httpx.AsyncClient) -> None:
             ({"viewport": {"width": 8192, "height": 8192}}, {}),
             ({"viewport": {"width": 99, "height": 8193}},
              {"config.viewport.width": "greater_than_equal", "config.viewport.height": "less_than_equal"}),
-            ({"viewport": {"width": 800.0, "height": "600"}},
+            ({"viewport": {"width": 800.5, "height": "600"}},
              {"config.viewport.width": "int_type", "config.viewport.height": "int_type"}),
             ({"viewport": {"width": True}},
              {"config.viewport.width": "int_type", "config.viewport.height": "field.missing"}),
