@@ -474,6 +474,61 @@ async def test_the_end_of_a_group_ends_also_what_left_the_process_group() -> Non
             stray.wait(5)
 
 
+async def test_a_group_without_limits_ends_what_left_its_runtime(found: Browsers) -> None:
+    """Processes of another user, that only the group leads to."""
+    own = real_group() / f"gateway-test-{uuid4().hex}"
+    own.mkdir()
+    with temporary_data_dir() as data_dir:
+        settings = Settings(data_dir=data_dir, warm_browsers=0, uid_base=UID_BASE)
+
+        def launching() -> LocalLauncher:
+            return LocalLauncher(settings, found, groups=ControlGroups(own, data_dir, 0, 0))
+
+        def joined(group: Path) -> subprocess.Popen[bytes]:
+            (stray,) = sleepers(1)
+            (group / "cgroup.procs").write_text(str(stray.pid))
+            return stray
+
+        launcher = launching()
+        await launcher.open()
+        one, other = [await launcher.launch(LaunchSpec(uuid4())) for _ in range(2)]
+        groups = {group: (group / "cgroup.procs").read_text().split() for group in own.glob("runtime-*")}
+        (of_one,) = [group for group, pids in groups.items() if str(one.group) in pids]
+        (of_other,) = [group for group, pids in groups.items() if str(other.group) in pids]
+        stray, living = joined(of_one), joined(of_other)
+        try:
+            await one.stop()
+            assert await asyncio.to_thread(stray.wait, 20) == -9
+            assert living.poll() is None
+            await one.removed.wait()
+            assert not of_one.exists()
+            await launcher.close()
+            assert await asyncio.to_thread(living.wait, 20) == -9
+            # A gateway that was killed left a group, with a process in it.
+            left = own / of_one.name
+            left.mkdir()
+            orphan = joined(left)
+            later = launching()
+            await later.open()
+            assert await asyncio.to_thread(orphan.wait, 20) == -9
+            assert list(own.glob("runtime-*")) == []
+            await later.close()
+        finally:
+            for process in (stray, living):
+                process.kill()
+            own.rmdir()
+
+
+def test_a_group_without_limits_is_made_where_the_gateways_own_can_be_written(tmp_path: Path) -> None:
+    own = fake_tree(tmp_path, controllers="")
+    assert control_groups.writable_group(tmp_path) == own
+    assert not list(own.glob("gateway-probe*"))
+    (tmp_path / "cgroup").write_text("0::/gone\n")
+    assert control_groups.writable_group(tmp_path) is None
+    (tmp_path / "mountinfo").write_text("25 30 0:23 / /proc rw - proc proc rw\n")
+    assert control_groups.writable_group(tmp_path) is None
+
+
 async def test_a_runtime_past_its_memory_is_ended_alone_and_says_so(found: Browsers) -> None:
     try:
         own = control_groups.own_group()

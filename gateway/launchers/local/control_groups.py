@@ -1,8 +1,11 @@
-"""A control group for each runtime (cgroup v2): the memory and the number of processes that it may have.
+"""A control group for each runtime (cgroup v2): its processes, however they were started, and limits for them.
 
-Used when GATEWAY_RUNTIME_MEMORY_BYTES is set, and possible where the gateway may write its own group: under
-systemd with `Delegate=yes`, in a container with a writable /sys/fs/cgroup, as root outside of one. The kernel lets a
-group have either processes or limited groups below it, so all of the gateway's own moves into a group below it first.
+Groups with limits are used when GATEWAY_RUNTIME_MEMORY_BYTES is set, and are possible where the gateway may write its
+own group: under systemd with `Delegate=yes`, in a container with a writable /sys/fs/cgroup, as root outside of one. The
+kernel lets a group have either processes or limited groups below it, so all of the gateway's own moves into a group
+below it first.
+Groups without limits are used where the gateway is not root and may write its own group: runtimes have no user ids of
+their own then, by which what left a runtime's process group could be found (user_ids.py).
 """
 
 from __future__ import annotations
@@ -81,28 +84,32 @@ class ControlGroups:
     """The groups of one gateway's runtimes, below its own."""
 
     def __init__(self, own: Path, data_dir: Path, memory_bytes: int, processes: int) -> None:
+        """With `memory_bytes` of 0 they have no limits."""
         self._own = own
         self._memory_bytes = memory_bytes
         self._processes = processes
         # Another gateway may have its groups beside these.
         self._prefix = f"runtime-{hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:12]}-"
 
-    def open(self) -> None:
-        """Make room for limited groups, and remove those that an earlier process left. Raises ConfigurationError."""
+    async def open(self) -> None:
+        """Make room for limited groups, and end those that an earlier process left. Raises ConfigurationError."""
         try:
-            _make_room(self._own)
-            for left in self._own.glob(f"{self._prefix}*"):
-                ControlGroup(left).remove()
+            if self._memory_bytes:
+                _make_room(self._own)
+            for left in list(self._own.glob(f"{self._prefix}*")):
+                await ControlGroup(left).end()
         except OSError as error:
+            why = "GATEWAY_RUNTIME_MEMORY_BYTES is set, but the" if self._memory_bytes else "The"
             raise ConfigurationError(
-                f"GATEWAY_RUNTIME_MEMORY_BYTES is set, but the control group {self._own} can't be used "
-                f"({error.strerror}). Run `gateway doctor`."
+                f"{why} control group {self._own} can't be used ({error.strerror}). Run `gateway doctor`."
             ) from error
 
     def make(self, name: str) -> ControlGroup:
         """A new group with its limits; raises OSError."""
         path = self._own / f"{self._prefix}{name}"
         path.mkdir()
+        if not self._memory_bytes:
+            return ControlGroup(path)
         limits = {
             "memory.max": self._memory_bytes,
             "memory.oom.group": 1,
@@ -139,6 +146,19 @@ def own_group(proc: Path = PROC) -> Path:
         if not os.access(written, os.W_OK):
             raise ConfigurationError(f"{written} can't be written to")
     return path
+
+
+def writable_group(proc: Path = PROC) -> Path | None:
+    """The gateway's own group, if it may make groups without limits below it."""
+    try:
+        path = own_path(proc)
+        probe = path / f"gateway-probe-{os.getpid()}"
+        probe.mkdir()
+        probe.rmdir()
+    except (ConfigurationError, OSError):
+        return None
+    # The kernel wants that to move a process from this group to one below.
+    return path if os.access(path / "cgroup.procs", os.W_OK) else None
 
 
 def _mount(mounts: Path) -> Path | None:

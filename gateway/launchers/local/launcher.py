@@ -149,6 +149,7 @@ class LocalLauncher:
         user_ids: UserIds | None = None,
         measure_seconds: tuple[float, float] = _MEASURE_SECONDS,
         space: DiskSpace | None = None,
+        groups: ControlGroups | None = None,
     ) -> None:
         """`measure_seconds` are the shortest and the longest time between two measurements of a runtime's directory;
         `space` is of the disk that has them."""
@@ -169,7 +170,7 @@ class LocalLauncher:
         self._warm: list[LocalBrowser] = []
         self._directories: set[str] = set()
         self._processes: dict[str, LaunchProcess] = {}
-        self._control_groups: ControlGroups | None = None
+        self._control_groups = groups
         self._groups: dict[str, ControlGroup] = {}
         self._asked = 0
         self._closing = False
@@ -193,7 +194,7 @@ class LocalLauncher:
         """Clear what an earlier process left, and begin to keep browsers warm."""
         processes.adopt_orphans()
         await asyncio.to_thread(self._make_directories)
-        self._open_control_groups()
+        await self._open_control_groups()
         await self.sweep()
         if self._users is not None:
             await self._users.open()
@@ -206,20 +207,24 @@ class LocalLauncher:
             self._root.chmod(0o711)
             grant_search(self._root, self._settings.uid_base)
 
-    def _open_control_groups(self) -> None:
+    async def _open_control_groups(self) -> None:
         """Raises ConfigurationError where a limit is wanted that the machine can't keep."""
         memory = self._settings.runtime_memory_bytes
-        if not memory:
-            return
-        try:
-            own = control_groups.own_group()
-        except ConfigurationError as error:
-            raise ConfigurationError(
-                f"GATEWAY_RUNTIME_MEMORY_BYTES is set, but memory can't be limited: {error.message}. "
-                "Let the gateway write its control group (`Delegate=yes` of a service), or leave the option out."
-            ) from error
-        self._control_groups = ControlGroups(own, self._root, memory, self._settings.runtime_max_processes)
-        self._control_groups.open()
+        own: Path | None = None
+        if memory:
+            try:
+                own = control_groups.own_group()
+            except ConfigurationError as error:
+                raise ConfigurationError(
+                    f"GATEWAY_RUNTIME_MEMORY_BYTES is set, but memory can't be limited: {error.message}. "
+                    "Let the gateway write its control group (`Delegate=yes` of a service), or leave the option out."
+                ) from error
+        elif self._users is None:
+            own = control_groups.writable_group()
+        if self._control_groups is None and own is not None:
+            self._control_groups = ControlGroups(own, self._root, memory, self._settings.runtime_max_processes)
+        if self._control_groups is not None:
+            await self._control_groups.open()
 
     async def launch(self, spec: LaunchSpec) -> LocalBrowser:
         self._asked += 1
