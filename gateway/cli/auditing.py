@@ -13,7 +13,7 @@ from gateway.store.database import Database
 
 
 @contextlib.asynccontextmanager
-async def audited(database: Database, organization: Scope) -> AsyncIterator[Audit]:
+async def audited(database: Database, organization: Scope | None) -> AsyncIterator[Audit]:
     """What is done in the block is the operator's, and is in the audit log when it ends."""
     log = Audit(database)
     with audit.acting(replace(audit.OPERATOR, scope=organization)):

@@ -1,4 +1,4 @@
-"""`gateway keys`: API keys of the organization and its subaccounts."""
+"""`gateway keys`: API keys of organizations and their subaccounts."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from gateway.cli.values import future_time
 from gateway.core.scope import Scope
 from gateway.domain.accounts.access import Access
 from gateway.domain.accounts.first_start import ensure_organization
+from gateway.domain.accounts.organizations import Organizations
+from gateway.domain.audit import Audit
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.settings import Settings
 from gateway.store.accounts import ApiKey
@@ -26,16 +28,19 @@ from gateway.store.database import Database
 
 
 def add_to(commands: Commands) -> None:
-    group = commands.group("keys", "API keys of the organization and its subaccounts.")
+    group = commands.group("keys", "API keys of organizations and their subaccounts.")
     creation = commands.add("create", "Make an API key and show it once.", create, to=group)
     creation.add_argument("--name", help="a name for lists")
     creation.add_argument("--subaccount", type=UUID, help="id of the subaccount that it is for")
     creation.add_argument(
         "--expires-at", type=future_time, metavar="TIME", help="time with zone, such as 2027-01-31T00:00:00Z"
     )
-    accept_json(commands.add("list", "List API keys, without the keys.", list_keys, to=group))
+    listing = commands.add("list", "List API keys, without the keys.", list_keys, to=group)
+    accept_json(listing)
     revocation = commands.add("revoke", "Refuse an API key from now on.", revoke, to=group)
     revocation.add_argument("key", help="its id or its prefix (bctrl_...)")
+    for parser in (creation, listing, revocation):
+        parser.add_argument("--org", metavar="ID", help="id or name of the organization; without it, the first one")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +50,14 @@ class _Keys:
 
 
 @contextlib.asynccontextmanager
-async def _keys(loaded: Settings, database: Database) -> AsyncIterator[_Keys]:
+async def _keys(loaded: Settings, database: Database, organization_name: str | None) -> AsyncIterator[_Keys]:
+    """The keys of an organization, by its id or name; of the first one without."""
     from gateway.crypto.tokens import TokenIssuer
 
     await require_schema(database)
     organization = Scope(await ensure_organization(database))
+    if organization_name is not None:
+        organization = Scope((await Organizations(database, Audit(database)).find(organization_name)).id)
     async with audited(database, organization) as log:
         async with database.begin() as connection:
             pepper = await SecretStore(KeySource.of(loaded), log).pepper(connection)
@@ -60,7 +68,7 @@ def create(loaded: Settings, parsed: argparse.Namespace) -> int:
     loaded = with_own_keys(loaded)
 
     async def create(database: Database) -> int:
-        async with _keys(loaded, database) as keys:
+        async with _keys(loaded, database, parsed.org) as keys:
             scope = keys.organization
             if parsed.subaccount is not None:
                 scope = await keys.access.scope_of_subaccount(scope, parsed.subaccount)
@@ -76,7 +84,7 @@ def list_keys(loaded: Settings, parsed: argparse.Namespace) -> int:
     loaded = with_own_keys(loaded)
 
     async def listed(database: Database) -> int:
-        async with _keys(loaded, database) as keys:
+        async with _keys(loaded, database, parsed.org) as keys:
             found = await keys.access.keys(keys.organization)
         if parsed.json:
             say_json([_as_document(key) for key in found])
@@ -108,7 +116,7 @@ def revoke(loaded: Settings, parsed: argparse.Namespace) -> int:
     loaded = with_own_keys(loaded)
 
     async def revoke(database: Database) -> int:
-        async with _keys(loaded, database) as keys:
+        async with _keys(loaded, database, parsed.org) as keys:
             try:
                 which: UUID | str = UUID(parsed.key)
             except ValueError:

@@ -1,4 +1,4 @@
-"""The one command, `gateway`: up, serve, migrate, keys, secrets, audit, doctor, options."""
+"""The one command, `gateway`: up, serve, migrate, orgs, keys, secrets, audit, doctor, options."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import structlog
 
 from gateway import settings
-from gateway.cli import audit, doctor, keys, migrate, options, secrets, serving
+from gateway.cli import audit, doctor, keys, migrate, options, orgs, secrets, serving
 from gateway.cli.commands import Commands
 from gateway.core.errors import GatewayError
 from gateway.telemetry import logs
@@ -21,7 +21,7 @@ _OF_THE_DISK = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return the exit code: 0, 1 when it failed with an error message, 2 for wrong usage."""
     commands = Commands()
-    for module in (serving, migrate, doctor, keys, secrets, audit, options):
+    for module in (serving, migrate, doctor, orgs, keys, secrets, audit, options):
         module.add_to(commands)
     parsed = commands.parse(arguments)
     flags = {name: value for name in settings.options() if (value := getattr(parsed, name, None)) is not None}

@@ -25,6 +25,7 @@ IDLE_TIMEOUT = Ending(
     "runtime.idle_timeout", "No client was attached and no API action came for the idle timeout.", asked=True
 )
 MAX_LIFETIME = Ending("runtime.max_lifetime", "The runtime reached its maximum lifetime.", asked=True)
+ORGANIZATION_SUSPENDED = Ending("organization.suspended", "The runtime's organization was suspended.", asked=True)
 SPACE_DELETED = Ending("space.deleted", "The runtime's space was deleted.", asked=True)
 GATEWAY_STOPPED = Ending("gateway.stopped", "The gateway was stopped.", asked=True)
 BROWSER_LOST = Ending("browser.lost", "The gateway no longer had the browser of this runtime.")
@@ -32,4 +33,4 @@ GATEWAY_CRASHED = Ending("gateway.crashed", "The gateway ended without stopping 
 GATEWAY_LOST = Ending("gateway.lost", "The gateway that had the browser no longer responds.")
 
 # Ends that the supervisor brings about, by the code that the database's clock decides on (store.runtimes.live_on).
-DUE = {ending.code: ending for ending in (STOPPED, IDLE_TIMEOUT, MAX_LIFETIME)}
+DUE = {ending.code: ending for ending in (STOPPED, ORGANIZATION_SUSPENDED, IDLE_TIMEOUT, MAX_LIFETIME)}

@@ -91,6 +91,13 @@ class Unauthorized(GatewayError):
     default_code = "auth.invalid"
 
 
+class OrganizationSuspended(Unauthorized):
+    """Raised for a valid key of a suspended organization; counted like a wrong key where those are limited."""
+
+    status = 403
+    default_code = "organization.suspended"
+
+
 class Forbidden(GatewayError):
     """Raised for what a key's kind may not do; never for an id, which is then not found."""
 

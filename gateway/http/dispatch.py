@@ -36,9 +36,9 @@ _NAME = CONTRACT_HEADER.encode()
 _AGENT = b"user-agent"
 _SHOWN = 100
 
-# The audit log has every 403, and hosts that are not trusted. What a lease does is noted with its outcome anyway.
+# The audit log has every 403, and hosts that are not trusted. What a lease does, and refused keys, are noted anyway.
 _NOTED_TOO = frozenset(("request.host_untrusted",))
-_NOTED_ELSEWHERE = frozenset(("target.address_refused",))
+_NOTED_ELSEWHERE = frozenset(("target.address_refused", "organization.suspended"))
 
 _VARY = (b"vary", b"BCTRL-Version, Gateway-Contract, User-Agent")
 

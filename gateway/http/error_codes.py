@@ -23,6 +23,7 @@ CODES: dict[int, dict[str, str]] = {
         "auth.invalid": "the API key is unknown, expired or revoked",
     },
     403: {
+        "organization.suspended": "the organization of this key is suspended",
         "auth.forbidden": "this kind of key is not allowed to do this",
         "connection.policy_forbidden": "the operator does not permit this policy of commands",
         "viewer.origin_refused": "a page of this origin may not use the viewer",

@@ -17,7 +17,7 @@ from gateway.http.idempotency import HEADER, METHODS
 from gateway.http.paths import documented, parameters
 from gateway.http.schemas import components, schema_of
 
-_ALWAYS = (400, 401, 429, 500, 503)
+_ALWAYS = (400, 401, 403, 429, 500, 503)
 _BODY_ERRORS = (413, 415)
 _RAW_ERRORS = (416,)
 _REFERENCE = "#/components/schemas/{model}"
@@ -33,7 +33,7 @@ _KEY = {
 _MEANING = {
     400: "The request is not valid; `details.errors` lists every wrong field.",
     401: "The API key is missing, unknown, expired or revoked.",
-    403: "The kind of key may not do this.",
+    403: "The kind of key may not do this, or its organization is suspended.",
     404: "There is no such resource, or it is not the caller's.",
     408: "The request was not complete in time.",
     409: "The state of the resource does not allow this.",

@@ -20,6 +20,16 @@ from gateway.store.tables import api_keys, organizations, subaccounts
 
 
 @dataclass(frozen=True, slots=True)
+class Organization:
+    """`suspended_at` is when it was suspended, while it is."""
+
+    id: UUID
+    name: str
+    created_at: datetime
+    suspended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Subaccount:
     id: UUID
     name: str
@@ -48,13 +58,14 @@ class ApiKey:
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
     """What checks an API key. `usable` is false once it has expired or was revoked, or its subaccount is
-    archived."""
+    archived. `suspended`: whether its organization is."""
 
     id: UUID
     organization_id: UUID
     subaccount_id: UUID | None
     digest: bytes
     usable: bool
+    suspended: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +116,7 @@ _SUBACCOUNT = tuple(
         "updated_at",
     )
 )
+_ORGANIZATION = tuple(organizations.c[name] for name in ("id", "name", "created_at", "suspended_at"))
 _API_KEY = tuple(
     api_keys.c[name]
     for name in ("id", "subaccount_id", "name", "prefix", "expires_at", "revoked_at", "last_used_at", "created_at")
@@ -121,8 +133,13 @@ _KEY_BY_PREFIX = (
             & (api_keys.c.expires_at.is_(None) | (api_keys.c.expires_at > func.now()))
             & func.coalesce(subaccounts.c.status == "active", api_keys.c.subaccount_id.is_(None))
         ).label("usable"),
+        organizations.c.suspended_at.is_not(None).label("suspended"),
     )
-    .select_from(api_keys.outerjoin(subaccounts, subaccounts.c.id == api_keys.c.subaccount_id))
+    .select_from(
+        api_keys.join(organizations, organizations.c.id == api_keys.c.organization_id).outerjoin(
+            subaccounts, subaccounts.c.id == api_keys.c.subaccount_id
+        )
+    )
     .where(api_keys.c.prefix == bindparam("prefix"))
 )
 
@@ -138,6 +155,31 @@ async def first_organization(connection: AsyncConnection) -> UUID | None:
 
 async def add_organization(connection: AsyncConnection, organization_id: UUID, name: str) -> None:
     await connection.execute(insert(organizations).values(id=organization_id, name=name))
+
+
+async def organizations_of_gateway(connection: AsyncConnection) -> list[Organization]:
+    """All of them, the oldest first."""
+    rows = await connection.execute(select(*_ORGANIZATION).order_by(organizations.c.created_at, organizations.c.id))
+    return [Organization(*row) for row in rows]
+
+
+async def organization(connection: AsyncConnection, organization_id: UUID) -> Organization | None:
+    row = (await connection.execute(select(*_ORGANIZATION).where(organizations.c.id == organization_id))).first()
+    return Organization(*row) if row else None
+
+
+async def suspend_organization(connection: AsyncConnection, scope: Scope, *, suspended: bool) -> Organization | None:
+    """Suspend an organization, of which the first time stays, or take that back."""
+    at = func.coalesce(organizations.c.suspended_at, func.now()) if suspended else None
+    row = (
+        await connection.execute(
+            update(organizations)
+            .where(organizations.c.id == scope.organization_id)
+            .values(suspended_at=at)
+            .returning(*_ORGANIZATION)
+        )
+    ).first()
+    return Organization(*row) if row else None
 
 
 async def key_by_prefix(connection: AsyncConnection, prefix: str) -> KeyRecord | None:

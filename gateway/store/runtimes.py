@@ -147,6 +147,8 @@ _LIVE_ON = text(
     """
     SELECT id, status, CASE
         WHEN desired = 'stopped' THEN 'runtime.stopped'
+        WHEN EXISTS (SELECT FROM organizations WHERE id = runtimes.organization_id AND suspended_at IS NOT NULL)
+            THEN 'organization.suspended'
         WHEN now() - created_at >= max_lifetime_seconds * interval '1 second' THEN 'runtime.max_lifetime'
         WHEN now() - last_active_at >= idle_timeout_seconds * interval '1 second' THEN 'runtime.idle_timeout'
     END AS due

@@ -98,6 +98,7 @@ organizations = Table(
     _id(),
     Column("name", Text, nullable=False),
     _created_at(),
+    Column("suspended_at", DateTime(timezone=True)),
 )
 
 subaccounts = Table(

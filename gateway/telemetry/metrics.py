@@ -120,6 +120,7 @@ _ENDINGS = (
     "runtime.stopped",
     "runtime.idle_timeout",
     "runtime.max_lifetime",
+    "organization.suspended",
     "space.deleted",
     "gateway.stopped",
     "browser.exited",

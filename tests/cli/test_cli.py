@@ -13,7 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import psutil
@@ -44,6 +44,7 @@ MASTER_KEY = base64.b64encode(os.urandom(32)).decode()
 PASSWORD = "hunter2-and-a-half"
 COMMANDS = [
     *("up", "serve", "migrate", "doctor", "keys create", "keys list", "keys revoke", "secrets rotate"),
+    *("orgs create", "orgs list", "orgs suspend", "orgs resume"),
     *("audit verify", "audit export", "options"),
 ]
 
@@ -263,6 +264,46 @@ async def test_a_key_is_shown_once_and_listed_and_revoked_without_it(cli: Cli, p
     assert (await cli("keys", "revoke", key_id, **production)).code == 0
     for done in (listed, revoked):
         assert secret[19:] not in done.out + done.err
+
+
+async def test_organizations_have_keys_of_their_own(cli: Cli, production: dict[str, str]) -> None:
+    first = (await cli("keys", "create", **production)).out.strip()
+    created = await cli("orgs", "create", "Second Ltd", **production)
+    second = created.out.strip()
+    assert (created.code, str(UUID(second))) == (0, second)
+    made = await cli("keys", "create", "--org", "Second Ltd", "--name", "of the second", **production)
+    prefix = made.out[:18]
+    listed = {org: (await cli("keys", "list", "--org", org, **production)).out for org in (second, "default")}
+    assert (prefix in listed[second], first[:18] in listed[second]) == (True, False)
+    assert (prefix in listed["default"], first[:18] in listed["default"]) == (False, True)
+    # Without the option the first organization is meant, which has no such key.
+    assert prefix in (await cli("keys", "revoke", prefix, **production)).sentence
+    assert (await cli("keys", "revoke", prefix, "--org", second, **production)).code == 0
+
+    assert "is suspended" in (await cli("orgs", "suspend", second, **production)).out
+    shown = (await cli("orgs", "list", **production)).out.splitlines()
+    assert [line.partition("  ")[2].partition(" 2")[0] for line in shown] == [
+        "default  active",
+        "Second Ltd  suspended",
+    ]
+    documents = json.loads((await cli("orgs", "list", "--json", **production)).out)
+    assert [(each["name"], each["suspendedAt"] is None) for each in documents] == [
+        ("default", True),
+        ("Second Ltd", False),
+    ]
+    assert "is active" in (await cli("orgs", "resume", "Second Ltd", **production)).out
+
+
+async def test_an_organization_that_is_not_there_or_not_one_is_refused(cli: Cli, production: dict[str, str]) -> None:
+    for _ in range(2):
+        assert (await cli("orgs", "create", "twice", **production)).code == 0
+    unknown = str(uuid4())
+    for arguments in (("orgs", "suspend"), ("orgs", "resume"), ("keys", "list", "--org")):
+        assert f"There is no organization '{unknown}'" in (await cli(*arguments, unknown, **production)).sentence
+        assert "several organizations named 'twice'" in (await cli(*arguments, "twice", **production)).sentence
+    for name in ("", "x" * 121, "a\nb"):
+        assert "1 to 120 printable characters" in (await cli("orgs", "create", name, **production)).sentence
+    assert (await cli("orgs", "create", "x" * 120, **production)).code == 0
 
 
 async def test_an_unknown_key_can_not_be_revoked(cli: Cli, production: dict[str, str]) -> None:

@@ -233,12 +233,20 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
 
     # The command line
     assert (await command("keys", "create", "--name", "by hand")).code == 0
+    assert (await command("orgs", "create", "another")).code == 0
+    for arguments in (("suspend", "another"), ("resume", "another"), ("list",)):
+        assert (await command("orgs", *arguments)).code == 0
     assert (await command("secrets", "rotate")).code == 0
 
     events = await log(database, gateway.audit)
     # Losses have a test of their own, since a gateway that lost nothing must not say so.
     assert {event["action"] for event in events} == set(Action) - {Action.AUDIT_LOST}
     ours = [event for event in events if event["actor"] not in ("gateway", "anonymous")]
+    others = [event for event in ours if event["objectKind"] == "organization"]
+    assert {event["organizationId"] for event in others if event["action"] != "organization.read"} == {
+        event["objectId"] for event in others if event["objectId"] is not None
+    }
+    ours = [event for event in ours if event not in others]
     assert {event["organizationId"] for event in ours} == {organization}
     assert {event["actor"] for event in events if event["action"].startswith("secrets.")} == {"operator"}
     text_ = json.dumps(events)

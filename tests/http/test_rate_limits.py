@@ -19,8 +19,10 @@ from websockets.exceptions import InvalidStatus
 from gateway.app import Gateway, create_app
 from gateway.attach.discovery import ROUTES as DISCOVERY
 from gateway.core.errors import LimitReached, NotFound, Unauthorized
+from gateway.domain.accounts.organizations import Organizations
 from gateway.domain.accounts.rate_limits import Buckets, RateLimits
 from gateway.settings import Settings
+from gateway.store.database import Database
 from tests.support.api import bearer, checked, make_subaccount, ok, refused
 from tests.support.samples import sample
 from tests.support.serving import serving
@@ -279,6 +281,17 @@ async def test_wrong_keys_get_429_and_a_right_one_goes_through(gateway: Gateway,
         await ok(api.get("/v1/spaces", headers=bearer(api_key)))
         clock.now += int(answer.headers["retry-after"])
         await refused(api.get("/v1/spaces", headers=bearer("guess")), 401, "auth.invalid")
+
+
+async def test_keys_of_a_suspended_organization_are_counted_like_wrong_ones(
+    gateway: Gateway, clock: Clock, api_key: str, database: Database
+) -> None:
+    async with calling(gateway, clock) as api:
+        identity = await ok(api.get("/v1/auth/whoami", headers=bearer(api_key)))
+        await Organizations(database, gateway.audit).suspend(UUID(identity["organizationId"]))
+        for _ in range(4):
+            await refused(api.get("/v1/spaces", headers=bearer(api_key)), 403, "organization.suspended")
+        await refused(api.get("/v1/spaces", headers=bearer(api_key)), 429, "limit.auth_failures")
 
 
 async def test_guesses_of_leases_get_429_and_are_counted_with_those_of_keys(

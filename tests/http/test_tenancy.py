@@ -6,6 +6,7 @@ Organization A has subaccounts A1 and A2, B has B1. What is not a caller's is an
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ import pytest
 from gateway.app import Gateway
 from gateway.core.ids import new_id
 from gateway.core.scope import Scope
+from gateway.domain import audit
+from gateway.domain.accounts.organizations import Organizations
 from gateway.http.endpoints import Endpoint
 from gateway.settings import Settings
 from gateway.store import accounts
@@ -310,6 +313,38 @@ async def test_a_key_is_revoked_at_its_own_subaccount_alone(
         await refused(client.delete(f"{keys}/{key}"), 404, "api_key.not_found")
     for name in ("A", "A2"):
         await ok(anonymous.get("/v1/auth/whoami", headers=world[name].headers))
+
+
+async def test_a_suspended_organization_reaches_nothing_and_another_one_notices_nothing(
+    gateway: Gateway, anonymous: httpx.AsyncClient, database: Database, world: World
+) -> None:
+    organizations = Organizations(database, gateway.audit)
+    identity = await ok(anonymous.get("/v1/auth/whoami", headers=world["B"].headers))
+    organization = UUID(identity["organizationId"])
+    runtimes = {
+        name: f"/v1/spaces/{world[name].ids['space']}/runtimes/{world[name].ids['runtime']}" for name in TENANTS
+    }
+    await organizations.suspend(organization)
+    first = await organizations.suspend(organization)
+    for name in ("B", "B1"):
+        for method, path in (("GET", "/v1/auth/whoami"), ("POST", f"{runtimes[name]}/connections")):
+            sent = anonymous.request(method, path, json={"protocol": "cdp"}, headers=world[name].headers)
+            await refused(sent, 403, "organization.suspended")
+    await gateway.supervisor.round()
+    for name in ("A", "A1", "A2"):
+        assert (await ok(anonymous.get(runtimes[name], headers=world[name].headers)))["status"] == "active"
+
+    resumed = await organizations.resume(organization)
+    assert (first.suspended_at is not None, resumed.suspended_at) == (True, None)
+    for name in ("B", "B1"):
+        ended = await ok(anonymous.get(runtimes[name], headers=world[name].headers))
+        assert (ended["status"], ended["summary"]["endReason"]["code"]) == ("stopped", "organization.suspended")
+        lease = f"{runtimes[name]}/connections/{world[name].ids['connection']}"
+        assert (await ok(anonymous.get(lease, headers=world[name].headers)))["status"] != "active"
+    await gateway.audit.write()
+    events = [json.loads(line) async for lines in audit.export(database) for line in lines]
+    refusals = [event for event in events if event["outcome"] == "organization.suspended"]
+    assert {event["action"] for event in refusals} == {"auth.refused"}
 
 
 async def test_whoami_returns_the_owner_of_each_key(anonymous: httpx.AsyncClient, world: World) -> None:

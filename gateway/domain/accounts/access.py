@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Unpack
 from uuid import UUID
 
-from gateway.core.errors import Conflict, Forbidden, Unauthorized
+from gateway.core.errors import Conflict, Forbidden, OrganizationSuspended, Unauthorized
 from gateway.core.ids import new_id, not_found
 from gateway.core.limits import Limits
 from gateway.core.scope import Scope
@@ -67,6 +67,8 @@ class Access:
         matches = self._issuer.matches(secret, key.digest if key else bytes(32))
         if key is None or not matches or not key.usable:
             raise Unauthorized("The API key is unknown, expired or revoked.")
+        if key.suspended:
+            raise OrganizationSuspended("The organization of this API key is suspended; ask the gateway's operator.")
         self._used.add(key.id)
         return Principal(key.id, Scope(key.organization_id, key.subaccount_id))
 
