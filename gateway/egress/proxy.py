@@ -28,6 +28,7 @@ from uuid import UUID
 import psutil
 import structlog
 
+from gateway.core import background
 from gateway.core.hosts import Address, Host, Refusal, is_local_name, parse_host
 from gateway.core.traffic_rules import Traffic
 from gateway.core.upstream_proxy import UpstreamProxy
@@ -82,7 +83,8 @@ class EgressProxy:
     async def open_listener(self, runtime_id: UUID, uid: int | None) -> EgressListener:
         """A listener for one runtime; with `uid`, only for processes of that user."""
         opened = EgressListener(self, runtime_id, uid)
-        await opened.open()
+        # Its connections have the context that it is opened in, and a page's requests are not the caller's.
+        await background.start(opened.open())
         self._listeners.add(opened)
         return opened
 

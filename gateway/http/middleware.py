@@ -25,6 +25,7 @@ from gateway.telemetry.logs import redact
 _access = structlog.get_logger("gateway.access")
 _log = structlog.get_logger("gateway.api")
 
+_PROBES = ("/healthz", "/readyz", "/metrics")
 # Below it paths have a token, which no error repeats.
 _LEASES = "/v1/connect/"
 
@@ -108,7 +109,9 @@ class RequestFrame:
             route = _route(scope)
             contract = choice.contract.name if choice.resource is not None else "none"
             metrics.observe_request(contract, scope["method"], route, status, seconds)
-            _access.info(
+            # Probes ask each second, so those that succeed are for a look at details only.
+            write = _access.debug if route in _PROBES and status < 400 else _access.info
+            write(
                 "request",
                 contract=contract,
                 method=scope["method"],

@@ -14,10 +14,14 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
 )
 
 from gateway.core.closes import Close, ViewerClose
 from gateway.core.launch import Failure
+
+# A series `_created` beside each counter would double what is scraped, and Prometheus does not need it.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 registry = CollectorRegistry()
 ProcessCollector(registry=registry)

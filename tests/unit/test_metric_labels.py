@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from prometheus_client import Counter
+from prometheus_client import Counter, generate_latest
 
 import gateway
 from gateway.core import endings
@@ -60,3 +60,7 @@ def test_labels_that_are_an_enumeration(counter: Counter, values: set[str]) -> N
 def test_each_refusal_of_an_attach_is_a_code_of_the_gateway() -> None:
     used = codes(r'"([a-z_]+(?:\.[a-z_]+)*)"', "attach/*.py", "domain/**/*.py", "core/*.py", "http/*.py")
     assert {"connect.unsupported_server", "lease.unknown"} <= labels(metrics.attach_refusals) <= used
+
+
+def test_no_counter_has_a_second_series_of_its_creation() -> None:
+    assert b"_created" not in generate_latest(metrics.registry)

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import structlog
 
-from gateway.core import extras
+from gateway.core import background, extras
 from gateway.core.closes import Close
 from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace, Use
 from gateway.core.endings import GATEWAY_STOPPED, IDLE_TIMEOUT, STOPPED, Ending
@@ -331,6 +331,13 @@ class Runtimes:
                 await self._endings.write(runtime_id, STOPPED)
             raise
         hosted.live()
+        _log.info(
+            "runtime started",
+            runtime_id=str(runtime_id),
+            run_id=str(observed.run_id),
+            space_id=str(observed.space_id),
+            browser=browser.name,
+        )
         self._usage.begin(runtime_id, browser.usage)
         metrics.runtimes_live.inc()
         self._events.update(
@@ -498,15 +505,18 @@ class Runtimes:
         self._attachments.close_runtime(runtime_id, Close.RUNTIME_GONE)
         hosted.browser_ended()
         observed, ending = hosted.observed, hosted.browser.ended.result()
-        # From here on this runs on behalf of the runtime's creator, which may not be the one that ends it.
         ended_by = audit.GATEWAY
         if ending.asked and hosted.reason is not None:
             ending, ended_by = hosted.reason, hosted.ended_by
         elif self.draining:
             # A stop may reach the whole process tree, and the browser before us.
             ending = GATEWAY_STOPPED
+        about: dict[str, Any] = {"runtime_id": str(runtime_id), "run_id": str(observed.run_id), "code": ending.code}
         if not ending.asked:
-            _log.error("runtime failed", runtime_id=str(runtime_id), code=ending.code, cause=ending.message)
+            _log.error("runtime failed", **about, cause=ending.message)
+        else:
+            by = {"request_id": ended_by.request_id} if ended_by.request_id is not None else {}
+            _log.info("runtime stopped", **about, **by)
         self._endings.audit(runtime_id, observed.owner, ending, ended_by)
         self.capacity.release()
         metrics.runtimes_live.dec()
@@ -583,7 +593,7 @@ class Runtimes:
         return noted | set(self._attachments.attached_runtimes())
 
     def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        task = background.start(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

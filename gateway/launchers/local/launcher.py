@@ -27,6 +27,7 @@ from uuid import uuid4
 import psutil
 import structlog
 
+from gateway.core import background
 from gateway.core.disk_space import DiskSpace, Use
 from gateway.core.endings import STOPPED, Ending
 from gateway.core.errors import ConfigurationError, LaunchFailed
@@ -425,7 +426,7 @@ class LocalLauncher:
         self._spawn(self._clear_after(browser, directory, uid))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        task = background.start(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -1,0 +1,36 @@
+"""Work that outlives a request does not have the request's context."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import uuid4
+
+import structlog
+
+from gateway.core import background
+from gateway.egress.proxy import EgressProxy
+from gateway.settings import Settings
+
+
+async def context() -> dict[str, object]:
+    return structlog.contextvars.get_contextvars()
+
+
+async def test_a_task_in_the_background_has_no_request_id() -> None:
+    with structlog.contextvars.bound_contextvars(request_id="of the request"):
+        assert await background.start(context()) == {}
+        assert await context() == {"request_id": "of the request"}
+
+
+async def test_a_refused_request_of_a_page_has_the_id_of_no_request_to_the_gateway() -> None:
+    """A listener of a warm browser is opened while another runtime is created."""
+    with structlog.contextvars.bound_contextvars(request_id="of the request"):
+        listener = await EgressProxy(Settings()).open_listener(uuid4(), None)
+    seen: list[dict[str, object]] = []
+    listener.usage.on_refusal = lambda *_: seen.append(structlog.contextvars.get_contextvars())
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    writer.write(b"CONNECT 127.0.0.1:1 HTTP/1.1\r\nHost: 127.0.0.1:1\r\n\r\n")
+    assert b" 403 " in await reader.readline()
+    writer.close()
+    await listener.close()
+    assert seen == [{}]
