@@ -388,8 +388,10 @@ async def test_no_value_at_any_place_of_any_body_makes_a_500(client: httpx.Async
     runtime = await make_runtime(client)
     connection = await ok(client.post("/v1/ai-connections", json={"label": "x", "provider": "openai"}))
     subaccount, _ = await make_subaccount(client)
+    leases = f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}/connections"
+    lease = await ok(client.post(leases, json={"protocol": "cdp"}))
     ids = {
-        "/v1/spaces": {"id": runtime["spaceId"], "runtimeId": runtime["id"]},
+        "/v1/spaces": {"id": runtime["spaceId"], "runtimeId": runtime["id"], "connectionId": lease["id"]},
         "/v1/ai-connections": {"id": connection["id"]},
         "/v1/subaccounts": {"id": subaccount},
         "/v1/runs": {"id": runtime["activeRunId"]},

@@ -530,6 +530,26 @@ async def test_many_leases_that_end_at_once_are_read_together(
         node.leases.leave(grant, None)
 
 
+async def test_a_lease_ends_on_time_while_the_database_does_not_answer(
+    another: Another, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await another(running=False)
+    lease = await node.lease()
+    await expire_in(node, lease, 0.2)
+    grant = await node.leases.attach(lease.token)
+    asked = asyncio.Event()
+
+    async def hang(connection: Any, lease_ids: list[UUID]) -> Any:
+        asked.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(store_leases, "seconds_left", hang)
+    await asyncio.wait_for(asked.wait(), 20)
+    assert grant.attachment.closing is None
+    await until(lambda: grant.attachment.closing is Close.LEASE_EXPIRED, "it is closed without an answer")
+    node.leases.leave(grant, None)
+
+
 async def test_a_socket_that_left_sets_no_timer_again() -> None:
     attachments = Attachments()
     attachment = attachments.enter("A" * 12)
