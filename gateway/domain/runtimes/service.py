@@ -16,7 +16,7 @@ from uuid import UUID
 
 import structlog
 
-from gateway.core import background, extras
+from gateway.core import extras
 from gateway.core.closes import Close
 from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace, Use
 from gateway.core.endings import GATEWAY_STOPPED, IDLE_TIMEOUT, STOPPED, Ending
@@ -505,6 +505,7 @@ class Runtimes:
         self._attachments.close_runtime(runtime_id, Close.RUNTIME_GONE)
         hosted.browser_ended()
         observed, ending = hosted.observed, hosted.browser.ended.result()
+        # From here on this runs on behalf of the runtime's creator, which may not be the one that ends it.
         ended_by = audit.GATEWAY
         if ending.asked and hosted.reason is not None:
             ending, ended_by = hosted.reason, hosted.ended_by
@@ -593,7 +594,7 @@ class Runtimes:
         return noted | set(self._attachments.attached_runtimes())
 
     def _spawn(self, work: Any) -> None:
-        task = background.start(work)
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
