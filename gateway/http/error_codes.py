@@ -26,6 +26,7 @@ CODES: dict[int, dict[str, str]] = {
         "organization.suspended": "the organization of this key is suspended",
         "auth.forbidden": "this kind of key is not allowed to do this",
         "connection.policy_forbidden": "the operator does not permit this policy of commands",
+        "connection.auto_renew_forbidden": "the operator does not permit leases that are renewed automatically",
         "viewer.origin_refused": "a page of this origin may not use the viewer",
     },
     404: {
