@@ -480,11 +480,13 @@ async def test_a_drain_refuses_launches_that_wait(
     client: httpx.AsyncClient, launcher: SlowLauncher, gateway: Gateway
 ) -> None:
     space = await make_space(client)
-    starting, waiting = [asyncio.create_task(client.post(f"/v1/spaces/{space}/runtimes", json={})) for _ in range(2)]
+    posted = [asyncio.create_task(client.post(f"/v1/spaces/{space}/runtimes", json={})) for _ in range(2)]
     capacity = gateway.services.runtimes.capacity
     await until(lambda: (capacity.starting, capacity.waiting) == (1, 1))
     draining = asyncio.create_task(gateway.services.runtimes.drain())
-    refusal(await waiting, 503, "gateway.draining")
+    # Either may have come first.
+    (waiting,), (starting,) = await asyncio.wait(posted, return_when=asyncio.FIRST_COMPLETED)
+    refusal(waiting.result(), 503, "gateway.draining")
     launcher.go.set()
     await draining
     assert (capacity.live, capacity.starting, capacity.waiting) == (0, 0, 0)
