@@ -31,17 +31,21 @@ def install_packages() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def node() -> str:
+    """The Node.js of Playwright's driver."""
+    return str(compute_driver_executable()[0])
+
+
 async def run_script(name: str, task: dict[str, Any]) -> Any:
     """Runs a script; the task goes in by stdin, since it holds a credential. Returns the JSON that it prints."""
     return json.loads(await run_node(SCRIPTS / f"{name}.mjs", given=json.dumps(task)))
 
 
 async def run_node(program: Path, *arguments: str, given: str = "", directory: Path | None = None) -> str:
-    """Runs a program with the Node.js of Playwright's driver, and returns what it prints."""
-    node, _ = compute_driver_executable()
+    """Runs a program with Node.js, and returns what it prints."""
     done = await asyncio.to_thread(
         subprocess.run,
-        [node, str(program), *arguments],
+        [node(), str(program), *arguments],
         input=given,
         capture_output=True,
         text=True,
