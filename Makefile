@@ -14,7 +14,11 @@ WORKERS ?= 4
 unexport PYTHONDONTWRITEBYTECODE
 
 # Other users run what is installed (the database, browsers), so they must be able to read it.
-PIP := umask 022 && PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip -qq
+PIP := umask 022 && PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m pip
+# $(call pinned,file with the pins): pip prints each package, with bars where somebody watches them grow.
+pinned = echo "Installing the $$(grep -c '^[^ \#-].*==' $(1)) packages of $(1); this may take some minutes." && \
+	bars=$$(test -t 1 || echo --progress-bar=off) && $(PIP) install $$bars --no-deps --requirement $(1)
+CHECKOUT := echo 'Installing this checkout.' && $(PIP) install -qq --no-deps --no-build-isolation --editable .
 COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
 
@@ -91,7 +95,7 @@ bench: .venv/installed-dev $(BENCH_NODE)/node_modules/installed
 # Keeps the versions that still fit; make lock ARGS=--upgrade takes the newest. The project itself is built by the
 # setuptools of the lock, so that a build asks for nothing more.
 lock: $(BIN)/pip
-	@$(PIP) install uv
+	@$(PIP) install -qq uv
 	@echo 'setuptools>=80' | $(COMPILE) $(ARGS) pyproject.toml - --extra all --output-file requirements.txt >/dev/null
 	@echo 'setuptools>=80' | $(COMPILE) $(ARGS) pyproject.toml - --extra all --extra dev --constraint requirements.txt \
 		--output-file requirements-dev.txt >/dev/null
@@ -118,26 +122,25 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/installed: requirements.txt pyproject.toml setup.py | $(BIN)/pip
-	@echo 'Installing what requirements.txt pins.'
-	@$(PIP) install --no-deps --requirement requirements.txt
-	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(call pinned,requirements.txt)
+	@$(CHECKOUT)
 	@touch $@
 
 .venv/installed-dev: requirements-dev.txt requirements.txt pyproject.toml setup.py | $(BIN)/pip
-	@echo 'Installing what requirements-dev.txt pins.'
-	@$(PIP) install --no-deps --requirement requirements-dev.txt
-	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(call pinned,requirements-dev.txt)
+	@$(CHECKOUT)
 	@touch .venv/installed $@
 
 .venv-tools/installed: requirements-tools.txt | $(BIN)/pip
-	@echo 'Installing what requirements-tools.txt pins.'
+	@echo 'Installing the packages of requirements-tools.txt.'
 	@umask 022 && $(BIN)/python -m venv --clear .venv-tools
-	@$(PIP) --python .venv-tools/bin/python install --no-deps --requirement requirements-tools.txt
+	@$(PIP) --python .venv-tools/bin/python install -qq --no-deps --requirement requirements-tools.txt
 	@touch $@
 
 $(BIN)/pip:
 	@test -n '$(PYTHON)' || { echo 'Python 3.11 or later is needed; on Debian: apt-get install python3-venv' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(call apt,python3-venv,$(PYTHON) cannot make virtual environments); }
+	@echo "Making a virtual environment in .venv ($$($(PYTHON) --version))."
 	@umask 022 && $(PYTHON) -m venv --clear .venv
 
 nginx:
@@ -145,7 +148,7 @@ nginx:
 
 %/node_modules/installed: %/package.json %/package-lock.json
 	@command -v npm >/dev/null || { $(call apt,npm,npm is needed); }
-	@echo 'Installing what $*/package-lock.json pins.'
+	@echo 'Installing the packages of $*/package-lock.json.'
 	@cd $* && PUPPETEER_SKIP_DOWNLOAD=1 PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1 \
 		npm ci --loglevel=error --no-audit --no-fund >/dev/null
 	@touch $@
