@@ -45,6 +45,8 @@ _PAGE = "<!doctype html><title>{title}</title><h1>{title}</h1><p>{message}</p><p
 _LINGER_SECONDS = 5.0
 # A larger head is read outside of the event loop, one at a time for a runtime, and counts against what it may hold.
 _LARGE_HEAD_BYTES = 65_536
+# A server may send interim answers without end, in a few bytes each.
+_HEADS_A_TURN = 256
 
 
 class Refused(Exception):
@@ -187,11 +189,11 @@ class BrowserConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         if self._server is not None:
-            pause(self._server.transport)
+            self._server.browser_is_full(True)
 
     def resume_writing(self) -> None:
         if self._server is not None:
-            resume(self._server.transport)
+            self._server.browser_is_full(False)
 
     def server_is_full(self, full: bool) -> None:
         """Whether the server takes no more for now of what the browser sends."""
@@ -429,6 +431,9 @@ class ServerConnection(asyncio.Protocol):
         self._origin = (head.host, head.port)
         self._upgrade = False
         self._heads = AnswerHeads()
+        self._browser_full = False
+        # Whether interim heads were left for the loop's next turn.
+        self._heads_left = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -461,21 +466,48 @@ class ServerConnection(asyncio.Protocol):
             self._browser.forward(data)
         else:
             self._heads.add(data)
-            self._read_heads(self._browser)
+            if not self._heads_left:
+                self._read_heads()
 
-    def _read_heads(self, browser: BrowserConnection) -> None:
-        while (found := self._heads.next()) is not None:
+    def _read_heads(self) -> None:
+        browser = self._browser
+        if browser is None:
+            return
+        self._heads_left = False
+        status = None
+        passed = []
+        for _ in range(_HEADS_A_TURN):
+            if (found := self._heads.next()) is None:
+                break
             status, data = found
             if status == 407:
-                browser.fail("The server answered 407, which only a proxy may.")
-                return
-            browser.forward(data)
-            if self._heads.final:
-                browser.answered()
-                return
-            if status == 101 and self._upgrade:
-                browser.switch(self, self._heads.rest())
-                return
+                break
+            passed.append(data)
+            if self._heads.final or (status == 101 and self._upgrade):
+                break
+        else:
+            self._heads_left = True
+            asyncio.get_running_loop().call_soon(self._read_heads)
+        if passed:
+            browser.forward(b"".join(passed))
+        self._set_reading()
+        if status == 407:
+            browser.fail("The server answered 407, which only a proxy may.")
+        elif self._heads.final:
+            browser.answered()
+        elif status == 101 and self._upgrade:
+            browser.switch(self, self._heads.rest())
+
+    def browser_is_full(self, full: bool) -> None:
+        """Whether the browser takes no more for now of what the server sends."""
+        self._browser_full = full
+        self._set_reading()
+
+    def _set_reading(self) -> None:
+        if self._browser_full or self._heads_left:
+            pause(self.transport)
+        else:
+            resume(self.transport)
 
     def pause_writing(self) -> None:
         if self._browser is not None:

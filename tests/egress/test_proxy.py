@@ -135,6 +135,20 @@ async def test_interim_answers_and_answers_to_head_pass(listener: EgressListener
     assert web.connections == 1
 
 
+@pytest.mark.parametrize("cut", [0, 5000])
+async def test_any_number_of_interim_answers_passes(listener: EgressListener, cut: int) -> None:
+    answer = b"HTTP/1.1 100\r\n\r\n" * 3000 + OK
+
+    async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer[:cut])
+        await writer.drain()
+        writer.write(answer[cut:])
+
+    async with serving(page) as port:
+        assert await ask_once(listener, get(f"http://127.0.0.1:{port}/")) == answer
+
+
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_big_upload_and_its_answer_pass(listener: EgressListener, chunked: bool) -> None:
     async def hashing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
