@@ -166,7 +166,7 @@ async def build(
         # Another database has a disk of its own.
         space=disk if settings.database_url is None else ALWAYS_ROOM,
     )
-    event_streams = EventStreams(database, settings.max_event_streams, settings.events_days)
+    event_streams = EventStreams(database, settings.max_event_streams, settings.shares, settings.events_days)
     objects = await asyncio.to_thread(Objects.of, settings)
     files_disk = DiskSpace(objects.directory, settings.disk_reserve_bytes) if objects.directory else ALWAYS_ROOM
     files = Files(database, objects, settings, audit, events, files_disk)

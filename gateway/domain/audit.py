@@ -29,6 +29,7 @@ from gateway.core.errors import ConfigurationError, GatewayError
 from gateway.core.ids import new_id
 from gateway.core.scope import Scope
 from gateway.core.secret import masked
+from gateway.core.shares import Taker
 from gateway.crypto import audit_chain as chain
 from gateway.domain.batches import BatchWriter
 from gateway.store import audit as store
@@ -140,6 +141,12 @@ _origin: ContextVar[Origin] = ContextVar("audit_origin", default=GATEWAY)
 def origin() -> Origin:
     """The actor in this context."""
     return _origin.get()
+
+
+def taker() -> Taker:
+    """The actor in this context, as one who takes a part of what is shared."""
+    who = _origin.get()
+    return Taker(who.actor, who.scope)
 
 
 @contextlib.contextmanager

@@ -176,6 +176,12 @@ class Viewers:
             raise Gone("The run of this viewer has ended.", "run.live_not_active")
         return place
 
+    async def owner(self, viewer: Viewer) -> Scope | None:
+        """Whose run a viewer shows; None for a run that is gone."""
+        async with self._database.connect() as connection:
+            place = await runtimes.place_of_run(connection, viewer.run_id, SILENT_SECONDS)
+        return None if place is None else place.owner
+
     def screen(self, session: ViewerSession) -> LiveScreen | None:
         """The screen of the session's browser, which this gateway has; None while it can't be watched."""
         return screen_of(self._observers, session.place.runtime_id)

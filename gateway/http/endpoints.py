@@ -30,6 +30,7 @@ from starlette.responses import Response
 
 from gateway.core.ids import parse_id
 from gateway.core.scope import Scope
+from gateway.core.shares import Taker
 from gateway.domain.accounts.access import Principal
 from gateway.http.bodies import BodyRules
 from gateway.http.errors import ErrorShape
@@ -53,6 +54,11 @@ class Call:
     @property
     def scope(self) -> Scope:
         return self.principal.scope
+
+    @property
+    def taker(self) -> Taker:
+        """The caller, as one who takes a part of what is shared."""
+        return Taker(self.principal.key_id, self.principal.scope)
 
     def path_id(self, parameter: str, noun: str) -> UUID:
         return parse_id(self.request.path_params[parameter], noun)

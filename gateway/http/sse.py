@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.core.errors import GatewayError, Unavailable, invalid_field
+from gateway.core.shares import Taker
 from gateway.domain.events.streams import Event, EventStreams, Over, Wanted
 from gateway.http.endpoints import Call
 from gateway.http.services import Services
@@ -77,7 +78,10 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, streams: EventStreams, followed: Followed, heartbeat_seconds: float, allowed: Allowed) -> None:
+    def __init__(
+        self, streams: EventStreams, followed: Followed, heartbeat_seconds: float, allowed: Allowed, taker: Taker
+    ) -> None:
+        """`taker`: whose share of the streams of this gateway it takes."""
         # Proxies must not buffer it.
         super().__init__(headers={"X-Accel-Buffering": "no"})
         del self.headers["content-length"]
@@ -86,7 +90,8 @@ class EventStream(Response):
         self._heartbeat_seconds = heartbeat_seconds
         self._allowed = allowed
         self._place = contextlib.ExitStack()
-        self._place.enter_context(streams.open())
+        self._taker = taker
+        self._place.enter_context(streams.open(taker))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._place:
@@ -126,6 +131,7 @@ class EventStream(Response):
             followed.stream_id,
             followed.wanted,
             followed.after,
+            taker=self._taker,
             heartbeat_seconds=self._heartbeat_seconds,
             over=followed.over,
         )
@@ -136,7 +142,8 @@ class EventStream(Response):
                 if now - checked_at >= self._heartbeat_seconds:
                     # While the database is unavailable the right can't be checked, and no events are sent.
                     with contextlib.suppress(Unavailable):
-                        await self._allowed()
+                        async with self._streams.turn(self._taker):
+                            await self._allowed()
                         checked_at = now
                 if left is not None:
                     page = page[:left]
@@ -155,7 +162,9 @@ class EventStream(Response):
         return f"id: {event.sequence}\n{name}data: {data}\n\n".encode()
 
 
-async def run_stream(services: Services, followed: Followed, allowed: Allowed, *, resumed: bool) -> Response:
+async def run_stream(
+    services: Services, followed: Followed, allowed: Allowed, taker: Taker, *, resumed: bool
+) -> Response:
     """The stream of a run. A client that has all events of an ended run gets 204, so that it does not reconnect."""
     streams = services.event_streams
     # In this order: a run that is over gets no more events.
@@ -164,7 +173,7 @@ async def run_stream(services: Services, followed: Followed, allowed: Allowed, *
         if not left:
             return Response(status_code=204)
     over = partial(streams.run_is_over, followed.stream_id)
-    return EventStream(streams, replace(followed, over=over), services.settings.event_heartbeat_seconds, allowed)
+    return EventStream(streams, replace(followed, over=over), services.settings.event_heartbeat_seconds, allowed, taker)
 
 
 async def until_disconnect(receive: Receive) -> None:

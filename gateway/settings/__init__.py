@@ -18,6 +18,7 @@ from gateway.settings.process import ProcessSettings
 from gateway.settings.providers import ProviderSettings
 from gateway.settings.recordings import RecordingSettings
 from gateway.settings.requests import RequestSettings
+from gateway.settings.shares import ShareSettings
 from gateway.settings.viewers import ViewerSettings
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "RecordingSettings",
     "RequestSettings",
     "Settings",
+    "ShareSettings",
     "ViewerSettings",
     "flag",
     "forget_secrets",

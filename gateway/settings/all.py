@@ -14,6 +14,7 @@ from gateway.settings.process import ProcessSettings
 from gateway.settings.providers import ProviderSettings
 from gateway.settings.recordings import RecordingSettings
 from gateway.settings.requests import RequestSettings
+from gateway.settings.shares import ShareSettings
 from gateway.settings.types import Group
 from gateway.settings.viewers import ViewerSettings
 
@@ -30,7 +31,7 @@ class Settings(
     AuditSettings,
     ProcessSettings,
 ):
-    """Every option. Groups that others include (data, browsers, events) are part of those."""
+    """Every option. Groups that others include (data, browsers, events, shares) are part of those."""
 
 
 # By title, in the order of the documentation.
@@ -41,6 +42,7 @@ GROUPS: dict[str, type[Group]] = {
     "Egress": EgressSettings,
     "Leases": LeaseSettings,
     "Requests": RequestSettings,
+    "Shares": ShareSettings,
     "AI providers": ProviderSettings,
     "The record of runs": EventSettings,
     "Recordings": RecordingSettings,

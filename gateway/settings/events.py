@@ -6,10 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from gateway.settings.types import Group, split
+from gateway.settings.shares import ShareSettings
+from gateway.settings.types import split
 
 
-class EventSettings(Group):
+class EventSettings(ShareSettings):
     """What is recorded of a run, for how long, and limits of its streams."""
 
     event_level: Literal["off", "lifecycle", "standard", "full"] = Field(

@@ -7,6 +7,7 @@ import re
 from pydantic import Field, field_validator
 
 from gateway.settings.data import DataSettings
+from gateway.settings.shares import ShareSettings
 from gateway.settings.types import secret
 
 _FILES_URL = re.compile(
@@ -16,7 +17,7 @@ _FILES_URL = re.compile(
 )
 
 
-class FileSettings(DataSettings):
+class FileSettings(DataSettings, ShareSettings):
     """Where files are stored, and their limits."""
 
     files_url: str | None = Field(

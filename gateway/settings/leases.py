@@ -6,10 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from gateway.settings.types import Group
+from gateway.settings.shares import ShareSettings
 
 
-class LeaseSettings(Group):
+class LeaseSettings(ShareSettings):
     """Lifetime of leases, and limits of their sockets."""
 
     lease_ttl_seconds: int = Field(3600, ge=60, le=7200, description="Default lifetime of a lease.")

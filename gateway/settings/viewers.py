@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from gateway.settings.types import FrameAncestor, Group, split
+from gateway.settings.shares import ShareSettings
+from gateway.settings.types import FrameAncestor, split
 
 
-class ViewerSettings(Group):
+class ViewerSettings(ShareSettings):
     """Limits and embedding of live views and players."""
 
     max_viewers: int = Field(

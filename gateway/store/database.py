@@ -68,6 +68,7 @@ class Database:
         self.url = url
         # By how many seconds the server's clock was ahead of this machine's when `check` connected.
         self.ahead = 0.0
+        self.pool_size = pool_size
         self._engine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=connection,

@@ -17,7 +17,9 @@ import pytest_asyncio
 from gateway.app import Gateway, build
 from gateway.core.endings import Ending
 from gateway.core.observation import Level
+from gateway.core.shares import Taker
 from gateway.domain.secrets import KeySource
+from gateway.domain.viewers import Kind
 from gateway.settings import Settings
 from gateway.store import events as store
 from gateway.store.database import Database
@@ -30,7 +32,7 @@ from tests.support.waiting import SECONDS, until
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return settings.model_copy(update={"event_heartbeat_seconds": 0.3, "max_event_streams": 3})
+    return settings.model_copy(update={"event_heartbeat_seconds": 0.3, "max_event_streams": 4})
 
 
 @pytest_asyncio.fixture
@@ -214,21 +216,96 @@ async def test_a_wait_ends_with_the_first_event_that_fits(
     assert await problems(client.post(path, json={"after": "x"})) == {"after": "field.invalid"}
 
 
-async def test_the_number_of_followers_is_limited_and_one_that_leaves_makes_room(
-    client: httpx.AsyncClient, gateway: Gateway, run: str
+async def test_keys_subaccounts_and_viewers_have_shares_of_the_followers_and_one_that_leaves_makes_room(
+    client: httpx.AsyncClient, gateway: Gateway, settings: Settings, run: str
 ) -> None:
+    made = await ok(client.post("/v1/subaccounts", json={"name": "a"}))
+    keys = f"/v1/subaccounts/{made['id']}/keys"
+    first, second = [bearer((await ok(client.post(keys, json={"name": "k"})))["secret"]) for _ in range(2)]
+    space = await make_space(client, subaccountId=made["id"])
+    theirs = f"/v1/runs/{(await make_runtime(client, space))['activeRunId']}/events"
     path = f"/v1/runs/{run}/events"
+    code = "gateway.max_event_streams"
+    streams = []
     async with contextlib.AsyncExitStack() as stack:
-        streams = [await stack.enter_async_context(following(client, f"{path}/stream")) for _ in range(3)]
-        for stream in streams:
+
+        async def follow(at: str, headers: dict[str, str] | None = None) -> None:
+            stream = Stream(await stack.enter_async_context(client.stream("GET", f"{at}/stream", headers=headers)))
             assert await stream.next() is not None
-        error = await refused(client.get(f"{path}/stream"), 429, "gateway.max_event_streams")
-        assert error["details"] == {"limit": 3}
-        await refused(client.post(f"{path}/wait", json={}), 429, "gateway.max_event_streams")
+            # One that is collected as garbage closes its connection.
+            streams.append(stream)
+
+        for _ in range(2):
+            await follow(theirs, first)
+        error = await refused(client.get(f"{theirs}/stream", headers=first), 429, code)
+        assert error["details"] == {"limit": 2, "shareOf": "caller"}
+        await refused(client.post(f"{theirs}/wait", json={}, headers=first), 429, code)
+        await follow(theirs, second)
+        error = await refused(client.get(f"{theirs}/stream", headers=second), 429, code)
+        assert error["details"] == {"limit": 3, "shareOf": "tenant"}
+        # What is left is for others.
+        await follow(path)
+        error = await refused(client.get(f"{path}/stream"), 429, code)
+        assert error["details"] == {"limit": 4}
         await streams[0].response.aclose()
-        await until(lambda: gateway.services.event_streams.open_count == 2, "it is noticed that one left")
+        await until(lambda: gateway.services.event_streams.open_count == 3, "it is noticed that one left")
         assert (await ok(client.post(f"{path}/wait", json={"timeoutMs": 0})))["timedOut"]
     await until(lambda: gateway.services.event_streams.open_count == 0, "all have left")
+
+
+async def test_a_viewers_link_has_a_share_of_the_followers(
+    client: httpx.AsyncClient, gateway: Gateway, run: str
+) -> None:
+    scope = (await gateway.services.access.authenticate(client.headers["authorization"])).scope
+    minted = await gateway.services.viewers.mint(scope, UUID(run), Kind.LIVE, seconds=None, activity=True)
+    path = f"/v1/viewers/activity/{minted.activity_token}/stream"
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(2):
+            assert (await stack.enter_async_context(client.stream("GET", path))).status_code == 200
+        error = await refused(client.get(path), 429, "gateway.max_event_streams")
+        assert error["details"] == {"limit": 2, "shareOf": "caller"}
+        # The run's owner, too, has a share.
+        await stack.enter_async_context(following(client, f"/v1/runs/{run}/events/stream"))
+        error = await refused(client.get(f"/v1/runs/{run}/events/stream"), 429, "gateway.max_event_streams")
+        assert error["details"] == {"limit": 3, "shareOf": "tenant"}
+
+
+async def _events(pages: AsyncIterator[list[store.Event]]) -> AsyncIterator[store.Event]:
+    """The first event."""
+    async for page in pages:
+        for event in page:
+            yield event
+            return
+
+
+async def test_followers_that_wake_together_leave_connections_to_the_database_to_others(
+    client: httpx.AsyncClient, gateway: Gateway, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, most = 0, 0
+    page = store.page
+
+    async def counted(*arguments: Any, **how: Any) -> Any:
+        nonlocal reading, most
+        reading += 1
+        most = max(most, reading)
+        try:
+            return await page(*arguments, **how)
+        finally:
+            reading -= 1
+
+    async def read_one(number: int) -> list[Any]:
+        taker = Taker(number, number)
+        streams = gateway.services.event_streams.follow(UUID(run), store.ALL, 1, taker=taker, heartbeat_seconds=60)
+        async with contextlib.aclosing(streams):
+            return [event.data["n"] async for event in _events(streams)]
+
+    monkeypatch.setattr(store, "page", counted)
+    following_all = [asyncio.create_task(read_one(number)) for number in range(12)]
+    await until(lambda: reading > 0, "they have begun")
+    note(gateway, run, 1)
+    assert await asyncio.gather(*following_all) == [[1]] * 12
+    # A quarter of ten connections.
+    assert most == 2
 
 
 async def test_streams_and_waits_end_at_once_when_the_gateway_stops(

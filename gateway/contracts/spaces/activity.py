@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.contracts.spaces.events import Category, read_run
+from gateway.core.shares import Taker
 from gateway.domain.events import activity
 from gateway.domain.events.activity import Severity
 from gateway.domain.events.streams import Event, Wanted
@@ -128,7 +129,7 @@ async def listed(call: Call, query: ActivityQuery) -> ActivityList:
 async def stream(call: Call, query: ActivityStreamQuery) -> ActivityItem | Response:
     """Server-sent events, from the first one on, up to the end of the run."""
     run_id = await read_run(call, "activity")
-    return await activity_stream(call.services, run_id, call.request, query, still_allowed(call))
+    return await activity_stream(call.services, run_id, call.request, query, still_allowed(call), call.taker)
 
 
 async def activity_stream(
@@ -137,13 +138,14 @@ async def activity_stream(
     request: Request,
     query: ActivityStreamQuery,
     allowed: Allowed,
+    taker: Taker,
     *,
     named: bool = True,
 ) -> Response:
     """The stream of a run, for who may read it as long as `allowed`, which is asked now and then, raises nothing."""
     after = resumed_at(request, query.cursor)
     followed = Followed(run_id, query.wanted(), after or 0, ActivityItem.of, limit=query.limit, named=named)
-    return await run_stream(services, followed, allowed, resumed=after is not None)
+    return await run_stream(services, followed, allowed, taker, resumed=after is not None)
 
 
 async def viewer_stream(request: Request) -> Response:
@@ -157,7 +159,8 @@ async def viewer_stream(request: Request) -> Response:
     async def allowed() -> None:
         services.viewers.read(token, Kind.ACTIVITY)
 
-    answer = await activity_stream(services, viewer.run_id, request, ActivityStreamQuery(), allowed, named=False)
+    taker = Taker(viewer.id, await services.viewers.owner(viewer))
+    answer = await activity_stream(services, viewer.run_id, request, ActivityStreamQuery(), allowed, taker, named=False)
     answer.headers["Access-Control-Allow-Origin"] = "*"
     return answer
 

@@ -169,6 +169,7 @@ async def wait(call: Call, body: WaitForEvent) -> AwaitedEvent:
         _wanted(body.event_types, body.category, body.page_id, body.connection_id),
         None if body.after is None else number_of(body.after, "after"),
         body.timeout_ms / 1000,
+        call.taker,
     )
     event = None if found is None else RunEvent.of(run_id, found)
     return AwaitedEvent(event=event, cursor=str(number), timed_out=event is None)
@@ -187,7 +188,7 @@ async def stream(call: Call, query: EventStreamQuery) -> RunEvent | Response:
     run_id = await read_run(call, "events")
     wanted = _wanted(query.type, query.category, query.page_id, query.connection_id)
     followed = Followed(run_id, wanted, after or 0, partial(RunEvent.of, run_id), limit=query.limit)
-    return await run_stream(call.services, followed, still_allowed(call), resumed=after is not None)
+    return await run_stream(call.services, followed, still_allowed(call), call.taker, resumed=after is not None)
 
 
 async def read_run(call: Call, what: str) -> UUID:

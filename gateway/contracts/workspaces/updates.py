@@ -55,7 +55,8 @@ async def stream(call: Call, query: UpdateQuery) -> Update | Response:
             after = await services.event_streams.head(call.scope.organization_id)
     wanted = Wanted(subaccount_id=call.scope.subaccount_id)
     followed = Followed(call.scope.organization_id, wanted, after, Update.of, limit=query.limit)
-    return EventStream(services.event_streams, followed, services.settings.event_heartbeat_seconds, still_allowed(call))
+    heartbeat_seconds = services.settings.event_heartbeat_seconds
+    return EventStream(services.event_streams, followed, heartbeat_seconds, still_allowed(call), call.taker)
 
 
 for _path, _id in (("/v1/updates/stream", "updates-stream"), ("/v1/updates", "updates-short-stream")):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from uuid import UUID
 
 import structlog
 
-from gateway.core.errors import LimitReached, Unavailable
+from gateway.core.errors import Unavailable
+from gateway.core.shares import Places, Shares, Taker, Turns
 from gateway.store import events as store
 from gateway.store.database import Database
 from gateway.store.events import ALL, Event, Wanted
@@ -28,6 +29,8 @@ _REMOVED_AT_ONCE = 5000
 _REMOVE_SECONDS = 60.0
 _REMOVE_PAUSE_SECONDS = 0.2
 _RETRY_LIMIT_SECONDS = 5
+# Followers read with a quarter of the connections to the database.
+_PART_OF_CONNECTIONS = 4
 # Time for the stream of an ended run to get its last event, if it ever does.
 _END_SECONDS = 10.0
 
@@ -40,14 +43,18 @@ class EventStreams:
     A client that reads nothing for `stall_seconds` is disconnected.
     """
 
-    def __init__(self, database: Database, maximum: int, days: int, stall_seconds: float = 60.0) -> None:
+    def __init__(
+        self, database: Database, maximum: int, shares: Shares, days: int, stall_seconds: float = 60.0
+    ) -> None:
         self._database = database
         self._days = days
-        self._maximum = maximum
+        self._places = Places(
+            maximum, shares, "event streams and waits", "gateway.max_event_streams", _RETRY_LIMIT_SECONDS
+        )
+        # One event may wake all followers: what they read takes a part of the database's connections only.
+        self._turns = Turns(max(1, database.pool_size // _PART_OF_CONNECTIONS))
         self._followers: dict[UUID, set[asyncio.Event]] = {}
         self._heads: dict[UUID, int] = {}
-        # Streams and waits that are open now.
-        self.open_count = 0
         self.closing = False
         self.stall_seconds = stall_seconds
 
@@ -136,41 +143,44 @@ class EventStreams:
         async with self._database.connect() as connection:
             return await store.is_over(connection, run_id, _END_SECONDS)
 
+    @property
+    def open_count(self) -> int:
+        """Streams and waits that are open now."""
+        return self._places.taken
+
     @contextlib.contextmanager
-    def open(self) -> Iterator[None]:
+    def open(self, taker: Taker) -> Iterator[None]:
         """Count as a follower in the block; raises LimitReached (429), Unavailable (503) when this gateway stops."""
         self.refuse_closing()
-        if self.open_count >= self._maximum:
-            raise LimitReached(
-                f"Limit reached: {self._maximum} event streams and waits are open on this gateway.",
-                "gateway.max_event_streams",
-                details={"limit": self._maximum},
-                retry_after=_RETRY_LIMIT_SECONDS,
-            )
-        self.open_count += 1
-        metrics.event_streams_open.inc()
-        try:
+        with self._places.take(taker):
+            metrics.event_streams_open.inc()
+            try:
+                yield
+            finally:
+                metrics.event_streams_open.dec()
+
+    @contextlib.asynccontextmanager
+    async def turn(self, taker: Taker) -> AsyncIterator[None]:
+        """For what a follower asks the database, in turn with other followers."""
+        async with self._turns.turn(taker):
             yield
-        finally:
-            self.open_count -= 1
-            metrics.event_streams_open.dec()
 
     def refuse_closing(self) -> None:
         if self.closing:
             raise Unavailable("This gateway is stopping.", "gateway.draining", retry_after=1)
 
     async def wait(
-        self, stream_id: UUID, wanted: Wanted, after: int | None, seconds: float
+        self, stream_id: UUID, wanted: Wanted, after: int | None, seconds: float, taker: Taker
     ) -> tuple[Event | None, int]:
         """The first event after `after`, or from now on, and its number; without one, the number to resume from."""
-        with self.open():
+        with self.open(taker):
             deadline = asyncio.get_running_loop().time() + seconds
             position = await self.head(stream_id) if after is None else after
             with self._following(stream_id) as woken:
                 while True:
                     woken.clear()
                     self.refuse_closing()
-                    found, position = await self._next(stream_id, wanted, position, 1)
+                    found, position = await self._next(stream_id, wanted, position, 1, taker)
                     if found:
                         return found[0], position
                     try:
@@ -180,7 +190,14 @@ class EventStreams:
                         return None, position
 
     async def follow(
-        self, stream_id: UUID, wanted: Wanted, after: int, *, heartbeat_seconds: float, over: Over | None = None
+        self,
+        stream_id: UUID,
+        wanted: Wanted,
+        after: int,
+        *,
+        taker: Taker,
+        heartbeat_seconds: float,
+        over: Over | None = None,
     ) -> AsyncGenerator[list[Event]]:
         """Pages of events after `after`, as they come; an empty one for each `heartbeat_seconds` without any.
 
@@ -193,7 +210,7 @@ class EventStreams:
             while not self.closing:
                 woken.clear()
                 try:
-                    found, position = await self._next(stream_id, wanted, position, _PAGE)
+                    found, position = await self._next(stream_id, wanted, position, _PAGE, taker)
                     if found:
                         ask = ask or any(_is_end(event) for event in found)
                         yield found
@@ -202,7 +219,8 @@ class EventStreams:
                     if is_over:
                         return
                     if over is not None and ask:
-                        is_over = await over()
+                        async with self.turn(taker):
+                            is_over = await over()
                         ask = False
                         if is_over:
                             # Read the events that came before the end, and after the page above.
@@ -218,9 +236,11 @@ class EventStreams:
                     ask = over is not None
                     yield []
 
-    async def _next(self, stream_id: UUID, wanted: Wanted, after: int, limit: int) -> tuple[list[Event], int]:
+    async def _next(
+        self, stream_id: UUID, wanted: Wanted, after: int, limit: int, taker: Taker
+    ) -> tuple[list[Event], int]:
         """Events after `after`, and the number to resume from, which skips unwanted events."""
-        async with self._database.connect() as connection:
+        async with self.turn(taker), self._database.connect() as connection:
             # First, so that events written in between are not skipped.
             head = await store.head(connection, stream_id) if wanted != ALL else after
             if head < after:

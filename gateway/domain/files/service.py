@@ -16,9 +16,11 @@ from uuid import UUID
 import structlog
 
 from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace, Use
-from gateway.core.errors import Conflict, LimitReached, PayloadTooLarge, RequestTimeout, Unavailable, invalid_field
+from gateway.core.errors import Conflict, PayloadTooLarge, RequestTimeout, Unavailable, invalid_field
 from gateway.core.ids import new_id, not_found
 from gateway.core.scope import Scope
+from gateway.core.shares import Places
+from gateway.domain import audit
 from gateway.domain.audit import Action, Audit
 from gateway.domain.events.service import Events
 from gateway.domain.files.names import (
@@ -46,6 +48,7 @@ _log = structlog.get_logger("gateway.files")
 # Names that are tried for a file whose own is taken: "name (1).ext" and so on, then one with a fresh id.
 _NUMBERED_NAMES = 50
 _EXPIRED_AT_ONCE = 200
+_RETRY_UPLOAD_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,9 @@ class Files:
         self._settings = settings
         self._audit = audit
         self._events = events
-        self._uploads = 0
+        self._places = Places(
+            settings.max_uploads, settings.shares, "uploads", "storage.max_uploads", _RETRY_UPLOAD_SECONDS
+        )
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -229,21 +234,13 @@ class Files:
 
     @contextlib.contextmanager
     def upload_slot(self) -> Iterator[None]:
-        """Count as an upload in the block. Raises LimitReached at the maximum."""
-        if self._uploads >= self._settings.max_uploads:
-            raise LimitReached(
-                f"Limit reached: {self._settings.max_uploads} uploads at once.",
-                "storage.max_uploads",
-                details={"limit": self._settings.max_uploads},
-                retry_after=1,
-            )
-        self._uploads += 1
-        metrics.uploads.inc()
-        try:
-            yield
-        finally:
-            self._uploads -= 1
-            metrics.uploads.dec()
+        """Count as an upload of the actor in the block. Raises LimitReached at the maximum and at the actor's share."""
+        with self._places.take(audit.taker()):
+            metrics.uploads.inc()
+            try:
+                yield
+            finally:
+                metrics.uploads.dec()
 
     @contextlib.asynccontextmanager
     async def in_time(self, failure: str, code: str) -> AsyncIterator[None]:

@@ -32,7 +32,7 @@ def settings(settings: Settings) -> Settings:
             "space_max_bytes": 10_000,
             "subaccount_max_bytes": 6000,
             "space_max_files": 15,
-            "max_uploads": 2,
+            "max_uploads": 4,
             "max_body_bytes": 20_000,
         }
     )
@@ -242,8 +242,12 @@ async def test_uploads_side_by_side_do_not_squeeze_past_a_limit(
     first, second = Slow(b"x" * 2000, "c"), Slow(b"x" * 2000, "d")
     sending = [asyncio.create_task(it.send(client, root)) for it in (first, second)]
     await asyncio.gather(first.halfway.wait(), second.halfway.wait())
-    # A third one has no place, whatever it is.
-    await refused(upload(client, root, b"", path="e"), 429, "storage.max_uploads")
+    # A third one of the key has no place, whatever it is; one of another tenant has.
+    error = await refused(upload(client, root, b"", path="e"), 429, "storage.max_uploads")
+    assert error["details"] == {"limit": 2, "shareOf": "caller"}
+    _, headers = await make_subaccount(client)
+    space = (await ok(client.post("/v1/spaces", json={}, headers=headers)))["id"]
+    await ok(upload(client, f"/v1/spaces/{space}/storage/files", b"", path="e", headers=headers))
     first.go.set()
     second.go.set()
     answers = await asyncio.gather(*sending)

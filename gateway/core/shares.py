@@ -1,0 +1,151 @@
+"""Shares of what all callers use together, so that no caller and no tenant takes all of it.
+
+`Places` refuses, where there is a maximum of something at once; `Turns` lets wait, and serves those who wait in turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.core.errors import LimitReached
+
+
+@dataclass(frozen=True, slots=True)
+class Taker:
+    """Who takes a part: `caller` is an API key, a lease or a viewer's link; `tenant` the organization or subaccount
+    behind it."""
+
+    caller: Hashable
+    tenant: Hashable
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """The part of each limit that one caller may take, and that all callers of one tenant may take; 1 is all of it."""
+
+    caller: float = 0.5
+    tenant: float = 0.75
+
+    def of_caller(self, maximum: int) -> int:
+        return max(1, math.floor(maximum * self.caller))
+
+    def of_tenant(self, maximum: int) -> int:
+        return max(1, math.floor(maximum * self.tenant))
+
+
+class Places:
+    """At most `maximum` of something at once, of which callers and tenants have shares.
+
+    `noun` says of what, in the plural, and `code` is the error's.
+    """
+
+    def __init__(self, maximum: int, shares: Shares, noun: str, code: str, retry_after: int) -> None:
+        self._noun = noun
+        self._code = code
+        self._retry_after = retry_after
+        self._limits = {
+            "caller": shares.of_caller(maximum),
+            "tenant": shares.of_tenant(maximum),
+            "gateway": maximum,
+        }
+        self._taken: Counter[tuple[str, Hashable]] = Counter()
+
+    @property
+    def taken(self) -> int:
+        """How many places are taken now."""
+        return self._taken["gateway", None]
+
+    @contextlib.contextmanager
+    def take(self, taker: Taker) -> Iterator[None]:
+        """A place for the block; raises LimitReached where there is none for this taker."""
+        owners: list[tuple[str, Hashable]] = [
+            ("gateway", None),
+            ("tenant", taker.tenant),
+            ("caller", taker.caller),
+        ]
+        for owner in owners:
+            if self._taken[owner] >= self._limits[owner[0]]:
+                raise self._full(owner[0])
+        self._taken.update(owners)
+        try:
+            yield
+        finally:
+            for owner in owners:
+                self._taken[owner] -= 1
+                if not self._taken[owner]:
+                    del self._taken[owner]
+
+    def _full(self, whose: str) -> LimitReached:
+        limit, most = self._limits[whose], self._limits["gateway"]
+        if whose == "gateway":
+            message = f"Limit reached: {limit} {self._noun} at once on this gateway."
+        else:
+            message = f"Limit reached: one {whose} may have {limit} of the {most} {self._noun} of this gateway."
+        share: dict[str, Any] = {} if whose == "gateway" else {"shareOf": whose}
+        return LimitReached(message, self._code, details={"limit": limit, **share}, retry_after=self._retry_after)
+
+
+class Turns:
+    """At most `at_once` blocks run at once. Tenants that wait get turns in turn, and so do the callers of each."""
+
+    def __init__(self, at_once: int = 1) -> None:
+        self._free = at_once
+        self._waiting: OrderedDict[Hashable, OrderedDict[Hashable, deque[asyncio.Future[None]]]] = OrderedDict()
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether somebody waits."""
+        return bool(self._waiting)
+
+    @contextlib.asynccontextmanager
+    async def turn(self, taker: Taker) -> AsyncIterator[None]:
+        if self._free:
+            self._free -= 1
+        else:
+            await self._wait(taker)
+        try:
+            yield
+        finally:
+            self._pass()
+
+    async def _wait(self, taker: Taker) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        callers = self._waiting.setdefault(taker.tenant, OrderedDict())
+        callers.setdefault(taker.caller, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.cancelled():
+                self._remove(taker, turn)
+            else:
+                # It was its turn just then.
+                self._pass()
+            raise
+
+    def _remove(self, taker: Taker, turn: asyncio.Future[None]) -> None:
+        callers = self._waiting[taker.tenant]
+        callers[taker.caller].remove(turn)
+        if not callers[taker.caller]:
+            del callers[taker.caller]
+        if not callers:
+            del self._waiting[taker.tenant]
+
+    def _pass(self) -> None:
+        if not self._waiting:
+            self._free += 1
+            return
+        tenant, callers = self._waiting.popitem(last=False)
+        caller, turns = callers.popitem(last=False)
+        turn = turns.popleft()
+        # Behind all others.
+        if turns:
+            callers[caller] = turns
+        if callers:
+            self._waiting[tenant] = callers
+        turn.set_result(None)
