@@ -26,7 +26,7 @@ class Failure(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
-    """Options of one launch. Sizes are CSS pixels; None leaves the browser's own default."""
+    """Options of one launch. Sizes are CSS pixels; None takes the launcher's default."""
 
     runtime_id: UUID
     browser: BrowserName | None = None

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from gateway.settings.data import DataSettings
+from gateway.settings.types import Size
 
 
 class BrowserSettings(DataSettings):
@@ -14,6 +15,12 @@ class BrowserSettings(DataSettings):
 
     region: str = Field("local", min_length=1, max_length=120, description="Region that spaces and runtimes report.")
     chromium: Path | None = Field(None, description="Browser binary to use instead of one that is found.")
+    viewport: Size = Field(
+        "1280x720", description="Size of a page in CSS pixels, for runtimes whose config has no viewport."
+    )
+    headless_user_agent: bool = Field(
+        False, description="Let browsers name `HeadlessChrome` in user agent and client hints, as is their default."
+    )
     unsafe_no_sandbox: bool = Field(False, description="Start browsers without Chromium's sandbox. Unsafe.")
     uid_base: int = Field(
         870000, ge=1000, le=2_000_000_000, description="First user id for browsers and database when started as root."
@@ -88,3 +95,9 @@ class BrowserSettings(DataSettings):
         900, ge=10, le=604800, description="A runtime without attached client and API request for this time is stopped."
     )
     max_lifetime_seconds: int = Field(86400, ge=60, le=2592000, description="A runtime is stopped at this age.")
+
+    @property
+    def viewport_size(self) -> tuple[int, int]:
+        """Width and height of `viewport`."""
+        width, height = self.viewport.split("x")
+        return int(width), int(height)

@@ -41,6 +41,14 @@ def _frame_ancestor(value: str) -> str:
     return value
 
 
+def _size(value: str) -> str:
+    sides = value.split("x") if re.fullmatch(r"[0-9]{3,4}x[0-9]{3,4}", value) else ["0"]
+    if not all(100 <= int(side) <= 8192 for side in sides):
+        raise ValueError("must be WIDTHxHEIGHT, each from 100 to 8192, as `1280x720`")
+    return value
+
+
+Size = Annotated[str, AfterValidator(_size)]
 HttpUrl = Annotated[str, AfterValidator(_http_url), WithJsonSchema({"type": "string", "format": "uri"})]
 Origin = Annotated[str, AfterValidator(_origin)]
 FrameAncestor = Annotated[str, AfterValidator(_frame_ancestor)]

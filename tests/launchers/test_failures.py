@@ -305,7 +305,7 @@ async def launch(executable: Path, timeout: float = 15) -> LaunchFailed:
     home = executable.parent / "home"
     spec = LaunchSpec(uuid4(), user_agent="secret-agent No usable sandbox! (11)")
     base = command_line.base_arguments(1)
-    arguments = command_line.arguments(base, spec, 0, home / "profile", sandbox=True, storage_bytes=1024**3)
+    arguments = command_line.arguments(base, spec, (800, 600), home / "profile", sandbox=True, storage_bytes=1024**3)
     process = LaunchProcess(executable, arguments, command_line.environment(spec, home, "/usr/bin:/bin"))
     try:
         with pytest.raises(LaunchFailed) as raised:

@@ -25,7 +25,7 @@ from playwright.async_api import async_playwright
 from gateway.core.errors import LaunchFailed
 from gateway.core.unprivileged import grant_search
 from gateway.launchers.base import BrowserName, LaunchSpec
-from gateway.launchers.local import browsers, processes
+from gateway.launchers.local import browsers, command_line, processes
 from gateway.launchers.local.browsers import Binary, Browsers
 from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
 from gateway.settings import Settings
@@ -79,7 +79,7 @@ def _adopts_orphans_no_longer() -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def opened(found: Browsers, *, warm: int = 0, **options: int | bool) -> AsyncIterator[LocalLauncher]:
+async def opened(found: Browsers, *, warm: int = 0, **options: int | bool | str) -> AsyncIterator[LocalLauncher]:
     """A launcher with a data directory of its own, of which nothing may be left."""
     with temporary_data_dir() as data_dir:
         launcher = LocalLauncher(
@@ -204,13 +204,74 @@ async def test_browsers_have_the_arguments_that_playwright_gives_them(shared: Lo
             assert [argument for argument in given if argument.startswith(f"{line},")] != []
 
 
-async def test_without_options_a_browser_has_its_defaults(shared: LocalLauncher) -> None:
-    async with launched(shared) as browser:
+# Of a page: its own size, what its window and screen leave beside it, and what it is shown on.
+SIZES = """[innerWidth, innerHeight, outerWidth - screen.width, outerHeight - screen.height, screenX, screenY,
+    screen.availWidth - screen.width, screen.availHeight - screen.height, devicePixelRatio]"""
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_by_default_a_browser_looks_like_an_ordinary_chromium(shared: LocalLauncher, name: BrowserName) -> None:
+    async with (
+        launched(shared, name) as browser,
+        DevTools.attach(browser.devtools_url) as client,
+        _Headers() as headers,
+    ):
+        agent = command_line.ordinary_user_agent(browser.version)
+        for session in (await client.first_page(), await client.new_page(), await client.new_page(own_context=True)):
+            assert await client.evaluate(SIZES, session) == [1280, 720, 0, 0, 0, 0, 0, 0, 1]
+            assert await client.evaluate("navigator.userAgent", session) == agent
+            await client.send("Page.navigate", session, url=headers.url)
+            sent = await headers.next()
+            assert sent["user-agent"] == agent
+            assert "Headless" not in str(sent)
         arguments = main_process(browser).cmdline()
-        assert not [
-            argument for argument in arguments if re.match("--(window-size|lang|accept-lang|user-agent)=", argument)
-        ]
+        assert not [argument for argument in arguments if re.match("--(lang|accept-lang)=", argument)]
         assert "TZ" not in main_process(browser).environ()
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_the_screen_follows_the_viewport(shared: LocalLauncher, name: BrowserName) -> None:
+    for width, height in ((813, 607), (390, 844)):
+        browser = await shared.launch(LaunchSpec(uuid4(), name, (width, height)))
+        try:
+            async with DevTools.attach(browser.devtools_url) as client:
+                # Full Chromium makes no narrower window.
+                shown = width if name == "headless-shell" else max(width, 500)
+                sizes = await client.evaluate(SIZES, await client.first_page())
+                assert sizes == [shown, height, 0, 0, 0, 0, 0, 0, 1]
+        finally:
+            await browser.stop()
+
+
+async def test_the_operator_chooses_the_viewport_and_what_browsers_say_they_are(found: Browsers) -> None:
+    async with (
+        opened(found, viewport="100x8192", headless_user_agent=True) as launcher,
+        _Headers() as headers,
+    ):
+        for name in KINDS:
+            async with launched(launcher, name) as browser, DevTools.attach(browser.devtools_url) as client:
+                session = await client.first_page()
+                assert (await client.evaluate("innerHeight", session)) == 8192
+                await client.send("Page.navigate", session, url=headers.url)
+                sent = await headers.next()
+                assert "HeadlessChrome" in sent["user-agent"]
+                assert ("HeadlessChrome" in sent["sec-ch-ua"]) == (name == "headless-shell")
+        # Full Chromium's own differs from an ordinary one in this word only.
+        assert sent["user-agent"].replace("Headless", "") == command_line.ordinary_user_agent(browser.version)
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_the_hints_of_a_user_agent_that_a_client_chose_do_not_contradict_it(
+    shared: LocalLauncher, name: BrowserName
+) -> None:
+    browser = await shared.launch(LaunchSpec(uuid4(), name, user_agent=USER_AGENT))
+    try:
+        async with DevTools.attach(browser.devtools_url) as client, _Headers() as headers:
+            await client.send("Page.navigate", await client.first_page(), url=headers.url)
+            sent = await headers.next()
+            assert (sent["user-agent"], sent["sec-ch-ua"], sent["sec-ch-ua-platform"]) == (USER_AGENT, "", '""')
+    finally:
+        await browser.stop()
 
 
 async def test_the_frame_of_full_chromium_is_measured_once(found: Browsers) -> None:

@@ -129,7 +129,7 @@ async def test_viewers_share_one_screencast_and_none_runs_without_viewers(launch
         assert "Page.startScreencast" not in seen.commands
         one, two = await seen.look(), await seen.look(tab)
         frame = await shows(one, RED, tab)
-        assert (frame.width, frame.height, frame.device_width, frame.device_height) == (400, 300, 800, 600)
+        assert (frame.width, frame.height, frame.device_width, frame.device_height) == (400, 225, 1280, 720)
         assert abs(frame.time - asyncio.get_running_loop().time()) > 1e6, "seconds since 1970"
         await shows(two, RED)
         three = await seen.look(tab)

@@ -59,6 +59,15 @@ def test_each_limit_at_and_beyond(name: str, allowed: str, beyond: str) -> None:
     assert variable(name) in refused({variable(name): beyond})
 
 
+def test_a_viewport_has_two_sides_within_what_a_config_may_have() -> None:
+    assert loaded().viewport_size == (1280, 720)
+    for size in ((100, 8192), (8192, 100)):
+        assert loaded({"GATEWAY_VIEWPORT": f"{size[0]}x{size[1]}"}).viewport_size == size
+    sizes = ("99x720", "1280x99", "8193x720", "1280x8193", "1280", "1280x", "1280,720", "1280x720x1", "1e3x720")
+    for wrong in (*sizes, "\u0663\u0660\u0660x300"):
+        assert "WIDTHxHEIGHT" in refused({"GATEWAY_VIEWPORT": wrong})
+
+
 def test_every_number_has_both_ends() -> None:
     for name, field in options().items():
         if field.annotation in (int, float):

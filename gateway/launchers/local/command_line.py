@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.core.launch import LaunchSpec
+from gateway.core.launch import BrowserName, LaunchSpec
 from gateway.egress.proxy import LOOPBACK
 
 # A reserved name (RFC 2606) that only the browser's resolver rules know.
@@ -96,25 +98,53 @@ _ARGUMENTS = (
 )
 
 
+_PLATFORM = "Macintosh; Intel Mac OS X 10_15_7" if sys.platform == "darwin" else "X11; Linux x86_64"
+
+
+def ordinary_user_agent(version: str) -> str:
+    """What a Chromium of this version with a window sends on this platform: its reduced user agent."""
+    major = version.partition(".")[0]
+    return f"Mozilla/5.0 ({_PLATFORM}) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{major}.0.0.0 Safari/537.36"
+
+
+def hint_features(name: BrowserName, spec: LaunchSpec) -> tuple[str, ...]:
+    """The feature that leaves client hints empty, where the browser's own ones would contradict its user agent.
+
+    They do not follow a user agent that a client chose, and the headless shell's always name `HeadlessChrome`.
+    """
+    return ("UACHOverrideBlank",) if spec.user_agent is not None or name == "headless-shell" else ()
+
+
 def base_arguments(port: int) -> list[str]:
     """The arguments of every browser whose egress listener has this port, besides Playwright's."""
     return [*_ARGUMENTS, _resolver_rules(port)]
 
 
 def arguments(
-    base: list[str], spec: LaunchSpec, frame_height: int, profile: Path, *, sandbox: bool, storage_bytes: int
+    base: list[str],
+    spec: LaunchSpec,
+    window: tuple[int, int],
+    profile: Path,
+    *,
+    sandbox: bool,
+    storage_bytes: int,
+    features: Sequence[str] = (),
 ) -> list[str]:
-    """All arguments of one browser, without its binary. `storage_bytes` is what all origins may store together, of
-    which Chromium lets one have three quarters."""
+    """All arguments of one browser, without its binary.
+
+    `window` is the size of its windows, which its screen has too. `storage_bytes` is what all origins may store
+    together, of which Chromium lets one have three quarters. `features` are enabled besides Playwright's.
+    """
     # Chromium's own limit is 60 % of the disk, for each origin.
     storage = f"StorageQuotaSettings:PoolSizeBytes/{storage_bytes}"
     return [
         *PLAYWRIGHT_ARGUMENTS,
-        f"--enable-features={','.join((*PLAYWRIGHT_ENABLED_FEATURES, storage))}",
+        f"--enable-features={','.join((*PLAYWRIGHT_ENABLED_FEATURES, storage, *features))}",
         f"--disable-features={','.join(_DISABLED_FEATURES)}",
         *([] if sandbox else ["--no-sandbox"]),
         *base,
-        *_of_spec(spec, frame_height),
+        *_of_window(window),
+        *_of_spec(spec),
         f"{PROFILE}{profile}",
     ]
 
@@ -139,11 +169,15 @@ def _resolver_rules(port: int) -> str:
     return f"--host-resolver-rules=MAP {_PROXY_HOST} {LOOPBACK}:{port} , MAP * ~NOTFOUND"
 
 
-def _of_spec(spec: LaunchSpec, frame_height: int) -> list[str]:
+def _of_window(size: tuple[int, int]) -> list[str]:
+    """Windows as large as the screen, at its corner."""
+    width, height = size
+    return [f"--window-size={width},{height}", "--window-position=0,0", f"--screen-info={{{width}x{height}}}"]
+
+
+def _of_spec(spec: LaunchSpec) -> list[str]:
     """What can be set for the whole browser, so that it holds in every context and for every client."""
     options = []
-    if spec.viewport is not None:
-        options.append(f"--window-size={spec.viewport[0]},{spec.viewport[1] + frame_height}")
     if spec.locale is not None:
         options += [f"--lang={spec.locale}", f"--accept-lang={spec.locale}"]
     if spec.user_agent is not None:

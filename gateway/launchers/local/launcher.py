@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import errno
 import os
 import shlex
@@ -38,7 +39,7 @@ from gateway.egress.proxy import LOOPBACK, EgressListener, EgressProxy
 from gateway.launchers import failures
 from gateway.launchers.base import FilesHold
 from gateway.launchers.local import command_line, control_groups, limits, processes
-from gateway.launchers.local.browsers import Browsers
+from gateway.launchers.local.browsers import Binary, Browsers
 from gateway.launchers.local.control_groups import ControlGroup, ControlGroups
 from gateway.launchers.local.disk_usage import used_bytes
 from gateway.launchers.local.launch_process import LaunchProcess, PipeClosed
@@ -69,6 +70,9 @@ _CRASHES = {
     signal.SIGSYS,
     signal.SIGTRAP,
 }
+
+# Full Chromium makes no narrower window, so its screen must not be narrower either.
+_NARROWEST_WINDOW = 500
 
 # Full Chromium's viewer of PDFs is an extension, in which a client could open any file; the headless shell has none.
 _PREFERENCES = '{"plugins": {"always_open_pdf_externally": true}}'
@@ -257,10 +261,13 @@ class LocalLauncher:
 
     async def _launch(self, spec: LaunchSpec) -> LocalBrowser:
         binary = self._browsers.get(spec.browser)
-        if binary.name == "chromium" and spec.viewport is not None:
+        if binary.name == "chromium":
             async with self._measuring:
                 if self._frame_height is None:
-                    self._frame_height = await self._measure_frame()
+                    self._frame_height = await self._measure_frame(binary)
+        return await self._launch_binary(binary, spec)
+
+    async def _launch_binary(self, binary: Binary, spec: LaunchSpec) -> LocalBrowser:
         async with self._parallel:
             uid = await self._users.take() if self._users is not None else None
             try:
@@ -273,7 +280,7 @@ class LocalLauncher:
             try:
                 listener.adopt(spec.runtime_id, spec.traffic, spec.upstream)
                 await self._prepared(directory, binary.path, uid)
-                browser = await self._start(spec, directory, binary.name, listener)
+                browser = await self._start(spec, directory, binary, listener)
             except BaseException:
                 await self._clear(directory, uid, listener)
                 raise
@@ -331,17 +338,21 @@ class LocalLauncher:
         group = self._groups[directory.name] = self._control_groups.make(directory.name)
         return f"echo $$ >{shlex.quote(str(group.entrance))} || exit\n"
 
-    async def _start(
-        self, spec: LaunchSpec, directory: Path, name: BrowserName, listener: EgressListener
-    ) -> LocalBrowser:
+    async def _start(self, spec: LaunchSpec, directory: Path, binary: Binary, listener: EgressListener) -> LocalBrowser:
         home = directory / "home"
+        features: tuple[str, ...] = ()
+        if not self._settings.headless_user_agent:
+            features = command_line.hint_features(binary.name, spec)
+            agent = spec.user_agent or command_line.ordinary_user_agent(binary.version)
+            spec = dataclasses.replace(spec, user_agent=agent)
         arguments = command_line.arguments(
             self._base_arguments(listener.port),
             spec,
-            (self._frame_height or 0) if name == "chromium" else 0,
+            self._window(spec, binary.name),
             home / "profile",
             sandbox=not self._settings.unsafe_no_sandbox,
             storage_bytes=self._settings.runtime_max_disk_bytes // 2,
+            features=features,
         )
         environment = command_line.environment(spec, home, self._path)
         try:
@@ -355,7 +366,7 @@ class LocalLauncher:
         listener.reserve_port(port)
         version = product.rpartition("/")[2]
         url = f"ws://{LOOPBACK}:{port}{path}"
-        return LocalBrowser(name, version, url, str(home / "downloads"), process, listener)
+        return LocalBrowser(binary.name, version, url, str(home / "downloads"), process, listener)
 
     async def _watch_disk(self, browser: LocalBrowser, home: Path) -> None:
         """End a runtime whose directory takes more on disk than it may."""
@@ -400,9 +411,16 @@ class LocalLauncher:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(largest.removed.wait(), _REMOVAL_SECONDS)
 
-    async def _measure_frame(self) -> int:
+    def _window(self, spec: LaunchSpec, name: BrowserName) -> tuple[int, int]:
+        """The size of a window whose page has the spec's viewport."""
+        width, height = spec.viewport or self._settings.viewport_size
+        if name == "headless-shell":
+            return width, height
+        return max(width, _NARROWEST_WINDOW), height + (self._frame_height or 0)
+
+    async def _measure_frame(self, binary: Binary) -> int:
         """Height of what full Chromium draws around a page, which its window has and a viewport does not have."""
-        browser = await self._launch(LaunchSpec(uuid4(), "chromium"))
+        browser = await self._launch_binary(binary, LaunchSpec(uuid4(), "chromium"))
         try:
             command = browser.process.command
             (page,) = (await command("Target.getTargets"))["targetInfos"]
