@@ -12,6 +12,7 @@ from gateway.core.errors import LimitReached, RequestInvalid
 from gateway.core.ids import new_id, not_found
 from gateway.core.mounts import AiMount, MountChanges, Mounts
 from gateway.core.scope import Scope
+from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.domain.audit import Action, Audit
 from gateway.domain.events.service import Events
 from gateway.store import accounts, ai_connections, runtimes, spaces
@@ -64,10 +65,10 @@ class Spaces:
         self._events.update(owner, "space.created", _about(space))
         return space
 
-    async def listed(self, scope: Scope) -> list[Space]:
+    async def listed(self, scope: Scope, part: Slice = WHOLE_LIST) -> list[Space]:
         with self._audit.noting(Action.SPACE_READ):
             async with self._database.connect() as connection:
-                return await spaces.listed(connection, scope)
+                return await spaces.listed(connection, scope, part)
 
     async def get(self, scope: Scope, space_id: UUID) -> Space:
         with self._audit.noting(Action.SPACE_READ, space_id):

@@ -6,17 +6,69 @@ import base64
 import binascii
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, Protocol, TypeVar
 from uuid import UUID
 
+from pydantic import Field
+
 from gateway.core.errors import RequestInvalid, invalid_field
-from gateway.http.models import Shown
+from gateway.core.slices import Slice
+from gateway.http.models import Query, Shown, optional
 
 Row = TypeVar("Row")
 
 # As queries have them; they are checked where they are read, which knows what they are cursors of.
 Cursor = Annotated[str, Shown(minLength=1, format="cursor")]
 Sequence = Annotated[str, Shown(pattern="^[0-9]{1,18}$")]
+
+
+class PageQuery(Query):
+    """What every list takes, in the order of creation: a page of it."""
+
+    cursor: Cursor = optional()
+    """The `nextCursor` of the previous page."""
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    """Items in a page."""
+
+    def part(self) -> Slice:
+        """The page, and one row more, by which `cut` knows that there is another page."""
+        return Slice(self.limit + 1, read_time_cursor(self.cursor))
+
+
+class WholeListQuery(Query):
+    """As PageQuery, for lists that the contract has without pages: without `limit` they are sent whole."""
+
+    cursor: Cursor = optional()
+    """The `nextCursor` of the previous page."""
+    limit: Annotated[int, Field(ge=1, le=200)] = optional()
+    """Items in a page; without it, all that follow are sent."""
+
+    def part(self) -> Slice:
+        limit: int | None = self.limit
+        return Slice(None if limit is None else limit + 1, read_time_cursor(self.cursor))
+
+
+class _Created(Protocol):
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def created_at(self) -> datetime: ...
+
+
+Created = TypeVar("Created", bound=_Created)
+
+
+def paged(found: list[Created], limit: int | None) -> tuple[list[Created], str | None]:
+    """As `cut`, of a list in the order of creation; all of it for a limit of None."""
+    if limit is None:
+        return found, None
+    return cut(found, limit, lambda row: time_cursor(row.created_at, row.id))
+
+
+def following_page(found: list[Created], query: WholeListQuery) -> tuple[list[Created], dict[str, str]]:
+    """The rows of the page, and `next_cursor` for an answer that has it only where there is a next page."""
+    page, following = paged(found, query.limit)
+    return page, {} if following is None else {"next_cursor": following}
 
 
 def cut(found: list[Row], limit: int, position: Callable[[Row], str]) -> tuple[list[Row], str | None]:

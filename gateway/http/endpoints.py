@@ -36,7 +36,7 @@ from gateway.http.bodies import BodyRules
 from gateway.http.errors import ErrorShape
 from gateway.http.forms import Form
 from gateway.http.idempotency import answered_once, idempotency_key, refuse_key_of_form
-from gateway.http.models import Answer, Body, Headers, models_in
+from gateway.http.models import Answer, Body, Headers, Query, models_in
 from gateway.http.paths import PathReader, shape
 from gateway.http.public_url import client_address
 from gateway.http.services import Services
@@ -147,9 +147,12 @@ class Endpoint:
     async def _arguments(self, request: Request, rules: BodyRules, limit: int) -> dict[str, Any]:
         """What the handler is called with. Ids come last: a wrong field is reported before a missing resource."""
         found: dict[str, Any] = {}
-        if self.query is not None:
-            query, asked = self.query, _query(request.query_params, self.query)
-            found["query"] = validated(lambda: query.model_validate(asked), query, asked)
+        if self.query is not None or request.scope["query_string"]:
+            query = self.query or _NoQuery
+            asked = _query(request.query_params, query)
+            read = validated(lambda: query.model_validate(asked), query, asked)
+            if self.query is not None:
+                found["query"] = read
         if self.headers is not None:
             headers = self.headers
             given = {name: request.headers[name] for name in _names(headers) if name in request.headers}
@@ -229,6 +232,10 @@ class Endpoints:
             return handler
 
         return declare
+
+
+class _NoQuery(Query):
+    """Of an endpoint without parameters: what is not known is refused everywhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -116,6 +118,25 @@ def _without_default(schema: dict[str, Any]) -> None:
 def _is_optional(field: FieldInfo) -> bool:
     return field.json_schema_extra is _without_default
 
+
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def moment_of(given: Any) -> datetime:
+    """The time of a text of RFC 3339 and nothing else, since pydantic takes bare seconds too; raises ValueError."""
+    try:
+        if not isinstance(given, str) or not _RFC_3339.fullmatch(given):
+            raise ValueError(given)
+        return datetime.fromisoformat(given.upper()).astimezone(UTC)
+    except OverflowError:
+        # In the first or last hours that there are.
+        raise ValueError("must be a date and time that exists in UTC too") from None
+    except ValueError:
+        raise ValueError("must be a date and time with its offset, such as 2030-01-31T12:00:00Z") from None
+
+
+# Of a request.
+Moment = Annotated[AwareDatetime, BeforeValidator(moment_of)]
 
 Time = Annotated[datetime, PlainSerializer(iso)]
 

@@ -51,6 +51,12 @@ _ABOUT = """
 Requests and responses are JSON unless stated otherwise. Names are in camelCase, times are ISO 8601, ids are UUIDs.
 Send the API key as `Authorization: Bearer <api-key>`.
 
+## Lists
+
+Every list takes `limit` (at least 1) and `cursor`, has a stable order, and returns `nextCursor` where more follows:
+send it as `cursor` with the same filters. Spaces and runtimes are sent whole without `limit`. Unknown query parameters
+are refused everywhere.
+
 ## Formats
 
 | format | text |

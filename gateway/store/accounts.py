@@ -13,9 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.core.errors import Conflict
 from gateway.core.limits import Limits
 from gateway.core.scope import Scope
+from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.store.database import constraint_as
 from gateway.store.rows import record
 from gateway.store.scope import owner_columns, within
+from gateway.store.slices import sliced
 from gateway.store.tables import api_keys, organizations, subaccounts
 
 
@@ -192,9 +194,9 @@ async def add_key(connection: AsyncConnection, scope: Scope, new: NewKey) -> Api
     return ApiKey(*(await connection.execute(insert(api_keys).values(values).returning(*_API_KEY))).one())
 
 
-async def keys(connection: AsyncConnection, scope: Scope) -> list[ApiKey]:
+async def keys(connection: AsyncConnection, scope: Scope, part: Slice = WHOLE_LIST) -> list[ApiKey]:
     """All keys of a scope, the organization's own among them when the scope is an organization's."""
-    rows = await connection.execute(select(*_API_KEY).where(within(scope, api_keys)).order_by(api_keys.c.created_at))
+    rows = await connection.execute(sliced(select(*_API_KEY).where(within(scope, api_keys)), api_keys, part))
     return [ApiKey(*row) for row in rows]
 
 
@@ -232,10 +234,8 @@ async def add_subaccount(connection: AsyncConnection, organization_id: UUID, new
         return Subaccount(*(await connection.execute(insert(subaccounts).values(values).returning(*_SUBACCOUNT))).one())
 
 
-async def subaccounts_of(connection: AsyncConnection, scope: Scope) -> list[Subaccount]:
-    rows = await connection.execute(
-        select(*_SUBACCOUNT).where(_visible(scope)).order_by(subaccounts.c.created_at, subaccounts.c.id)
-    )
+async def subaccounts_of(connection: AsyncConnection, scope: Scope, part: Slice = WHOLE_LIST) -> list[Subaccount]:
+    rows = await connection.execute(sliced(select(*_SUBACCOUNT).where(_visible(scope)), subaccounts, part))
     return [Subaccount(*row) for row in rows]
 
 

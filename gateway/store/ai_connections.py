@@ -11,7 +11,9 @@ from sqlalchemy import String, cast, delete, exists, func, insert, or_, select, 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.scope import Scope
+from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.store.scope import owner_columns, within
+from gateway.store.slices import sliced
 from gateway.store.tables import ai_connections, secrets
 
 
@@ -68,12 +70,9 @@ async def add(connection: AsyncConnection, scope: Scope, new: NewAiConnection, *
     return AiConnection(**row, has_stored_key=has_stored_key)
 
 
-async def listed(connection: AsyncConnection, scope: Scope) -> list[AiConnection]:
-    rows = await connection.execute(
-        select(*_COLUMNS)
-        .where(within(scope, ai_connections))
-        .order_by(ai_connections.c.created_at, ai_connections.c.id)
-    )
+async def listed(connection: AsyncConnection, scope: Scope, part: Slice = WHOLE_LIST) -> list[AiConnection]:
+    query = select(*_COLUMNS).where(within(scope, ai_connections))
+    rows = await connection.execute(sliced(query, ai_connections, part))
     return [AiConnection(*row) for row in rows]
 
 

@@ -13,9 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import bindparam
 
 from gateway.core.scope import Scope
+from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.store.notifications import REVOKED
 from gateway.store.rows import by_name, record
 from gateway.store.scope import owner_columns, within
+from gateway.store.slices import sliced
 from gateway.store.tables import lease_sockets, leases
 
 
@@ -355,12 +357,9 @@ async def _end_left(
     return ended.rowcount
 
 
-async def listed(connection: AsyncConnection, scope: Scope, runtime_id: UUID) -> list[Lease]:
-    rows = await connection.execute(
-        select(*_COLUMNS)
-        .where(within(scope, leases), leases.c.runtime_id == runtime_id)
-        .order_by(leases.c.created_at.desc(), leases.c.id.desc())
-    )
+async def listed(connection: AsyncConnection, scope: Scope, runtime_id: UUID, part: Slice = WHOLE_LIST) -> list[Lease]:
+    query = select(*_COLUMNS).where(within(scope, leases), leases.c.runtime_id == runtime_id)
+    rows = await connection.execute(sliced(query, leases, part, newest_first=True))
     return [Lease(*row) for row in rows]
 
 

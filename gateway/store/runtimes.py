@@ -14,10 +14,12 @@ from gateway.core.endings import Ending
 from gateway.core.runtime_config import EventLevel, RuntimeConfig
 from gateway.core.runtime_ref import ById, RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
+from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.core.usage import Totals
 from gateway.store.notifications import STOP_WANTED
 from gateway.store.rows import by_name
 from gateway.store.scope import owner_columns, within
+from gateway.store.slices import sliced
 from gateway.store.tables import gateways, recordings, runs, runtimes
 
 LIVE = ("starting", "active")
@@ -66,12 +68,13 @@ class NewRuntime:
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """Which runs are listed: `before` is the position (created_at, id) of the last one of the page before."""
+    """Which runs are listed; of the times of creation, the first counts and the second does not."""
 
     space_id: UUID | None = None
     runtime_id: UUID | None = None
     status: str | None = None
-    before: tuple[datetime, UUID] | None = None
+    created_from: datetime | None = None
+    created_before: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,13 +250,12 @@ async def locate(connection: AsyncConnection, scope: Scope, ref: RuntimeRef) -> 
     return None if row is None else RuntimeAt(row.space_id, row.id)
 
 
-async def listed(connection: AsyncConnection, scope: Scope, space_id: UUID) -> list[Runtime]:
+async def listed(connection: AsyncConnection, scope: Scope, space_id: UUID, part: Slice = WHOLE_LIST) -> list[Runtime]:
     """Runtimes of a space; one that is still starting is left out, because no client knows it yet."""
-    rows = await connection.execute(
-        select(*_COLUMNS)
-        .where(within(scope, runtimes), runtimes.c.space_id == space_id, runtimes.c.status != "starting")
-        .order_by(runtimes.c.created_at, runtimes.c.id)
+    query = select(*_COLUMNS).where(
+        within(scope, runtimes), runtimes.c.space_id == space_id, runtimes.c.status != "starting"
     )
+    rows = await connection.execute(sliced(query, runtimes, part))
     return [_runtime(row) for row in rows]
 
 
@@ -362,8 +364,7 @@ async def runs_of(
     connection: AsyncConnection,
     scope: Scope,
     wanted: RunFilter,
-    *,
-    limit: int,
+    part: Slice,
 ) -> list[Run]:
     """Runs, newest first."""
     query: Select[Any] = select(*_RUN).where(within(scope, runs))
@@ -373,9 +374,11 @@ async def runs_of(
         query = query.where(runs.c.runtime_id == wanted.runtime_id)
     if wanted.status is not None:
         query = query.where(runs.c.status == wanted.status)
-    if wanted.before is not None:
-        query = query.where(func.row(runs.c.created_at, runs.c.id) < func.row(*wanted.before))
-    rows = await connection.execute(query.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(limit))
+    if wanted.created_from is not None:
+        query = query.where(runs.c.created_at >= wanted.created_from)
+    if wanted.created_before is not None:
+        query = query.where(runs.c.created_at < wanted.created_before)
+    rows = await connection.execute(sliced(query, runs, part, newest_first=True))
     return [Run(**row) for row in rows.mappings()]
 
 

@@ -12,7 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.mounts import Mounts
 from gateway.core.scope import Scope
+from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.store.scope import owner_columns, within
+from gateway.store.slices import sliced
 from gateway.store.tables import runtimes, secrets, spaces
 
 
@@ -69,10 +71,8 @@ async def count(connection: AsyncConnection, scope: Scope) -> int:
     return (await connection.execute(select(func.count()).where(within(scope, spaces)))).scalar_one()
 
 
-async def listed(connection: AsyncConnection, scope: Scope) -> list[Space]:
-    rows = await connection.execute(
-        select(*_COLUMNS).where(within(scope, spaces)).order_by(spaces.c.created_at, spaces.c.id)
-    )
+async def listed(connection: AsyncConnection, scope: Scope, part: Slice = WHOLE_LIST) -> list[Space]:
+    rows = await connection.execute(sliced(select(*_COLUMNS).where(within(scope, spaces)), spaces, part))
     return [Space(**row) for row in rows.mappings()]
 
 

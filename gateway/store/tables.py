@@ -92,6 +92,9 @@ def _subaccount() -> Column[object]:
     return Column("subaccount_id", Uuid, ForeignKey("subaccounts.id"))
 
 
+# By which lists are read; each index that ends with them serves a list of one owner.
+_ORDER = ("created_at", "id")
+
 organizations = Table(
     "organizations",
     metadata,
@@ -115,6 +118,7 @@ subaccounts = Table(
     Column("archived_at", DateTime(timezone=True)),
     _created_at(),
     _updated_at(),
+    Index(None, "organization_id", *_ORDER),
     Index("subaccounts_organization_id_slug_key", "organization_id", "slug", unique=True),
     Index(
         "subaccounts_organization_id_external_id_key",
@@ -139,7 +143,7 @@ api_keys = Table(
     Column("revoked_at", DateTime(timezone=True)),
     Column("last_used_at", DateTime(timezone=True)),
     _created_at(),
-    Index(None, "organization_id", "subaccount_id"),
+    Index(None, "organization_id", "subaccount_id", *_ORDER),
 )
 
 # Every secret that must be read again. Its id is that of the row that it belongs to; owner columns, purpose and id
@@ -194,7 +198,8 @@ ai_connections = Table(
     Column("default_model", Text),
     _created_at(),
     _updated_at(),
-    Index(None, "organization_id", "subaccount_id"),
+    Index(None, "organization_id", *_ORDER),
+    Index(None, "organization_id", "subaccount_id", *_ORDER),
 )
 
 spaces = Table(
@@ -209,7 +214,8 @@ spaces = Table(
     Column("metadata", JSONB),
     _created_at(),
     _updated_at(),
-    Index(None, "organization_id", "subaccount_id"),
+    Index(None, "organization_id", *_ORDER),
+    Index(None, "organization_id", "subaccount_id", *_ORDER),
 )
 
 # One row a gateway process; its heart beats by the database's clock. `internal_url` is where other gateways reach it.
@@ -256,7 +262,7 @@ runtimes = Table(
     Column("ended_at", DateTime(timezone=True)),
     _created_at(),
     _updated_at(),
-    Index(None, "space_id"),
+    Index(None, "space_id", *_ORDER),
     Index(
         "runtimes_live_idx",
         "gateway_id",
@@ -286,9 +292,10 @@ runs = Table(
     _count("egress_bytes_received"),
     _count("egress_refused"),
     _created_at(),
-    Index(None, "space_id"),
-    Index(None, "runtime_id"),
-    Index(None, "organization_id", "subaccount_id", "created_at"),
+    Index(None, "space_id", *_ORDER),
+    Index(None, "runtime_id", *_ORDER),
+    Index(None, "organization_id", *_ORDER),
+    Index(None, "organization_id", "subaccount_id", *_ORDER),
     Index("runs_active_key", "runtime_id", unique=True, postgresql_where=text("status = 'active'")),
 )
 
@@ -320,7 +327,7 @@ leases = Table(
     _created_at(),
     Index(None, "space_id"),
     Index(None, "run_id"),
-    Index(None, "runtime_id", "created_at"),
+    Index(None, "runtime_id", *_ORDER),
 )
 
 # One row a socket that was let in, written by the gateway that has the browser; open as long as `ended_at` is null.

@@ -9,6 +9,7 @@ from pydantic import Field
 from gateway.contracts.spaces.deleted import Deleted
 from gateway.core.secret import Secret
 from gateway.domain.ai.connections import AiConnection as Record
+from gateway.http.cursors import PageQuery, paged
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import STORABLE, Answer, Body, Text, UntypedTime, optional
 
@@ -95,7 +96,9 @@ class AiConnectionList(Answer):
     """AI connections that the API key can see."""
 
     ai_connections: list[AiConnection]
-    """AI connections, oldest first."""
+    """A page of AI connections, oldest first."""
+    next_cursor: str | None
+    """The `cursor` of the next page; null on the last."""
 
 
 class AiConnectionTest(Answer):
@@ -124,9 +127,10 @@ async def create(call: Call, body: CreateAiConnection) -> AiConnection:
 
 
 @endpoints.get("/v1/ai-connections", id="ai-connections-list", summary="List AI connections")
-async def listed(call: Call) -> AiConnectionList:
-    records = await call.services.ai_connections.listed(call.scope)
-    return AiConnectionList(ai_connections=[AiConnection.of(record) for record in records])
+async def listed(call: Call, query: PageQuery) -> AiConnectionList:
+    """All that the key can see, oldest first."""
+    page, next_cursor = paged(await call.services.ai_connections.listed(call.scope, query.part()), query.limit)
+    return AiConnectionList(ai_connections=[AiConnection.of(record) for record in page], next_cursor=next_cursor)
 
 
 @endpoints.get("/v1/ai-connections/{id}", id="ai-connections-get", summary="Get an AI connection", errors=(404,))

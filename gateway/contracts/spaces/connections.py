@@ -11,6 +11,7 @@ from gateway.contracts.spaces.runtimes import runtime_ref
 from gateway.core.secret import Secret
 from gateway.domain.leases.service import Lease as Record
 from gateway.domain.leases.service import Usage as UsageRecord
+from gateway.http.cursors import PageQuery, paged
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import WHOLE, Answer, Body, Metadata, Shown, Time, optional
 from gateway.http.public_url import websocket_root
@@ -214,7 +215,9 @@ class ConnectionList(Answer):
     """Connections of a runtime."""
 
     connections: list[ConnectionRow]
-    """Connections, newest first, without URLs."""
+    """A page of connections, newest first, without URLs."""
+    next_cursor: str | None
+    """The `cursor` of the next page; null on the last."""
 
 
 _ROOT = "/v1/spaces/{id}/runtimes/{runtimeId}/connections"
@@ -244,10 +247,11 @@ async def create(call: Call, body: CreateConnection) -> CreatedConnection:
 
 
 @endpoints.get(_ROOT, id="runtimes-connections-list", summary="List connection leases", errors=(404,))
-async def listed(call: Call) -> ConnectionList:
+async def listed(call: Call, query: PageQuery) -> ConnectionList:
     """Newest first, without URLs."""
-    records = await call.services.leases.listed(call.scope, runtime_ref(call))
-    return ConnectionList(connections=[ConnectionRow.of(record) for record in records])
+    records = await call.services.leases.listed(call.scope, runtime_ref(call), query.part())
+    page, next_cursor = paged(records, query.limit)
+    return ConnectionList(connections=[ConnectionRow.of(record) for record in page], next_cursor=next_cursor)
 
 
 @endpoints.get(

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 from uuid import UUID
 
 from pydantic import Field
 
-from gateway.core.runtime_ref import RuntimeAt
 from gateway.domain.runtimes.service import Run as Record
 from gateway.domain.runtimes.service import RunFilter
-from gateway.http.cursors import Cursor, cut, read_time_cursor, time_cursor
+from gateway.http.cursors import PageQuery, paged
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.models import Answer, Query, Time, optional
+from gateway.http.models import Answer, Moment, Time, optional
 
 endpoints = Endpoints("Runs")
 
 Status = Literal["active", "stopped", "failed"]
 
 
-class RunQuery(Query):
-    """`limit` is 1 to 200; `cursor` is the `nextCursor` of the page before."""
+class RunQuery(PageQuery):
+    """Which runs are listed."""
 
-    cursor: Cursor = optional()
-    """The `nextCursor` of the previous page."""
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
-    """Runs in a page."""
     status: Status = optional()
     """Only runs in this state."""
+    created_from: Moment = optional()
+    """Only runs that were created at this time or later."""
+    created_before: Moment = optional()
+    """Only runs that were created before this time."""
+
+
+class RunsQuery(RunQuery):
+    """As RunQuery, for the list of all runs."""
+
+    space_id: UUID = optional()
+    """Only runs in this space."""
+    runtime_id: UUID = optional()
+    """Only runs of this runtime."""
 
 
 class RunFailure(Answer):
@@ -112,9 +120,9 @@ class RunList(Answer):
 
 
 @endpoints.get("/v1/runs", id="runs-list", summary="List runs")
-async def listed(call: Call, query: RunQuery) -> RunList:
+async def listed(call: Call, query: RunsQuery) -> RunList:
     """All runs that the key can see, newest first."""
-    return await run_page(call, query)
+    return await run_page(call, query, query.space_id, query.runtime_id)
 
 
 @endpoints.get("/v1/runs/{id}", id="runs-get", summary="Get a run", errors=(404,))
@@ -122,10 +130,8 @@ async def get(call: Call) -> Run:
     return Run.of(await call.services.runtimes.run(call.scope, call.path_id("id", "run")))
 
 
-async def run_page(call: Call, query: RunQuery, at: RuntimeAt | None = None) -> RunList:
-    """One page, of all runs or of those of one runtime, and the cursor of the next one where there is one."""
-    space_id, runtime_id = at or (None, None)
-    wanted = RunFilter(space_id, runtime_id, status=query.status, before=read_time_cursor(query.cursor))
-    found = await call.services.runtimes.runs(call.scope, wanted, limit=query.limit + 1)
-    page, next_cursor = cut(found, query.limit, lambda record: time_cursor(record.created_at, record.id))
+async def run_page(call: Call, query: RunQuery, space_id: UUID | None, runtime_id: UUID | None) -> RunList:
+    """One page, and the cursor of the next one where there is one."""
+    wanted = RunFilter(space_id, runtime_id, query.status, query.created_from, query.created_before)
+    page, next_cursor = paged(await call.services.runtimes.runs(call.scope, wanted, query.part()), query.limit)
     return RunList(runs=[Run.of(record) for record in page], next_cursor=next_cursor)

@@ -22,6 +22,7 @@ from gateway.core.runtime_ref import ById
 from gateway.core.secret import Secret
 from gateway.domain.runtimes.service import Runtime as Record
 from gateway.domain.runtimes.service import RuntimeRequest
+from gateway.http.cursors import WholeListQuery, following_page
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forwarding import forward, is_forwarded
 from gateway.http.models import WHOLE, Answer, Body, Checked, Headers, Metadata, Name, Time, optional
@@ -361,6 +362,8 @@ class RuntimeList(Answer):
 
     runtimes: list[Runtime]
     """Runtimes of the space, oldest first."""
+    next_cursor: str = optional()
+    """The `cursor` of the next page; absent if there is none."""
 
 
 @endpoints.post(
@@ -391,9 +394,11 @@ async def create(call: Call, headers: Preferences, body: CreateRuntime) -> Runti
 
 
 @endpoints.get("/v1/spaces/{id}/runtimes", id="runtimes-list", summary="List runtimes of a space", errors=(404,))
-async def listed(call: Call) -> RuntimeList:
-    records = await call.services.runtimes.listed(call.scope, call.path_id("id", "space"))
-    return RuntimeList(runtimes=[Runtime.of(record) for record in records])
+async def listed(call: Call, query: WholeListQuery) -> RuntimeList:
+    """Oldest first, also those that have ended."""
+    records = await call.services.runtimes.listed(call.scope, call.path_id("id", "space"), query.part())
+    page, following = following_page(records, query)
+    return RuntimeList(runtimes=[Runtime.of(record) for record in page], **following)
 
 
 @endpoints.get("/v1/spaces/{id}/runtimes/{runtimeId}", id="runtimes-get", summary="Get a runtime", errors=(404,))
@@ -428,7 +433,7 @@ async def runs(call: Call, query: RunQuery) -> RunList:
     """Newest first."""
     at = await call.services.runtimes.resolve(call.scope, runtime_ref(call))
     await call.services.runtimes.find(call.scope, at)
-    return await run_page(call, query, at)
+    return await run_page(call, query, at.space_id, at.runtime_id)
 
 
 def runtime_ref(call: Call) -> ById:

@@ -14,6 +14,7 @@ from gateway.core import mounts as values
 from gateway.core.canonical import texts
 from gateway.domain.spaces import Space as Record
 from gateway.domain.spaces import SpaceRequest
+from gateway.http.cursors import WholeListQuery, following_page
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import STORABLE, Answer, Body, Metadata, Name, Shown, Text, Time, optional
 from gateway.http.schemas import SchemaOf
@@ -180,6 +181,8 @@ class SpaceList(Answer):
 
     spaces: list[Space]
     """Spaces, oldest first."""
+    next_cursor: str = optional()
+    """The `cursor` of the next page; absent if there is none."""
 
 
 @endpoints.post("/v1/spaces", id="spaces-create", summary="Create a space", errors=(404, 409))
@@ -193,9 +196,10 @@ async def create(call: Call, body: CreateSpace) -> Space:
 
 
 @endpoints.get("/v1/spaces", id="spaces-list", summary="List spaces")
-async def listed(call: Call) -> SpaceList:
+async def listed(call: Call, query: WholeListQuery) -> SpaceList:
     """All spaces that the key can see."""
-    return SpaceList(spaces=[Space.of(record) for record in await call.services.spaces.listed(call.scope)])
+    page, following = following_page(await call.services.spaces.listed(call.scope, query.part()), query)
+    return SpaceList(spaces=[Space.of(record) for record in page], **following)
 
 
 @endpoints.get("/v1/spaces/{id}", id="spaces-get", summary="Get a space", errors=(404,))

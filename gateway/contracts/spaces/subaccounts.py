@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
@@ -14,8 +13,9 @@ from gateway.core import limits as values
 from gateway.core.secret import Secret
 from gateway.domain.accounts.access import ApiKey as KeyRecord
 from gateway.domain.accounts.access import Subaccount as Record
+from gateway.http.cursors import PageQuery, paged
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.models import STORABLE, WHOLE, Answer, Body, Metadata, Time, optional
+from gateway.http.models import STORABLE, WHOLE, Answer, Body, Metadata, Time, moment_of, optional
 from gateway.http.schemas import SchemaOf
 
 endpoints = Endpoints("Accounts")
@@ -24,17 +24,8 @@ ShortName = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
 Limit = Annotated[int, Field(ge=0, le=2**53 - 1), WHOLE]
 
 
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-
-
 def _in_future(given: Any) -> datetime:
-    """A text of RFC 3339 and nothing else: pydantic takes bare seconds in a text, too."""
-    try:
-        if not isinstance(given, str) or not _RFC_3339.fullmatch(given):
-            raise ValueError(given)
-        moment = datetime.fromisoformat(given.upper()).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise ValueError("must be a date and time with its offset, such as 2030-01-31T12:00:00Z") from None
+    moment = moment_of(given)
     if moment <= datetime.now(UTC):
         raise ValueError("must be in the future")
     return moment
@@ -128,7 +119,9 @@ class SubaccountList(Answer):
     """Subaccounts of the organization."""
 
     subaccounts: list[Subaccount]
-    """Subaccounts, oldest first."""
+    """A page of subaccounts, oldest first."""
+    next_cursor: str | None
+    """The `cursor` of the next page; null on the last."""
 
 
 class CreateKey(Body):
@@ -192,7 +185,9 @@ class KeyList(Answer):
     """API keys of a subaccount."""
 
     keys: list[ApiKey]
-    """Keys, oldest first."""
+    """A page of keys, oldest first."""
+    next_cursor: str | None
+    """The `cursor` of the next page; null on the last."""
 
 
 class WhoAmI(Answer):
@@ -222,10 +217,10 @@ async def create(call: Call, body: CreateSubaccount) -> Subaccount:
 
 
 @endpoints.get("/v1/subaccounts", id="subaccounts-list", summary="List subaccounts")
-async def listed(call: Call) -> SubaccountList:
+async def listed(call: Call, query: PageQuery) -> SubaccountList:
     """The organization's subaccounts; a subaccount's key sees its own alone."""
-    records = await call.services.access.subaccounts(call.scope)
-    return SubaccountList(subaccounts=[Subaccount.of(record) for record in records])
+    page, next_cursor = paged(await call.services.access.subaccounts(call.scope, query.part()), query.limit)
+    return SubaccountList(subaccounts=[Subaccount.of(record) for record in page], next_cursor=next_cursor)
 
 
 @endpoints.get("/v1/subaccounts/{id}", id="subaccounts-get", summary="Get a subaccount", errors=(404,))
@@ -263,9 +258,11 @@ async def create_key(call: Call, body: CreateKey) -> CreatedKey:
 
 
 @endpoints.get("/v1/subaccounts/{id}/keys", id="keys-list", summary="List API keys of a subaccount", errors=(404,))
-async def list_keys(call: Call) -> KeyList:
-    found = await call.services.access.keys_of(call.principal, call.path_id("id", "subaccount"))
-    return KeyList(keys=[ApiKey.of(key) for key in found])
+async def list_keys(call: Call, query: PageQuery) -> KeyList:
+    """Also those that are revoked or have expired."""
+    found = await call.services.access.keys_of(call.principal, call.path_id("id", "subaccount"), query.part())
+    page, next_cursor = paged(found, query.limit)
+    return KeyList(keys=[ApiKey.of(key) for key in page], next_cursor=next_cursor)
 
 
 @endpoints.delete("/v1/subaccounts/{id}/keys/{keyId}", id="keys-revoke", summary="Revoke an API key", errors=(403, 404))

@@ -12,6 +12,7 @@ from gateway.core.errors import Conflict, Forbidden, OrganizationSuspended, Unau
 from gateway.core.ids import new_id, not_found
 from gateway.core.limits import Limits
 from gateway.core.scope import Scope
+from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.crypto.tokens import TokenIssuer, api_key_prefix
 from gateway.domain import audit
 from gateway.domain.audit import Action, Audit
@@ -91,11 +92,11 @@ class Access:
                 )
         return key, token.secret
 
-    async def keys(self, scope: Scope) -> list[ApiKey]:
+    async def keys(self, scope: Scope, part: Slice = WHOLE_LIST) -> list[ApiKey]:
         with self._audit.noting(Action.API_KEY_READ) as noting:
             noting.details["subaccountId"] = _text(scope.subaccount_id)
             async with self._database.connect() as connection:
-                return await accounts.keys(connection, scope)
+                return await accounts.keys(connection, scope, part)
 
     async def revoke_key(self, scope: Scope, key: UUID | str) -> ApiKey:
         with self._audit.noting(Action.API_KEY_REVOKED, key if isinstance(key, UUID) else None) as noting:
@@ -124,10 +125,10 @@ class Access:
             async with self._database.connect() as connection:
                 return await accounts.add_subaccount(connection, principal.scope.organization_id, new)
 
-    async def subaccounts(self, scope: Scope) -> list[Subaccount]:
+    async def subaccounts(self, scope: Scope, part: Slice = WHOLE_LIST) -> list[Subaccount]:
         with self._audit.noting(Action.SUBACCOUNT_READ):
             async with self._database.connect() as connection:
-                return await accounts.subaccounts_of(connection, scope)
+                return await accounts.subaccounts_of(connection, scope, part)
 
     async def subaccount(self, scope: Scope, subaccount_id: UUID) -> Subaccount:
         with self._audit.noting(Action.SUBACCOUNT_READ, subaccount_id):
@@ -181,9 +182,9 @@ class Access:
         _require_organization(principal, subaccount_id)
         return await self.create_key(await self.scope_of_subaccount(principal.scope, subaccount_id), name, expires_at)
 
-    async def keys_of(self, principal: Principal, subaccount_id: UUID) -> list[ApiKey]:
+    async def keys_of(self, principal: Principal, subaccount_id: UUID, part: Slice = WHOLE_LIST) -> list[ApiKey]:
         """Keys of a subaccount, archived or not. Raises NotFound."""
-        return await self.keys(await self._scope_of_keys(principal, subaccount_id))
+        return await self.keys(await self._scope_of_keys(principal, subaccount_id), part)
 
     def require_organization(self, principal: Principal, subaccount_id: UUID) -> None:
         """Raises Forbidden for a subaccount's own key, NotFound for that of another subaccount."""

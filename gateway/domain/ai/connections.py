@@ -9,6 +9,7 @@ from uuid import UUID
 from gateway.core.ids import new_id, not_found
 from gateway.core.scope import Scope
 from gateway.core.sealed import SecretOwner
+from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.domain.ai.providers import ProviderClient, ProviderName, Verdict
 from gateway.domain.audit import Action, Audit
 from gateway.domain.secrets import SecretStore
@@ -50,10 +51,10 @@ class AiConnections:
                     await self._secrets.put(connection, _owner(scope, connection_id), api_key)
                 return await ai_connections.add(connection, scope, new, has_stored_key=api_key is not None)
 
-    async def listed(self, scope: Scope) -> list[AiConnection]:
+    async def listed(self, scope: Scope, part: Slice = WHOLE_LIST) -> list[AiConnection]:
         with self._audit.noting(Action.AI_CONNECTION_READ):
             async with self._database.connect() as connection:
-                return await ai_connections.listed(connection, scope)
+                return await ai_connections.listed(connection, scope, part)
 
     async def get(self, scope: Scope, connection_id: UUID) -> AiConnection:
         with self._audit.noting(Action.AI_CONNECTION_READ, connection_id):

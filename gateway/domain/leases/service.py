@@ -27,6 +27,7 @@ from gateway.core.ids import new_id, not_found
 from gateway.core.observation import Record
 from gateway.core.runtime_ref import RuntimeRef
 from gateway.core.scope import Scope
+from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.crypto.tokens import TokenIssuer, lease_token_prefix
 from gateway.domain import audit
 from gateway.domain.attachments import Attachment, Attachments
@@ -198,14 +199,14 @@ class Leases:
         self._runtimes.note_activity(runtime_id)
         return minting.lease
 
-    async def listed(self, scope: Scope, ref: RuntimeRef) -> list[Lease]:
+    async def listed(self, scope: Scope, ref: RuntimeRef, part: Slice = WHOLE_LIST) -> list[Lease]:
         at = await self._runtimes.resolve(scope, ref)
         runtime_id = at.runtime_id
         with self._audit.noting(Action.LEASE_READ) as noting:
             noting.details["runtimeId"] = str(runtime_id)
             await self._runtimes.find(scope, at)
             async with self._database.connect() as connection:
-                return await leases.listed(connection, scope, runtime_id)
+                return await leases.listed(connection, scope, runtime_id, part)
 
     async def get(self, scope: Scope, ref: RuntimeRef, lease_id: UUID) -> Lease:
         space_id, runtime_id = await self._runtimes.resolve(scope, ref)

@@ -36,6 +36,7 @@ from gateway.core.runtime_config import NetworkTraffic, RuntimeConfig
 from gateway.core.runtime_ref import ById, RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
 from gateway.core.sealed import SecretOwner
+from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.core.traffic_rules import Traffic
 from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.domain import audit
@@ -346,12 +347,12 @@ class Runtimes:
         browser.ended.add_done_callback(lambda _: self._spawn(self._after_end(hosted)))
         return runtime
 
-    async def listed(self, scope: Scope, space_id: UUID) -> list[Runtime]:
+    async def listed(self, scope: Scope, space_id: UUID, part: Slice = WHOLE_LIST) -> list[Runtime]:
         with self._audit.noting(Action.RUNTIME_READ) as noting:
             noting.details["spaceId"] = str(space_id)
             async with self._database.connect() as connection:
                 await find_space(connection, scope, space_id)
-                return await runtimes.listed(connection, scope, space_id)
+                return await runtimes.listed(connection, scope, space_id, part)
 
     async def resolve(self, scope: Scope, ref: RuntimeRef) -> RuntimeAt:
         """Where the runtime of a reference is. Raises NotFound.
@@ -438,11 +439,11 @@ class Runtimes:
                 await self.end([runtime_id], STOPPED)
             return await self.find(scope, at)
 
-    async def runs(self, scope: Scope, wanted: RunFilter, *, limit: int) -> list[Run]:
+    async def runs(self, scope: Scope, wanted: RunFilter, part: Slice) -> list[Run]:
         """Runs, newest first."""
         with self._audit.noting(Action.RUN_READ):
             async with self._database.connect() as connection:
-                return await runtimes.runs_of(connection, scope, wanted, limit=limit)
+                return await runtimes.runs_of(connection, scope, wanted, part)
 
     async def run(self, scope: Scope, run_id: UUID, *, record: str | None = None) -> Run:
         """The run; `record` is what of its record is read besides."""

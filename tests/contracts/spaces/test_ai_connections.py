@@ -131,9 +131,9 @@ async def test_an_archived_subaccount_takes_nothing_new(client: httpx.AsyncClien
 
 
 async def test_they_are_listed_in_the_order_of_their_making(client: httpx.AsyncClient) -> None:
-    assert await ok(client.get(PATH)) == {"aiConnections": []}
+    assert await ok(client.get(PATH)) == {"aiConnections": [], "nextCursor": None}
     made = [await make(client, label=label) for label in "abc"]
-    assert await ok(client.get(PATH)) == {"aiConnections": made}
+    assert await ok(client.get(PATH)) == {"aiConnections": made, "nextCursor": None}
 
 
 async def test_a_change_touches_what_it_names(client: httpx.AsyncClient) -> None:
@@ -171,7 +171,7 @@ async def test_a_deleted_one_is_gone(client: httpx.AsyncClient) -> None:
     made = await make(client, apiKey=KEY)
     path = f"{PATH}/{made['id']}"
     assert await ok(client.delete(path)) == {"id": made["id"], "deleted": True}
-    assert await ok(client.get(PATH)) == {"aiConnections": []}
+    assert await ok(client.get(PATH)) == {"aiConnections": [], "nextCursor": None}
     for answer in (
         client.delete(path),
         client.get(path),

@@ -181,7 +181,7 @@ async def test_another_protocol_is_refused_with_what_is_served(client: httpx.Asy
         assert body["details"]["errors"] == [
             {"field": "protocol", "code": "literal_error", "message": "Input should be 'cdp'", "value": protocol}
         ]
-    assert await ok(client.get(path)) == {"connections": []}
+    assert await ok(client.get(path)) == {"connections": [], "nextCursor": None}
 
 
 async def test_the_url_is_returned_once(client: httpx.AsyncClient, path: str) -> None:
@@ -198,9 +198,12 @@ async def test_the_url_is_returned_once(client: httpx.AsyncClient, path: str) ->
 
 
 async def test_they_are_listed_newest_first(client: httpx.AsyncClient, path: str) -> None:
-    assert await ok(client.get(path)) == {"connections": []}
+    assert await ok(client.get(path)) == {"connections": [], "nextCursor": None}
     leases = [await ok(client.post(path, json=CDP)) for _ in range(3)]
-    assert await ok(client.get(path)) == {"connections": [without_url(lease) for lease in reversed(leases)]}
+    assert await ok(client.get(path)) == {
+        "connections": [without_url(lease) for lease in reversed(leases)],
+        "nextCursor": None,
+    }
     for lease in leases:
         assert row(await ok(client.get(f"{path}/{lease['id']}"))) == without_url(lease)
 
@@ -248,7 +251,7 @@ async def test_a_lease_is_found_at_its_own_runtime_alone(client: httpx.AsyncClie
     elsewhere = path.replace(runtime["spaceId"], NEVER)
     await refused(client.post(elsewhere, json=CDP), 404, "runtime.not_found")
     assert row(await ok(client.get(f"{path}/{lease['id']}"))) == without_url(lease)
-    assert await ok(client.get(others)) == {"connections": []}
+    assert await ok(client.get(others)) == {"connections": [], "nextCursor": None}
 
 
 @pytest.mark.parametrize(
@@ -303,7 +306,7 @@ async def test_a_host_that_is_not_trusted_is_refused_and_leaves_no_lease(client:
     ):
         body = await refused(client.post(path, json=CDP, headers={"Host": host}), 400, "request.host_untrusted")
         assert body["details"] == {"host": host, "trusted": ["localhost", "127.0.0.1", "[::1]"]}
-    assert await ok(client.get(path)) == {"connections": []}
+    assert await ok(client.get(path)) == {"connections": [], "nextCursor": None}
 
 
 async def test_forwarded_headers_are_not_believed_by_the_application(client: httpx.AsyncClient, path: str) -> None:

@@ -158,6 +158,37 @@ async def test_a_runtime_has_its_own_runs_alone(client: httpx.AsyncClient, runti
     assert await pages(client, path.format(runtime["id"]), status="active") == [[runtime["activeRunId"]]]
 
 
+async def test_runs_of_a_space_or_of_a_runtime(client: httpx.AsyncClient, runtime: Json, database: Database) -> None:
+    beside = await make_runtime(client, runtime["spaceId"])
+    elsewhere = await make_runtime(client)
+    await add_runs(database, runtime, 2)
+    for query, count in (
+        ({"spaceId": runtime["spaceId"]}, 4),
+        ({"runtimeId": runtime["id"]}, 3),
+        ({"runtimeId": beside["id"], "spaceId": runtime["spaceId"]}, 1),
+        ({"runtimeId": beside["id"], "spaceId": elsewhere["spaceId"]}, 0),
+        ({"spaceId": NEVER}, 0),
+    ):
+        assert sum(len(page) for page in await pages(client, limit=2, **query)) == count, query
+    # A path that says it takes no such filters.
+    path = f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}/runs"
+    assert await problems(client.get(path, params={"spaceId": NEVER})) == {"spaceId": "field.unknown"}
+
+
+async def test_runs_of_a_time(client: httpx.AsyncClient, runtime: Json, database: Database) -> None:
+    await add_runs(database, runtime, 3, at="timestamptz '2026-01-01T00:00:00Z' + n * interval '1 hour'")
+    for query, count in (
+        ({"createdFrom": "2026-01-01T02:00:00Z"}, 3),
+        ({"createdFrom": "2026-01-01T02:00:00.001Z"}, 2),
+        ({"createdBefore": "2026-01-01T02:00:00Z"}, 1),
+        ({"createdFrom": "2026-01-01T03:00:00+01:00", "createdBefore": "2026-01-01T03:00:00Z"}, 1),
+        ({"createdFrom": "0001-01-01T00:00:00Z", "createdBefore": "9999-12-31T23:59:59Z"}, 4),
+    ):
+        assert [len(page) for page in await pages(client, **query)] == [count], query
+    for given in ("yesterday", "2026-01-01", "2026-01-01T00:00:00", "1767225600", "", "0001-01-01T00:00:00+01:00"):
+        assert await problems(client.get(PATH, params={"createdFrom": given})) == {"createdFrom": "field.invalid"}
+
+
 async def test_what_a_query_may_hold(client: httpx.AsyncClient, runtime: Json) -> None:
     cases: list[tuple[Json, dict[str, str]]] = [
         ({"limit": "1"}, {}),

@@ -60,7 +60,7 @@ async def test_every_field_is_kept(client: httpx.AsyncClient) -> None:
     assert made["slug"].startswith("subaccount-")
     assert await ok(client.get(f"{PATH}/{made['id']}")) == made
     second = await ok(client.post(PATH, json={"name": "second"}))
-    assert await ok(client.get(PATH)) == {"subaccounts": [made, second]}
+    assert await ok(client.get(PATH)) == {"subaccounts": [made, second], "nextCursor": None}
 
 
 async def test_what_a_body_may_hold(client: httpx.AsyncClient) -> None:
@@ -179,7 +179,7 @@ async def test_a_key_is_shown_once_and_works(client: httpx.AsyncClient) -> None:
         "createdAt": key["createdAt"],
     }
     listed = await client.get(path)
-    assert listed.json() == {"keys": [key]}
+    assert listed.json() == {"keys": [key], "nextCursor": None}
     assert secret not in listed.text
     assert await ok(client.get("/v1/auth/whoami", headers=bearer(secret))) == {
         "organizationId": (await ok(client.get("/v1/auth/whoami")))["organizationId"],
@@ -254,7 +254,7 @@ async def test_a_subaccounts_key_sees_its_own_account_and_manages_none(client: h
     subaccount, key = await make_subaccount(client)
     await make_subaccount(client)
     own = await ok(client.get(f"{PATH}/{subaccount}", headers=key))
-    assert await ok(client.get(PATH, headers=key)) == {"subaccounts": [own]}
+    assert await ok(client.get(PATH, headers=key)) == {"subaccounts": [own], "nextCursor": None}
     [listed] = (await ok(client.get(f"{PATH}/{subaccount}/keys", headers=key)))["keys"]
     for method, path, body in (
         ("POST", PATH, {"name": "x"}),

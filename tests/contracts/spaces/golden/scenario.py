@@ -177,7 +177,8 @@ def _wrong_queries(recorder: Recorder) -> None:
             shown = query[:40]
             recorder.ask(f"{operation.id}: {shown}", operation.method, f"{operation.unknown}?{query}")
     recorder.ask("spaces-list: a query", "GET", "/v1/spaces?unknown=1&limit=x")
-    recorder.ask("auth-whoami: a query", "GET", "/v1/auth/whoami?unknown=1", save={"org:1": "organizationId"})
+    recorder.ask("auth-whoami: a query", "GET", "/v1/auth/whoami?unknown=1")
+    recorder.save("org:1", recorder.until("GET", "/v1/auth/whoami", bool)["organizationId"])
 
 
 # What there is

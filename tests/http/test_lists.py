@@ -1,0 +1,162 @@
+"""Lists, all in one way: pages of any size hold each row once, in a stable order; what is not known is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from sqlalchemy import Engine, event
+
+from gateway.http.cursors import time_cursor
+from gateway.store.database import Database
+from tests.support.api import ENDPOINTS, NEVER, Json, make_runtime, make_space, make_subaccount, ok, problems
+
+# Of the contract, which has them without pages.
+WHOLE = ("/v1/spaces", "/v1/spaces/{id}/runtimes")
+PAGED = ("/v1/ai-connections", "/v1/subaccounts", "/v1/subaccounts/{id}/keys", f"{WHOLE[1]}/{{runtimeId}}/connections")
+IN_ORDER = re.compile(r" ORDER BY (\w+)\.created_at( DESC)?, \1\.id( DESC)? +LIMIT ")
+BEGINNING = time_cursor(datetime(2000, 1, 1, tzinfo=UTC), UUID(NEVER))
+LISTS = sorted(
+    {it.path for it in ENDPOINTS if it.query is not None and not it.streams and "limit" in it.query.model_fields}
+)
+
+
+@pytest.fixture
+async def ids(client: httpx.AsyncClient) -> Json:
+    """Of a space with five runtimes, of which the last has five connections, and so on: five rows of each list."""
+    for name in "abcd":
+        await make_space(client, name=name)
+    space = await make_space(client, name="e")
+    runtimes = [await make_runtime(client, space) for _ in range(5)]
+    path = f"/v1/spaces/{space}/runtimes/{runtimes[-1]['id']}/connections"
+    subaccounts = [await ok(client.post("/v1/subaccounts", json={"name": name})) for name in "abcde"]
+    for name in "abcde":
+        await ok(client.post(path, json={"protocol": "cdp"}))
+        await ok(client.post("/v1/ai-connections", json={"label": name, "provider": "openai"}))
+        await ok(client.post(f"/v1/subaccounts/{subaccounts[-1]['id']}/keys", json={"name": name}))
+    return {"space": space, "runtime": runtimes[-1]["id"], "subaccount": subaccounts[-1]["id"]}
+
+
+def filled(path: str, ids: Json) -> str:
+    owner = ids["subaccount"] if path.startswith("/v1/subaccounts") else ids["space"]
+    return path.format(id=owner, runtimeId=ids["runtime"])
+
+
+def rows_of(page: Json) -> list[str]:
+    (rows,) = (value for name, value in page.items() if name != "nextCursor")
+    return [row["id"] for row in rows]
+
+
+async def pages(client: httpx.AsyncClient, path: str, **query: Any) -> list[list[str]]:
+    """Ids, page by page, up to the last one."""
+    found: list[list[str]] = []
+    cursor: Json = {}
+    while True:
+        page = await ok(client.get(path, params={**query, **cursor}))
+        found.append(rows_of(page))
+        if page.get("nextCursor") is None:
+            return found
+        cursor = {"cursor": page["nextCursor"]}
+
+
+def test_every_list_takes_a_limit_and_a_cursor() -> None:
+    lists = {it.path for it in ENDPOINTS if it.operation_id.endswith("-list") and it.method == "GET"}
+    assert lists <= set(LISTS)
+    for endpoint in ENDPOINTS:
+        if endpoint.path in LISTS and endpoint.method == "GET" and endpoint.query is not None:
+            assert {"limit", "cursor"} <= endpoint.query.model_fields.keys(), endpoint.path
+
+
+async def test_pages_hold_each_row_once_in_the_order_of_the_whole_list(client: httpx.AsyncClient, ids: Json) -> None:
+    for path in (*WHOLE, *PAGED):
+        whole = await pages(client, filled(path, ids))
+        assert [len(page) for page in whole] == [5], path
+        for limit, sizes in ((1, [1] * 5), (2, [2, 2, 1]), (5, [5]), (200, [5])):
+            found = await pages(client, filled(path, ids), limit=limit)
+            assert [len(page) for page in found] == sizes, path
+            assert [row for page in found for row in page] == whole[0], path
+
+
+async def test_a_row_that_is_added_between_two_pages_moves_nothing(client: httpx.AsyncClient, ids: Json) -> None:
+    (whole,) = await pages(client, "/v1/subaccounts")
+    first = await ok(client.get("/v1/subaccounts", params={"limit": 3}))
+    await ok(client.post("/v1/subaccounts", json={"name": "f"}))
+    second = await ok(client.get("/v1/subaccounts", params={"limit": 2, "cursor": first["nextCursor"]}))
+    assert rows_of(first) + rows_of(second) == whole
+
+
+async def test_lists_that_the_contract_has_without_pages_are_sent_whole(client: httpx.AsyncClient, ids: Json) -> None:
+    """Without a field that the contract does not have; a cursor alone goes on to the end."""
+    for path in WHOLE:
+        place = filled(path, ids)
+        assert "nextCursor" not in await ok(client.get(place))
+        first = await ok(client.get(place, params={"limit": 2}))
+        rest = await ok(client.get(place, params={"cursor": first["nextCursor"]}))
+        assert (len(rows_of(rest)), "nextCursor" in rest) == (3, False)
+
+
+@pytest.mark.parametrize("path", LISTS)
+async def test_limits_and_parameters_are_refused_alike(client: httpx.AsyncClient, path: str) -> None:
+    place = re.sub(r"{\w+}", NEVER, path)
+    for query, wrong in (
+        ({"limit": "0"}, {"limit": "greater_than_equal"}),
+        ({"limit": "x"}, {"limit": "int_parsing"}),
+        ({"unknown": "1"}, {"unknown": "field.unknown"}),
+    ):
+        assert await problems(client.get(place, params=query)) == wrong, query
+
+
+async def test_unknown_parameters_are_refused_by_every_operation(client: httpx.AsyncClient) -> None:
+    """Also by those that take none."""
+    for endpoint in ENDPOINTS:
+        if endpoint.form is None:
+            place = re.sub(r"{\w+}", NEVER, endpoint.path)
+            sent = client.request(endpoint.method, place, params={"unknown": "1"}, json={} if endpoint.body else None)
+            assert await problems(sent) == {"unknown": "field.unknown"}, endpoint.operation_id
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["organization", "subaccount"])
+async def test_a_page_is_read_in_the_order_of_an_index(
+    client: httpx.AsyncClient, database: Database, own: bool
+) -> None:
+    """The database sorts nothing: a page costs what is on it, not what the list has."""
+    subaccount, key = await make_subaccount(client)
+    headers = key if own else {}
+    space = (await ok(client.post("/v1/spaces", json={"name": "a"}, headers=headers)))["id"]
+    runtime = (await ok(client.post(f"/v1/spaces/{space}/runtimes", json={"name": "a"}, headers=headers)))["id"]
+    ids = {"space": space, "runtime": runtime, "subaccount": subaccount}
+    filters = ("", f"?spaceId={space}", f"?runtimeId={runtime}", "?createdBefore=2100-01-01T00:00:00Z")
+    for path in (*WHOLE, *PAGED, *(f"/v1/runs{given}" for given in filters)):
+        with statements() as made:
+            await ok(client.get(filled(path, ids), params={"limit": 1, "cursor": BEGINNING}, headers=headers))
+        listing = next((text, values) for text, values in made if IN_ORDER.search(text))
+        assert "Sort" not in await plan(database, *listing), path
+
+
+@contextlib.contextmanager
+def statements() -> Iterator[list[tuple[str, Any]]]:
+    """What is asked of databases within the block."""
+    made: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, text: str, values: Any, *_: Any) -> None:
+        made.append((text.replace("\n", " "), values))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield made
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+async def plan(database: Database, statement: str, values: Any) -> str:
+    """As for a table that is too large to be read whole, or to be sorted."""
+    async with database.begin() as connection:
+        for scan in ("seqscan", "bitmapscan", "sort", "incremental_sort"):
+            await connection.exec_driver_sql(f"SET LOCAL enable_{scan} = off")
+        return "\n".join(row[0] for row in await connection.exec_driver_sql(f"EXPLAIN {statement}", values))
