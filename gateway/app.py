@@ -229,7 +229,8 @@ def create_app(services: Services, contracts: Contracts) -> ASGIApp:
         *pages.ROUTES,
         *live_page.ROUTES,
         *recording_page.ROUTES,
-        *health.ROUTES,
+        # None: a gateway that a test or a bench puts together, without a command that serves.
+        *health.routes(with_metrics=services.settings.metrics in (None, "api")),
         *docs.routes(contracts),
     ]
     return RequestFrame(Dispatcher(contracts, others), services)

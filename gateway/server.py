@@ -26,13 +26,15 @@ from gateway.app import Gateway, build
 from gateway.core.endings import GATEWAY_CRASHED, GATEWAY_STOPPED
 from gateway.core.errors import ConfigurationError
 from gateway.core.ids import new_id
-from gateway.core.listening import obstacle
+from gateway.core.listening import METRICS_OPTIONS, OPTIONS, obstacle
 from gateway.domain.secrets import KeySource
 from gateway.http.errors import FLAT
+from gateway.http.health import MetricsApp
 from gateway.http.server_protocol import ErrorShapeOf, http_protocol
 from gateway.launchers.local.browsers import Browsers
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.settings import Settings
+from gateway.settings.types import address_of
 from gateway.store.database import Database
 from gateway.tunnel.protocol import LeaseProtocol
 
@@ -40,7 +42,14 @@ _log = structlog.get_logger("gateway.server")
 
 
 class Server(uvicorn.Server):
-    """Leaves signals to us, since sockets and browsers come before the server; and an exit, where it can't listen."""
+    """Leaves signals to us, since sockets and browsers come before the server; and an exit, where it can't listen.
+
+    `options` are those that its host and port come from.
+    """
+
+    def __init__(self, config: uvicorn.Config, options: tuple[str, str] = OPTIONS) -> None:
+        super().__init__(config)
+        self._options = options
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -50,7 +59,7 @@ class Server(uvicorn.Server):
         try:
             await super().startup(sockets)
         except SystemExit:
-            found = obstacle(self.config.host, self.config.port)
+            found = obstacle(self.config.host, self.config.port, self._options)
             if found is None:
                 # It was taken when uvicorn tried.
                 raise ConfigurationError(f"Nothing could listen on {self.config.host}:{self.config.port}.") from None
@@ -61,27 +70,31 @@ async def serve(
     settings: Settings, database: Database, keys: KeySource, browsers: Browsers, started: Callable[[str], None]
 ) -> None:
     """Serve until a signal. `started` is called with the address once it answers. Raises ConfigurationError."""
-    async with running(settings, database, keys, browsers) as (gateway, launcher):
-        server = Server(configuration_of(settings, gateway))
+    async with (
+        running(settings, database, keys, browsers) as (gateway, launcher),
+        contextlib.AsyncExitStack() as servers,
+    ):
         stopping = asyncio.Event()
         on_signals(lambda _: _on_signal(stopping, gateway, launcher))
-        serving = asyncio.create_task(server.serve())
-        try:
-            await _until_started(server, serving)
-            launcher.egress.reserve_port(_port(server))
-            gateway.supervisor.reached_at(internal_url(settings, _port(server)))
-            # The objects that exist now stay, so a full garbage collection need not scan them again.
-            gc.collect()
-            gc.freeze()
-            started(_address(settings, _port(server)))
-            waiting = asyncio.create_task(stopping.wait())
-            await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            waiting.cancel()
-            _log.info("stopping", grace_seconds=settings.shutdown_grace_seconds)
-            await gateway.drain()
-        finally:
-            server.should_exit = True
-            await serving
+        if settings.metrics not in (None, "api", "off"):
+            # First, and so the last to stop: a scrape shows how the gateway ends.
+            of_metrics = Server(metrics_configuration(settings, settings.metrics), METRICS_OPTIONS)
+            await servers.enter_async_context(_serving(of_metrics))
+            launcher.egress.reserve_port(_port(of_metrics))
+            _log.info("metrics", address=f"{_address(of_metrics.config.host, _port(of_metrics))}/metrics")
+        server = Server(configuration_of(settings, gateway))
+        serving = await servers.enter_async_context(_serving(server))
+        launcher.egress.reserve_port(_port(server))
+        gateway.supervisor.reached_at(internal_url(settings, _port(server)))
+        # The objects that exist now stay, so a full garbage collection need not scan them again.
+        gc.collect()
+        gc.freeze()
+        started(_address(settings.host, _port(server)))
+        waiting = asyncio.create_task(stopping.wait())
+        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        _log.info("stopping", grace_seconds=settings.shutdown_grace_seconds)
+        await gateway.drain()
 
 
 @contextlib.asynccontextmanager
@@ -130,6 +143,24 @@ def configuration(settings: Settings, app: ASGIApp, errors_of: ErrorShapeOf = la
     )
 
 
+def metrics_configuration(settings: Settings, address: str) -> uvicorn.Config:
+    """The uvicorn configuration of /metrics at an address of its own."""
+    host, port = address_of(address)
+    return configuration(settings.model_copy(update={"host": host, "port": port}), MetricsApp())
+
+
+@contextlib.asynccontextmanager
+async def _serving(server: Server) -> AsyncIterator[asyncio.Task[None]]:
+    """Listening between `async with` and its end. Raises ConfigurationError."""
+    serving = asyncio.create_task(server.serve())
+    try:
+        await _until_started(server, serving)
+        yield serving
+    finally:
+        server.should_exit = True
+        await serving
+
+
 async def _until_started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
     while not server.started:
         if serving.done():
@@ -144,7 +175,7 @@ def internal_url(settings: Settings, port: int) -> str | None:
     with contextlib.suppress(ValueError):
         if ipaddress.ip_address(settings.host).is_unspecified:
             return None
-    return _address(settings, port) if settings.host else None
+    return _address(settings.host, port) if settings.host else None
 
 
 def _port(server: uvicorn.Server) -> int:
@@ -152,9 +183,8 @@ def _port(server: uvicorn.Server) -> int:
     return port
 
 
-def _address(settings: Settings, port: int) -> str:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{port}"
+def _address(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def on_signals(received: Callable[[int], None]) -> None:

@@ -19,6 +19,7 @@ from gateway.core.errors import ConfigurationError
 from gateway.domain.accounts.first_start import ensure_organization, write_first_key
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.settings import Settings
+from gateway.settings.listening import metrics_place
 from gateway.store import schema
 from gateway.store.database import Database, clocks_differ
 
@@ -36,7 +37,7 @@ def up(loaded: Settings, _: argparse.Namespace) -> int:
     from gateway.launchers.local import browsers
 
     make_data_dir(loaded.data_dir)
-    loaded = with_own_keys(loaded, make=True)
+    loaded = _with_metrics(with_own_keys(loaded, make=True), production=False)
     with database_of(loaded) as (database_url, database_text):
         found = browsers.get(loaded.chromium, say)
 
@@ -62,6 +63,7 @@ def serve(loaded: Settings, _: argparse.Namespace) -> int:
     from gateway import server
     from gateway.launchers.local import browsers
 
+    loaded = _with_metrics(loaded, production=True)
     if loaded.database_url is None:
         raise ConfigurationError("`gateway serve` needs GATEWAY_DATABASE_URL; `gateway up` brings its own database.")
     keys = KeySource.of(loaded)
@@ -88,6 +90,10 @@ def serve(loaded: Settings, _: argparse.Namespace) -> int:
             await database.close()
 
     return run(serve)
+
+
+def _with_metrics(loaded: Settings, *, production: bool) -> Settings:
+    return loaded.model_copy(update={"metrics": metrics_place(loaded, production=production)})
 
 
 async def _checked(database: Database) -> None:

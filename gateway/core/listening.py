@@ -6,6 +6,10 @@ import errno
 import socket
 from dataclasses import dataclass
 
+# The options that a host and a port come from.
+OPTIONS = ("GATEWAY_HOST", "GATEWAY_PORT")
+METRICS_OPTIONS = ("GATEWAY_METRICS", "GATEWAY_METRICS")
+
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
@@ -16,34 +20,37 @@ class Obstacle:
     taken: bool = False
 
 
-def obstacle(host: str, port: int) -> Obstacle | None:
-    """None when a server could listen there now. It binds the port for a moment."""
+def obstacle(host: str, port: int, options: tuple[str, str] = OPTIONS) -> Obstacle | None:
+    """None when a server could listen there now. It binds the port for a moment. `options` have host and port."""
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         _bind(host, port)
     except (socket.gaierror, UnicodeError):
         return Obstacle(
             f"{host!r} is neither an address of this machine nor a name of one.",
-            "Set GATEWAY_HOST to an address of this machine, or to 0.0.0.0 for all of them.",
+            f"Set {options[0]} to an address of this machine, or to 0.0.0.0 for all of them.",
         )
     except OSError as error:
-        return _explained(error, host, where)
+        return _explained(error, host, where, options)
     return None
 
 
-def _explained(error: OSError, host: str, where: str) -> Obstacle:
+def _explained(error: OSError, host: str, where: str, options: tuple[str, str]) -> Obstacle:
+    for_host, for_port = options
     if error.errno == errno.EADDRINUSE:
-        return Obstacle(f"{where} is taken by another process.", "Set GATEWAY_PORT to a free port.", taken=True)
+        return Obstacle(f"{where} is taken by another process.", f"Set {for_port} to a free port.", taken=True)
     if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL):
         return Obstacle(
             f"Nothing can listen on {where}: {host} is not an address of this machine.",
-            "Set GATEWAY_HOST to an address of this machine, or to 0.0.0.0 for all of them.",
+            f"Set {for_host} to an address of this machine, or to 0.0.0.0 for all of them.",
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return Obstacle(
-            f"This user may not listen on {where} ({error.strerror}).", "Set GATEWAY_PORT to a port from 1024 on."
+            f"This user may not listen on {where} ({error.strerror}).", f"Set {for_port} to a port from 1024 on."
         )
-    return Obstacle(f"Nothing can listen on {where} ({error.strerror}).", "Change GATEWAY_HOST or GATEWAY_PORT.")
+    return Obstacle(
+        f"Nothing can listen on {where} ({error.strerror}).", f"Change {' or '.join(dict.fromkeys(options))}."
+    )
 
 
 def _bind(host: str, port: int) -> None:

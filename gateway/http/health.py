@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.http.security_headers import completed
 from gateway.http.services import Services
 from gateway.telemetry import metrics
 
@@ -28,4 +31,24 @@ async def metrics_page(request: Request) -> Response:
     return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-ROUTES = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics_page)]
+_METRICS = Route("/metrics", metrics_page)
+
+
+def routes(*, with_metrics: bool) -> list[Route]:
+    probes = [Route("/healthz", healthz), Route("/readyz", readyz)]
+    return [*probes, _METRICS] if with_metrics else probes
+
+
+class MetricsApp:
+    """Serves /metrics and nothing else, for an address of its own."""
+
+    def __init__(self) -> None:
+        self._app: ASGIApp = Starlette(routes=[_METRICS])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def framed_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = completed(message["headers"])
+            await send(message)
+
+        await self._app(scope, receive, framed_send)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
+
 from pydantic import Field
 
-from gateway.settings.types import Group, HttpUrl, Origin, split
+from gateway.settings.types import Group, HttpUrl, MetricsPlace, Origin, split
+
+# Where scrapers expect an exporter that has no port of its own (OpenTelemetry's).
+_OWN_METRICS = "127.0.0.1:9464"
 
 
 class ListeningSettings(Group):
@@ -12,6 +18,12 @@ class ListeningSettings(Group):
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8787, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    metrics: MetricsPlace | None = Field(
+        None,
+        description="Where `/metrics` is served, which needs no key: at an address of its own (`host:port`; port 0 "
+        "takes a free one), with the API (`api`), or nowhere (`off`). The default is `api` for `gateway up` on a "
+        "loopback address, and `127.0.0.1:9464` otherwise.",
+    )
     public_url: HttpUrl | None = Field(
         None, description="Address under which clients reach the gateway; leases and links are made from it."
     )
@@ -34,3 +46,17 @@ class ListeningSettings(Group):
     )
 
     _split_listening = split("trusted_hosts", "allowed_origins")
+
+
+def metrics_place(settings: ListeningSettings, *, production: bool) -> str:
+    """`api`, `off`, or `host:port`; `production` is what `gateway serve` is for."""
+    if settings.metrics is not None:
+        return settings.metrics
+    return _OWN_METRICS if production or not _is_loopback(settings.host) else "api"
+
+
+def _is_loopback(host: str) -> bool:
+    """Names other than `localhost` are not resolved: where they lead may change."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"

@@ -49,6 +49,23 @@ def _size(value: str) -> str:
 
 
 Size = Annotated[str, AfterValidator(_size)]
+
+
+def _metrics_place(value: str) -> str:
+    if value not in ("api", "off"):
+        address_of(value)
+    return value
+
+
+def address_of(value: str) -> tuple[str, int]:
+    """Host and port of `host:port`, IPv6 in brackets. Raises ValueError."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+)):(\d{1,5})", value)
+    if match is None or int(match[3]) > 65535:
+        raise ValueError("must be `api`, `off` or an address as `127.0.0.1:9464` or `[::1]:9464`")
+    return match[1] or match[2], int(match[3])
+
+
+MetricsPlace = Annotated[str, AfterValidator(_metrics_place)]
 HttpUrl = Annotated[str, AfterValidator(_http_url), WithJsonSchema({"type": "string", "format": "uri"})]
 Origin = Annotated[str, AfterValidator(_origin)]
 FrameAncestor = Annotated[str, AfterValidator(_frame_ancestor)]

@@ -62,6 +62,8 @@ def production(database_url: str, tmp_path: Path) -> dict[str, str]:
         "GATEWAY_DATABASE_URL": database_url,
         "GATEWAY_MASTER_KEYS": f"main:{MASTER_KEY}",
         "GATEWAY_DATA_DIR": str(tmp_path),
+        # Several tests serve at the same time.
+        "GATEWAY_METRICS": "127.0.0.1:0",
     }
 
 
@@ -426,8 +428,17 @@ async def test_serve_serves_and_a_flag_beats_its_variable(cli: Cli, production: 
             async with Remote(gateway) as remote:
                 space = await remote.post("/v1/spaces", {})
                 assert space["region"] == "by-flag"
+                await assert_metrics_have_an_address_of_their_own(remote)
             assert "First API key" not in gateway.log
             assert gateway.terminate() == 0
+
+
+async def assert_metrics_have_an_address_of_their_own(remote: Remote) -> None:
+    said = remote.gateway.wait_for_output(re.compile(r'"address": "(http://127\.0\.0\.1:\d+/metrics)"'), START_SECONDS)
+    scraped = await remote.api.get(said.group(1))
+    assert "gateway_runtimes_live 0.0" in scraped.text
+    assert scraped.headers["x-content-type-options"] == "nosniff"
+    assert (await remote.api.get("/metrics")).status_code == 404
 
 
 # The first start of all
@@ -462,6 +473,10 @@ def test_the_first_start_prints_its_components(first_start: GatewayProcess) -> N
         rf"^API docs: {re.escape(first_start.base_url)}/docs$",
     ):
         assert re.search(line, first_start.log, re.MULTILINE), line
+
+
+def test_metrics_are_with_the_api_on_loopback(first_start: GatewayProcess) -> None:
+    assert "gateway_runtimes_live" in httpx.get(f"{first_start.base_url}/metrics", trust_env=False).text
 
 
 def test_its_data_is_readable_for_its_owner_only(first_start: GatewayProcess) -> None:

@@ -301,6 +301,20 @@ def test_a_taken_port_is_reported_with_its_owner(data_dir: Path) -> None:
     assert finding == Finding(Level.OK, "port", f"127.0.0.1:{port} is free.")
 
 
+def test_a_taken_address_of_metrics_is_reported_with_its_option() -> None:
+    def findings(place: str | None, *, embedded: bool = True) -> list[Finding]:
+        return list(machine.metrics(Settings(metrics=place), embedded))
+
+    assert findings(None) == findings("api", embedded=False) == findings("off", embedded=False) == []
+    assert [finding.level for finding in findings("127.0.0.1:0")] == [Level.OK]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = f"127.0.0.1:{taken.getsockname()[1]}"
+        (finding,) = findings(place)
+    assert finding.level == Level.FAILED
+    assert place in finding.sentence
+    assert "Set GATEWAY_METRICS to a free port." in finding.advice
+
+
 @pytest.mark.usefixtures("without_browser")
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "no such host", "a" * 64])
 @pytest.mark.parametrize("port", [0, 8787])

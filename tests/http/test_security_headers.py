@@ -62,7 +62,7 @@ OTHERS = [
     *pages.ROUTES,
     *live_page.ROUTES,
     *recording_page.ROUTES,
-    *health.ROUTES,
+    *health.routes(with_metrics=True),
 ]
 
 

@@ -13,6 +13,7 @@ from gateway.cli.doctor.database import database, master_keys
 from gateway.cli.doctor.findings import Finding, Level
 from gateway.cli.doctor.machine import (
     data_dir,
+    metrics,
     open_files,
     port,
     processes,
@@ -40,6 +41,7 @@ def run(settings: Settings, embedded: bool) -> list[Finding]:
         ("API docs", lambda: extra("API docs", extras.DOCS, needed=False)),
         ("master keys", lambda: master_keys(settings, embedded)),
         ("port", lambda: port(settings.host, settings.port)),
+        ("metrics", lambda: metrics(settings, embedded)),
         ("data directory", lambda: data_dir(settings.data_dir)),
         ("files", lambda: files(settings)),
         ("open files", lambda: open_files(settings)),

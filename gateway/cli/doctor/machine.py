@@ -15,9 +15,11 @@ import psutil
 from gateway.cli.doctor.findings import Finding, Level, readable_size
 from gateway.cli.doctor.scratch import nearest
 from gateway.core.errors import ConfigurationError
-from gateway.core.listening import obstacle
+from gateway.core.listening import METRICS_OPTIONS, OPTIONS, obstacle
 from gateway.launchers.local import control_groups, limits
 from gateway.settings import Settings
+from gateway.settings.listening import metrics_place
+from gateway.settings.types import address_of
 
 _MIB = 1024 * 1024
 _GIB = 1024 * _MIB
@@ -156,20 +158,30 @@ def data_dir(data_dir: Path) -> Iterator[Finding]:
 
 
 def port(host: str, port: int) -> Iterator[Finding]:
-    found = obstacle(host, port)
+    yield _listens("port", host, port, OPTIONS)
+
+
+def metrics(settings: Settings, embedded: bool) -> Iterator[Finding]:
+    """Without a database of its own the gateway is taken for one that `serve` runs."""
+    place = metrics_place(settings, production=not embedded)
+    if place not in ("api", "off"):
+        yield _listens("metrics", *address_of(place), METRICS_OPTIONS)
+
+
+def _listens(subject: str, host: str, port: int, options: tuple[str, str]) -> Finding:
+    found = obstacle(host, port, options)
     if found is None and port == 0:
-        yield Finding(Level.OK, "port", "The gateway takes a free one (GATEWAY_PORT=0).")
-    elif found is None:
-        yield Finding(Level.OK, "port", f"{host}:{port} is free.")
-    elif not found.taken:
-        yield Finding(Level.FAILED, "port", found.sentence, found.advice)
-    elif (holder := _listening(port)) is None:
-        yield Finding(Level.FAILED, "port", f"{host}:{port} is taken by a process of another user.", found.advice)
-    elif _is_gateway(holder):
-        yield Finding(Level.OK, "port", f"{host}:{port} is taken by a gateway that runs (process {holder.pid}).")
-    else:
-        sentence = f"{host}:{port} is taken by process {holder.pid} ({holder.name()})."
-        yield Finding(Level.FAILED, "port", sentence, f"Stop that process. Or: {found.advice}")
+        return Finding(Level.OK, subject, f"The gateway takes a free port (0 in {options[1]}).")
+    if found is None:
+        return Finding(Level.OK, subject, f"{host}:{port} is free.")
+    if not found.taken:
+        return Finding(Level.FAILED, subject, found.sentence, found.advice)
+    if (holder := _listening(port)) is None:
+        return Finding(Level.FAILED, subject, f"{host}:{port} is taken by a process of another user.", found.advice)
+    if _is_gateway(holder):
+        return Finding(Level.OK, subject, f"{host}:{port} is taken by a gateway that runs (process {holder.pid}).")
+    sentence = f"{host}:{port} is taken by process {holder.pid} ({holder.name()})."
+    return Finding(Level.FAILED, subject, sentence, f"Stop that process. Or: {found.advice}")
 
 
 def _listening(port: int) -> psutil.Process | None:
