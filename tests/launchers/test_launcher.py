@@ -209,6 +209,16 @@ SIZES = """[innerWidth, innerHeight, outerWidth - screen.width, outerHeight - sc
     screen.availWidth - screen.width, screen.availHeight - screen.height, devicePixelRatio]"""
 
 
+async def until_sized(client: DevTools, session: str, width: int, height: int) -> None:
+    """Until it is shown, a page of full Chromium may take its own rectangle for its window's."""
+
+    async def sized() -> bool:
+        sizes: list[int] = await client.evaluate(SIZES, session)
+        return sizes == [width, height, 0, 0, 0, 0, 0, 0, 1]
+
+    await until(sized)
+
+
 @pytest.mark.parametrize("name", KINDS)
 async def test_by_default_a_browser_looks_like_an_ordinary_chromium(shared: LocalLauncher, name: BrowserName) -> None:
     async with (
@@ -217,8 +227,9 @@ async def test_by_default_a_browser_looks_like_an_ordinary_chromium(shared: Loca
         _Headers() as headers,
     ):
         agent = command_line.ordinary_user_agent(browser.version)
-        for session in (await client.first_page(), await client.new_page(), await client.new_page(own_context=True)):
-            assert await client.evaluate(SIZES, session) == [1280, 720, 0, 0, 0, 0, 0, 0, 1]
+        for open_page in (client.first_page, client.new_page, partial(client.new_page, own_context=True)):
+            session = await open_page()
+            await until_sized(client, session, 1280, 720)
             assert await client.evaluate("navigator.userAgent", session) == agent
             await client.send("Page.navigate", session, url=headers.url)
             sent = await headers.next()
@@ -237,8 +248,7 @@ async def test_the_screen_follows_the_viewport(shared: LocalLauncher, name: Brow
             async with DevTools.attach(browser.devtools_url) as client:
                 # Full Chromium makes no narrower window.
                 shown = width if name == "headless-shell" else max(width, 500)
-                sizes = await client.evaluate(SIZES, await client.first_page())
-                assert sizes == [shown, height, 0, 0, 0, 0, 0, 0, 1]
+                await until_sized(client, await client.first_page(), shown, height)
         finally:
             await browser.stop()
 
