@@ -49,6 +49,7 @@ CODES: dict[int, dict[str, str]] = {
         "request.timeout": "the request took too long",
         "request.header_timeout": "the head of the request took too long",
         "request.body_timeout": "the body of the request took too long",
+        "request.body_too_slow": "the body of the request came too slowly",
         "storage.upload_timeout": "the upload took too long",
         "runtime_file.timeout": "copying the file took too long",
     },

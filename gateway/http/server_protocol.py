@@ -49,6 +49,8 @@ def http_protocol(settings: RequestSettings, errors_of: ErrorShapeOf = lambda _:
         head_seconds = settings.request_header_seconds
         max_head_bytes = settings.max_header_bytes
         body_idle_seconds = settings.request_body_idle_seconds
+        response_idle_seconds = settings.response_idle_seconds
+        min_bytes_per_second = settings.min_bytes_per_second
         errors = (errors_of,)
 
     return Limited
@@ -58,6 +60,8 @@ class HttpProtocol(HttpToolsProtocol):
     head_seconds: ClassVar[float]
     max_head_bytes: ClassVar[int]
     body_idle_seconds: ClassVar[float]
+    response_idle_seconds: ClassVar[float]
+    min_bytes_per_second: ClassVar[int]
     # In a tuple, since a function would become a method.
     errors: ClassVar[tuple[ErrorShapeOf]]
 
@@ -71,6 +75,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._body_bytes = 0
         self._last_progress = 0.0
         self._refused: GatewayError | None = None
+        # The period in which the body must have its least rate: when it began, the bytes before it, and whether this
+        # side paused reading in it.
+        self._period_began = 0.0
+        self._bytes_before = 0
+        self._was_paused = False
 
         # The request that is answered; uvicorn's own `cycle` is the last one that was read
         self._answered: RequestResponseCycle | None = None
@@ -78,6 +87,7 @@ class HttpProtocol(HttpToolsProtocol):
         # Timers
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
         self._linger_timer: asyncio.TimerHandle | None = None
 
     # From the transport
@@ -89,7 +99,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        for timer in (self._head_timer, self._body_timer, self._linger_timer):
+        for timer in (self._head_timer, self._body_timer, self._write_timer, self._linger_timer):
             if timer is not None:
                 timer.cancel()
 
@@ -144,6 +154,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
         self._body_bytes = 0
+        self._begin_period()
         first_line = len(self.parser.get_method()) + len(self.url) + len(b"  HTTP/1.1\r\n")
         if first_line + sum(len(name) + len(value) + 4 for name, value in self.headers) + 2 > self.max_head_bytes:
             raise self._head_too_large()
@@ -158,6 +169,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._last_progress = self.loop.time()
         self._body_bytes += len(body)
         super().on_body(body)
+        self._was_paused = self._was_paused or self.flow.read_paused
 
     def on_message_complete(self) -> None:
         self._in_body = False
@@ -275,20 +287,66 @@ class HttpProtocol(HttpToolsProtocol):
         self._body_timer = None
         if not (self._in_body and self._answering) or self._refused is not None or self.transport.is_closing():
             return
+        now = self.loop.time()
         if self.flow.read_paused or self.cycle.waiting_for_100_continue:
             # This side paused reading.
-            self._last_progress = self.loop.time()
-        left = self._last_progress + self.body_idle_seconds - self.loop.time()
-        if left > 0:
-            self._body_timer = self.loop.call_later(left, self._on_body_time)
-            return
-        self._refuse(
-            RequestTimeout(
-                f"No byte of the request's body came for {self.body_idle_seconds:g} seconds.",
-                "request.body_timeout",
-                details={"seconds": self.body_idle_seconds},
+            self._last_progress = now
+            self._was_paused = True
+        idle_left = self._last_progress + self.body_idle_seconds - now
+        if idle_left <= 0:
+            self._refuse(
+                RequestTimeout(
+                    f"No byte of the request's body came for {self.body_idle_seconds:g} seconds.",
+                    "request.body_timeout",
+                    details={"seconds": self.body_idle_seconds},
+                )
             )
-        )
+            return
+        period_left = self._period_began + self.body_idle_seconds - now
+        if period_left <= 0:
+            least = self.min_bytes_per_second * (now - self._period_began)
+            if self._body_bytes - self._bytes_before < least and not self._was_paused:
+                self._refuse(
+                    RequestTimeout(
+                        f"The request's body came with less than {self.min_bytes_per_second} bytes a second.",
+                        "request.body_too_slow",
+                        details={"bytesPerSecond": self.min_bytes_per_second, "seconds": self.body_idle_seconds},
+                    )
+                )
+                return
+            self._begin_period()
+            period_left = self.body_idle_seconds
+        self._body_timer = self.loop.call_later(min(idle_left, period_left), self._on_body_time)
+
+    def _begin_period(self) -> None:
+        self._period_began = self.loop.time()
+        self._bytes_before = self._body_bytes
+        self._was_paused = False
+
+    # A client that does not read its answer
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _await_reader(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        self._write_timer = self.loop.call_later(self.response_idle_seconds, self._on_write_time, unsent)
+
+    def _on_write_time(self, unsent: int) -> None:
+        read = unsent - self.transport.get_write_buffer_size()
+        if read > 0 and read >= self.min_bytes_per_second * self.response_idle_seconds:
+            self._await_reader()
+            return
+        self._write_timer = None
+        _access.info("a client reads its answer too slowly", bytes=read, seconds=self.response_idle_seconds)
+        self.transport.abort()
 
 
 def _cause(error: httptools.HttpParserError) -> GatewayError:

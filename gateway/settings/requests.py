@@ -20,6 +20,19 @@ class RequestSettings(Group):
     request_body_idle_seconds: float = Field(
         30.0, gt=0, le=3600, description="Timeout of a request's body without a further byte, in seconds."
     )
+    response_idle_seconds: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="Timeout of a client that does not read its answer, after which it is disconnected, in seconds.",
+    )
+    min_bytes_per_second: int = Field(
+        1024,
+        ge=0,
+        le=1024**3,
+        description="Least rate of a request's body and of reading an answer, over each period of their timeouts; 0 "
+        "means that any progress is enough.",
+    )
     max_body_bytes: int = Field(
         1024 * 1024, ge=1024, le=1024**3, description="Maximum size of the body of an API request."
     )

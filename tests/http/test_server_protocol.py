@@ -9,18 +9,25 @@ import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
 import pytest_asyncio
+import uvicorn
+from uvicorn.server import ServerState
 
 from gateway.app import Gateway
-from gateway.settings import Settings
+from gateway.http.server_protocol import http_protocol
+from gateway.settings import RequestSettings, Settings
 from tests.support.serving import serving
 
 HEAD_SECONDS = 0.6
 BODY_SECONDS = 0.6
+ANSWER_SECONDS = 0.5
+# Answers that are more than the buffers of two sockets hold.
+MANY = 96
 HEAD_BYTES = 2048
 # Timers are in whole milliseconds.
 EARLIER = 0.01
@@ -45,6 +52,8 @@ def settings(settings: Settings, head_seconds: float) -> Settings:
             "request_header_seconds": head_seconds,
             "max_header_bytes": HEAD_BYTES,
             "request_body_idle_seconds": BODY_SECONDS,
+            "response_idle_seconds": ANSWER_SECONDS,
+            "min_bytes_per_second": 4,
         }
     )
 
@@ -102,6 +111,14 @@ class Raw:
             headers = dict(line.lower().split(": ", 1) for line in lines[1:] if line)
             body = await self.reader.readexactly(int(headers.get("content-length", 0)))
         return Answer(int(lines[0].split(" ")[1]), headers, body)
+
+    async def length(self) -> int:
+        """The bytes of the next answer, which is read."""
+        async with asyncio.timeout(10):
+            lines = await self.reader.readuntil(b"\r\n\r\n")
+            body = int(lines.lower().partition(b"content-length: ")[2].partition(b"\r")[0])
+            await self.reader.readexactly(body)
+        return len(lines) + body
 
     async def closed(self) -> bytes:
         """What comes before the server's end of the connection."""
@@ -294,6 +311,59 @@ async def test_a_body_that_never_begins_is_cut(port: Port) -> None:
     async with port.connected() as raw:
         await raw.send(post(port, 100))
         assert (await raw.answer()).code == "request.body_timeout"
+
+
+async def test_a_body_below_the_least_rate_is_cut(port: Port) -> None:
+    async with port.connected() as raw:
+        await raw.send(post(port, 100))
+        async with raw.trickling(b"{}" * 50, 50):
+            answer = await raw.answer()
+        assert (answer.status, answer.code) == (408, "request.body_too_slow")
+        assert await raw.closed() == b""
+
+
+async def test_a_body_that_the_gateway_does_not_read_may_be_slow() -> None:
+    """What it does not read for a while says nothing about the client."""
+    protocol = http_protocol(RequestSettings(request_body_idle_seconds=0.05, min_bytes_per_second=1024**3))
+    reads = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await reads.wait()
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+
+    config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None)
+    made = partial(protocol, config=config, server_state=ServerState(), app_state={})
+    async with await asyncio.get_running_loop().create_server(made, "127.0.0.1", 0) as server:
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        body = b"x" * 200_000
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await asyncio.sleep(0.3)  # Several periods, in which the application does not read.
+        reads.set()
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
+# A client that does not read
+
+
+async def test_a_client_that_does_not_read_its_answers_is_disconnected(port: Port) -> None:
+    async with port.connected() as raw:
+        await raw.send(head("GET /openapi.json HTTP/1.1") * MANY)
+        length = await raw.length()
+        await asyncio.sleep(3 * ANSWER_SECONDS)  # It is the pace that is tested.
+        assert len(await raw.closed()) < length * (MANY - 1)
+
+
+async def test_a_client_that_reads_its_answers_slowly_gets_them(port: Port) -> None:
+    async with port.connected() as raw:
+        await raw.send(head("GET /openapi.json HTTP/1.1") * MANY)
+        length = await raw.length()
+        for _ in range(MANY - 1):
+            await asyncio.sleep(3 * ANSWER_SECONDS / MANY)  # It is the pace that is tested.
+            await raw.reader.readexactly(length)
 
 
 async def test_a_client_that_waits_for_100_continue_gets_it(port: Port) -> None:
