@@ -117,6 +117,7 @@ class Endpoint:
         services: Services = request.app.state.services
         with services.rate_limits.checking(client_address(request)):
             principal = await services.access.authenticate(request.headers.get("authorization"))
+        request.scope["state"]["key_id"] = principal.key_id
         services.rate_limits.take(principal.key_id)
         call = Call(principal, services, request)
         key = idempotency_key(request) if rules.idempotent else None

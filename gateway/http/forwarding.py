@@ -52,7 +52,15 @@ _NOT_SENT = _OF_CONNECTION | {
     CONTRACT_HEADER,
     HOP,
 }
-_NOT_RETURNED = _OF_CONNECTION | {"date", "server", "x-request-id", "vary", "x-gateway-contract"}
+_NOT_RETURNED = _OF_CONNECTION | {
+    "date",
+    "server",
+    "x-request-id",
+    "vary",
+    "x-gateway-contract",
+    "ratelimit",
+    "ratelimit-policy",
+}
 
 
 def is_forwarded(request: HTTPConnection) -> bool:

@@ -17,6 +17,7 @@ from gateway.core.secret import remembering
 from gateway.domain import audit
 from gateway.http.dispatch import Choice, Dispatcher, error_response
 from gateway.http.forwarding import read_hop
+from gateway.http.rate_limit_headers import RateLimitHeaders
 from gateway.http.security_headers import completed
 from gateway.http.services import Services
 from gateway.telemetry import metrics
@@ -35,6 +36,7 @@ class RequestFrame:
 
     def __init__(self, app: Dispatcher, services: Services) -> None:
         self._app = app
+        self._rate_limits = RateLimitHeaders(services.rate_limits)
         self.state = State({"services": services})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,7 +94,8 @@ class RequestFrame:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [*message["headers"], *choice.headers, (b"x-request-id", request_id.encode())]
+                rate = self._rate_limits.of(scope["state"].get("key_id"))
+                headers = [*message["headers"], *choice.headers, *rate, (b"x-request-id", request_id.encode())]
                 message["headers"] = completed(headers)
             await send(message)
 

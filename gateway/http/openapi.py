@@ -30,6 +30,26 @@ _KEY = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
 }
 
+# Of answers, by the statuses that have them; None for all.
+_HEADERS: dict[str, tuple[dict[str, Any], frozenset[int] | None]] = {
+    "X-Request-Id": ({"description": "Id of the request.", "schema": {"type": "string", "format": "uuid"}}, None),
+    "RateLimit-Policy": (
+        {"description": 'Quota of the API key: `"key";q=REQUESTS;w=SECONDS`.', "schema": {"type": "string"}},
+        None,
+    ),
+    "RateLimit": (
+        {
+            "description": 'What is left of it: `"key";r=REQUESTS;t=SECONDS` until all is back, or at 0 until one is.',
+            "schema": {"type": "string"},
+        },
+        None,
+    ),
+    "Retry-After": (
+        {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}},
+        frozenset((429, 503)),
+    ),
+}
+
 _MEANING = {
     400: "The request is not valid; `details.errors` lists every wrong field.",
     401: "The API key is missing, unknown, expired or revoked.",
@@ -103,6 +123,7 @@ def document(parts: Parts, server: str) -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components(models, _REFERENCE),
+            "headers": {name: about for name, (about, _) in _HEADERS.items()},
             "securitySchemes": {
                 "bearerAuth": {"type": "http", "scheme": "bearer", "description": "The API key, without `Bearer`."}
             },
@@ -149,7 +170,17 @@ def _described(contract: Contract, endpoint: Endpoint) -> dict[str, Any]:
         statuses.update(_RAW_ERRORS)
     for status in sorted(statuses):
         described["responses"][str(status)] = _response(_MEANING[status], contract.errors.model)
+    for status_text, response in described["responses"].items():
+        response["headers"] = response.get("headers", {}) | _headers(int(status_text))
     return described
+
+
+def _headers(status: int) -> dict[str, Any]:
+    return {
+        name: {"$ref": f"#/components/headers/{name}"}
+        for name, (_, statuses) in _HEADERS.items()
+        if statuses is None or status in statuses
+    }
 
 
 def _successes(endpoint: Endpoint) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def shaped(answer: httpx.Response) -> Json:
 async def test_every_error_has_the_one_shape(
     client: httpx.AsyncClient, anonymous: httpx.AsyncClient, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def broken(scope: Scope) -> None:
+    async def broken(*_: object) -> None:
         raise RuntimeError("the words of an inner error")
 
     _, key = await make_subaccount(client)

@@ -159,6 +159,25 @@ def test_a_key_over_its_rate_gets_the_limit_and_the_time_to_retry(clock: Clock) 
     over(limit, KEYS[0])
 
 
+def test_what_is_left_of_a_keys_quota_and_when_all_is_back(clock: Clock) -> None:
+    limit = limits(clock, rate_limit_per_second=2, rate_limit_burst=3)
+    assert limit.quota == (3, 1.5)
+    assert limit.left(KEYS[0]) == (3, 0)
+    seen = []
+    for _ in range(3):
+        limit.take(KEYS[0])
+        seen.append(limit.left(KEYS[0]))
+    # At none, when one is.
+    assert seen == [(2, 0.5), (1, 1.0), (0, 0.5)]
+    over(limit, KEYS[0])
+    assert limit.left(KEYS[0]) == (0, 0.5)
+    clock.now += 0.5
+    assert limit.left(KEYS[0]) == (1, 1.0)
+    clock.now += 100
+    assert limit.left(KEYS[0]) == (3, 0)
+    assert limits(clock, rate_limit_per_second=0).quota is None
+
+
 def test_a_limit_of_zero_is_none(clock: Clock) -> None:
     limit = limits(clock, rate_limit_per_second=0, rate_limit_burst=1, auth_failures_per_minute=0)
     for _ in range(1000):
@@ -259,6 +278,35 @@ async def test_a_keys_flood_gets_429_until_the_returned_time(
         clock.now += int(answer.headers["retry-after"])
         await ok(api.get("/v1/auth/whoami"))
         await refused(api.get("/v1/auth/whoami"), 429, "limit.rate")
+
+
+async def test_each_answer_to_a_key_has_its_rate(gateway: Gateway, clock: Clock, api_key: str) -> None:
+    def rate_of(answer: httpx.Response) -> tuple[str | None, str | None]:
+        return answer.headers.get("ratelimit-policy"), answer.headers.get("ratelimit")
+
+    async with calling(gateway, clock) as api:
+        key, policy = bearer(api_key), '"key";q=5;w=5'
+        assert rate_of(await api.get("/v1/auth/whoami", headers=key)) == (policy, '"key";r=4;t=1')
+        # Errors too, and answers without a body.
+        assert rate_of(await api.get("/v1/spaces?limit=0", headers=key)) == (policy, '"key";r=3;t=2')
+        assert rate_of(await api.head("/v1/spaces", headers=key)) == (policy, '"key";r=2;t=3')
+        clock.now += 0.5
+        for left in ('"key";r=1;t=4', '"key";r=0;t=1'):
+            assert rate_of(await api.get("/v1/spaces", headers=key)) == (policy, left)
+        refusal = await api.get("/v1/spaces", headers=key)
+        assert (refusal.status_code, *rate_of(refusal)) == (429, policy, '"key";r=0;t=1')
+        assert refusal.headers["retry-after"] == "1"
+        for other in (await api.get("/v1/spaces"), await api.get("/v1/spaces", headers=bearer("guess"))):
+            assert rate_of(other) == (None, None)
+
+
+async def test_without_a_limit_there_is_no_rate(gateway: Gateway, api_key: str) -> None:
+    unlimited = gateway.services.settings.model_copy(update={"rate_limit_per_second": 0})
+    app = create_app(replace(gateway.services, rate_limits=RateLimits(unlimited)), gateway.contracts)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost:8787") as api:
+        answer = await api.get("/v1/auth/whoami", headers=bearer(api_key))
+        assert answer.status_code == 200
+        assert not {"ratelimit", "ratelimit-policy"} & answer.headers.keys()
 
 
 async def test_what_a_key_sends_counts_whatever_becomes_of_it(gateway: Gateway, clock: Clock, api_key: str) -> None:

@@ -47,6 +47,12 @@ class Buckets:
         self._charge(caller, now, full_at)
         return 0.0
 
+    def left(self, caller: Hashable) -> tuple[int, float]:
+        """The tokens that the caller has, and the seconds until all are back; at 0 tokens, until there is one."""
+        filling = max(0.0, self._full_at.get(caller, 0.0) - self._now())
+        left = math.floor((self._slack + self._interval - filling + _ROUNDING_SECONDS) / self._interval)
+        return (left, filling) if left > 0 else (0, filling - self._slack)
+
     def _charge(self, caller: Hashable, now: float, full_at: float | None) -> None:
         if full_at is None:
             self._make_room(now)
@@ -78,6 +84,16 @@ class RateLimits:
             if self._failures_per_minute
             else None
         )
+
+    @property
+    def quota(self) -> tuple[int, float] | None:
+        """How many requests of an API key are let through in how many seconds; None without a limit."""
+        return (self._burst, self._burst / self._per_second) if self._keys is not None else None
+
+    def left(self, key_id: UUID) -> tuple[int, float]:
+        """How many of them are left, and the seconds until all are, or at 0 until one is."""
+        assert self._keys is not None
+        return self._keys.left(key_id.int)
 
     def take(self, key_id: UUID) -> None:
         """Count a request of an API key; raises LimitReached."""
