@@ -9,7 +9,7 @@ import structlog
 from starlette.datastructures import State
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.core.errors import GatewayError, Internal, MethodNotAllowed, NotFound
 from gateway.core.ids import new_id
@@ -22,10 +22,13 @@ from gateway.http.security_headers import completed
 from gateway.http.services import Services
 from gateway.telemetry import metrics
 from gateway.telemetry.logs import redact
+from gateway.tunnel.protocol import EXTENSION
 
 _access = structlog.get_logger("gateway.access")
 _log = structlog.get_logger("gateway.api")
 
+# All messages that answer an upgrade; a later one is part of the same answer.
+_ANSWERS_OF_SOCKETS = frozenset(("websocket.accept", "websocket.http.response.start", EXTENSION))
 _PROBES = ("/healthz", "/readyz", "/metrics")
 # Below it paths have a token, which no error repeats.
 _LEASES = "/v1/connect/"
@@ -68,22 +71,33 @@ class RequestFrame:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         """A socket without a route is closed by the router before it is accepted; the client gets a 404."""
-        accepted = False
+        answered = False
 
         async def framed_send(message: Message) -> None:
-            nonlocal accepted
-            if message["type"] in ("websocket.accept", "websocket.http.response.start"):
-                accepted = True
+            nonlocal answered
+            if message["type"] in _ANSWERS_OF_SOCKETS:
+                answered = True
                 message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
             if message["type"] == "websocket.http.response.start":
                 message["headers"] = completed(message["headers"])
-            if message["type"] != "websocket.close" or accepted:
+            if message["type"] != "websocket.close" or answered:
                 await send(message)
                 return
-            response = error_response(_no_route(HTTPException(404), scope), scope)
+            await deny(HTTPException(404))
+
+        async def deny(error: Exception) -> None:
+            response = error_response(_api_error(error, scope), scope)
             await WebSocket(scope, receive, framed_send).send_denial_response(response)
 
-        await self._app(scope, receive, framed_send)
+        try:
+            await self._app(scope, receive, framed_send)
+        except (OSError, WebSocketDisconnect):
+            # The client has disconnected.
+            raise
+        except Exception as error:
+            if answered:
+                raise
+            await deny(error)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         choice: Choice = scope["state"]["choice"]

@@ -2,10 +2,10 @@
 
 `gateway.tunnel`: an endpoint may answer `websocket.connect` with
 
-    {"type": "gateway.tunnel", "tunnel": Tunnel}
+    {"type": "gateway.tunnel", "tunnel": Tunnel, "headers": [(name, value)]}
 
-which accepts the upgrade and gives the connection to the tunnel; the endpoint is then done. Nothing of the client's is
-read before the endpoint's first message.
+which accepts the upgrade, with these headers if there are any, and gives the connection to the tunnel; the endpoint is
+then done. Nothing of the client's is read before the endpoint's first message.
 
 `gateway.largest_message`: before its answer, an endpoint may limit the client's messages; a larger one closes the
 socket with 1009:
@@ -16,6 +16,7 @@ socket with 1009:
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any, cast
 
 from uvicorn._types import ASGISendEvent
@@ -61,7 +62,7 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
     async def send(self, message: ASGISendEvent) -> None:
         event = cast(dict[str, Any], message)
         if event["type"] == EXTENSION:
-            self._hand_over(event["tunnel"])
+            self._hand_over(event["tunnel"], event.get("headers", ()))
             return
         if event["type"] == LARGEST_MESSAGE:
             self.conn.max_message_size = event["bytes"]
@@ -70,7 +71,7 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
         if event["type"] == "websocket.http.response.body" and not event.get("more_body"):
             self.handshake_complete = True
 
-    def _hand_over(self, tunnel: Tunnel) -> None:
+    def _hand_over(self, tunnel: Tunnel, headers: Iterable[tuple[bytes, bytes]]) -> None:
         if self.disconnected:
             # The client disconnected during the check.
             tunnel.connection_lost(None)
@@ -79,7 +80,8 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
         accept = self.response.headers["Sec-WebSocket-Accept"]
         transport.write(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Accept: %b\r\n\r\n" % accept.encode()
+            b"Sec-WebSocket-Accept: %b\r\n%b\r\n"
+            % (accept.encode(), b"".join(b"%b: %b\r\n" % header for header in headers))
         )
         self.handshake_complete = True
         self.connections.discard(self)

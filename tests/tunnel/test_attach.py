@@ -337,6 +337,29 @@ async def test_a_server_without_the_tunnel_extension_gets_501(
     assert b"gateway.tunnel" in (refusal.response.body or b"")
 
 
+async def test_each_answer_to_an_upgrade_has_a_request_id(
+    served: Served, echoing: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lease = await served.lease()
+    async with connect(lease.url, proxy=None) as socket:
+        assert socket.response is not None
+        answers = [socket.response]
+    answers.append((await refused(f"{lease.url}x")).response)
+    answers.append((await refused(lease.url.replace("/v1/connect/", "/v1/nothing/"))).response)
+
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("the words of an inner error")
+
+    # What no handler of a socket expects, which uvicorn would answer in plain text.
+    monkeypatch.setattr(served.gateway.services.leases, "attach", broken)
+    failure = await refused(lease.url)
+    assert error_of(failure) == (500, "internal.error")
+    assert b"inner" not in (failure.response.body or b"")
+    answers.append(failure.response)
+    assert [answer.status_code for answer in answers] == [101, 401, 404, 500]
+    assert len({UUID(answer.headers["X-Request-Id"]) for answer in answers}) == 4
+
+
 async def test_plain_http_gets_upgrade_required_without_the_token(served: Served, echoing: None) -> None:
     lease = await served.lease()
     address = lease.url.replace("ws", "http", 1)
