@@ -23,6 +23,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.app import Gateway, build
+from gateway.core import inherited
 from gateway.core.endings import GATEWAY_CRASHED, GATEWAY_STOPPED
 from gateway.core.errors import ConfigurationError
 from gateway.core.ids import new_id
@@ -199,7 +200,7 @@ def on_signals(received: Callable[[int], None]) -> None:
             loop.call_soon_threadsafe(received, number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
+        if not inherited.is_ignored(number):
             signal.signal(number, handle)
 
 

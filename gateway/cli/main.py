@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 
 import structlog
 
 from gateway import settings
 from gateway.cli import audit, doctor, keys, migrate, options, orgs, secrets, serving
 from gateway.cli.commands import Commands
+from gateway.core import inherited
 from gateway.core.errors import GatewayError
 from gateway.telemetry import logs
 
@@ -20,6 +22,9 @@ _OF_THE_DISK = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return the exit code: 0, 1 when it failed with an error message, 2 for wrong usage."""
+    if threading.current_thread() is threading.main_thread():
+        # A test runs commands in other threads, where signals can't be set.
+        inherited.normalize()
     commands = Commands()
     for module in (serving, migrate, doctor, orgs, keys, secrets, audit, options):
         module.add_to(commands)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import signal
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
 
 import uvloop
 
+from gateway.core import inherited
 from gateway.core.errors import ConfigurationError
 from gateway.settings import Settings
 from gateway.store import schema
@@ -17,6 +17,8 @@ from gateway.store.embedded import EmbeddedPostgres
 
 # Of the 100 connections that the gateway's own PostgreSQL takes, the rest is for other commands.
 OWN_POOL_SIZE = 80
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 # Signals that came before it served.
 received: list[int] = []
@@ -35,18 +37,16 @@ def database_of(loaded: Settings) -> Iterator[tuple[str, str]]:
         )
     embedded = EmbeddedPostgres(loaded.data_dir, loaded.uid_base)
     try:
-        _on_signals(_leave)
+        for number in _ENDING:
+            if not inherited.is_ignored(number):
+                signal.signal(number, _leave)
         yield embedded.start(), f"its own PostgreSQL in {loaded.data_dir / 'postgres'}"
     finally:
-        # From here on it is about to end anyway, and must not do so before its database.
-        _on_signals(signal.SIG_IGN)
+        # From here on it is about to end anyway, and must not do so before its database. Python would reset a handler
+        # before the process has ended.
+        for number in _ENDING:
+            signal.signal(number, signal.SIG_IGN)
         embedded.stop()
-
-
-def _on_signals(handler: Callable[[int, Any], None] | signal.Handlers) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handler)
 
 
 def _leave(number: int, _: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -63,7 +64,9 @@ def started(data_dir: Path, *flags: str, **env: str) -> Iterator[GatewayProcess]
 
 
 @contextlib.contextmanager
-def starting(data_dir: Path, *flags: str, **env: str) -> Iterator[GatewayProcess]:
+def starting(
+    data_dir: Path, *flags: str, prepare: Callable[[], None] = prepare_child, **env: str
+) -> Iterator[GatewayProcess]:
     """A gateway that need not get as far as to listen."""
     process = subprocess.Popen(
         [sys.executable, "-m", "gateway", "up", "--port", "0", "--data-dir", str(data_dir), *flags],
@@ -74,7 +77,7 @@ def starting(data_dir: Path, *flags: str, **env: str) -> Iterator[GatewayProcess
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        preexec_fn=prepare_child,
+        preexec_fn=prepare,
     )
     with GatewayProcess(process, data_dir) as gateway:
         yield gateway
@@ -246,6 +249,41 @@ async def test_further_signals_during_a_slow_stop_leave_no_orphans(used_data_dir
                     code = await asyncio.to_thread(gateway.wait, 0.05)
             assert TOO_LATE not in gateway.log
         assert code == 0
+        assert_nothing_left(gateway)
+
+
+UNLIKED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD)
+
+
+def as_a_script_starts_it_in_the_background() -> None:
+    """And worse: what `nohup` and parents with faults add."""
+    prepare_child()
+    for number in UNLIKED:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, UNLIKED)
+
+
+def ignored_or_blocked(process: psutil.Process) -> set[int]:
+    masks = re.findall(r"^Sig(?:Ign|Blk):\t(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    assert len(masks) == 2
+    return {number for number in UNLIKED for mask in masks if int(mask, 16) >> (number - 1) & 1}
+
+
+async def test_started_in_the_background_of_a_script_it_stops_and_its_children_ignore_nothing(
+    used_data_dir: Path,
+) -> None:
+    with starting(used_data_dir, prepare=as_a_script_starts_it_in_the_background) as gateway:
+        gateway.base_url = gateway.wait_for_output(re.compile(r"^Listening on (\S+)"), START_SECONDS).group(1)
+        async with Remote(gateway) as remote:
+            await remote.attach(await remote.runtime())
+            # These are for the script alone.
+            gateway.signal(signal.SIGINT)
+            gateway.signal(signal.SIGHUP)
+            assert (await remote.api.get("/readyz")).status_code == 200
+            children = psutil.Process(gateway.pid).children()
+            assert {"postgres", "sh"} <= {child.name() for child in children}
+            assert {child.name(): found for child in children if (found := ignored_or_blocked(child))} == {}
+        assert gateway.terminate() == 0
         assert_nothing_left(gateway)
 
 

@@ -1,0 +1,49 @@
+"""What a process inherits from the one that started it, made what the gateway and all that it starts expect.
+
+A script that starts `gateway up &` has it ignore SIGINT; `nohup` and supervisors leave other signals ignored or
+blocked, or standard streams closed. Children inherit what is ignored or blocked: a browser that can't learn how its
+own children end, a database that can't be stopped. What has a handler is reset in them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+# Whoever ignores them means this process, and it goes on ignoring them.
+_MEANT = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+# Without SIGTERM a gateway could only be killed; with SIGCHLD ignored the kernel discards how children ended.
+_NEEDED = (signal.SIGTERM, signal.SIGCHLD)
+
+
+def normalize() -> None:
+    """Of this process; from its main thread, before it starts any other."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    for number in _NEEDED:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    for number in _MEANT:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, ignore)
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        _open(descriptor, name)
+
+
+def ignore(number: int, frame: object) -> None:
+    """Ignores a signal in this process alone: children have the default."""
+
+
+def is_ignored(number: int) -> bool:
+    return signal.getsignal(number) in (signal.SIG_IGN, ignore)
+
+
+def _open(descriptor: int, name: str) -> None:
+    """Else the next file or socket would get this number, and what children print would be written into it."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        # Gets the lowest free number, which is this one: those below are open.
+        os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if getattr(sys, name) is None:
+        setattr(sys, name, os.fdopen(descriptor, "r" if descriptor == 0 else "w", closefd=False))
