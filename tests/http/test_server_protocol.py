@@ -22,6 +22,7 @@ from gateway.app import Gateway
 from gateway.http.server_protocol import http_protocol
 from gateway.settings import RequestSettings, Settings
 from tests.support.serving import serving
+from tests.support.waiting import for_a_while
 
 HEAD_SECONDS = 0.6
 BODY_SECONDS = 0.6
@@ -340,7 +341,7 @@ async def test_a_body_that_the_gateway_does_not_read_may_be_slow() -> None:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         body = b"x" * 200_000
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-        await asyncio.sleep(0.3)  # Several periods, in which the application does not read.
+        await for_a_while(0.3)  # Several periods, in which the application does not read.
         reads.set()
         assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
         writer.close()
