@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import stat
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -225,6 +227,14 @@ def test_a_key_file_is_its_owners_alone_and_makes_a_ring(tmp_path: Path) -> None
     other = tmp_path / "other"
     create_key_file(other)
     assert other.read_text() != path.read_text()
+
+
+def test_the_documented_command_makes_a_key_file(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "operating.md").read_text()
+    ((command, file),) = re.findall(r"^(\(umask .* > ([\w-]+)\))$", page, re.MULTILINE)
+    subprocess.run(["sh", "-euc", command], cwd=tmp_path, check=True, timeout=30)
+    assert KeyRing.parse((tmp_path / file).read_text()).key_ids == ["main"]
+    assert stat.S_IMODE((tmp_path / file).stat().st_mode) == 0o600
 
 
 def test_a_key_file_is_never_overwritten(tmp_path: Path) -> None:
