@@ -32,6 +32,8 @@ _ANSWERS_OF_SOCKETS = frozenset(("websocket.accept", "websocket.http.response.st
 _PROBES = ("/healthz", "/readyz", "/metrics")
 # Below it paths have a token, which no error repeats.
 _LEASES = "/v1/connect/"
+# Where clients that are given an address look for a browser, whatever the address's own path.
+_BROWSER_PATHS = ("/json", "/json/list", "/json/version", "/json/protocol")
 
 
 class RequestFrame:
@@ -157,6 +159,11 @@ def _no_route(error: HTTPException, scope: Scope) -> GatewayError:
     path = f"{_LEASES}..." if lease else redact(scope["path"])[:200]
     if error.status_code == 404 and lease:
         return NotFound("Nothing is served at this path below a lease's address; docs/close-codes.md lists what is.")
+    if error.status_code == 404 and scope["path"].rstrip("/") in _BROWSER_PATHS:
+        return NotFound(
+            "No browser answers at the gateway's root. Each has a lease, and answers below the lease's address; a client "
+            "that drops the address's path needs its websocket address (docs/clients.md)."
+        )
     if error.status_code == 404:
         return NotFound(f"There is no route {path!r}; /openapi.json has all of them.")
     allowed = sorted(method for method in (error.headers or {}).get("Allow", "").split(", ") if method)

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support import node
 from tests.support.clients import CLIENTS, DISCOVERING, Client, attach_websockets
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.pages import BIG_SCREENSHOT_BYTES, PageServer
@@ -102,6 +103,16 @@ async def test_discovers_the_browser_from_the_root_of_the_lease_over_http(
     outcome = await client.drive(lease.endpoint.replace("ws", "http", 1), pages.base_url)
     assert (outcome.greeting, outcome.evaluated, outcome.state) == ("Hello Ada, 1", 42, "Hello Ada, 2")
     assert len(outcome.screenshot) >= BIG_SCREENSHOT_BYTES
+
+
+@pytest.mark.usefixtures("node_modules")
+async def test_clients_that_ask_at_the_root_of_an_address_attach_as_documented(lease: Lease) -> None:
+    outcome = await node.run_script("prefixed", {"endpoint": lease.endpoint})
+    assert outcome["remoteInterface"] == 42
+    assert "/156." in outcome["remoteInterfaceAtBrowser"]
+    assert outcome["puppeteer"] == 42
+    # It asks without the lease's path, so that nothing names a lease.
+    assert "Not Found" in outcome["puppeteerAtRoot"]
 
 
 async def test_is_refused_with_410_once_the_lease_is_revoked(
