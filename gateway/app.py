@@ -45,7 +45,7 @@ from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
 from gateway.domain.supervisor import Supervisor
 from gateway.domain.viewers import Viewers
-from gateway.http import docs, health
+from gateway.http import docs, health, home
 from gateway.http.contract import Contract
 from gateway.http.dispatch import Contracts, Dispatcher
 from gateway.http.middleware import RequestFrame
@@ -232,5 +232,6 @@ def create_app(services: Services, contracts: Contracts) -> ASGIApp:
         # None: a gateway that a test or a bench puts together, without a command that serves.
         *health.routes(with_metrics=services.settings.metrics in (None, "api")),
         *docs.routes(contracts),
+        *home.routes(),
     ]
     return RequestFrame(Dispatcher(contracts, others), services)

@@ -161,8 +161,8 @@ def _no_route(error: HTTPException, scope: Scope) -> GatewayError:
         return NotFound("Nothing is served at this path below a lease's address; docs/close-codes.md lists what is.")
     if error.status_code == 404 and scope["path"].rstrip("/") in _BROWSER_PATHS:
         return NotFound(
-            "No browser answers at the gateway's root. Each has a lease, and answers below the lease's address; a client "
-            "that drops the address's path needs its websocket address (docs/clients.md)."
+            "No browser answers at the gateway's root. Each answers below the address of its lease; a client that "
+            "drops the address's path needs its websocket address (docs/clients.md)."
         )
     if error.status_code == 404:
         return NotFound(f"There is no route {path!r}; /openapi.json has all of them.")

@@ -1,4 +1,4 @@
-"""/docs in a real browser without the internet: it shows every operation, calls one, and asks no other host."""
+"""/docs and / in a real browser without the internet: their links and operations work, and no other host is asked."""
 
 from __future__ import annotations
 
@@ -157,3 +157,20 @@ async def test_the_watch_itself_sees_what_goes_wrong(page: Page, gateway: Gatewa
     }""")
     assert any("elsewhere.example" in it and "Content Security Policy" in it for it in watch.wrong)
     assert any(it.startswith("404") for it in watch.wrong)
+
+
+async def test_the_first_page_is_readable_and_its_links_work(page: Page, gateway: GatewayProcess) -> None:
+    watch = Watch(page)
+    for scheme, is_dark in (("light", False), ("dark", True)):
+        await page.emulate_media(color_scheme="dark" if is_dark else "light")
+        await page.goto(gateway.base_url)
+        ground: str = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", ground)[:3])) < 3 * 128) == is_dark, (scheme, ground)
+    links: list[str] = await page.locator("a").evaluate_all("links => links.map(link => link.href)")
+    assert [urlsplit(link).path for link in links] == ["/docs", "/openapi.json", "/healthz", "/readyz"]
+    for link in links:
+        answer = await page.goto(link)
+        assert answer is not None
+        assert answer.status == 200
+    assert watch.hosts == {urlsplit(gateway.base_url).netloc}
+    assert watch.wrong == []

@@ -17,7 +17,7 @@ from gateway.attach import discovery
 from gateway.attach import socket as attach_socket
 from gateway.contracts.spaces import activity
 from gateway.core.ids import new_id
-from gateway.http import docs, health
+from gateway.http import docs, health, home
 from gateway.http.security_headers import completed
 from gateway.settings import Settings
 from gateway.viewers import live_page, pages, recording_page
@@ -63,6 +63,7 @@ OTHERS = [
     *live_page.ROUTES,
     *recording_page.ROUTES,
     *health.routes(with_metrics=True),
+    *home.routes(),
 ]
 
 
