@@ -15,6 +15,7 @@ from gateway.core.errors import GatewayError, Internal, MethodNotAllowed, NotFou
 from gateway.core.ids import new_id
 from gateway.core.secret import remembering
 from gateway.domain import audit
+from gateway.http.cors import Cors
 from gateway.http.dispatch import Choice, Dispatcher, error_response
 from gateway.http.forwarding import read_hop
 from gateway.http.rate_limit_headers import RateLimitHeaders
@@ -41,6 +42,7 @@ class RequestFrame:
 
     def __init__(self, app: Dispatcher, services: Services) -> None:
         self._app = app
+        self._cors = Cors(services.settings.cors_origins)
         self._rate_limits = RateLimitHeaders(services.rate_limits)
         self.state = State({"services": services})
 
@@ -111,12 +113,12 @@ class RequestFrame:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 rate = self._rate_limits.of(scope["state"].get("key_id"))
-                headers = [*message["headers"], *choice.headers, *rate, (b"x-request-id", request_id.encode())]
-                message["headers"] = completed(headers)
+                more = (*choice.headers, *rate, *self._cors.headers(scope["headers"]))
+                message["headers"] = completed([*message["headers"], *more, (b"x-request-id", request_id.encode())])
             await send(message)
 
         try:
-            await self._app(scope, receive, framed_send)
+            await (self._cors.preflight(scope) or self._app)(scope, receive, framed_send)
         except Exception as error:
             if status:
                 # The answer has begun, so it can only be cut off.

@@ -47,18 +47,21 @@ def is_allowed(origin: str, root: str | None, settings: ListeningSettings) -> bo
     never is.
     """
     lowered = origin.lower()
-    if lowered in settings.allowed_origins:
+    if canonical(lowered) in map(canonical, settings.allowed_origins):
         return True
     parts = _parts(lowered)
     if parts is None:
         return False
-    if parts in map(_parts, settings.allowed_origins):
-        return True
     own = _parts(_without_path(root.lower())) if root is not None else None
     if own is None:
         return False
     scheme, host, port = parts
     return parts == own or ((scheme, port) == (own[0], own[2]) and host in settings.trusted_hosts)
+
+
+def canonical(origin: str) -> tuple[str, str, int] | str:
+    """The same for all spellings of one origin in lower case, with and without its scheme's own port."""
+    return _parts(origin) or origin
 
 
 def _parts(origin: str) -> tuple[str, str, int] | None:

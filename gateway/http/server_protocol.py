@@ -27,6 +27,7 @@ from websockets.server import ServerProtocol
 from gateway.core.errors import GatewayError, HeadersTooLarge, RequestInvalid, RequestTimeout, UpgradeRequired
 from gateway.core.fair_reading import FairTransport
 from gateway.core.ids import new_id
+from gateway.http.cors import Cors
 from gateway.http.errors import FLAT, ErrorShape
 from gateway.http.security_headers import completed
 from gateway.settings import RequestSettings
@@ -52,6 +53,7 @@ def http_protocol(settings: RequestSettings, errors_of: ErrorShapeOf = lambda _:
         response_idle_seconds = settings.response_idle_seconds
         min_bytes_per_second = settings.min_bytes_per_second
         errors = (errors_of,)
+        cors = Cors(settings.cors_origins)
 
     return Limited
 
@@ -64,6 +66,7 @@ class HttpProtocol(HttpToolsProtocol):
     min_bytes_per_second: ClassVar[int]
     # In a tuple, since a function would become a method.
     errors: ClassVar[tuple[ErrorShapeOf]]
+    cors: ClassVar[Cors]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -238,6 +241,7 @@ class HttpProtocol(HttpToolsProtocol):
         headers = [
             *self.server_state.default_headers,
             *completed((name, value) for name, value in response.raw_headers if name != b"connection"),
+            *self.cors.headers(self.headers or ()),
             (b"x-request-id", request_id.encode()),
             (b"connection", b"close"),
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from gateway.settings.types import Group
+from gateway.settings.types import Group, Origin, split
 
 
 class RequestSettings(Group):
@@ -12,6 +12,9 @@ class RequestSettings(Group):
 
     contract: str = Field(
         "spaces", description="Contract that serves a request that selects none, on a path that several contracts have."
+    )
+    cors_origins: tuple[Origin, ...] = Field(
+        (), description="Origins (`scheme://host[:port]`) of web pages that may call the API; empty means none."
     )
     request_header_seconds: float = Field(10.0, gt=0, le=600, description="Timeout of a request's head, in seconds.")
     max_header_bytes: int = Field(
@@ -61,3 +64,5 @@ class RequestSettings(Group):
         le=8760,
         description="Hours for which the answer to a request with an `Idempotency-Key` is kept, to be repeated.",
     )
+
+    _split_requests = split("cors_origins")
