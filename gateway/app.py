@@ -191,7 +191,9 @@ async def build(
         spaces=Spaces(database, settings.region, audit, events, living.end),
         runtimes=living,
         leases=Leases(database, issuer, attachments, living, settings, gateway_id, audit, events, commands),
-        large_commands=LargeCommands(settings.max_held_bytes, settings.large_command_seconds),
+        large_commands=LargeCommands(
+            settings.max_held_bytes, settings.large_command_seconds, settings.max_command_values, settings.shares
+        ),
         peers=PeerClient(settings.max_discovery_bytes),
         hops=HopSigner(pepper),
         events=events,

@@ -87,7 +87,12 @@ class Ours:
         self._policy: Policy | None = StandardPolicy("/nonexistent", unknown="allow") if reviewed else None
         self._settings = Settings()
         self._attachments = Attachments()
-        self._large = LargeCommands(self._settings.max_held_bytes, self._settings.large_command_seconds)
+        self._large = LargeCommands(
+            self._settings.max_held_bytes,
+            self._settings.large_command_seconds,
+            self._settings.max_command_values,
+            self._settings.shares,
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         attachment = self._attachments.enter("bench")

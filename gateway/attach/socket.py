@@ -128,7 +128,7 @@ class _Attach:
             settings.ping_timeout_seconds,
             policy=self._policy(),
             record=self._record(),
-            owner=self.grant.lease_id,
+            taker=self.grant.taker,
             is_reviewed=self.grant.devtools_url is not None,
             from_gateway=self.from_gateway,
             lost=self.lost,

@@ -11,9 +11,11 @@ import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from gateway.core.errors import LimitReached
+
+Owner = tuple[Literal["gateway", "tenant", "caller"], Hashable]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,11 @@ class Taker:
     caller: Hashable
     tenant: Hashable
 
+    @property
+    def owners(self) -> tuple[Owner, Owner, Owner]:
+        """Whose limits count what is taken."""
+        return (("gateway", None), ("tenant", self.tenant), ("caller", self.caller))
+
 
 @dataclass(frozen=True, slots=True)
 class Shares:
@@ -32,11 +39,13 @@ class Shares:
     caller: float = 0.5
     tenant: float = 0.75
 
-    def of_caller(self, maximum: int) -> int:
-        return max(1, math.floor(maximum * self.caller))
-
-    def of_tenant(self, maximum: int) -> int:
-        return max(1, math.floor(maximum * self.tenant))
+    def of(self, maximum: int) -> dict[str, int]:
+        """How much of a limit a caller, a tenant and all together may take: each at least one."""
+        return {
+            "caller": max(1, math.floor(maximum * self.caller)),
+            "tenant": max(1, math.floor(maximum * self.tenant)),
+            "gateway": maximum,
+        }
 
 
 class Places:
@@ -49,12 +58,8 @@ class Places:
         self._noun = noun
         self._code = code
         self._retry_after = retry_after
-        self._limits = {
-            "caller": shares.of_caller(maximum),
-            "tenant": shares.of_tenant(maximum),
-            "gateway": maximum,
-        }
-        self._taken: Counter[tuple[str, Hashable]] = Counter()
+        self._limits = shares.of(maximum)
+        self._taken: Counter[Owner] = Counter()
 
     @property
     def taken(self) -> int:
@@ -64,22 +69,24 @@ class Places:
     @contextlib.contextmanager
     def take(self, taker: Taker) -> Iterator[None]:
         """A place for the block; raises LimitReached where there is none for this taker."""
-        owners: list[tuple[str, Hashable]] = [
-            ("gateway", None),
-            ("tenant", taker.tenant),
-            ("caller", taker.caller),
-        ]
-        for owner in owners:
-            if self._taken[owner] >= self._limits[owner[0]]:
-                raise self._full(owner[0])
-        self._taken.update(owners)
+        self.enter(taker)
         try:
             yield
         finally:
-            for owner in owners:
-                self._taken[owner] -= 1
-                if not self._taken[owner]:
-                    del self._taken[owner]
+            self.leave(taker)
+
+    def enter(self, taker: Taker) -> None:
+        """Take a place until `leave`; raises LimitReached."""
+        for owner in taker.owners:
+            if self._taken[owner] >= self._limits[owner[0]]:
+                raise self._full(owner[0])
+        self._taken.update(taker.owners)
+
+    def leave(self, taker: Taker) -> None:
+        for owner in taker.owners:
+            self._taken[owner] -= 1
+            if not self._taken[owner]:
+                del self._taken[owner]
 
     def _full(self, whose: str) -> LimitReached:
         limit, most = self._limits[whose], self._limits["gateway"]

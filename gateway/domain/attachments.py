@@ -27,6 +27,7 @@ class Attachment:
         "entered_at",
         "has_left",
         "lease_id",
+        "leave_place",
         "on_close",
         "prefix",
         "renew_at",
@@ -43,6 +44,8 @@ class Attachment:
         self.on_close: Callable[[Close], None] | None = None
         self.entered_at = asyncio.get_running_loop().time()
         self.has_left = False
+        # Gives its place among the sockets of the gateway back, once it has one.
+        self.leave_place: Callable[[], None] | None = None
         # The number of commands that the client has sent, once it can send any.
         self.commands: Callable[[], int] = int
         # Of a lease that is renewed while it is used: by how much, when next, and the commands at the last renewal.
@@ -80,6 +83,8 @@ class Attachment:
     def left(self) -> None:
         self.has_left = True
         self.on_close = None
+        if self.leave_place is not None:
+            self.leave_place()
         if self._expiry is not None:
             self._expiry.cancel()
 

@@ -19,6 +19,7 @@ from gateway.core.closes import ViewerClose
 from gateway.core.errors import Conflict, Gone, LimitReached, Unauthorized, Unavailable, host_unavailable
 from gateway.core.ids import new_id, not_found
 from gateway.core.scope import Scope
+from gateway.core.shares import Places, Taker
 from gateway.crypto.viewer_tokens import Kind, Viewer, ViewerTokens
 from gateway.domain import audit
 from gateway.domain.audit import Action, Audit, Origin
@@ -39,6 +40,7 @@ MAX_SECONDS = 86400
 # How often a viewer that goes on reading is noted, and of how many this is remembered.
 _NOTED_SECONDS = 600.0
 _MOST_NOTED = 10_000
+_RETRY_VIEWERS_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,9 @@ class Viewers:
         self._tokens = tokens
         self._runtimes = living
         self._settings = settings
+        self._places = Places(
+            settings.max_viewers, settings.shares, "live views", "gateway.max_viewers", _RETRY_VIEWERS_SECONDS
+        )
         self._gateway_id = gateway_id
         self._audit = audit
         self._commands = commands
@@ -199,8 +204,10 @@ class Viewers:
         """One of the live views of this gateway, for the block; raises LimitReached."""
         here = place.gateway_id == self._gateway_id
         origin = replace(audit.origin(), actor=str(viewer.id), scope=place.owner)
+        taker = Taker(viewer.id, place.owner)
         try:
-            self._refuse_above_limits(viewer.run_id)
+            self._refuse_above_limit(viewer.run_id)
+            self._places.enter(taker)
         except LimitReached as error:
             self._audit.refused(Action.VIEWER_REFUSED, error, viewer.id, origin=origin)
             raise
@@ -221,19 +228,16 @@ class Viewers:
         finally:
             expiry.cancel()
             self._sessions.discard(session)
+            self._places.leave(taker)
             metrics.viewers_open.dec()
             if here:
                 self._audit.note(Action.VIEWER_CLOSED, viewer.id, details={"runId": str(viewer.run_id)}, origin=origin)
 
-    def _refuse_above_limits(self, run_id: UUID) -> None:
-        most, most_of_run = self._settings.max_viewers, self._settings.max_viewers_per_run
-        if len(self._sessions) >= most:
+    def _refuse_above_limit(self, run_id: UUID) -> None:
+        most = self._settings.max_viewers_per_run
+        if sum(session.viewer.run_id == run_id for session in self._sessions) >= most:
             raise LimitReached(
-                f"This gateway may have {most} live views open at once.", "gateway.max_viewers", retry_after=5
-            )
-        if sum(session.viewer.run_id == run_id for session in self._sessions) >= most_of_run:
-            raise LimitReached(
-                f"A run may have {most_of_run} live views open at once.", "run.max_viewers", retry_after=5
+                f"A run may have {most} live views open at once.", "run.max_viewers", retry_after=_RETRY_VIEWERS_SECONDS
             )
 
     def close_all(self, why: ViewerClose) -> None:

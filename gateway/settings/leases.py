@@ -28,6 +28,12 @@ class LeaseSettings(ShareSettings):
         le=1024**4,
         description="Bytes of incomplete or unreviewed commands that all sockets may hold together.",
     )
+    max_command_values: int = Field(
+        2_000_000,
+        ge=100_000,
+        le=1_000_000_000,
+        description="Values that one command may have, which take up to some 100 bytes each while it is reviewed.",
+    )
     large_command_seconds: float = Field(
         30.0, gt=0, le=600, description="Timeout of the review of a command of 1 MiB or more, in seconds."
     )

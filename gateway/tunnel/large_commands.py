@@ -14,17 +14,19 @@ import asyncio
 import contextlib
 import os
 import pickle
+import re
 import resource
 import struct
 import sys
-from collections import Counter, OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Hashable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import structlog
 
 from gateway.core import json_text
+from gateway.core.shares import Owner, Shares, Taker, Turns
 from gateway.tunnel.cdp_messages import Action, InvalidText, Note, Policy, review
 
 # A command of this size or more takes more than a few milliseconds to review; in bytes.
@@ -37,6 +39,13 @@ _SHORT = 2 * _MANY_CONTAINERS
 # A command of this size takes seconds to review; in bytes.
 _HUGE = 8 * 1024 * 1024
 
+# Values that a command may have: some 200 MB once it is parsed.
+MAX_VALUES = 2_000_000
+# Whose share is taken where none is named.
+NOBODY = Taker(None, None)
+_ALL = NOBODY.owners[0]
+_SHARES = Shares()
+
 _log = structlog.get_logger("gateway.tunnel")
 
 _REQUEST = struct.Struct("!QQ")
@@ -44,6 +53,8 @@ _RESPONSE = struct.Struct("!BQQ")
 _ACTIONS = tuple(Action)
 _INVALID_TEXT = len(_ACTIONS)
 _NO_MEMORY = _INVALID_TEXT + 1
+_TOO_MANY_VALUES = _NO_MEMORY + 1
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 # Limit of the address space, not of the memory in use: to serialize a text, orjson reserves eight times its length.
 _MEMORY = 16 * 1024**3
 _END_SECONDS = 2.0
@@ -51,6 +62,10 @@ _END_SECONDS = 2.0
 
 class Overloaded(Exception):
     """Raised when a command takes more time or memory than there is for it."""
+
+
+class TooManyValues(Exception):
+    """Raised for a command of more values than one may have."""
 
 
 def is_large(payload: bytes | bytearray) -> bool:
@@ -68,120 +83,90 @@ def is_large(payload: bytes | bytearray) -> bool:
 class LargeCommands:
     """The limits of this gateway for large commands, and the processes that review them.
 
-    One process reviews those of a few MiB, another one all that are larger, each one command at a time and the owners
-    of commands in turn. So a command waits for at most one command of each other owner, and never for a huge one.
+    One process reviews those of a few MiB, another one all that are larger, each one command at a time and those who
+    sent them in turn. So a command waits for at most one command of each other tenant, and never for a huge one.
     """
 
-    def __init__(self, held_bytes: int, seconds: float) -> None:
-        """`held_bytes`: bytes that all sockets together may hold of unfinished commands; `seconds`: for one review."""
-        self.held_bytes = held_bytes
+    def __init__(self, held_bytes: int, seconds: float, max_values: int = MAX_VALUES, shares: Shares = _SHARES) -> None:
+        """`held_bytes`: bytes that all sockets together may hold of unfinished commands, in `shares`; `seconds`: for
+        one review; `max_values`: of one command."""
         self.seconds = seconds
-        self.held = 0
+        # Bytes that a caller, a tenant and all may hold.
+        self.limits = shares.of(held_bytes)
+        self._held: Counter[Owner] = Counter()
         self._holders: set[PendingReview] = set()
-        self._reviewer = _Reviewer(keeps_process=True)
+        self._reviewer = _Reviewer(max_values, keeps_process=True)
         # A process that has parsed 100 MiB keeps some of the memory, so it is ended once nothing waits.
-        self._reviewer_of_huge = _Reviewer(keeps_process=False)
+        self._reviewer_of_huge = _Reviewer(max_values, keeps_process=False)
+
+    @property
+    def held(self) -> int:
+        """Bytes that all sockets hold together."""
+        return self._held[_ALL]
 
     def hold(self, socket: PendingReview, change: int) -> None:
         """Count bytes that a socket holds more, or fewer.
 
-        Above the limit it is the owner who holds the most that loses a socket, its largest, until the limit is met.
+        Above the limit of its caller, of its tenant or of all, the caller who holds the most of these loses a socket,
+        its largest, until the limit is met.
         """
-        self.held += change
         if socket.counted:
             self._holders.add(socket)
         else:
             self._holders.discard(socket)
-        while change > 0 and self.held > self.held_bytes and self._holders:
-            largest = self._largest()
+        for owner in socket.owners:
+            self._held[owner] += change
+            if not self._held[owner]:
+                del self._held[owner]
+        if change > 0:
+            for owner in reversed(socket.owners):
+                self._meet_limit(owner)
+
+    def _meet_limit(self, owner: Owner) -> None:
+        while self._held[owner] > self.limits[owner[0]] and (largest := self._largest(owner)) is not None:
             # Before it ends: a socket that ends already for another reason is not asked again.
             self._holders.discard(largest)
             largest.overloaded()
 
-    def _largest(self) -> PendingReview:
+    def _largest(self, owner: Owner) -> PendingReview | None:
+        among = [each for each in self._holders if owner in each.owners]
+        if not among:
+            return None
         held: Counter[Hashable] = Counter()
-        for socket in self._holders:
-            held[socket.owner] += socket.counted
-        ((owner, _),) = held.most_common(1)
-        return max((each for each in self._holders if each.owner == owner), key=lambda each: each.counted)
+        for socket in among:
+            held[socket.taker] += socket.counted
+        ((taker, _),) = held.most_common(1)
+        return max((each for each in among if each.taker == taker), key=lambda each: each.counted)
 
     async def review(
-        self, payload: bytes | bytearray, policy: Policy | None, note: Note | None = None, owner: Hashable = None
+        self, payload: bytes | bytearray, policy: Policy | None, note: Note | None = None, taker: Taker = NOBODY
     ) -> tuple[Action, bytes]:
-        """As cdp_messages.review, in turn with the commands of other owners. Raises InvalidText and Overloaded."""
+        """As cdp_messages.review, in turn with commands of others. Raises InvalidText, TooManyValues, Overloaded."""
         reviewer = self._reviewer if len(payload) < _HUGE else self._reviewer_of_huge
-        return await reviewer.review(payload, policy, note, owner, self.seconds)
+        return await reviewer.review(payload, policy, note, taker, self.seconds)
 
     async def close(self) -> None:
         await self._reviewer.end()
         await self._reviewer_of_huge.end()
 
 
-class _FairLock:
-    """A lock that the owners who wait get in turn, whatever number of times each of them waits."""
-
-    def __init__(self) -> None:
-        self._is_held = False
-        self._waiting: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
-
-    @property
-    def is_wanted(self) -> bool:
-        return bool(self._waiting)
-
-    @contextlib.asynccontextmanager
-    async def turn(self, owner: Hashable) -> AsyncIterator[None]:
-        if self._is_held:
-            await self._wait(owner)
-        self._is_held = True
-        try:
-            yield
-        finally:
-            self._pass()
-
-    async def _wait(self, owner: Hashable) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(owner, deque()).append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.cancelled():
-                waiting = self._waiting[owner]
-                waiting.remove(turn)
-                if not waiting:
-                    del self._waiting[owner]
-            else:  # pragma: no cover - in one turn of the loop
-                # It was its turn just then.
-                self._pass()
-            raise
-
-    def _pass(self) -> None:
-        if not self._waiting:
-            self._is_held = False
-            return
-        owner, waiting = self._waiting.popitem(last=False)
-        turn = waiting.popleft()
-        if waiting:
-            # Behind all others.
-            self._waiting[owner] = waiting
-        turn.set_result(None)
-
-
 class _Reviewer:
     """One process, with one command at a time."""
 
-    def __init__(self, keeps_process: bool) -> None:
+    def __init__(self, max_values: int, *, keeps_process: bool) -> None:
+        self._max_values = max_values
         self._keeps_process = keeps_process
-        self._lock = _FairLock()
+        self._turns = Turns()
         self._process: asyncio.subprocess.Process | None = None
 
     async def review(
-        self, payload: bytes | bytearray, policy: Policy | None, note: Note | None, owner: Hashable, seconds: float
+        self, payload: bytes | bytearray, policy: Policy | None, note: Note | None, taker: Taker, seconds: float
     ) -> tuple[Action, bytes]:
-        async with self._lock.turn(owner):
+        async with self._turns.turn(taker):
             try:
                 async with asyncio.timeout(seconds):
                     reviewed = await self._ask(payload, pickle.dumps(policy), note)
-            except InvalidText:
+            except (InvalidText, TooManyValues):
                 raise
             except BaseException as error:
                 # An unread response must not be taken for that of the next request.
@@ -190,7 +175,7 @@ class _Reviewer:
                     raise
                 _log.error("a large command could not be reviewed", bytes=len(payload), why=type(error).__name__)
                 raise Overloaded from None
-            if not self._keeps_process and not self._lock.is_wanted:
+            if not self._keeps_process and not self._turns.is_wanted:
                 await self.end()
             return reviewed
 
@@ -201,6 +186,7 @@ class _Reviewer:
                 sys.executable,
                 "-m",
                 __name__,
+                str(self._max_values),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 # It needs no setting or secret of the gateway's, only the places of programs and modules.
@@ -217,6 +203,8 @@ class _Reviewer:
         text = await process.stdout.readexactly(length)
         if kind == _INVALID_TEXT:
             raise InvalidText
+        if kind == _TOO_MANY_VALUES:
+            raise TooManyValues
         if kind == _NO_MEMORY:
             raise Overloaded
         if noted_command and note is not None:
@@ -236,12 +224,13 @@ class _Reviewer:
 class PendingReview:
     """One socket's large command in review, and the messages that wait behind it. Counts the bytes the socket holds."""
 
-    __slots__ = ("_large", "_size", "counted", "overloaded", "owner", "task", "waiting")
+    __slots__ = ("_large", "_size", "counted", "overloaded", "owners", "taker", "task", "waiting")
 
-    def __init__(self, large: LargeCommands, owner: Hashable, overloaded: Callable[[], None]) -> None:
-        """`owner` is whose share of the limits it takes; `overloaded` ends the socket."""
+    def __init__(self, large: LargeCommands, taker: Taker, overloaded: Callable[[], None]) -> None:
+        """`taker` is whose share of the limits it takes; `overloaded` ends the socket."""
         self._large = large
-        self.owner = owner
+        self.taker = taker
+        self.owners = taker.owners
         self.overloaded = overloaded
         self._size = 0
         # Bytes of this socket that are counted in the gateway's total.
@@ -259,7 +248,7 @@ class PendingReview:
     ) -> None:
         """Start the review of a command; `done` is called with its task, and calls `finish`."""
         self._size = len(payload)
-        self.task = asyncio.get_running_loop().create_task(self._large.review(payload, policy, note, self.owner))
+        self.task = asyncio.get_running_loop().create_task(self._large.review(payload, policy, note, self.taker))
         self.task.add_done_callback(done)
 
     def finish(self) -> list[tuple[int, bytes | bytearray]]:
@@ -281,19 +270,30 @@ class PendingReview:
         self._large.hold(self, change)
 
 
-def serve(requests: BinaryIO, responses: BinaryIO) -> None:
+def serve(requests: BinaryIO, responses: BinaryIO, max_values: int = MAX_VALUES) -> None:
     """Respond until there are no more requests."""
     while head := requests.read(_REQUEST.size):
         policy_length, length = _REQUEST.unpack(head)
         policy: Policy | None = pickle.loads(requests.read(policy_length))  # noqa: S301 - from its parent
-        kind, noted, text = _reviewed(requests.read(length), policy)
+        kind, noted, text = _reviewed(requests.read(length), policy, max_values)
         responses.write(_RESPONSE.pack(kind, len(noted), len(text)) + noted)
         responses.write(text)
         responses.flush()
 
 
-def _reviewed(payload: bytes, policy: Policy | None) -> tuple[int, bytes, bytes]:
+def has_more_values(payload: bytes, maximum: int) -> bool:
+    """Whether a JSON text has more values than `maximum`, as far as its brackets and commas show."""
+    return _values(payload) > maximum and _values(_STRING.sub(b"", payload)) > maximum
+
+
+def _values(payload: bytes) -> int:
+    return payload.count(b"{") + payload.count(b"[") + payload.count(b",")
+
+
+def _reviewed(payload: bytes, policy: Policy | None, max_values: int) -> tuple[int, bytes, bytes]:
     noted = b""
+    if has_more_values(payload, max_values):
+        return _TOO_MANY_VALUES, b"", b""
 
     def note(message: dict[str, Any], refused: str | None) -> None:
         nonlocal noted
@@ -318,4 +318,4 @@ def _limit_memory() -> None:  # pragma: no cover - in a process that ends by SIG
 
 if __name__ == "__main__":  # pragma: no cover - as above
     _limit_memory()
-    serve(sys.stdin.buffer, sys.stdout.buffer)
+    serve(sys.stdin.buffer, sys.stdout.buffer, int(sys.argv[1]))

@@ -12,17 +12,25 @@ client's close frame, and then the connection. A close frame can always be sent,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from gateway.core.closes import Close, CloseSignal, Ended
 from gateway.core.fair_reading import FairTransport
+from gateway.core.shares import Taker
 from gateway.tunnel.cdp_messages import Action, InvalidText, Policy, not_a_text, review
 from gateway.tunnel.command_record import SocketRecord
 from gateway.tunnel.keepalive import Beat, Keepalive
-from gateway.tunnel.large_commands import LargeCommands, Overloaded, PendingReview, is_large
+from gateway.tunnel.large_commands import (
+    NOBODY,
+    LargeCommands,
+    Overloaded,
+    PendingReview,
+    TooManyValues,
+    is_large,
+)
 from gateway.websocket.browser_socket import BrowserSocket, unsent
 from gateway.websocket.frames import (
     OVERSIZED,
@@ -69,7 +77,7 @@ class EndTimes:
 class TunnelOptions:
     """How a tunnel treats its traffic.
 
-    `owner`: whose share of the common limits it takes, such as the lease. `is_reviewed`: whether commands are read
+    `taker`: whose share of the common limits it takes. `is_reviewed`: whether commands are read
     here, or by the gateway that hosts the browser. `from_gateway`: whether the client is another gateway, whose close
     frame has the reason. `lost`: the reason when the browser closes its socket without a close frame and no other
     reason is known.
@@ -81,7 +89,7 @@ class TunnelOptions:
     pong_seconds: float
     policy: Policy | None = None
     record: SocketRecord | None = None
-    owner: Hashable = None
+    taker: Taker = NOBODY
     is_reviewed: bool = True
     from_gateway: bool = False
     lost: Close = Close.UPSTREAM_ERROR
@@ -145,7 +153,7 @@ class Tunnel(asyncio.Protocol):
         self._record = options.record
         self._note = None if options.record is None else options.record.command
         self._is_spliced = not options.is_reviewed
-        self._pending = PendingReview(options.large, options.owner, partial(self.end, Close.OVERLOADED))
+        self._pending = PendingReview(options.large, options.taker, partial(self.end, Close.OVERLOADED))
         self._follower = FrameFollower(options.max_message_bytes)
         self._reader = MessageReader(options.max_message_bytes)
         self._keepalive = Keepalive(options.ping_seconds, options.pong_seconds)
@@ -272,6 +280,8 @@ class Tunnel(asyncio.Protocol):
                 self._take(opcode, payload)
         except InvalidText:
             self.end(Close.INVALID_TEXT)
+        except TooManyValues:
+            self.end(Close.TOO_BIG)
         except Overloaded:
             self.end(Close.OVERLOADED)
         self._read_or_wait()

@@ -610,7 +610,7 @@ async def test_pages_of_other_origins_open_no_live_view(live: LiveGateway) -> No
 
 
 async def test_live_views_of_a_run_and_of_a_gateway_are_limited(shared: Shared) -> None:
-    limits = {"max_viewers": 3, "max_viewers_per_run": 2}
+    limits = {"max_viewers": 4, "max_viewers_per_run": 2}
     with temporary_data_dir() as data_dir:
         async with (
             live_gateway(data_dir, shared.database, shared.keys, shared.api_key, **limits) as live,

@@ -30,6 +30,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gateway.app import Gateway
 from gateway.core.endings import IDLE_TIMEOUT
+from gateway.core.shares import Shares
 from gateway.crypto.hops import Hop, Target
 from gateway.crypto.tokens import TokenIssuer
 from gateway.domain.secrets import KeySource
@@ -529,7 +530,7 @@ def holds(large: LargeCommands, size: int) -> bool:
 
 async def test_unfinished_commands_of_all_sockets_are_limited(served: Served, echoing: None) -> None:
     large = served.gateway.services.large_commands
-    large.held_bytes = 3 * 70_000
+    large.limits = Shares(caller=1, tenant=1).of(3 * 70_000)
     lease = await served.lease()
     async with connect(lease.url, proxy=None) as one, connect(lease.url, proxy=None) as two:
         for socket, number in ((one, 1), (two, 2), (one, 3)):

@@ -14,8 +14,19 @@ import psutil
 import pytest
 import pytest_asyncio
 
+from gateway.core.shares import Shares, Taker
 from gateway.tunnel.cdp_messages import Action, InvalidText, review
-from gateway.tunnel.large_commands import LARGE, LargeCommands, Overloaded, PendingReview, is_large, serve
+from gateway.tunnel.large_commands import (
+    LARGE,
+    MAX_VALUES,
+    LargeCommands,
+    Overloaded,
+    PendingReview,
+    TooManyValues,
+    has_more_values,
+    is_large,
+    serve,
+)
 from tests.support.waiting import until
 
 
@@ -74,7 +85,7 @@ async def test_a_review_does_not_block_the_event_loop(large: LargeCommands) -> N
 
     turning = asyncio.create_task(turn())
     # Some million values, which take seconds to read.
-    payload = b'{"id": 1, "method": "X.y", "params": {"z": [%b{}]}}' % (b"{}," * 3_000_000)
+    payload = b'{"id": 1, "method": "X.y", "params": {"z": [%b{}]}}' % (b"{}," * 900_000)
     action, _ = await large.review(payload, None)
     turning.cancel()
     assert action is Action.FORWARD
@@ -82,7 +93,7 @@ async def test_a_review_does_not_block_the_event_loop(large: LargeCommands) -> N
 
 
 async def test_a_review_that_times_out_does_not_stop_the_next() -> None:
-    large = LargeCommands(held_bytes=1000, seconds=0.3)
+    large = LargeCommands(held_bytes=1000, seconds=0.3, max_values=10**9)
     payload = b'{"id": 1, "method": "X.y", "params": {"z": [%b{}]}}' % (b"{}," * 10_000_000)
     try:
         with pytest.raises(Overloaded):
@@ -104,7 +115,7 @@ async def test_a_reviewer_that_dies_costs_one_command(large: LargeCommands) -> N
 
 
 async def test_a_review_that_is_cancelled_leaves_no_response_for_the_next(large: LargeCommands) -> None:
-    payload = b'{"id": 1, "method": "X.y", "params": {"z": [%b{}]}}' % (b"{}," * 3_000_000)
+    payload = b'{"id": 1, "method": "X.y", "params": {"z": [%b{}]}}' % (b"{}," * 900_000)
     reviewing = asyncio.create_task(large.review(payload, None))
     await until(lambda: bool(reviewers()), "the review has begun")
     reviewing.cancel()
@@ -135,16 +146,25 @@ def test_the_reviewer_ends_at_the_end_of_its_input() -> None:
     assert answers.getvalue() == b""
 
 
+ALL = Shares(caller=1, tenant=1)
+
+
+def taker_of(name: str) -> Taker:
+    """A caller, whose tenant is its first letter."""
+    return Taker(name, name[0])
+
+
 class Holder(PendingReview):
     """A socket that holds nothing more once it is ended, unless it ends for another reason already."""
 
     def __init__(self, large: LargeCommands, owner: str, ended: list[str], *, is_ending: bool = False) -> None:
-        super().__init__(large, owner, self._end)
+        super().__init__(large, taker_of(owner), self._end)
+        self._owner = owner
         self._ended = ended
         self._is_ending = is_ending
 
     def _end(self) -> None:
-        self._ended.append(str(self.owner))
+        self._ended.append(self._owner)
         if not self._is_ending:
             self.count(0)
 
@@ -164,7 +184,7 @@ class Holder(PendingReview):
 async def test_above_the_limit_the_owner_who_holds_most_loses_its_largest_socket(
     held: list[tuple[str, int]], ended: list[str]
 ) -> None:
-    large, lost = LargeCommands(held_bytes=100, seconds=1), list[str]()
+    large, lost = LargeCommands(held_bytes=100, seconds=1, shares=ALL), list[str]()
     sockets = [(Holder(large, owner, lost), size) for owner, size in held]
     for socket, size in sockets:
         socket.count(size)
@@ -176,12 +196,59 @@ async def test_above_the_limit_the_owner_who_holds_most_loses_its_largest_socket
 
 
 async def test_a_socket_that_ends_already_is_asked_once() -> None:
-    large, lost = LargeCommands(held_bytes=100, seconds=1), list[str]()
+    large, lost = LargeCommands(held_bytes=100, seconds=1, shares=ALL), list[str]()
     ending, other = Holder(large, "a", lost, is_ending=True), Holder(large, "b", lost)
     ending.count(90)
     other.count(20)
     assert lost == ["a", "b"]
     assert large.held == 90
+
+
+@pytest.mark.parametrize(
+    ("held", "ended"),
+    [
+        ([("a1", 50), ("a2", 25), ("b1", 25)], []),
+        ([("a1", 51)], ["a1"]),
+        ([("a1", 20), ("a1", 31)], ["a1"]),
+        ([("b1", 20), ("a1", 40), ("a2", 36)], ["a1"]),
+        ([("a1", 10), ("a2", 36), ("a2", 10), ("a3", 20)], ["a2"]),
+    ],
+    ids=["at the shares", "above a caller's", "of two sockets", "above a tenant's", "its caller with most"],
+)
+async def test_above_a_share_it_is_the_caller_or_tenant_itself_that_loses_a_socket(
+    held: list[tuple[str, int]], ended: list[str]
+) -> None:
+    large, lost = LargeCommands(held_bytes=100, seconds=1), list[str]()
+    for owner, size in held:
+        Holder(large, owner, lost).count(size)
+    assert lost == ended
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (b"[1,2,3,4]", False),
+        (b"[1,2,3,4,5]", True),
+        (b'{"a":{"b":[{}]}}', False),
+        (b'{"a":{"b":[[{}]]}}', True),
+        (rb'["1,2,[{]\",,",2]', False),
+        (rb'["1,2,[{]\\",3,4,5,6]', True),
+        (b'["[[[[[', True),
+    ],
+    ids=["at", "over", "containers at", "containers over", "in a text", "behind a text", "an unfinished text"],
+)
+def test_the_values_of_a_command_are_counted_outside_of_its_texts(payload: bytes, expected: bool) -> None:
+    assert has_more_values(payload, 4) is expected
+
+
+async def test_a_command_of_too_many_values_is_refused_before_it_is_parsed(large: LargeCommands) -> None:
+    payload = b'{"id":1,"method":"X.y","params":{"z":[%b{}]}}'
+    with pytest.raises(TooManyValues):
+        await large.review(payload % (b"{}," * MAX_VALUES), None)
+    (process,) = reviewers()
+    # Two for each of these, and six more: as many as there may be.
+    assert (await large.review(payload % (b"{}," * (MAX_VALUES // 2 - 3)), None))[0] is Action.FORWARD
+    assert process.is_running()
 
 
 @pytest.mark.parametrize(
@@ -206,7 +273,7 @@ async def test_commands_of_several_owners_are_reviewed_in_turn(large: LargeComma
     order: list[str] = []
 
     async def review(owner: str) -> None:
-        await large.review(command("x"), None, owner=owner)
+        await large.review(command("x"), None, taker=taker_of(owner))
         order.append(owner)
 
     first = asyncio.create_task(review("a"))
@@ -217,9 +284,11 @@ async def test_commands_of_several_owners_are_reviewed_in_turn(large: LargeComma
 
 
 async def test_a_review_that_is_cancelled_while_it_waits_passes_its_turn_on(large: LargeCommands) -> None:
-    first = asyncio.create_task(large.review(command("x"), None, owner="a"))
+    first = asyncio.create_task(large.review(command("x"), None, taker=taker_of("a")))
     await until(lambda: bool(reviewers()), "the first review has begun")
-    waiting = [asyncio.create_task(large.review(command("x"), None, owner=owner)) for owner in ("b", "b", "c")]
+    waiting = [
+        asyncio.create_task(large.review(command("x"), None, taker=taker_of(owner))) for owner in ("b", "b", "c")
+    ]
     await asyncio.sleep(0)
     waiting[0].cancel()
     waiting[2].cancel()
@@ -229,8 +298,8 @@ async def test_a_review_that_is_cancelled_while_it_waits_passes_its_turn_on(larg
 
 
 async def test_a_huge_command_holds_up_no_other_and_its_process_ends(large: LargeCommands) -> None:
-    huge = asyncio.create_task(large.review(command("x" * 8 * LARGE), None, owner="a"))
-    assert (await large.review(command("x"), None, owner="b"))[0] is Action.FORWARD
+    huge = asyncio.create_task(large.review(command("x" * 8 * LARGE), None, taker=taker_of("a")))
+    assert (await large.review(command("x"), None, taker=taker_of("b")))[0] is Action.FORWARD
     assert (await huge)[0] is Action.FORWARD
     assert len(reviewers()) == 1
 

@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from gateway.core.closes import Close, Ended
 from gateway.core.endings import GATEWAY_STOPPED
-from gateway.core.errors import GatewayError
+from gateway.core.errors import GatewayError, LimitReached
 from gateway.core.runtime_ref import ById
 from gateway.core.scope import Scope
 from gateway.domain.accounts.first_start import write_first_key
@@ -656,7 +656,7 @@ async def test_a_socket_may_detach_as_soon_as_it_is_asked_to_close() -> None:
 
 async def test_sockets_of_a_gateway_are_limited(another: Another) -> None:
     host = await another()
-    node = await another(max_sockets=3)
+    node = await another(max_sockets=3, tenant_share=1)
     runtime = await host.runtime()
     leases = [await host.lease(runtime) for _ in range(4)]
     # Forwarded sockets count as well.
@@ -671,6 +671,25 @@ async def test_sockets_of_a_gateway_are_limited(another: Another) -> None:
     grants.append(await node.leases.attach(leases[3].token))
     for grant in grants:
         node.leases.leave(grant, None)
+
+
+async def test_leases_and_tenants_have_shares_of_the_sockets(another: Another) -> None:
+    host = await another(max_sockets=4)
+    runtime = await host.runtime()
+    one, other = await host.lease(runtime), await host.lease(runtime)
+    grants = [await host.leases.attach(one.token) for _ in range(2)]
+    for lease, share, limit in ((one, "caller", 2), (other, "tenant", 3)):
+        with pytest.raises(LimitReached) as raised:
+            await host.leases.attach(lease.token)
+        assert (raised.value.code, raised.value.details) == (
+            "gateway.max_sockets",
+            {"limit": limit, "shareOf": share},
+        )
+        if lease is one:
+            grants.append(await host.leases.attach(other.token))
+    for grant in grants:
+        host.leases.leave(grant, None)
+    host.leases.leave(await host.leases.attach(one.token), None)
 
 
 async def test_sockets_of_a_lease_are_limited_across_gateways(another: Another) -> None:

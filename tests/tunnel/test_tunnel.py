@@ -10,9 +10,10 @@ from typing import Any, cast
 import pytest
 
 from gateway.core.closes import Close, Ended
+from gateway.core.shares import Shares
 from gateway.tunnel.cdp_messages import Action
 from gateway.tunnel.command_record import SocketRecord
-from gateway.tunnel.large_commands import LARGE, LargeCommands, Overloaded
+from gateway.tunnel.large_commands import LARGE, LargeCommands, Overloaded, TooManyValues
 from gateway.tunnel.protocol import LeaseProtocol
 from gateway.tunnel.tunnel import EndTimes, Tunnel, TunnelOptions
 from gateway.websocket.browser_socket import BrowserSocket
@@ -113,7 +114,7 @@ class Reviews(LargeCommands):
     """Reviews of large commands whose outcome a test decides."""
 
     def __init__(self) -> None:
-        super().__init__(MAX, 10)
+        super().__init__(MAX, 10, shares=Shares(caller=1, tenant=1))
         self.outcome: asyncio.Future[tuple[Action, bytes]] = asyncio.get_running_loop().create_future()
         self.has_begun = False
 
@@ -263,6 +264,14 @@ async def test_a_large_command_above_the_memory_limit_closes() -> None:
     assert bench.closed() == (1013, "overloaded")
 
 
+async def test_a_large_command_of_too_many_values_closes() -> None:
+    bench = Bench()
+    bench.client(TEXT, b"x" * LARGE)
+    bench.reviews.outcome.set_exception(TooManyValues())
+    await until(lambda: bench.ended != [], "the end")
+    assert bench.closed() == (1009, "too_big")
+
+
 async def test_invalid_text_behind_a_large_command_closes() -> None:
     bench = Bench()
     bench.client(TEXT, b"x" * LARGE)
@@ -292,7 +301,7 @@ async def test_an_end_cancels_the_review_and_frees_held_memory() -> None:
 
 async def test_more_unfinished_commands_than_all_sockets_may_hold_close() -> None:
     bench = Bench()
-    bench.reviews.held_bytes = 10
+    bench.reviews.limits = Shares().of(20)
     bench.client(TEXT, b"x" * 11, fin=False)
     assert bench.closed() == (1013, "overloaded")
     assert bench.reviews.held == 0

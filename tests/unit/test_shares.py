@@ -43,8 +43,7 @@ def test_a_caller_and_a_tenant_have_a_share_and_the_rest_is_for_others() -> None
 
 @pytest.mark.parametrize(("maximum", "caller", "tenant"), [(1, 1, 1), (2, 1, 1), (3, 1, 2), (16, 8, 12)])
 def test_a_share_is_at_least_one_place(maximum: int, caller: int, tenant: int) -> None:
-    shares = Shares()
-    assert (shares.of_caller(maximum), shares.of_tenant(maximum)) == (caller, tenant)
+    assert Shares().of(maximum) == {"caller": caller, "tenant": tenant, "gateway": maximum}
 
 
 def test_a_share_of_one_is_all() -> None:

@@ -27,6 +27,7 @@ from gateway.core.ids import new_id, not_found
 from gateway.core.observation import Record
 from gateway.core.runtime_ref import RuntimeRef
 from gateway.core.scope import Scope
+from gateway.core.shares import Places, Taker
 from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.crypto.tokens import TokenIssuer, lease_token_prefix
 from gateway.domain import audit
@@ -70,6 +71,8 @@ class Grant:
     # Where the browser is here: the directory whose files may be named, or None where everything may be commanded.
     files_dir: str | None
     origin: Origin
+    # Whose share of common limits its sockets take.
+    taker: Taker
     # Of the run, where the browser is here.
     record: Record | None
 
@@ -104,6 +107,9 @@ class Leases:
         self._runtimes = runtimes
         self._settings = settings
         self._gateway_id = gateway_id
+        self._places = Places(
+            settings.max_sockets, settings.shares, "sockets", "gateway.max_sockets", _RETRY_SOCKETS_SECONDS
+        )
         # How many ends of sockets are kept while the database is unavailable.
         self.kept_ends = 10_000
         self._unwritten: dict[UUID, tuple[float, Ended]] = {}
@@ -503,7 +509,10 @@ class Leases:
         host_url = None if here else self._host_url(lease, forwarded)
         if here and self._runtimes.is_ending(lease.runtime_id):
             raise refusal(Close.RUNTIME_GONE)
-        self._refuse_over_limits(attachment.prefix, here)
+        self._refuse_over_limit(attachment.prefix, here)
+        taker = Taker(lease.id, lease.owner)
+        self._places.enter(taker)
+        attachment.leave_place = partial(self._places.leave, taker)
         self._attachments.check_in(attachment, lease.id, lease.runtime_id)
         attachment.expire_in(lease.seconds_left, partial(self._on_expiry, lease.id, attachment))
         if lease.auto_renew and self._settings.auto_renewed_leases:
@@ -520,6 +529,7 @@ class Leases:
             host_url=host_url,
             files_dir=self._runtimes.files_dir(lease.runtime_id) if restricted else None,
             origin=_acting(lease),
+            taker=taker,
             record=observed.record if observed is not None else None,
         )
 
@@ -543,15 +553,7 @@ class Leases:
             )
         return lease.host_url
 
-    def _refuse_over_limits(self, prefix: str, here: bool) -> None:
-        most = self._settings.max_sockets
-        if self._attachments.checked >= most:
-            raise LimitReached(
-                f"This gateway may have {most} sockets open at once, and has them.",
-                "gateway.max_sockets",
-                details={"limit": most},
-                retry_after=_RETRY_SOCKETS_SECONDS,
-            )
+    def _refuse_over_limit(self, prefix: str, here: bool) -> None:
         most = self._settings.max_sockets_per_lease
         # The gateway that has the browser sees the sockets of all.
         if here and self._attachments.checked_of(prefix) >= most:
