@@ -53,11 +53,11 @@ from gateway.http.peers import PeerClient
 from gateway.http.services import Services
 from gateway.launchers.base import Launcher
 from gateway.observer.downloads import Downloads
+from gateway.observer.egress_failures import EgressFailures
 from gateway.observer.masking import Masking
 from gateway.observer.observers import BrowserObservers, Watcher
 from gateway.observer.pages import Pages
 from gateway.observer.recorder import Recorder
-from gateway.observer.refusals import Refusals
 from gateway.observer.screencast import ScreencastWatcher
 from gateway.settings import Settings
 from gateway.store.database import Database
@@ -119,7 +119,7 @@ def _watchers(settings: Settings, artifacts: Artifacts, recordings: Recordings) 
     masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
     return [
         Pages(masking),
-        Refusals(masking),
+        EgressFailures(masking),
         Downloads(DownloadStore(artifacts), masking, settings.max_uploads),
         ScreencastWatcher(settings),
         Recorder(recordings, masking, settings),

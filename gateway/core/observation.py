@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, ClassVar, Protocol
@@ -47,9 +47,44 @@ class Record(Protocol):
         """Whether this event type is recorded; ask before gathering data that are costly."""
 
     def note(
-        self, type_: str, data: dict[str, Any], *, page_id: str | None = None, connection_id: UUID | None = None
+        self,
+        type_: str,
+        data: dict[str, Any],
+        *,
+        page_id: str | None = None,
+        connection_id: UUID | None = None,
+        shown: bool = True,
     ) -> None:
-        """Record an event, if its type is wanted. `data` holds no secrets and is not changed afterwards."""
+        """Record an event, if its type is wanted. `data` holds no secrets and is not changed afterwards.
+
+        `shown`: whether it is in the activity too, if its type may be.
+        """
+
+
+class Series:
+    """Finds what begins a series, since the activity shows only that: what is like nothing of the last `seconds`.
+
+    At most `most` series are followed at once; what would begin a further one is not shown.
+    """
+
+    __slots__ = ("_last", "_most", "_seconds")
+
+    def __init__(self, seconds: float, most: int) -> None:
+        self._seconds = seconds
+        self._most = most
+        # What -> when it was last, the longest ago first.
+        self._last: dict[Hashable, float] = {}
+
+    def begins(self, what: Hashable, now: float) -> bool:
+        """Whether this begins a series; `now` in seconds."""
+        last = self._last
+        while last and now - next(iter(last.values())) >= self._seconds:
+            del last[next(iter(last))]
+        begins = last.pop(what, None) is None
+        if begins and len(last) >= self._most:
+            return False
+        last[what] = now
+        return begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +106,15 @@ class BoundedRecord:
     counted, and the count is recorded once a second. Past the total, that is recorded once, and nothing more.
     """
 
-    __slots__ = ("_dropped", "_gaps", "_is_full", "_limits", "_noted", "_total", "_turn", "record")
+    __slots__ = (
+        "_dropped", "_gaps", "_is_full", "_limits", "_noted", "_total", "_turn", "failures", "inputs", "record"
+    )  # fmt: skip
 
     def __init__(self, record: Record, limits: EventLimits = EventLimits()) -> None:
         self.record = record
+        # What the activity shows of failed requests, and of clients' input.
+        self.failures = Series(10.0, 20)
+        self.inputs = Series(1.0, 20)
         self._limits = limits
         self._total = 0
         self._is_full = False
@@ -86,7 +126,13 @@ class BoundedRecord:
         self._turn: asyncio.TimerHandle | None = None
 
     def note(
-        self, type_: str, data: dict[str, Any], *, page_id: str | None = None, connection_id: UUID | None = None
+        self,
+        type_: str,
+        data: dict[str, Any],
+        *,
+        page_id: str | None = None,
+        connection_id: UUID | None = None,
+        shown: bool = True,
     ) -> None:
         if not self.record.wants(type_):
             return
@@ -95,7 +141,7 @@ class BoundedRecord:
         if self._noted[type_] > self._limits.per_second:
             self._dropped[type_] += 1
         elif self._counts():
-            self.record.note(type_, data, page_id=page_id, connection_id=connection_id)
+            self.record.note(type_, data, page_id=page_id, connection_id=connection_id, shown=shown)
 
     def _counts(self) -> bool:
         """Count one more event. False past the total, which is recorded the first time."""

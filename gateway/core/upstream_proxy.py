@@ -23,3 +23,8 @@ class UpstreamProxy:
     def parsed_host(self) -> Host:
         """The host as an address or a name; raises Refusal when it is malformed."""
         return parse_host(f"[{self.host}]" if ":" in self.host else self.host)
+
+    @property
+    def address(self) -> str:
+        """Host and port as a URL has them, without the username and password."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

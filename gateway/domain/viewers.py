@@ -113,7 +113,8 @@ class Viewers:
         given = {"viewerId": str(viewer_id), "control": may_control}
         with (
             self._audit.noting(Action.VIEWER_MINTED, viewer_id) as noting,
-            self._commands.noting(None, f"{kind.name.lower()}.create", given) as command,
+            # The activity shows who watches, but not the links that a page which watches asks for.
+            self._commands.noting(None, f"{kind.name.lower()}.create", given, shown=False) as command,
         ):
             noting.details = {"runId": str(run_id), "kind": kind.name.lower(), "control": may_control}
             async with self._database.connect() as connection:

@@ -20,10 +20,11 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, cast
 
+from gateway.core.failures import ANSWER_HEADER
 from gateway.core.hosts import Address, Refusal
 from gateway.core.traffic_rules import Traffic
 from gateway.core.usage import Usage
-from gateway.egress.dialer import Dialled, Unreachable
+from gateway.egress.dialer import Dialled, ProxyFailed, ProxyRefused, Unreachable
 from gateway.egress.http_heads import REQUEST_END, AnswerHeads, BadMessage, Body, RequestHead, parse_request
 from gateway.egress.resolver import NameNotFound
 from gateway.egress.tcp_splice import Silence, TunnelEnd, abort, pause, reset, resume, unread
@@ -39,6 +40,12 @@ _REASONS = {
     503: "Service Unavailable",
     504: "Gateway Timeout",
 }
+_CLASSES = {
+    "egress.name_not_found": "dns",
+    "egress.unreachable": "connect",
+    "egress.timeout": "timeout",
+    "egress.bad_answer": "http",
+}
 _PAGE = "<!doctype html><title>{title}</title><h1>{title}</h1><p>{message}</p><p><code>{rule}</code></p>\n"
 # For what is still being sent when a request is refused: closing with unread data would reset the connection,
 # and the browser would lose the response.
@@ -52,11 +59,15 @@ _HEADS_A_TURN = 256
 class Refused(Exception):
     """A response of the proxy itself: status, rule and message."""
 
-    def __init__(self, status: int, rule: str, message: str, head: RequestHead | None = None) -> None:
+    def __init__(
+        self, status: int, rule: str, message: str, head: RequestHead | None = None, *, of_proxy: bool = False
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.rule = rule
         self.message = message
+        # Whether the runtime's own proxy is the cause. Pages do not learn which one it is.
+        self.of_proxy = of_proxy
         # Of the request that was refused, where it could be read.
         self.head = head
 
@@ -64,6 +75,13 @@ class Refused(Exception):
     def is_failure(self) -> bool:
         """Whether the request was allowed and failed, rather than refused."""
         return self.status in (502, 504)
+
+    @property
+    def failure_class(self) -> str:
+        """One of core.failures.CLASSES."""
+        if self.is_failure:
+            return "proxy" if self.of_proxy else _CLASSES[self.rule]
+        return "policy"
 
     def answer(self, *, with_page: bool) -> bytes:
         title = "No answer" if self.is_failure else "Refused by the gateway"
@@ -73,6 +91,8 @@ class Refused(Exception):
             "Content-Type: text/html; charset=utf-8",
             f"Content-Length: {len(page)}",
             "Cache-Control: no-store",
+            # By which an observer of the browser finds the reason (observer/pages.py).
+            f"{ANSWER_HEADER}: {self.rule}",
             "Connection: close",
         ]
         return "\r\n".join(lines).encode() + REQUEST_END + (page if with_page else b"")
@@ -102,7 +122,7 @@ class Listener(Protocol):
     async def dial(self, head: RequestHead) -> Dialled:
         """Connect to the host of a request.
 
-        Raises Refusal, NameNotFound, Unreachable, TimeoutError, OSError.
+        Raises Refusal, ProxyFailed, NameNotFound, Unreachable, TimeoutError, OSError.
         """
 
 
@@ -285,7 +305,9 @@ class BrowserConnection(asyncio.Protocol):
                 made.close()
                 raise
         except Refusal as error:
-            self._refuse(Refused(403, error.rule, error.message))
+            self._refuse(Refused(403, error.rule, error.message, of_proxy=isinstance(error, ProxyRefused)))
+        except ProxyFailed as error:
+            self._refuse(Refused(502, error.rule, error.message, of_proxy=True))
         except NameNotFound:
             self._refuse(Refused(502, "egress.name_not_found", "The name of the server can't be resolved."))
         except Unreachable as error:

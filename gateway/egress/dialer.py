@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
-from gateway.core.hosts import Address, Host
+from gateway.core.hosts import Address, Host, Refusal
 from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.egress.http_heads import end_of_head
 
@@ -38,6 +38,19 @@ class Dialled(NamedTuple):
 
 class Unreachable(Exception):
     """Raised when a connection can't be made; the message is for the page."""
+
+
+class ProxyFailed(Exception):
+    """Raised when the runtime's own proxy makes no connection; the message is for the page, and does not name it."""
+
+    def __init__(self, rule: str, message: str) -> None:
+        super().__init__(message)
+        self.rule = rule
+        self.message = message
+
+
+class ProxyRefused(Refusal):
+    """Raised when the address of the runtime's own proxy is forbidden."""
 
 
 async def connect(
@@ -86,14 +99,33 @@ def _close(task: asyncio.Task[socket.socket]) -> None:
 
 
 async def tunnel(through: socket.socket, proxy: UpstreamProxy, host: Host, port: int) -> bytes:
-    """Have the proxy connect to the host; returns the bytes that followed its positive answer. Raises Unreachable."""
+    """Have the proxy connect to the host; returns the bytes that followed its positive answer.
+
+    Raises ProxyFailed.
+    """
     try:
         if proxy.protocol == "http":
             return await _http(through, proxy, host, port)
         await _socks(through, proxy, host, port)
         return b""
     except (OSError, EOFError) as error:
-        raise Unreachable("The runtime's proxy closed the connection.") from error
+        raise _unreachable("closed the connection") from error
+
+
+def _unreachable(what: str) -> ProxyFailed:
+    return ProxyFailed("egress.proxy_unreachable", f"The runtime's proxy {what}.")
+
+
+def _protocol(name: str) -> ProxyFailed:
+    return ProxyFailed("egress.proxy_protocol", f"The runtime's proxy does not speak {name}.")
+
+
+def _login(what: str) -> ProxyFailed:
+    return ProxyFailed("egress.proxy_login", f"The runtime's proxy {what}.")
+
+
+def _refused(reason: str) -> ProxyFailed:
+    return ProxyFailed("egress.proxy_refused", f"The runtime's proxy refused the connection {reason}.")
 
 
 async def _http(through: socket.socket, proxy: UpstreamProxy, host: Host, port: int) -> bytes:
@@ -107,16 +139,16 @@ async def _http(through: socket.socket, proxy: UpstreamProxy, host: Host, port: 
     answer = b""
     while (end := end_of_head(answer)) is None:
         if len(answer) > _HEAD_BYTES:
-            raise Unreachable("The runtime's proxy does not speak HTTP/1.")
+            raise _protocol("HTTP/1")
         answer += await _some(through, _HEAD_BYTES)
     found = _STATUS.match(answer)
     if found is None:
-        raise Unreachable("The runtime's proxy does not speak HTTP/1.")
+        raise _protocol("HTTP/1")
     status = int(found[1])
     if status == 407:
-        raise Unreachable("The runtime's proxy rejected its username and password.")
+        raise _login("rejected its username and password")
     if not 200 <= status < 300:
-        raise Unreachable(f"The runtime's proxy refused the connection ({status}).")
+        raise _refused(f"({status})")
     return answer[end:]
 
 
@@ -127,15 +159,15 @@ async def _socks(through: socket.socket, proxy: UpstreamProxy, host: Host, port:
     await loop.sock_sendall(through, bytes((5, len(methods), *methods)))
     version, method = await _exactly(through, 2)
     if version != 5:
-        raise Unreachable("The runtime's proxy does not speak SOCKS5.")
+        raise _protocol("SOCKS5")
     if method == _SOCKS_USER and proxy.username is not None:
         username, password = proxy.username.encode(), (proxy.password or "").encode()
         pair = bytes((len(username),)) + username + bytes((len(password),)) + password
         await loop.sock_sendall(through, b"\x01" + pair)
         if (await _exactly(through, 2))[1] != 0:
-            raise Unreachable("The runtime's proxy rejected its username and password.")
+            raise _login("rejected its username and password")
     elif method != _SOCKS_NO_USER:
-        raise Unreachable("The runtime's proxy requires a username and password.")
+        raise _login("requires a username and password")
     if isinstance(host, str):
         target = b"\x03" + bytes((len(host),)) + host.encode()
     else:
@@ -144,7 +176,7 @@ async def _socks(through: socket.socket, proxy: UpstreamProxy, host: Host, port:
     _, code, _, kind = await _exactly(through, 4)
     if code != 0:
         reason = _SOCKS_REFUSALS.get(code, f"answered {code}")
-        raise Unreachable(f"The runtime's proxy refused the connection: it {reason}.")
+        raise _refused(f"(it {reason})")
     length = {1: 4, 4: 16}.get(kind)
     await _exactly(through, (length if length is not None else (await _exactly(through, 1))[0]) + 2)
 

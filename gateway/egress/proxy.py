@@ -29,13 +29,14 @@ import psutil
 import structlog
 
 from gateway.core import background
+from gateway.core.failures import Failure, Server
 from gateway.core.hosts import Address, Host, Refusal, is_local_name, parse_host
 from gateway.core.traffic_rules import Traffic
 from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.core.usage import Usage
 from gateway.egress import dialer, socket_owners
 from gateway.egress.browser_connections import BrowserConnection, Refused
-from gateway.egress.dialer import Dialled
+from gateway.egress.dialer import Dialled, ProxyFailed, ProxyRefused, Unreachable
 from gateway.egress.http_heads import RequestHead
 from gateway.egress.ip_rules import Machine, Rules, kind_of
 from gateway.egress.resolver import CACHE_SECONDS, Lookup, NameNotFound, Resolver, system_lookup
@@ -210,13 +211,19 @@ class EgressListener:
 
     def note_refusal(self, refused: Refused, head: RequestHead | None) -> None:
         """Count a refusal or failure; only the first refusals are logged, since a page may cause any number."""
+        proxy = self.upstream.address if refused.of_proxy and self.upstream is not None else None
+        failure = Failure(refused.failure_class, refused.rule, refused.message, proxy)
+        server = None if head is None else Server(head.host, head.port, head.path is None)
+        if server is not None:
+            now = asyncio.get_running_loop().time()
+            self.usage.failures.note(server, failure, now, reported=not refused.is_failure)
         if refused.is_failure:
             metrics.egress_failures.labels(refused.rule).inc()
             return
         metrics.egress_refusals.labels(refused.rule).inc()
         self.usage.refused[refused.rule] += 1
         if self.usage.on_refusal is not None:
-            self.usage.on_refusal(refused.rule, head.target[:_TARGET_CHARS] if head is not None else None)
+            self.usage.on_refusal(failure, server, head.target[:_TARGET_CHARS] if head is not None else None)
         count = self.usage.refused.total()
         if count <= _LOGGED_REFUSALS:
             target = f"{head.host}:{head.port}" if head is not None else None
@@ -228,25 +235,43 @@ class EgressListener:
     async def dial(self, head: RequestHead) -> Dialled:
         """Connect to the host of a request, after it was checked.
 
-        Raises Refusal, NameNotFound, Unreachable; TimeoutError when it takes too long.
+        Raises Refusal, ProxyFailed, NameNotFound, Unreachable; TimeoutError when it takes too long.
         """
-        host, port = head.host, head.port
-        async with asyncio.timeout(self.settings.egress_timeout_seconds):
-            through = self.upstream
-            if through is not None and through.resolves_names and isinstance(host, str):
-                addresses = await self._check_unresolved(host, port)
-            else:
-                addresses = await self._checked(host, port)
-            self.traffic.judge(host, port, head.path_text, addresses)
-            if through is None:
-                return Dialled(await dialer.connect(addresses, port), b"", addresses)
-            made = await dialer.connect(await self._checked(through.parsed_host, through.port), through.port)
-            try:
-                target = host if through.resolves_names else addresses[0]
-                return Dialled(made, await dialer.tunnel(made, through, target, port), addresses)
-            except BaseException:
-                made.close()
-                raise
+        host, port, through = head.host, head.port, self.upstream
+        asks_proxy = False
+        try:
+            async with asyncio.timeout(self.settings.egress_timeout_seconds):
+                if through is not None and through.resolves_names and isinstance(host, str):
+                    addresses = await self._check_unresolved(host, port)
+                else:
+                    addresses = await self._checked(host, port)
+                self.traffic.judge(host, port, head.path_text, addresses)
+                if through is None:
+                    return Dialled(await dialer.connect(addresses, port), b"", addresses)
+                asks_proxy = True
+                made = await self._reach(through)
+                try:
+                    target = host if through.resolves_names else addresses[0]
+                    return Dialled(made, await dialer.tunnel(made, through, target, port), addresses)
+                except BaseException:
+                    made.close()
+                    raise
+        except TimeoutError:
+            if asks_proxy:
+                raise ProxyFailed("egress.proxy_timeout", "The runtime's proxy did not answer in time.") from None
+            raise
+
+    async def _reach(self, through: UpstreamProxy) -> socket.socket:
+        """Connect to the runtime's own proxy. Raises ProxyFailed, ProxyRefused."""
+        try:
+            return await dialer.connect(await self._checked(through.parsed_host, through.port), through.port)
+        except Refusal as error:
+            raise ProxyRefused(error.rule, f"The runtime's proxy can't be used. {error.message}") from error
+        except NameNotFound as error:
+            message = "The name of the runtime's proxy can't be resolved."
+            raise ProxyFailed("egress.proxy_name_not_found", message) from error
+        except Unreachable as error:
+            raise ProxyFailed("egress.proxy_unreachable", "The runtime's proxy can't be reached.") from error
 
     async def _checked(self, host: Host, port: int) -> list[Address]:
         """Every address of the host, each checked. Raises Refusal, NameNotFound."""

@@ -13,8 +13,10 @@ from typing import Any
 
 import orjson
 
+from gateway.core import failures
+from gateway.core.failures import Failure, Server
 from gateway.core.observation import Level
-from gateway.observer import dialogs
+from gateway.observer import dialogs, error_page
 from gateway.observer.masking import Masking
 from gateway.observer.observers import Observation, Watching
 
@@ -33,6 +35,13 @@ _MAX_REQUESTS = 4096
 _MAX_ARGUMENTS = 20
 _ATTACHED = re.compile(rb'\{"method":"Target\.attachedToTarget","params":\{"sessionId":"([0-9A-F]+)"')
 _DATA_ADDRESS = re.compile(rb'"(?:request|response)":\{"url":"data:')
+_TUNNEL_FAILED = "net::ERR_TUNNEL_CONNECTION_FAILED"
+# How Chromium describes failures of websockets; the rest of a text may be the server's.
+_SOCKET_TUNNEL_FAILED = "Establishing a tunnel via proxy server failed."
+_SOCKET_FAILED = "Error in connection establishment: "
+_SOCKET_REFUSED = "Error during WebSocket handshake: "
+# Statuses of answers that are errors.
+_ERRORS = 400
 _NOT_A_PAGE_YET = ("", "about:blank")
 
 
@@ -124,8 +133,32 @@ class PagesOfRun:
         page.take(info)
         if before in _NOT_A_PAGE_YET and page.url in _NOT_A_PAGE_YET:
             return
+        failed, page.failed = page.failed, None
+        if failed is not None and _document(self.masking.url(page.url)) == _document(failed[0]):
+            # It is recorded.
+            if failed[1] is not None:
+                self._explain(info["targetId"], failed[1])
+            return
         # The same address again is a reload.
         self.record.note("navigation", page.about(self.masking), page_id=info["targetId"])
+
+    def navigates(self, page_id: str) -> None:
+        """A page begins to load another document."""
+        page = self._pages.get(page_id)
+        if page is not None:
+            page.failed = None
+
+    def navigation_failed(self, page_id: str, url: str, failure: Failure, *, answered: bool) -> None:
+        """A page's document could not be loaded from this masked address; `answered`: the page shows an answer."""
+        page = self._pages.get(page_id)
+        if page is not None:
+            page.failed = (url, None if answered else failure)
+        self.record.note("navigation", {"url": url, "status": "failed", **failure.data()}, page_id=page_id)
+
+    def _explain(self, page_id: str, failure: Failure) -> None:
+        for session in self._sessions.values():
+            if session.is_of(page_id):
+                session.explain(failure)
 
     def _destroyed(self, params: dict[str, Any]) -> None:
         page = self._pages.pop(params["targetId"], None)
@@ -169,9 +202,12 @@ class PagesOfRun:
 class _Page:
     """What target discovery reports of a page."""
 
-    __slots__ = ("attached", "title", "url")
+    __slots__ = ("attached", "failed", "title", "url")
 
     def __init__(self, info: dict[str, Any]) -> None:
+        # The masked address of a failed navigation that is recorded, and that discovery has yet to report; and what is
+        # to be shown in the browser's error page then.
+        self.failed: tuple[str, Failure | None] | None = None
         self.take(info)
 
     def take(self, info: dict[str, Any]) -> None:
@@ -191,14 +227,18 @@ class _Page:
 class _Request:
     """An unfinished request."""
 
-    __slots__ = ("began", "from_cache", "resource_type", "response", "size", "url")
+    __slots__ = ("began", "failure", "from_cache", "is_page", "resource_type", "response", "size", "url")
 
-    def __init__(self, began: float | None, url: str, resource_type: str | None) -> None:
+    def __init__(self, began: float | None, url: str, resource_type: str | None, *, is_page: bool = False) -> None:
         self.began = began
         self.url = url
         self.resource_type = resource_type
+        # Whether it is for the page itself.
+        self.is_page = is_page
         self.from_cache = False
         self.response: dict[str, Any] | None = None
+        # Of a response that is an error.
+        self.failure: Failure | None = None
 
 
 class _Session:
@@ -210,6 +250,7 @@ class _Session:
         self._note = pages.record.note
         self._allows = pages.record.allows
         self._clients = pages.observation.observed.clients
+        self._recent_failures = pages.observation.observed.browser.usage.failures
         self._masking = pages.masking
         self._full = pages.level >= Level.FULL
         self._id = id_
@@ -276,7 +317,10 @@ class _Session:
             return
         masked = self._masking.url(url)
         kind = params.get("type")
-        self._begin(id_, _Request(began, masked, kind))
+        is_page = kind == "Document" and params.get("frameId") == self._page_id
+        if is_page:
+            self._pages.navigates(self._page_id)
+        self._begin(id_, _Request(began, masked, kind, is_page=is_page))
         if not self._allows("network.request"):
             return
         data = {"requestId": id_, "method": request["method"], "url": masked, "resourceType": kind}
@@ -304,6 +348,9 @@ class _Session:
         if id_ not in self._requests:
             self._request_missed(id_, response, params.get("type"))
         self._respond(id_, response)
+        request = self._requests.get(id_)
+        if request is not None and request.is_page and request.failure is not None:
+            self._pages.navigation_failed(self._page_id, request.url, request.failure, answered=True)
 
     def _request_missed(self, id_: str, response: dict[str, Any], kind: str | None) -> None:
         """A request that was sent before the session existed, as a popup's may be although the popup is paused."""
@@ -323,6 +370,8 @@ class _Session:
         request = self._requests.get(id_)
         if request is None:
             return
+        if response["status"] >= _ERRORS:
+            request.failure = self._failure_of(response, request.url)
         from_cache = request.from_cache or response.get("fromDiskCache") or response.get("fromPrefetchCache") or False
         request.response = data = {
             "requestId": id_,
@@ -351,19 +400,30 @@ class _Session:
             data["duration"] = _milliseconds(ended - request.began)
         if size is not None:
             data["size"] = int(size)
-        self._note("network.response", data, page_id=self._page_id)
+        shown = False
+        if request.failure is not None:
+            data |= request.failure.data()
+            shown = self._begins(request, request.failure)
+        self._note("network.response", data, page_id=self._page_id, shown=shown)
 
     def _failed(self, params: dict[str, Any]) -> None:
-        id_ = params["requestId"]
+        id_, text = params["requestId"], params["errorText"]
         request = self._requests.pop(id_, None)
-        if request is None or not self._allows("network.failed"):
+        if request is None:
             return
-        data = {
+        canceled = params.get("canceled", False)
+        # A page need not read the rest of an answer that is an error.
+        failure = request.failure if canceled else self._failure(params, request.url)
+        if failure is not None and failure is not request.failure and request.is_page:
+            self._pages.navigation_failed(self._page_id, request.url, failure, answered=False)
+        if not self._allows("network.failed"):
+            return
+        data: dict[str, Any] = {
             "requestId": id_,
             "url": request.url,
             "resourceType": request.resource_type,
-            "errorText": params["errorText"],
-            "canceled": params.get("canceled", False),
+            "errorText": text,
+            "canceled": canceled,
         }
         if request.began is not None:
             data["duration"] = _milliseconds(params["timestamp"] - request.began)
@@ -371,7 +431,60 @@ class _Session:
             data["blockedReason"] = reason
         if request.response is not None:
             data["status"] = request.response["status"]
-        self._note("network.failed", data, page_id=self._page_id)
+        shown = False
+        if failure is not None:
+            data |= failure.data()
+            shown = self._begins(request, failure)
+        self._note("network.failed", data, page_id=self._page_id, shown=shown)
+
+    def _failure(self, params: dict[str, Any], url: str) -> Failure:
+        """Why a request to this address failed, by its `Network.loadingFailed`."""
+        if reason := params.get("blockedReason"):
+            return failures.of_class("policy", reason)
+        if cors := params.get("corsErrorStatus"):
+            return failures.of_class("policy", cors["corsError"])
+        return self._net_failure(params["errorText"], url)
+
+    def _net_failure(self, text: str, url: str) -> Failure:
+        found = None
+        if text == _TUNNEL_FAILED and (server := Server.of(url)) is not None:
+            found = self._recent_failures.find(server._replace(tunnel=True), asyncio.get_running_loop().time())
+        return found or failures.net_error(text)
+
+    def _socket_failure(self, text: str, url: str) -> Failure:
+        if text.startswith(_SOCKET_REFUSED):
+            return failures.of_class("http", "websocket handshake")
+        return self._net_failure(
+            _TUNNEL_FAILED if text == _SOCKET_TUNNEL_FAILED else text.removeprefix(_SOCKET_FAILED), url
+        )
+
+    def _failure_of(self, response: dict[str, Any], url: str) -> Failure | None:
+        """Why a request was answered with an error, by the server or by the egress proxy. A server may imitate the
+        proxy's answer, so the proxy must have given one, too."""
+        headers = response["headers"]
+        rule = headers.get(failures.ANSWER_HEADER)
+        # Chromium removes all headers of an answer that it keeps from the page.
+        if (rule is not None or not headers) and (server := Server.of(url)) is not None:
+            found = self._recent_failures.find(server, asyncio.get_running_loop().time())
+            if found is not None and rule in (found.cause, None):
+                return found
+        return failures.server_error(response["status"])
+
+    def _begins(self, request: _Request, failure: Failure) -> bool:
+        """Whether the activity shows the failure; that of the page itself is shown as a navigation."""
+        if request.is_page:
+            return False
+        server = Server.of(request.url)
+        what = (server and server.address, failure.cause)
+        return self._pages.record.failures.begins(what, asyncio.get_running_loop().time())
+
+    def is_of(self, page_id: str) -> bool:
+        """Whether it is the session with this page itself."""
+        return self._type == "page" and self._page_id == page_id
+
+    def explain(self, failure: Failure) -> None:
+        """Show the reason in the browser's error page."""
+        self._devtools.send("Runtime.evaluate", {"expression": error_page.script(failure), "silent": True}, self._id)
 
     def _socket(self, params: dict[str, Any]) -> None:
         """A websocket, of which the start, the handshake and a failure are recorded."""
@@ -394,8 +507,15 @@ class _Session:
         id_ = params["requestId"]
         request = self._requests.pop(id_, None)
         if request is not None and self._allows("network.failed"):
-            data = {"requestId": id_, "url": request.url, "resourceType": "WebSocket"}
-            self._note("network.failed", data | {"errorText": params["errorMessage"]}, page_id=self._page_id)
+            text = params["errorMessage"]
+            failure = self._socket_failure(text, request.url)
+            data = {"requestId": id_, "url": request.url, "resourceType": "WebSocket", "errorText": text}
+            self._note(
+                "network.failed",
+                data | failure.data(),
+                page_id=self._page_id,
+                shown=self._begins(request, failure),
+            )
 
     # Console, errors and dialogs
 
@@ -487,6 +607,11 @@ _LEVELS = {"log": "info", "info": "info", "warning": "warning", "error": "error"
 
 def _auto_attach(filter_: list[dict[str, Any]]) -> dict[str, Any]:
     return {"autoAttach": True, "waitForDebuggerOnStart": True, "flatten": True, "filter": filter_}
+
+
+def _document(url: str) -> str:
+    """An address without its fragment, which no request has."""
+    return url.partition("#")[0]
 
 
 def _milliseconds(seconds: float) -> float:

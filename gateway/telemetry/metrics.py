@@ -172,7 +172,18 @@ _EGRESS_REFUSALS = (
     "egress.url_allowlist",
     "egress.url_blocklist",
 )
-_EGRESS_FAILURES = ("egress.bad_answer", "egress.name_not_found", "egress.timeout", "egress.unreachable")
+_EGRESS_FAILURES = (
+    "egress.bad_answer",
+    "egress.name_not_found",
+    "egress.proxy_login",
+    "egress.proxy_name_not_found",
+    "egress.proxy_protocol",
+    "egress.proxy_refused",
+    "egress.proxy_timeout",
+    "egress.proxy_unreachable",
+    "egress.timeout",
+    "egress.unreachable",
+)
 
 for _code in _ENDINGS:
     runtimes_ended.labels(_code)

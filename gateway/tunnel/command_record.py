@@ -6,6 +6,7 @@ event that is read while it is forwarded (websocket/frames.py).
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 from uuid import UUID
@@ -85,6 +86,29 @@ _RULE = re.compile(r"\(([a-z_.]{1,80})\)")
 _SESSION = re.compile(r"[0-9A-F]{1,64}")
 
 
+# What people want to see of clients' input, by the command and the type of event that it dispatches; moves of the mouse
+# and the ends of presses are not. What was typed is never recorded.
+_ACTIONS = {
+    ("Input.dispatchMouseEvent", "mousePressed"): "click",
+    ("Input.dispatchMouseEvent", "mouseWheel"): "scroll",
+    ("Input.dispatchTouchEvent", "touchStart"): "tap",
+    ("Input.dispatchDragEvent", "drop"): "drop",
+    ("Input.dispatchKeyEvent", "keyDown"): "type",
+    ("Input.dispatchKeyEvent", "rawKeyDown"): "type",
+    ("Input.dispatchKeyEvent", "char"): "type",
+    ("Input.insertText", None): "type",
+    ("Input.imeSetComposition", None): "type",
+    ("Input.synthesizeTapGesture", None): "tap",
+    ("Input.synthesizeScrollGesture", None): "scroll",
+    ("Input.synthesizePinchGesture", None): "pinch",
+    ("Input.emulateTouchFromMouseEvent", "mousePressed"): "tap",
+    ("Input.emulateTouchFromMouseEvent", "mouseWheel"): "scroll",
+    ("DOM.setFileInputFiles", None): "choose-files",
+    ("Page.handleJavaScriptDialog", None): "answer-dialog",
+}
+_ACTING_METHODS = frozenset(method for method, _ in _ACTIONS)
+
+
 _OF_INTEREST = {
     Level.OFF: _ALWAYS,
     Level.LIFECYCLE: _ALWAYS,
@@ -160,7 +184,7 @@ class SocketRecord:
                     self._download_behaviors.keep(message.get("params", {}))
                 elif method in _OF_WORK:
                     self._works(method, session, message)
-            self._note(method, session, refused)
+            self._note(method, session, refused, _action(message) if method in _ACTING_METHODS else None)
         except Exception:
             self._unreadable("a command of a client could not be recorded")
 
@@ -171,17 +195,25 @@ class SocketRecord:
         if isinstance(page, str):
             self._clients.work_in(page)
 
-    def _note(self, method: str, session: str, refused: str | None) -> None:
+    def _note(self, method: str, session: str, refused: str | None, action: str | None) -> None:
         # A client may send any method name and session id.
         data = {"method": method if method in KNOWN or _METHOD.fullmatch(method) else "unknown"}
         if _SESSION.fullmatch(session):
             data["sessionId"] = session
+        page = self._pages.get(session)
         type_ = "connection.command.forwarded"
         if refused is not None:
             type_ = "connection.command.refused"
             rule = _RULE.search(refused)
             data["rule"] = rule[1] if rule is not None else "policy"
-        self._record.note(type_, data, page_id=self._pages.get(session), connection_id=self._connection_id)
+        elif action is not None:
+            data["action"] = action
+        what = action if refused is None else data["method"]
+        # Each key is a command, and each step of a scroll.
+        shown = what is not None and self._record.inputs.begins(
+            (self._connection_id, page, what), asyncio.get_running_loop().time()
+        )
+        self._record.note(type_, data, page_id=page, connection_id=self._connection_id, shown=shown)
 
     def _of_sessions(self, method: str, session: str, message: dict[str, Any]) -> None:
         if method == "Page.enable":
@@ -197,3 +229,10 @@ class SocketRecord:
             if isinstance(left, str):
                 self._dialogs.pop(left, None)
                 self._pages.pop(left, None)
+
+
+def _action(message: dict[str, Any]) -> str | None:
+    """What a command of `_ACTIONS` does, if it is one of them."""
+    kind = message.get("params", {}).get("type")
+    method = message["method"]
+    return _ACTIONS.get((method, kind if isinstance(kind, str) else None)) or _ACTIONS.get((method, None))

@@ -98,11 +98,11 @@ async def test_a_run_lists_its_commands_and_sockets_in_order(
     assert [item["sequence"] for item in items] == [event["sequence"] for event in recorded]
     assert [item["message"] for item in items] == [
         "The run started.",
-        "The command connections.create succeeded.",
+        "A connection was created.",
         "A client connected.",
         f"A client disconnected ({ENDED.close.reason}).",
-        "The command connections.revoke succeeded.",
-        "The command runtimes.stop succeeded.",
+        "A connection was revoked.",
+        "The runtime was stopped.",
         "The run ended: The runtime was stopped.",
     ]
 
@@ -158,6 +158,10 @@ async def test_activity_is_filtered_by_category_and_severity(client: httpx.Async
     record = gateway.services.events.record(UUID(run), Level.FULL)
     for type_ in ("navigation", "console.message", "page.error", "network.refused", "network.request"):
         record.note(type_, {"url": "https://a.example", "text": "x"}, page_id="P")
+    # Not everything of these types is shown.
+    record.note("network.response", {"url": "https://a.example", "status": 503}, shown=True)
+    record.note("network.response", {"url": "https://a.example", "status": 200}, shown=False)
+    record.note("navigation", {"url": "https://a.example", "status": "failed", "cause": "http 503"})
     record.note("runtime.lifecycle", {"status": "failed", "code": "browser.crashed", "message": "It crashed."})
     await gateway.services.events.write()
 
@@ -173,12 +177,13 @@ async def test_activity_is_filtered_by_category_and_severity(client: httpx.Async
 
     started, navigation = ("runtime.lifecycle", "info"), ("navigation", "info")
     error, refused = ("page.error", "error"), ("network.refused", "warning")
+    answered, lost = ("network.response", "warning"), ("navigation", "error")
     failed = ("runtime.lifecycle", "error")
-    assert await types() == [started, navigation, error, refused, failed]
-    assert await types(level="warning") == [error, refused, failed]
-    assert await types(level="error") == [error, failed]
-    assert await types(categories="runtime,network") == [started, refused, failed]
-    assert await types(categories=["browser", "network"], level="error") == [error]
+    assert await types() == [started, navigation, error, refused, answered, lost, failed]
+    assert await types(level="warning") == [error, refused, answered, lost, failed]
+    assert await types(level="error") == [error, lost, failed]
+    assert await types(categories="runtime,network") == [started, refused, answered, failed]
+    assert await types(categories=["browser", "network"], level="error") == [error, lost]
     assert await types(categories="artifact", level="error") == []
     wrong = client.get(f"/v1/runs/{run}/activity", params={"level": "x", "categories": "y"})
     assert set(await problems(wrong)) == {"level", "categories.0"}
@@ -191,6 +196,45 @@ def test_every_event_of_the_timeline_has_a_sentence_whatever_it_says(type_: str)
     for data in shapes:
         event = Event(1, new_id(), datetime.now(UTC), type_, kind.category, None, None, data)
         assert len(message(event)) > 5
+
+
+FAILURE = {"class": "proxy", "cause": "egress.proxy_login", "message": "It refused."}
+
+
+@pytest.mark.parametrize(
+    ("type_", "data", "sentence"),
+    [
+        ("navigation", {"url": "https://a.example/"}, "Navigated to https://a.example/"),
+        (
+            "navigation",
+            {"url": "https://a.example/", "status": "failed", **FAILURE, "proxy": "p.example:3128"},
+            "Could not load https://a.example/: It refused. The runtime's proxy is p.example:3128."
+            " (egress.proxy_login)",
+        ),
+        (
+            "network.failed",
+            {"target": "a.example:443", "count": 3, **FAILURE},
+            "A request failed 3 times (a.example:443): It refused. (egress.proxy_login)",
+        ),
+        ("network.failed", FAILURE, "A request failed: It refused. (egress.proxy_login)"),
+        (
+            "network.refused",
+            {"rule": "egress.denied", "target": "http://10.0.0.1/"},
+            "Blocked a request to http://10.0.0.1/ (egress.denied)",
+        ),
+        ("connection.command.forwarded", {"method": "Input.insertText", "action": "type"}, "A client typed."),
+        ("tool.command", {"name": "connections.create", "status": "succeeded"}, "A connection was created."),
+        (
+            "tool.command",
+            {"name": "files.collect", "status": "failed", "error": {"message": "The disk is full."}},
+            "The command files.collect failed: The disk is full.",
+        ),
+    ],
+)
+def test_an_event_has_a_sentence_with_what_people_want_to_know(type_: str, data: dict[str, Any], sentence: str) -> None:
+    kind = TYPES[type_]
+    event = Event(1, new_id(), datetime.now(UTC), type_, kind.category, None, None, data)
+    assert message(event) == sentence
 
 
 async def test_updates_report_starts_and_ends_to_the_owners(client: httpx.AsyncClient, gateway: Gateway) -> None:

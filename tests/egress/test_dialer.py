@@ -14,7 +14,7 @@ import pytest_asyncio
 from gateway.core.hosts import Host
 from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.egress import dialer
-from gateway.egress.dialer import Unreachable
+from gateway.egress.dialer import ProxyFailed, Unreachable
 from tests.support.waiting import until
 
 ADDRESSES = [ip_address("127.0.0.1"), ip_address("::1")]
@@ -183,5 +183,5 @@ async def test_a_proxy_that_does_not_connect_is_reported(
     near, far = ends
     far.sendall(answer)
     far.shutdown(socket.SHUT_WR)
-    with pytest.raises(Unreachable, match=message):
+    with pytest.raises(ProxyFailed, match=message):
         await dialer.tunnel(near, using, "a.example", 443)

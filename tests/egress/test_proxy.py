@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ctypes
 import hashlib
+import html
 import os
 import socket
 import struct
@@ -16,6 +17,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
+from gateway.core.failures import Server
 from gateway.core.traffic_rules import Traffic
 from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.egress import socket_owners
@@ -1014,6 +1016,49 @@ async def test_an_invalid_upstream_proxy_is_reported(protocol: str) -> None:
             listener = await proxy.listener()
             listener.upstream = UpstreamProxy(protocol, "127.0.0.1", at)  # type: ignore[arg-type]
             assert (await ask_once(listener, connect_to("8.8.8.8:443"))).split()[1] in (b"502", b"504")
+
+
+async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+@pytest.mark.parametrize("case", ["refused", "silent", "closed", "unresolved", "forbidden", "server"])
+async def test_the_runtimes_own_proxy_is_named_where_it_is_at_fault_but_not_to_the_page(case: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        closed = free.getsockname()[1]
+    async with serving(silent if case == "silent" else UpstreamServer(1).http) as at:
+        timeout = 0.3 if case == "silent" else 30
+        with egress(lookup=Zone(), egress_allow=("127.0.0.1",), egress_timeout_seconds=timeout) as proxy:
+            listener = await proxy.listener()
+            port = closed if case == "closed" else at
+            host = {"unresolved": "proxy.example", "forbidden": "10.0.0.1"}.get(case, "127.0.0.1")
+            listener.upstream = UpstreamProxy("http", host, port, "user", "wrong-secret")
+            target = "nowhere.example:80" if case == "server" else "8.8.8.8:80"
+            answer = await ask_once(listener, get(f"http://{target}/"))
+            server = Server.of(f"http://{target}/")
+            assert server is not None
+            failure = listener.usage.failures.find(server, asyncio.get_running_loop().time())
+    class_, cause = {
+        "refused": ("proxy", "egress.proxy_login"),
+        "silent": ("proxy", "egress.proxy_timeout"),
+        "closed": ("proxy", "egress.proxy_unreachable"),
+        "unresolved": ("proxy", "egress.proxy_name_not_found"),
+        "forbidden": ("policy", "egress.private_address"),
+        "server": ("dns", "egress.name_not_found"),
+    }[case]
+    assert failure is not None
+    assert (failure.class_, failure.cause) == (class_, cause)
+    assert failure.proxy == (None if case == "server" else f"{host}:{port}")
+    assert failure.message in html.unescape(answer.decode())
+    assert f"\r\nGateway-Egress: {cause}\r\n".encode() in answer
+    for unseen in (f"{host}:{port}".encode(), b"secret"):
+        assert unseen not in answer
+    assert "secret" not in repr(failure)
+
+
+async def test_a_failure_that_no_head_names_a_server_for_is_answered(listener: EgressListener) -> None:
+    assert b"egress.bad_request" in await ask_once(listener, b"GET\r\n\r\n")
+    assert len(listener.usage.failures) == 0
 
 
 async def test_an_answer_that_comes_with_an_upstream_proxys_consent_is_not_lost() -> None:

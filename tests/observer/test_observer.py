@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -13,19 +14,22 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Dialog, Page, async_playwright
 
+from gateway.core.failures import Failure, Server
 from gateway.core.observation import BoundedRecord, EventLimits, Level, Observed
 from gateway.core.scope import Scope
 from gateway.core.usage import Usage
-from gateway.domain.events.service import Events, RunRecord
+from gateway.domain.events.service import TYPES, Events, RunRecord
 from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
+from gateway.observer import error_page
+from gateway.observer.egress_failures import EgressFailures, EgressFailuresOfRun
 from gateway.observer.masking import Masking
 from gateway.observer.observers import BrowserObservers, Observation
 from gateway.observer.pages import Pages
-from gateway.observer.refusals import Refusals, RefusalsOfRun
 from gateway.tunnel.command_record import ACTING, SocketRecord
 from gateway.tunnel.known_commands import KNOWN
 from tests.support.devtools import DevTools
+from tests.support.egress import serving
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.launchers import local_launcher
 from tests.support.live import adopts_orphans_no_longer
@@ -45,6 +49,8 @@ class Kept(RunRecord):
         super().__init__(cast(Events, None), uuid4(), level)
         self.events: list[tuple[str, str | None, dict[str, Any]]] = []
         self.connections: set[UUID | None] = set()
+        # What the activity has.
+        self.shown: list[tuple[str, dict[str, Any]]] = []
 
     def note(
         self,
@@ -53,10 +59,13 @@ class Kept(RunRecord):
         *,
         page_id: str | None = None,
         connection_id: UUID | None = None,
+        shown: bool = True,
     ) -> None:
         if self.wants(type_):
             self.events.append((type_, page_id, data))
             self.connections.add(connection_id)
+            if shown and TYPES[type_].in_activity:
+                self.shown.append((type_, data))
 
     def of(self, type_: str, page_id: str | None = None) -> list[dict[str, Any]]:
         return [data for kind, page, data in self.events if kind == type_ and page_id in (None, page)]
@@ -124,7 +133,7 @@ def pages() -> Iterator[PageServer]:
 @contextlib.asynccontextmanager
 async def watching(browser: LocalBrowser, level: Level, **options: Any) -> AsyncIterator[Watched]:
     masking = Masking((), 2048)
-    observers = BrowserObservers([Pages(masking), Refusals(masking)])
+    observers = BrowserObservers([Pages(masking), EgressFailures(masking)])
     run = observed(browser, Kept(level), **options)
     await observers.begin(run)
     async with DevTools.attach(browser.devtools_url) as client:
@@ -172,7 +181,9 @@ async def test_a_page_crash_and_its_recovery_are_recorded(browser: LocalBrowser,
 
 async def test_pages_are_not_observed_when_recording_is_off(browser: LocalBrowser, pages: PageServer) -> None:
     async with watching(browser, Level.OFF) as watched:
-        assert watched.observation.watching == []
+        assert [type(each) for each in watched.observation.watching] == [EgressFailuresOfRun]
+        await watched.client.new_page(url=pages.url("/form"))
+        assert watched.record.events == []
 
 
 # Standard
@@ -512,33 +523,271 @@ async def test_the_observer_does_not_change_a_clients_body_buffers(browser: Loca
         assert "<title>Blank</title>" in body["body"]
 
 
-# Egress refusals
+# Failures and refusals
 
 
-async def test_egress_refusals_are_recorded_and_bounded(browser: LocalBrowser, pages: PageServer) -> None:
+async def page_text(watched: Watched, session: str) -> str:
+    text: str = await watched.client.evaluate("document.body ? document.body.innerText : ''", session)
+    return text
+
+
+async def failing(case: str, pages: PageServer, port: int, closed: int) -> tuple[str, str, str]:
+    """A URL that fails in this way, and the class and cause of that."""
+    return {
+        "dns": ("https://nowhere.invalid/?token=" + SECRET, "dns", "egress.name_not_found"),
+        "dns of http": ("http://nowhere.invalid/", "dns", "egress.name_not_found"),
+        "connect": (f"https://127.0.0.1:{closed}/", "connect", "egress.unreachable"),
+        "policy": ("https://127.0.0.3/#fragment", "policy", "egress.loopback_address"),
+        "policy of http": ("http://127.0.0.3/", "policy", "egress.loopback_address"),
+        "tls": (pages.url("/blank").replace("http:", "https:"), "tls", "ERR_SSL_PROTOCOL_ERROR"),
+        "closed": (f"http://127.0.0.1:{port}/closed", "connect", "ERR_EMPTY_RESPONSE"),
+        "http": (f"http://127.0.0.1:{port}/", "http", "http 503"),
+    }[case]
+
+
+async def unavailable(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answers 503, with the header of the egress proxy; or not at all."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    if b"/closed" not in head:
+        body = b"<!doctype html><body>The server is out."
+        header = b"Gateway-Egress: egress.unreachable\r\nContent-Type: text/html"
+        writer.write(b"HTTP/1.1 503 No\r\n%b\r\nContent-Length: %d\r\n\r\n%b" % (header, len(body), body))
+
+
+CASES = ("dns", "dns of http", "connect", "policy", "policy of http", "tls", "closed", "http")
+
+
+async def test_a_failed_navigation_has_a_class_and_a_cause_in_record_activity_and_tab(
+    browser: LocalBrowser, pages: PageServer
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        closed = free.getsockname()[1]
+    async with serving(unavailable) as port, watching(browser, Level.STANDARD) as watched:
+        record = watched.record
+        page, session = await watched.open(pages.url("/blank"))
+        for case in CASES:
+            url, class_, cause = await failing(case, pages, port, closed)
+            record.events.clear()
+            record.shown.clear()
+            await watched.client.send("Page.navigate", session, url=url)
+            failed = await record.has("navigation", page, status="failed")
+            assert (failed["class"], failed["cause"]) == (class_, cause), case
+            assert failed["url"] == url.replace(SECRET, "***").partition("#")[0]
+            assert len(failed["message"]) > 20
+            type_ = "network.response" if case in ("dns of http", "policy of http", "http") else "network.failed"
+            request = await record.has(type_, page, cause=cause)
+            assert request["class"] == class_, "the request has the same"
+            assert ("navigation", failed) in record.shown
+            assert (type_, request) not in record.shown, "it is shown once"
+
+            async def explained(message: str = failed["message"], case: str = case) -> bool:
+                text = await page_text(watched, session)
+                return (message if case != "http" else "The server is out.") in text
+
+            await until(explained, f"{case}: the tab has the reason")
+        # The failed ones are not reported as pages that were reached.
+        await watched.client.send("Page.navigate", session, url=pages.url("/form"))
+        await record.has("navigation", page, url=pages.url("/form"))
+        assert [data.get("status") for data in record.of("navigation", page)] == ["failed", None]
+
+
+async def test_a_reload_of_a_failed_page_is_recorded_and_explained_again(
+    browser: LocalBrowser, pages: PageServer
+) -> None:
     async with watching(browser, Level.STANDARD) as watched:
-        _, session = await watched.open(pages.url("/form"))
+        page, session = await watched.open(pages.url("/blank"))
+        for attempt in (1, 2, 3):
+            await watched.client.send("Page.navigate", session, url="https://nowhere.invalid/")
+            failed = await watched.record.has("navigation", page, count=attempt, status="failed")
+
+            async def explained(message: str = failed["message"]) -> bool:
+                return message in await page_text(watched, session)
+
+            await until(explained, "the tab has the reason")
+        assert len(watched.record.of("navigation", page)) == 1 + 3
+
+
+async def test_full_chromium_explains_what_the_gateway_refused_and_keeps_its_page_for_certificates(
+    launcher: LocalLauncher, pages: PageServer
+) -> None:
+    browser = await launcher.launch(LaunchSpec(uuid4(), browser="chromium"))
+    async with watching(browser, Level.STANDARD) as watched:
+        page, session = await watched.open(pages.url("/blank"))
+        for url, words in {
+            "https://nowhere.invalid/": "The name of the server can't be resolved.",
+            pages.url("/blank").replace("http:", "https:"): "ERR_SSL_PROTOCOL_ERROR",
+        }.items():
+            await watched.client.send("Page.navigate", session, url=url)
+            await watched.record.has("navigation", page, status="failed", url=url)
+
+            async def explained(words: str = words) -> bool:
+                return words in await page_text(watched, session)
+
+            await until(explained, f"{words} is in the tab")
+        assert "tls:" not in await page_text(watched, session), "it is the browser's own page"
+        assert watched.record.of("page.error") == []
+    await browser.stop()
+
+
+async def test_the_reason_is_written_into_error_pages_only(browser: LocalBrowser, pages: PageServer) -> None:
+    async with DevTools.attach(browser.devtools_url) as client:
+        session = await client.new_page(url=pages.url("/form"))
+        await until(lambda: client.evaluate("!!document.querySelector('#greet')", session), "the page is there")
+        before = await client.evaluate("document.documentElement.outerHTML", session)
+        hostile = Failure("dns", "egress.name_not_found", "</script><img src=x onerror=alert(1)>")
+        # A page that pretends to be the error page.
+        await client.evaluate(
+            """history.replaceState(0, '', '#chrome-error://chromewebdata/');
+            try { Object.defineProperty(window, 'location', {value: {href: 'chrome-error://chromewebdata/'}}) } catch {}
+            try { Object.defineProperty(location, 'href', {get: () => 'chrome-error://chromewebdata/'}) } catch {}""",
+            session,
+        )
+        await client.evaluate(error_page.script(hostile), session)
+        assert await client.evaluate("document.documentElement.outerHTML", session) == before
+        await client.send("Page.navigate", session, url="https://127.0.0.3/")
+        await until(lambda: client.evaluate("origin === 'null' && document.readyState === 'complete'", session))
+        await client.evaluate(error_page.script(hostile), session)
+        assert await client.evaluate("document.querySelectorAll('img').length", session) == 0
+        assert hostile.message in await client.evaluate("document.body.innerText", session)
+
+
+async def test_failures_within_a_page_are_recorded_and_the_activity_shows_each_kind_once(
+    browser: LocalBrowser, pages: PageServer
+) -> None:
+    async with watching(browser, Level.STANDARD) as watched:
+        page, session = await watched.open(pages.url("/form"))
         asked = f"http://127.0.0.3:8080/x?token={SECRET}"
-        await watched.client.evaluate(f"fetch('{asked}', {{mode: 'no-cors'}}).catch(() => 0)", session)
-        refused = await watched.record.has("network.refused")
-        assert refused == {"rule": "egress.loopback_address", "target": "http://127.0.0.3:8080/x?token=***"}
+        await watched.client.evaluate(
+            f"""const ask = url => fetch(url, {{mode: 'no-cors'}}).then(answer => answer.text()).catch(() => 0);
+            (async () => {{
+                for (let i = 0; i < 3; i++) await ask('{asked}');
+                for (let i = 0; i < 3; i++) await ask('https://nowhere.invalid/' + i);
+                const socket = url => new Promise(done => new WebSocket(url).onerror = done);
+                await socket('ws://nowhere.invalid/socket');
+                await socket('{pages.url("/blank").replace("http:", "ws:")}');
+                await fetch('{pages.url("/blank").replace("127.0.0.1", "localhost")}').catch(() => 0);
+            }})()""",
+            session,
+        )
+        record = watched.record
+        refused = await record.has("network.refused", count=3)
+        assert refused["target"] == "http://127.0.0.3:8080/x?token=***"
+        assert (refused["rule"], refused["class"]) == ("egress.loopback_address", "policy")
+        await record.has("network.failed", page, count=4, cause="egress.name_not_found")
+        # Chromium drops what is left of an answer that the page may not read, or not.
+        blocked = "egress.loopback_address"
+        await until(lambda: sum(data.get("cause") == blocked for _, id_, data in record.events if id_) == 3)
+        await record.has("network.failed", page, resourceType="WebSocket", cause="egress.name_not_found")
+        await record.has("network.failed", page, resourceType="WebSocket", cause="websocket handshake")
+        cors = await record.has("network.failed", page, cause="MissingAllowOriginHeader")
+        assert cors["class"] == "policy"
+        shown = [(type_, data["cause"]) for type_, data in record.shown if "cause" in data]
+        assert sorted(shown) == [
+            ("network.failed", "MissingAllowOriginHeader"),
+            ("network.failed", "egress.name_not_found"),
+            ("network.failed", "egress.name_not_found"),
+            ("network.failed", "websocket handshake"),
+            ("network.refused", "egress.loopback_address"),
+        ], "two servers, at the ports 80 and 443"
 
 
-async def test_refusals_are_recorded_at_under_and_over_the_limit() -> None:
-    for count in (2, 3, 4):
-        record, usage = Kept(Level.STANDARD), Usage()
-        browser = cast(LocalBrowser, type("Browser", (), {"usage": usage}))
-        run = observed(browser, record, event_limits=EventLimits(3))
-        refusals = RefusalsOfRun(run, Masking((), 2048))
-        assert usage.on_refusal is not None
-        for _ in range(count):
-            usage.on_refusal("egress.rule", "example.com:443")
-        run.bounded.close()
-        assert len(record.of("network.refused")) == min(count, 3)
-        dropped = record.of("events.dropped")
-        assert dropped == ([{"type": "network.refused", "count": 1, "reason": "rate"}] if count == 4 else [])
-        await refusals.end()
-        assert usage.on_refusal is None
+async def test_a_canceled_request_is_no_failure(browser: LocalBrowser, pages: PageServer) -> None:
+    async with watching(browser, Level.STANDARD) as watched:
+        page, session = await watched.open(pages.url("/form"))
+        await watched.client.evaluate(
+            "const stop = new AbortController(); fetch('/blank', {signal: stop.signal}).catch(() => 0); stop.abort()",
+            session,
+        )
+        await watched.client.send("Page.navigate", session, url=pages.url("/download"))
+        await watched.record.has("network.failed", page, resourceType="Document", canceled=True)
+        assert all("class" not in data for data in watched.record.of("network.failed"))
+        assert [data for type_, data in watched.record.shown if "class" in data or "status" in data] == []
+
+
+_UNLIMITED = EventLimits()
+
+
+class Listened:
+    """The egress listener's side of a run without a browser."""
+
+    def __init__(self, level: Level, limits: EventLimits = _UNLIMITED) -> None:
+        self.record, self.usage = Kept(level), Usage()
+        browser = cast(LocalBrowser, type("Browser", (), {"usage": self.usage}))
+        self.run = observed(browser, self.record, event_limits=limits)
+        self.watching = EgressFailuresOfRun(self.run, Masking((), 2048), pending_seconds=0.05)
+
+    def fail(self, host: str = "a.example") -> None:
+        self.usage.failures.note(Server(host, 443, True), DNS, asyncio.get_running_loop().time())
+
+    def refuse(self) -> None:
+        assert self.usage.on_refusal is not None
+        self.usage.on_refusal(POLICY, Server("a.example", 80, False), f"http://a.example/x?token={SECRET}")
+
+
+DNS = Failure("dns", "egress.name_not_found", "No such name.")
+POLICY = Failure("policy", "egress.denied", "No.")
+
+
+@pytest.mark.parametrize(
+    ("level", "failed", "refused"),
+    [
+        (Level.OFF, None, None),
+        (Level.LIFECYCLE, "a.example:443", "a.example:80"),
+        (Level.STANDARD, "a.example:443", "http://a.example/x?token=***"),
+    ],
+)
+async def test_the_proxys_failures_are_recorded_at_every_level_and_without_the_server_at_off(
+    level: Level, failed: str | None, refused: str | None
+) -> None:
+    listened = Listened(level)
+    listened.fail()
+    listened.fail()
+    listened.refuse()
+    recorded = await listened.record.has("network.failed")
+    assert recorded == {**DNS.data(), "count": 2} | ({"target": failed} if failed else {})
+    assert listened.record.of("network.refused") == [
+        {"rule": "egress.denied", **POLICY.data()} | ({"target": refused} if refused else {})
+    ]
+    assert len(listened.record.shown) == 2
+    listened.fail()
+    await listened.watching.end()
+    assert len(listened.record.of("network.failed")) == 2, "the end does not lose what waits"
+    assert listened.usage.on_refusal is None
+    assert listened.usage.failures.reporter is None
+
+
+async def test_the_proxys_failures_wait_for_the_observer_of_pages() -> None:
+    listened = Listened(Level.STANDARD)
+    listened.fail("a.example")
+    listened.fail("b.example")
+    assert listened.usage.failures.find(Server("a.example", 443, True), asyncio.get_running_loop().time()) == DNS
+    await listened.record.has("network.failed")
+    assert [data["target"] for data in listened.record.of("network.failed")] == ["b.example:443"]
+    await listened.watching.end()
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+async def test_refusals_are_recorded_at_under_and_over_the_limit(count: int) -> None:
+    listened = Listened(Level.STANDARD, EventLimits(3))
+    for _ in range(count):
+        listened.refuse()
+    listened.run.bounded.close()
+    record = listened.record
+    assert len(record.of("network.refused")) == min(count, 3)
+    dropped = record.of("events.dropped")
+    assert dropped == ([{"type": "network.refused", "count": 1, "reason": "rate"}] if count == 4 else [])
+    await listened.watching.end()
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+async def test_failures_are_recorded_at_under_and_over_the_limit(count: int) -> None:
+    listened = Listened(Level.OFF, EventLimits(3))
+    for number in range(count):
+        listened.fail(f"{number}.example")
+    await listened.watching.end()
+    assert len(listened.record.of("network.failed")) == min(count, 3)
+    dropped = listened.record.of("events.dropped")
+    assert dropped == ([{"type": "network.failed", "count": 1, "reason": "rate"}] if count == 4 else [])
 
 
 async def test_a_bounded_record_has_a_new_budget_in_the_next_second() -> None:

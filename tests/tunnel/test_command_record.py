@@ -21,17 +21,26 @@ class Record:
     def __init__(self) -> None:
         self.pages: list[str | None] = []
         self.dropped: list[dict[str, Any]] = []
+        # The action or else the method of each command, and whether the activity shows it.
+        self.noted: list[tuple[str, bool]] = []
 
     def wants(self, type_: str) -> bool:
         return True
 
     def note(
-        self, type_: str, data: dict[str, Any], *, page_id: str | None = None, connection_id: UUID | None = None
+        self,
+        type_: str,
+        data: dict[str, Any],
+        *,
+        page_id: str | None = None,
+        connection_id: UUID | None = None,
+        shown: bool = True,
     ) -> None:
         if type_ == "events.dropped":
             self.dropped.append(data)
             return
         self.pages.append(page_id)
+        self.noted.append((data.get("action") or data["method"], shown))
 
 
 def recorded() -> tuple[SocketRecord, Record, Observed]:
@@ -153,3 +162,49 @@ async def test_a_malformed_detach_keeps_the_session() -> None:
     assert socket in run.clients
     socket.close()
     assert socket not in run.clients
+
+
+def sent(socket: SocketRecord, method: str, refused: str | None = None, **params: Any) -> None:
+    socket.command({"id": 1, "method": method, "params": params}, refused)
+
+
+async def test_the_activity_shows_clicks_and_input_once_a_series_and_no_moves() -> None:
+    socket, record, _ = recorded()
+    for kind in ("mouseMoved", "mousePressed", "mouseReleased", "mousePressed", "mouseWheel", "mouseWheel"):
+        sent(socket, "Input.dispatchMouseEvent", type=kind, x=1, y=2)
+    for kind in ("rawKeyDown", "char", "keyUp"):
+        sent(socket, "Input.dispatchKeyEvent", type=kind, text="secret")
+    sent(socket, "Input.insertText", text="secret")
+    sent(socket, "Input.dispatchMouseEvent", type=["mousePressed"])
+    sent(socket, "DOM.setFileInputFiles", files=["/secret"])
+    sent(socket, "Runtime.evaluate", expression="secret")
+    for _ in range(2):
+        sent(socket, "Page.crash", "Page.crash is refused (page.crash).")
+    mouse, key = "Input.dispatchMouseEvent", "Input.dispatchKeyEvent"
+    assert record.noted == [
+        (mouse, False),
+        ("click", True),
+        (mouse, False),
+        ("click", False),
+        ("scroll", True),
+        ("scroll", False),
+        ("type", True),
+        ("type", False),
+        (key, False),
+        ("type", False),
+        (mouse, False),
+        ("choose-files", True),
+        ("Runtime.evaluate", False),
+        ("Page.crash", True),
+        ("Page.crash", False),
+    ]
+    assert "secret" not in repr(record.noted)
+
+
+async def test_input_in_another_page_is_a_series_of_its_own() -> None:
+    socket, record, _ = recorded()
+    attached(socket, "AA", "other page")
+    for session in ("", "AA", "AA"):
+        message = {"id": 1, "method": "Input.insertText", "sessionId": session, "params": {"text": "x"}}
+        socket.command(message, None)
+    assert record.noted == [("type", True), ("type", True), ("type", False)]

@@ -20,12 +20,19 @@ class Severity(IntEnum):
 _SEVERITIES: Mapping[str, Severity] = {
     "connection.command.refused": Severity.WARNING,
     "network.refused": Severity.WARNING,
+    "network.failed": Severity.WARNING,
+    # Of responses, the timeline has those that are errors.
+    "network.response": Severity.WARNING,
     "events.dropped": Severity.WARNING,
     "page.error": Severity.ERROR,
     "page.crash": Severity.ERROR,
 }
 # Of events whose data have `status` `failed`.
-_FAILED: Mapping[str, Severity] = {"tool.command": Severity.WARNING, "runtime.lifecycle": Severity.ERROR}
+_FAILED: Mapping[str, Severity] = {
+    "tool.command": Severity.WARNING,
+    "runtime.lifecycle": Severity.ERROR,
+    "navigation": Severity.ERROR,
+}
 
 TYPES_IN_ACTIVITY = tuple(name for name in RUN_TYPES if TYPES[name].in_activity)
 
@@ -55,14 +62,61 @@ def _lifecycle(data: dict[str, Any]) -> str:
 
 
 def _navigation(data: dict[str, Any]) -> str:
+    if data.get("status") == "failed":
+        return _failure(f"Could not load {data.get('url', 'a page')}", data)
     return f"Navigated to {data['url']}" if data.get("url") else "Navigated."
+
+
+def _failure(what: str, data: dict[str, Any]) -> str:
+    if not data.get("message"):
+        # Recorded by an earlier version.
+        return f"{what} ({data.get('cause', 'unknown')})"
+    at_fault = f" The runtime's proxy is {data['proxy']}." if data.get("proxy") else ""
+    return f"{what}: {data['message']}{at_fault} ({data.get('cause', 'unknown')})"
+
+
+def _failed(data: dict[str, Any]) -> str:
+    times = f" {data['count']} times" if "count" in data else ""
+    about = data.get("url") or data.get("target")
+    return _failure(f"A request failed{times}" + (f" ({about})" if about else ""), data)
+
+
+def _refused(data: dict[str, Any]) -> str:
+    about = f" to {data['target']}" if data.get("target") else ""
+    return _failure(f"Blocked a request{about}", {"cause": data.get("rule"), **data})
 
 
 def _closed(data: dict[str, Any]) -> str:
     return f"A client disconnected ({data.get('reason')})."
 
 
+_DONE = {
+    "connections.create": "A connection was created.",
+    "connections.renew": "A connection was renewed.",
+    "connections.revoke": "A connection was revoked.",
+    "files.stage": "A file was staged for the browser.",
+    "files.collect": "Files of the browser were collected.",
+    "runtimes.stop": "The runtime was stopped.",
+}
+_ACTIONS = {
+    "click": "A client clicked.",
+    "scroll": "A client scrolled.",
+    "tap": "A client tapped.",
+    "pinch": "A client zoomed.",
+    "drop": "A client dropped something.",
+    "type": "A client typed.",
+    "choose-files": "A client chose files.",
+    "answer-dialog": "A client answered a dialog.",
+}
+
+
+def _action(data: dict[str, Any]) -> str:
+    return _ACTIONS.get(data.get("action", ""), "A client acted.")
+
+
 def _command(data: dict[str, Any]) -> str:
+    if data.get("status") == "succeeded" and data.get("name") in _DONE:
+        return _DONE[data["name"]]
     outcome = "failed" if data.get("status") == "failed" else "succeeded"
     reason = f": {data['error'].get('message')}" if "error" in data else "."
     return f"The command {data.get('name')} {outcome}{reason}"
@@ -89,6 +143,7 @@ _SENTENCES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "runtime.lifecycle": _lifecycle,
     "connection.opened": lambda _: "A client connected.",
     "connection.closed": _closed,
+    "connection.command.forwarded": _action,
     "connection.command.refused": _about("Refused a client's command", "method"),
     "page.created": _about("Opened a page", "title", "url"),
     "navigation": _navigation,
@@ -97,7 +152,9 @@ _SENTENCES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "page.error": _about("Page error", "text"),
     "dialog": _about("A page showed a dialog", "message", "type"),
     "download": lambda data: f"Download {data.get('state', 'started')}: {data.get('name', '')}",
-    "network.refused": _about("Blocked a request", "target", "rule"),
+    "network.refused": _refused,
+    "network.failed": _failed,
+    "network.response": _failed,
     "artifact.created": _about("Saved a file", "name"),
     "tool.command": _command,
     "viewer.opened": lambda _: "A viewer connected.",

@@ -29,12 +29,13 @@ __all__ = ["Command", "CommandScope", "Commands", "Page"]
 class CommandScope:
     """A `with` block that is noted at its end as a command, if its run is known by then."""
 
-    __slots__ = ("_began", "_events", "_name", "_noted", "input", "run_id")
+    __slots__ = ("_began", "_events", "_name", "_noted", "_shown", "input", "run_id")
 
-    def __init__(self, events: Events, run_id: UUID | None, name: str, given: dict[str, Any]) -> None:
+    def __init__(self, events: Events, run_id: UUID | None, name: str, given: dict[str, Any], *, shown: bool) -> None:
         self._events = events
         self._name = name
         self._noted = False
+        self._shown = shown
         self.run_id = run_id
         self.input = given
 
@@ -66,7 +67,7 @@ class CommandScope:
         }
         if error is not None:
             data["error"] = masked(_error(error))
-        self._events.note(self.run_id, COMMAND, data)
+        self._events.note(self.run_id, COMMAND, data, shown=self._shown)
 
 
 class Commands:
@@ -74,12 +75,12 @@ class Commands:
         self._database = database
         self._events = events
 
-    def noting(self, run_id: UUID | None, name: str, given: dict[str, Any]) -> CommandScope:
-        """Note a `with` block as a command; `run_id` may be set within the block.
+    def noting(self, run_id: UUID | None, name: str, given: dict[str, Any], *, shown: bool = True) -> CommandScope:
+        """Note a `with` block as a command; `run_id` may be set within the block. `shown`: in the activity too.
 
         Values that the request's models mark as secret are masked in `given`.
         """
-        return CommandScope(self._events, run_id, name, given)
+        return CommandScope(self._events, run_id, name, given, shown=shown)
 
     async def listed(self, run_id: UUID, page: Page) -> list[Command]:
         async with self._database.connect() as connection:

@@ -39,11 +39,16 @@ _DEEPEST = 64
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What all events of a type share. `in_activity`: whether they are in the activity timeline."""
+    """What all events of a type share. `in_activity`: whether they may be in the activity timeline."""
 
     category: str
     level: Level
     in_activity: bool = False
+
+    @property
+    def gives_way(self) -> bool:
+        """Whether other events come first where room is short: pages and clients cause any number of these."""
+        return self.level > Level.LIFECYCLE or self.category == "network"
 
 
 # Every type of event.
@@ -51,7 +56,7 @@ TYPES: Mapping[str, Kind] = {
     "runtime.lifecycle": Kind("runtime", Level.LIFECYCLE, True),
     "connection.opened": Kind("connection", Level.LIFECYCLE, True),
     "connection.closed": Kind("connection", Level.LIFECYCLE, True),
-    "connection.command.forwarded": Kind("connection", Level.STANDARD),
+    "connection.command.forwarded": Kind("connection", Level.STANDARD, True),
     "connection.command.refused": Kind("connection", Level.STANDARD, True),
     "page.created": Kind("browser", Level.LIFECYCLE, True),
     "navigation": Kind("browser", Level.LIFECYCLE, True),
@@ -62,9 +67,10 @@ TYPES: Mapping[str, Kind] = {
     "dialog": Kind("browser", Level.STANDARD, True),
     "download": Kind("browser", Level.LIFECYCLE, True),
     "network.request": Kind("network", Level.STANDARD),
-    "network.response": Kind("network", Level.STANDARD),
-    "network.failed": Kind("network", Level.STANDARD),
-    "network.refused": Kind("network", Level.STANDARD, True),
+    "network.response": Kind("network", Level.STANDARD, True),
+    # Those of the egress proxy are recorded at every level.
+    "network.failed": Kind("network", Level.OFF, True),
+    "network.refused": Kind("network", Level.OFF, True),
     "artifact.created": Kind("artifact", Level.LIFECYCLE, True),
     "tool.command": Kind("tool", Level.LIFECYCLE, True),
     "viewer.opened": Kind("runtime", Level.LIFECYCLE, True),
@@ -105,6 +111,8 @@ class Noted(NamedTuple):
     data: dict[str, Any]
     # Of the run whose event it is.
     record: RunRecord | None = None
+    # Whether it is in the activity, if its type may be.
+    shown: bool = True
 
 
 DROPPED = "events.dropped"
@@ -163,13 +171,19 @@ class Events:
         connection_id: UUID | None = None,
         subaccount_id: UUID | None = None,
         record: RunRecord | None = None,
+        shown: bool = True,
     ) -> None:
-        """Note an event of a stream. `data` has nothing secret, and is not changed afterwards."""
+        """Note an event of a stream. `data` has nothing secret, and is not changed afterwards.
+
+        `shown`: whether it is in the activity, if its type may be.
+        """
         kind = TYPES[type_]
         waiting = self._waiting
         if (self._dropped or len(waiting) >= self._common_room) and not self._has_room(stream_id, kind):
             return
-        waiting.append(Noted(stream_id, type_, kind, time.time(), page_id, connection_id, subaccount_id, data, record))
+        waiting.append(
+            Noted(stream_id, type_, kind, time.time(), page_id, connection_id, subaccount_id, data, record, shown)
+        )
         self._writer.added(len(waiting))
 
     def update(self, owner: Scope, type_: str, data: dict[str, Any]) -> None:
@@ -205,7 +219,7 @@ class Events:
             return
         kept: list[Noted] = []
         for noted in self._waiting:
-            if noted.kind.level <= Level.LIFECYCLE:
+            if not noted.kind.gives_way:
                 kept.append(noted)
             else:
                 self._count_dropped(noted.stream_id, "disk")
@@ -255,11 +269,11 @@ class Events:
     def _has_room(self, stream_id: UUID, kind: Kind) -> bool:
         """Whether one more event may wait, after the one that reports those dropped before it; else it is counted."""
         dropped = stream_id in self._dropped
-        if dropped and kind.level > Level.LIFECYCLE and not self._space.has_room(Use.EVENTS):
+        if dropped and kind.gives_way and not self._space.has_room(Use.EVENTS):
             # A report now and then would take room as well.
             self._count_dropped(stream_id, "disk")
             return False
-        room = self._room if kind.level <= Level.LIFECYCLE else self._common_room
+        room = self._common_room if kind.gives_way else self._room
         if len(self._waiting) + dropped >= room:
             self._drop(stream_id)
             return False
@@ -300,7 +314,7 @@ def _row(noted: Noted) -> NewEvent:
         page_id=None if noted.page_id is None else _storable(noted.page_id)[:_PAGE_ID_LENGTH],
         connection_id=noted.connection_id,
         subaccount_id=noted.subaccount_id,
-        in_activity=noted.kind.in_activity,
+        in_activity=noted.kind.in_activity and noted.shown,
         data=_json(noted.data),
     )
 
@@ -399,6 +413,9 @@ class RunRecord:
         *,
         page_id: str | None = None,
         connection_id: UUID | None = None,
+        shown: bool = True,
     ) -> None:
         if self.wants(type_):
-            self._events.note(self.run_id, type_, data, page_id=page_id, connection_id=connection_id, record=self)
+            self._events.note(
+                self.run_id, type_, data, page_id=page_id, connection_id=connection_id, record=self, shown=shown
+            )
