@@ -11,6 +11,7 @@ import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,9 +28,11 @@ from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local import browsers
 from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
 from gateway.settings import Settings
+from tests.support import own_network
 from tests.support.devtools import DevTools
 from tests.support.egress import serving
 from tests.support.gateway_process import temporary_data_dir
+from tests.support.own_network import Outside, Packet, run_in_own_network
 from tests.support.waiting import until
 
 KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
@@ -65,7 +68,6 @@ WEBRTC = """new Promise(done => {{
     peer.onicegatheringstatechange = () => peer.iceGatheringState == 'complete' && done('complete');
     peer.createOffer().then(offer => peer.setLocalDescription(offer));
 }})"""
-WEBTRANSPORT = "new WebTransport('https://127.0.0.1:{port}/').ready.then(() => 'open', () => 'failed')"
 
 
 class Zone:
@@ -165,6 +167,11 @@ async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 def unguarded(port: int) -> list[str]:
     """Arguments without the egress proxy."""
     return ["--remote-debugging-port=0", "--no-first-run"]
+
+
+def unprotected(port: int) -> list[str]:
+    """Arguments without the egress proxy, with features: of two lists of disabled ones the last counts."""
+    return [*unguarded(port), "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup"]
 
 
 def port_of(browser: LocalBrowser) -> int:
@@ -350,43 +357,122 @@ async def test_an_upload_that_is_answered_early_arrives_whole_and_once(
     assert sum(head.startswith(b"POST") for head in heads) == 4
 
 
-class Datagrams:
-    """A UDP socket on loopback, and how many datagrams came."""
+# What pages have to send a datagram, or to have the browser send one. The address is one outside of the machine.
+DATAGRAMS = {
+    "a server of WebRTC": """(async () => {{
+        const relay = {{username: 'u', credential: 'c'}};
+        const peer = new RTCPeerConnection({{iceServers: [
+            {{urls: ['stun:198.51.100.9:3478', 'stun:stun.example:3478', 'stun:stun.local:3478']}},
+            {{urls: ['turn:198.51.100.9:3478', 'turn:turn.local:3478'], ...relay}},
+            {{urls: 'turn:198.51.100.9:5349?transport=tcp', ...relay}},
+        ]}});
+        peer.createDataChannel('data');
+        await peer.setLocalDescription(await peer.createOffer());
+        window.peer = peer;
+        return true;
+    }})()""",
+    "a candidate of WebRTC": """(async () => {{
+        const [one, other] = window.peers = [new RTCPeerConnection(), new RTCPeerConnection()];
+        one.createDataChannel('data');
+        await one.setLocalDescription(await one.createOffer());
+        await other.setRemoteDescription(one.localDescription);
+        await other.setLocalDescription(await other.createAnswer());
+        await one.setRemoteDescription(other.localDescription);
+        const unique = '12345678-1234-1234-1234-123456789012.local';
+        for (const peer of [one, other])
+            for (const address of ['198.51.100.9', '224.0.0.251', 'name.local', unique, 'candidate.example'])
+                await peer.addIceCandidate(
+                    {{candidate: `candidate:1 1 udp 2113937151 ${{address}} 3478 typ host`, sdpMLineIndex: 0}});
+        return true;
+    }})()""",
+    "WebTransport": """Promise.all(['198.51.100.9', 'transport.example', 'transport.local'].map(
+        host => new WebTransport(`https://${{host}}/`).ready.catch(() => 0))).then(() => true)""",
+    "names that are looked up": """(async () => {{
+        for (const host of ['ahead.local', 'ahead.example'])
+            for (const rel of ['dns-prefetch', 'preconnect', 'prefetch'])
+                document.head.append(Object.assign(document.createElement('link'), {{rel, href: `https://${{host}}/`}}));
+        for (const url of ['http://name.local/', 'https://name.local/', 'http://name/', 'https://name.example/'])
+            await fetch(url).catch(() => 0);
+        return true;
+    }})()""",
+    "devices that are searched": """(async () => {{
+        for (const url of ['cast:CC1AD845', 'https://receiver.example/']) {{
+            const request = new PresentationRequest([url]);
+            await request.getAvailability().catch(() => 0);
+            request.start().catch(() => 0);
+        }}
+        const video = Object.assign(document.createElement('video'), {{src: '/video'}});
+        document.body.append(video);
+        await video.remote.watchAvailability(() => 0).catch(() => 0);
+        return true;
+    }})()""",
+}
 
-    def __init__(self) -> None:
-        self.count = 0
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.bind(("127.0.0.1", 0))
-        self._socket.setblocking(False)
-        self.port = self._socket.getsockname()[1]
 
-    def any(self) -> bool:
-        with contextlib.suppress(BlockingIOError):
-            while self._socket.recv(4096):
-                self.count += 1
-        return self.count > 0
-
-    def close(self) -> None:
-        self._socket.close()
+GATHERED = """new Promise(done => {{
+    const look = () => peer.iceGatheringState == 'complete' && done(peer.localDescription.sdp);
+    peer.onicegatheringstatechange = look;
+    look();
+}})"""
 
 
+async def send_datagrams(one: Attacker, port: int) -> None:
+    await one.visit(f"http://localhost:{port}/")
+    for name, script in DATAGRAMS.items():
+        assert await one.run(script) is True, name
+
+
+async def fail_to_resolve(client: DevTools, session: str, url: str) -> None:
+    """Have a page's address fail as a name that is not found, which full Chromium's error page looks into."""
+    await client.send("Fetch.enable", session)
+    navigate = {"id": 0, "method": "Page.navigate", "params": {"url": url}, "sessionId": session}
+    await client.socket.send(json.dumps(navigate))
+    event: dict[str, Any] = {}
+    while event.get("method") != "Fetch.requestPaused":
+        event = json.loads(await client.socket.recv())
+    request = event["params"]["requestId"]
+    await client.send("Fetch.failRequest", session, requestId=request, errorReason="NameNotResolved")
+    await client.send("Fetch.disable", session)
+
+
+async def says_that_no_name_was_found(client: DevTools, session: str) -> bool:
+    """As full Chromium's error page does once it does not search any further."""
+    text = await client.evaluate("document.body ? document.body.innerText : ''", session)
+    return "ERR_NAME_NOT_RESOLVED" in text
+
+
+@own_network.needed
 @pytest.mark.parametrize("name", KINDS)
-async def test_no_datagram_leaves_a_browser(launcher: LocalLauncher, name: BrowserName) -> None:
-    datagrams = Datagrams()
-    async with serving(page) as port, attacker(launcher, name) as one:
-        await one.visit(f"http://localhost:{port}/")
-        assert await one.run(WEBRTC, port=datagrams.port) == "complete"
-        assert await one.run(WEBTRANSPORT, port=datagrams.port) == "failed"
-    assert not datagrams.any()
-    datagrams.close()
+def test_no_datagram_leaves_a_browser(name: BrowserName) -> None:
+    async def attempts(outside: Outside) -> None:
+        async with serving(page) as port, opened("localhost", "127.0.0.1") as guarded, attacker(guarded, name) as one:
+            await send_datagrams(one, port)
+            # No address of the machine is given to pages either.
+            assert "a=candidate" not in await one.run(GATHERED)
+            for session in (one.session, await one.client.new_page(own_context=True)):
+                await fail_to_resolve(one.client, session, f"http://unresolved.example:{port}/")
+                if name == "chromium":
+                    await until(
+                        partial(says_that_no_name_was_found, one.client, session), "the search for a cause is over"
+                    )
+            await one.visit(f"http://localhost:{port}/")
+            assert outside.packets == []
+
+    run_in_own_network(attempts)
 
 
+@own_network.needed
 @pytest.mark.parametrize("name", KINDS)
-async def test_datagrams_leave_a_browser_without_the_guard(name: BrowserName) -> None:
-    datagrams = Datagrams()
-    async with serving(page) as port, opened(arguments=unguarded) as careless, attacker(careless, name) as one:
-        await one.visit(f"http://localhost:{port}/")
-        # It ends only once the answers that never come are given up.
-        await one.run(f"void {WEBRTC}", port=datagrams.port)
-        await until(datagrams.any, "a datagram came")
-    datagrams.close()
+def test_datagrams_leave_a_browser_without_the_guard(name: BrowserName) -> None:
+    """So the attempts above are real ones."""
+
+    async def attempts(outside: Outside) -> None:
+        async with serving(page) as port, opened(arguments=unprotected) as careless, attacker(careless, name) as one:
+            await one.client.send("Page.navigate", one.session, url=f"http://localhost:{port}/")
+            for script in DATAGRAMS.values():
+                await one.client.send("Runtime.evaluate", one.session, expression=script.format())
+            sent = {Packet("udp", "198.51.100.9", 3478), Packet("udp", "198.51.100.9", 443)}
+            sent |= {Packet("udp", "224.0.0.251", 5353), Packet("igmp", "224.0.0.22", 0)}
+            await until(lambda: sent <= set(outside.packets), "datagrams of each kind left")
+
+    run_in_own_network(attempts)

@@ -19,7 +19,7 @@ from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.waiting import until
 
 # No name is resolved, so whatever the page wants from the internet fails.
-OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"
+OFFLINE = "--host-resolver-rules=MAP * ^NOTFOUND , EXCLUDE 127.0.0.1"
 
 
 @pytest.fixture(scope="module")

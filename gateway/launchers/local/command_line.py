@@ -82,9 +82,16 @@ PLAYWRIGHT_ARGUMENTS = (
     "--no-startup-window",
 )
 
-# Pages of the browser's own, which a client could attach to and which may do more than a web page. Of two lists of
-# features only the last one counts, so they share one.
-_DISABLED_FEATURES = (*PLAYWRIGHT_DISABLED_FEATURES, "WebUIOmniboxPopup", "WebUIOmniboxAimPopup")
+_DISABLED_FEATURES = (
+    # Of two lists of features only the last one counts, so they share one.
+    *PLAYWRIGHT_DISABLED_FEATURES,
+    # Pages of the browser's own, which a client could attach to and which may do more than a web page.
+    "WebUIOmniboxPopup",
+    "WebUIOmniboxAimPopup",
+    # With it a page that uses WebRTC makes the machine join the multicast group of mDNS, to hide its addresses.
+    # There are none to hide: disable_non_proxied_udp leaves no candidate that has one.
+    "WebRtcHideLocalIpsWithMdns",
+)
 
 _ARGUMENTS = (
     "--remote-debugging-port=0",
@@ -165,8 +172,12 @@ def environment(spec: LaunchSpec, home: Path, path: str) -> dict[str, str]:
 
 def _resolver_rules(port: int) -> str:
     """Leaves the browser one address to connect to: its egress listener. No other name or address resolves, not even in
-    a context with another proxy or none, and no name server is asked, by DNS or DNS over HTTPS."""
-    return f"--host-resolver-rules=MAP {_PROXY_HOST} {LOOPBACK}:{port} , MAP * ~NOTFOUND"
+    a context with another proxy or none, and no name server is asked, by DNS, DNS over HTTPS or mDNS.
+
+    `~NOTFOUND` is not enough: it is a name for Chromium, which refuses it everywhere but asks the local network for it
+    by multicast where a page's name ends in `.local`.
+    """
+    return f"--host-resolver-rules=MAP {_PROXY_HOST} {LOOPBACK}:{port} , MAP * ^NOTFOUND"
 
 
 def _of_window(size: tuple[int, int]) -> list[str]:

@@ -74,8 +74,9 @@ _CRASHES = {
 # Full Chromium makes no narrower window, so its screen must not be narrower either.
 _NARROWEST_WINDOW = 500
 
-# Full Chromium's viewer of PDFs is an extension, in which a client could open any file; the headless shell has none.
-_PREFERENCES = '{"plugins": {"always_open_pdf_externally": true}}'
+# For full Chromium; the headless shell has neither. The viewer of PDFs is an extension, where a client could open any
+# file. When a name is not found, the error page asks name servers itself, also Google's, past the resolver rules.
+_PREFERENCES = '{"plugins": {"always_open_pdf_externally": true}, "alternate_error_pages": {"enabled": false}}'
 
 
 class LocalBrowser:
