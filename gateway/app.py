@@ -12,7 +12,7 @@ import structlog
 from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
 
-from gateway.attach import discovery
+from gateway.attach import discovery, downloads
 from gateway.attach import socket as connect
 from gateway.contracts import spaces, workspaces
 from gateway.contracts.spaces import activity
@@ -227,6 +227,7 @@ def create_app(services: Services, contracts: Contracts) -> ASGIApp:
         WebSocketRoute("/v1/connect/{token}/{below:path}", connect.Connect()),
         *connect.PLAIN_ROUTES,
         *discovery.ROUTES,
+        *downloads.ROUTES,
         *activity.VIEWER_ROUTES,
         *pages.ROUTES,
         *live_page.ROUTES,

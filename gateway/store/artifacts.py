@@ -74,9 +74,7 @@ async def listed(
     run_id: UUID | None = None,
 ) -> list[Artifact]:
     """Artifacts of a space or of a run."""
-    query: Select[Any] = (
-        select(*_OWN, *_OF_FILE).join(files, files.c.id == artifacts.c.file_id).where(within(scope, artifacts), LIVES)
-    )
+    query = _within(scope)
     for column, value in (("space_id", space_id), ("run_id", run_id), ("runtime_id", page.runtime_id)):
         if value is not None:
             query = query.where(artifacts.c[column] == value)
@@ -88,3 +86,15 @@ async def listed(
         query.order_by(artifacts.c.created_at.desc(), artifacts.c.id.desc()).limit(page.limit)
     )
     return [Artifact(*row) for row in rows]
+
+
+async def get(connection: AsyncConnection, scope: Scope, run_id: UUID, artifact_id: UUID) -> Artifact | None:
+    query = _within(scope).where(artifacts.c.run_id == run_id, artifacts.c.id == artifact_id)
+    row = (await connection.execute(query)).one_or_none()
+    return None if row is None else Artifact(*row)
+
+
+def _within(scope: Scope) -> Select[Any]:
+    """Those of a scope whose files are there."""
+    joined = select(*_OWN, *_OF_FILE).join(files, files.c.id == artifacts.c.file_id)
+    return joined.where(within(scope, artifacts), LIVES)

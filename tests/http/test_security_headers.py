@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from gateway.app import Gateway
-from gateway.attach import discovery
+from gateway.attach import discovery, downloads
 from gateway.attach import socket as attach_socket
 from gateway.contracts.spaces import activity
 from gateway.core.ids import new_id
@@ -58,6 +58,7 @@ def test_headers_of_an_answer_itself_are_kept() -> None:
 OTHERS = [
     *attach_socket.PLAIN_ROUTES,
     *discovery.ROUTES,
+    *downloads.ROUTES,
     *activity.VIEWER_ROUTES,
     *pages.ROUTES,
     *live_page.ROUTES,
@@ -85,7 +86,7 @@ async def test_every_route_and_error_has_them(
             )
         answer = await client.request("TRACE", path)
         assert (answer.status_code, missing(answer.headers)) == (405, [])
-    names = {"token": "t", "target": "A", "number": "1", "name": "viewer.css"}
+    names = {"token": "t", "target": "A", "number": "1", "name": "viewer.css", "id": "1"}
     for route in [*OTHERS, *docs.routes(gateway.contracts)]:
         assert isinstance(route, Route | Mount) or "socket" in type(route).__name__.lower()
         if isinstance(route, Route):

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 from playwright.async_api import async_playwright
@@ -67,6 +68,12 @@ async def test_a_spontaneous_download_becomes_an_artifact(run: Run, attachments:
         "runId": run.run,
     }
     assert (await run.remote.api.get(artifact["downloadUrl"])).content == b"x" * 1000
+    # A client that has nothing but the lease finds it below the lease's own address.
+    root = (await run.remote.lease(run.path)).url.replace("ws", "http", 1)
+    async with httpx.AsyncClient(trust_env=False) as keyless:
+        (listed,) = (await keyless.get(f"{root}/downloads")).raise_for_status().json()["downloads"]
+        assert (listed["id"], listed["name"], listed["sizeBytes"]) == (artifact["id"], "June 🎈.csv", 1000)
+        assert (await keyless.get(listed["url"])).content == b"x" * 1000
     started, completed = await run.has_event("started"), await run.has_event("completed")
     assert started["data"]["name"] == completed["data"]["name"] == "June 🎈.csv"
     assert started["data"]["url"] == f"{attachments.url}/file?name=June%20%F0%9F%8E%88.csv&size=1000&token=***"

@@ -17,7 +17,10 @@ from gateway.store.artifacts import Artifact, Page
 from gateway.store.database import Database
 from gateway.store.files import File
 
-__all__ = ["Artifact", "Artifacts", "File", "Page", "note_created"]
+__all__ = ["DOWNLOAD", "Artifact", "Artifacts", "File", "Page", "note_created"]
+
+# The kind of what the pages of a run downloaded, unlike what was collected or recorded.
+DOWNLOAD = "download"
 
 
 def note_created(record: Record, file: File, artifact: Artifact, page_id: str | None = None) -> None:
@@ -80,6 +83,14 @@ class Artifacts:
                 if await runtimes.run(connection, scope, run_id) is None:
                     raise not_found("run", run_id)
                 return await artifacts.listed(connection, scope, page, run_id=run_id)
+
+    async def download(self, scope: Scope, run_id: UUID, artifact_id: UUID) -> File:
+        """The file of one of a run's downloads, before reading its content. Raises NotFound."""
+        async with self._database.connect() as connection:
+            found = await artifacts.get(connection, scope, run_id, artifact_id)
+        if found is None or found.kind != DOWNLOAD:
+            raise not_found(DOWNLOAD, artifact_id)
+        return await self._files.download(scope, found.space_id, found.file_id)
 
     async def of_space(self, scope: Scope, space_id: UUID, page: Page) -> list[Artifact]:
         """As `of_run`, of all runs of a space."""

@@ -6,7 +6,7 @@ from gateway.core.errors import NotFound
 from gateway.core.files_dir import FilesDir, NotAFile
 from gateway.core.observation import Observed, SavedDownload
 from gateway.core.threads import in_thread
-from gateway.domain.files.artifacts import Artifacts
+from gateway.domain.files.artifacts import DOWNLOAD, Artifacts
 from gateway.domain.files.names import guessed_type, safe_name
 from gateway.domain.runtimes.files import bytes_of, reading
 
@@ -42,7 +42,7 @@ class DownloadStore:
                 file, artifact = await self._artifacts.add(
                     observed,
                     bytes_of(descriptor),
-                    kind="download",
+                    kind=DOWNLOAD,
                     name=name,
                     path=f"{_FOLDER}/{name}",
                     content_type=guessed_type(name),
