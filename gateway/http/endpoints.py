@@ -17,7 +17,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from types import NoneType
 from typing import Any, Protocol
@@ -38,7 +38,7 @@ from gateway.http.forms import Form
 from gateway.http.idempotency import answered_once, idempotency_key, refuse_key_of_form
 from gateway.http.models import Answer, Body, Headers, Query, models_in
 from gateway.http.paths import PathReader, shape
-from gateway.http.public_url import client_address
+from gateway.http.public_url import client_address, public_path
 from gateway.http.services import Services
 from gateway.http.validation import validated
 
@@ -50,6 +50,8 @@ class Call:
     principal: Principal
     services: Services
     request: Request
+    # Headers of the answer, where it is a model.
+    headers: dict[str, str] = field(default_factory=dict)
 
     @property
     def scope(self) -> Scope:
@@ -106,6 +108,8 @@ class Endpoint:
     errors: tuple[int, ...]
     # Whether it answers with server-sent events, each with an `answer`.
     streams: bool
+    # Whether it makes what its path with the answer's `id` behind it then gets.
+    creates: bool
 
     @property
     def is_raw(self) -> bool:
@@ -143,7 +147,12 @@ class Endpoint:
             return answer
         if answer is None:
             return Response(status_code=self.status)
-        return Response(answer.json_bytes(), self.status, media_type="application/json")
+        response = Response(answer.json_bytes(), self.status, media_type="application/json")
+        response.headers.update(call.headers)
+        if self.creates:
+            made: Any = answer
+            response.headers["Location"] = f"{public_path(call.request, call.services.settings)}/{made.id}"
+        return response
 
     async def _arguments(self, request: Request, rules: BodyRules, limit: int) -> dict[str, Any]:
         """What the handler is called with. Ids come last: a wrong field is reported before a missing resource."""
@@ -202,6 +211,7 @@ class Endpoints:
         status: int | None = None,
         errors: tuple[int, ...] = (),
         streams: bool = False,
+        creates: bool = False,
     ) -> Callable[[Handler], Handler]:
         """`status` is 200 where it is not given, and 204 for a handler that returns None."""
 
@@ -228,6 +238,7 @@ class Endpoints:
                     answer=typing.cast(type[Answer], answers[0]) if answers else None,
                     errors=errors,
                     streams=streams,
+                    creates=creates,
                 )
             )
             return handler

@@ -50,6 +50,8 @@ _HEADERS: dict[str, tuple[dict[str, Any], frozenset[int] | None]] = {
     ),
 }
 
+_LOCATION = {"Location": {"description": "Path of what was made.", "schema": {"type": "string"}}}
+
 _MEANING = {
     400: "The request is not valid; `details.errors` lists every wrong field.",
     401: "The API key is missing, unknown, expired or revoked.",
@@ -190,7 +192,8 @@ def _successes(endpoint: Endpoint) -> dict[str, Any]:
             ended = {"description": "The run has ended, and the caller has all of its events."}
             nothing_more = {"204": ended} if "{" in endpoint.path else {}
             return {"200": {"description": "Server-sent events.", "content": content}, **nothing_more}
-        return {str(endpoint.status): _response(_sentences(endpoint.answer), endpoint.answer)}
+        response = _response(_sentences(endpoint.answer), endpoint.answer)
+        return {str(endpoint.status): response | ({"headers": _LOCATION} if endpoint.creates else {})}
     if not endpoint.is_raw:
         return {str(endpoint.status): {"description": "Done."}}
     # Bytes, whole or a range of them.

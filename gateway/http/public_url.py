@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import quote, urlsplit
 
 from starlette.requests import HTTPConnection
 
@@ -34,6 +35,12 @@ def public_root(request: HTTPConnection, settings: ListeningSettings) -> str:
             details={"host": host[:100], "trusted": list(settings.trusted_hosts)},
         )
     return f"{request.url.scheme.replace('ws', 'http')}://{host}"
+
+
+def public_path(request: HTTPConnection, settings: ListeningSettings) -> str:
+    """The request's path as clients write it: below that of the public URL, if it has one."""
+    prefix = "" if settings.public_url is None else urlsplit(settings.public_url).path
+    return prefix + quote(request.scope["path"])
 
 
 def client_address(request: HTTPConnection) -> str:

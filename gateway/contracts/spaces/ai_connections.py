@@ -112,7 +112,7 @@ class AiConnectionTest(Answer):
     """The result in one sentence for people."""
 
 
-@endpoints.post("/v1/ai-connections", id="create", summary="Create an AI connection", errors=(404, 409))
+@endpoints.post("/v1/ai-connections", id="create", summary="Create an AI connection", errors=(404, 409), creates=True)
 async def create(call: Call, body: CreateAiConnection) -> AiConnection:
     """Save access to an AI provider. The key is stored encrypted and never returned; see `hasStoredKey`."""
     record = await call.services.ai_connections.create(

@@ -224,7 +224,11 @@ _ROOT = "/v1/spaces/{id}/runtimes/{runtimeId}/connections"
 
 
 @endpoints.post(
-    _ROOT, id="runtimes-connections-create", summary="Create a protocol connection lease", errors=(403, 404, 409)
+    _ROOT,
+    id="runtimes-connections-create",
+    summary="Create a protocol connection lease",
+    errors=(403, 404, 409),
+    creates=True,
 )
 async def create(call: Call, body: CreateConnection) -> CreatedConnection:
     """Mint a short-lived lease of a live runtime, for a client that attaches to `endpoint.url`."""

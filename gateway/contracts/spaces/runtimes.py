@@ -367,9 +367,13 @@ class RuntimeList(Answer):
 
 
 @endpoints.post(
-    "/v1/spaces/{id}/runtimes", id="runtimes-create", summary="Create and launch a runtime", errors=(404, 409, 503)
+    "/v1/spaces/{id}/runtimes",
+    id="runtimes-create",
+    summary="Create and launch a runtime",
+    errors=(404, 409, 503),
+    creates=True,
 )
-async def create(call: Call, headers: Preferences, body: CreateRuntime) -> Runtime | Response:
+async def create(call: Call, headers: Preferences, body: CreateRuntime) -> Runtime:
     """Launch a browser; the answer comes once it is live, with an active run.
 
     Where too many are starting, it waits for its turn: some seconds, or as many as `Prefer: wait=` says, of which
@@ -387,10 +391,9 @@ async def create(call: Call, headers: Preferences, body: CreateRuntime) -> Runti
     patience = runtimes.patience(wanted, partial(until_disconnect, call.request.receive))
     with fields_below("config"):
         runtime = Runtime.of(await runtimes.create(call.scope, space_id, request, call.principal.key_id, patience))
-    if wanted is None:
-        return runtime
-    applied = {APPLIED: f"wait={patience.seconds}"}
-    return Response(runtime.json_bytes(), media_type="application/json", headers=applied)
+    if wanted is not None:
+        call.headers[APPLIED] = f"wait={patience.seconds}"
+    return runtime
 
 
 @endpoints.get("/v1/spaces/{id}/runtimes", id="runtimes-list", summary="List runtimes of a space", errors=(404,))

@@ -185,7 +185,7 @@ class SpaceList(Answer):
     """The `cursor` of the next page; absent if there is none."""
 
 
-@endpoints.post("/v1/spaces", id="spaces-create", summary="Create a space", errors=(404, 409))
+@endpoints.post("/v1/spaces", id="spaces-create", summary="Create a space", errors=(404, 409), creates=True)
 async def create(call: Call, body: CreateSpace) -> Space:
     """A space is the boundary that runtimes live in. Nothing is required; a name is made when there is none."""
     owner = await call.owner(body.subaccount_id)

@@ -122,7 +122,7 @@ class FileList(Answer):
     """The `cursor` of the next page; null on the last."""
 
 
-@endpoints.post(_ROOT, id="storage-files-upload", summary="Upload a file", errors=(404, 408, 409))
+@endpoints.post(_ROOT, id="storage-files-upload", summary="Upload a file", errors=(404, 408, 409), creates=True)
 async def upload(call: Call, form: Form[UploadFile]) -> StorageFile:
     """Keep a file of any size up to the gateway's limit, as it comes. The file's media type is that of its part, or
     goes with its name."""

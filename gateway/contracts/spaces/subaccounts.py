@@ -203,7 +203,9 @@ class WhoAmI(Answer):
     """Id of the key."""
 
 
-@endpoints.post("/v1/subaccounts", id="subaccounts-create", summary="Create a subaccount", errors=(403, 409))
+@endpoints.post(
+    "/v1/subaccounts", id="subaccounts-create", summary="Create a subaccount", errors=(403, 409), creates=True
+)
 async def create(call: Call, body: CreateSubaccount) -> Subaccount:
     """A tenant of the organization, with keys, spaces and limits of its own."""
     record = await call.services.access.create_subaccount(
