@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import httptools
@@ -86,6 +87,8 @@ class HttpProtocol(HttpToolsProtocol):
 
         # The request that is answered; uvicorn's own `cycle` is the last one that was read
         self._answered: RequestResponseCycle | None = None
+        # Whether the request that is started came before the answer to the one before it.
+        self._is_pipelined = False
 
         # Timers
         self._head_timer: asyncio.TimerHandle | None = None
@@ -205,10 +208,20 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answered = cycle
-        super()._start_asgi_task(cycle, app)
+        if self._is_pipelined:
+            # A client that does not wait for answers would have one request processed in each turn of the loop.
+            self._fair.start_in_turn(partial(self._start_pipelined, cycle, app))
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _start_pipelined(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        if not self.transport.is_closing():
+            super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
+        self._is_pipelined = True
         super().on_response_complete()
+        self._is_pipelined = False
         if self._answering:
             return
         if self._refused is not None:

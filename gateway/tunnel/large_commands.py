@@ -57,6 +57,7 @@ _TOO_MANY_VALUES = _NO_MEMORY + 1
 _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 # Limit of the address space, not of the memory in use: to serialize a text, orjson reserves eight times its length.
 _MEMORY = 16 * 1024**3
+_NICE = 10
 _END_SECONDS = 2.0
 
 
@@ -308,8 +309,10 @@ def _reviewed(payload: bytes, policy: Policy | None, max_values: int) -> tuple[i
     return _ACTIONS.index(action), noted, text
 
 
-def _limit_memory() -> None:  # pragma: no cover - in a process that ends by SIGKILL, which measures nothing
-    """Limit the address space, and be the first process that the kernel ends when memory runs out."""
+def _limit() -> None:  # pragma: no cover - in a process that ends by SIGKILL, which measures nothing
+    """Limit the address space, be the first process that the kernel ends when memory runs out, and let others go first:
+    a gateway that shares its cores with it serves all other sockets."""
+    os.nice(_NICE)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     # Only Linux has this file.
     with contextlib.suppress(OSError):
@@ -317,5 +320,5 @@ def _limit_memory() -> None:  # pragma: no cover - in a process that ends by SIG
 
 
 if __name__ == "__main__":  # pragma: no cover - as above
-    _limit_memory()
+    _limit()
     serve(sys.stdin.buffer, sys.stdout.buffer, int(sys.argv[1]))

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.core.fair_reading import SLICE, FairTransport
+from gateway.core.fair_reading import AT_ONCE, SLICE, FairTransport
 from tests.support.waiting import until
 
 
@@ -48,11 +48,33 @@ class Connection:
         return sum(map(len, self.taken))
 
 
-@pytest.mark.parametrize("size", [1, SLICE])
-async def test_a_slice_is_taken_at_once(size: int) -> None:
+@pytest.mark.parametrize("size", [1, AT_ONCE])
+async def test_a_little_is_taken_at_once(size: int) -> None:
     one = Connection()
     one.fair.receive(b"x" * size)
     assert (one.count, one.fair.waiting, one.raw.is_read) == (size, 0, True)
+
+
+@pytest.mark.parametrize(("size", "at_once"), [(1, 1), (SLICE, SLICE), (SLICE + 1, 0), (50 * SLICE, 0)])
+async def test_beside_others_that_wait_only_a_slice_is_taken_at_once(size: int, at_once: int) -> None:
+    flooding, one = Connection(), Connection()
+    flooding.fair.receive(b"x" * 1000 * SLICE)
+    one.fair.receive(b"x" * size)
+    assert (one.count, one.raw.is_read) == (at_once, at_once > 0)
+    await until(lambda: one.count == size, "the rest is taken in turn")
+
+
+async def test_what_is_started_in_turn_is_started_once_in_each_turn_of_the_loop() -> None:
+    one, other, started = Connection(), Connection(), list[int]()
+    for number in range(3):
+        one.fair.start_in_turn(lambda number=number: started.append(number))  # type: ignore[misc]
+    other.fair.receive(b"x" * 50 * SLICE)
+    seen = []
+    while len(started) < 3:
+        await asyncio.sleep(0)
+        seen.append(len(started))
+    assert seen == [1, 2, 3]
+    await until(lambda: other.raw.is_read, "what was received is taken beside them")
 
 
 async def test_more_than_a_slice_is_taken_in_turns_and_the_connection_not_read_meanwhile() -> None:
@@ -73,7 +95,8 @@ async def test_connections_take_turns() -> None:
     for one in ones:
         one.fair.receive(b"x" * 10 * SLICE)
     await until(lambda: all(one.raw.is_read for one in ones), "all is taken")
-    assert order == list("ab" * 10)
+    # The first had its first slice before there was another.
+    assert order == ["a", *"ab" * 9, "b"]
 
 
 async def test_others_of_the_loop_run_between_turns() -> None:
@@ -103,7 +126,7 @@ async def test_a_large_piece_is_taken_whole() -> None:
 
 async def test_nothing_is_taken_while_the_protocol_pauses() -> None:
     one = Connection()
-    one.fair.receive(b"x" * 3 * SLICE)
+    one.fair.receive(b"x" * 6 * SLICE)
     one.fair.pause_reading()
     other = Connection()
     other.fair.receive(b"x" * 10 * SLICE)
@@ -111,7 +134,7 @@ async def test_nothing_is_taken_while_the_protocol_pauses() -> None:
     assert (one.count, one.raw.is_read) == (SLICE, False)
     one.fair.resume_reading()
     await until(lambda: one.raw.is_read, "all is taken")
-    assert one.count == 3 * SLICE
+    assert one.count == 6 * SLICE
 
 
 async def test_a_pause_without_anything_waiting_is_the_transports() -> None:
@@ -143,7 +166,7 @@ async def test_an_error_ends_one_connection_only() -> None:
 
 async def test_a_released_transport_is_left_as_it_is() -> None:
     one = Connection()
-    one.fair.receive(b"x" * 3 * SLICE)
+    one.fair.receive(b"x" * 6 * SLICE)
     assert cast(object, one.fair.release()) is one.raw
     other = Connection()
     other.fair.receive(b"x" * 5 * SLICE)
