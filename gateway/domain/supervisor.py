@@ -123,7 +123,7 @@ class Supervisor:
             async with self._database.connect() as connection:
                 await store.forget_gateway(connection, self._gateway_id)
         except Unavailable as error:
-            _log.error("the supervisor can't deregister this gateway", error=error.message)
+            _log.error("the supervisor can't deregister this gateway", **self._database.why(error))
 
     async def _run(self) -> None:
         reachable = True
@@ -135,7 +135,7 @@ class Supervisor:
                 reachable = True
             except Unavailable as error:
                 if reachable:
-                    _log.error("the supervisor can't reach the database", error=error.message)
+                    _log.error("the supervisor can't reach the database", **self._database.why(error))
                 reachable = False
                 # The others had no heartbeat either; they get time for one before they count as lost.
                 self._unsure_until = asyncio.get_running_loop().time() + SILENT_SECONDS

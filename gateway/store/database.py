@@ -109,6 +109,14 @@ class Database:
         if version.major < OLDEST_SERVER:
             raise ConfigurationError(f"The database is PostgreSQL {version.major}; {OLDEST_SERVER} or newer is needed.")
 
+    def why(self, error: Unavailable) -> dict[str, str]:
+        """Host and port of the database, and why it can't be reached: for the log alone, and without the password."""
+        cause: BaseException = error.__cause__ or error
+        if isinstance(cause, sqlalchemy.exc.DBAPIError) and cause.orig is not None:
+            # The text of SQLAlchemy's own error has the statement.
+            cause = cause.orig.__cause__ or cause.orig
+        return where_and_why(self.url, cause)
+
     async def close(self) -> None:
         await self._engine.dispose()
 
@@ -199,11 +207,16 @@ def at(url: str) -> str:
     return f" at {', '.join(named)}" if named and not _misread(url) else ""
 
 
+def where_and_why(url: str, error: BaseException) -> dict[str, str]:
+    """For a line of the log: the servers that the URL names, and why none was reached, without the password."""
+    return {"database": at(url).removeprefix(" at "), "cause": failure(url, error)}
+
+
 def _bracketed(host: str) -> str:
     return f"[{ipaddress.IPv6Address(host)}]" if ":" in host else host
 
 
-def failure(url: str, error: Exception) -> str:
+def failure(url: str, error: BaseException) -> str:
     """Why no connection was made, without any part of the password."""
     if _misread(url):
         return (

@@ -12,6 +12,8 @@ from typing import Any
 import asyncpg
 import structlog
 
+from gateway.store.database import where_and_why
+
 _log = structlog.get_logger("gateway.notifications")
 
 # The payload is the lease's prefix.
@@ -55,7 +57,7 @@ class Notifications:
                 await self._listen()
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 if not self._logged:
-                    _log.error("notifications of other gateways can't be received", error=type(error).__name__)
+                    _log.error("notifications of other gateways can't be received", **where_and_why(self._url, error))
                 self._logged = True
             except Exception:
                 _log.exception("listening to other gateways failed")

@@ -91,6 +91,32 @@ async def test_a_database_that_can_not_be_reached_is_named_without_its_password(
 
 
 @pytest.mark.parametrize(
+    ("url", "where", "cause"),
+    [
+        ("postgresql://app:s3cr-w0rd@127.0.0.1:9/gateway", "127.0.0.1:9", "Connection refused."),
+        ("postgresql://app:s3cr-w0rd@/gateway?host=/nowhere", "/nowhere:5432", "No such file or directory."),
+        ("postgresql://app:s3cr-w0rd@db.invalid/gateway", "db.invalid:5432", "Name or service not known."),
+    ],
+)
+async def test_the_log_names_a_lost_database_without_its_password(url: str, where: str, cause: str) -> None:
+    database = Database(url)
+    with pytest.raises(Unavailable) as refused:
+        async with database.connect():
+            """Not reached."""
+    await database.close()
+    assert database.why(refused.value) == {"database": where, "cause": cause}
+    # Clients learn nothing of the operator's network.
+    assert (refused.value.message, refused.value.details) == ("The database can't be reached; try again shortly.", {})
+
+
+async def test_the_log_names_the_cause_of_a_broken_connection_without_its_statement(database: Database) -> None:
+    with pytest.raises(Unavailable) as refused:
+        async with database.connect() as connection:
+            await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+    assert database.why(refused.value)["cause"].endswith("terminating connection due to administrator command")
+
+
+@pytest.mark.parametrize(
     ("ahead", "sentence"),
     [
         (1.99, None),

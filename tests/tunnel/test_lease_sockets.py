@@ -29,7 +29,7 @@ from gateway.server import internal_url
 from gateway.settings import Settings
 from gateway.store import leases as store_leases
 from gateway.store import schema
-from gateway.store.database import Database
+from gateway.store.database import Database, at
 from gateway.store.embedded import EmbeddedPostgres
 from tests.support.api import ok
 from tests.support.nodes import ENDED, Minted, Node, joined
@@ -381,7 +381,9 @@ async def test_the_listener_reconnects_each_time(host: Node, caplog: pytest.LogC
         await until(lambda: not notifications.listening.is_set(), "it notices")
         await until(notifications.listening.is_set, "it listens again")
     logged = [record.getMessage() for record in caplog.records if record.name == "gateway.notifications"]
-    assert len([line for line in logged if "can't be received" in line]) == 3
+    lost = [line for line in logged if "can't be received" in line]
+    assert len(lost) == 3
+    assert all(at(host.database.url).removeprefix(" at ") in line for line in lost)
     assert len([line for line in logged if "received again" in line]) == 3
 
 
