@@ -18,6 +18,7 @@ without a proxy. Answers, bodies and tunnels are forwarded as they arrive, with 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections import Counter
 from collections.abc import Callable, Coroutine
@@ -52,6 +53,8 @@ _log = structlog.get_logger("gateway.egress")
 
 _LOCAL = (ip_address("127.0.0.1"), ip_address("::1"))
 _MACHINE_SECONDS = 5.0
+# How long the name of a proxy may take to be resolved before a runtime is created without knowing its addresses.
+_CHECK_SECONDS = 5.0
 _LOGGED_REFUSALS = 20
 # Of a refused address in a run's record.
 _TARGET_CHARS = 16_384
@@ -76,6 +79,7 @@ class EgressProxy:
         self.resolver = Resolver(settings.egress_lookups, lookup, cache_seconds)
         self.uid_of = uid_of
         self._listeners: set[EgressListener] = set()
+        self._checks = asyncio.Semaphore(_share(settings))
         self._ports: Counter[int] = Counter()
         self._endpoints: set[tuple[Host, int]] = set()
         self._addresses: frozenset[Address] = frozenset()
@@ -120,6 +124,38 @@ class EgressProxy:
             self._addresses = await asyncio.to_thread(_interface_addresses)
         return Machine(self._addresses, self._ports, self._endpoints)
 
+    async def checked(self, host: Host, port: int, lookups: asyncio.Semaphore) -> list[Address]:
+        """Every address of the host, each checked. Raises Refusal, NameNotFound. `lookups` limits those at once."""
+        rules, machine = self.rules, await self.machine()
+        if not isinstance(host, str):
+            rules.judge_address(host, port, machine)
+            return [host]
+        by_name = rules.judge_name(host, port, machine)
+        if is_local_name(host):
+            addresses: list[Address] = list(_LOCAL)
+            allowed = [address for address in addresses if not _refused(rules, address, port, machine, by_name)]
+            addresses = allowed or addresses
+        else:
+            async with lookups:
+                addresses = await self.resolver.resolve(host)
+        try:
+            for address in addresses:
+                rules.judge_address(address, port, machine, by_name=by_name)
+        except Refusal as error:
+            if is_local_name(host):
+                raise
+            raise _name_refused() from error
+        return addresses
+
+    async def check_upstream(self, upstream: UpstreamProxy, seconds: float = _CHECK_SECONDS) -> None:
+        """Raises Refusal if a runtime may not have this proxy.
+
+        A name that can't be resolved, or not in time, is not refused: each request of the runtime is judged again.
+        """
+        with contextlib.suppress(NameNotFound, TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.checked(upstream.parsed_host, upstream.port, self._checks)
+
     async def close(self) -> None:
         for listener in list(self._listeners):
             await listener.close()
@@ -145,7 +181,7 @@ class EgressListener:
         self._reserved: list[int] = []
         self._connections: set[BrowserConnection] = set()
         # A page that asks for many slow names must not keep others from having theirs resolved.
-        self._lookups = asyncio.Semaphore(max(1, proxy.settings.egress_lookups // 4))
+        self._lookups = asyncio.Semaphore(_share(proxy.settings))
         self._tasks: set[asyncio.Task[None]] = set()
 
     def adopt(self, runtime_id: UUID, traffic: Traffic, upstream: UpstreamProxy | None) -> None:
@@ -275,26 +311,7 @@ class EgressListener:
 
     async def _checked(self, host: Host, port: int) -> list[Address]:
         """Every address of the host, each checked. Raises Refusal, NameNotFound."""
-        rules, machine = self._proxy.rules, await self._proxy.machine()
-        if not isinstance(host, str):
-            rules.judge_address(host, port, machine)
-            return [host]
-        by_name = rules.judge_name(host, port, machine)
-        if is_local_name(host):
-            addresses: list[Address] = list(_LOCAL)
-            allowed = [address for address in addresses if not _refused(rules, address, port, machine, by_name)]
-            addresses = allowed or addresses
-        else:
-            async with self._lookups:
-                addresses = await self._proxy.resolver.resolve(host)
-        try:
-            for address in addresses:
-                rules.judge_address(address, port, machine, by_name=by_name)
-        except Refusal as error:
-            if is_local_name(host):
-                raise
-            raise _name_refused() from error
-        return addresses
+        return await self._proxy.checked(host, port, self._lookups)
 
     async def _check_unresolved(self, name: str, port: int) -> list[Address]:
         """Check what can be checked of a name that the upstream proxy resolves; returns the addresses that are known
@@ -305,6 +322,11 @@ class EgressListener:
             return []
         rules.judge_address(_LOCAL[0], port, machine, by_name=by_name)
         return list(_LOCAL)
+
+
+def _share(settings: EgressSettings) -> int:
+    """How many lookups one runtime may have at once."""
+    return max(1, settings.egress_lookups // 4)
 
 
 def _refused(rules: Rules, address: Address, port: int, machine: Machine, by_name: bool) -> bool:

@@ -58,10 +58,13 @@ class Browser(Protocol):
 class Launcher(Protocol):
     """Starts browsers and removes what they leave behind.
 
+    - `check` raises core.hosts.Refusal for the runtime's own proxy, if the egress rules do not allow it.
     - `launch` returns a browser whose DevTools address responds, or raises LaunchFailed and leaves nothing behind.
     - `sweep` ends every process and removes every directory that an earlier launcher left.
     - `close` stops all browsers that are left.
     """
+
+    async def check(self, spec: LaunchSpec) -> None: ...
 
     async def launch(self, spec: LaunchSpec) -> Browser: ...
 

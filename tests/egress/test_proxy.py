@@ -18,6 +18,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.core.failures import Server
+from gateway.core.hosts import Refusal
 from gateway.core.traffic_rules import Traffic
 from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.egress import socket_owners
@@ -1016,6 +1017,31 @@ async def test_an_invalid_upstream_proxy_is_reported(protocol: str) -> None:
             listener = await proxy.listener()
             listener.upstream = UpstreamProxy(protocol, "127.0.0.1", at)  # type: ignore[arg-type]
             assert (await ask_once(listener, connect_to("8.8.8.8:443"))).split()[1] in (b"502", b"504")
+
+
+async def test_a_runtimes_proxy_is_checked_before_the_runtime_exists() -> None:
+    hold = threading.Event()
+
+    def lookup(name: str) -> list[str]:
+        if name == "slow.example":
+            hold.wait(SECONDS)
+        return Zone(proxy_example=["10.0.0.1"], public_example=["8.8.8.8"])(name)
+
+    with egress(lookup=lookup, egress_allow=("127.0.0.1:3128",)) as running:
+
+        async def rule(host: str, port: int = 3128) -> str | None:
+            try:
+                await running.run(running.proxy.check_upstream(UpstreamProxy("http", host, port), seconds=0.2))
+            except Refusal as error:
+                return error.rule
+            return None
+
+        assert await rule("10.0.0.1") == "egress.private_address"
+        assert await rule("127.0.0.1", 3129) == "egress.loopback_address"
+        assert await rule("proxy.example") == "egress.name_not_allowed"
+        for allowed in ("127.0.0.1", "8.8.8.8", "public.example", "nowhere.example", "slow.example"):
+            assert await rule(allowed) is None
+        hold.set()
 
 
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

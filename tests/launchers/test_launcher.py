@@ -23,7 +23,9 @@ from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import async_playwright
 
 from gateway.core.errors import LaunchFailed
+from gateway.core.hosts import Refusal
 from gateway.core.unprivileged import grant_search
+from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local import browsers, command_line, processes
 from gateway.launchers.local.browsers import Binary, Browsers
@@ -806,3 +808,13 @@ async def test_full_chromium_has_no_pages_of_its_own_that_a_client_could_use(sha
         targets = (await client.send("Target.getTargets", filter=[{}]))["targetInfos"]
         schemes = {target["url"].split(":")[0] for target in targets}
         assert not schemes & {"chrome", "chrome-extension", "chrome-untrusted", "devtools"}
+
+
+async def test_a_runtimes_proxy_is_checked_by_the_egress_rules(tmp_path: Path) -> None:
+    found = browsers.find(None)
+    assert found is not None
+    launcher = LocalLauncher(Settings(data_dir=tmp_path), found)
+    await launcher.check(LaunchSpec(uuid4()))
+    with pytest.raises(Refusal, match="private network"):
+        await launcher.check(LaunchSpec(uuid4(), upstream=UpstreamProxy("http", "10.0.0.1", 3128)))
+    await launcher.egress.close()

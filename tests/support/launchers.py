@@ -56,6 +56,9 @@ class WorkingLauncher:
         self.specs: list[LaunchSpec] = []
         self.sweeps = 0
 
+    async def check(self, spec: LaunchSpec) -> None:
+        """Any proxy is allowed."""
+
     async def launch(self, spec: LaunchSpec) -> FakeBrowser:
         self.specs.append(spec)
         browser = FakeBrowser(spec)

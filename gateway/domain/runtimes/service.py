@@ -29,6 +29,7 @@ from gateway.core.errors import (
     Unavailable,
     invalid_field,
 )
+from gateway.core.hosts import Refusal
 from gateway.core.ids import new_id, not_found
 from gateway.core.launch import LaunchSpec
 from gateway.core.observation import EventLimits, Level, Observed, Observers
@@ -196,8 +197,8 @@ class Runtimes:
     ) -> Runtime:
         """Start a browser and return its runtime once it is live, after waiting for its turn. `key_id`: the caller's.
 
-        Raises RequestInvalid (a lifetime above the gateway's maximum), NotFound (space), LimitReached (429),
-        NotSupported (501, recording), LaunchFailed (503).
+        Raises RequestInvalid (a lifetime above the gateway's maximum, a proxy that is not allowed), NotFound (space),
+        LimitReached (429), NotSupported (501, recording), LaunchFailed (503).
         """
         self._check_lifetime(request.config.max_lifetime_seconds)
         runtime_id = new_id()
@@ -231,10 +232,20 @@ class Runtimes:
             )
         async with self._database.connect() as connection:
             space = await find_space(connection, scope, space_id)
+        await self._check_proxy(request.spec(runtime_id))
         async with self.capacity.start(Caller(key_id, space.subaccount_id), patience):
             self._refuse_while_draining()
             with metrics.launches.time():
                 return await self._start(space, runtime_id, request)
+
+    async def _check_proxy(self, spec: LaunchSpec) -> None:
+        """Refuse a proxy that the egress rules do not allow: no page of the runtime would load."""
+        try:
+            await self._launcher.check(spec)
+        except Refusal as error:
+            reason = error.message.removesuffix(".")
+            message = f"The egress rules of this gateway do not allow the proxy ({reason}); its operator may allow it"
+            raise invalid_field("proxy", message, code=error.rule) from error
 
     async def _start(self, space: Space, runtime_id: UUID, request: RuntimeRequest) -> Runtime:
         hosted = self.browsers.start(runtime_id)

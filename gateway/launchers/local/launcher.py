@@ -232,6 +232,10 @@ class LocalLauncher:
         if self._control_groups is not None:
             await self._control_groups.open()
 
+    async def check(self, spec: LaunchSpec) -> None:
+        if spec.upstream is not None:
+            await self.egress.check_upstream(spec.upstream)
+
     async def launch(self, spec: LaunchSpec) -> LocalBrowser:
         self._asked += 1
         try:

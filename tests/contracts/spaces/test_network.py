@@ -10,9 +10,12 @@ import pytest
 from gateway.app import Gateway
 from gateway.core.hosts import Refusal, parse_host
 from gateway.core.upstream_proxy import UpstreamProxy
+from gateway.egress.proxy import EgressProxy
+from gateway.launchers.base import LaunchSpec
+from gateway.settings import Settings
 from gateway.store import secrets
 from gateway.store.database import Database
-from tests.support.api import NEVER, check, checked, make_runtime, ok, sender
+from tests.support.api import NEVER, check, checked, make_runtime, make_space, ok, sender
 from tests.support.launchers import FailingLauncher, WorkingLauncher
 
 PASSWORD = "pass-word:with@signs/of-Ångström"
@@ -70,6 +73,47 @@ async def test_a_proxy_reaches_the_launcher_and_is_answered_without_its_password
     assert runtime["config"] == {"proxy": base | {"protocol": reached.protocol} | answered}
     assert await ok(client.get(f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}")) == runtime
     assert await kept(database, runtime["id"]) == ("runtime.proxy_password" if reached.password else None)
+
+
+class CheckingLauncher(WorkingLauncher):
+    """Checks proxies as a real one does."""
+
+    async def check(self, spec: LaunchSpec) -> None:
+        if spec.upstream is not None:
+            egress = EgressProxy(Settings(), lookup=lambda name: ["10.1.2.3"])
+            await egress.check_upstream(spec.upstream)
+            await egress.close()
+
+
+@pytest.mark.parametrize("launcher", [CheckingLauncher], indirect=True)
+@pytest.mark.parametrize(
+    ("proxy", "rule"),
+    [
+        ({"url": "http://user:s3cret-word@10.0.0.1:3128"}, "egress.private_address"),
+        ({"url": "socks5://127.0.0.1:1080", "dnsResolution": "proxy"}, "egress.loopback_address"),
+        ({**PARTS, "host": "169.254.169.254"}, "egress.metadata"),
+        ({**PARTS, "host": "::1"}, "egress.loopback_address"),
+        ({**PARTS, "host": "internal.example"}, "egress.name_not_allowed"),
+    ],
+)
+async def test_a_proxy_that_the_egress_rules_do_not_allow_is_refused_at_create(
+    client: httpx.AsyncClient, launcher: CheckingLauncher, proxy: dict[str, object], rule: str
+) -> None:
+    space = await make_space(client)
+    answer = await client.post(f"/v1/spaces/{space}/runtimes", json={"config": {"proxy": proxy}})
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "request.invalid"
+    (error,) = answer.json()["details"]["errors"]
+    assert (error["field"], error["code"]) == ("config.proxy", rule)
+    assert "do not allow the proxy" in error["message"]
+    assert "s3cret-word" not in answer.text
+    assert (await ok(client.get(f"/v1/spaces/{space}/runtimes")))["runtimes"] == []
+    assert launcher.specs == []
+
+
+@pytest.mark.parametrize("launcher", [CheckingLauncher], indirect=True)
+async def test_a_proxy_that_the_egress_rules_allow_is_taken(client: httpx.AsyncClient) -> None:
+    await make_runtime(client, config={"proxy": {**PARTS, "host": "8.8.8.8"}})
 
 
 async def test_a_proxys_password_is_kept_encrypted_until_the_runtime_ends(
