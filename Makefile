@@ -1,5 +1,5 @@
-# Python 3.11 or later is needed; all else is installed here: packages of Debian that are missing (python3-venv and, for
-# the tests and benches, npm and nginx) where root may, and named where not.
+# Python 3.11 or later is needed; all else is installed here: packages of Debian that are missing (python3-venv, npm for
+# the benches, and what single tests need) where root may, and named where not.
 
 # The first Python that is new enough.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -9,6 +9,13 @@ NODE := tests/clients/node
 BENCH_NODE := bench/node
 # How many tests run side by side; most of them wait rather than compute.
 WORKERS ?= 4
+
+# What single tests need beside the packages, as program:package. Where root can't install it, they are skipped aloud;
+# with GATEWAY_TEST_ALL set they fail.
+TEST_PROGRAMS := git:git gpg:gnupg ip:iproute2 nginx:nginx-light npm:npm ssh-keygen:openssh-client
+
+# The developer's own places of packages, and options of programs, are not those of what is installed here.
+unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_VIRTUALENV PYTHONHOME PYTHONPATH VIRTUAL_ENV NODE_OPTIONS NODE_PATH
 
 # Each process of the tests would compile all that it imports, which is a third of a gateway's start.
 unexport PYTHONDONTWRITEBYTECODE
@@ -35,14 +42,15 @@ JUDGED := { $(BIN)/coverage combine --quiet --data-file=.measured/coverage && \
 	$(BIN)/python -m tools.coverage_gate .measured/coverage.json; }
 
 .DELETE_ON_ERROR:
-.PHONY: docs up test test-unprivileged mutants lint format lock bench smoke audit release clean nginx
+.PHONY: docs up test test-unprivileged mutants lint format lock bench smoke audit release clean test-programs
 
 # Options go into ARGS: make up ARGS="--port 9000"
 up: .venv/installed
 	@exec $(BIN)/gateway up $(ARGS)
 
 # make test ARGS="-k lease"; the coverage is measured and judged where all tests run.
-test: .venv/installed-dev nginx $(if $(wildcard $(NODE)/package-lock.json),$(NODE)/node_modules/installed)
+test: .venv/installed-dev test-programs
+	@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(NODE)/node_modules/installed
 	@$(BIN)/python -m gateway.launchers.local.browsers
 	@$(if $(ARGS),,$(MEASURED)) $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile \
 		--no-loadscope-reorder $(ARGS); status=$$?; $(if $(ARGS),,$(JUDGED) || status=1;) exit $$status
@@ -144,8 +152,10 @@ $(BIN)/pip:
 	@echo "Making a virtual environment in .venv ($$($(PYTHON) --version))."
 	@umask 022 && $(PYTHON) -m venv --clear .venv
 
-nginx:
-	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null || { $(call apt,nginx-light,nginx is needed for the tests); }
+test-programs:
+	@PATH="$$PATH:/usr/sbin:/sbin"; for each in $(TEST_PROGRAMS); do \
+		command -v $${each%:*} >/dev/null || packages="$$packages $${each#*:}"; done; \
+	test -z "$$packages" || { $(call apt,$$packages,Tests are skipped for want of programs); } || test "$$(id -u)" != 0
 
 %/node_modules/installed: %/package.json %/package-lock.json
 	@command -v npm >/dev/null || { $(call apt,npm,npm is needed); }

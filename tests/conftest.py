@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from gateway.store import schema
 from gateway.store.database import Database
 from gateway.store.embedded import EmbeddedPostgres
 from gateway.telemetry import logs
-from tests.support import node, scratch
+from tests.support import missing, node, scratch, surroundings
 from tests.support.away import Away
 from tests.support.databases import TEMPLATE, execute, fresh_database, named
 from tests.support.launchers import WorkingLauncher
@@ -75,9 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
     pytest's usual one is shared, and closed to other users by each further run, browsers and databases among them.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # As it is in what a script starts in the background. Gateways that tests start would inherit it.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    surroundings.normalize()
     if not hasattr(config, "workerinput"):
         root = tempfile.mkdtemp(prefix="gw-", dir=scratch.place())
         # Browsers and databases have users of their own, who pass through it.
@@ -98,6 +95,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         # Whoever runs tests several times in one process (mutmut) makes a further one.
         tempfile.tempdir = None
         del os.environ["TMPDIR"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", [])]
+    if lines := missing.summary(skipped):
+        terminalreporter.section("NOT TESTED HERE", "!", red=True, bold=True)
+        for line in lines:
+            terminalreporter.line(line, red=True, bold=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

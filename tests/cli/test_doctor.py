@@ -23,6 +23,7 @@ from gateway.crypto.keyring import create_key_file
 from gateway.launchers.local import browsers, control_groups, limits
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedPostgres
+from tests.support import missing
 from tests.support.fake_browsers import make_fake, with_fakes
 from tests.support.gateway_process import ROOT, START_SECONDS, environment_with
 
@@ -141,8 +142,8 @@ def test_a_refused_sandbox_is_distinguished_from_the_browser(data_dir: Path, pla
     assert "user.max_user_namespaces" in finding.advice
 
 
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
 def test_root_with_no_other_user_ids_can_start_no_browser(data_dir: Path) -> None:
+    missing.program("unshare", "util-linux")
     command = ["unshare", "--user", "--map-root-user", sys.executable, "-m", "gateway", "doctor", "--port", "0"]
     done = subprocess.run(
         [*command, "--data-dir", str(data_dir)], capture_output=True, text=True, check=False, env=os.environ.copy()

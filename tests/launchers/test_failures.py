@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from gateway.launchers.local import browsers, command_line, processes
 from gateway.launchers.local.launch_process import LaunchProcess
 from gateway.launchers.local.launcher import ready
 from gateway.settings import Settings
+from tests.support import missing
 
 ROOT = os.geteuid() == 0
 as_root = pytest.mark.skipif(not ROOT, reason="only root can do that")
@@ -352,8 +352,8 @@ async def test_a_browser_of_root(home: Path) -> None:
     assert "runs as root" in failed.message
 
 
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare")
 async def test_a_kernel_without_user_namespaces(home: Path) -> None:
+    missing.program("unshare", "util-linux")
     deny = "echo 0 >/proc/sys/user/max_user_namespaces"
     drop = "exec setpriv --inh-caps=-all --ambient-caps=-all --no-new-privs --"
     text = f"""exec {SETPRIV}unshare --user --map-current-user --keep-caps sh -c '{deny}; {drop} "$@"' - BROWSER"""
@@ -363,8 +363,8 @@ async def test_a_kernel_without_user_namespaces(home: Path) -> None:
 
 
 @as_root
-@pytest.mark.skipif(shutil.which("prlimit") is None, reason="needs prlimit")
 async def test_a_user_without_room_for_processes(home: Path) -> None:
+    missing.program("prlimit", "util-linux")
     failed = await launch(script(home, f"exec {SETPRIV}prlimit --nproc=5 -- BROWSER"))
     assert failed.failure == Failure.OUT_OF_PROCESSES
 

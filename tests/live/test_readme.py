@@ -22,8 +22,6 @@ ROOT = Path(__file__).parent.parent.parent
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 START_SECONDS = 90
 GREETING = "Hello from your own browser"
-# What a make that runs the tests hands on to the make of the README.
-OF_MAKE = ("ARGS", "MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS")
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +72,7 @@ def own_page() -> Iterator[int]:
 def started(blocks: dict[str, list[str]], here: Path, port: int, own_page: int) -> Iterator[list[str]]:
     """The README's first command, with a directory and a port of this test; yields what it prints at its start."""
     (allowing,) = re.findall(r"`(GATEWAY_EGRESS_ALLOW)=127\.0\.0\.1:3000 make up`", (ROOT / "README.md").read_text())
-    environment = {name: value for name, value in os.environ.items() if name not in OF_MAKE} | {
+    environment = os.environ | {
         "GATEWAY_DATA_DIR": str(here / "var"),
         "GATEWAY_PORT": str(port),
         allowing: f"127.0.0.1:{own_page}",
@@ -89,19 +87,19 @@ def started(blocks: dict[str, list[str]], here: Path, port: int, own_page: int) 
         start_new_session=True,
     ) as process:
         assert process.stdout is not None
-        timer = signal.signal(signal.SIGALRM, lambda *_: os.killpg(process.pid, signal.SIGTERM))
-        signal.alarm(START_SECONDS)
+        # No alarm, which is that of each test's own timeout.
+        timer = threading.Timer(START_SECONDS, lambda: os.killpg(process.pid, signal.SIGTERM))
+        timer.start()
         try:
             lines = []
             for line in process.stdout:
                 lines.append(line.strip())
                 if line.startswith("First API key"):
                     break
-            signal.alarm(0)
+            timer.cancel()
             yield lines
         finally:
-            signal.alarm(0)
-            signal.signal(signal.SIGALRM, timer)
+            timer.cancel()
             os.killpg(process.pid, signal.SIGINT)
             try:
                 process.communicate(timeout=30)

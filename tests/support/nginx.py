@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.support import missing
 from tests.support.gateway_process import ROOT
 from tests.support.waiting import wait_until
 
@@ -74,10 +72,7 @@ def documented(port: int, gateway_port: int, *, tls: bool, prefix: str, read_sec
 @contextmanager
 def nginx(directory: Path, servers: str, port: int) -> Iterator[None]:
     """Listening between `with` and its end."""
-    binary = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin")
-    if binary is None:
-        assert "CI" not in os.environ, "CI must have nginx: without it nothing is tested behind a proxy"
-        pytest.skip("nginx is not installed; on Debian: apt-get install nginx-light")
+    binary = missing.program("nginx", "nginx-light")
     make_certificate(directory)
     configuration = directory / "nginx.conf"
     configuration.write_text(_AROUND.format(servers=servers))

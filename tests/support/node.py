@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 from playwright._impl._driver import compute_driver_executable
+
+from tests.support import missing
 
 SCRIPTS = Path(__file__).parent.parent / "clients" / "node"
 SCRIPT_SECONDS = 60.0
@@ -23,10 +22,7 @@ def install_packages() -> None:
     lock, installed = SCRIPTS / "package-lock.json", SCRIPTS / "node_modules" / ".package-lock.json"
     if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:
         return
-    npm = shutil.which("npm")
-    if npm is None:
-        assert "CI" not in os.environ, "CI must have npm: without it the Node.js clients go untested"
-        pytest.skip("npm is not installed, so the Node.js clients can't be")
+    npm = missing.program("npm", "npm")
     done = subprocess.run([npm, "ci"], cwd=SCRIPTS, capture_output=True, text=True, timeout=INSTALL_SECONDS)
     assert done.returncode == 0, done.stderr
 

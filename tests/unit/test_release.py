@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from datetime import date
 from pathlib import Path
 
 import pytest
 
+from tests.support import missing
 from tools.release import ReleaseRefused, check_version, tag
 
 TODAY = date(2027, 1, 31)
@@ -59,8 +59,7 @@ def test_a_changelog_without_a_dated_section_is_refused(root: Path, changelog: s
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository with one commit, whose git knows no configuration but its own."""
-    for name in [name for name in os.environ if name.startswith("GIT_")]:
-        monkeypatch.delenv(name)
+    missing.program("git", "git")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
     monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
     root = tmp_path / "repository"
@@ -77,14 +76,9 @@ def _run(root: Path, *command: str | Path) -> str:
     return done.stdout + done.stderr
 
 
-def _no(program: str) -> bool:
-    return shutil.which(program) is None
-
-
-@pytest.mark.skipif(_no("ssh-keygen"), reason="ssh-keygen is missing; on Debian: apt-get install openssh-client")
 def test_a_tag_is_signed_with_an_ssh_key(repository: Path, tmp_path: Path) -> None:
     key = tmp_path / "key"
-    _run(tmp_path, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
+    _run(tmp_path, missing.program("ssh-keygen", "openssh-client"), "-q", "-t", "ed25519", "-N", "", "-f", key)
     signers = tmp_path / "signers"
     signers.write_text(f"somebody@example.com {key.with_suffix('.pub').read_text()}")
     _run(repository, "git", "config", "gpg.format", "ssh")
@@ -94,10 +88,10 @@ def test_a_tag_is_signed_with_an_ssh_key(repository: Path, tmp_path: Path) -> No
     assert 'Good "git" signature for somebody@example.com' in _run(repository, "git", "verify-tag", "v1.2.3")
 
 
-@pytest.mark.skipif(_no("gpg"), reason="gpg is missing; on Debian: apt-get install gnupg")
 def test_a_tag_is_signed_with_an_openpgp_key(
     repository: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    missing.program("gpg", "gnupg")
     home = tmp_path_factory.mktemp("gpg")
     home.chmod(0o700)
     monkeypatch.setenv("GNUPGHOME", str(home))
