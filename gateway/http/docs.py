@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from hashlib import sha256
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from gateway.core import extras
 from gateway.core.errors import NotSupported, RequestInvalid, invalid_field
+from gateway.http.content import tagged
 from gateway.http.dispatch import Contracts
 from gateway.http.openapi import Parts, document
 from gateway.http.public_url import public_root
@@ -80,17 +80,12 @@ class Document:
         self._parts = parts
         self._around_server: tuple[str, str] | None = None
 
-    async def response(self, server: str, seen: str | None) -> Response:
-        """The document, or 304 where `seen` (If-None-Match) has its tag."""
+    async def response(self, request: Request, server: str) -> Response:
         if self._around_server is None:
             # Most gateways are never asked for it, and writing all of them is a tenth of a start.
             self._around_server = await asyncio.to_thread(self._write)
         before, after = self._around_server
-        body = f"{before}{json.dumps(server)}{after}".encode()
-        tag = f'"{sha256(body).hexdigest()[:32]}"'
-        if seen is not None and tag in seen:
-            return Response(status_code=304, headers={"ETag": tag})
-        return Response(body, media_type="application/json", headers={"ETag": tag})
+        return tagged(request, f"{before}{json.dumps(server)}{after}".encode(), "application/json")
 
     def _write(self) -> tuple[str, str]:
         text = json.dumps(document(self._parts, _SERVER), ensure_ascii=False, separators=(",", ":"))
@@ -113,13 +108,13 @@ def routes(contracts: Contracts) -> list[BaseRoute]:
         except RequestInvalid:
             server = "/"
         chosen = unclaimed if name is None else documents[name]
-        return await chosen.response(server, request.headers.get("if-none-match"))
+        return await chosen.response(request, server)
 
     async def docs(request: Request) -> Response:
-        return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
+        return tagged(request, page.encode(), "text/html", {"Content-Security-Policy": _POLICY})
 
     async def start(request: Request) -> Response:
-        return Response(_START, media_type="text/javascript")
+        return tagged(request, _START.encode(), "text/javascript")
 
     async def missing(request: Request) -> Response:
         raise NotSupported(

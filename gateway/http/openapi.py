@@ -202,6 +202,7 @@ def _successes(endpoint: Endpoint) -> dict[str, Any]:
     headers = {
         "Content-Disposition": {"description": "Attachment file name.", "schema": {"type": "string"}},
         "Content-Length": {"description": "Size in bytes.", "schema": {"type": "integer"}},
+        "ETag": {"description": "Tag of these bytes, for `If-None-Match`, `If-Range`.", "schema": {"type": "string"}},
     }
     part = headers | {"Content-Range": {"description": "Which bytes these are.", "schema": {"type": "string"}}}
     return {

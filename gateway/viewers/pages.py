@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 
 from gateway.core.errors import Gone, LimitReached, NotFound, Unauthorized
 from gateway.domain.viewers import Kind, Viewer
+from gateway.http.content import tagged
 from gateway.http.public_url import client_address
 from gateway.http.services import Services
 from gateway.settings import Settings
@@ -66,11 +67,7 @@ async def asset(request: Request) -> Response:
     name = request.path_params["name"]
     if name not in _assets() or name.endswith(".html"):
         raise NotFound("There is nothing of this name.", "route.not_found")
-    return Response(
-        asset_text(name),
-        media_type=_TYPES[name.rpartition(".")[2]],
-        headers={"Cache-Control": "no-cache"},
-    )
+    return tagged(request, asset_text(name).encode(), _TYPES[name.rpartition(".")[2]])
 
 
 @cache
