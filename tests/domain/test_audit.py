@@ -40,6 +40,7 @@ from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.telemetry import logs
 from tests.support.api import Json, bearer, make_runtime, make_space, make_subaccount, ok, refused
+from tests.support.audit import log, only
 from tests.support.away import Away, StandsStill
 from tests.support.cli import Cli, Done
 from tests.support.fake_providers import KEYS, FakeProviders
@@ -86,18 +87,6 @@ def command(
 
     yield run
     logs.configure("debug", "json")  # as the whole session has it
-
-
-async def log(database: Database, audit: Audit | None = None, page_size: int = 1000) -> list[Json]:
-    """All that is in the log; of `audit` also what waits."""
-    if audit is not None:
-        await audit.write()
-    return [json.loads(line) async for lines in domain_audit.export(database, page_size=page_size) for line in lines]
-
-
-def only(events: list[Json], action: str) -> Json:
-    (found,) = [event for event in events if event["action"] == action]
-    return found
 
 
 async def execute(database: Database, *statements: str) -> None:

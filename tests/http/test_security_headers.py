@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -22,28 +21,8 @@ from gateway.http.security_headers import completed
 from gateway.settings import Settings
 from gateway.viewers import live_page, pages, recording_page
 from tests.support.api import ENDPOINTS, make_runtime, ok
+from tests.support.security_headers import missing
 from tests.support.serving import serving
-
-
-def missing(headers: Mapping[str, str]) -> list[str]:
-    """What is wrong with the security headers of an answer."""
-    wrong = []
-    if headers.get("x-content-type-options") != "nosniff":
-        wrong.append("nosniff")
-    policy = headers.get("content-security-policy", "")
-    if "frame-ancestors" not in policy or "default-src 'none'" not in policy:
-        wrong.append(f"policy {policy!r}")
-    if headers.get("referrer-policy") != "no-referrer":
-        wrong.append("referrer")
-    if headers.get("cross-origin-opener-policy") != "same-origin":
-        wrong.append("opener")
-    if headers.get("cross-origin-resource-policy") not in ("same-origin", "cross-origin"):
-        wrong.append("resource")
-    if not {"no-store", "no-cache", "private"} & set(headers.get("cache-control", "").split(", ")):
-        wrong.append("cache")
-    lines = [name.lower() for name, _ in headers.items()]
-    wrong += [f"{name} twice" for name in set(lines) if lines.count(name) > 1 and name.startswith(("x-con", "cont"))]
-    return wrong
 
 
 def test_headers_of_an_answer_itself_are_kept() -> None:

@@ -22,6 +22,12 @@ from tests.support.gateway_process import temporary_data_dir
 BROWSER_USER = 870_123
 
 
+def own(path: Path) -> None:
+    """Make it the browser's user's."""
+    if os.geteuid() == 0:
+        os.lchown(path, BROWSER_USER, BROWSER_USER)
+
+
 class FakeBrowser:
     """Ends when it is stopped, or when a test ends it by itself."""
 

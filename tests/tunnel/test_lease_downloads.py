@@ -10,10 +10,9 @@ import pytest
 
 from gateway.app import Gateway
 from gateway.store.database import Database
-from tests.contracts.spaces.test_runtime_files import own
-from tests.domain.test_audit import log, only
 from tests.support.api import NEVER, Json, make_runtime, make_space, ok, problems, refusal, refused
-from tests.support.launchers import WorkingLauncher
+from tests.support.audit import log, only
+from tests.support.launchers import WorkingLauncher, own
 
 
 class Run:

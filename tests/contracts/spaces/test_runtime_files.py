@@ -17,7 +17,7 @@ from gateway.core.files_dir import FilesDir, NotAFile
 from gateway.settings import Settings
 from gateway.store.database import Database
 from tests.support.api import NEVER, Json, checked, make_runtime, make_space, ok, problems, refused
-from tests.support.launchers import BROWSER_USER, WorkingLauncher
+from tests.support.launchers import WorkingLauncher, own
 
 
 @pytest.fixture
@@ -51,12 +51,6 @@ def directory(launcher: WorkingLauncher, runtime: Json) -> Path:
 async def upload(client: httpx.AsyncClient, files: str, body: bytes, path: str) -> Json:
     made: Json = await ok(client.post(files, files={"file": ("sent", body, "text/plain")}, data={"path": path}))
     return made
-
-
-def own(path: Path) -> None:
-    """Make it the browser's user's."""
-    if os.geteuid() == 0:
-        os.lchown(path, BROWSER_USER, BROWSER_USER)
 
 
 def write(path: Path, body: bytes) -> Path:
