@@ -373,6 +373,38 @@ async def test_a_browser_that_cannot_be_ended_does_not_stop_the_heart(another: A
     assert (await house.get(stuck))["status"] == "active"
 
 
+async def test_the_log_has_the_start_and_the_end_of_each_runtime(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped, crashed = await house.runtime(), await house.runtime()
+    stop = await house.api.post(f"{stopped}/stop")
+    house.browser(crashed).end(CRASHED)
+
+    async def has_failed() -> bool:
+        return bool((await house.get(crashed))["status"] == "failed")
+
+    await until(has_failed, "the crash is written")
+    records = [record.msg for record in caplog.records if record.name == "gateway.runtimes"]
+    lines = [line for line in records if isinstance(line, dict)]
+    found = {(line["event"], line["runtime_id"]): line for line in lines}
+    one, other = (path.rsplit("/", 1)[1] for path in (stopped, crashed))
+    assert list(found) == [
+        ("runtime started", one),
+        ("runtime started", other),
+        ("runtime stopped", one),
+        ("runtime failed", other),
+    ]
+    for path, id_ in ((stopped, one), (crashed, other)):
+        (run,) = (await house.get(f"{path}/runs"))["runs"]
+        assert {line["run_id"] for line in lines if line["runtime_id"] == id_} == {run["id"]}
+    ended, failed = found["runtime stopped", one], found["runtime failed", other]
+    assert (ended["level"], ended["code"]) == ("info", "runtime.stopped")
+    assert (failed["level"], failed["code"]) == ("error", "browser.crashed")
+    # The request that stopped it; for a crash the one that created the runtime.
+    assert ended["request_id"] == stop.headers["x-request-id"]
+    assert failed["request_id"] == found["runtime started", other]["request_id"]
+
+
 async def test_a_launch_that_fails_leaves_a_failed_row(another: Another) -> None:
     house = await another(FailingLauncher())
     space = await house.space()
