@@ -200,6 +200,8 @@ def main() -> int:
     options = parser.parse_args()
     with temporary_data_dir() as data_dir:
         env = {"GATEWAY_LOG_LEVEL": "error", "GATEWAY_RATE_LIMIT_PER_SECOND": "0"}
+        # With the rates, a flood would be over, or slowed down, before it is measured.
+        env |= {"GATEWAY_ADDRESS_REQUESTS_PER_SECOND": "0", "GATEWAY_LEASE_MESSAGES_PER_SECOND": "0"}
         with GatewayProcess.start(data_dir, **env) as gateway:
             found = uvloop.run(measure(gateway, options.only, options.floods, options.seconds))
     rows = figures(found)

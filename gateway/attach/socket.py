@@ -129,6 +129,7 @@ class _Attach:
             policy=self._policy(),
             record=self._record(),
             taker=self.grant.taker,
+            pace=self.grant.pace,
             is_reviewed=self.grant.devtools_url is not None,
             from_gateway=self.from_gateway,
             lost=self.lost,

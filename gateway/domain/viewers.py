@@ -18,6 +18,7 @@ from uuid import UUID
 from gateway.core.closes import ViewerClose
 from gateway.core.errors import Conflict, Gone, LimitReached, Unauthorized, Unavailable, host_unavailable
 from gateway.core.ids import new_id, not_found
+from gateway.core.pace import Pace, Paces
 from gateway.core.scope import Scope
 from gateway.core.shares import Places, Taker
 from gateway.crypto.viewer_tokens import Kind, Viewer, ViewerTokens
@@ -55,7 +56,9 @@ class Minted:
 class ViewerSession:
     """An open live view of this gateway. `closing` is done when it must end, with the reason."""
 
-    def __init__(self, viewer: Viewer, place: PlaceOfRun, origin: Origin) -> None:
+    def __init__(self, viewer: Viewer, place: PlaceOfRun, origin: Origin, pace: Pace | None) -> None:
+        """`pace`: of the messages of all sockets of the viewer's link, if limited."""
+        self.pace = pace
         self.viewer = viewer
         self.place = place
         self.origin = origin
@@ -88,6 +91,7 @@ class Viewers:
         self._places = Places(
             settings.max_viewers, settings.shares, "live views", "gateway.max_viewers", _RETRY_VIEWERS_SECONDS
         )
+        self._paces = Paces(settings.viewer_messages_per_second)
         self._gateway_id = gateway_id
         self._audit = audit
         self._commands = commands
@@ -212,7 +216,7 @@ class Viewers:
         except LimitReached as error:
             self._audit.refused(Action.VIEWER_REFUSED, error, viewer.id, origin=origin)
             raise
-        session = ViewerSession(viewer, place, origin)
+        session = ViewerSession(viewer, place, origin, self._paces.of(viewer.id))
         self._sessions.add(session)
         metrics.viewers_open.inc()
         self._audit.note(

@@ -82,6 +82,7 @@ CODES: dict[int, dict[str, str]] = {
     416: {"request.range": "the range begins behind the end of the file"},
     429: {
         "limit.rate": "the API key sends too many requests",
+        "limit.address_rate": "too many requests without any credential came from this address",
         "limit.auth_failures": "too many requests without a valid key came from this address",
         "limit.reached": "a limit is reached",
         "gateway.max_runtimes": "the gateway has its maximum of live runtimes",

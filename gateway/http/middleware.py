@@ -33,6 +33,10 @@ _ANSWERS_OF_SOCKETS = frozenset(("websocket.accept", "websocket.http.response.st
 _PROBES = ("/healthz", "/readyz", "/metrics")
 # Below it paths have a token, which no error repeats.
 _LEASES = "/v1/connect/"
+# Paths whose token is the credential, also where a proxy in front has left its prefix.
+_WITH_TOKEN = (_LEASES, "/v1/viewers/")
+# After these refusals the connection is closed, so that what its client has sent already costs nothing more.
+_CLOSING = ("limit.address_rate", "limit.auth_failures")
 # Where clients that are given an address look for a browser, whatever the address's own path.
 _BROWSER_PATHS = ("/json", "/json/list", "/json/version", "/json/protocol")
 
@@ -118,12 +122,18 @@ class RequestFrame:
             await send(message)
 
         try:
+            if _is_anonymous(scope):
+                client = scope.get("client")
+                self.state.services.rate_limits.take_anonymous(client[0] if client else "")
             await (self._cors.preflight(scope) or self._app)(scope, receive, framed_send)
         except Exception as error:
             if status:
                 # The answer has begun, so it can only be cut off.
                 raise
-            response = error_response(_api_error(error, scope), scope)
+            refused = _api_error(error, scope)
+            response = error_response(refused, scope)
+            if refused.code in _CLOSING:
+                response.headers["Connection"] = "close"
             await response(scope, receive, framed_send)
         finally:
             seconds = time.perf_counter() - started
@@ -140,6 +150,16 @@ class RequestFrame:
                 status=status,
                 ms=round(seconds * 1000, 2),
             )
+
+
+def _is_anonymous(scope: Scope) -> bool:
+    """Whether a request has no credential at all; probes are not asked for one."""
+    path = scope["path"]
+    return (
+        path not in _PROBES
+        and not any(prefix in path for prefix in _WITH_TOKEN)
+        and not any(name == b"authorization" for name, _ in scope["headers"])
+    )
 
 
 def _api_error(error: Exception, scope: Scope) -> GatewayError:

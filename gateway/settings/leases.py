@@ -22,6 +22,13 @@ class LeaseSettings(ShareSettings):
     auto_renewed_leases: bool = Field(
         True, description="Whether a lease may be minted with `options.autoRenew`, which renews it while it is used."
     )
+    lease_messages_per_second: float = Field(
+        10_000.0,
+        ge=0,
+        le=10_000_000,
+        description="Messages per second, pings included, that are read of all sockets of one lease, and twice as many "
+        "at once after a rest; 0 means no limit.",
+    )
     max_held_bytes: int = Field(
         1024**3,
         ge=1024,

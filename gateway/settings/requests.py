@@ -55,6 +55,13 @@ class RequestSettings(Group):
         description="Requests without a valid API key or lease that an address may send in a minute; above that all of "
         "its requests are refused for a while. 0 means no limit.",
     )
+    address_requests_per_second: float = Field(
+        100.0,
+        ge=0,
+        le=1_000_000,
+        description="Sustained rate of requests per second without any credential from an address, and ten times as "
+        "many at once after a rest; 0 means no limit.",
+    )
     rate_limit_callers: int = Field(
         10000, ge=1, le=10_000_000, description="API keys, and as many addresses, whose rates are tracked at once."
     )

@@ -23,6 +23,13 @@ class ViewerSettings(ShareSettings):
         le=1024**3,
         description="Maximum size of a message of a live view's page, pasted text included.",
     )
+    viewer_messages_per_second: float = Field(
+        1000.0,
+        ge=0,
+        le=10_000_000,
+        description="Messages per second that are read of all sockets of one live view's link, and twice as many at "
+        "once after a rest; 0 means no limit.",
+    )
     viewer_frame_ancestors: tuple[FrameAncestor, ...] = Field(
         ("*",),
         description="Origins that may embed live views and recordings, as `frame-ancestors` of a Content Security "

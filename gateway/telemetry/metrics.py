@@ -60,7 +60,7 @@ viewers_closed = Counter(
 attach_refusals = Counter("gateway_attach_refusals", "Attaches refused, by code.", ["code"], registry=registry)
 rate_limited = Counter(
     "gateway_rate_limited",
-    "Requests refused for their rate: of an API key, or of an address that failed to show one.",
+    "Requests refused for their rate: of an API key, or of an address that failed to show one or showed none.",
     ["reason"],
     registry=registry,
 )
@@ -195,7 +195,7 @@ for _viewer_close in ViewerClose:
     viewers_closed.labels(_viewer_close.reason)
 for _code in _REFUSALS:
     attach_refusals.labels(_code)
-for _reason in ("key", "address"):
+for _reason in ("key", "address", "anonymous"):
     rate_limited.labels(_reason)
 for _code in _EGRESS_REFUSALS:
     egress_refusals.labels(_code)

@@ -19,6 +19,7 @@ from typing import Any
 
 from gateway.core.closes import Close, CloseSignal, Ended
 from gateway.core.fair_reading import FairTransport
+from gateway.core.pace import Pace
 from gateway.core.shares import Taker
 from gateway.tunnel.cdp_messages import Action, InvalidText, Policy, not_a_text, review
 from gateway.tunnel.command_record import SocketRecord
@@ -77,10 +78,10 @@ class EndTimes:
 class TunnelOptions:
     """How a tunnel treats its traffic.
 
-    `taker`: whose share of the common limits it takes. `is_reviewed`: whether commands are read
-    here, or by the gateway that hosts the browser. `from_gateway`: whether the client is another gateway, whose close
-    frame has the reason. `lost`: the reason when the browser closes its socket without a close frame and no other
-    reason is known.
+    `taker`: whose share of the common limits it takes. `pace`: of the lease's messages, if limited. `is_reviewed`:
+    whether commands are read here, or by the gateway that hosts the browser. `from_gateway`: whether the client is
+    another gateway, whose close frame has the reason. `lost`: the reason when the browser closes its socket without a
+    close frame and no other reason is known.
     """
 
     large: LargeCommands
@@ -90,6 +91,7 @@ class TunnelOptions:
     policy: Policy | None = None
     record: SocketRecord | None = None
     taker: Taker = NOBODY
+    pace: Pace | None = None
     is_reviewed: bool = True
     from_gateway: bool = False
     lost: Close = Close.UPSTREAM_ERROR
@@ -126,10 +128,12 @@ class Tunnel(asyncio.Protocol):
         "_note",
         "_options",
         "_owes",
+        "_pace",
         "_pending",
         "_policy",
         "_reader",
         "_record",
+        "_rest",
         "_timer",
         "_times",
         "_transport",
@@ -152,6 +156,9 @@ class Tunnel(asyncio.Protocol):
         self._policy = options.policy
         self._record = options.record
         self._note = None if options.record is None else options.record.command
+        self._pace = options.pace
+        # Until it ends, the client is not read, since it sent more messages than its pace allows.
+        self._rest: asyncio.TimerHandle | None = None
         self._is_spliced = not options.is_reviewed
         self._pending = PendingReview(options.large, options.taker, partial(self.end, Close.OVERLOADED))
         self._follower = FrameFollower(options.max_message_bytes)
@@ -214,6 +221,8 @@ class Tunnel(asyncio.Protocol):
                     self._command(Opcode.TEXT, command)
                 except InvalidText:
                     self.end(Close.INVALID_TEXT)
+                if self._pace is not None and (seconds := self._pace.spend(1, self._loop.time())):
+                    self._pause_for(seconds)
                 return
         self._transport.receive(data)
 
@@ -221,8 +230,10 @@ class Tunnel(asyncio.Protocol):
         if self._ending is Close.PROTOCOL_ERROR:
             # The beginning of the next frame is unknown.
             return
+        messages = 0
         try:
             for opcode, payload in self._reader.feed(data):
+                messages += 1
                 self._take(opcode, payload)
         except FrameError:
             self.end(Close.PROTOCOL_ERROR)
@@ -230,6 +241,18 @@ class Tunnel(asyncio.Protocol):
             self.end(Close.INVALID_TEXT)
         if self._reader.held or self._pending.counted:
             self._count_held()
+        if self._pace is not None and messages and (seconds := self._pace.spend(messages, self._loop.time())):
+            self._pause_for(seconds)
+
+    def _pause_for(self, seconds: float) -> None:
+        if self._rest is not None:
+            self._rest.cancel()
+        self._rest = self._loop.call_later(seconds, self._end_rest)
+        self._read_or_wait()
+
+    def _end_rest(self) -> None:
+        self._rest = None
+        self._read_or_wait()
 
     def _take(self, opcode: int, payload: bytes | bytearray) -> None:
         if self._pending.task is not None and opcode not in (Opcode.PING, Opcode.PONG):
@@ -399,7 +422,7 @@ class Tunnel(asyncio.Protocol):
     def _is_paused(self) -> bool:
         """Whether the client is not read for reasons of the gateway's own."""
         answers_wait = self._answers_bytes > _MAX_WAITING_ANSWERS and not self._client_full
-        return self._browser_full or answers_wait or self._pending.task is not None
+        return self._browser_full or answers_wait or self._pending.task is not None or self._rest is not None
 
     def _read_or_wait(self) -> None:
         """Read the client while there is room for what follows from its messages: commands, answers and pongs."""

@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from gateway.core.closes import ViewerClose
 from gateway.core.errors import Forbidden, GatewayError, Gone, LimitReached, host_unavailable
+from gateway.core.pace import Pace
 from gateway.crypto.hops import Target
 from gateway.domain.viewers import Kind, Viewer, ViewerSession
 from gateway.http.dispatch import error_response
@@ -130,7 +131,10 @@ async def _forward(socket: WebSocket, services: Services, session: ViewerSession
         raise host_unavailable("run", type(error).__name__) from error
     async with upstream:
         await socket.accept()
-        pumps = [asyncio.create_task(_to_page(socket, upstream)), asyncio.create_task(_to_host(socket, upstream))]
+        pumps = [
+            asyncio.create_task(_to_page(socket, upstream)),
+            asyncio.create_task(_to_host(socket, upstream, session.pace)),
+        ]
         try:
             done, _ = await asyncio.wait([*pumps, session.closing], return_when=asyncio.FIRST_COMPLETED)
             if session.closing.done():
@@ -154,8 +158,10 @@ async def _to_page(socket: WebSocket, upstream: ClientConnection) -> ViewerClose
     return next((why for why in ViewerClose if why.value == closed), ViewerClose.HOST_LOST)
 
 
-async def _to_host(socket: WebSocket, upstream: ClientConnection) -> ViewerClose:
+async def _to_host(socket: WebSocket, upstream: ClientConnection, pace: Pace | None) -> ViewerClose:
     while True:
+        if pace is not None:
+            await pace.keep()
         message = await socket.receive()
         if message["type"] == "websocket.disconnect":
             return ViewerClose.TOO_BIG if message.get("code") == ViewerClose.TOO_BIG.code else ViewerClose.LEFT

@@ -166,6 +166,8 @@ class LiveView:
 
     async def _receive(self) -> ViewerClose:
         while True:
+            if self._session.pace is not None:
+                await self._session.pace.keep()
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 return ViewerClose.TOO_BIG if message.get("code") == ViewerClose.TOO_BIG.code else ViewerClose.LEFT

@@ -22,6 +22,9 @@ SOCKETS = 4
 # Of others, during the flood. A gateway that processes all it was handed at once answers one or two.
 ANSWERS = 20
 
+# Without the rate of anonymous requests, so that a flood of them lasts.
+ENVIRONMENT = {"GATEWAY_LOG_LEVEL": "error", "GATEWAY_ADDRESS_REQUESTS_PER_SECOND": "0"}
+
 MESSAGES = {
     "refused": frame(Opcode.TEXT, b'{"id":1,"method":"Browser.crash"}', masked=True),
     "malformed": frame(Opcode.TEXT, b'{"id":1', masked=True),
@@ -32,7 +35,7 @@ MESSAGES = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def remote() -> AsyncIterator[Remote]:
-    with temporary_data_dir() as data_dir, GatewayProcess.start(data_dir, GATEWAY_LOG_LEVEL="error") as gateway:
+    with temporary_data_dir() as data_dir, GatewayProcess.start(data_dir, **ENVIRONMENT) as gateway:
         async with Remote(gateway) as remote:
             yield remote
 

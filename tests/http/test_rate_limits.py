@@ -325,10 +325,42 @@ async def test_wrong_keys_get_429_and_a_right_one_goes_through(gateway: Gateway,
             await refused(api.get("/v1/spaces", headers=bearer("guess")), 401, "auth.invalid")
         answer = await api.get("/v1/spaces", headers=bearer("guess"))
         assert (answer.status_code, answer.json()["code"]) == (429, "limit.auth_failures")
+        assert answer.headers["connection"] == "close"
         assert count("address") == before + 1
         await ok(api.get("/v1/spaces", headers=bearer(api_key)))
         clock.now += int(answer.headers["retry-after"])
         await refused(api.get("/v1/spaces", headers=bearer("guess")), 401, "auth.invalid")
+
+
+async def test_an_addresss_requests_without_a_credential_get_429_and_close_the_connection(
+    gateway: Gateway, clock: Clock, api_key: str
+) -> None:
+    slow = gateway.services.settings.model_copy(update={"address_requests_per_second": 0.5})
+    app = create_app(replace(gateway.services, rate_limits=RateLimits(slow, clock)), gateway.contracts)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost:8787") as api:
+        before = count("anonymous")
+        for _ in range(4):
+            await refused(api.get("/nowhere"), 404, "route.not_found")
+        await ok(api.get("/openapi.json"))
+        answer = await api.get("/nowhere")
+        assert (answer.status_code, answer.json()["code"]) == (429, "limit.address_rate")
+        assert answer.json()["details"] == {"limit": 0.5, "windowSeconds": 1, "burst": 5}
+        assert answer.headers["connection"] == "close"
+        assert count("anonymous") == before + 1
+        # Probes, and whoever has a credential.
+        assert (await api.get("/healthz")).status_code == 200
+        await ok(api.get("/v1/auth/whoami", headers=bearer(api_key)))
+        await refused(api.get(f"/v1/connect/{NOBODYS_TOKEN}/json/version"), 401, "lease.unknown")
+        clock.now += int(answer.headers["retry-after"])
+        await refused(api.get("/nowhere"), 404, "route.not_found")
+        await refused(api.get("/nowhere"), 429, "limit.address_rate")
+
+
+async def test_without_a_rate_of_addresses_there_is_none(gateway: Gateway) -> None:
+    unlimited = gateway.services.settings.model_copy(update={"address_requests_per_second": 0})
+    limits = RateLimits(unlimited)
+    for _ in range(2000):
+        limits.take_anonymous("192.0.2.1")
 
 
 async def test_keys_of_a_suspended_organization_are_counted_like_wrong_ones(

@@ -202,6 +202,9 @@ async def test_a_socket_that_ends_already_is_asked_once() -> None:
     other.count(20)
     assert lost == ["a", "b"]
     assert large.held == 90
+    ending.count(120)
+    ending.count(130)
+    assert lost == ["a", "b", "a", "a"]
 
 
 @pytest.mark.parametrize(

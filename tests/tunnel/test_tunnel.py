@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from gateway.core.closes import Close, Ended
+from gateway.core.pace import Pace
 from gateway.core.shares import Shares
 from gateway.tunnel.cdp_messages import Action
 from gateway.tunnel.command_record import SocketRecord
@@ -178,6 +179,34 @@ async def test_client_commands_are_read_checked_and_counted() -> None:
     assert bench.closed() == (1000, "")
     assert [(ended.close, ended.commands) for ended in bench.ended] == [(Close.CLIENT_CLOSED, 1)]
     assert bench.transport.is_closed
+
+
+@pytest.mark.parametrize("opcode", [TEXT, PING], ids=["commands", "pings"])
+async def test_a_client_above_its_pace_is_not_read_for_a_while(opcode: int) -> None:
+    pace = Pace(100)
+    bench = Bench(pace=pace)
+    for _ in range(200):
+        bench.client(opcode, COMMAND)
+    assert bench.transport.reads()
+    # Another socket of the lease has a part in it.
+    pace.spend(5, asyncio.get_running_loop().time())
+    bench.client(opcode, COMMAND)
+    assert not bench.transport.reads()
+    # What the loop had read already.
+    bench.tunnel.data_received(2 * framed(opcode, COMMAND, masked=True))
+    assert not bench.transport.reads()
+    await until(bench.transport.reads, "the rest has ended")
+    assert bench.ended == []
+    assert bench.tunnel.commands == (203 if opcode == TEXT else 0)
+
+
+async def test_a_rest_that_ends_after_the_connection_changes_nothing() -> None:
+    bench = Bench(pace=Pace(100))
+    bench.tunnel.data_received(210 * framed(PING, b"", masked=True))
+    assert not bench.transport.reads()
+    bench.tunnel.connection_lost(None)
+    await asyncio.sleep(0.15)  # Longer than the rest.
+    assert not bench.transport.reads()
 
 
 async def test_a_hop_forwards_messages_unread_and_the_close_reason() -> None:

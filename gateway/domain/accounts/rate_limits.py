@@ -15,6 +15,8 @@ from gateway.settings import RequestSettings
 from gateway.telemetry import metrics
 
 _MINUTE = 60.0
+# Requests without a credential that come at once: as many as in this time.
+_ANONYMOUS_BURST_SECONDS = 10
 # Larger than the rounding errors of summed intervals, too short to matter.
 _ROUNDING_SECONDS = 1e-7
 
@@ -79,6 +81,13 @@ class RateLimits:
         self._failures_per_minute = settings.auth_failures_per_minute
         maximum = settings.rate_limit_callers
         self._keys = Buckets(self._per_second, self._burst, maximum, now) if self._per_second else None
+        self._anonymous_per_second = settings.address_requests_per_second
+        self._anonymous_burst = max(1, math.ceil(self._anonymous_per_second * _ANONYMOUS_BURST_SECONDS))
+        self._anonymous = (
+            Buckets(self._anonymous_per_second, self._anonymous_burst, maximum, now)
+            if self._anonymous_per_second
+            else None
+        )
         self._failures = (
             Buckets(self._failures_per_minute / _MINUTE, self._failures_per_minute, maximum, now)
             if self._failures_per_minute
@@ -106,6 +115,18 @@ class RateLimits:
                 details={"limit": self._per_second, "windowSeconds": 1, "burst": self._burst},
                 retry_after=math.ceil(wait),
             )
+
+    def take_anonymous(self, address: str) -> None:
+        """Count a request without any credential; raises LimitReached."""
+        if self._anonymous is None or not (wait := self._anonymous.take(_network(address))):
+            return
+        metrics.rate_limited.labels("anonymous").inc()
+        raise LimitReached(
+            f"An address may send {self._anonymous_per_second:g} requests without a credential a second.",
+            "limit.address_rate",
+            details={"limit": self._anonymous_per_second, "windowSeconds": 1, "burst": self._anonymous_burst},
+            retry_after=math.ceil(wait),
+        )
 
     def checking(self, address: str) -> _Check:
         """Around the check of a credential from `address`: a failure counts, and raises LimitReached instead when there

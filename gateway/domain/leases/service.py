@@ -25,6 +25,7 @@ from gateway.core.errors import (
 )
 from gateway.core.ids import new_id, not_found
 from gateway.core.observation import Record
+from gateway.core.pace import Pace, Paces
 from gateway.core.runtime_ref import RuntimeRef
 from gateway.core.scope import Scope
 from gateway.core.shares import Places, Taker
@@ -73,6 +74,8 @@ class Grant:
     origin: Origin
     # Whose share of common limits its sockets take.
     taker: Taker
+    # Of the messages of all its sockets, if limited.
+    pace: Pace | None
     # Of the run, where the browser is here.
     record: Record | None
 
@@ -110,6 +113,7 @@ class Leases:
         self._places = Places(
             settings.max_sockets, settings.shares, "sockets", "gateway.max_sockets", _RETRY_SOCKETS_SECONDS
         )
+        self._paces = Paces(settings.lease_messages_per_second)
         # How many ends of sockets are kept while the database is unavailable.
         self.kept_ends = 10_000
         self._unwritten: dict[UUID, tuple[float, Ended]] = {}
@@ -530,6 +534,7 @@ class Leases:
             files_dir=self._runtimes.files_dir(lease.runtime_id) if restricted else None,
             origin=_acting(lease),
             taker=taker,
+            pace=self._paces.of(lease.id),
             record=observed.record if observed is not None else None,
         )
 
