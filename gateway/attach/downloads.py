@@ -17,31 +17,31 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from gateway.attach.discovery import ROOT
-from gateway.core.errors import invalid_field
 from gateway.core.ids import parse_id
 from gateway.core.scope import Scope
 from gateway.domain import audit
 from gateway.domain.files.artifacts import DOWNLOAD, Artifact, Page
 from gateway.http import content
 from gateway.http.content import Content
-from gateway.http.cursors import cut, read_time_cursor, time_cursor
+from gateway.http.cursors import PageQuery, cut, read_time_cursor, time_cursor
 from gateway.http.models import iso
 from gateway.http.origin import check_origin
 from gateway.http.public_url import client_address, public_root
+from gateway.http.queries import read_query
 from gateway.http.services import Services
 
 _PATH = ROOT + "/downloads"
-_PARAMETERS = ("cursor", "limit")
-_MOST, _USUAL = 200, 50
 
 
 async def listed(request: Request) -> Response:
     services: Services = request.app.state.services
-    page = _page(request)
+    query = read_query(request.query_params, PageQuery)
+    # One more, by which `cut` knows whether there is another page.
+    page = Page(query.limit + 1, read_time_cursor(query.cursor), (DOWNLOAD,))
     root = public_root(request, services.settings)
     async with _run(request) as (scope, run_id):
         found = await services.artifacts.of_run(scope, run_id, page)
-    downloads, following = cut(found, page.limit - 1, lambda artifact: time_cursor(artifact.created_at, artifact.id))
+    downloads, following = cut(found, query.limit, lambda artifact: time_cursor(artifact.created_at, artifact.id))
     address = f"{root}{_PATH.replace('{token}', request.path_params['token'])}"
     return JSONResponse(
         {"downloads": [_described(artifact, address) for artifact in downloads], "nextCursor": following}
@@ -68,17 +68,6 @@ async def _run(request: Request) -> AsyncIterator[tuple[Scope, UUID]]:
             assert grant.origin.scope is not None
             with audit.acting(grant.origin):
                 yield grant.origin.scope, grant.run_id
-
-
-def _page(request: Request) -> Page:
-    query = request.query_params
-    for name in query:
-        if name not in _PARAMETERS:
-            raise invalid_field(name, f"There is no such parameter; there are {' and '.join(_PARAMETERS)}")
-    limit = query.get("limit", str(_USUAL))
-    if not (limit.isascii() and limit.isdecimal() and len(limit) <= 4 and 1 <= int(limit) <= _MOST):
-        raise invalid_field("limit", f"must be a whole number from 1 to {_MOST}", limit)
-    return Page(int(limit) + 1, read_time_cursor(query.get("cursor")), (DOWNLOAD,))
 
 
 def _described(artifact: Artifact, address: str) -> dict[str, str | int]:

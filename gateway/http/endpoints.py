@@ -24,7 +24,6 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from pydantic import BaseModel
-from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -39,6 +38,7 @@ from gateway.http.idempotency import answered_once, idempotency_key, refuse_key_
 from gateway.http.models import Answer, Body, Headers, Query, models_in
 from gateway.http.paths import PathReader, shape
 from gateway.http.public_url import client_address, public_path
+from gateway.http.queries import read_query
 from gateway.http.services import Services
 from gateway.http.validation import validated
 
@@ -158,9 +158,7 @@ class Endpoint:
         """What the handler is called with. Ids come last: a wrong field is reported before a missing resource."""
         found: dict[str, Any] = {}
         if self.query is not None or request.scope["query_string"]:
-            query = self.query or _NoQuery
-            asked = _query(request.query_params, query)
-            read = validated(lambda: query.model_validate(asked), query, asked)
+            read = read_query(request.query_params, self.query or _NoQuery)
             if self.query is not None:
                 found["query"] = read
         if self.headers is not None:
@@ -284,21 +282,6 @@ def resources(endpoints: Iterable[Endpoint]) -> list[Resource]:
             raise DuplicateEndpoint(f"{endpoint.path} and {resource.path} are one route; spell them alike")
         resource.methods[endpoint.method] = endpoint
     return list(found.values())
-
-
-def _query(given: QueryParams, model: type[BaseModel]) -> dict[str, Any]:
-    """A query as its model reads it: a list is given by repeating its name, or with commas."""
-    found: dict[str, Any] = dict(given)
-    for name in _lists(model) & found.keys():
-        found[name] = [part.strip() for value in given.getlist(name) for part in value.split(",")]
-    return found
-
-
-@cache
-def _lists(model: type[BaseModel]) -> frozenset[str]:
-    """The names on the wire of a query's fields that are lists."""
-    fields = model.model_fields.items()
-    return frozenset(field.alias or name for name, field in fields if typing.get_origin(field.annotation) is list)
 
 
 @cache

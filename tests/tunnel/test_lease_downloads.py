@@ -95,13 +95,19 @@ async def test_pages_have_a_size_and_a_cursor(run: Run, anonymous: httpx.AsyncCl
 
 
 @pytest.mark.parametrize(
-    ("parameter", "value"),
-    [("limit", "0"), ("limit", "201"), ("limit", "-1"), ("limit", "\u0661"), ("cursor", "x"), ("kind", "report")],
+    ("parameter", "value", "code"),
+    [
+        ("limit", "0", "greater_than_equal"),
+        ("limit", "201", "less_than_equal"),
+        ("limit", "\u0661", "int_parsing"),
+        ("cursor", "x", "field.invalid"),
+        ("kind", "report", "field.unknown"),
+    ],
 )
-async def test_invalid_parameters_are_refused(
-    run: Run, anonymous: httpx.AsyncClient, parameter: str, value: str
+async def test_invalid_parameters_are_refused_as_in_lists_of_the_api(
+    run: Run, anonymous: httpx.AsyncClient, parameter: str, value: str, code: str
 ) -> None:
-    assert await problems(anonymous.get(run.downloads, params={parameter: value})) == {parameter: "field.invalid"}
+    assert await problems(anonymous.get(run.downloads, params={parameter: value})) == {parameter: code}
 
 
 async def test_without_a_valid_lease_nothing_is_served(run: Run, anonymous: httpx.AsyncClient) -> None:
