@@ -409,15 +409,13 @@ class _Session:
     def _failed(self, params: dict[str, Any]) -> None:
         id_, text = params["requestId"], params["errorText"]
         request = self._requests.pop(id_, None)
-        if request is None:
+        if request is None or not (request.is_page or self._allows("network.failed")):
             return
         canceled = params.get("canceled", False)
         # A page need not read the rest of an answer that is an error.
         failure = request.failure if canceled else self._failure(params, request.url)
         if failure is not None and failure is not request.failure and request.is_page:
             self._pages.navigation_failed(self._page_id, request.url, failure, answered=False)
-        if not self._allows("network.failed"):
-            return
         data: dict[str, Any] = {
             "requestId": id_,
             "url": request.url,

@@ -591,6 +591,21 @@ async def test_a_failed_navigation_has_a_class_and_a_cause_in_record_activity_an
         assert [data.get("status") for data in record.of("navigation", page)] == ["failed", None]
 
 
+@pytest.mark.parametrize("opened", ["by a client", "by a page"])
+async def test_the_first_navigation_of_a_new_page_has_its_reason(
+    browser: LocalBrowser, pages: PageServer, opened: str
+) -> None:
+    async with watching(browser, Level.STANDARD) as watched:
+        url = "https://nowhere.invalid/first"
+        if opened == "by a client":
+            await watched.client.send("Target.createTarget", url=url)
+        else:
+            _, session = await watched.open(pages.url("/blank"))
+            await watched.client.evaluate(f"void window.open('{url}')", session)
+        failed = await watched.record.has("navigation", status="failed")
+        assert (failed["url"], failed["cause"]) == (url, "egress.name_not_found")
+
+
 async def test_a_reload_of_a_failed_page_is_recorded_and_explained_again(
     browser: LocalBrowser, pages: PageServer
 ) -> None:
