@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Callable
 from typing import Any
 
 from gateway import __version__, settings
 from gateway.settings import Settings
+
+# The help of a command shows its own options, and no other.
+_OWN = re.compile(r"(?<![\w-])--[\w-]+")
 
 Run = Callable[[Settings, argparse.Namespace], int]
 
@@ -39,14 +43,14 @@ class Commands:
             epilog="Every option of the gateway is accepted too, as a flag or a variable: see `gateway options`.",
             allow_abbrev=False,
         )
-        made.set_defaults(run=run)
+        made.set_defaults(run=run, parser=made)
         return made
 
     def parse(self, arguments: list[str] | None) -> argparse.Namespace:
         """The command with its arguments. Exits with 2 for wrong usage, and never repeats a value."""
         parsed, unknown = self.parser.parse_known_args(arguments)
         for argument in unknown:
-            self.parser.error(_unknown(argument))
+            self.parser.error(_unknown(argument, _OWN.findall(parsed.parser.format_help())))
         return parsed
 
     def group(self, name: str, text: str) -> Any:
@@ -70,7 +74,8 @@ def _options() -> argparse.ArgumentParser:
     return options
 
 
-def _unknown(argument: str) -> str:
+def _unknown(argument: str, own: list[str]) -> str:
+    """What is wrong with an argument; `own` are the options of the command itself."""
     name = argument.partition("=")[0]
     if not name.startswith("--"):
         return "too many arguments"
@@ -78,6 +83,6 @@ def _unknown(argument: str) -> str:
     if name in known:
         variable = settings.variable(name.removeprefix("--").replace("-", "_"))
         return f"{name} would show a secret to other users of the machine; set {variable} in the environment"
-    nearest = difflib.get_close_matches(name, known, 1)
+    nearest = difflib.get_close_matches(name, [*own, *known], 1)
     advice = f"; the nearest one is {nearest[0]}" if nearest else ""
     return f"{name} is not an option{advice}"

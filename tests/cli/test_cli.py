@@ -101,6 +101,11 @@ async def test_every_option_is_listed_with_its_flag_variable_and_meaning(cli: Cl
     [
         (["up", "--prot", "1"], "--prot is not an option; the nearest one is --port"),
         (["keys", "create", "--zzzzzzzz"], "--zzzzzzzz is not an option"),
+        # Also among the command's own.
+        (["doctor", "--jsn"], "--jsn is not an option; the nearest one is --json"),
+        (["keys", "create", "--ogr", "x"], "--ogr is not an option; the nearest one is --org"),
+        (["keys", "create", "--expires=x"], "--expires is not an option; the nearest one is --expires-at"),
+        (["audit", "verify", "--pined=1:x"], "--pined is not an option; the nearest one is --pinned"),
         (["serve", "--database-url", f"postgresql://x:{PASSWORD}@y"], "set GATEWAY_DATABASE_URL in the environment"),
         (["serve", f"--master-keys=main:{MASTER_KEY}"], "set GATEWAY_MASTER_KEYS in the environment"),
         (["keys", "list", "all"], "too many arguments"),
