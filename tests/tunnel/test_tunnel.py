@@ -20,7 +20,7 @@ from gateway.tunnel.tunnel import EndTimes, Tunnel, TunnelOptions
 from gateway.websocket.browser_socket import BrowserSocket
 from gateway.websocket.frames import MessageCollector, MessageReader, Opcode, close_frame, frame, header, read_close
 from tests.support.raw import BINARY, CLOSE, PING, PONG, TEXT, framed
-from tests.support.waiting import until
+from tests.support.waiting import for_a_while, until
 
 # An end waits for nothing here but what a test lets happen.
 NEVER = 3600.0
@@ -205,7 +205,7 @@ async def test_a_rest_that_ends_after_the_connection_changes_nothing() -> None:
     bench.tunnel.data_received(210 * framed(PING, b"", masked=True))
     assert not bench.transport.reads()
     bench.tunnel.connection_lost(None)
-    await asyncio.sleep(0.15)  # Longer than the rest.
+    await for_a_while(0.15)  # Longer than the rest.
     assert not bench.transport.reads()
 
 
