@@ -1,4 +1,4 @@
-"""What a runtime's pages downloaded, below a lease's root: for clients that have the lease and no API key.
+"""Downloads of a runtime's pages below a lease's root: for clients that have the lease and no API key.
 
 /v1/connect/{token}/downloads          those of the lease's run, newest first, in pages
 /v1/connect/{token}/downloads/{id}     the content of one, whole or a range of it

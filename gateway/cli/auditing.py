@@ -1,4 +1,4 @@
-"""What a command does is in the audit log, as done by the operator."""
+"""Records actions of commands in the audit log, as done by the operator."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.store.database import Database
 
 @contextlib.asynccontextmanager
 async def audited(database: Database, organization: Scope | None) -> AsyncIterator[Audit]:
-    """What is done in the block is the operator's, and is in the audit log when it ends."""
+    """Records the actions in the block as the operator's; they are in the audit log when it ends."""
     log = Audit(database)
     with audit.acting(replace(audit.OPERATOR, scope=organization)):
         try:

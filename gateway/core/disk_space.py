@@ -1,4 +1,4 @@
-"""What gives way, and in which order, when the disk is nearly full.
+"""Order in which uses of a nearly full disk give way.
 
 A reserve is kept free for the database, without which nothing works. As free space falls below shares of it, uses of
 the disk stop one after the other, the least important first, and go on once there is room again.

@@ -1,4 +1,4 @@
-"""What a process inherits from the one that started it, made what the gateway and all that it starts expect.
+"""State that a process inherits from the one that started it, set to what the gateway and its children expect.
 
 A script that starts `gateway up &` has it ignore SIGINT; `nohup` and supervisors leave other signals ignored or
 blocked, or standard streams closed. Children inherit what is ignored or blocked: a browser that can't learn how its

@@ -1,4 +1,4 @@
-"""What a browser is launched with, and the classes of launches that failed."""
+"""Options of a browser's launch, and the classes of launches that failed."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class NetworkTraffic:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """What was asked for; None takes the browser's or the gateway's default. Times are seconds."""
+    """The requested config; None takes the browser's or the gateway's default. Times are seconds."""
 
     browser: BrowserName | None = None
     viewport: Viewport | None = None

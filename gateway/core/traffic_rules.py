@@ -1,4 +1,4 @@
-"""What one runtime may reach of what the gateway allows: `config.networkTraffic.urlAllowlist` and `urlBlocklist`.
+"""One runtime's part of the network that the gateway allows: `config.networkTraffic.urlAllowlist` and `urlBlocklist`.
 
 An entry is `[scheme://]host[:port][/path]`. The host is a name, an address, `*.suffix` or `*`; the scheme is http,
 https, ws, wss or `*`, and counts as its port. Only plain http shows its path, so an entry may have a path (a prefix,

@@ -1,4 +1,4 @@
-"""What root needs to run parts of the gateway as unprivileged users.
+"""Means of root to run parts of the gateway as unprivileged users.
 
 These users are numbers without an entry in /etc/passwd. `settings.uid_base` is both the group of all of them and the
 user of the embedded database; browsers get the numbers after it. Linux only; elsewhere and without root: no-op.

@@ -26,7 +26,7 @@ _MOST_NONCES = 65536
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is requested: the path decoded, the query as it was sent."""
+    """Requested path, decoded, and query as it was sent."""
 
     method: str
     path: str
@@ -35,7 +35,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """What a gateway states about a request that it forwards: the address of its client, empty if it has none."""
+    """Statement of a gateway about a request that it forwards: the address of its client, empty if it has none."""
 
     address: str
 
@@ -63,7 +63,7 @@ class HopSigner:
         return f"{stated};{self._signature(stated, target)}"
 
     def read(self, value: str, target: Target) -> Hop:
-        """What the header of a request to `target` states; raises HopRefused."""
+        """Statement in the header of a request to `target`; raises HopRefused."""
         match = _HOP.fullmatch(value)
         if match is None:
             raise HopRefused("it is not signed")

@@ -32,7 +32,7 @@ _ACTIVITY = 2
 
 
 class Kind(IntEnum):
-    """What a token opens. No kind opens what another does."""
+    """Kind of page that a token opens. No kind opens the page of another."""
 
     LIVE = 1
     RECORDING = 2

@@ -44,7 +44,7 @@ __all__ = [
 
 
 class LiveScreen:
-    """What one viewer sees of a browser and does in it. `ended` is the reason of its end, set by the viewer."""
+    """One viewer's view and control of a browser. `ended` is the reason of its end, set by the viewer."""
 
     def __init__(self, screencasts: Screencasts, record: Record) -> None:
         self.screencasts = screencasts

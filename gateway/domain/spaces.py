@@ -27,7 +27,7 @@ EndRuntimes = Callable[[Iterable[UUID], Ending], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class SpaceRequest:
-    """What a caller asks for; what is None takes a default."""
+    """A caller's request; None takes the default."""
 
     name: str | None = None
     region: str | None = None
@@ -148,7 +148,7 @@ async def _check_connections(connection: Connection, owner: Scope, caller: Scope
 
 
 def _about(space: Space) -> dict[str, str]:
-    """What updates say of a space."""
+    """A space in updates."""
     return {"spaceId": str(space.id), "name": space.name}
 
 

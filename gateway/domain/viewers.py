@@ -144,7 +144,7 @@ class Viewers:
     # Showing a token
 
     def read(self, token: str, kind: Kind) -> Viewer:
-        """What a token says; raises Unauthorized (viewer.unknown) and Gone (viewer.expired)."""
+        """Contents of a token; raises Unauthorized (viewer.unknown) and Gone (viewer.expired)."""
         viewer = self._tokens.read(token, kind)
         error: Unauthorized | Gone
         if viewer is None:

@@ -99,7 +99,7 @@ class Refused(Exception):
 
 
 class Listener(Protocol):
-    """What a connection needs of the runtime's listener that accepted it."""
+    """The parts of a runtime's listener that its connections need."""
 
     settings: EgressSettings
     traffic: Traffic

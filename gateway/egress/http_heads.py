@@ -248,7 +248,7 @@ class AnswerHeads:
         return status, head
 
     def rest(self) -> bytes:
-        """What was added and not returned yet."""
+        """Bytes that were added and not returned yet."""
         data = bytes(self._data)
         self._data.clear()
         return data

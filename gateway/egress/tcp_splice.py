@@ -109,7 +109,7 @@ def resume(transport: asyncio.Transport) -> None:
 
 
 def unread(transport: asyncio.Transport) -> bytes:
-    """What the kernel still holds of a broken connection, to be asked in `connection_lost`.
+    """Bytes that the kernel still holds of a broken connection; for use in `connection_lost`.
 
     A server that answers early and closes resets the connection: the next write fails before the answer was read.
     """

@@ -23,7 +23,7 @@ _RANGE = re.compile(r"bytes\s*=\s*(\d{0,18})\s*-\s*(\d{0,18})", re.ASCII | re.IG
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What describes the bytes. `tag` changes when they do."""
+    """Description of the bytes. `tag` changes when they do."""
 
     name: str
     content_type: str

@@ -35,7 +35,7 @@ class Cors:
         self._origins = frozenset(map(canonical, origins))
 
     def headers(self, given: Iterable[Header]) -> tuple[Header, ...]:
-        """What an answer to a request with these headers has, also an error."""
+        """CORS headers of the answer to a request with these headers; errors have them too."""
         if not self._origins:
             return ()
         origins = [value for name, value in given if name == b"origin"]

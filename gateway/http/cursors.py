@@ -23,7 +23,7 @@ Sequence = Annotated[str, Shown(pattern="^[0-9]{1,18}$")]
 
 
 class PageQuery(Query):
-    """What every list takes, in the order of creation: a page of it."""
+    """Parameters of every list: a page of it, in the order of creation."""
 
     cursor: Cursor = optional()
     """The `nextCursor` of the previous page."""

@@ -72,7 +72,7 @@ class Call:
 
 
 class ContractRules(Protocol):
-    """What an endpoint needs to know of the contract that it answers for (contract.py)."""
+    """The parts of a contract (contract.py) that its endpoints need."""
 
     @property
     def name(self) -> str: ...
@@ -155,7 +155,7 @@ class Endpoint:
         return response
 
     async def _arguments(self, request: Request, rules: BodyRules, limit: int) -> dict[str, Any]:
-        """What the handler is called with. Ids come last: a wrong field is reported before a missing resource."""
+        """Arguments of the handler. Ids come last: a wrong field is reported before a missing resource."""
         found: dict[str, Any] = {}
         if self.query is not None or request.scope["query_string"]:
             read = read_query(request.query_params, self.query or _NoQuery)

@@ -1,4 +1,4 @@
-"""What each stable code of an error of the API means; docs/close-codes.md has those of sockets and viewers' pages."""
+"""Meanings of the stable error codes of the API; docs/close-codes.md has those of sockets and viewers' pages."""
 
 from __future__ import annotations
 

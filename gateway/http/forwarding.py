@@ -74,7 +74,7 @@ def is_from_gateway(request: HTTPConnection) -> bool:
 
 
 def read_hop(scope: Scope, services: Services) -> Hop | None:
-    """What the gateway that forwarded a request states; None for any other client, whatever it claims."""
+    """Statement of the gateway that forwarded a request; None for any other client, whatever it claims."""
     value = next((value for name, value in scope["headers"] if name == _HOP), None)
     if value is None:
         return None
@@ -88,7 +88,7 @@ def read_hop(scope: Scope, services: Services) -> Hop | None:
 
 
 def hop_headers(connection: HTTPConnection, target: Target) -> dict[str, str]:
-    """What a request to `target` of another gateway has besides: the signed hop, and the contract that was chosen."""
+    """Additional headers of a request to `target` of another gateway: the signed hop and the contract."""
     services: Services = connection.app.state.services
     hop = services.hops.sign(Hop(client_address(connection)), target)
     return {HOP: hop, CONTRACT_HEADER: _choice(connection.scope).contract.name}

@@ -1,4 +1,4 @@
-"""What is around every request: its id, its contract, its log line, its metrics, and the shape of every error."""
+"""Layers around every request: its id, its contract, its log line, its metrics, and the shape of every error."""
 
 from __future__ import annotations
 

@@ -42,10 +42,10 @@ class _Model(BaseModel):
 
 
 class Given(_Model):
-    """What a request has: its body, query or headers."""
+    """Body, query or headers of a request."""
 
     def masked(self) -> dict[str, Any]:
-        """What was given, by its names on the wire, with MASK for each secret."""
+        """The given values by their names on the wire, with MASK for each secret."""
         made: dict[str, Any] = masked_body(type(self), self)
         return made
 
@@ -335,7 +335,7 @@ def _replaced_member(
 
 
 def _shapes(annotations: list[Any]) -> tuple[list[type[BaseModel]], list[Any], list[Any]]:
-    """What these types may be: models, lists with items of types, and dictionaries with values of types."""
+    """Kinds of these types: models, lists with items of types, and dictionaries with values of types."""
     models: list[type[BaseModel]] = []
     items: list[Any] = []
     members: list[Any] = []

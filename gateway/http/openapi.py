@@ -217,7 +217,7 @@ def _response(description: str, model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _sentences(model: type[BaseModel]) -> str:
-    """What the model's docstring says, as one paragraph."""
+    """The model's docstring as one paragraph."""
     return " ".join(inspect.cleandoc(model.__doc__ or "").split())
 
 
@@ -244,7 +244,7 @@ def _parameters(contract: Contract, endpoint: Endpoint) -> list[dict[str, Any]]:
 
 
 def _noun(path: str, parameter: str) -> str:
-    """What a parameter of a path is the id of, by the segment before it: `/v1/spaces/{id}` has a space's."""
+    """The kind of object that a parameter identifies, by the segment before it: `/v1/spaces/{id}` has a space's."""
     collection = path.partition(f"/{{{parameter}")[0].rpartition("/")[2]
     return collection.removesuffix("s").replace("-", " ").replace("ai ", "AI ")
 

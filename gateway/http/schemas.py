@@ -27,7 +27,7 @@ Docstrings: TypeAlias = dict[str, str]
 
 
 class Schemas(GenerateJsonSchema):
-    """What `models_json_schema` and `model_json_schema` take as `schema_generator`."""
+    """The `schema_generator` of `models_json_schema` and `model_json_schema`."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False

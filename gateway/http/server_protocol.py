@@ -379,7 +379,7 @@ def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
 
 
 def _handshake_error(url: bytes, headers: list[tuple[bytes, bytes]]) -> GatewayError | None:
-    """What is wrong with a websocket handshake, which would otherwise be answered in plain text, or not at all."""
+    """Fault of a websocket handshake, which would otherwise be answered in plain text, or not at all."""
     lines = [len(url) + len(b"GET  HTTP/1.1"), *(len(name) + len(value) + 2 for name, value in headers)]
     if max(lines) > MAX_LINE_LENGTH - 2 or len(headers) > MAX_NUM_HEADERS:
         return HeadersTooLarge(

@@ -55,7 +55,7 @@ def still_allowed(call: Call) -> Allowed:
 
 @dataclass(frozen=True, slots=True)
 class Followed:
-    """What a client follows: which events of which stream, after which number, and the model of each.
+    """A client's subscription: which events of which stream, after which number, and the model of each.
 
     It ends after `limit` events, and after the last event of a run that is `over`. Without `named` all events reach the
     `message` listener of an EventSource; otherwise each type needs a listener of its own.

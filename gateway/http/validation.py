@@ -1,4 +1,4 @@
-"""What is wrong with a request, as one error that lists every wrong field and repeats no secret."""
+"""Faults of a request, as one error that lists every wrong field and repeats no secret."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def validated(validate: Callable[[], Model], model: type[Model], given: bytes | dict[str, Any]) -> Model:
-    """What `validate` makes of a body (`given` in JSON), form, query or headers; raises RequestInvalid.
+    """Result of `validate` for a body (`given` in JSON), form, query or headers; raises RequestInvalid.
 
     What the model marks as secret is masked in the rest of the request's log lines and records.
     """
@@ -88,7 +88,7 @@ def _repeats(message: str, secrets: list[Any]) -> bool:
 
 
 def _unknown(name: str, model: type[BaseModel] | None) -> dict[str, str]:
-    """What to say of a field that `model` does not have."""
+    """Message about a field that `model` does not have."""
     if model is None:
         return {"code": "field.unknown", "message": "There is no such field"}
     if issubclass(model, Body) and name in model.not_served:

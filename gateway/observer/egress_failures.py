@@ -1,4 +1,4 @@
-"""What the egress proxy refused or could not do for a run's pages, for its record.
+"""Refusals and failures of the egress proxy for a run's pages, for its record.
 
 This does not come over DevTools, so it is recorded at every level: at `off` without the server. From `standard` on,
 the observer of pages finds out which request a failure belongs to, and records it with that (pages.py); what it does

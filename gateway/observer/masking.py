@@ -112,7 +112,7 @@ class Masking:
 
 
 def _partition(text: str) -> tuple[str, str, str]:
-    """What is before the first `?` or `#`, that character, and the rest."""
+    """The part before the first `?` or `#`, that character, and the rest."""
     found = _MARK.search(text)
     return (text[: found.start()], found[0], text[found.end() :]) if found is not None else (text, "", "")
 

@@ -63,7 +63,7 @@ class Observation:
 
 
 class Watching(Protocol):
-    """What one watcher does for one run, from the start of the run to its end."""
+    """Work of one watcher for one run, from the start of the run to its end."""
 
     async def resume(self) -> None:
         """The connection broke; set everything up on the new one. May raise DevToolsError."""

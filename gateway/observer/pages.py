@@ -200,7 +200,7 @@ class PagesOfRun:
 
 
 class _Page:
-    """What target discovery reports of a page."""
+    """A page as target discovery reports it."""
 
     __slots__ = ("attached", "failed", "title", "url")
 

@@ -1,4 +1,4 @@
-"""What the audit log records."""
+"""Contents of the audit log."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gateway.settings.types import Group
 
 
 class AuditSettings(Group):
-    """What the audit log records."""
+    """Contents of the audit log."""
 
     audit_reads: bool = Field(True, description="Whether the audit log records reads.")
     audit_kept_events: int = Field(

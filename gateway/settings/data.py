@@ -1,4 +1,4 @@
-"""What the gateway keeps, and where: data directory, database, master keys."""
+"""Storage of the gateway: data directory, database, master keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.settings.types import Group, secret
 
 
 class DataSettings(Group):
-    """What the gateway keeps, and where: data directory, database, master keys."""
+    """Storage of the gateway: data directory, database, master keys."""
 
     data_dir: Path = Field(Path("var"), description="Directory of all of the gateway's files.")
     disk_reserve_bytes: int = Field(

@@ -1,4 +1,4 @@
-"""What pages may reach."""
+"""Network access of pages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gateway.settings.types import Group, split
 
 
 class EgressSettings(Group):
-    """What pages may reach."""
+    """Network access of pages."""
 
     egress_allow: tuple[str, ...] = Field(
         (),

@@ -1,4 +1,4 @@
-"""What is recorded of a run, for how long, and limits of its streams."""
+"""Record of runs: contents, retention, and limits of its streams."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.settings.types import split
 
 
 class EventSettings(ShareSettings):
-    """What is recorded of a run, for how long, and limits of its streams."""
+    """Record of runs: contents, retention, and limits of its streams."""
 
     event_level: Literal["off", "lifecycle", "standard", "full"] = Field(
         "standard", description="Default level of the record of runs (`config.events`)."

@@ -72,7 +72,7 @@ def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[Settings
 
 
 def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """What the environment sets, by name in Python, and warnings. An empty value counts as not set."""
+    """Values of the environment, by name in Python, and warnings. An empty value counts as not set."""
     values: dict[str, str] = {}
     warnings: list[str] = []
     known = {variable(name): name for name in Settings.model_fields}

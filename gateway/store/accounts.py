@@ -59,7 +59,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """What checks an API key. `usable` is false once it has expired or was revoked, or its subaccount is
+    """Values by which an API key is checked. `usable` is false once it has expired or was revoked, or its subaccount is
     archived. `suspended`: whether its organization is."""
 
     id: UUID
@@ -92,7 +92,7 @@ class NewSubaccount:
 
 
 class SubaccountChanges(TypedDict, total=False):
-    """What a change sets; what is absent stays."""
+    """Fields of a change; absent ones stay."""
 
     name: str
     external_id: str | None

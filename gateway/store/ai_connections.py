@@ -41,7 +41,7 @@ class NewAiConnection:
 
 
 class AiConnectionChanges(TypedDict, total=False):
-    """What a change sets; what is absent stays."""
+    """Fields of a change; absent ones stay."""
 
     label: str
     enabled: bool

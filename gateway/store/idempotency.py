@@ -84,7 +84,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """What is known of an idempotency key. `stale`: it has expired, or its gateway died before it answered.
+    """State of an idempotency key. `stale`: it has expired, or its gateway died before it answered.
 
     The sealed parts are None while the request runs, and where the answer was removed meanwhile.
     """

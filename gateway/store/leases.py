@@ -43,7 +43,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class LeaseRecord:
-    """What an attach checks. `seconds_left` is negative once the lease has expired; `ttl_seconds` is its lifetime.
+    """Values for an attach. `seconds_left` is negative once the lease has expired; `ttl_seconds` is its lifetime.
 
     `host_alive` is whether the gateway that has the browser has a recent heartbeat; `host_url` is its address for
     other gateways.

@@ -16,7 +16,7 @@ def by_name(row: Row[*tuple[Any, ...]]) -> dict[str, Any]:
 
 
 def record(make: Callable[..., Record], row: Row[*tuple[Any, ...]], **others: Any) -> Record:
-    """What `make` makes of a row and of `others`. Raises TypeError where a field has no column, or a column no field.
+    """Result of `make` for a row and `others`. Raises TypeError where a field has no column, or a column no field.
 
     Where the columns of a query are those of the fields of a record already, `Record(*row)` does as well.
     """

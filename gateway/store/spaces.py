@@ -45,7 +45,7 @@ class NewSpace:
 
 
 class SpaceChanges(TypedDict, total=False):
-    """What a change sets; what is absent stays."""
+    """Fields of a change; absent ones stay."""
 
     name: str
     mounts: Mounts

@@ -1,4 +1,4 @@
-"""What a lease's client sends to its browser: read, checked and re-serialized. No I/O.
+"""Messages of a lease's client to its browser: read, checked and re-serialized. No I/O.
 
 The browser gets a command in the form in which it was checked, so that it can't read another command out of the same
 bytes: each key once, no blanks, only necessary escapes, numbers in their shortest form.
@@ -44,7 +44,7 @@ class InvalidText(Exception):
 
 
 class Action(Enum):
-    """What to do with a message: forward the bytes to the browser, answer the client with them, or answer and leave."""
+    """Decision about a message: forward the bytes to the browser, answer the client with them, or answer and leave."""
 
     FORWARD = auto()
     ANSWER = auto()
@@ -70,7 +70,7 @@ Note = Callable[[dict[str, Any], str | None], None]
 
 
 def review(payload: bytes | bytearray, policy: Policy | None, note: Note | None = None) -> tuple[Action, bytes]:
-    """What to do with a message, and the bytes for it. Raises InvalidText.
+    """Decision about a message, and the bytes for it. Raises InvalidText.
 
     LEAVE is for `Browser.close`: the client's socket closes, the browser does not get the command, and it is not noted.
     """

@@ -232,7 +232,7 @@ class SocketRecord:
 
 
 def _action(message: dict[str, Any]) -> str | None:
-    """What a command of `_ACTIONS` does, if it is one of them."""
+    """Effect of a command of `_ACTIONS`; None for any other."""
     kind = message.get("params", {}).get("type")
     method = message["method"]
     return _ACTIONS.get((method, kind if isinstance(kind, str) else None)) or _ACTIONS.get((method, None))

@@ -9,7 +9,7 @@ _MIN_DELAY = 0.005
 
 
 class Beat(Enum):
-    """What to do now."""
+    """The next step."""
 
     NOTHING = auto()
     PING = auto()

@@ -1,4 +1,4 @@
-"""What all pages of viewers share: headers, the check of the token, error pages and assets.
+"""Common parts of the viewers' pages: headers, the check of the token, error pages and assets.
 
 /v1/viewers/assets/{name}              styles and scripts of the pages
 

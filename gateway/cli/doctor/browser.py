@@ -127,7 +127,7 @@ def _uid(settings: Settings) -> int:
 
 
 def _drop(settings: Settings) -> list[str]:
-    """What stands before a browser's command: nothing, or for root how it becomes a browser's user."""
+    """Prefix of a browser's command: empty, or for root the change to a browser's user."""
     if os.geteuid() != 0:
         return []
     user = [f"--reuid={_uid(settings)}", f"--regid={settings.uid_base}", "--clear-groups"]

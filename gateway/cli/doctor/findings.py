@@ -1,4 +1,4 @@
-"""What a check of `gateway doctor` found, and how findings are shown."""
+"""Findings of the checks of `gateway doctor`, and how they are shown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found, in one sentence, and what to do when that is not ok."""
+    """Finding of one check in one sentence, and advice when that is not ok."""
 
     level: Level
     subject: str

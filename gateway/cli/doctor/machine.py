@@ -88,7 +88,7 @@ def _limit(subject: str, limit: int, wanted: int, settings: Settings, advice: st
 
 
 def runtime_limits(settings: Settings) -> Iterator[Finding]:
-    """What each runtime may have, and what is lost without users of their own."""
+    """Limits of each runtime, and which of them are lost without users of their own."""
     subject = "runtimes' limits"
     said = f"{settings.runtime_max_files} open files a process, {readable_size(settings.runtime_max_file_bytes)} a file"
     if limits.has_own_user():

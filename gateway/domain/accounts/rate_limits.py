@@ -153,7 +153,7 @@ class RateLimits:
 
 
 class _Check:
-    """What `RateLimits.checking` gives; a class, since a generator would take four times as long."""
+    """Result of `RateLimits.checking`; a class, since a generator would take four times as long."""
 
     __slots__ = ("_address", "_limits")
 

@@ -27,7 +27,7 @@ class Tested:
 
 
 class Changes(AiConnectionChanges, total=False):
-    """What a change sets; `api_key` None removes the stored key."""
+    """Fields of a change; `api_key` None removes the stored key."""
 
     api_key: str | None
 

@@ -39,7 +39,7 @@ _DEEPEST = 64
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What all events of a type share. `in_activity`: whether they may be in the activity timeline."""
+    """Properties of a type of events. `in_activity`: whether they may be in the activity timeline."""
 
     category: str
     level: Level

@@ -56,7 +56,7 @@ _CLOSES = {close.reason: close for close in Close}
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a checked token allows: one socket to this browser, until its attachment is asked to close.
+    """Permission of a checked token: one socket to this browser, until its attachment is asked to close.
 
     The browser is either here (`devtools_url`) or on another gateway, which is reached at `host_url`. `origin` is the
     lease as the one who acts, and from where.
@@ -228,7 +228,7 @@ class Leases:
             return found
 
     async def usage(self, lease: Lease) -> Usage:
-        """What a lease was used for; a socket's traffic is part of it once the socket has ended."""
+        """Use of a lease; a socket's traffic is part of it once the socket has ended."""
         async with self._database.connect() as connection:
             found = await leases.usage(connection, lease.id, _SOCKETS_LISTED)
         if found is None:
@@ -497,7 +497,7 @@ class Leases:
         return lease
 
     def _grant(self, attachment: Attachment, lease: LeaseRecord, forwarded: bool) -> Grant:
-        """What the lease allows a socket that was entered before it was read."""
+        """Grant for a socket that was entered before the lease was read."""
         if lease.revoked:
             raise refusal(Close.LEASE_REVOKED)
         if lease.seconds_left <= 0:
@@ -575,7 +575,7 @@ def _is_unrestricted(options: dict[str, Any] | None) -> bool:
 
 
 def _about(lease: Lease) -> dict[str, str]:
-    """What updates say of a lease."""
+    """A lease in updates."""
     return {**about_run(lease.space_id, lease.runtime_id, lease.run_id), "connectionId": str(lease.id)}
 
 

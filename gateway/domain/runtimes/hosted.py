@@ -14,7 +14,7 @@ from gateway.domain.events.run_commands import CommandScope
 
 
 class State(Enum):
-    """What a hosted runtime does. Each state is followed only by later ones."""
+    """State of a hosted runtime. Each state is followed only by later ones."""
 
     STARTING = 1
     LIVE = 2

@@ -80,7 +80,7 @@ SILENT_SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class RuntimeRequest:
-    """What a caller asks for. `proxy_password` is that of the config's proxy."""
+    """A caller's request. `proxy_password` is that of the config's proxy."""
 
     config: RuntimeConfig = field(default_factory=RuntimeConfig)
     name: str | None = None
@@ -88,7 +88,7 @@ class RuntimeRequest:
     proxy_password: str | None = field(default=None, repr=False)
 
     def spec(self, runtime_id: UUID) -> LaunchSpec:
-        """What the launcher is asked for."""
+        """The request to the launcher."""
         config, proxy = self.config, self.config.proxy
         viewport, traffic = config.any_viewport, config.network_traffic or NetworkTraffic()
         return LaunchSpec(

@@ -109,7 +109,7 @@ _PLATFORM = "Macintosh; Intel Mac OS X 10_15_7" if sys.platform == "darwin" else
 
 
 def ordinary_user_agent(version: str) -> str:
-    """What a Chromium of this version with a window sends on this platform: its reduced user agent."""
+    """The reduced user agent that a Chromium of this version with a window sends on this platform."""
     major = version.partition(".")[0]
     return f"Mozilla/5.0 ({_PLATFORM}) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{major}.0.0.0 Safari/537.36"
 
@@ -187,7 +187,7 @@ def _of_window(size: tuple[int, int]) -> list[str]:
 
 
 def _of_spec(spec: LaunchSpec) -> list[str]:
-    """What can be set for the whole browser, so that it holds in every context and for every client."""
+    """Options of the whole browser, which hold in every context and for every client."""
     options = []
     if spec.locale is not None:
         options += [f"--lang={spec.locale}", f"--accept-lang={spec.locale}"]

@@ -1,4 +1,4 @@
-"""What a runtime's directory takes on disk.
+"""Size of a runtime's directory on disk.
 
 The directory is its browser's, which may be hostile: no link is followed, and a tree of very many or very deep
 directories is not read to its end. What is mapped or open without a name is not seen.

@@ -46,7 +46,7 @@ def as_user(settings: BrowserSettings, uid: int) -> str:
 
 
 def setpriv(uid: int, gid: int) -> list[str]:
-    """What stands before a command that root runs as this user, without any privilege."""
+    """Prefix of a command that root runs as this user, without any privilege."""
     user = ["--reuid", str(uid), "--regid", str(gid), "--clear-groups"]
     return [_SETPRIV, *user, "--inh-caps=-all", "--no-new-privs", "--"]
 
