@@ -31,9 +31,9 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-versio
 
 # A package of Debian that a command comes from: installed when root may, else named. $(call apt,package,what it is for)
 apt = if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo 'Installing $(1).'; export DEBIAN_FRONTEND=noninteractive; apt-get update -qq && \
+		echo "Installing $(1)."; export DEBIAN_FRONTEND=noninteractive; apt-get update -qq && \
 		apt-get install -y -qq --no-install-recommends $(1) >/dev/null; \
-	else echo '$(2); on Debian: apt-get install $(1)' >&2; exit 1; fi
+	else echo "$(2); on Debian: apt-get install $(1)" >&2; exit 1; fi
 
 # Users without rights write their part of the coverage too.
 MEASURED := rm -rf .measured && mkdir -m 1777 .measured && PYTHONPATH=$(CURDIR)/tests/support/measuring
@@ -153,9 +153,9 @@ $(BIN)/pip:
 	@umask 022 && $(PYTHON) -m venv --clear .venv
 
 test-programs:
-	@PATH="$$PATH:/usr/sbin:/sbin"; for each in $(TEST_PROGRAMS); do \
-		command -v $${each%:*} >/dev/null || packages="$$packages $${each#*:}"; done; \
-	test -z "$$packages" || { $(call apt,$$packages,Tests are skipped for want of programs); } || test "$$(id -u)" != 0
+	@PATH="$$PATH:/usr/sbin:/sbin"; packages=; for each in $(TEST_PROGRAMS); do \
+		command -v $${each%:*} >/dev/null || packages="$${packages:+$$packages }$${each#*:}"; done; \
+	test -z "$$packages" || { $(call apt,$$packages,Tests of missing programs are skipped); } || test "$$(id -u)" != 0
 
 %/node_modules/installed: %/package.json %/package-lock.json
 	@command -v npm >/dev/null || { $(call apt,npm,npm is needed); }
