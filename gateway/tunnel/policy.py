@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from typing import Any, Literal
 
 from gateway.core.allowed_urls import ALLOWED_IN_WORDS, refused_address
@@ -27,6 +28,16 @@ _LINK_TYPES = frozenset({"text/uri-list", "text/x-moz-url", "url"})
 _LINE_END = re.compile(r"[\r\n]")
 # Links that pages contain and people drag; dropping one does no more than a click on it.
 _DRAGGED_LINK = re.compile(r"\s*(javascript|mailto|tel):", re.IGNORECASE | re.ASCII)
+
+# Categories of traces that are about the memory of Chromium's processes: dumps of it, native stacks, and objects by
+# their addresses. No client's own trace has them.
+_MEMORY_CATEGORIES = tuple(
+    f"disabled-by-default-{name}"
+    for name in (
+        *("memory-infra", "memory-infra.v8.code_stats", "cpu_profiler", "cpu_profiler.debug", "content.verbose"),
+        *("blink.debug.layout.trees", "cc.debug", "cc.debug.scheduler", "sequence_manager.debug"),
+    )
+)
 
 
 def _refusal(rule: str, method: str, reason: str) -> str:
@@ -189,13 +200,44 @@ def _context(method: str, params: dict[str, Any], _files_dir: str) -> str | None
 
 def _tracing(method: str, params: dict[str, Any], _files_dir: str) -> str | None:
     """A Perfetto configuration may name a file to write, and the system's backend is outside of the browser."""
-    if "perfettoConfig" not in params and params.get("tracingBackend", "auto") in ("auto", "chrome"):
-        return None
-    return _refusal(
-        "trace.config",
-        method,
-        "perfettoConfig can't be given, and tracingBackend can only be auto or chrome. Use traceConfig.",
-    )
+    if "perfettoConfig" in params or params.get("tracingBackend", "auto") not in ("auto", "chrome"):
+        return _refusal(
+            "trace.config",
+            method,
+            "perfettoConfig can't be given, and tracingBackend can only be auto or chrome. Use traceConfig.",
+        )
+    try:
+        patterns = list(_traced_categories(params))
+    except TypeError:
+        return _malformed(method, "traceConfig", "an object with lists of texts, and categories a text")
+    for category in _MEMORY_CATEGORIES:
+        if any(fnmatchcase(category, pattern) for pattern in patterns):
+            return _refusal(
+                "trace.memory",
+                method,
+                f"the category {category} shows where the browser's code and data are in memory. Leave it out, and "
+                "patterns that match it.",
+            )
+    return None
+
+
+def _traced_categories(params: dict[str, Any]) -> Iterator[str]:
+    """What a trace includes, as patterns with `*` and `?`. Raises TypeError if it is not of the protocol's types."""
+    config = params.get("traceConfig", {})
+    if not isinstance(config, dict):
+        raise TypeError
+    included = [params.get("categories", "")]
+    for name, value in config.items():
+        # The browser takes the names of this object in both of its styles.
+        if name.replace("_", "").lower() == "includedcategories":
+            if not isinstance(value, list):
+                raise TypeError
+            included += value
+    for group in included:
+        if not isinstance(group, str):
+            raise TypeError
+        # A lone `*` is all but the categories that are disabled by default, and `-` leaves one out.
+        yield from (each for each in map(str.strip, group.split(",")) if each != "*" and not each.startswith("-"))
 
 
 def _quota(method: str, params: dict[str, Any], _files_dir: str) -> str | None:
@@ -236,7 +278,18 @@ _REFUSED: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "host.details": (
         "it reveals the machine and the browser's location on it. Use Browser.getVersion instead.",
-        ("Browser.getBrowserCommandLine", "Memory.getBrowserSamplingProfile", *_whole("SystemInfo")),
+        ("Browser.getBrowserCommandLine", *_whole("SystemInfo")),
+    ),
+    "host.memory": (
+        "it shows where the browser's code and data are in memory. Use HeapProfiler for the objects of a page.",
+        (
+            "Memory.getAllTimeSamplingProfile",
+            "Memory.getBrowserSamplingProfile",
+            "Memory.getSamplingProfile",
+            "Memory.startSampling",
+            "Memory.stopSampling",
+            "Tracing.requestMemoryDump",
+        ),
     ),
     "host.devices": (
         "it gives a page devices of the machine. Use BluetoothEmulation or SmartCardEmulation for simulated ones.",
@@ -245,6 +298,11 @@ _REFUSED: dict[str, tuple[str, tuple[str, ...]]] = {
     "page.code": (
         "the browser runs such a cache as it is, without a check. Use Page.addScriptToEvaluateOnNewDocument instead.",
         ("Page.addCompilationCache",),
+    ),
+    "page.picture": (
+        "the browser draws such a picture as it is, and the format is not made for foreign ones. Use "
+        "LayerTree.makeSnapshot instead.",
+        ("LayerTree.loadSnapshot",),
     ),
 }
 

@@ -483,6 +483,63 @@ def test_tracing_takes_no_configuration_that_could_name_a_file() -> None:
         refused("trace.config", "Tracing.start", perfettoConfig=config)
 
 
+# The categories of Playwright and Puppeteer, of Lighthouse, and of DevTools' panel for performance.
+TRACES = (
+    "-*,devtools.timeline,v8.execute,disabled-by-default-devtools.timeline,disabled-by-default-devtools.timeline.frame,"
+    "toplevel,blink.console,blink.user_timing,latencyInfo,disabled-by-default-devtools.timeline.stack,"
+    "disabled-by-default-v8.cpu_profiler,disabled-by-default-devtools.screenshot",
+    "-*,disabled-by-default-lighthouse,v8,v8.execute,blink.user_timing,blink.console,devtools.timeline,loading,latencyInfo,"
+    "disabled-by-default-devtools.timeline,disabled-by-default-devtools.screenshot,disabled-by-default-v8.cpu_profiler",
+    "-*,disabled-by-default-devtools.timeline.layers,disabled-by-default-devtools.timeline.picture,cppgc,navigation,rail,"
+    "disabled-by-default-blink.graphics_context_annotations,disabled-by-default-v8.compile,devtools.timeline.async",
+    "*",
+    "",
+    "-disabled-by-default-memory-infra",
+)
+MEMORY_TRACES = (
+    "disabled-by-default-memory-infra",
+    "toplevel, disabled-by-default-memory-infra ,blink",
+    "*,disabled-by-default-*",
+    "disabled-*",
+    "d*",
+    "*memory*",
+    "disabled?by?default?cpu_profiler",
+    "**",
+)
+
+
+@pytest.mark.parametrize("categories", TRACES)
+def test_traces_have_the_categories_that_clients_ask_for(categories: str) -> None:
+    as_list: dict[str, Any] = {
+        "traceConfig": {"includedCategories": categories.split(","), "excludedCategories": ["*"]}
+    }
+    assert passes("Tracing.start", **as_list) == as_list
+    assert passes("Tracing.start", categories=categories) == {"categories": categories}
+
+
+@pytest.mark.parametrize("categories", MEMORY_TRACES)
+def test_traces_have_no_category_that_shows_the_memory_of_the_browser(categories: str) -> None:
+    refused("trace.memory", "Tracing.start", categories=categories)
+    for name in ("includedCategories", "included_categories"):
+        refused("trace.memory", "Tracing.start", traceConfig={name: categories.split(",")})
+        refused("trace.memory", "Tracing.start", traceConfig={name: ["toplevel", categories]})
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"categories": ["a"]},
+        {"categories": None},
+        {"traceConfig": [["includedCategories"]]},
+        {"traceConfig": None},
+        {"traceConfig": {"includedCategories": None}},
+        {"traceConfig": {"includedCategories": [["disabled-by-default-memory-infra"]]}},
+    ],
+)
+def test_categories_of_other_types_are_refused(params: dict[str, Any]) -> None:
+    refused("command.malformed", "Tracing.start", **params)
+
+
 def test_an_origins_storage_may_be_made_small_and_not_large() -> None:
     origin = {"origin": "https://example.com"}
     assert passes("Storage.overrideQuotaForOrigin", **origin) == origin
@@ -501,6 +558,7 @@ def test_an_origins_storage_may_be_made_small_and_not_large() -> None:
 class Runtime:
     name: BrowserName
     http: str
+    direct: str
     files_dir: Path
     policed: PolicedBrowser
 
@@ -521,7 +579,7 @@ async def runtime(request: pytest.FixtureRequest) -> AsyncIterator[Runtime]:
             policed = PolicedBrowser(browser.devtools_url, StandardPolicy(str(files_dir)))
             address = urlsplit(browser.devtools_url).netloc
             async with policed.serving():
-                yield Runtime(request.param, f"http://{address}", files_dir, policed)
+                yield Runtime(request.param, f"http://{address}", browser.devtools_url, files_dir, policed)
         finally:
             await launcher.close()
 
@@ -592,6 +650,22 @@ async def test_a_refused_command_is_an_error_and_the_socket_stays(devtools: DevT
     assert "(address.scheme)" in await refusal(devtools, "Page.navigate", session, url=SECRET_URL)
     assert "(address.scheme)" in await refusal(devtools, "Target.createTarget", url=SECRET_URL)
     assert await devtools.evaluate("6 * 7", session) == 42
+
+
+async def test_no_command_shows_where_the_browser_is_in_memory(runtime: Runtime, devtools: DevTools) -> None:
+    """As the profiles of full Chromium do, directly: so the refusals are of real leaks."""
+    session = await devtools.new_page()
+    for method in ("startSampling", "stopSampling", "getSamplingProfile", "getAllTimeSamplingProfile"):
+        assert "(host.memory)" in await refusal(devtools, f"Memory.{method}", session)
+    assert "(host.memory)" in await refusal(devtools, "Memory.getBrowserSamplingProfile")
+    assert "(host.memory)" in await refusal(devtools, "Tracing.requestMemoryDump")
+    async with DevTools.attach(runtime.direct) as direct:
+        session = await direct.new_page()
+        await direct.send("Memory.startSampling", session, samplingInterval=1000)
+        await direct.evaluate("window.kept = Array.from({length: 20000}, (_, number) => ({number})), 1", session)
+        profile = (await direct.send("Memory.getSamplingProfile", session))["profile"]
+        if runtime.name == "chromium":
+            assert any("libc.so" in module["name"] and module["baseAddress"] for module in profile["modules"])
 
 
 async def test_a_page_navigates_only_to_permitted_addresses(devtools: DevTools, pages: PageServer) -> None:

@@ -23,6 +23,11 @@ def sentence(message: Any) -> str | None:
         ("Browser.setDownloadBehavior", {"downloadPath": 1}, "downloadPath must be a text."),
         ("DOM.setFileInputFiles", {"files": "/etc/passwd"}, "files must be a list of texts."),
         ("DOM.setFileInputFiles", {"files": [1]}, "files must be a list of texts."),
+        (
+            "Tracing.start",
+            {"traceConfig": {"includedCategories": "a"}},
+            "traceConfig must be an object with lists of texts, and categories a text.",
+        ),
         ("Input.dispatchDragEvent", {"data": []}, "data must be an object with a list of items."),
         ("Input.dispatchDragEvent", {"data": {"items": {}}}, "data must be an object with a list of items."),
         (
@@ -82,6 +87,13 @@ def test_a_command_without_a_method_is_reported() -> None:
             "Tracing.start",
             {"perfettoConfig": ""},
             "perfettoConfig can't be given, and tracingBackend can only be auto or chrome. Use traceConfig.",
+        ),
+        (
+            "trace.memory",
+            "Tracing.start",
+            {"categories": "disabled-by-default-memory*"},
+            "the category disabled-by-default-memory-infra shows where the browser's code and data are in memory. "
+            "Leave it out, and patterns that match it.",
         ),
     ],
 )
