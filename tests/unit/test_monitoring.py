@@ -20,7 +20,7 @@ ROW = re.compile(r"^\| `(\w+)` \| (gauge|counter|histogram) \|(.*?)\| ", re.MULT
 SELECTOR = re.compile(r"(\w+)\{([^}]*)\}")
 MATCHER = re.compile(r'(\w+)(=~?)"([^"]*)"')
 # What queries have beside metrics: functions, words of the language, and names that Prometheus adds.
-WORDS = {"sum", "by", "rate", "increase", "changes", "histogram_quantile", "topk"}
+WORDS = {"or", "vector", "sum", "by", "rate", "increase", "changes", "histogram_quantile", "topk"}
 ADDED = {"instance", "job", "le"}
 
 
