@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import idna
@@ -23,7 +23,6 @@ from gateway.core.hosts import (
     Host,
     Refusal,
     canonical,
-    covers_name,
     embedded_addresses,
     is_local_name,
     parse_host,
@@ -68,30 +67,6 @@ class UrlPattern:
         except UnreadablePath:
             raise _wrong(text, "its path is too long or encoded too often") from None
 
-    def covers(self, host: Host, port: int) -> bool:
-        """Whether it has this host and port, whatever the path."""
-        if self.port is not None and self.port != port:
-            return False
-        if self.host == "*":
-            return True
-        if isinstance(self.host, str):
-            return covers_name(self.host, host) if isinstance(host, str) else self._is_this_machine(host)
-        return not isinstance(host, str) and self.host in (canonical(host), *embedded_addresses(host))
-
-    def _is_this_machine(self, address: Address) -> bool:
-        """No name server decides where `localhost` leads, so its addresses are known."""
-        address = canonical(address)
-        return (
-            isinstance(self.host, str) and is_local_name(self.host) and (address.is_loopback or address.is_unspecified)
-        )
-
-    def blocks_tunnel(self, port: int) -> bool:
-        """Whether a pattern with a path blocks a tunnel to a host that it covers, in which no path is visible.
-
-        At the port of a plain http address, a tunnel can only be for websockets: a blocked path blocks all of them.
-        """
-        return self.port is not None or port != _PORTS["https"]
-
 
 def _host(text: str, host: str) -> Host:
     if host == "*":
@@ -119,32 +94,96 @@ def _wrong(text: str, reason: str) -> ValueError:
     )
 
 
+@dataclass(slots=True)
+class _Rule:
+    """What the entries of one host and port have together."""
+
+    port: int | None
+    has_no_path: bool = False
+    prefixes: list[Readings] = field(default_factory=list)
+    beginnings: tuple[str, ...] = ()
+
+    def add(self, path: Readings | None) -> None:
+        if path is None:
+            self.has_no_path = True
+        else:
+            self.prefixes.append(path)
+            self.beginnings += tuple(path.plain)
+
+    def blocks(self, port: int, readings: Readings | None) -> bool:
+        """No path is visible in a tunnel. At the port of a plain http address, a tunnel can only be for websockets:
+        a blocked path blocks all of them."""
+        if self.has_no_path:
+            return True
+        if readings is None:
+            return self.port is not None or port != _PORTS["https"]
+        return readings.any_begins(self.beginnings)
+
+    def allows(self, readings: Readings | None) -> bool:
+        return self.has_no_path or (readings is not None and any(map(readings.all_begin, self.prefixes)))
+
+
+class _Rules:
+    """The entries of a list by host and port, so that their number does not slow a request."""
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._rules: dict[tuple[Host, int | None], _Rule] = {}
+        for each in map(UrlPattern.parse, patterns):
+            rule = self._rules.setdefault((each.host, each.port), _Rule(each.port))
+            rule.add(each.path)
+        # No name server decides where `localhost` leads, so its addresses are known.
+        self._local = list({host for host, _ in self._rules if isinstance(host, str) and is_local_name(host)})
+        self.longest = max((len(text) for rule in self._rules.values() for text in rule.beginnings), default=0)
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def covering(self, *places: Host, port: int) -> list[_Rule]:
+        """The rules that have one of the hosts and the port, whatever the path."""
+        if not self._rules:
+            return []
+        keys = dict.fromkeys((host, at) for place in places for host in self._hosts(place) for at in (port, None))
+        return [rule for key in keys if (rule := self._rules.get(key)) is not None]
+
+    def _hosts(self, place: Host) -> list[Host]:
+        if isinstance(place, str):
+            labels = place.split(".")
+            return [place, *(f"*.{'.'.join(labels[start:])}" for start in range(1, len(labels))), "*"]
+        place = canonical(place)
+        local = self._local if place.is_loopback or place.is_unspecified else ()
+        return [place, *embedded_addresses(place), *local, "*"]
+
+
 class Traffic:
     """The lists of one runtime, which narrow what the operator's rules allow."""
 
     def __init__(self, allow: Iterable[str] = (), block: Iterable[str] = ()) -> None:
-        self._allow = tuple(map(UrlPattern.parse, allow))
-        self._block = tuple(map(UrlPattern.parse, block))
+        self._allow = _Rules(allow)
+        self._block = _Rules(block)
+        self._longest = max(self._allow.longest, self._block.longest)
+        self._last: tuple[str, Readings] | None = None
 
     def judge(self, host: Host, port: int, path: str | None, addresses: Sequence[Address] = ()) -> None:
         """Raises Refusal for what the lists do not let pass.
 
         `path` is None for a tunnel, whose path is not visible; `addresses` are what the host was resolved to.
         """
-        blocking = [each for each in self._block if any(each.covers(place, port) for place in (host, *addresses))]
-        allowing = [each for each in self._allow if each.covers(host, port)]
+        blocking = self._block.covering(host, *addresses, port=port)
+        allowing = self._allow.covering(host, port=port)
         readings = None
-        if path is not None and any(each.path is not None for each in (*blocking, *allowing)):
+        if path is not None and any(rule.prefixes for rule in (*blocking, *allowing)):
+            readings = self._readings(path)
+        if any(rule.blocks(port, readings) for rule in blocking):
+            raise Refusal("egress.url_blocklist", "The runtime's urlBlocklist has this address.")
+        if self._allow and not any(rule.allows(readings) for rule in allowing):
+            raise Refusal("egress.url_allowlist", "The runtime's urlAllowlist does not have this address.")
+
+    def _readings(self, path: str) -> Readings:
+        """A request is judged by its name and then by its addresses: its path is read once."""
+        if self._last is None or self._last[0] != path:
             try:
-                readings = Readings.of(path)
+                self._last = path, Readings.of(path, self._longest)
             except UnreadablePath:
-                raise Refusal("egress.unreadable_path", "The path is too long or encoded too often.") from None
-        for each in blocking:
-            if each.path is None or (each.blocks_tunnel(port) if readings is None else readings.any_begins(each.path)):
-                raise Refusal("egress.url_blocklist", "The runtime's urlBlocklist has this address.")
-        if not self._allow:
-            return
-        for each in allowing:
-            if each.path is None or (readings is not None and readings.all_begin(each.path)):
-                return
-        raise Refusal("egress.url_allowlist", "The runtime's urlAllowlist does not have this address.")
+                reason = "The path is too long, encoded too often, or can be read in too many ways."
+                raise Refusal("egress.unreadable_path", reason) from None
+        return self._last[1]

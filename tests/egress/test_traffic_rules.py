@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
+from urllib.parse import unquote_to_bytes
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.hosts import Refusal, parse_host
 from gateway.core.traffic_rules import Traffic, UrlPattern
-from gateway.core.url_paths import MAX_ENCODINGS, MAX_PATH_BYTES
+from gateway.core.url_paths import MAX_ENCODINGS, MAX_PATH_BYTES, MAX_READING_BYTES
 
 
 def passes(
@@ -132,6 +134,9 @@ def test_an_internationalized_name_is_compared_as_browsers_send_it(entry: str) -
         "/;x/admin",
         "/../../admin",
         "/public/../admin/.",
+        "/a%2f..%2fadmin%2f%5c..%2f..%2fx",
+        "/;a%2fb/%61dmin",
+        "/a%252fb%2f..%2fx%2f..%252fadmin",
     ],
 )
 def test_a_blocked_path_is_blocked_in_every_spelling(path: str) -> None:
@@ -151,6 +156,8 @@ def test_a_blocked_path_is_blocked_in_every_spelling(path: str) -> None:
         "/public/..;/admin",
         "/public/..",
         "/public/x/%2e%2e%2f%2e%2e/",
+        "/public/a%5cb/..%2f..%2fsecret",
+        "/public/;%2fb%2fc/%2e%2e;/%2e%2e;/secret",
     ],
 )
 def test_an_allowed_prefix_can_not_be_left(path: str) -> None:
@@ -181,6 +188,48 @@ def test_the_beginning_of_a_hidden_name_is_not_its_whole_directory() -> None:
     assert passes(Traffic(block=["http://a.example/files/."]), "a.example", 80, "/files/x")
 
 
+def _without_dots(path: str) -> str:
+    kept: list[str] = []
+    for segment in path.split("/")[1:]:
+        if segment == "..":
+            kept = kept[:-1]
+        elif segment != ".":
+            kept.append(segment)
+    return "/" + "/".join(kept)
+
+
+# What servers do with a path, in any order and number.
+_SERVER_STEPS: dict[str, Callable[[str], str]] = {
+    "decode": lambda path: unquote_to_bytes(path).decode("latin-1"),
+    "take backslashes for slashes": lambda path: path.replace("\\", "/"),
+    "merge slashes": lambda path: re.sub("/+", "/", path),
+    "drop parameters": lambda path: "/".join(segment.split(";")[0] for segment in path.split("/")),
+    "resolve": _without_dots,
+}
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(
+        st.sampled_from(["%2f", "%5C", "%2e", "..", "%", "25", "2f", "/", "\\", ";", "%3b", "a", "adm", "in"]),
+        max_size=12,
+    ),
+    st.lists(st.sampled_from(sorted(_SERVER_STEPS)), max_size=6),
+)
+def test_no_order_of_a_servers_steps_leaves_the_lists(tokens: list[str], steps: list[str]) -> None:
+    """Each server either gets a path outside the blocked prefix and inside the allowed one, or no request."""
+    for start in ("/", "/public/"):
+        sent = start + "".join(tokens)
+        served = sent
+        for step in steps:
+            served = _SERVER_STEPS[step](served)
+        served = _SERVER_STEPS["merge slashes"](served)
+        if passes(Traffic(block=["http://a.example/admin"]), "a.example", 80, sent):
+            assert not served.startswith("/admin")
+        if passes(Traffic(allow=["http://a.example/public/"]), "a.example", 80, sent):
+            assert f"{served}/".startswith("/public/")
+
+
 def test_parameters_of_a_blocked_path_are_part_of_it() -> None:
     assert passes(Traffic(block=["http://a.example/a;x=1"]), "a.example", 80, "/a/b")
 
@@ -203,6 +252,20 @@ def test_a_path_that_no_server_reads_is_refused_where_paths_matter() -> None:
                 lists.judge(host, 80, path)
             assert caught.value.rule == "egress.unreadable_path"
         assert passes(lists, "c.example", 80, path)
+
+
+@pytest.mark.parametrize(("more", "is_read"), [(1, True), (2, True), (3, False)])
+def test_a_path_may_have_readings_up_to_a_maximum(more: int, is_read: bool) -> None:
+    """The parameter is decoded never to three times or dropped; the backslash stays or becomes a slash."""
+    path = "/" + "a" * 6545 + "\\b" + ";%252541" + "x" * more
+    assert MAX_READING_BYTES == 10 * 6548 + 2 * (8 + 6 + 4 + 2) + 8 * 2
+    lists = Traffic(block=["http://a.example/admin"])
+    if is_read:
+        assert passes(lists, "a.example", 80, path)
+        return
+    with pytest.raises(Refusal) as caught:
+        lists.judge(parse_host("a.example"), 80, path)
+    assert caught.value.rule == "egress.unreadable_path"
 
 
 def test_a_blocked_path_blocks_the_websockets_of_its_port() -> None:
