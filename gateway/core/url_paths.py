@@ -8,6 +8,7 @@ prefix covers a path if any of its readings begins with it, an allowed prefix if
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
@@ -89,7 +90,8 @@ def _all_begin(paths: frozenset[str], prefixes: frozenset[str]) -> bool:
 
 def _readings(path: str, is_prefix: bool, drops_parameters: bool) -> set[str]:
     """What any sequence of the operations leads to. Raises UnreadablePath."""
-    operations = [_decoded, _without_backslashes, _merged, partial(_resolved, is_prefix=is_prefix)]
+    resolved = partial(_resolved, is_prefix=is_prefix)
+    operations: list[Callable[[str], str]] = [_decoded, _without_backslashes, _merged, resolved]
     if drops_parameters:
         operations.append(_without_parameters)
     found, unread, size = {path}, [path], len(path)
