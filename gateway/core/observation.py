@@ -288,6 +288,10 @@ class LiveBrowser(Protocol):
     def usage(self) -> Usage: ...
 
     @property
+    def warning(self) -> str | None:
+        """What of its spec it does not do, in one sentence."""
+
+    @property
     def ended(self) -> asyncio.Future[Any]: ...
 
     async def stop(self) -> None:

@@ -22,7 +22,7 @@ _PREFLIGHT_SECONDS = 7200
 _NAMES = re.compile(rb"[A-Za-z0-9!#$%&'*+.^_`|~, -]+")
 # Headers of answers that scripts may read besides those that they always may.
 _EXPOSED = (
-    "Accept-Ranges, Allow, Content-Disposition, Content-Range, ETag, Idempotency-Replayed, Location, "
+    "Accept-Ranges, Allow, Content-Disposition, Content-Range, ETag, Gateway-Warning, Idempotency-Replayed, Location, "
     "Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Gateway-Contract, X-Request-Id"
 )
 _VARY = (b"vary", b"Origin")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 APPLIED = "Preference-Applied"
+# What of a request is not done as asked, in a sentence, though the request succeeded.
+WARNING = "Gateway-Warning"
 
 # More digits are more than any gateway waits.
 _MAX_DIGITS = 9

@@ -50,6 +50,8 @@ class Browser(Protocol):
     files: FilesHold
     usage: Usage
     ended: asyncio.Future[Ending]
+    # What of its spec it does not do, in one sentence; None where it does everything.
+    warning: str | None
 
     async def stop(self) -> None:
         """End the browser and return when its process is gone; its directory is removed right after."""

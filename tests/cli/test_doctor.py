@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 
 from gateway.cli import doctor
-from gateway.cli.doctor import Finding, Level, checks, database, machine, recordings, storage
+from gateway.cli.doctor import Finding, Level, checks, database, fonts, languages, machine, recordings, storage
 from gateway.core.errors import ConfigurationError
 from gateway.crypto.keyring import create_key_file
 from gateway.launchers.local import browsers, control_groups, limits
+from gateway.launchers.local.browsers import Binary
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedPostgres
 from tests.support import missing
@@ -60,7 +61,18 @@ def test_a_healthy_machine_has_no_failures(data_dir: Path) -> None:
     findings = doctor.run(Settings(data_dir=data_dir, port=0), embedded=True)
     text = doctor.render(findings)
     assert doctor.exit_code(findings) == 0, text
-    subjects = ("browser", "sandbox", "database", "master keys", "port", "data directory", "open files", "processes")
+    subjects = (
+        "browser",
+        "sandbox",
+        "fonts",
+        "languages",
+        "database",
+        "master keys",
+        "port",
+        "data directory",
+        "open files",
+        "processes",
+    )
     assert set(subjects) <= {finding.subject for finding in findings}
     found = browsers.find(None)
     assert found is not None
@@ -157,6 +169,68 @@ def test_browsers_without_sandbox_are_a_warning(data_dir: Path) -> None:
     (finding,) = findings_of("sandbox", data_dir, unsafe_no_sandbox=True)
     assert finding.level == Level.WARNING
     assert "GATEWAY_UNSAFE_NO_SANDBOX" in finding.sentence
+
+
+def test_scripts_without_a_font_are_a_warning_that_names_packages() -> None:
+    (found,) = fonts.fonts(["Thai", "Emoji", "Tamil"])
+    assert (found.level, found.subject) == (Level.WARNING, "fonts")
+    assert found.sentence.endswith(": Thai, Tamil, Emoji.")
+    assert "apt-get install fonts-noto-core fonts-noto-color-emoji`" in found.advice
+    (found,) = fonts.fonts([])
+    assert found.level is Level.OK
+
+
+@pytest.mark.parametrize(
+    ("dom", "missing"),
+    [('<html data-boxes="Thai,Emoji">', ["Thai", "Emoji"]), ('<html data-boxes="">', []), ("<html></html>", None)],
+)
+def test_what_a_browser_drew_is_read_from_its_page(dom: str, missing: list[str] | None) -> None:
+    assert fonts.missing(dom) == missing
+
+
+def test_a_browser_without_fonts_draws_boxes_only(tmp_path: Path) -> None:
+    found = browsers.find(None)
+    assert found is not None
+    nothing = tmp_path / "fonts.conf"
+    nothing.write_text('<?xml version="1.0"?><!DOCTYPE fontconfig SYSTEM "fonts.dtd"><fontconfig></fontconfig>')
+
+    def boxes(**environment: str) -> list[str]:
+        done = subprocess.run(
+            [
+                found.default.path,
+                "--headless",
+                "--no-sandbox",
+                f"--user-data-dir={tmp_path}/profile",
+                "--dump-dom",
+                fonts.PAGE,
+            ],
+            env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", **environment},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        drawn = fonts.missing(done.stdout)
+        assert drawn is not None
+        return drawn
+
+    assert len(boxes(FONTCONFIG_FILE=str(nothing))) == len(fonts.SCRIPTS)
+    # Any machine with a font for a browser's text has Hebrew or Arabic: DejaVu, Liberation and Noto do.
+    assert {"Arabic", "Hebrew"} - set(boxes())
+
+
+def test_browsers_without_language_files_are_a_warning(tmp_path: Path) -> None:
+    def finding(*names: str) -> Finding:
+        directory = tmp_path / "-".join(names)
+        (directory / "locales").mkdir(parents=True)
+        for name in names:
+            (directory / "locales" / f"{name}.pak").touch()
+        (found,) = languages.languages([Binary("chromium", directory / "chromium", "156.0.0.0", "of a test")])
+        return found
+
+    assert finding("en-US", "de").level is Level.OK
+    without = finding("en-US")
+    assert (without.level, "chromium-l10n" in without.advice) == (Level.WARNING, True)
 
 
 def test_nothing_is_left_of_the_browsers_that_were_started(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -359,7 +359,7 @@ def test_the_system_s_packages_are_installed_when_the_download_fails(machine: Pa
     calls = apt.read_text().splitlines()
     assert calls[0] == "update"
     assert calls[1].startswith("install -y --no-install-recommends")
-    assert calls[1].endswith("chromium-headless-shell chromium")
+    assert calls[1].endswith("chromium-headless-shell chromium chromium-l10n")
     assert len(lines) == 2
 
 
@@ -387,7 +387,10 @@ def test_when_nothing_works_it_says_what_was_tried_and_what_to_do(machine: Path,
     assert message.startswith("There is no browser, and none could be installed. Playwright's download failed (Error: ")
     assert "ECONNREFUSED" in message
     assert ("could not be installed (E: There is no network)" if ROOT else "only be installed by root") in message
-    assert "What to do: run `apt-get update && apt-get install chromium-headless-shell chromium` as root" in message
+    assert (
+        "What to do: run `apt-get update && apt-get install chromium-headless-shell chromium chromium-l10n` as root"
+        in message
+    )
     assert "name it in GATEWAY_CHROMIUM" in message
     assert "\n" not in message
 

@@ -27,7 +27,7 @@ from gateway.core.hosts import Refusal
 from gateway.core.unprivileged import grant_search
 from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.launchers.base import BrowserName, LaunchSpec
-from gateway.launchers.local import browsers, command_line, processes
+from gateway.launchers.local import browsers, command_line, locales, processes
 from gateway.launchers.local.browsers import Binary, Browsers
 from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
 from gateway.settings import Settings
@@ -56,6 +56,13 @@ VIEWPORT = (813, 607)
 LOCALE = "de-AT"
 TIMEZONE = "Pacific/Chatham"
 USER_AGENT = "Agent/1.0 (of the test; with blanks)"
+
+# In a page and in a worker.
+INTL = """new Promise(resolve => {
+    const own = 'Intl.NumberFormat().resolvedOptions().locale';
+    const worker = new Worker(URL.createObjectURL(new Blob([`postMessage(${own})`])));
+    worker.onmessage = event => resolve([eval(own), event.data]);
+})"""
 
 SPEC_VALUES = {
     "innerWidth": VIEWPORT[0],
@@ -170,8 +177,11 @@ async def test_a_client_finds_a_blank_page_at_once(shared: LocalLauncher, name: 
 
 
 @pytest.mark.parametrize("name", KINDS)
-async def test_options_apply_to_every_context(shared: LocalLauncher, name: BrowserName) -> None:
+async def test_options_apply_to_every_context(shared: LocalLauncher, found: Browsers, name: BrowserName) -> None:
     browser = await shared.launch(customized_spec(name))
+    # `de` where the machine has the language files.
+    intl = locales.intl_locale(found.get(name).path, LOCALE)
+    assert (browser.warning is None) == (intl != "en-US")
     try:
         async with DevTools.attach(browser.devtools_url) as client, _Headers() as headers:
             expression = f"[{','.join(SPEC_VALUES)}]"
@@ -181,6 +191,7 @@ async def test_options_apply_to_every_context(shared: LocalLauncher, name: Brows
                 await client.new_page(own_context=True),
             ):
                 assert dict(zip(SPEC_VALUES, await client.evaluate(expression, session), strict=True)) == SPEC_VALUES
+                assert await client.evaluate(INTL, session) == [intl, intl]
                 await client.send("Page.navigate", session, url=headers.url)
                 sent = await headers.next()
                 assert sent["accept-language"].split(",")[0] == LOCALE
@@ -239,7 +250,8 @@ async def test_by_default_a_browser_looks_like_an_ordinary_chromium(shared: Loca
             assert "Headless" not in str(sent)
         arguments = main_process(browser).cmdline()
         assert not [argument for argument in arguments if re.match("--(lang|accept-lang)=", argument)]
-        assert "TZ" not in main_process(browser).environ()
+        assert not {"TZ", "LANGUAGE"} & set(main_process(browser).environ())
+        assert browser.warning is None
 
 
 @pytest.mark.parametrize("name", KINDS)

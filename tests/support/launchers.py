@@ -39,6 +39,7 @@ class FakeBrowser:
         self.files_dir = "/nonexistent/downloads"
         self.files = FilesHold()
         self.usage = Usage()
+        self.warning: str | None = None
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
     def end(self, ending: Ending) -> None:
@@ -61,6 +62,8 @@ class WorkingLauncher:
         self.browsers: dict[UUID, FakeBrowser] = {}
         self.specs: list[LaunchSpec] = []
         self.sweeps = 0
+        # Of every browser that it starts.
+        self.warning: str | None = None
 
     async def check(self, spec: LaunchSpec) -> None:
         """Any proxy is allowed."""
@@ -68,6 +71,7 @@ class WorkingLauncher:
     async def launch(self, spec: LaunchSpec) -> FakeBrowser:
         self.specs.append(spec)
         browser = FakeBrowser(spec)
+        browser.warning = self.warning
         if self._root is not None:
             directory = self._root / str(spec.runtime_id) / "home" / "downloads"
             browser.files_dir = str(directory)

@@ -1,4 +1,4 @@
-"""Checks of the browser and of Chromium's sandbox."""
+"""Checks of the browser, of Chromium's sandbox, and of what pages need of the machine: fonts and language files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.cli.doctor.findings import Finding, Level, capital
+from gateway.cli.doctor.fonts import PAGE, fonts, missing
+from gateway.cli.doctor.languages import languages
 from gateway.cli.doctor.scratch import scratch
 from gateway.core.errors import LaunchFailed
 from gateway.core.launch import Failure
@@ -18,6 +21,15 @@ from gateway.launchers import failures
 from gateway.launchers.local import browsers
 from gateway.launchers.local.browsers import Binary, Browsers
 from gateway.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """The seconds in which a browser printed a page, and the scripts that it drew as boxes, if the page says so."""
+
+    seconds: float
+    boxes: list[str] | None
+
 
 _SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 # Name, the value that denies user namespaces, and one that allows them.
@@ -84,11 +96,16 @@ def _starts(found: Browsers, settings: Settings) -> Iterator[Finding]:
             sentence = f"{capital(str(binary))}{used} does not start. {_without_advice(outcome)}"
             yield Finding(level, "browser", sentence, outcome.advice)
         else:
-            yield Finding(Level.OK, "browser", f"{capital(str(binary))}{used} starts in {outcome:.1f} s.")
+            yield Finding(Level.OK, "browser", f"{capital(str(binary))}{used} starts in {outcome.seconds:.1f} s.")
     yield _sandbox(with_sandbox, refused, settings)
+    drawn = [outcome.boxes for outcome in outcomes.values() if isinstance(outcome, _Start)]
+    if boxes := [scripts for scripts in drawn if scripts is not None]:
+        # All browsers have the same fonts, those of the machine.
+        yield from fonts(boxes[0])
+    yield from languages(found.all())
 
 
-def _sandbox(with_sandbox: bool, outcome: LaunchFailed | float, settings: Settings) -> Finding:
+def _sandbox(with_sandbox: bool, outcome: LaunchFailed | _Start, settings: Settings) -> Finding:
     who = f"as user {_uid(settings)}" if os.geteuid() == 0 else "as this user"
     if not with_sandbox:
         return Finding(
@@ -134,8 +151,8 @@ def _drop(settings: Settings) -> list[str]:
     return ["setpriv", *user, "--inh-caps=-all", "--no-new-privs", "--"]
 
 
-def _try_start(binary: Binary, settings: Settings, sandbox: bool) -> LaunchFailed | float:
-    """Seconds in which the browser printed an empty page, or why it did not. Nothing of it is left."""
+def _try_start(binary: Binary, settings: Settings, sandbox: bool) -> LaunchFailed | _Start:
+    """How the browser started and printed a page, or why it did not. Nothing of it is left."""
     with scratch(settings) as home:
         if os.geteuid() == 0:
             os.chown(home, _uid(settings), settings.uid_base)
@@ -144,13 +161,13 @@ def _try_start(binary: Binary, settings: Settings, sandbox: bool) -> LaunchFaile
             str(binary.path),
             *("--headless", "--disable-dev-shm-usage", "--no-first-run", f"--user-data-dir={home}/profile"),
             *(() if sandbox else ("--no-sandbox",)),
-            *("--dump-dom", "about:blank"),
+            *("--dump-dom", PAGE),
         ]
         environment = {"HOME": home, "TMPDIR": home, "PATH": _SYSTEM_PATH, "LANG": "C.UTF-8"}
         return _outcome(command, environment, settings.launch_timeout_seconds)
 
 
-def _outcome(command: list[str], environment: dict[str, str], seconds: float) -> LaunchFailed | float:
+def _outcome(command: list[str], environment: dict[str, str], seconds: float) -> LaunchFailed | _Start:
     started = time.monotonic()
     with subprocess.Popen(
         command,
@@ -172,7 +189,7 @@ def _outcome(command: list[str], environment: dict[str, str], seconds: float) ->
             # Also after a good end: what it leaves behind goes with its group.
             _kill_group(process.pid)
     if process.returncode == 0 and "<html" in page:
-        return time.monotonic() - started
+        return _Start(time.monotonic() - started, missing(page))
     return failures.classify_exit(words, process.returncode)
 
 

@@ -27,7 +27,7 @@ from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forwarding import forward, is_forwarded
 from gateway.http.models import WHOLE, Answer, Body, Checked, Headers, Metadata, Name, Time, optional
 from gateway.http.peers import NoResponse
-from gateway.http.preferences import APPLIED, wait_seconds
+from gateway.http.preferences import APPLIED, WARNING, wait_seconds
 from gateway.http.schemas import SchemaOf
 from gateway.http.sse import until_disconnect
 
@@ -377,7 +377,8 @@ async def create(call: Call, headers: Preferences, body: CreateRuntime) -> Runti
     """Launch a browser; the answer comes once it is live, with an active run.
 
     Where too many are starting, it waits for its turn: some seconds, or as many as `Prefer: wait=` says, of which
-    `Preference-Applied` repeats how many were granted.
+    `Preference-Applied` repeats how many were granted. `Gateway-Warning` says what of the config
+    the browser does not do.
     """
     config = body.config or RuntimeConfig()
     request = RuntimeRequest(
@@ -393,6 +394,8 @@ async def create(call: Call, headers: Preferences, body: CreateRuntime) -> Runti
         runtime = Runtime.of(await runtimes.create(call.scope, space_id, request, call.principal.key_id, patience))
     if wanted is not None:
         call.headers[APPLIED] = f"wait={patience.seconds}"
+    if (observed := runtimes.observed(runtime.id)) is not None and observed.browser.warning is not None:
+        call.headers[WARNING] = observed.browser.warning
     return runtime
 
 

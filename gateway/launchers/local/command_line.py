@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.core.launch import BrowserName, LaunchSpec
 from gateway.egress.proxy import LOOPBACK
+from gateway.launchers.local.locales import language_variable
 
 # A reserved name (RFC 2606) that only the browser's resolver rules know.
 _PROXY_HOST = "exit.invalid"
@@ -165,6 +166,8 @@ def environment(spec: LaunchSpec, home: Path, path: str) -> dict[str, str]:
         "PATH": path,
         "LANG": "C.UTF-8",
     }
+    if spec.locale is not None:
+        variables["LANGUAGE"] = language_variable(spec.locale)
     if spec.timezone is not None:
         variables["TZ"] = spec.timezone
     return variables

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gateway.launchers import failures
+from gateway.launchers.local.locales import PACKAGE
 
 INSTALL_SECONDS = 900.0
 TERMINATE_SECONDS = 10.0
@@ -61,12 +62,12 @@ def install_packages(say: Callable[[str], None]) -> str:
         return "Ubuntu's chromium package is a snap, which the gateway can't run."
     if os.geteuid() != 0:
         return "The system's packages can only be installed by root."
-    say("Installing the packages chromium-headless-shell and chromium; this can take some minutes ...")
+    say(f"Installing the packages chromium-headless-shell, chromium and {PACKAGE}; this can take some minutes ...")
     update_failed = run([apt, "update"], os.environ)
     install = [apt, "install", "-y", "--no-install-recommends", "-o", f"DPkg::Lock::Timeout={int(INSTALL_SECONDS / 2)}"]
-    failed = run([*install, "chromium-headless-shell", "chromium"], os.environ)
+    failed = run([*install, "chromium-headless-shell", "chromium", PACKAGE], os.environ)
     if failed is not None and "Unable to locate package chromium-headless-shell" in failed:
-        failed = run([*install, "chromium"], os.environ)
+        failed = run([*install, "chromium", PACKAGE], os.environ)
     if failed is None:
         return "The packages were installed."
     return f"The system's packages could not be installed ({failed if update_failed is None else update_failed})."
@@ -76,7 +77,7 @@ def what_to_do() -> str:
     """One sentence for an operator without a browser."""
     install = "install your distribution's package of Chromium (not a snap)"
     if shutil.which("apt-get") is not None and _distribution() != "ubuntu":
-        install = "run `apt-get update && apt-get install chromium-headless-shell chromium` as root"
+        install = f"run `apt-get update && apt-get install chromium-headless-shell chromium {PACKAGE}` as root"
     return (
         f"What to do: {install}, or run `playwright install --with-deps --only-shell chromium` where the network "
         "allows it, or put a Chromium binary on this machine and name it in GATEWAY_CHROMIUM."

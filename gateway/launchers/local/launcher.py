@@ -20,6 +20,7 @@ import os
 import shlex
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from gateway.core.unprivileged import grant_search
 from gateway.egress.proxy import LOOPBACK, EgressListener, EgressProxy
 from gateway.launchers import failures
 from gateway.launchers.base import FilesHold
-from gateway.launchers.local import command_line, control_groups, limits, processes
+from gateway.launchers.local import command_line, control_groups, limits, locales, processes
 from gateway.launchers.local.browsers import Binary, Browsers
 from gateway.launchers.local.control_groups import ControlGroup, ControlGroups
 from gateway.launchers.local.disk_usage import used_bytes
@@ -79,6 +80,15 @@ _NARROWEST_WINDOW = 500
 _PREFERENCES = '{"plugins": {"always_open_pdf_externally": true}, "alternate_error_pages": {"enabled": false}}'
 
 
+def _warning(binary: Path, locale: str) -> str | None:
+    """What a browser that is asked for a locale does not do."""
+    resolved = locales.intl_locale(binary, locale)
+    # Elsewhere than on Linux, browsers have all files.
+    if sys.platform != "linux" or locales.follows(resolved, locale):
+        return None
+    return f"Intl stays {resolved}: the browser has no language file for {locale}."
+
+
 class LocalBrowser:
     """A browser of this machine (see base.Browser)."""
 
@@ -90,8 +100,10 @@ class LocalBrowser:
         files_dir: str,
         process: LaunchProcess,
         listener: EgressListener,
+        warning: str | None = None,
     ) -> None:
         self.name = name
+        self.warning = warning
         self.version = version
         self.devtools_url = devtools_url
         self.files_dir = files_dir
@@ -371,7 +383,8 @@ class LocalLauncher:
         listener.reserve_port(port)
         version = product.rpartition("/")[2]
         url = f"ws://{LOOPBACK}:{port}{path}"
-        return LocalBrowser(binary.name, version, url, str(home / "downloads"), process, listener)
+        warning = None if spec.locale is None else _warning(binary.path, spec.locale)
+        return LocalBrowser(binary.name, version, url, str(home / "downloads"), process, listener, warning)
 
     async def _watch_disk(self, browser: LocalBrowser, home: Path) -> None:
         """End a runtime whose directory takes more on disk than it may."""

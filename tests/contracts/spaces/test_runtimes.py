@@ -121,6 +121,17 @@ async def test_viewport_and_locale_may_be_given_at_either_place(
     assert (launcher.specs[0].viewport, launcher.specs[0].locale) == ((100, 8192), "fr")
 
 
+async def test_what_the_browser_does_not_do_is_in_a_header(
+    client: httpx.AsyncClient, launcher: WorkingLauncher
+) -> None:
+    launcher.warning = "Intl stays en-US: the browser has no language file for de."
+    answer = await client.post(f"/v1/spaces/{await make_space(client)}/runtimes", json={"config": {"locale": "de"}})
+    assert (answer.status_code, answer.headers["gateway-warning"]) == (200, launcher.warning)
+    launcher.warning = None
+    answer = await client.post(f"/v1/spaces/{await make_space(client)}/runtimes", json={"config": {"locale": "en"}})
+    assert (answer.status_code, "gateway-warning" in answer.headers) == (200, False)
+
+
 async def test_what_a_body_may_hold(client: httpx.AsyncClient) -> None:
     """In a space that is not there, so that what is right is not found and nothing is launched."""
     send = sender(client, "POST", f"/v1/spaces/{NEVER}/runtimes")
