@@ -7,6 +7,7 @@ plain text, even in the middle of another answer.
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 import httptools
 import structlog
 from uvicorn._types import ASGI3Application
+from uvicorn.middleware.proxy_headers import _TrustedHosts
 from uvicorn.protocols.http.httptools_impl import (
     HEADER_VALUE_RE,
     STATUS_LINE,
@@ -25,9 +27,18 @@ from websockets.exceptions import InvalidHandshake, InvalidHeader
 from websockets.http11 import MAX_LINE_LENGTH, MAX_NUM_HEADERS, Request
 from websockets.server import ServerProtocol
 
-from gateway.core.errors import GatewayError, HeadersTooLarge, RequestInvalid, RequestTimeout, UpgradeRequired
+from gateway.core.errors import (
+    GatewayError,
+    HeadersTooLarge,
+    LimitReached,
+    RequestInvalid,
+    RequestTimeout,
+    UpgradeRequired,
+)
 from gateway.core.fair_reading import FairTransport
 from gateway.core.ids import new_id
+from gateway.core.shares import Places, Shares, Taker
+from gateway.domain.accounts.rate_limits import network
 from gateway.http.cors import Cors
 from gateway.http.errors import FLAT, ErrorShape
 from gateway.http.security_headers import completed
@@ -44,10 +55,38 @@ Headers = Sequence[tuple[bytes, bytes]]
 ErrorShapeOf = Callable[[Headers], ErrorShape]
 
 
-def http_protocol(settings: RequestSettings, errors_of: ErrorShapeOf = lambda _: FLAT) -> type[HttpToolsProtocol]:
-    """The class for uvicorn's `http=`, with the limits of `settings`. `errors_of` chooses the shape of errors."""
+class Connections:
+    """The connections of HTTP clients: each address has a share of their maximum, but proxies, which stand for many."""
+
+    def __init__(self, maximum: int, shares: Shares, proxies: str) -> None:
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = maximum if files == resource.RLIM_INFINITY else max(1, min(maximum, files // 2))
+        self._places = Places(most, shares, "connections", "gateway.max_connections", 1)
+        self._proxies = _TrustedHosts(proxies) if proxies else ()
+
+    @property
+    def open(self) -> int:
+        return self._places.taken
+
+    def enter(self, address: str | None) -> Taker:
+        """Count a connection until `leave` gets what this returns; raises LimitReached."""
+        of = object() if address is None or address in self._proxies else network(address)
+        taker = Taker(of, of)
+        self._places.enter(taker)
+        return taker
+
+    def leave(self, taker: Taker) -> None:
+        self._places.leave(taker)
+
+
+def http_protocol(
+    settings: RequestSettings, errors_of: ErrorShapeOf = lambda _: FLAT, proxies: str = ""
+) -> type[HttpToolsProtocol]:
+    """The class for uvicorn's `http=`, with the limits of `settings`. `errors_of` chooses the shape of errors, and
+    `proxies` are the addresses of the operator's."""
 
     class Limited(HttpProtocol):
+        open_connections = Connections(settings.max_connections, settings.shares, proxies)
         head_seconds = settings.request_header_seconds
         max_head_bytes = settings.max_header_bytes
         body_idle_seconds = settings.request_body_idle_seconds
@@ -60,6 +99,7 @@ def http_protocol(settings: RequestSettings, errors_of: ErrorShapeOf = lambda _:
 
 
 class HttpProtocol(HttpToolsProtocol):
+    open_connections: ClassVar[Connections]
     head_seconds: ClassVar[float]
     max_head_bytes: ClassVar[int]
     body_idle_seconds: ClassVar[float]
@@ -71,6 +111,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Its place among the open connections
+        self._taker: Taker | None = None
+
         # The request that is read
         self._in_head = False
         self._in_body = False
@@ -101,13 +144,30 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._fair = FairTransport(transport, self._read, self._body_left)
         super().connection_made(self._fair.as_transport)
+        try:
+            self._taker = self.open_connections.enter(self.client[0] if self.client else None)
+        except LimitReached:
+            # Without an answer, since more of them would be held open by waiting for their end.
+            metrics.connections_refused.inc()
+            self.transport.abort()
+            return
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._leave_place()
         for timer in (self._head_timer, self._body_timer, self._write_timer, self._linger_timer):
             if timer is not None:
                 timer.cancel()
+
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        self._leave_place()
+
+    def _leave_place(self) -> None:
+        if self._taker is not None:
+            self.open_connections.leave(self._taker)
+            self._taker = None
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from gateway.settings.types import Group, Origin, split
+from gateway.settings.shares import ShareSettings
+from gateway.settings.types import Origin, split
 
 
-class RequestSettings(Group):
+class RequestSettings(ShareSettings):
     """Contract, limits and rates of API requests."""
 
     contract: str = Field(
@@ -15,6 +16,13 @@ class RequestSettings(Group):
     )
     cors_origins: tuple[Origin, ...] = Field(
         (), description="Origins (`scheme://host[:port]`) of web pages that may call the API; empty means none."
+    )
+    max_connections: int = Field(
+        10_000,
+        ge=1,
+        le=1_000_000,
+        description="Connections of HTTP clients that may be open at once, but at most for half of the files that the "
+        "process may have open. Websockets have limits of their own.",
     )
     request_header_seconds: float = Field(10.0, gt=0, le=600, description="Timeout of a request's head, in seconds.")
     max_header_bytes: int = Field(

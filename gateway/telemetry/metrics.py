@@ -51,6 +51,9 @@ launches_refused = Counter(
     registry=registry,
 )
 launch_failures = Counter("gateway_launch_failures", "Launches that failed, by class.", ["class"], registry=registry)
+connections_refused = Counter(
+    "gateway_connections_refused", "Connections of HTTP clients that were closed at once.", registry=registry
+)
 sockets_open = Gauge("gateway_sockets_open", "Websockets attached to leases.", registry=registry)
 sockets_closed = Counter("gateway_sockets_closed", "Websockets closed, by reason.", ["reason"], registry=registry)
 viewers_open = Gauge("gateway_viewers_open", "Websockets of live views.", registry=registry)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import resource
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,8 +20,11 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from gateway.app import Gateway
-from gateway.http.server_protocol import http_protocol
+from gateway.core.errors import LimitReached
+from gateway.core.shares import Shares
+from gateway.http.server_protocol import Connections, http_protocol
 from gateway.settings import RequestSettings, Settings
+from tests.support.samples import sample
 from tests.support.serving import serving
 from tests.support.waiting import for_a_while
 
@@ -47,7 +51,12 @@ def head_seconds() -> float:
 
 
 @pytest.fixture
-def settings(settings: Settings, head_seconds: float) -> Settings:
+def max_connections() -> int:
+    return 1000
+
+
+@pytest.fixture
+def settings(settings: Settings, head_seconds: float, max_connections: int) -> Settings:
     return settings.model_copy(
         update={
             "request_header_seconds": head_seconds,
@@ -55,6 +64,7 @@ def settings(settings: Settings, head_seconds: float) -> Settings:
             "request_body_idle_seconds": BODY_SECONDS,
             "response_idle_seconds": ANSWER_SECONDS,
             "min_bytes_per_second": 4,
+            "max_connections": max_connections,
         }
     )
 
@@ -345,6 +355,53 @@ async def test_a_body_that_the_gateway_does_not_read_may_be_slow() -> None:
         reads.set()
         assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
         writer.close()
+
+
+# How many connections
+
+
+def test_an_address_has_a_share_of_the_connections_and_a_proxy_all() -> None:
+    connections = Connections(4, Shares(), "192.0.2.0/24")
+    held = [connections.enter(address) for address in ("2001:db8::1", "2001:db8::2")]
+    with pytest.raises(LimitReached):
+        connections.enter("2001:db8::3")
+    held += [connections.enter("192.0.2.1"), connections.enter("192.0.2.1")]
+    for address in ("192.0.2.1", "203.0.113.1", None):
+        with pytest.raises(LimitReached):
+            connections.enter(address)
+    assert connections.open == 4
+    for taker in held:
+        connections.leave(taker)
+    assert connections.open == 0
+    # A socket of this machine's file system has no address.
+    assert len([connections.enter(None) for _ in range(4)]) == 4
+
+
+def test_connections_take_half_of_the_files_that_may_be_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (8, 8))
+    connections = Connections(1000, Shares(caller=1, tenant=1), "")
+    for _ in range(4):
+        connections.enter("192.0.2.1")
+    with pytest.raises(LimitReached):
+        connections.enter("192.0.2.1")
+
+
+@pytest.mark.parametrize("max_connections", [4])
+async def test_connections_past_the_share_are_closed_at_once(port: Port) -> None:
+    before = sample("gateway_connections_refused_total")
+    async with port.connected() as one, port.connected() as other:
+        for raw in (one, other):
+            await raw.send(head())
+            assert (await raw.answer()).status == 200
+        async with port.connected() as third:
+            assert await third.closed() == b""
+        assert sample("gateway_connections_refused_total") == before + 1
+        # One that became a websocket's has another limit, and one that ended has none.
+        await one.send(head("GET /v1/connect/x HTTP/1.1", **UPGRADE))
+        assert (await one.answer()).status == 401
+        async with port.connected() as third:
+            await third.send(head())
+            assert (await third.answer()).status == 200
 
 
 # A client that does not read

@@ -118,7 +118,7 @@ class RateLimits:
 
     def take_anonymous(self, address: str) -> None:
         """Count a request without any credential; raises LimitReached."""
-        if self._anonymous is None or not (wait := self._anonymous.take(_network(address))):
+        if self._anonymous is None or not (wait := self._anonymous.take(network(address))):
             return
         metrics.rate_limited.labels("anonymous").inc()
         raise LimitReached(
@@ -140,7 +140,7 @@ class RateLimits:
 
     def fail(self, address: str) -> None:
         """Count a failure; raises LimitReached."""
-        if self._failures is None or not (wait := self._failures.take(_network(address))):
+        if self._failures is None or not (wait := self._failures.take(network(address))):
             return
         metrics.rate_limited.labels("address").inc()
         raise LimitReached(
@@ -170,7 +170,7 @@ class _Check:
 
 
 @lru_cache(maxsize=1024)
-def _network(address: str) -> str:
+def network(address: str) -> str:
     """The key of an address: an IPv4 address itself, and of IPv6 its /64, in which one host may take any."""
     try:
         parsed = ipaddress.ip_address(address)
