@@ -16,6 +16,21 @@ from gateway.observer.masking import Masking
 from gateway.observer.observers import Observation, Watching
 
 _PENDING_SECONDS = 1.0
+# Services that full Chromium asks by itself. Nobody misses their answers, so the activity does not show that they fail;
+# what a page asks them for is recorded by its observer.
+_OF_THE_BROWSER = frozenset(
+    {
+        "accounts.google.com",
+        "android.clients.google.com",
+        "clients2.google.com",
+        "content-autofill.googleapis.com",
+        "mtalk.google.com",
+        "optimizationguide-pa.googleapis.com",
+        "redirector.gvt1.com",
+        "safebrowsing.googleapis.com",
+        "update.googleapis.com",
+    }
+)
 
 
 class EgressFailures:
@@ -75,7 +90,8 @@ class EgressFailuresOfRun:
             data["target"] = server.address
         if count > 1:
             data["count"] = count
-        self._record.note("network.failed", data, shown=self._begins(server, failure))
+        shown = server.host not in _OF_THE_BROWSER and self._begins(server, failure)
+        self._record.note("network.failed", data, shown=shown)
 
     def _refused(self, failure: Failure, server: Server | None, target: str | None) -> None:
         if not self._record.allows("network.refused"):

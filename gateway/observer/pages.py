@@ -469,12 +469,12 @@ class _Session:
         return failures.server_error(response["status"])
 
     def _begins(self, request: _Request, failure: Failure) -> bool:
-        """Whether the activity shows the failure; that of the page itself is shown as a navigation."""
-        if request.is_page:
-            return False
+        """Whether the activity shows the failure. That of the page itself is shown as a navigation, and begins a series
+        of what fails likewise, such as its icon."""
         server = Server.of(request.url)
         what = (server and server.address, failure.cause)
-        return self._pages.record.failures.begins(what, asyncio.get_running_loop().time())
+        begins = self._pages.record.failures.begins(what, asyncio.get_running_loop().time())
+        return begins and not request.is_page
 
     def is_of(self, page_id: str) -> bool:
         """Whether it is the session with this page itself."""

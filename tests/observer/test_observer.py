@@ -585,6 +585,10 @@ async def test_a_failed_navigation_has_a_class_and_a_cause_in_record_activity_an
                 return (message if case != "http" else "The server is out.") in text
 
             await until(explained, f"{case}: the tab has the reason")
+            if case == "dns of http":
+                await watched.client.evaluate("fetch('/icon').then(answer => answer.text())", session)
+                await record.has("network.response", page, url="http://nowhere.invalid/icon", cause=cause)
+                assert len(record.shown) == 1, "what fails likewise continues the series"
         # The failed ones are not reported as pages that were reached.
         await watched.client.send("Page.navigate", session, url=pages.url("/form"))
         await record.has("navigation", page, url=pages.url("/form"))
@@ -649,7 +653,7 @@ async def test_the_reason_is_written_into_error_pages_only(browser: LocalBrowser
         session = await client.new_page(url=pages.url("/form"))
         await until(lambda: client.evaluate("!!document.querySelector('#greet')", session), "the page is there")
         before = await client.evaluate("document.documentElement.outerHTML", session)
-        hostile = Failure("dns", "egress.name_not_found", "</script><img src=x onerror=alert(1)>")
+        hostile = Failure("dns", "egress.name_not_found", "</script><img src=x onerror=alert(1)>", "<b>:1")
         # A page that pretends to be the error page.
         await client.evaluate(
             """history.replaceState(0, '', '#chrome-error://chromewebdata/');
@@ -663,7 +667,9 @@ async def test_the_reason_is_written_into_error_pages_only(browser: LocalBrowser
         await until(lambda: client.evaluate("origin === 'null' && document.readyState === 'complete'", session))
         await client.evaluate(error_page.script(hostile), session)
         assert await client.evaluate("document.querySelectorAll('img').length", session) == 0
-        assert hostile.message in await client.evaluate("document.body.innerText", session)
+        text = await client.evaluate("document.body.innerText", session)
+        assert hostile.message in text
+        assert "The runtime's proxy: <b>:1" in text
 
 
 async def test_failures_within_a_page_are_recorded_and_the_activity_shows_each_kind_once(
@@ -681,6 +687,8 @@ async def test_failures_within_a_page_are_recorded_and_the_activity_shows_each_k
                 await socket('ws://nowhere.invalid/socket');
                 await socket('{pages.url("/blank").replace("http:", "ws:")}');
                 await fetch('{pages.url("/blank").replace("127.0.0.1", "localhost")}').catch(() => 0);
+                document.head.innerHTML += '<meta http-equiv="Content-Security-Policy" content="img-src \\'none\\'">';
+                await new Promise(done => {{ const image = new Image(); image.onerror = done; image.src = '/image' }});
             }})()""",
             session,
         )
@@ -694,11 +702,12 @@ async def test_failures_within_a_page_are_recorded_and_the_activity_shows_each_k
         await until(lambda: sum(data.get("cause") == blocked for _, id_, data in record.events if id_) == 3)
         await record.has("network.failed", page, resourceType="WebSocket", cause="egress.name_not_found")
         await record.has("network.failed", page, resourceType="WebSocket", cause="websocket handshake")
-        cors = await record.has("network.failed", page, cause="MissingAllowOriginHeader")
-        assert cors["class"] == "policy"
+        for cause in ("MissingAllowOriginHeader", "csp"):
+            assert (await record.has("network.failed", page, cause=cause))["class"] == "policy"
         shown = [(type_, data["cause"]) for type_, data in record.shown if "cause" in data]
         assert sorted(shown) == [
             ("network.failed", "MissingAllowOriginHeader"),
+            ("network.failed", "csp"),
             ("network.failed", "egress.name_not_found"),
             ("network.failed", "egress.name_not_found"),
             ("network.failed", "websocket handshake"),
@@ -769,6 +778,15 @@ async def test_the_proxys_failures_are_recorded_at_every_level_and_without_the_s
     assert len(listened.record.of("network.failed")) == 2, "the end does not lose what waits"
     assert listened.usage.on_refusal is None
     assert listened.usage.failures.reporter is None
+
+
+async def test_the_activity_does_not_show_what_the_browser_asks_for_by_itself() -> None:
+    listened = Listened(Level.LIFECYCLE)
+    listened.fail("update.googleapis.com")
+    listened.fail("www.google.com")
+    await listened.watching.end()
+    assert len(listened.record.of("network.failed")) == 2
+    assert [data["target"] for _, data in listened.record.shown] == ["www.google.com:443"]
 
 
 async def test_the_proxys_failures_wait_for_the_observer_of_pages() -> None:

@@ -244,7 +244,7 @@ class Runtimes:
             await self._launcher.check(spec)
         except Refusal as error:
             reason = error.message.removesuffix(".")
-            message = f"The egress rules of this gateway do not allow the proxy ({reason}); its operator may allow it"
+            message = f"The egress rules of this gateway do not allow it ({reason}); its operator may"
             raise invalid_field("proxy", message, code=error.rule) from error
 
     async def _start(self, space: Space, runtime_id: UUID, request: RuntimeRequest) -> Runtime:

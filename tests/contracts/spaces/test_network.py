@@ -105,7 +105,7 @@ async def test_a_proxy_that_the_egress_rules_do_not_allow_is_refused_at_create(
     assert answer.json()["code"] == "request.invalid"
     (error,) = answer.json()["details"]["errors"]
     assert (error["field"], error["code"]) == ("config.proxy", rule)
-    assert "do not allow the proxy" in error["message"]
+    assert "do not allow it" in error["message"]
     assert "s3cret-word" not in answer.text
     assert (await ok(client.get(f"/v1/spaces/{space}/runtimes")))["runtimes"] == []
     assert launcher.specs == []
