@@ -3,16 +3,17 @@
 The event loop hands over all that a socket has, which may be some megabytes in one call. A protocol that processes
 thousands of small messages there keeps every other connection waiting. So what a connection has received is processed
 in slices: the first one at once, unless others wait, and the rest in turn with all other connections that have more,
-for a short time in each turn of the loop. While something waits, the connection is not read, and the kernel slows its
-client down. Requests that a client sends before it has the answers to those before take such turns too.
+for a short time in each turn of the loop. Connections of one owner, such as a lease, have one turn together. While
+something waits, the connection is not read, and the kernel slows its client down. Requests that a client sends before
+it has the answers to those before take such turns too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -29,17 +30,25 @@ class _Turns:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[FairTransport] = deque()
+        # By owner; the owner whose turn is next first.
+        self._waiting: OrderedDict[Hashable, deque[FairTransport]] = OrderedDict()
+        # Whether a connection has processed much in this turn of the loop already.
+        self._is_taken = False
         self._starts: deque[Callable[[], None]] = deque()
         self._is_scheduled = False
 
     @property
     def is_busy(self) -> bool:
-        """Whether a connection waits for its turn."""
-        return bool(self._waiting)
+        """Whether a connection waits for its turn, or had the turn of now."""
+        return self._is_taken or bool(self._waiting)
+
+    def take(self) -> None:
+        """Have other connections wait for their turns until the next turn of the loop."""
+        self._is_taken = True
+        self._schedule()
 
     def add(self, one: FairTransport) -> None:
-        self._waiting.append(one)
+        self._waiting.setdefault(one.owner, deque()).append(one)
         self._schedule()
 
     def start(self, work: Callable[[], None]) -> None:
@@ -53,12 +62,16 @@ class _Turns:
             self._loop.call_soon(self._run)
 
     def _run(self) -> None:
-        self._is_scheduled = False
+        self._is_scheduled = self._is_taken = False
         if self._starts:
             self._starts.popleft()()
         end = time.perf_counter() + _TURN_SECONDS
         while self._waiting:
-            one = self._waiting.popleft()
+            owner, ones = self._waiting.popitem(last=False)
+            one = ones.popleft()
+            if ones:
+                # Behind all other owners.
+                self._waiting[owner] = ones
             try:
                 one.take_turn()
             except Exception as error:
@@ -94,8 +107,13 @@ class FairTransport:
         transport: asyncio.Transport,
         take: Callable[[bytes], None],
         missing: Callable[[], int] = lambda: 0,
+        owner: Hashable = None,
     ) -> None:
-        """`take` processes bytes; `missing` is how many of the next bytes are one piece, which is cheap at any size."""
+        """`take` processes bytes; `missing` is how many of the next bytes are one piece, whose parts are cheap to take.
+
+        `owner` is whose turns it takes; by default, its own.
+        """
+        self.owner = self if owner is None else owner
         self._transport = transport
         self._take = take
         self._missing = missing
@@ -133,11 +151,13 @@ class FairTransport:
             self._position = 0
             return
         is_busy = self._turns.is_busy
-        if len(data) <= (SLICE if is_busy else AT_ONCE) or len(data) <= self._missing():
+        # The last part of a piece completes it, which may take long.
+        if len(data) <= (SLICE if is_busy else AT_ONCE) or len(data) < self._missing():
             self._take(data)
             return
         self._data = data
         if not is_busy:
+            self._turns.take()
             self._slice()
             if self._data and len(self._data) - self._position <= self._missing():
                 # The rest of a large message, whose head was in the first slice.

@@ -76,6 +76,9 @@ class StandardPolicy:
             return _malformed(message["method"], "params", "an object")
         return rule(message["method"], params, self._files_dir)
 
+    def reads_params(self, method: str) -> bool:
+        return method in CHECKED
+
     def _unknown(self, method: object) -> str | None:
         if not isinstance(method, str):
             return _malformed("the command", "method", "a text")

@@ -18,13 +18,14 @@ from functools import partial
 from typing import Any
 
 from gateway.core.closes import Close, CloseSignal, Ended
-from gateway.core.fair_reading import FairTransport
+from gateway.core.fair_reading import AT_ONCE, FairTransport
 from gateway.core.pace import Pace
 from gateway.core.shares import Taker
-from gateway.tunnel.cdp_messages import Action, InvalidText, Policy, not_a_text, review
+from gateway.tunnel.cdp_messages import Action, InvalidText, Policy, Slow, not_a_text, review
 from gateway.tunnel.command_record import SocketRecord
 from gateway.tunnel.keepalive import Beat, Keepalive
 from gateway.tunnel.large_commands import (
+    LONGEST_SLOW,
     NOBODY,
     LargeCommands,
     Overloaded,
@@ -197,7 +198,9 @@ class Tunnel(asyncio.Protocol):
 
     def start(self, transport: asyncio.Transport, connections: set[Any]) -> None:
         """Take over the client's connection, whose upgrade has just been answered."""
-        self._transport = FairTransport(transport, self._read, lambda: self._reader.missing)
+        self._transport = FairTransport(
+            transport, self._read, lambda: self._reader.missing, owner=self._options.taker.caller
+        )
         self._connections = connections
         connections.add(self)
         transport.set_protocol(self)
@@ -213,7 +216,7 @@ class Tunnel(asyncio.Protocol):
         if self._transport is None:
             # The connection is lost.
             return
-        if self._ending is None and self._pending.task is None and not self._transport.waiting:
+        if len(data) <= AT_ONCE and self._ending is None and self._pending.task is None and not self._transport.waiting:
             # The usual case, on the path of every command: exactly one command.
             command = self._reader.single(data)
             if command is not None:
@@ -277,8 +280,13 @@ class Tunnel(asyncio.Protocol):
             self._upstream.write(frame(opcode, bytes(payload), masked=True))
             return
         if not is_large(payload):
-            self._carry_out(*review(payload, self._policy, self._note))
-            return
+            try:
+                reviewed = review(payload, self._policy, self._note, LONGEST_SLOW)
+            except Slow:
+                pass
+            else:
+                self._carry_out(*reviewed)
+                return
         # Later messages wait: here, and, since the client is not read any more, at the client.
         self._pending.start(payload, self._policy, self._note, self._reviewed)
         self._count_held()

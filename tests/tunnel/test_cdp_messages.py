@@ -16,7 +16,7 @@ from gateway.launchers.base import LaunchSpec
 from gateway.launchers.local import browsers
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.settings import Settings
-from gateway.tunnel.cdp_messages import Action, InvalidText, review
+from gateway.tunnel.cdp_messages import Action, InvalidText, Slow, review
 from tests.support.devtools import DevTools
 from tests.support.gateway_process import temporary_data_dir
 
@@ -39,6 +39,9 @@ class Only:
         self.asked.append(message)
         return None if message["method"] == self.method else f"This lease may do {self.method} only."
 
+    def reads_params(self, method: str) -> bool:
+        return method == self.method
+
 
 class Muting:
     """A policy that lets a command pass with a change."""
@@ -46,6 +49,9 @@ class Muting:
     def check(self, message: dict[str, Any]) -> str | None:
         message["params"]["silent"] = True
         return None
+
+    def reads_params(self, method: str) -> bool:
+        return False
 
 
 def forwarded(text: str) -> str:
@@ -594,3 +600,34 @@ def test_what_orjson_reads_and_nothing_writes_is_malformed() -> None:
     action, answer = review(deep, None)
     assert action is Action.ANSWER
     assert json.loads(answer)["error"] == {"code": -32700, "message": "JSON: stack limit exceeded"}
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        pytest.param(b"[1e400]", id="a number that no double can hold"),
+        pytest.param(b"[%b]" % (b"9" * 4200), id="an integer of 4,200 digits"),
+        pytest.param(rb'["\ud800"]', id="half of a surrogate pair"),
+        pytest.param(b"[" * 300 + b"]" * 300, id="more levels than orjson writes"),
+    ],
+)
+def test_what_takes_python_long_is_reviewed_elsewhere_above_a_size(params: bytes) -> None:
+    noted: list[object] = []
+    payload = b'{"id":1,"method":"X.y","params":{"a":%b}}' % params
+    reviewed = review(payload, None)
+    assert review(payload, None, None, len(payload)) == reviewed
+    with pytest.raises(Slow):
+        review(payload, None, lambda *note: noted.append(note), len(payload) - 1)
+    assert noted == []
+
+
+def test_what_orjson_reads_is_reviewed_at_once_unless_the_policy_reads_its_parameters() -> None:
+    payload = b'{"id":1,"method":"X.y","params":{"a":[1.5]}}'
+    policy = Only("X.y")
+    assert review(payload, None, None, 1) == (Action.FORWARD, payload)
+    assert review(payload, Only("X.z"), None, 1)[0] is Action.ANSWER
+    assert review(payload, policy, None, len(payload)) == (Action.FORWARD, payload)
+    policy.asked.clear()
+    with pytest.raises(Slow):
+        review(payload, policy, None, len(payload) - 1)
+    assert policy.asked == []

@@ -36,6 +36,9 @@ class RefusesAll:
     def check(self, message: dict[str, object]) -> str | None:
         return "it is not allowed here"
 
+    def reads_params(self, method: str) -> bool:
+        return False
+
 
 def command(text: str) -> bytes:
     return json.dumps({"id": 1, "method": "Page.setDocumentContent", "params": {"html": text}}).encode()
@@ -345,6 +348,9 @@ class Hungry:
 
     def check(self, message: dict[str, object]) -> str | None:
         raise MemoryError
+
+    def reads_params(self, method: str) -> bool:
+        return False
 
 
 async def test_a_command_that_takes_too_much_memory_is_overloaded(large: LargeCommands) -> None:

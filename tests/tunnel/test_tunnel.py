@@ -14,7 +14,8 @@ from gateway.core.pace import Pace
 from gateway.core.shares import Shares
 from gateway.tunnel.cdp_messages import Action
 from gateway.tunnel.command_record import SocketRecord
-from gateway.tunnel.large_commands import LARGE, LargeCommands, Overloaded, TooManyValues
+from gateway.tunnel.large_commands import LARGE, LONGEST_SLOW, LargeCommands, Overloaded, TooManyValues
+from gateway.tunnel.policy import StandardPolicy
 from gateway.tunnel.protocol import LeaseProtocol
 from gateway.tunnel.tunnel import EndTimes, Tunnel, TunnelOptions
 from gateway.websocket.browser_socket import BrowserSocket
@@ -283,6 +284,25 @@ async def test_messages_behind_a_large_command_wait_for_it() -> None:
     assert bench.to_browser() == [(Opcode.TEXT, b"reviewed"), (Opcode.TEXT, COMMAND)]
     assert bench.transport.reads()
     assert bench.reviews.held == 0
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pytest.param(b'{"id":1,"method":"Runtime.evaluate","params":{"a":[1e400,"%b"]}}', id="orjson refuses it"),
+        pytest.param(b'{"id":1,"method":"DOM.setFileInputFiles","params":{"files":["%b"]}}', id="the policy reads it"),
+    ],
+)
+async def test_what_takes_python_long_is_reviewed_on_the_loop_up_to_some_kib_only(message: bytes) -> None:
+    bench = Bench(policy=StandardPolicy("/files"))
+    at = message % (b"x" * (LONGEST_SLOW - len(message) + 2))
+    bench.client(TEXT, at)
+    assert (len(at), bench.reviews.has_begun, len(bench.to_client())) == (LONGEST_SLOW, False, 1)
+    bench.client(TEXT, message % (b"x" * (LONGEST_SLOW - len(message) + 3)))
+    await until(lambda: bench.reviews.has_begun, "it is reviewed in the other process")
+    assert (len(bench.to_client()), bench.reviews.held) == (1, LONGEST_SLOW + 1)
+    bench.reviews.outcome.set_result((Action.FORWARD, b"reviewed"))
+    await until(lambda: bench.to_browser() == [(Opcode.TEXT, b"reviewed")], "the review is done")
 
 
 async def test_a_large_command_above_the_memory_limit_closes() -> None:

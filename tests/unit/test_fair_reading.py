@@ -38,10 +38,15 @@ class Transport:
 class Connection:
     """One connection whose protocol notes what it takes."""
 
-    def __init__(self, take: Callable[[bytes], None] | None = None, missing: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        take: Callable[[bytes], None] | None = None,
+        missing: Callable[[], int] = lambda: 0,
+        owner: str | None = None,
+    ) -> None:
         self.raw = Transport()
         self.taken: list[bytes] = []
-        self.fair = FairTransport(cast(asyncio.Transport, self.raw), take or self.taken.append, missing)
+        self.fair = FairTransport(cast(asyncio.Transport, self.raw), take or self.taken.append, missing, owner)
 
     @property
     def count(self) -> int:
@@ -62,6 +67,7 @@ async def test_beside_others_that_wait_only_a_slice_is_taken_at_once(size: int, 
     one.fair.receive(b"x" * size)
     assert (one.count, one.raw.is_read) == (at_once, at_once > 0)
     await until(lambda: one.count == size, "the rest is taken in turn")
+    await until(lambda: flooding.raw.is_read, "the flood is taken")
 
 
 async def test_what_is_started_in_turn_is_started_once_in_each_turn_of_the_loop() -> None:
@@ -99,6 +105,32 @@ async def test_connections_take_turns() -> None:
     assert order == ["a", *"ab" * 9, "b"]
 
 
+async def test_connections_of_one_owner_have_one_turn_together() -> None:
+    order: list[str] = []
+    ones = [
+        Connection(lambda _, name=name: order.append(name), owner=owner)  # type: ignore[misc]
+        for name, owner in [("a", "flood"), ("b", "flood"), ("c", "flood"), ("v", "victim")]
+    ]
+    for one in ones:
+        one.fair.receive(b"x" * 5 * SLICE)
+    await until(lambda: all(one.raw.is_read for one in ones), "all is taken")
+    # The first had its first slice before there was another.
+    assert order[:11] == ["a", *"avbvcvavbv"]
+
+
+async def test_in_one_turn_of_the_loop_one_connection_processes_much() -> None:
+    """What completes a large piece, such as a command, is reviewed then."""
+    ones = [Connection(missing=lambda: 50 * SLICE) for _ in range(3)]
+    for one in ones:
+        one.fair.receive(b"x" * 50 * SLICE)
+    assert [one.count for one in ones] == [50 * SLICE, 0, 0]
+    await until(lambda: all(one.count for one in ones), "the others have their turns")
+    await asyncio.sleep(0)
+    late = Connection()
+    late.fair.receive(b"x" * AT_ONCE)
+    assert late.count == AT_ONCE
+
+
 async def test_others_of_the_loop_run_between_turns() -> None:
     one, turns = Connection(), 0
     one.fair.receive(b"x" * 20_000 * SLICE)
@@ -120,8 +152,10 @@ async def test_a_large_piece_is_taken_whole() -> None:
     one = Connection(take, lambda: missing)
     one.fair.receive(b"x" * 50 * SLICE)
     one.fair.receive(b"x" * 50 * SLICE)
+    # What completes it is taken in a turn of its own.
+    assert taken == [SLICE, 49 * SLICE]
+    await until(lambda: one.raw.is_read, "all is taken")
     assert taken == [SLICE, 49 * SLICE, 50 * SLICE]
-    assert one.raw.is_read
 
 
 async def test_nothing_is_taken_while_the_protocol_pauses() -> None:
