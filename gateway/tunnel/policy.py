@@ -29,6 +29,11 @@ _LINE_END = re.compile(r"[\r\n]")
 # Links that pages contain and people drag; dropping one does no more than a click on it.
 _DRAGGED_LINK = re.compile(r"\s*(javascript|mailto|tel):", re.IGNORECASE | re.ASCII)
 
+# Lighthouse leaves a page for this one, to see whether the back/forward cache keeps it. From a page of the browser's
+# own a client could open all others, so an empty page takes its place.
+_LEFT_FOR = ("chrome://terms", "chrome://terms/")
+_EMPTY_PAGE = "data:,"
+
 # Categories of traces that are about the memory of Chromium's processes: dumps of it, native stacks, and objects by
 # their addresses. No client's own trace has them.
 _MEMORY_CATEGORIES = tuple(
@@ -137,6 +142,12 @@ def _address(method: str, params: dict[str, Any], _files_dir: str) -> str | None
         return _malformed(method, "url", "a text")
     refused = refused_address(url)
     return None if refused is None else _refused_scheme(method, refused)
+
+
+def _navigation(method: str, params: dict[str, Any], files_dir: str) -> str | None:
+    if params.get("url") in _LEFT_FOR:
+        params["url"] = _EMPTY_PAGE
+    return _address(method, params, files_dir)
 
 
 def _refused_scheme(method: str, refused: str) -> str:
@@ -319,7 +330,7 @@ CHECKED: dict[str, Check] = {
     "Input.dispatchDragEvent": _drag,
     "Input.dispatchKeyEvent": _key,
     "Network.loadNetworkResource": _address,
-    "Page.navigate": _address,
+    "Page.navigate": _navigation,
     "Page.setDownloadBehavior": _download,
     "Storage.overrideQuotaForOrigin": _quota,
     "Target.createBrowserContext": _context,

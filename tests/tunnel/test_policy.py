@@ -27,6 +27,7 @@ from tests.support.devtools import DevTools
 from tests.support.gateway_process import temporary_data_dir
 from tests.support.pages import DOWNLOAD_BODY, DOWNLOAD_NAME, PageServer
 from tests.support.policed import PolicedBrowser
+from tests.support.waiting import until
 
 FILES = "/data/runtimes/one/home/downloads"
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "devtools-policy.md"
@@ -253,6 +254,15 @@ def test_a_refused_address_is_named_by_its_scheme_alone() -> None:
     sentence = refused("address.scheme", "Page.navigate", url="FILE:///home/somebody?token=secret")
     assert "a file: address can't be opened" in sentence
     assert "secret" not in sentence
+
+
+@pytest.mark.parametrize(("given", "taken"), [("chrome://terms", "data:,"), ("chrome://terms/", "data:,")])
+def test_the_page_that_lighthouse_leaves_for_becomes_an_empty_one(given: str, taken: str) -> None:
+    assert passes("Page.navigate", url=given, frameId="1") == {"url": taken, "frameId": "1"}
+    for other in ("chrome://terms/x", "chrome://terms?", " chrome://terms", "chrome://termsx", "CHROME://terms"):
+        refused("address.scheme", "Page.navigate", url=other)
+    for method in ("Target.createTarget", "Network.loadNetworkResource", "Fetch.continueRequest"):
+        refused("address.scheme", method, url=given)
 
 
 @pytest.mark.parametrize("method", ADDRESSED)
@@ -694,6 +704,24 @@ async def test_a_page_navigates_only_to_permitted_addresses(devtools: DevTools, 
         assert answer["result"]["value"] == "nothing", attempt
 
     assert not [url for url in await urls(devtools) if url.startswith("file:")]
+
+
+async def test_lighthouse_leaves_a_page_and_comes_back(devtools: DevTools, pages: PageServer) -> None:
+    """What its look at the back/forward cache sends."""
+    session = await opened(devtools, pages.url("/blank"))
+    history = await devtools.send("Page.getNavigationHistory", session)
+    entry = history["entries"][history["currentIndex"]]
+    await post(devtools, session, "Page.navigate", url="chrome://terms")
+    await received(devtools, lambda message: message.get("method") == "Page.loadEventFired")
+    assert await devtools.evaluate("location.href", session) == "data:,"
+    assert not any(url.startswith("chrome:") for url in await urls(devtools))
+    await devtools.send("Page.navigateToHistoryEntry", session, entryId=entry["id"])
+
+    async def is_back() -> bool:
+        return pages.url("/blank") in await urls(devtools)
+
+    await until(is_back, "the page is back")
+    assert await devtools.evaluate("location.href", session) == pages.url("/blank")
 
 
 async def test_a_request_is_not_redirected_to_a_file(devtools: DevTools, pages: PageServer) -> None:
