@@ -211,6 +211,7 @@ async def build(
             gateway_id,
             hours=settings.idempotency_hours,
             silent_seconds=SILENT_SECONDS,
+            shares=settings.shares,
         ),
         readiness=Readiness(database, living, sandbox=not settings.unsafe_no_sandbox),
     )

@@ -19,6 +19,7 @@ import structlog
 from gateway.core.errors import Conflict, RequestInvalid, Unavailable
 from gateway.core.ids import new_id
 from gateway.core.sealed import SealedSecret, SecretOwner
+from gateway.core.shares import Shares
 from gateway.crypto.keyring import DecryptionFailed
 from gateway.domain.audit import Action, Audit
 from gateway.domain.secrets import KeySource
@@ -34,6 +35,7 @@ _NOT_STORED = frozenset((401, 429))
 _SWEEP_BATCH = 1000
 # Answers that wait for a database that is away. Those that find no room are lost, and their requests may run again.
 _MAX_WAITING = 1000
+_SHARES = Shares()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class Idempotency:
         hours: float,
         silent_seconds: float,
         max_waiting: int = _MAX_WAITING,
+        shares: Shares = _SHARES,
     ) -> None:
         self._database = database
         self._keys = keys
@@ -80,7 +83,7 @@ class Idempotency:
         self._gateway_id = gateway_id
         self._hours = hours
         self._silent_seconds = silent_seconds
-        self._max_waiting = max_waiting
+        self._most_waiting = shares.of(max_waiting)
         # Answers that are not in the database yet; None is an abandoned request.
         self._waiting: dict[Ticket, StoredAnswer | None] = {}
         self._writing = asyncio.Lock()
@@ -163,7 +166,9 @@ class Idempotency:
             await self._write(ticket, answer)
         except Unavailable:
             # The request is done, whether or not the database is there: its answer is kept as soon as it is back.
-            if len(self._waiting) < self._max_waiting:
+            api_key = ticket.claim.api_key_id
+            own = sum(waiting.claim.api_key_id == api_key for waiting in self._waiting)
+            if len(self._waiting) < self._most_waiting["gateway"] and own < self._most_waiting["caller"]:
                 self._waiting[ticket] = answer
             else:
                 _log.error("an idempotency key could not be completed", waiting=len(self._waiting))

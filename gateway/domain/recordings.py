@@ -53,6 +53,8 @@ _ROUND_SECONDS = 5.0
 # Of encodings that ended with the gateway itself: whatever ends it should not do so for ever.
 _MOST_ATTEMPTS = 5
 _EXPIRED_AT_ONCE = 200
+# Of owners whose turn is remembered.
+_MOST_SERVED = 1000
 # Maximum length of a line of the encoder, most of which are tabs.
 _LONGEST_LINE = 64 * 1024**2
 _CONTENT_TYPE = "video/webm"
@@ -121,9 +123,11 @@ class Recordings:
         self._closing = False
         self._woken = asyncio.Event()
         self._waiting = asyncio.Event()
+        # The owners of the last recordings that were encoded, the last one last.
+        self._served: dict[Scope, None] = {}
         # The last video that was made and is not kept yet: a store that is away costs no second encoding.
         self._made: tuple[UUID, dict[str, int]] | None = None
-        self.disk = Disk(space=space)
+        self.disk = Disk(space=space, shares=settings.shares)
 
     # Recording
 
@@ -270,10 +274,15 @@ class Recordings:
         """Make videos, one after the other, until nothing waits."""
         while True:
             async with self._database.connect() as connection:
-                taken = await store.take_next(connection, self._gateway_id)
+                taken = await store.take_next(connection, self._gateway_id, list(self._served))
             if taken is None:
                 return
             recording, attempts = taken
+            # Behind all others: one owner's many recordings do not hold up those of others.
+            self._served.pop(recording.owner, None)
+            self._served[recording.owner] = None
+            if len(self._served) > _MOST_SERVED:
+                del self._served[next(iter(self._served))]
             try:
                 if attempts >= _MOST_ATTEMPTS:
                     raise _Failed(

@@ -17,6 +17,7 @@ import structlog
 
 from gateway.core.errors import GatewayError, Unavailable
 from gateway.core.observation import Observed, SavedDownload
+from gateway.core.shares import Taker, Turns
 from gateway.observer.devtools import DevToolsError
 from gateway.observer.masking import Masking
 from gateway.observer.observers import Observation, Watching
@@ -60,15 +61,16 @@ class _Download:
 
 
 class Downloads:
-    """The watcher of downloads (see observers.Watcher). At most `at_once` are saved at a time, of all runs."""
+    """The watcher of downloads (see observers.Watcher). At most `at_once` are saved at a time, of all runs, in
+    turn."""
 
     def __init__(self, store: Store, masking: Masking, at_once: int) -> None:
         self._store = store
         self._masking = masking
-        self._at_once = asyncio.Semaphore(at_once)
+        self._turns = Turns(at_once)
 
     async def begin(self, observation: Observation) -> Watching | None:
-        downloads = DownloadsOfRun(observation, self._store, self._masking, self._at_once)
+        downloads = DownloadsOfRun(observation, self._store, self._masking, self._turns)
         try:
             await downloads.resume()
         except BaseException:
@@ -80,12 +82,13 @@ class Downloads:
 class DownloadsOfRun:
     """The downloads of one live run."""
 
-    def __init__(self, observation: Observation, store: Store, masking: Masking, at_once: asyncio.Semaphore) -> None:
+    def __init__(self, observation: Observation, store: Store, masking: Masking, turns: Turns) -> None:
         self._observation = observation
         self._observed = observation.observed
         self._store = store
         self._masking = masking
-        self._at_once = at_once
+        self._turns = turns
+        self._taker = Taker(observation.observed.run_id, observation.observed.owner)
         self._session = ""
         self._default_context: str | None = None
         self._contexts: set[str] = set()
@@ -213,7 +216,7 @@ class DownloadsOfRun:
             download = await self._complete.get()
             try:
                 page = await download.page
-                async with self._at_once:
+                async with self._turns.turn(self._taker):
                     await self._save_with_retries(download, page)
             except Exception:
                 # An unforeseen failure of one download must not stop the others.

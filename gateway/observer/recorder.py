@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, Protocol
 from uuid import UUID
@@ -43,8 +43,8 @@ class Reel(Protocol):
 class Disk(Protocol):
     """The thread that writes reels (video/writer.py)."""
 
-    def start(self, work: Callable[[], None], size: int) -> asyncio.Future[None] | None:
-        """None when too much is waiting to be written."""
+    def start(self, work: Callable[[], None], size: int, of: Hashable) -> asyncio.Future[None] | None:
+        """None when too much is waiting to be written, of all recordings or of this one."""
 
     async def run(self, work: Callable[[], None]) -> None: ...
 
@@ -236,7 +236,7 @@ class Take:
         if self.kept_bytes + size > self._most_bytes:
             self._cut("size", f"The recording has {self.kept_bytes} bytes, and may have {self._most_bytes}.")
             return
-        done = self._recordings.disk.start(work, size)
+        done = self._recordings.disk.start(work, size, self._run_id)
         if done is None:
             self.dropped += 1
             metrics.recording_frames_dropped.inc()

@@ -110,9 +110,11 @@ async def prepare_ended(
     return [_unfinished(row) for row in rows]
 
 
-async def take_next(connection: AsyncConnection, gateway_id: UUID) -> tuple[Unfinished, int] | None:
-    """The oldest recording of a gateway that waits, or whose encoding was cut off, now `processing`; and for how many
-    times it was taken before."""
+async def take_next(
+    connection: AsyncConnection, gateway_id: UUID, served: Sequence[Scope]
+) -> tuple[Unfinished, int] | None:
+    """A recording of a gateway that waits, or whose encoding was cut off, now `processing`; and for how many times it
+    was taken before. The oldest of the owner who is not in `served`, or else comes first there."""
     row = (
         await connection.execute(
             text(
@@ -120,14 +122,25 @@ async def take_next(connection: AsyncConnection, gateway_id: UUID) -> tuple[Unfi
                 UPDATE recordings r SET status = 'processing', attempts = attempts + 1, updated_at = now()
                 FROM {_WHOSE}
                 WHERE runs.id = r.run_id AND r.run_id = (
-                    SELECT run_id FROM recordings
-                    WHERE gateway_id = :gateway_id AND status IN ('preparing', 'processing')
-                    ORDER BY created_at LIMIT 1
+                    SELECT waiting.run_id FROM recordings waiting JOIN runs whose ON whose.id = waiting.run_id
+                    WHERE waiting.gateway_id = :gateway_id AND waiting.status IN ('preparing', 'processing')
+                    ORDER BY
+                        coalesce(
+                            array_position(
+                                CAST(:served AS text[]), concat(whose.organization_id, ' ', whose.subaccount_id)
+                            ),
+                            0
+                        ),
+                        waiting.created_at
+                    LIMIT 1
                 )
                 RETURNING {_CHANGED}, r.attempts - 1
                 """
             ),
-            {"gateway_id": gateway_id},
+            {
+                "gateway_id": gateway_id,
+                "served": [f"{owner.organization_id} {owner.subaccount_id or ''}" for owner in served],
+            },
         )
     ).first()
     return (_unfinished(row), row[-1]) if row else None

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace, Use
+from gateway.core.shares import Shares
 
 T = TypeVar("T")
+
+_SHARES = Shares()
 
 # Of frames that wait for the disk, in all recordings of a gateway.
 _MAX_WAITING_BYTES = 64 * 1024**2
@@ -19,22 +23,31 @@ _MAX_WAITING_BYTES = 64 * 1024**2
 class Disk:
     """Does one thing after the other, in the order in which they are given."""
 
-    def __init__(self, max_waiting_bytes: int = _MAX_WAITING_BYTES, space: DiskSpace = ALWAYS_ROOM) -> None:
+    def __init__(
+        self, max_waiting_bytes: int = _MAX_WAITING_BYTES, space: DiskSpace = ALWAYS_ROOM, shares: Shares = _SHARES
+    ) -> None:
+        """`shares`: the part of `max_waiting_bytes` that one recording may have."""
         self._space = space
         self._thread = ThreadPoolExecutor(1, "reels")
         self._max_waiting_bytes = max_waiting_bytes
-        self.waiting_bytes = 0
+        self._max_of_one = shares.of(max_waiting_bytes)["caller"]
+        self._waiting_of: Counter[Hashable] = Counter()
 
-    def start(self, work: Callable[[], None], size: int) -> asyncio.Future[None] | None:
-        """Do `work`, which writes `size` bytes, later; None when too much waits already.
+    @property
+    def waiting_bytes(self) -> int:
+        return self._waiting_of.total()
+
+    def start(self, work: Callable[[], None], size: int, of: Hashable) -> asyncio.Future[None] | None:
+        """Do `work`, which writes `size` bytes of a recording, later; None when too much waits already.
 
         The future raises OSError where the disk is nearly full.
         """
-        if self.waiting_bytes + size > self._max_waiting_bytes:
+        is_full = self.waiting_bytes + size > self._max_waiting_bytes
+        if is_full or self._waiting_of[of] + size > self._max_of_one:
             return None
-        self.waiting_bytes += size
+        self._waiting_of[of] += size
         done = asyncio.get_running_loop().run_in_executor(self._thread, self._write, work)
-        done.add_done_callback(lambda _: self._release(size))
+        done.add_done_callback(lambda _: self._release(size, of))
         return done
 
     def _write(self, work: Callable[[], None]) -> None:
@@ -53,5 +66,7 @@ class Disk:
     def close(self) -> None:
         self._thread.shutdown(wait=False)
 
-    def _release(self, size: int) -> None:
-        self.waiting_bytes -= size
+    def _release(self, size: int, of: Hashable) -> None:
+        self._waiting_of[of] -= size
+        if not self._waiting_of[of]:
+            del self._waiting_of[of]

@@ -292,9 +292,15 @@ async def test_answers_that_wait_are_bounded(away: Away, keys: KeySource, caplog
     gateway_id = uuid4()
     await started(away, keys, gateway_id)
     service = Idempotency(
-        away, keys, Audit(away), gateway_id, hours=HOURS, silent_seconds=SILENT_SECONDS, max_waiting=1
+        away, keys, Audit(away), gateway_id, hours=HOURS, silent_seconds=SILENT_SECONDS, max_waiting=2
     )
+    # One API key has half of it.
     tickets = [await ticket(service, str(number)) for number in range(2)]
+    others = [uuid4(), uuid4()]
+    for other in others:
+        begun = await service.begin(other, "k", REQUEST)
+        assert isinstance(begun, Ticket)
+        tickets.append(begun)
     away.away = True
     for running in tickets:
         await service.complete(running, ANSWER)
@@ -303,6 +309,9 @@ async def test_answers_that_wait_are_bounded(away: Away, keys: KeySource, caplog
     await service.write_waiting()
     assert await service.begin(PRINCIPAL, "0", REQUEST) == ANSWER
     assert await refusal(service, "1") == "idempotency.in_progress"
+    assert await service.begin(others[0], "k", REQUEST) == ANSWER
+    with pytest.raises(Conflict):
+        await service.begin(others[1], "k", REQUEST)
 
 
 # How long, and how

@@ -28,6 +28,7 @@ from sqlalchemy import text
 from gateway.app import Gateway, build
 from gateway.core.errors import Unavailable
 from gateway.core.observation import Level
+from gateway.core.scope import Scope
 from gateway.domain.recordings import Recordings
 from gateway.domain.secrets import KeySource
 from gateway.launchers.local import browsers
@@ -36,12 +37,13 @@ from gateway.observer.observers import Observation
 from gateway.observer.recorder import Take
 from gateway.observer.screencast import Frame, Screencasts, Tab, TabEvent
 from gateway.settings import Settings
+from gateway.store import recordings as store
 from gateway.store.database import Database
 from gateway.video import LEFT_ALONE
 from gateway.video import encoder as encode
 from gateway.video.reel import END, FRAME, Reel, ReelWriter
 from gateway.video.writer import Disk
-from tests.support.api import Json, bearer, ok, problems, refused
+from tests.support.api import Json, bearer, make_subaccount, ok, problems, refused
 from tests.support.devtools import DevTools
 from tests.support.gateway_process import MEASURED, GatewayProcess, temporary_data_dir
 from tests.support.launchers import WorkingLauncher
@@ -571,6 +573,27 @@ async def test_a_recording_whose_gateway_never_comes_back_fails_after_a_while(ma
     assert "is lost" in (await made.asked(minted, "/state")).json()["message"]
 
 
+async def test_recordings_of_several_owners_are_encoded_in_turn(made: Made) -> None:
+    made_by_one = [made.run, (await made.another()).run, (await made.another()).run]
+    account, headers = await make_subaccount(made.client)
+    space = (await ok(made.client.post("/v1/spaces", json={}, headers=headers)))["id"]
+    given = {"config": {"recording": True}}
+    other = await ok(made.client.post(f"/v1/spaces/{space}/runtimes", json=given, headers=headers))
+    # Of a gateway that does not encode them itself meanwhile.
+    gateway_id = UUID(int=7)
+    await made.change(f"UPDATE recordings SET gateway_id = '{gateway_id}', status = 'preparing'")
+    owners, served = list[Scope](), list[UUID]()
+    for _ in range(4):
+        async with made.database.connect() as connection:
+            taken = await store.take_next(connection, gateway_id, owners)
+        assert taken is not None
+        served.append(taken[0].run_id)
+        owners = [*(owner for owner in owners if owner != taken[0].owner), taken[0].owner]
+        await made.change(f"UPDATE recordings SET status = 'failed' WHERE run_id = '{served[-1]}'")
+    assert served == [made_by_one[0], UUID(other["activeRunId"]), *made_by_one[1:]]
+    assert str(owners[0].subaccount_id) == account
+
+
 @pytest.mark.parametrize("what", ["cut_off", "timeout", "storage"])
 async def test_a_failed_encoding_is_reported_or_retried(made: Made, what: str) -> None:
     await made.film()
@@ -776,7 +799,8 @@ async def test_a_recording_gets_coarser_near_its_limit_and_ends_at_it_and_says_s
 
 async def test_a_slow_disk_costs_frames_and_nothing_else(tmp_path: Path) -> None:
     go_on = threading.Event()
-    disk = Disk(max_waiting_bytes=1000)
+    # One recording may have half of it.
+    disk = Disk(max_waiting_bytes=2000)
     taking = Taking(tmp_path, disk=disk, recording_fps=60)
     is_held = threading.Event()
 
@@ -790,6 +814,10 @@ async def test_a_slow_disk_costs_frames_and_nothing_else(tmp_path: Path) -> None
         # None of them waits for the disk, which would be for ever.
         await taking.shows(b"x" * 400)
     assert (taking.take.dropped, disk.waiting_bytes <= 1000) == (1, True)
+    # Others have the rest.
+    others = [disk.start(lambda: None, size, "another recording") for size in (1000, 1)]
+    assert [other is not None for other in others] == [True, False]
+    assert disk.start(lambda: None, 1000, "a third one") is None
     go_on.set()
     await held
     reel = await taking.reel()

@@ -58,11 +58,11 @@ async def test_a_nearly_full_disk_takes_no_pictures() -> None:
     written: list[int] = []
     disk = Disk(space=space)
     space.leave(1000)
-    done = disk.start(lambda: written.append(1), 1)
+    done = disk.start(lambda: written.append(1), 1, "a recording")
     assert done is not None
     await done
     space.leave(999)
-    done = disk.start(lambda: written.append(2), 1)
+    done = disk.start(lambda: written.append(2), 1, "a recording")
     assert done is not None
     with pytest.raises(OSError, match="nearly full"):
         await done
