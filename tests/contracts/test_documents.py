@@ -36,7 +36,7 @@ from tests.support.api import NEVER, Json, make_runtime, make_space, make_subacc
 from tests.support.fake_providers import KEYS
 from tests.support.serving import serving
 
-EXAMPLES = int(os.environ.get("GATEWAY_TEST_EXAMPLES", "5"))
+EXAMPLES = int(os.environ.get("GATEWAY_TEST_EXAMPLES", "3"))
 # schemathesis.APIOperation, whose parameters are types of its own.
 Operation = Any
 CHECKS = [

@@ -26,7 +26,7 @@ from tests.support.away import Away
 
 HOURS = 24
 SILENT_SECONDS = 30
-RACES = int(os.environ.get("GATEWAY_TEST_RACES", "200"))
+RACES = int(os.environ.get("GATEWAY_TEST_RACES", "100"))
 
 PRINCIPAL = uuid4()
 REQUEST = request_fingerprint("spaces", "POST", "/v1/spaces", "", "application/json", b'{"name": "one"}')

@@ -41,7 +41,7 @@ from tests.support.launchers import WorkingLauncher
 from tests.support.nodes import ENDED, Minted, Node, joined
 from tests.support.waiting import until
 
-EXAMPLES = int(os.environ.get("GATEWAY_TEST_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("GATEWAY_TEST_EXAMPLES", "8"))
 STEPS = 30
 MAX_RUNTIMES = 3
 MAX_SOCKETS = 3

@@ -9,8 +9,8 @@ from bench.footprint import settled
 from bench.leaks import Cycles
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 
-WARM_UP = 3
-CYCLES = 10
+WARM_UP = 2
+CYCLES = 6
 
 
 def client(gateway: GatewayProcess) -> httpx.Client:

@@ -33,7 +33,7 @@ from tests.support.remote import LARGEST_MESSAGE, Lease, Remote, ask, closed
 from tests.support.waiting import until
 
 # `GATEWAY_TEST_RACES=10000` for the whole of what is promised.
-RACES = int(os.environ.get("GATEWAY_TEST_RACES", "160"))
+RACES = int(os.environ.get("GATEWAY_TEST_RACES", "80"))
 RACING = 4
 MIB = 1024 * 1024
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import os
 import tempfile
 import typing
 from collections.abc import AsyncIterator
@@ -404,12 +406,14 @@ async def test_no_value_at_any_place_of_any_body_makes_a_500(client: httpx.Async
         "runs-events-wait": {"timeoutMs": 0},
     }
     tried = 0
+    # Each place has every second value, and each value every second place, or all with GATEWAY_TEST_EXAMPLES.
+    halves = itertools.cycle((NASTY,) if "GATEWAY_TEST_EXAMPLES" in os.environ else (NASTY[::2], NASTY[1::2]))
     for endpoint in ENDPOINTS:
         if endpoint.body is None:
             continue
         path = endpoint.path.format(**next(ids[prefix] for prefix in ids if endpoint.path.startswith(prefix)))
         for place in places(endpoint.body):
-            for value in NASTY:
+            for value in next(halves):
                 body = body_with(place, value, minimal.get(endpoint.operation_id, {}))
                 answer = await client.request(endpoint.method, path, content=body, headers=JSON)
                 assert answer.status_code in (200, 400, 404, 409, 429), (endpoint.operation_id, body, answer.text)

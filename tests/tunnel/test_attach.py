@@ -60,8 +60,8 @@ PAINTED = """new Promise(done => {
     look();
 })"""
 NOBODYS_TOKEN = TokenIssuer(bytes(32)).lease_token().secret
-# Twice from each distance; more often by GATEWAY_TEST_RACES.
-RACES = int(os.environ.get("GATEWAY_TEST_RACES", "80"))
+# Once from each distance; more often by GATEWAY_TEST_RACES.
+RACES = int(os.environ.get("GATEWAY_TEST_RACES", "40"))
 
 
 class Elsewhere(WorkingLauncher):
