@@ -13,9 +13,9 @@ from uuid import UUID
 
 import structlog
 
-from gateway.core import json_text
 from gateway.core.observation import Level, Observed
 from gateway.tunnel.known_commands import KNOWN
+from gateway.websocket.frames import ATTACHED_TAIL
 
 _log = structlog.get_logger("gateway.tunnel")
 
@@ -84,6 +84,13 @@ _METHOD = re.compile(r"[A-Za-z]{1,40}\.[A-Za-z]{1,80}")
 _RULE = re.compile(r"\(([a-z_.]{1,80})\)")
 # The form of Chromium's session ids; a client may send anything.
 _SESSION = re.compile(r"[0-9A-F]{1,64}")
+# Chromium serializes what is needed of an event before any text that a page chooses, and the session last. Within a
+# text each quote has a backslash before it, so that no text can imitate the end.
+_ATTACHED = re.compile(
+    rb'\{"method":"Target\.attachedToTarget","params":\{"sessionId":"([0-9A-F]{1,64})",'
+    rb'"targetInfo":\{"targetId":"([ !#-\[\]-~]{1,128})","type":"([a-z_]{1,32})"'
+)
+_PARENT = re.compile(rb',"sessionId":"([0-9A-F]{1,64})"\}\Z')
 
 
 # What people want to see of clients' input, by the command and the type of event that it dispatches; moves of the mouse
@@ -140,28 +147,28 @@ class SocketRecord:
         self._clients.discard(self)
 
     def attached(self, event: bytes) -> None:
-        """Read a `Target.attachedToTarget` event."""
-        try:
-            self._attached(json_text.loads(event))
-        except Exception:
-            self._unreadable("an event of a browser could not be read")
+        """Read a `Target.attachedToTarget` event, of which the first and last bytes suffice.
 
-    def _attached(self, event: Any) -> None:
-        match event:
-            case {"params": {"sessionId": str(session), "targetInfo": {"targetId": str(page), "type": "page"}}}:
-                self._pages[session] = page
-            case {"params": {"sessionId": str(session)}, "sessionId": str(parent)}:
-                # A frame or a worker belongs to its parent's page.
-                self._pages[session] = self._pages.get(parent)
-            case {"params": {"sessionId": str(session)}}:
-                self._pages[session] = self._pages[""]
+        The page decides how long it is, by the target's title and address, so it is not parsed.
+        """
+        found = _ATTACHED.match(event)
+        if found is None:
+            if self._unreadable():
+                _log.warning("an event of a browser could not be read", connection_id=str(self._connection_id))
+            return
+        session, target, kind = (text.decode() for text in found.groups())
+        if kind == "page":
+            self._pages[session] = target
+        else:
+            # A frame or a worker belongs to its parent's page.
+            parent = _PARENT.search(event, len(event) - ATTACHED_TAIL)
+            self._pages[session] = self._pages.get(parent[1].decode() if parent is not None else "")
         if len(self._pages) > _MAX_SESSIONS:
             del self._pages[next(session for session in self._pages if session)]
 
-    def _unreadable(self, what: str) -> None:
-        """Count what the record lacks; the socket, whose bytes are forwarded anyway, goes on."""
-        if self._record.gap("unreadable"):
-            _log.exception(what, connection_id=str(self._connection_id))
+    def _unreadable(self) -> bool:
+        """Count what the record lacks; the socket, whose bytes are forwarded anyway, goes on. True for the first."""
+        return self._record.gap("unreadable")
 
     def handles_dialogs_of(self, page_id: str) -> bool:
         """Whether the client gets a page's dialogs, which then wait for it. An unknown session may be any page's."""
@@ -186,7 +193,8 @@ class SocketRecord:
                     self._works(method, session, message)
             self._note(method, session, refused, _action(message) if method in _ACTING_METHODS else None)
         except Exception:
-            self._unreadable("a command of a client could not be recorded")
+            if self._unreadable():
+                _log.exception("a command of a client could not be recorded", connection_id=str(self._connection_id))
 
     def _works(self, method: str, session: str, message: dict[str, Any]) -> None:
         page = self._pages.get(session)

@@ -34,8 +34,9 @@ _MASKED_TEXT = _TEXT | _MASKED
 _MASKED_TEXT_126 = _TEXT_126 | _MASKED
 # The beginning of the one browser event that is copied while it is forwarded.
 ATTACHED = b'{"method":"Target.attachedToTarget"'
-# Of such an event that arrives in pieces, at most this many bytes are kept.
-_MAX_ATTACHED = 256 * 1024
+# What is kept of such an event, whose page decides how long it is: of its beginning, and of its end.
+ATTACHED_HEAD = 512
+ATTACHED_TAIL = 64
 _first_four = Struct(">HH").unpack_from
 # Headers by the size of their length field, without and with a mask.
 _short, _short_masked = Struct(">BB").pack, Struct(">BBI").pack
@@ -150,11 +151,23 @@ class FrameFollower:
     The returned bytes always end with a whole frame: a frame that has arrived in part is sent as a fragment of what is
     there. So no frame is ever half sent, and a close frame can follow at any moment, even within a message.
 
-    Pings, pongs and close frames are for the gateway: they are removed, and appended to `controls`. Whole
-    `Target.attachedToTarget` events, which are never shorter than 126 bytes, are forwarded and appended to `attached`.
+    Pings, pongs and close frames are for the gateway: they are removed, and appended to `controls`. Of whole
+    `Target.attachedToTarget` events, which are never shorter than 126 bytes, the first and last bytes are appended,
+    joined, to `attached`.
     """
 
-    __slots__ = ("_held", "_in_message", "_left", "_left_fin", "_max_size", "_piece", "_size", "attached", "controls")
+    __slots__ = (
+        "_held",
+        "_in_message",
+        "_left",
+        "_left_fin",
+        "_max_size",
+        "_piece",
+        "_piece_end",
+        "_size",
+        "attached",
+        "controls",
+    )
 
     def __init__(self, max_size: int) -> None:
         """`max_size`: bytes of one message."""
@@ -169,8 +182,9 @@ class FrameFollower:
         self._size = 0
         self.controls: list[tuple[int, bytes]] = []
         self.attached: list[bytes] = []
-        # The beginning of an event that may be a `Target.attachedToTarget`.
+        # The ends, as far as is known, of an event that may be a `Target.attachedToTarget`.
         self._piece: bytearray | None = None
+        self._piece_end = b""
 
     @property
     def between_messages(self) -> bool:
@@ -193,7 +207,7 @@ class FrameFollower:
             first, length = _first_four(data)
             if first == _TEXT_126 and end == 4 + length:
                 if data.startswith(ATTACHED, 4):
-                    self.attached.append(data[4:])
+                    self.attached.append(_ends(data, 4, end))
                 return (data,)
             if _TEXT < first < _TEXT_126 and end == 2 + first - _TEXT:
                 return (data,)
@@ -247,7 +261,7 @@ class FrameFollower:
 
     def _look(self, data: bytes, payload: int, after: int, end: int) -> None:
         if after <= end and data.startswith(ATTACHED, payload):
-            self.attached.append(data[payload:after])
+            self.attached.append(_ends(data, payload, after))
 
     def _rest(self, view: memoryview, position: int, end: int, out: list[Buffer]) -> int:
         """More of a frame that was sent in part, as a fragment."""
@@ -288,14 +302,14 @@ class FrameFollower:
         fin = bool(first & _FIN)
         if after <= end:
             if opcode == Opcode.TEXT and fin and view[payload : payload + len(ATTACHED)] == ATTACHED:
-                self.attached.append(bytes(view[payload:after]))
+                self.attached.append(_ends(view, payload, after))
             out.append(view[position:after])
             self._in_message = not fin
             if fin:
                 self._size = 0
             return after
         if opcode == Opcode.TEXT and fin and ATTACHED.startswith(view[payload:end][: len(ATTACHED)]):
-            self._piece = bytearray()
+            self._piece, self._piece_end = bytearray(), b""
             self._collect(view[payload:end], False)
         out.append(header(opcode, end - payload))
         out.append(view[payload:end])
@@ -307,13 +321,19 @@ class FrameFollower:
     def _collect(self, data: memoryview, last: bool) -> None:
         """More of an event that begins as `attached` events do, as far as is known."""
         assert self._piece is not None
-        self._piece += data
-        if len(self._piece) > _MAX_ATTACHED:
-            self._piece = None
-        elif last:
+        room = ATTACHED_HEAD - len(self._piece)
+        self._piece += data[:room]
+        self._piece_end = (self._piece_end + bytes(data[room:][-ATTACHED_TAIL:]))[-ATTACHED_TAIL:]
+        if last:
             if self._piece.startswith(ATTACHED):
-                self.attached.append(bytes(self._piece))
+                self.attached.append(bytes(self._piece) + self._piece_end)
             self._piece = None
+
+
+def _ends(data: Buffer, start: int, end: int) -> bytes:
+    """The first and the last bytes of an event, joined; all of a short one."""
+    after_head = min(start + ATTACHED_HEAD, end)
+    return bytes(data[start:after_head]) + bytes(data[max(after_head, end - ATTACHED_TAIL) : end])
 
 
 # A client's messages

@@ -864,7 +864,7 @@ async def test_a_run_records_no_more_than_its_total_and_says_so_once(limit: str)
 def attached(session: str, target: str, type_: str = "page", parent: str | None = None) -> bytes:
     event: dict[str, Any] = {"method": "Target.attachedToTarget"}
     event["params"] = {"sessionId": session, "targetInfo": {"targetId": target, "type": type_}}
-    return json.dumps(event | ({"sessionId": parent} if parent else {})).encode()
+    return json.dumps(event | ({"sessionId": parent} if parent else {}), separators=(",", ":")).encode()
 
 
 def socket_record(level: Level, page_id: str | None = None) -> tuple[SocketRecord, Kept, Observed]:

@@ -7,9 +7,13 @@ import tracemalloc
 from typing import Any, cast
 from uuid import UUID, uuid4
 
+import pytest
+
 from gateway.core.observation import Level, LiveBrowser, Observed
 from gateway.core.scope import Scope
 from gateway.tunnel.command_record import SocketRecord
+from gateway.websocket.frames import ATTACHED_HEAD, ATTACHED_TAIL, FrameFollower
+from tests.support.raw import TEXT, framed
 
 
 class Record:
@@ -52,7 +56,7 @@ def recorded() -> tuple[SocketRecord, Record, Observed]:
 def attached(socket: SocketRecord, session: object, page: str) -> None:
     target = {"targetId": page, "type": "page"}
     event = {"method": "Target.attachedToTarget", "params": {"sessionId": session, "targetInfo": target}}
-    socket.attached(json.dumps(event).encode())
+    socket.attached(json.dumps(event, separators=(",", ":")).encode())
 
 
 async def test_the_oldest_session_is_forgotten_when_there_are_too_many() -> None:
@@ -64,11 +68,11 @@ async def test_the_oldest_session_is_forgotten_when_there_are_too_many() -> None
     assert record.pages == [None, "page 1", "page 4095"]
 
 
-async def test_an_event_without_a_session_is_ignored() -> None:
+async def test_an_event_without_a_session_is_counted() -> None:
     socket, record, _ = recorded()
     attached(socket, 5, "page")
     socket.command({"id": 1, "method": "Page.reload", "sessionId": "5"}, None)
-    assert record.pages == [None]
+    assert (record.pages, record.dropped) == ([None], [{"count": 1, "reason": "unreadable"}])
 
 
 async def test_what_can_not_be_read_is_counted_and_raises_nothing() -> None:
@@ -83,14 +87,53 @@ async def test_what_can_not_be_read_is_counted_and_raises_nothing() -> None:
     assert (record.dropped[2:], record.pages) == ([{"count": 1, "reason": "unreadable"}], [None])
 
 
-async def test_a_worker_named_with_half_a_surrogate_pair_belongs_to_its_page() -> None:
+# What a page may call a worker to mislead a reader of the event, in the JSON that Chromium makes of it.
+NAMES = [
+    r"half \ud83d",
+    r"\ud800" * 40_000,
+    r"\"" * 40_000,
+    r"\\" * 40_000,
+    r"\",\"sessionId\":\"F\"}",
+    r"\",\"type\":\"page\",\"targetId\":\"F",
+    "é" * 40_000,
+    "\xff" * 600,
+]
+
+
+@pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
+@pytest.mark.parametrize(("parent", "page"), [(b',"sessionId":"A"', "page"), (b"", None)], ids=["parent", "none"])
+@pytest.mark.parametrize("is_last", [True, False], ids=["name last", "name within"])
+async def test_whatever_a_worker_is_named_it_belongs_to_its_page(
+    name: str, parent: bytes, page: str | None, is_last: bool
+) -> None:
     socket, record, _ = recorded()
     attached(socket, "A", "page")
-    target = {"targetId": "W", "type": "worker", "title": "half \ud83d"}
-    params = {"sessionId": "B", "targetInfo": target}
-    socket.attached(json.dumps({"method": "Target.attachedToTarget", "params": params, "sessionId": "A"}).encode())
+    attached(socket, "F", "other page")
+    event = (
+        b'{"method":"Target.attachedToTarget","params":{"sessionId":"B","targetInfo":{"targetId":"W","type":"worker",'
+    )
+    event += b'"title":"%b","url":"blob:x"},"waitingForDebugger":false' % name.encode(
+        "latin-1" if "ÿ" in name else "utf-8"
+    )
+    event += (b',"last":"%b"}' % name.encode() if is_last else b"}") + parent + b"}"
+    (ends,) = ends_of(event)
+    assert len(ends) <= ATTACHED_HEAD + ATTACHED_TAIL
+    socket.attached(ends)
     socket.command({"id": 1, "method": "Runtime.evaluate", "sessionId": "B"}, None)
-    assert (record.pages, record.dropped) == (["page"], [])
+    assert (record.pages, record.dropped) == ([page], [])
+
+
+def ends_of(event: bytes) -> list[bytes]:
+    """What is kept of an event while it is forwarded in two parts, and whole."""
+    found = []
+    data = framed(TEXT, event)
+    for parts in ([data], [data[:700], data[700:]]):
+        follower = FrameFollower(len(data))
+        for part in parts:
+            follower.feed(part)
+        found += follower.attached
+    assert found[:1] == found[1:]
+    return found[:1]
 
 
 async def test_made_up_sessions_are_bounded_in_number_and_bytes() -> None:

@@ -157,7 +157,7 @@ TELLING = b'{"method":"Target.attachedToTarget","params":%s}'
     telling=st.lists(st.booleans(), min_size=6, max_size=6),
     cuts=st.lists(st.integers(0, 500_000), max_size=10),
 )
-def test_however_it_is_split_the_event_that_tells_of_sessions_is_found(
+def test_however_it_is_split_the_ends_of_the_event_that_tells_of_sessions_are_found(
     sizes: list[int], telling: list[bool], cuts: list[int]
 ) -> None:
     sent, wanted = b"", []
@@ -165,7 +165,7 @@ def test_however_it_is_split_the_event_that_tells_of_sessions_is_found(
         text = (TELLING if tells else TELLING.replace(b"attachedTo", b"detachedAt")) % (b'"' + b"x" * size + b'"')
         sent += joined(Opcode.TEXT, text)
         if tells:
-            wanted.append(text)
+            wanted.append(text if size <= 300 else text[:512] + text[-64:])
     follower = FrameFollower(CEILING)
     passed = b"".join(bytes(each) for part in split(sent, cuts) for each in follower.feed(part))
     assert follower.attached == wanted
