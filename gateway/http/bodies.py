@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,6 +14,9 @@ from gateway.http.validation import validated
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
+
+# Possessive, so that a string without an end takes linear time.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|$)', re.DOTALL)
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -32,8 +36,18 @@ class BodyRules:
     def media_types(self, method: str) -> tuple[str, ...]:
         return (JSON, MERGE_PATCH) if self.merge_patch and method == "PATCH" else (JSON,)
 
-    async def read(self, request: Request, limit: int) -> bytes:
-        """The body's JSON; raises UnsupportedMediaType, PayloadTooLarge."""
+    async def read(self, request: Request, limit: int, most_values: int) -> bytes:
+        """The body's JSON; raises UnsupportedMediaType, PayloadTooLarge, RequestInvalid for too many values."""
+        body = await self._json(request, limit)
+        if _separators(body) > most_values and _separators(_STRING.sub(b"", body)) > most_values:
+            raise RequestInvalid(
+                f"The body has more than {most_values} values.",
+                "request.too_many_values",
+                details={"limit": most_values},
+            )
+        return body
+
+    async def _json(self, request: Request, limit: int) -> bytes:
         given = media_type(request)
         if given in self.media_types(request.method):
             body = await read_body(request, limit)
@@ -57,6 +71,11 @@ STRICT = BodyRules()
 
 def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _separators(json: bytes) -> int:
+    """As many as the JSON has values, or more where its strings have separators."""
+    return 1 + json.count(b",") + json.count(b"[") + json.count(b"{")
 
 
 async def read_body(request: Request, limit: int) -> bytes:

@@ -41,6 +41,7 @@ from gateway.http.public_url import client_address, public_path
 from gateway.http.queries import read_query
 from gateway.http.services import Services
 from gateway.http.validation import validated
+from gateway.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class Endpoint:
         )
 
     async def _run(self, call: Call, rules: BodyRules) -> Response:
-        arguments = await self._arguments(call.request, rules, call.services.settings.max_body_bytes)
+        arguments = await self._arguments(call.request, rules, call.services.settings)
         answer = await self.handler(call, **arguments)
         if isinstance(answer, Response):
             return answer
@@ -154,7 +155,7 @@ class Endpoint:
             response.headers["Location"] = f"{public_path(call.request, call.services.settings)}/{made.id}"
         return response
 
-    async def _arguments(self, request: Request, rules: BodyRules, limit: int) -> dict[str, Any]:
+    async def _arguments(self, request: Request, rules: BodyRules, settings: Settings) -> dict[str, Any]:
         """Arguments of the handler. Ids come last: a wrong field is reported before a missing resource."""
         found: dict[str, Any] = {}
         if self.query is not None or request.scope["query_string"]:
@@ -166,11 +167,15 @@ class Endpoint:
             given = {name: request.headers[name] for name in _names(headers) if name in request.headers}
             found["headers"] = validated(lambda: headers.model_validate(given), headers, given)
         if self.body is not None:
-            found["body"] = rules.parse(await rules.read(request, limit), self.body)
+            given_json = await rules.read(request, settings.max_body_bytes, settings.max_body_values)
+            found["body"] = rules.parse(given_json, self.body)
         if self.form is not None:
             form = self.form
             found["form"] = Form(
-                request, form, limit, lambda given: validated(lambda: form.model_validate(given), form, given)
+                request,
+                form,
+                settings.max_body_bytes,
+                lambda given: validated(lambda: form.model_validate(given), form, given),
             )
         if self.at is not None:
             found["at"] = self.at.read(request.path_params)

@@ -9,6 +9,7 @@ CODES: dict[int, dict[str, str]] = {
     400: {
         "request.invalid": "fields are invalid; `details.errors` lists each",
         "request.malformed": "the body is not JSON, or not a form",
+        "request.too_many_values": "the body's JSON has more values than the maximum",
         "request.incomplete": "the body ended too early",
         "request.host_untrusted": "no address can be made from the `Host` of the request",
         "request.version_unsupported": "the version in `BCTRL-Version` is not served",

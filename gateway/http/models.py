@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import typing
@@ -194,8 +195,15 @@ def _storable(text: str) -> str:
     return text
 
 
+# Of a list's page, each item has one.
+MAX_OBJECT_BYTES = 16 * 1024
+
+
 def _storable_object(value: dict[str, Any]) -> dict[str, Any]:
-    """JSON that the database stores unchanged."""
+    """JSON that the database stores unchanged, of at most MAX_OBJECT_BYTES."""
+    size = len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass"))
+    if size > MAX_OBJECT_BYTES:
+        raise ValueError(f"has {size} bytes as JSON, and may have {MAX_OBJECT_BYTES}")
     pending: list[Any] = [value]
     while pending:
         item = pending.pop()

@@ -47,6 +47,13 @@ class RequestSettings(ShareSettings):
     max_body_bytes: int = Field(
         1024 * 1024, ge=1024, le=1024**3, description="Maximum size of the body of an API request."
     )
+    max_body_values: int = Field(
+        10_000,
+        ge=100,
+        le=10_000_000,
+        description="Maximum number of values (members, items, objects and lists) in the JSON of an API request, "
+        "since the check of each takes time.",
+    )
     rate_limit_per_second: float = Field(
         200.0,
         ge=0,

@@ -168,7 +168,7 @@ class CreateRuntime(Body):
     name: Name = optional()
     """Name for people; made by the gateway if absent."""
     metadata: Metadata | None = None
-    """Any JSON object of yours, returned as it is."""
+    """Any JSON object of yours, of up to 16384 bytes, returned as it is."""
     config: RuntimeConfig = optional()
     """How the browser is launched."""
 

@@ -126,7 +126,7 @@ class CreateSpace(Body):
     mounts: Mounts = optional()
     """What runtimes of the space may use."""
     metadata: Metadata | None = None
-    """Any JSON object of yours, returned as it is."""
+    """Any JSON object of yours, of up to 16384 bytes, returned as it is."""
     subaccount_id: Text = optional()
     """The subaccount that owns it; only for a key of the organization."""
 

@@ -57,7 +57,7 @@ class CreateSubaccount(Body):
     limits: Limits = optional()
     """Its limits; absent ones are the gateway's."""
     metadata: Metadata | None = None
-    """Any JSON object of yours, returned as it is."""
+    """Any JSON object of yours, of up to 16384 bytes, returned as it is."""
 
 
 class UpdateSubaccount(Body):
@@ -72,7 +72,7 @@ class UpdateSubaccount(Body):
     limits: Limits = optional()
     """New limits, as a whole."""
     metadata: Metadata | None = None
-    """New metadata, as a whole; null removes it."""
+    """New metadata of up to 16384 bytes, as a whole; null removes it."""
 
 
 class Subaccount(Answer):
