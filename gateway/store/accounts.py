@@ -155,6 +155,14 @@ async def first_organization(connection: AsyncConnection) -> UUID | None:
     return (await connection.execute(select(organizations.c.id).order_by(organizations.c.created_at).limit(1))).scalar()
 
 
+async def has_others(connection: AsyncConnection, organization_id: UUID) -> bool:
+    """Whether the gateway has another organization that is not suspended."""
+    others = select(organizations.c.id).where(
+        organizations.c.id != organization_id, organizations.c.suspended_at.is_(None)
+    )
+    return bool(await connection.scalar(select(others.exists())))
+
+
 async def add_organization(connection: AsyncConnection, organization_id: UUID, name: str) -> None:
     await connection.execute(insert(organizations).values(id=organization_id, name=name))
 

@@ -171,8 +171,29 @@ async def test_those_that_wait_have_a_place_among_the_live() -> None:
     await refused(await made.begin("third"), "gateway.max_runtimes")
     await made.end_all()
     assert made.capacity.free == 0
-    made.capacity.release()
+    made.capacity.release(None)
     assert made.capacity.free == 1
+
+
+async def test_one_of_several_organizations_has_a_share_of_the_live() -> None:
+    made = launches(max_starting=100, live=8)
+    one, other = uuid4(), uuid4()
+    for number in range(7):
+        await made.begin(f"alone {number}", Caller(uuid4(), None, one))
+    # Another organization was made since: what is live stays.
+    task = await made.begin("more", Caller(uuid4(), None, one, is_alone=False))
+    with pytest.raises(LimitReached) as error:
+        await task
+    assert (error.value.code, error.value.details) == ("gateway.max_runtimes", {"limit": 6, "shareOf": "tenant"})
+    await made.begin("other's", Caller(uuid4(), None, other, is_alone=False))
+    await refused(await made.begin("full", Caller(uuid4(), None, other, is_alone=False)), "gateway.max_runtimes")
+    await made.end_all()
+    for _ in range(2):
+        made.capacity.release(one)
+    made.capacity.release(other)
+    await made.begin("the sixth", Caller(uuid4(), None, one, is_alone=False))
+    await refused(await made.begin("the seventh", Caller(uuid4(), None, one, is_alone=False)), "gateway.max_runtimes")
+    await made.end_all()
 
 
 async def test_all_that_wait_are_refused_at_once() -> None:

@@ -15,18 +15,23 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from gateway.core.errors import GatewayError, LimitReached
+from gateway.core.shares import Shares
 from gateway.telemetry import metrics
 
 _RETRY_STARTING_SECONDS = 1
 _RETRY_LIVE_SECONDS = 5
+_SHARES = Shares()
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who starts a runtime: an API key, in a subaccount or not."""
+    """Who starts a runtime: an API key, in a subaccount or not. `is_alone`: whether the gateway has no other
+    organization."""
 
     key_id: UUID
     subaccount_id: UUID | None = None
+    organization_id: UUID | None = None
+    is_alone: bool = True
 
     @property
     def turn(self) -> UUID:
@@ -57,8 +62,17 @@ class _Waiting:
 
 
 class Capacity:
-    def __init__(self, max_live: int, max_starting: int, subaccount_max_starting: int, max_waiting: int) -> None:
-        """`max_live` and `max_starting` are of this gateway. One caller may have half of `max_waiting` waiting."""
+    def __init__(
+        self,
+        max_live: int,
+        max_starting: int,
+        subaccount_max_starting: int,
+        max_waiting: int,
+        shares: Shares = _SHARES,
+    ) -> None:
+        """`max_live` and `max_starting` are of this gateway. One of several organizations may have a tenant's share of
+        `max_live`, and one caller half of `max_waiting` waiting."""
+        self._max_of_organization = shares.of(max_live)["tenant"]
         self.max_live = max_live
         self.max_starting = max_starting
         self.max_waiting = max_waiting
@@ -66,6 +80,7 @@ class Capacity:
         # With those that wait, which have a place reserved.
         self.live = 0
         self.starting = 0
+        self._live_of: Counter[UUID | None] = Counter()
         self._starting_of: Counter[UUID] = Counter()
         # By turn, the next one first.
         self._queue: OrderedDict[UUID, deque[_Waiting]] = OrderedDict()
@@ -86,6 +101,19 @@ class Capacity:
         Waits for its turn where too many are starting. Raises LimitReached. The caller returns the place with `release`
         when the runtime has ended.
         """
+        organization = caller.organization_id
+        if (
+            self.live < self.max_live
+            and not caller.is_alone
+            and self._live_of[organization] >= self._max_of_organization
+        ):
+            most = self._max_of_organization
+            raise LimitReached(
+                f"One organization may have {most} of the {self.max_live} runtimes of this gateway live at once.",
+                "gateway.max_runtimes",
+                details={"limit": most, "shareOf": "tenant"},
+                retry_after=_RETRY_LIVE_SECONDS,
+            )
         if self.live >= self.max_live:
             raise LimitReached(
                 f"This gateway may have {self.max_live} runtimes live at once, and has them.",
@@ -94,6 +122,7 @@ class Capacity:
                 retry_after=_RETRY_LIVE_SECONDS,
             )
         self.live += 1
+        self._live_of[organization] += 1
         try:
             await self._turn(caller, patience)
             try:
@@ -101,11 +130,15 @@ class Capacity:
             finally:
                 self._started(caller)
         except BaseException:
-            self.live -= 1
+            self.release(organization)
             raise
 
-    def release(self) -> None:
+    def release(self, organization_id: UUID | None) -> None:
+        """Return the place of a runtime of this organization."""
         self.live -= 1
+        self._live_of[organization_id] -= 1
+        if not self._live_of[organization_id]:
+            del self._live_of[organization_id]
 
     def refuse_waiting(self, error: Callable[[], GatewayError]) -> None:
         """Refuse all launches in the queue."""

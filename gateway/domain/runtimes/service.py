@@ -182,6 +182,7 @@ class Runtimes:
             settings.max_starting,
             settings.subaccount_max_starting,
             settings.max_waiting_launches,
+            settings.shares,
         )
         self.draining = False
 
@@ -232,8 +233,10 @@ class Runtimes:
             )
         async with self._database.connect() as connection:
             space = await find_space(connection, scope, space_id)
+            organization_id = space.owner.organization_id
+            is_alone = not await accounts.has_others(connection, organization_id)
         await self._check_proxy(request.spec(runtime_id))
-        async with self.capacity.start(Caller(key_id, space.subaccount_id), patience):
+        async with self.capacity.start(Caller(key_id, space.subaccount_id, organization_id, is_alone), patience):
             self._refuse_while_draining()
             with metrics.launches.time():
                 return await self._start(space, runtime_id, request)
@@ -531,7 +534,7 @@ class Runtimes:
             by = {"request_id": ended_by.request_id} if ended_by.request_id is not None else {}
             _log.info("runtime stopped", **about, **by)
         self._endings.audit(runtime_id, observed.owner, ending, ended_by)
-        self.capacity.release()
+        self.capacity.release(observed.owner.organization_id)
         metrics.runtimes_live.dec()
         metrics.runtimes_ended.labels(ending.code).inc()
         try:

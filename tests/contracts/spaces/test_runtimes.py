@@ -13,7 +13,9 @@ import pytest
 
 from gateway.app import Gateway
 from gateway.core.endings import Ending
+from gateway.domain.accounts.organizations import Organizations
 from gateway.settings import Settings
+from gateway.store.database import Database
 from tests.support.api import (
     NEVER,
     Json,
@@ -384,6 +386,23 @@ async def test_the_gateway_has_so_many_runtimes_live_and_no_more(client: httpx.A
     await make_runtime(client, space)
     limited(await client.post(f"/v1/spaces/{space}/runtimes", json={}), "gateway.max_runtimes", 2)
     assert len((await ok(client.get(f"/v1/spaces/{space}/runtimes")))["runtimes"]) == 3
+
+
+@pytest.mark.parametrize("settings", [{"max_runtimes": 4}], indirect=True)
+async def test_an_organization_leaves_a_part_of_the_runtimes_to_another_one(
+    client: httpx.AsyncClient, gateway: Gateway, database: Database
+) -> None:
+    space = await make_space(client)
+    organizations = Organizations(database, gateway.audit)
+    other = await organizations.create("other")
+    for _ in range(3):
+        await make_runtime(client, space)
+    answer = await client.post(f"/v1/spaces/{space}/runtimes", json={})
+    assert refusal(answer, 429, "gateway.max_runtimes")["details"] == {"limit": 3, "shareOf": "tenant"}
+    # One that is suspended needs none.
+    await organizations.suspend(other.id)
+    await make_runtime(client, space)
+    limited(await client.post(f"/v1/spaces/{space}/runtimes", json={}), "gateway.max_runtimes", 4)
 
 
 @pytest.mark.parametrize("launcher", [SlowLauncher], indirect=True)
