@@ -313,8 +313,10 @@ class Audit:
         *,
         prefix: str | None = None,
         origin: Origin | None = None,
-    ) -> None:
+    ) -> bool:
         """Note a refused credential or request. Equal refusals within a second are one event with a count.
+
+        Returns whether a new event began, which bounds what else is reported of refusals.
 
         Strangers can cause any number of refusals, so only a limited number of different ones is noted each second, and
         each hour; further ones are counted, once a second and then once a minute. `prefix` is the public part of the
@@ -322,7 +324,7 @@ class Audit:
         """
         who, outcome = origin or _origin.get(), _outcome(error)
         key: tuple[object, ...] = (action, outcome, who.actor, who.address, object_id, prefix)
-        found = self._refused.get(key)
+        found, begins = self._refused.get(key), False
         if found is None:
             organization = who.scope.organization_id if who.scope is not None else None
             gathered = self._refused if self._has_left(organization) else self._summed
@@ -330,7 +332,8 @@ class Audit:
                 key, object_id, prefix = (action, outcome, organization), None, None
                 who = Origin("anonymous", None if organization is None else Scope(organization))
             details: dict[str, Value] = {"prefix": prefix} if prefix else {}
-            if key not in gathered:
+            begins = key not in gathered
+            if begins:
                 gathered[key] = self._noted(action, object_id, outcome, {**details, "count": 0}, who, None)
                 if gathered is self._refused:
                     self._of_hour[organization] += 1
@@ -341,6 +344,7 @@ class Audit:
             self._flush = loop.call_later(_REPEAT_SECONDS, self._keep_refused)
         if self._summed and self._sum_flush is None:
             self._sum_flush = loop.call_later(_SUM_SECONDS, self._keep_summed)
+        return begins
 
     def _has_left(self, organization: UUID | None) -> bool:
         """Whether a further refusal may be an event of its own in this hour."""

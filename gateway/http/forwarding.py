@@ -82,8 +82,9 @@ def read_hop(scope: Scope, services: Services) -> Hop | None:
         target = Target(scope.get("method", "GET"), scope["path"], scope["query_string"])
         return services.hops.read(value.decode("latin-1"), target)
     except HopRefused as refused:
-        _log.warning("a forwarding header is not believed", reason=str(refused))
-        services.audit.refused(Action.HOP_REFUSED, Forbidden(f"The header {HOP} is refused.", "hop.refused"))
+        error = Forbidden(f"The header {HOP} is refused.", "hop.refused")
+        if services.audit.refused(Action.HOP_REFUSED, error):
+            _log.warning("a forwarding header is not believed", reason=str(refused))
         return None
 
 

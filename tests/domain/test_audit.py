@@ -425,8 +425,10 @@ async def test_refusals_are_noted_separately_up_to_the_limit_and_counted_above_i
     for different, recorded in ((2, 2), (3, 3), (40, 4)):
         audit = Audit(database, refusals=3)
         before = len(await log(database))
+        begun = 0
         for number in range(different):
-            audit.refused(Action.AUTH_REFUSED, Unauthorized("no"), prefix=f"bctrl_{number:012}")
+            begun += audit.refused(Action.AUTH_REFUSED, Unauthorized("no"), prefix=f"bctrl_{number:012}")
+        assert begun == recorded
         events = (await log(database, audit))[before:]
         assert len(events) == recorded
         assert sum(event["details"]["count"] for event in events) == different
