@@ -82,8 +82,12 @@ class Headers(Given):
 
 
 class Answer(_Model):
-    """A response's body. A field of `optional()` is sent where it was set; any other one always, its default too."""
+    """A response's body. A field of `optional()` is sent where it was set; any other one always, its default too.
 
+    `example` is one as the document has it, for the models that endpoints answer with.
+    """
+
+    example: ClassVar[Mapping[str, Any]] = {}
     model_config = ConfigDict(alias_generator=to_camel, validate_by_name=True, serialize_by_alias=True)
     _sent: ClassVar[frozenset[str]] = frozenset()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from gateway.http.contract import Contract
 from gateway.http.endpoints import Endpoint, resources
 from gateway.http.error_codes import table
 from gateway.http.idempotency import HEADER, METHODS
+from gateway.http.models import Answer
 from gateway.http.paths import documented, parameters
 from gateway.http.schemas import components, schema_of
 
@@ -188,7 +190,7 @@ def _headers(status: int) -> dict[str, Any]:
 def _successes(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.answer is not None:
         if endpoint.streams:
-            content = {"text/event-stream": {"schema": _reference(endpoint.answer)}}
+            content = {"text/event-stream": {"schema": _reference(endpoint.answer), "example": _frame(endpoint.answer)}}
             ended = {"description": "The run has ended, and the caller has all of its events."}
             nothing_more = {"204": ended} if "{" in endpoint.path else {}
             return {"200": {"description": "Server-sent events.", "content": content}, **nothing_more}
@@ -212,8 +214,15 @@ def _successes(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def _response(description: str, model: type[BaseModel]) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"schema": _reference(model)}}}
+def _response(description: str, model: type[Answer]) -> dict[str, Any]:
+    example = {"example": dict(model.example)} if model.example else {}
+    return {"description": description, "content": {"application/json": {"schema": _reference(model), **example}}}
+
+
+def _frame(model: type[Answer]) -> str:
+    """An example of a model as a server-sent event."""
+    data = json.dumps(model.example, ensure_ascii=False, separators=(",", ":"))
+    return f"id: 42\nevent: {model.example.get('type', 'message')}\ndata: {data}\n\n"
 
 
 def _sentences(model: type[BaseModel]) -> str:

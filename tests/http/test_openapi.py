@@ -23,7 +23,7 @@ from gateway.http.models import WHOLE, Answer, models_below
 from gateway.http.openapi import document
 from gateway.http.paths import documented
 from gateway.http.schemas import components, docstrings
-from tests.support.api import ENDPOINTS, NEVER, SERVED, Json, Recorder, make_runtime, ok, problems, refused
+from tests.support.api import ENDPOINTS, NEVER, SERVED, Json, Recorder, make_runtime, mismatches, ok, problems, refused
 
 CONTRACT = Path(__file__).parent.parent / "contracts" / "spaces" / "samples"
 JSON = "application/json"
@@ -301,6 +301,25 @@ def example_of(specification: Json, path: str, method: str) -> Json:
     ((_, content),) = specification["paths"][path][method.lower()]["requestBody"]["content"].items()
     example: Json = content["example"]
     return example
+
+
+def test_every_answer_has_an_example_that_is_one(served: Json) -> None:
+    """Closed, as `Recorder` holds real answers against the document; errors have codes, which are listed instead."""
+    there = 0
+    for endpoint in ENDPOINTS:
+        if endpoint.answer is None:
+            continue
+        operation = operations_of(served)[endpoint.method.lower(), documented(endpoint.path)]
+        ((media_type, described),) = operation["responses"]["200"]["content"].items()
+        example = described["example"]
+        if media_type != JSON:
+            (data,) = re.findall(r"^data: (.*)$", example, re.MULTILINE)
+            example = json.loads(data)
+        assert mismatches(endpoint.operation_id, 200, example) == [], endpoint.operation_id
+        # As it would be sent, without a change.
+        assert json.loads(endpoint.answer.model_validate(example).json_bytes()) == example
+        there += 1
+    assert there > 30
 
 
 async def test_every_example_is_accepted_and_the_answers_are_as_the_document_says(

@@ -129,11 +129,11 @@ class Recorder:
             # Each of its events is held against the document.
             assert response.headers["content-type"].startswith("text/event-stream")
             for data in re.findall(r"^data: (.*)$", response.text, re.MULTILINE):
-                assert list(_schema(operation, 200)(json.loads(data))) == []
+                assert mismatches(operation, 200, json.loads(data)) == []
             return
         assert response.headers["content-type"] == "application/json"
         body = response.json()
-        errors = [f"{error.json_path}: {error.message}" for error in _schema(operation, response.status_code)(body)]
+        errors = mismatches(operation, response.status_code, body)
         assert errors == [], f"{operation} answered {response.status_code} {response.text}"
         if response.status_code != 200:
             assert body["requestId"] == response.headers["x-request-id"]
@@ -166,6 +166,11 @@ def _operation(method: str, path: str) -> str | None:
 def _is_raw(operation_id: str) -> bool:
     """Whether it answers bytes."""
     return any(endpoint.operation_id == operation_id and endpoint.answer is None for endpoint in ENDPOINTS)
+
+
+def mismatches(operation_id: str, status: int, body: Any) -> list[str]:
+    """Where a body is not as the document says of this answer."""
+    return [f"{error.json_path}: {error.message}" for error in _schema(operation_id, status)(body)]
 
 
 @cache

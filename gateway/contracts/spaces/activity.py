@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import Field
@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.contracts.spaces.events import Category, read_run
+from gateway.contracts.spaces.example_values import ARTIFACT, FILE, LATER
 from gateway.core.shares import Taker
 from gateway.domain.events import activity
 from gateway.domain.events.activity import Severity
@@ -62,6 +63,17 @@ class ActivityStreamQuery(ActivityFilter):
 class ActivityItem(Answer):
     """One event of the run, as the list of events has it under the same `id` and `sequence`."""
 
+    example: ClassVar = {
+        "id": "01a22630-9d13-7b0a-8c3f-6e5d4c3b2a12",
+        "sequence": 43,
+        "time": LATER,
+        "type": "artifact.created",
+        "category": "artifact",
+        "message": "A file was kept: june.csv",
+        "severity": "info",
+        "data": {"kind": "report", "name": "june.csv", "fileId": FILE, "artifactId": ARTIFACT, "sizeBytes": 2048},
+    }
+
     id: UUID
     """Id of the event."""
     sequence: int
@@ -101,6 +113,8 @@ class ActivityItem(Answer):
 
 class ActivityList(Answer):
     """A page of the activity of a run."""
+
+    example: ClassVar = {"items": [ActivityItem.example], "nextCursor": "43"}
 
     items: list[ActivityItem]
     """A page of the timeline, oldest first."""

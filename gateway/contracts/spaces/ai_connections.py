@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from gateway.contracts.spaces.deleted import Deleted
+from gateway.contracts.spaces.example_values import AI_CONNECTION, CREATED
 from gateway.core.secret import Secret
 from gateway.domain.ai.connections import AiConnection as Record
 from gateway.http.cursors import PageQuery, paged
@@ -58,6 +59,18 @@ class UpdateAiConnection(Body):
 class AiConnection(Answer):
     """Access to an AI provider, without its key."""
 
+    example: ClassVar = {
+        "id": AI_CONNECTION,
+        "label": "my key",
+        "provider": "openai",
+        "enabled": True,
+        "hasStoredKey": True,
+        "createdAt": CREATED,
+        "updatedAt": CREATED,
+        "defaultModel": "gpt-5",
+        "subaccountId": None,
+    }
+
     id: str
     """Id of the AI connection."""
     label: str
@@ -95,6 +108,8 @@ class AiConnection(Answer):
 class AiConnectionList(Answer):
     """AI connections that the API key can see."""
 
+    example: ClassVar = {"aiConnections": [AiConnection.example], "nextCursor": None}
+
     ai_connections: list[AiConnection]
     """A page of AI connections, oldest first."""
     next_cursor: str | None
@@ -103,6 +118,8 @@ class AiConnectionList(Answer):
 
 class AiConnectionTest(Answer):
     """The result of a test call to the provider."""
+
+    example: ClassVar = {"ok": True, "provider": "openai", "message": "The key works."}
 
     ok: bool
     """Whether the provider accepted the key."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import Field
 
+from gateway.contracts.spaces.example_values import ARTIFACT, FILE, LATER, ROOT, RUN, RUNTIME, SPACE
 from gateway.domain.files.artifacts import Artifact as Record
 from gateway.domain.files.artifacts import Page
 from gateway.http.cursors import Cursor, cut, read_time_cursor, time_cursor
@@ -44,6 +45,21 @@ class SpaceArtifactQuery(ArtifactQuery):
 
 class RunArtifact(Answer):
     """Something that a run produced, and the stored file behind it."""
+
+    example: ClassVar = {
+        "id": ARTIFACT,
+        "runId": RUN,
+        "runtimeId": RUNTIME,
+        "runtimeKind": "browser",
+        "kind": "report",
+        "name": "june.csv",
+        "fileId": FILE,
+        "path": "reports/june.csv",
+        "contentType": "text/csv",
+        "sizeBytes": 2048,
+        "createdAt": LATER,
+        "downloadUrl": f"{ROOT}/v1/spaces/{SPACE}/storage/files/{FILE}/content",
+    }
 
     id: UUID
     """Id of the artifact."""
@@ -92,6 +108,8 @@ class RunArtifact(Answer):
 
 class ArtifactList(Answer):
     """A page of artifacts."""
+
+    example: ClassVar = {"artifacts": [RunArtifact.example], "nextCursor": None}
 
     artifacts: list[RunArtifact]
     """A page of artifacts, newest first."""

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import AnyUrl, Field, field_validator
 
+from gateway.contracts.spaces.example_values import CONNECTION, EXPIRES, LATER, OPAQUE, RUN, RUNTIME, STARTED
 from gateway.contracts.spaces.runtimes import runtime_ref
 from gateway.core.secret import Secret
 from gateway.domain.leases.service import Lease as Record
@@ -111,6 +112,18 @@ Endpoint = Annotated[WebsocketEndpoint | HttpEndpoint | RdpEndpoint | CompositeE
 class ConnectionRow(Answer):
     """A connection as it is listed: without its URL, which only its creation returns."""
 
+    example: ClassVar[dict[str, Any]] = {
+        "id": CONNECTION,
+        "runtimeId": RUNTIME,
+        "runId": RUN,
+        "protocol": "cdp",
+        "status": "active",
+        "createdAt": STARTED,
+        "expiresAt": EXPIRES,
+        "closedAt": None,
+        "revokedAt": None,
+    }
+
     id: UUID
     """Id of the connection."""
     runtime_id: UUID
@@ -182,12 +195,40 @@ class Usage(Answer):
 class ConnectionDetails(ConnectionRow):
     """A connection as it is listed, and what it was used for."""
 
+    example: ClassVar = {
+        **ConnectionRow.example,
+        "usage": {
+            "attaches": 1,
+            "firstAttachedAt": STARTED,
+            "lastActiveAt": LATER,
+            "bytesFromClient": 5120,
+            "bytesToClient": 262144,
+            "commands": 37,
+            "sockets": [
+                {
+                    "openedAt": STARTED,
+                    "endedAt": LATER,
+                    "closeCode": 1000,
+                    "closeReason": "client_closed",
+                    "bytesFromClient": 5120,
+                    "bytesToClient": 262144,
+                    "commands": 37,
+                }
+            ],
+        },
+    }
+
     usage: Usage = optional()
     """What it was used for."""
 
 
 class CreatedConnection(Answer):
     """A new connection. `endpoint.url` alone is the credential, and is never returned again."""
+
+    example: ClassVar = {
+        **ConnectionRow.example,
+        "endpoint": {"type": "websocket", "url": f"wss://gateway.example.com/v1/connect/{OPAQUE}"},
+    }
 
     id: UUID
     """Id of the connection."""
@@ -213,6 +254,8 @@ class CreatedConnection(Answer):
 
 class ConnectionList(Answer):
     """Connections of a runtime."""
+
+    example: ClassVar = {"connections": [ConnectionRow.example], "nextCursor": None}
 
     connections: list[ConnectionRow]
     """A page of connections, newest first, without URLs."""

@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import Field
 from starlette.responses import Response
 
+from gateway.contracts.spaces.example_values import LATER, RUN
 from gateway.domain.events.service import RUN_TYPES, TYPES
 from gateway.domain.events.streams import Event as Record
 from gateway.domain.events.streams import Wanted
@@ -91,6 +92,18 @@ class WaitForEvent(Body):
 class RunEvent(Answer):
     """`sequence` counts the events of the run: 1, 2, 3, in the order in which they can be read."""
 
+    example: ClassVar = {
+        "id": "01a22630-9b01-7c44-8a10-9d2e4f6b8c11",
+        "runId": RUN,
+        "sequence": 42,
+        "type": "console.message",
+        "category": "browser",
+        "time": LATER,
+        "pageId": "5F1C2B7E0A9D4C3E8B6F7A1D2E3C4B5A",
+        "connectionId": None,
+        "data": {"text": "ready", "level": "info"},
+    }
+
     id: UUID
     """Id of the event."""
     run_id: UUID
@@ -128,6 +141,8 @@ class RunEvent(Answer):
 class EventList(Answer):
     """A page of events of a run."""
 
+    example: ClassVar = {"events": [RunEvent.example], "nextCursor": "42"}
+
     events: list[RunEvent]
     """A page of events."""
     next_cursor: str | None
@@ -136,6 +151,8 @@ class EventList(Answer):
 
 class AwaitedEvent(Answer):
     """`cursor` is where the next wait may go on, as its `after`."""
+
+    example: ClassVar = {"event": RunEvent.example, "cursor": "42", "timedOut": False}
 
     event: RunEvent | None
     """The event, or null after the timeout."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AnyUrl, Field
 
+from gateway.contracts.spaces.example_values import EXPIRES, OPAQUE, ROOT
 from gateway.core.secret import Secret
 from gateway.domain.viewers import DEFAULT_SECONDS, MAX_SECONDS, Kind, Minted
 from gateway.http.endpoints import Call, Endpoints
@@ -52,6 +53,8 @@ class ViewerLease(Answer):
 
 class LiveViewer(ViewerLease):
     """`iframeUrl` alone is the credential; it shows the run until `expiresAt`, or until it ends."""
+
+    example: ClassVar = {"iframeUrl": f"{ROOT}/v1/viewers/live/{OPAQUE}", "expiresAt": EXPIRES}
 
 
 @endpoints.post("/v1/runs/{id}/live", id="runs-live", summary="Create a live viewer", errors=(404, 409))

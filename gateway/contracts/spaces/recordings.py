@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from gateway.contracts.spaces.example_values import EXPIRES, OPAQUE, ROOT
 from gateway.contracts.spaces.live import Seconds, ViewerLease
 from gateway.domain.recordings import Phase, phase
 from gateway.domain.viewers import DEFAULT_SECONDS, Kind
@@ -29,6 +30,13 @@ class CreateRecordingViewer(Body):
 
 class RecordingViewer(ViewerLease):
     """`iframeUrl` alone is the credential; it shows the recording until `expiresAt`."""
+
+    example: ClassVar = {
+        "iframeUrl": f"{ROOT}/v1/viewers/recording/{OPAQUE}",
+        "expiresAt": EXPIRES,
+        "status": "ready",
+        "durationMs": 298750,
+    }
 
     status: Phase
     """`not_available`: nothing was recorded, or it was removed; `preparing`: not begun; `processing`: what is finished

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 from pydantic import Field
 
 from gateway.contracts.spaces.events import read_run
+from gateway.contracts.spaces.example_values import API_KEY, CURSOR, LATER, RUN, STARTED
 from gateway.domain.events.run_commands import Command as Record
 from gateway.domain.events.run_commands import Page
 from gateway.http.cursors import Cursor, cut, read_time_cursor, time_cursor
@@ -50,6 +51,18 @@ class CommandError(Answer):
 class RunCommand(Answer):
     """`actor` is the id of the API key that asked; `input` has nothing secret."""
 
+    example: ClassVar = {
+        "id": "01a22630-9e20-7d5c-9f81-7a6b5c4d3e13",
+        "runId": RUN,
+        "name": "files.stage",
+        "executionMode": "inline",
+        "status": "failed",
+        "actor": API_KEY,
+        "createdAt": STARTED,
+        "finishedAt": LATER,
+        "error": {"code": "file.not_found", "message": "There is no file 'reports/june.csv'."},
+    }
+
     id: UUID
     """Id of the command."""
     run_id: UUID
@@ -90,6 +103,8 @@ class RunCommand(Answer):
 
 class CommandList(Answer):
     """A page of commands of a run."""
+
+    example: ClassVar = {"commands": [RunCommand.example], "nextCursor": CURSOR}
 
     commands: list[RunCommand]
     """A page of commands."""

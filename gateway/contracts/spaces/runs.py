@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 from uuid import UUID
 
 from pydantic import Field
 
+from gateway.contracts.spaces.example_values import CREATED, CURSOR, LATER, RUN, RUNTIME, SPACE, STARTED
 from gateway.domain.runtimes.service import Run as Record
 from gateway.domain.runtimes.service import RunFilter
 from gateway.http.cursors import PageQuery, paged
@@ -61,6 +62,21 @@ class Network(Answer):
 class Run(Answer):
     """One life of a runtime's browser, and what belongs to its record."""
 
+    example: ClassVar = {
+        "id": RUN,
+        "spaceId": SPACE,
+        "runtimeId": RUNTIME,
+        "runtimeType": "browser",
+        "status": "stopped",
+        "createdAt": CREATED,
+        "startedAt": STARTED,
+        "finishedAt": LATER,
+        "durationMs": 298750,
+        "network": {"bytesSent": 5120, "bytesReceived": 1048576, "refused": 0},
+        "endReason": {"code": "runtime.stopped", "message": "The runtime was stopped."},
+        "failure": None,
+    }
+
     id: UUID
     """Id of the run."""
     space_id: UUID
@@ -112,6 +128,8 @@ class Run(Answer):
 
 class RunList(Answer):
     """A page of runs."""
+
+    example: ClassVar = {"runs": [Run.example], "nextCursor": CURSOR}
 
     runs: list[Run]
     """A page of runs, newest first."""

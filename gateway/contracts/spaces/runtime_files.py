@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from starlette.responses import Response
 
 from gateway.contracts.spaces.artifacts import RunArtifact
+from gateway.contracts.spaces.example_values import EXPIRES, FILE, RUNTIME
 from gateway.contracts.spaces.runtimes import runtime_ref
 from gateway.contracts.spaces.storage import FileName, Path, StorageFile
 from gateway.core.errors import host_unavailable
@@ -56,6 +57,17 @@ class StageFile(Body):
 
 class StagedFile(Answer):
     """`path` and `runtimePath` are the same: where the browser finds the file, for as long as the runtime lives."""
+
+    example: ClassVar = {
+        "id": "01a22630-9f31-7e6d-8092-8b7c6d5e4f14",
+        "fileId": FILE,
+        "name": "june.csv",
+        "runtimeId": RUNTIME,
+        "path": f"/var/lib/gateway/runtimes/{RUNTIME}/home/downloads/june.csv",
+        "runtimePath": f"/var/lib/gateway/runtimes/{RUNTIME}/home/downloads/june.csv",
+        "sizeBytes": 2048,
+        "expiresAt": EXPIRES,
+    }
 
     id: UUID
     """Id of the copy."""
@@ -112,6 +124,8 @@ class CollectFile(Body):
 
 class CollectedFile(StorageFile):
     """The stored copy of a runtime's file."""
+
+    example: ClassVar = {**StorageFile.example, "artifact": RunArtifact.example}
 
     artifact: RunArtifact = optional()
     """The artifact, if one was requested."""

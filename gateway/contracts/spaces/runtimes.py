@@ -12,6 +12,7 @@ import structlog
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 from starlette.responses import Response
 
+from gateway.contracts.spaces.example_values import CREATED, RUN, RUNTIME, SPACE, STARTED
 from gateway.contracts.spaces.network import NetworkTraffic, Proxy
 from gateway.contracts.spaces.runs import RunList, RunQuery, run_page
 from gateway.contracts.spaces.spelling import domain, fields_below, spelled
@@ -280,6 +281,37 @@ class Connections(Answer):
 class Runtime(Answer):
     """A browser of its own, from its launch to its end."""
 
+    example: ClassVar = {
+        "id": RUNTIME,
+        "spaceId": SPACE,
+        "name": "checkout",
+        "kind": "browser",
+        "type": "browser",
+        "status": "active",
+        "activeRunId": RUN,
+        "capabilities": ["cdp"],
+        "connections": {"cdp": {"available": True}},
+        "region": "local",
+        "metadata": None,
+        "createdAt": CREATED,
+        "updatedAt": STARTED,
+        "backing": {"kind": "ephemeral"},
+        "config": {"viewport": {"width": 1280, "height": 720}, "recording": True},
+        "summary": {
+            "browserRunning": True,
+            "launchMode": "ephemeral",
+            "profileId": None,
+            "browser": "headless-shell",
+            "browserVersion": "156.0.7204.49",
+            "idleTimeoutSeconds": 900,
+            "maxLifetimeSeconds": 86400,
+            "idleExpiresAt": "2026-11-29T09:15:01.250Z",
+            "expiresAt": "2026-11-30T09:00:01.250Z",
+            "endedAt": None,
+            "endReason": None,
+        },
+    }
+
     id: UUID
     """Id of the runtime."""
     space_id: UUID
@@ -359,6 +391,8 @@ class Preferences(Headers):
 
 class RuntimeList(Answer):
     """Runtimes of a space."""
+
+    example: ClassVar = {"runtimes": [Runtime.example]}
 
     runtimes: list[Runtime]
     """Runtimes of the space, oldest first."""

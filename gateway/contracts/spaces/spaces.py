@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import Field
 
 from gateway.contracts.spaces.deleted import Deleted
+from gateway.contracts.spaces.example_values import CREATED, SPACE
 from gateway.contracts.spaces.spelling import domain, fields_below, spelled
 from gateway.core import mounts as values
 from gateway.core.canonical import texts
@@ -145,6 +146,17 @@ class UpdateSpace(Body):
 class Space(Answer):
     """The boundary that runtimes, files and mounts belong to."""
 
+    example: ClassVar = {
+        "id": SPACE,
+        "name": "first",
+        "region": "local",
+        "mounts": {"storage": {"space": "shared"}},
+        "metadata": {"project": "demo"},
+        "createdAt": CREATED,
+        "updatedAt": CREATED,
+        "subaccountId": None,
+    }
+
     id: UUID
     """Id of the space."""
     name: str
@@ -178,6 +190,8 @@ class Space(Answer):
 
 class SpaceList(Answer):
     """Spaces that the API key can see."""
+
+    example: ClassVar = {"spaces": [Space.example]}
 
     spaces: list[Space]
     """Spaces, oldest first."""

@@ -10,6 +10,7 @@ from pydantic_core import from_json
 from starlette.responses import Response
 
 from gateway.contracts.spaces.deleted import Deleted
+from gateway.contracts.spaces.example_values import CREATED, CURSOR, FILE
 from gateway.domain.files.names import MAX_NAME_LENGTH, MAX_PATH_LENGTH, NAME_PATTERN, PATH_PATTERN, name_problem
 from gateway.domain.files.service import File as Record
 from gateway.domain.files.service import NewFile, position
@@ -79,6 +80,18 @@ class FileQuery(Query):
 class StorageFile(Answer):
     """A stored file, without its bytes."""
 
+    example: ClassVar = {
+        "id": FILE,
+        "name": "june.csv",
+        "path": "reports/june.csv",
+        "contentType": "text/csv",
+        "sizeBytes": 2048,
+        "status": "ready",
+        "createdAt": CREATED,
+        "expiresAt": None,
+        "metadata": {"source": "crm"},
+    }
+
     id: UUID
     """Id of the file."""
     name: str = Field(min_length=1, max_length=MAX_NAME_LENGTH)
@@ -115,6 +128,8 @@ class StorageFile(Answer):
 
 class FileList(Answer):
     """A page of files."""
+
+    example: ClassVar = {"files": [StorageFile.example], "nextCursor": CURSOR}
 
     files: list[StorageFile]
     """A page of files, in the order of their paths."""

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BeforeValidator, Field
 
+from gateway.contracts.spaces.example_values import API_KEY, CREATED, LATER, OPAQUE, ORGANIZATION, SUBACCOUNT
 from gateway.contracts.spaces.spelling import spelled
 from gateway.core import limits as values
 from gateway.core.secret import Secret
@@ -78,6 +79,19 @@ class UpdateSubaccount(Body):
 class Subaccount(Answer):
     """A tenant of the organization, with keys, spaces and limits of its own."""
 
+    example: ClassVar = {
+        "id": SUBACCOUNT,
+        "name": "tenant",
+        "slug": "tenant-1c2b7e02",
+        "status": "active",
+        "limits": {"maxActiveRuns": 5, "maxSpaces": 10},
+        "createdAt": CREATED,
+        "updatedAt": CREATED,
+        "archivedAt": None,
+        "externalId": "customer-1",
+        "metadata": {"plan": "trial"},
+    }
+
     id: UUID
     """Id of the subaccount."""
     name: str
@@ -118,6 +132,8 @@ class Subaccount(Answer):
 class SubaccountList(Answer):
     """Subaccounts of the organization."""
 
+    example: ClassVar = {"subaccounts": [Subaccount.example], "nextCursor": None}
+
     subaccounts: list[Subaccount]
     """A page of subaccounts, oldest first."""
     next_cursor: str | None
@@ -137,6 +153,18 @@ class CreateKey(Body):
 
 class ApiKey(Answer):
     """An API key, without its secret."""
+
+    example: ClassVar = {
+        "id": API_KEY,
+        "name": "production",
+        "keyPrefix": "bctrl_7Qm3xR2kVtYb",
+        "type": "subaccount",
+        "subaccountId": SUBACCOUNT,
+        "expiresAt": None,
+        "revokedAt": None,
+        "lastUsedAt": LATER,
+        "createdAt": CREATED,
+    }
 
     id: UUID
     """Id of the key."""
@@ -175,6 +203,8 @@ class ApiKey(Answer):
 class CreatedKey(Answer):
     """The one time that `secret` is shown."""
 
+    example: ClassVar = {"apiKey": {**ApiKey.example, "lastUsedAt": None}, "secret": f"bctrl_7Qm3xR2kVtYb_{OPAQUE}"}
+
     api_key: ApiKey
     """The new key, without its secret."""
     secret: Secret[str]
@@ -184,6 +214,8 @@ class CreatedKey(Answer):
 class KeyList(Answer):
     """API keys of a subaccount."""
 
+    example: ClassVar = {"keys": [ApiKey.example], "nextCursor": None}
+
     keys: list[ApiKey]
     """A page of keys, oldest first."""
     next_cursor: str | None
@@ -192,6 +224,13 @@ class KeyList(Answer):
 
 class WhoAmI(Answer):
     """Whom an API key belongs to."""
+
+    example: ClassVar = {
+        "organizationId": ORGANIZATION,
+        "subaccountId": None,
+        "scope": "organization",
+        "keyId": API_KEY,
+    }
 
     organization_id: UUID
     """The organization."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
 from pydantic import Field
@@ -30,6 +30,13 @@ class UpdateQuery(Query):
 
 class Update(Answer):
     """Something that happened in the organization."""
+
+    example: ClassVar = {
+        "id": "01a22630-9536-7a2f-9d10-4c3b2a190807",
+        "type": "space.created",
+        "data": {"name": "first", "spaceId": "01a22630-950e-76e0-91cf-50dc641c9805"},
+        "createdAt": "2026-11-29T09:00:00.000Z",
+    }
 
     id: UUID
     """Id of the update."""

@@ -1,0 +1,25 @@
+"""Values that the examples of answers share, so that they fit together."""
+
+from __future__ import annotations
+
+ORGANIZATION = "01a22630-7a10-7a3e-8b11-5b0e7d3c9a01"
+SUBACCOUNT = "01a22630-8c21-7d10-9c42-0f6d1c2b7e02"
+API_KEY = "01a22630-8c3d-7b55-8f03-7be94d10aa03"
+AI_CONNECTION = "01a22630-8d02-7c1b-a6d4-6a8f2f9e4404"
+SPACE = "01a22630-950e-76e0-91cf-50dc641c9805"
+RUNTIME = "01a22630-951f-7708-b4a8-ede1837dd806"
+RUN = "01a22630-9535-71c2-9137-1fe26c90fc07"
+CONNECTION = "01a22630-9a44-7e91-8d5a-2f6b7c0d1e08"
+FILE = "01a22630-9c10-7f3d-b0aa-3c5d8e7f6a09"
+ARTIFACT = "01a22630-9c2b-7a66-9e77-41f0d2b3c510"
+
+CREATED = "2026-11-29T09:00:00.000Z"
+STARTED = "2026-11-29T09:00:01.250Z"
+LATER = "2026-11-29T09:05:00.000Z"
+EXPIRES = "2026-11-29T10:00:00.000Z"
+
+# Of a page that is not the last one.
+CURSOR = "MDFhMjI2MzAtOTUwZS03NmUwLTkxY2YtNTBkYzY0MWM5ODA1fDIwMjYtMTEtMjlUMDk6MDA6MDArMDA6MDA="
+ROOT = "https://gateway.example.com"
+# Stands for tokens.
+OPAQUE = "7Qm3xR2kVtYb8NfLw0JcZp5sDgHa1eUi"
