@@ -9,6 +9,7 @@ What Chromium's parser accepts (156; crdtp/json.cc of its inspector_protocol), a
 - An id is any integer of 32 bits, also as 5.0 or 50e-1. Here it is forwarded, and answered, as 5.
 - `"params": null` means no params. Here it is dropped. Methods without params accept a list. Here it is refused.
 - Lone surrogates, noncharacters and U+0000 reach the page unchanged. Here too.
+- A session id and a method may have any length. Here they are limited, since they are repeated.
 - Nesting is limited to 300 levels. Here Python's limit, which is higher, refuses first; the rest is left to Chromium.
 - Of a duplicate key the last one counts, but in the message itself duplicates are refused. Here the last one counts.
 - Control characters in strings, `\\v`, and vertical tabs and form feeds between tokens are accepted. They are not JSON,
@@ -33,6 +34,12 @@ _NO_ID = "Message must have integer 'id' property"
 _NO_METHOD = "Message must have string 'method' property"
 _WRONG_PARAMS = "Message may have object 'params' property"
 _WRONG_SESSION = "Message may have string 'sessionId' property"
+# What is repeated in answers and records is bounded, in characters; a browser's session ids have 32, and its longest
+# method half as many as this.
+MAX_SESSION = 64
+MAX_METHOD = 128
+_LONG_SESSION = f"Message may have 'sessionId' property of at most {MAX_SESSION} characters"
+_LONG_METHOD = f"Message must have 'method' property of at most {MAX_METHOD} characters"
 
 _LEAST_ID = -(2**31)
 _GREATEST_ID = 2**31 - 1
@@ -175,7 +182,7 @@ def _decode(payload: bytes | bytearray) -> Any:
 
 
 def _flaw(message: dict[str, Any]) -> str | None:
-    """Why Chromium would not accept the message as a command, in its words. Normalizes the id and empty params."""
+    """Why a message is no command that Chromium may have, in its words. Normalizes the id and empty params."""
     number = message.get("id")
     if type(number) is float and number.is_integer():
         message["id"] = number = int(number)
@@ -183,6 +190,8 @@ def _flaw(message: dict[str, Any]) -> str | None:
         return _NO_ID
     if type(message.get("method")) is not str:
         return _NO_METHOD
+    if len(message["method"]) > MAX_METHOD:
+        return _LONG_METHOD
     if "params" in message:
         params = message["params"]
         if params is None:
@@ -191,6 +200,8 @@ def _flaw(message: dict[str, Any]) -> str | None:
             return _WRONG_PARAMS
     if "sessionId" in message and type(message["sessionId"]) is not str:
         return _WRONG_SESSION
+    if len(message.get("sessionId", "")) > MAX_SESSION:
+        return _LONG_SESSION
     return None
 
 
@@ -221,12 +232,12 @@ def _refusal(message: dict[str, Any], code: int, words: str) -> bytes:
 
 
 def _answer(message: dict[str, Any], kind: str, content: dict[str, Any]) -> bytes:
-    """An answer in Chromium's shape and order, with the message's id and session, if they are valid."""
+    """An answer in Chromium's shape and order, with the message's id and session, if they are valid and not long."""
     answer: dict[str, Any] = {}
     number, session = message.get("id"), message.get("sessionId")
     if type(number) is int:
         answer["id"] = number
     answer[kind] = content
-    if session and type(session) is str:
+    if session and type(session) is str and len(session) <= MAX_SESSION:
         answer["sessionId"] = session
     return _dumps(answer)

@@ -16,7 +16,7 @@ from gateway.launchers.base import LaunchSpec
 from gateway.launchers.local import browsers
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.settings import Settings
-from gateway.tunnel.cdp_messages import Action, InvalidText, Slow, review
+from gateway.tunnel.cdp_messages import MAX_METHOD, MAX_SESSION, Action, InvalidText, Slow, review
 from tests.support.devtools import DevTools
 from tests.support.gateway_process import temporary_data_dir
 
@@ -311,6 +311,32 @@ def test_what_is_no_command_is_invalid(text: str, answer: dict[str, Any]) -> Non
 @pytest.mark.parametrize("number", ["true", "false", "null", '"1"', "[1]", "{}", "1.5", "1e400"])
 def test_an_id_is_a_whole_number(number: str) -> None:
     assert answered(f'{{"id":{number},"method":"A.b"}}') == error(INVALID, NO_ID)
+
+
+@pytest.mark.parametrize(
+    ("name", "longest", "wanted"),
+    [
+        ("sessionId", MAX_SESSION, "Message may have 'sessionId' property of at most 64 characters"),
+        ("method", MAX_METHOD, "Message must have 'method' property of at most 128 characters"),
+    ],
+)
+def test_what_is_repeated_of_a_command_has_a_longest(name: str, longest: int, wanted: str) -> None:
+    noted: list[object] = []
+
+    def reviewed(text: str) -> tuple[Action, bytes]:
+        message = json.dumps({"id": 1, "method": "A.b", name: text}).encode()
+        return review(message, None, lambda *note: noted.append(note))
+
+    for character in ("x", "\ud800"):
+        assert reviewed(character * longest)[0] is Action.FORWARD
+        assert len(noted) == 1
+        action, answer = reviewed(character * (longest + 1))
+        assert (action, json.loads(answer)) == (Action.ANSWER, error(INVALID, wanted, id=1))
+        assert len(noted) == 1
+        noted.clear()
+    # Whatever else is wrong with it.
+    _, answer = review(json.dumps({"id": "no", "sessionId": "x" * 10**6}).encode(), None)
+    assert json.loads(answer) == error(INVALID, NO_ID)
 
 
 @pytest.mark.parametrize("session", [{}, {"sessionId": SESSION}, {"sessionId": "\ud800é"}])
