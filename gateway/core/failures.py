@@ -22,6 +22,8 @@ CLASSES = {
 }
 # Of an answer of the egress proxy itself: its rule.
 ANSWER_HEADER = "Gateway-Egress"
+# What Chromium reports of a tunnel that its proxy refused, whatever the reason.
+TUNNEL_FAILED = "net::ERR_TUNNEL_CONNECTION_FAILED"
 _PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 _SERVER_ERROR = 500
 _NET_ERROR = re.compile(r"net::(ERR_[A-Z0-9_]{1,60})")
@@ -131,6 +133,7 @@ class RecentFailures:
 
     # A browser may try several times for one request: what fails within this time after a look-up belongs to it.
     COVERED_SECONDS = 1.0
+    KEPT_SECONDS = 10.0
 
     def __init__(self, most: int = 1024) -> None:
         self._most = most
@@ -162,14 +165,22 @@ class RecentFailures:
         if recent.count and self.reporter is not None:
             self.reporter.report(server, recent.failure, recent.count)
 
-    def find(self, server: Server, now: float, within: float = 10.0) -> Failure | None:
-        """The last failure of a request for this server, unless it is older than `within`; the caller reports it."""
+    def find(self, server: Server, now: float, *, reports: bool = True) -> Failure | None:
+        """The last failure of a request for this server, unless it is old. `reports`: the caller reports it."""
         recent = self._recent.get(server)
-        if recent is None or now > recent.at + within:
+        if recent is None or now > recent.at + self.KEPT_SECONDS:
             return None
-        recent.found = now
-        recent.count = 0
+        if reports:
+            recent.found = now
+            recent.count = 0
         return recent.failure
+
+    def of_net_error(self, text: str, url: str, now: float, *, reports: bool = True) -> Failure:
+        """The failure of a request to this address, for which Chromium has this `errorText`."""
+        found = None
+        if text == TUNNEL_FAILED and (server := Server.of(url)) is not None:
+            found = self.find(server._replace(tunnel=True), now, reports=reports)
+        return found or net_error(text)
 
     def unreported(self, until: float) -> tuple[list[tuple[Server, Failure, int]], bool]:
         """Those up to this time that were not looked up, with their numbers, and whether there are later ones."""

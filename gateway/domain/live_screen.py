@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from uuid import UUID
 
 from gateway.core.closes import ViewerClose
-from gateway.core.observation import Record
+from gateway.core.observation import Observed
 from gateway.observer.observers import BrowserObservers
 from gateway.observer.remote_control import (
     ActionFailed,
@@ -46,11 +46,12 @@ __all__ = [
 class LiveScreen:
     """One viewer's view and control of a browser. `ended` is the reason of its end, set by the viewer."""
 
-    def __init__(self, screencasts: Screencasts, record: Record) -> None:
+    def __init__(self, screencasts: Screencasts, observed: Observed) -> None:
         self.screencasts = screencasts
-        self.control = RemoteControl(screencasts)
+        self.control = RemoteControl(screencasts, observed.browser.usage.failures)
         self.ended = ViewerClose.LEFT
-        self._record = record
+        self._record = observed.record
+        self._bounded = observed.bounded
 
     @contextlib.contextmanager
     def watched(self, viewer_id: UUID, *, may_control: bool) -> Iterator[LiveScreen]:
@@ -58,6 +59,14 @@ class LiveScreen:
         about = {"viewerId": str(viewer_id), "control": "input" if may_control else "none"}
         loop = asyncio.get_running_loop()
         began = loop.time()
+
+        def on_input(tab_id: str, action: str) -> None:
+            # Each key is a message, and each step of a scroll.
+            if self._bounded.inputs.begins((viewer_id, tab_id, action), loop.time()):
+                data = {"viewerId": str(viewer_id), "action": action}
+                self._bounded.note("viewer.input", data, page_id=tab_id)
+
+        self.control.on_input = on_input
         with self.screencasts.watched():
             self._record.note("viewer.opened", about)
             try:
@@ -74,4 +83,4 @@ def screen_of(observers: BrowserObservers, runtime_id: UUID) -> LiveScreen | Non
     screencasts = None if observation is None else Screencasts.of(observation)
     if observation is None or screencasts is None:
         return None
-    return LiveScreen(screencasts, observation.observed.record)
+    return LiveScreen(screencasts, observation.observed)

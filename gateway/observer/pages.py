@@ -35,7 +35,6 @@ _MAX_REQUESTS = 4096
 _MAX_ARGUMENTS = 20
 _ATTACHED = re.compile(rb'\{"method":"Target\.attachedToTarget","params":\{"sessionId":"([0-9A-F]+)"')
 _DATA_ADDRESS = re.compile(rb'"(?:request|response)":\{"url":"data:')
-_TUNNEL_FAILED = "net::ERR_TUNNEL_CONNECTION_FAILED"
 # How Chromium describes failures of websockets; the rest of a text may be the server's.
 _SOCKET_TUNNEL_FAILED = "Establishing a tunnel via proxy server failed."
 _SOCKET_FAILED = "Error in connection establishment: "
@@ -444,16 +443,13 @@ class _Session:
         return self._net_failure(params["errorText"], url)
 
     def _net_failure(self, text: str, url: str) -> Failure:
-        found = None
-        if text == _TUNNEL_FAILED and (server := Server.of(url)) is not None:
-            found = self._recent_failures.find(server._replace(tunnel=True), asyncio.get_running_loop().time())
-        return found or failures.net_error(text)
+        return self._recent_failures.of_net_error(text, url, asyncio.get_running_loop().time())
 
     def _socket_failure(self, text: str, url: str) -> Failure:
         if text.startswith(_SOCKET_REFUSED):
             return failures.of_class("http", "websocket handshake")
         return self._net_failure(
-            _TUNNEL_FAILED if text == _SOCKET_TUNNEL_FAILED else text.removeprefix(_SOCKET_FAILED), url
+            failures.TUNNEL_FAILED if text == _SOCKET_TUNNEL_FAILED else text.removeprefix(_SOCKET_FAILED), url
         )
 
     def _failure_of(self, response: dict[str, Any], url: str) -> Failure | None:

@@ -7,10 +7,13 @@ opens DevTools), and only web addresses can be opened.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from gateway.core.allowed_urls import refused_address
+from gateway.core.failures import RecentFailures
 from gateway.observer.devtools import DevToolsError
 from gateway.observer.screencast import Frame, Screencasts
 
@@ -69,17 +72,27 @@ class Key:
 
 
 class RemoteControl:
-    """Sends one viewer's input. It never waits for the page, which may be busy."""
+    """Sends one viewer's input. It never waits for the page, which may be busy.
 
-    def __init__(self, screencasts: Screencasts) -> None:
+    `on_input` gets the tab and what is done there: `click`, `scroll` or `type`, without what is typed.
+    """
+
+    def __init__(self, screencasts: Screencasts, failures: RecentFailures) -> None:
         self._screencasts = screencasts
+        self._failures = failures
         self._unanswered = 0
+        self.on_input: Callable[[str, str], None] | None = None
+
+    def _acts(self, tab_id: str, action: str) -> None:
+        if self.on_input is not None:
+            self.on_input(tab_id, action)
 
     def mouse(self, frame: Frame, event: Mouse) -> None:
         if event.move == "move" and self._unanswered >= _MAX_UNANSWERED_MOVES:
             return
         if event.move == "down":
             self._screencasts.used(frame.tab_id)
+            self._acts(frame.tab_id, "click")
         self._send(
             frame.tab_id,
             "Input.dispatchMouseEvent",
@@ -96,6 +109,7 @@ class RemoteControl:
     def wheel(self, frame: Frame, event: Wheel) -> None:
         if self._unanswered >= _MAX_UNANSWERED_MOVES:
             return
+        self._acts(frame.tab_id, "scroll")
         self._send(
             frame.tab_id,
             "Input.dispatchMouseEvent",
@@ -112,6 +126,7 @@ class RemoteControl:
         text = _text_of(event) if event.is_down else ""
         if event.is_down:
             self._screencasts.used(tab_id)
+            self._acts(tab_id, "type")
         self._send(
             tab_id,
             "Input.dispatchKeyEvent",
@@ -131,6 +146,7 @@ class RemoteControl:
     def text(self, tab_id: str, text: str) -> None:
         """Insert text at the cursor, as pasting and input methods do."""
         self._screencasts.used(tab_id)
+        self._acts(tab_id, "type")
         self._send(tab_id, "Input.insertText", {"text": text})
 
     async def navigate(self, tab_id: str, url: str) -> None:
@@ -140,8 +156,10 @@ class RemoteControl:
             raise ActionFailed(f"Only web addresses (http: and https:) can be opened; this is {_kind(refused)}.")
         self._screencasts.used(tab_id)
         result = await self._ask(tab_id, "Page.navigate", {"url": url})
-        if result.get("errorText"):
-            raise ActionFailed(f"The page can't be opened: {result['errorText']}.")
+        if text := result.get("errorText"):
+            now = asyncio.get_running_loop().time()
+            failure = self._failures.of_net_error(text, url.strip(), now, reports=False)
+            raise ActionFailed(f"The page can't be opened. {failure.message} ({failure.cause})")
 
     async def go(self, tab_id: str, direction: Direction) -> None:
         """Go back or forward, where there is a page, reload, or stop loading. Raises ActionFailed."""

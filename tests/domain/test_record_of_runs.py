@@ -223,6 +223,7 @@ FAILURE = {"class": "proxy", "cause": "egress.proxy_login", "message": "It refus
             "Blocked a request to http://10.0.0.1/ (egress.denied)",
         ),
         ("connection.command.forwarded", {"method": "Input.insertText", "action": "type"}, "A client typed."),
+        ("viewer.input", {"viewerId": "x", "action": "click"}, "A viewer clicked."),
         ("tool.command", {"name": "connections.create", "status": "succeeded"}, "A connection was created."),
         (
             "tool.command",

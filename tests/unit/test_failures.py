@@ -116,6 +116,17 @@ def test_what_is_looked_up_is_not_reported_again_with_the_attempts_that_belong_t
     assert reports.asked == 2
 
 
+def test_a_failed_tunnel_has_the_reason_that_the_proxy_noted() -> None:
+    kept, _ = recent()
+    kept.note(Server("a.example", 443, True), DNS, 100)
+    tunnel = "net::ERR_TUNNEL_CONNECTION_FAILED"
+    assert kept.of_net_error(tunnel, "https://a.example/x", 100, reports=False) == DNS
+    assert kept.unreported(100) == ([(Server("a.example", 443, True), DNS, 1)], False), "a look is no report"
+    assert kept.of_net_error("net::ERR_FAILED", "https://a.example/", 100).class_ == "other"
+    assert kept.of_net_error(tunnel, "https://b.example/", 100).class_ == "proxy"
+    assert kept.of_net_error(tunnel, "data:,", 100).class_ == "proxy"
+
+
 def test_what_is_not_looked_up_is_reported_once_with_its_number() -> None:
     kept, reports = recent()
     for _ in range(3):

@@ -99,19 +99,19 @@ _DONE = {
     "runtimes.stop": "The runtime was stopped.",
 }
 _ACTIONS = {
-    "click": "A client clicked.",
-    "scroll": "A client scrolled.",
-    "tap": "A client tapped.",
-    "pinch": "A client zoomed.",
-    "drop": "A client dropped something.",
-    "type": "A client typed.",
-    "choose-files": "A client chose files.",
-    "answer-dialog": "A client answered a dialog.",
+    "click": "clicked",
+    "scroll": "scrolled",
+    "tap": "tapped",
+    "pinch": "zoomed",
+    "drop": "dropped something",
+    "type": "typed",
+    "choose-files": "chose files",
+    "answer-dialog": "answered a dialog",
 }
 
 
-def _action(data: dict[str, Any]) -> str:
-    return _ACTIONS.get(data.get("action", ""), "A client acted.")
+def _action(who: str) -> Callable[[dict[str, Any]], str]:
+    return lambda data: f"{who} {_ACTIONS.get(data.get('action', ''), 'acted')}."
 
 
 def _command(data: dict[str, Any]) -> str:
@@ -143,7 +143,7 @@ _SENTENCES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "runtime.lifecycle": _lifecycle,
     "connection.opened": lambda _: "A client connected.",
     "connection.closed": _closed,
-    "connection.command.forwarded": _action,
+    "connection.command.forwarded": _action("A client"),
     "connection.command.refused": _about("Refused a client's command", "method"),
     "page.created": _about("Opened a page", "title", "url"),
     "navigation": _navigation,
@@ -158,6 +158,7 @@ _SENTENCES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "artifact.created": _about("Saved a file", "name"),
     "tool.command": _command,
     "viewer.opened": lambda _: "A viewer connected.",
+    "viewer.input": _action("A viewer"),
     "viewer.closed": lambda _: "A viewer disconnected.",
     "events.dropped": _dropped,
 }

@@ -74,6 +74,7 @@ TYPES: Mapping[str, Kind] = {
     "artifact.created": Kind("artifact", Level.LIFECYCLE, True),
     "tool.command": Kind("tool", Level.LIFECYCLE, True),
     "viewer.opened": Kind("runtime", Level.LIFECYCLE, True),
+    "viewer.input": Kind("runtime", Level.STANDARD, True),
     "viewer.closed": Kind("runtime", Level.LIFECYCLE, True),
     "recording.status": Kind("runtime", Level.LIFECYCLE),
     "events.dropped": Kind("runtime", Level.OFF, True),
