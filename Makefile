@@ -152,9 +152,12 @@ $(BIN)/pip:
 	@echo "Making a virtual environment in .venv ($$($(PYTHON) --version))."
 	@umask 022 && $(PYTHON) -m venv --clear .venv
 
-test-programs:
+# The Node.js of Playwright's driver, on which clients in tests run, needs a library that a minimal Debian lacks.
+test-programs: | .venv/installed-dev
 	@PATH="$$PATH:/usr/sbin:/sbin"; packages=; for each in $(TEST_PROGRAMS); do \
 		command -v $${each%:*} >/dev/null || packages="$${packages:+$$packages }$${each#*:}"; done; \
+	.venv/lib/python3*/site-packages/playwright/driver/node --version >/dev/null 2>&1 || \
+		packages="$${packages:+$$packages }libatomic1"; \
 	test -z "$$packages" || { $(call apt,$$packages,Tests of missing programs are skipped); } || test "$$(id -u)" != 0
 
 %/node_modules/installed: %/package.json %/package-lock.json

@@ -28,6 +28,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import av
+
+# av imports these itself when it opens a stream. By then the rights are given up, and a directory above the packages
+# may be closed, such as root's home.
+import av.audio.codeccontext
+import av.audio.stream
+import av.subtitles.codeccontext
+import av.subtitles.stream
+import av.video.codeccontext
 from av.codec.context import ThreadType
 from av.filter import Graph
 from av.video.frame import VideoFrame

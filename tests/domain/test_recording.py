@@ -888,6 +888,37 @@ def test_a_long_rest_is_few_frames_and_a_seek_is_never_far_from_a_key(tmp_path: 
     assert b"\x1c\x53\xbb\x6b" in head
 
 
+# The encoder, for which every directory of packages is closed from the moment on at which it gives up its rights.
+CLOSED = """
+import os, sys
+from gateway.video import encoder
+
+class Closed:
+    def find_spec(self, name, path=None, target=None):
+        raise ModuleNotFoundError(f"{name} can't be reached any more")
+
+def give_up(*ids, real=os.setresuid):
+    real(*ids)
+    sys.meta_path.insert(0, Closed())
+
+os.setresuid = give_up
+code = encoder.main(*sys.argv[1:])
+assert isinstance(sys.meta_path[0], Closed)
+sys.exit(code)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_nothing_is_imported_once_the_rights_are_given_up(tmp_path: Path) -> None:
+    filmed(tmp_path / "reel")
+    command = [sys.executable, "-c", CLOSED, str(tmp_path / "reel"), "video", "871234"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as encoder:
+        assert encoder.stdout is not None
+        printed = encoder.stdout.read().splitlines()
+    assert encoder.returncode == 0
+    assert len(printed) == 2
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 @pytest.mark.parametrize("umask", [0o022, 0o077], ids=oct)
 def test_what_reads_the_pictures_has_no_rights(tmp_path: Path, umask: int) -> None:
