@@ -6,6 +6,7 @@ import http.server
 import io
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -407,7 +408,7 @@ def test_ubuntu_s_snap_is_not_installed(machine: Path, apt: Path, monkeypatch: p
 def test_an_installer_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
     note = tmp_path / "child"
     command = ["/bin/sh", "-c", f"sleep 600 & echo $! >{note}; wait"]
-    assert installers.run(command, os.environ, seconds=2) == "not done after 2 seconds"
+    assert installers.run(command, os.environ, Lines(), seconds=2) == "not done after 2 seconds"
     child = int(note.read_text())
     wait_until(lambda: has_ended(child), "the child has ended")
 
@@ -423,12 +424,26 @@ def has_ended(pid: int) -> bool:
 def test_an_installer_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     note = tmp_path / "installer"
     command = ["/bin/sh", "-c", f"trap '' TERM; echo $$ >{note}; while :; do sleep 0.1; done"]
-    assert installers.run(command, os.environ, seconds=2, terminate_seconds=0.3) == "not done after 2 seconds"
+    assert installers.run(command, os.environ, Lines(), seconds=2, terminate_seconds=0.3) == "not done after 2 seconds"
     assert has_ended(int(note.read_text()))
+
+
+def test_the_progress_of_an_installer_is_shown(tmp_path: Path) -> None:
+    shown = tmp_path / "shown"
+    lines = Lines()
+
+    def say(line: str) -> None:
+        lines(line)
+        if "40%" in line:
+            shown.touch()
+
+    script = f"printf '\\033[2m|■■  |  40%% of 100 MiB\\n'; until [ -e {shown} ]; do sleep 0.05; done"
+    assert installers.run(["/bin/sh", "-c", script], os.environ, say, seconds=60, progress_seconds=0.1) is None
+    assert re.fullmatch(r"  \d+ s: \|■■  \|  40% of 100 MiB", lines[-1])
 
 
 def test_the_failure_of_an_installer_is_one_line() -> None:
     script = "printf 'Reading...\\n\\033[2mError: no \\033[22mroute\\n    at line 1\\n    at line 2\\n'; exit 3"
-    assert installers.run(["/bin/sh", "-c", script], os.environ) == "Error: no route"
-    assert installers.run(["/bin/sh", "-c", "exit 3"], os.environ) == "exit status 3"
-    assert installers.run(["/bin/sh", "-c", "echo fine"], os.environ) is None
+    assert installers.run(["/bin/sh", "-c", script], os.environ, Lines()) == "Error: no route"
+    assert installers.run(["/bin/sh", "-c", "exit 3"], os.environ, Lines()) == "exit status 3"
+    assert installers.run(["/bin/sh", "-c", "echo fine"], os.environ, Lines()) is None

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from gateway.launchers.local.locales import PACKAGE
 
 INSTALL_SECONDS = 900.0
 TERMINATE_SECONDS = 10.0
+PROGRESS_SECONDS = 10.0
 
 _CONNECTION_MILLISECONDS = 15_000
 _ERROR_LINE = re.compile(r"^(?:E: |Error: |error: |ERROR: )")
@@ -37,7 +39,7 @@ def download(directory: Path, say: Callable[[str], None], *, is_complete: Callab
     playwright = [sys.executable, "-m", "playwright", "install"]
     say(f"There is no browser here. Downloading Playwright's headless shell (over 100 MB) to {directory} ...")
     # Without libraries first: that fails at once where the host can't be reached, while the libraries take minutes.
-    failed = run([*playwright, "--only-shell", "chromium"], environment)
+    failed = run([*playwright, "--only-shell", "chromium"], environment, say)
     # It also fetches an ffmpeg, which the gateway does not need.
     if failed is not None and not is_complete():
         return f"Playwright's download failed ({failed})."
@@ -46,7 +48,7 @@ def download(directory: Path, say: Callable[[str], None], *, is_complete: Callab
             "Playwright's download succeeded, but root must run `playwright install-deps chromium` for its libraries."
         )
     say("Installing the libraries and fonts that it needs; this can take some minutes ...")
-    failed = run([*playwright, "--with-deps", "--only-shell", "chromium"], environment)
+    failed = run([*playwright, "--with-deps", "--only-shell", "chromium"], environment, say)
     if failed is not None:
         say(f"Some of them could not be installed ({failed}).")
         return f"Playwright's download succeeded, but not the installation of its libraries ({failed})."
@@ -63,11 +65,11 @@ def install_packages(say: Callable[[str], None]) -> str:
     if os.geteuid() != 0:
         return "The system's packages can only be installed by root."
     say(f"Installing the packages chromium-headless-shell, chromium and {PACKAGE}; this can take some minutes ...")
-    update_failed = run([apt, "update"], os.environ)
+    update_failed = run([apt, "update"], os.environ, say)
     install = [apt, "install", "-y", "--no-install-recommends", "-o", f"DPkg::Lock::Timeout={int(INSTALL_SECONDS / 2)}"]
-    failed = run([*install, "chromium-headless-shell", "chromium", PACKAGE], os.environ)
+    failed = run([*install, "chromium-headless-shell", "chromium", PACKAGE], os.environ, say)
     if failed is not None and "Unable to locate package chromium-headless-shell" in failed:
-        failed = run([*install, "chromium", PACKAGE], os.environ)
+        failed = run([*install, "chromium", PACKAGE], os.environ, say)
     if failed is None:
         return "The packages were installed."
     return f"The system's packages could not be installed ({failed if update_failed is None else update_failed})."
@@ -87,10 +89,15 @@ def what_to_do() -> str:
 def run(
     command: list[str],
     environment: Mapping[str, str],
+    say: Callable[[str], None],
     seconds: float = INSTALL_SECONDS,
     terminate_seconds: float = TERMINATE_SECONDS,
+    progress_seconds: float = PROGRESS_SECONDS,
 ) -> str | None:
-    """Run an installer for at most `seconds`, and end all its processes; returns None, or one line why it failed."""
+    """Run an installer for at most `seconds`, and end all its processes; returns None, or one line why it failed.
+
+    While it runs, `say` gets its newest line every `progress_seconds`.
+    """
     with subprocess.Popen(
         command,
         env={**environment, "DEBIAN_FRONTEND": "noninteractive"},
@@ -102,10 +109,19 @@ def run(
         start_new_session=True,
         umask=0o022,
     ) as process:
+        began = time.monotonic()
         try:
-            output, _ = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            return f"not done after {seconds:g} seconds"
+            while True:
+                left = seconds - (time.monotonic() - began)
+                try:
+                    output, _ = process.communicate(timeout=max(0.0, min(left, progress_seconds)))
+                    break
+                except subprocess.TimeoutExpired as running:
+                    if left <= progress_seconds:
+                        return f"not done after {seconds:g} seconds"
+                    # Bytes, although the pipe is read as text.
+                    newest = _lines((running.output or b"").decode(errors="replace"))[-1:]
+                    say(f"  {time.monotonic() - began:.0f} s: {failures.clean(newest[0]) if newest else 'started'}")
         finally:
             _end(process, terminate_seconds)
     return None if process.returncode == 0 else _error_line(output) or f"exit status {process.returncode}"
@@ -122,9 +138,14 @@ def _end(process: subprocess.Popen[str], terminate_seconds: float) -> None:
             process.wait(terminate_seconds)
 
 
+def _lines(output: str) -> list[str]:
+    """The lines that are not blank, without colours."""
+    return [line for line in _TERMINAL_CODES.sub("", output).splitlines() if line.strip()]
+
+
 def _error_line(output: str) -> str:
     """The first line of an installer's output that is marked as an error, else its last line."""
-    lines = [line for line in _TERMINAL_CODES.sub("", output).splitlines() if line.strip()]
+    lines = _lines(output)
     errors = [line for line in lines if _ERROR_LINE.match(line)]
     return failures.clean((errors or lines[-1:] or [""])[0])
 
