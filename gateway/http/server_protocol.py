@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from functools import partial
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ import httptools
 import structlog
 from uvicorn._types import ASGI3Application
 from uvicorn.middleware.proxy_headers import _TrustedHosts
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import (
     HEADER_VALUE_RE,
     STATUS_LINE,
@@ -98,6 +99,19 @@ def http_protocol(
     return Limited
 
 
+class _Flow(FlowControl):
+    """Reads no more while requests wait for the answer to the one before them. uvicorn reads on after each answer, so
+    that a flood of small requests would be parsed, and held, many times faster than it is answered."""
+
+    def __init__(self, transport: asyncio.Transport, pipeline: Sized) -> None:
+        super().__init__(transport)
+        self._pipeline = pipeline
+
+    def resume_reading(self) -> None:
+        if not self._pipeline:
+            super().resume_reading()
+
+
 class HttpProtocol(HttpToolsProtocol):
     open_connections: ClassVar[Connections]
     head_seconds: ClassVar[float]
@@ -144,6 +158,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._fair = FairTransport(transport, self._read, self._body_left)
         super().connection_made(self._fair.as_transport)
+        self.flow = _Flow(self._fair.as_transport, self.pipeline)
         try:
             self._taker = self.open_connections.enter(self.client[0] if self.client else None)
         except LimitReached:
@@ -282,6 +297,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_pipelined = True
         super().on_response_complete()
         self._is_pipelined = False
+        self.flow.resume_reading()
         if self._answering:
             return
         if self._refused is not None:

@@ -21,12 +21,13 @@ from uvicorn.server import ServerState
 
 from gateway.app import Gateway
 from gateway.core.errors import LimitReached
+from gateway.core.fair_reading import AT_ONCE
 from gateway.core.shares import Shares
 from gateway.http.server_protocol import Connections, http_protocol
 from gateway.settings import RequestSettings, Settings
 from tests.support.samples import sample
 from tests.support.serving import serving
-from tests.support.waiting import for_a_while
+from tests.support.waiting import for_a_while, until
 
 HEAD_SECONDS = 0.6
 BODY_SECONDS = 0.6
@@ -355,6 +356,38 @@ async def test_a_body_that_the_gateway_does_not_read_may_be_slow() -> None:
         reads.set()
         assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
         writer.close()
+
+
+async def test_pipelined_requests_are_read_as_they_are_answered() -> None:
+    """A flood of them must not be held, however many there are."""
+    protocol = http_protocol(RequestSettings())
+    made: list[Any] = []
+    most = answered = 0
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal most, answered
+        # Also an application that reads the body must not have more requests read.
+        await receive()
+        await asyncio.sleep(0)
+        most = max(most, len(made[0].pipeline))
+        answered += 1
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    config = uvicorn.Config(app, http=protocol, lifespan="off", log_config=None)
+
+    def make() -> Any:
+        made.append(protocol(config=config, server_state=ServerState(), app_state={}))
+        return made[0]
+
+    async with await asyncio.get_running_loop().create_server(make, "127.0.0.1", 0) as server:
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+        writer.write(request * 2000)
+        await until(lambda: answered == 2000, "all are answered", 20)
+        writer.close()
+    # Those of one slice.
+    assert 0 < most <= AT_ONCE // len(request) + 1
 
 
 # How many connections
