@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import string
+import time
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.observer.masking import Masking
@@ -56,6 +58,136 @@ plain = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=8).
 )
 def test_addresses(given_: str, masked: str) -> None:
     assert masking.url(given_) == masked
+
+
+@pytest.mark.parametrize(
+    ("given_", "masked"),
+    [
+        # Encoded several times: the names, the values, or both.
+        (
+            "/?next=https%253A%252F%252Fb.com%252F%253Ftoken%253DXYZ12345",
+            "/?next=https%253A%252F%252Fb.com%252F%253Ftoken%253D***",
+        ),
+        ("/?%2574oken=XYZ12345", "/?%2574oken=***"),
+        ("/?%252574oken=XYZ12345", "/?%252574oken=***"),
+        ("/?a=1%26%2574oken%3DXYZ12345", "/?a=1%26%2574oken%3D***"),
+        ("/?q=%2561ccess_token%253DXYZ12345", "/?q=access_token%253D***"),
+        ("/back/%3Ftoken%3DXYZ12345/x", "/back/%3Ftoken%3D***/x"),
+        ("/back%253Ftoken%253DXYZ12345", "/back%253Ftoken%253D***"),
+        # JSON, in all its dresses.
+        ("/?data=%7B%22token%22%3A%22XYZ12345%22%7D", "/?data=%7B%22token%22%3A%22***%22%7D"),
+        ('/?data={"token":"XYZ12345"}', "/?data=%7B%22token%22%3A%22***%22%7D"),
+        (
+            "/?data=%257B%2522token%2522%253A%2522XYZ12345%2522%257D",
+            "/?data=%257B%2522token%2522%253A%2522***%2522%257D",
+        ),
+        (
+            "/?data=%7B%22a%22%3A%7B%22key%22%3A%22X%5C%22XYZ12345%22%7D%7D",
+            "/?data=%7B%22a%22%3A%7B%22key%22%3A%22***%22%7D%7D",
+        ),
+        ("/?data=%7B%22pin%22%3A12345%2C%22x%22%3A1%7D", "/?data=%7B%22pin%22%3A***%2C%22x%22%3A1%7D"),
+        ("/?data=%7B%22token%22%3Anull%2C%22x%22%3A1%7D", "/?data=%7B%22token%22%3Anull%2C%22x%22%3A1%7D"),
+        (
+            "/?data=%22%7B%5C%22token%5C%22%3A%5C%22XYZ12345%5C%22%7D%22",
+            "/?data=%22%7B%5C%22token%5C%22%3A%5C%22***%5C%22%7D%22",
+        ),
+        ("/?data=%7B%22tokens%22%3A%5B%22XYZ12345%22%5D%7D", "/?data=%7B%22tokens%22%3A%5B***%5D%7D"),
+        ("/?page={count:1,total:2}", "/?page={count:1,total:2}"),
+        # Credentials by other names, and lines of headers.
+        ("/?bearer=XYZ12345", "/?bearer=***"),
+        ("/?jwt_bearer=XYZ12345&a=1", "/?jwt_bearer=***&a=1"),
+        ("/?cookie=XYZ12345", "/?cookie=***"),
+        ("/?h=Authorization%3A%20Bearer%20XYZ12345", "/?h=Authorization%3A%20***"),
+        ("/?h=Proxy-Authorization:+Basic+XYZ12345", "/?h=Proxy-Authorization:+***"),
+        ("/?h=Cookie:%20a%3D1;%20b%3DXYZ12345", "/?h=Cookie:***"),
+        ("/?h=X-Api-Key:XYZ12345", "/?h=X-Api-Key:***"),
+        ("/?x=Bearer%20XYZ12345", "/?x=Bearer%20***"),
+        ("/?x=Basic%20dXNlcjpYWVoxMjM0NQ==", "/?x=Basic%20***"),
+        ("/?x=eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abcDEF12345", "/?x=***"),
+        ("/?q=basic+programming&lang=en", "/?q=basic+programming&lang=en"),
+        ("/caf%C3%A9/100%25?q=caf%C3%A9%20au%20lait", "/caf%C3%A9/100%25?q=caf%C3%A9%20au%20lait"),
+    ],
+)
+def test_what_parameters_contain(given_: str, masked: str) -> None:
+    assert masking.url(f"https://example.com{given_}") == f"https://example.com{masked}"
+    assert masking.url(f"https://example.com{masked}") == f"https://example.com{masked}"
+
+
+@pytest.mark.parametrize(
+    ("given_", "masked"),
+    [
+        ("Authorization: Bearer XYZ12345", "Authorization: ***"),
+        ("curl -H 'Authorization: Bearer XYZ12345' https://b.com", "curl -H 'Authorization: ***' https://b.com"),
+        ("Set-Cookie: sid=XYZ12345; Path=/\nX: 1", "Set-Cookie: ***\nX: 1"),
+        ("X-Api-Key: XYZ12345, next", "X-Api-Key: ***, next"),
+        ("sent Bearer XYZ12345 to b.com", "sent Bearer *** to b.com"),
+        ("bearer=XYZ12345", "bearer=***"),
+        ("login failed, password: XYZ12345 (2 tries)", "login failed, password: *** (2 tries)"),
+        ('{"user":"ada","password":"XYZ\\"12345"}', '{"user":"ada","password":"***"}'),
+        ('"{\\"token\\":\\"XYZ12345\\",\\"a\\":1}"', '"{\\"token\\":\\"***\\",\\"a\\":1}"'),
+        ("{'accessToken': 'XYZ12345', 'a': 1}", "{'accessToken': '***', 'a': 1}"),
+        ("{token: `a`, jwt: eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abcDEF}", "{token: ***, jwt: ***}"),
+        ("got token%253DXYZ12345 back", "got token%253D*** back"),
+        ("went to %2Fcb%3Faccess_token%3DXYZ12345", "went to %2Fcb%3Faccess_token%3D***"),
+    ],
+)
+def test_what_texts_contain(given_: str, masked: str) -> None:
+    assert masking.text(given_) == masked
+    assert masking.text(masked) == masked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "state: loading, code: 404, key: value, session: none",
+        '{"state":"open","code":"E42","key":"Enter","pin":"map"}',
+        "total_tokens: 512, prompt tokens = 12",
+        '{"prompt_tokens":12,"token":null,"password":""}',
+        "Unexpected token '<', \"<!DOCTYPE \"... is not valid JSON",
+        "Basic information; a bearer of news. Cookies are off",
+        "100% of 5 = five; 20%20",
+        "TypeError: Cannot read properties of undefined (reading 'token')",
+    ],
+)
+def test_harmless_texts_are_not_changed(text: str) -> None:
+    assert masking.text(text) == text
+
+
+@settings(max_examples=40)
+@given(name=names, secret=secrets, times=st.integers(0, 3), before=plain)
+def test_secrets_in_json_are_masked_however_often_it_is_encoded(
+    name: str, secret: str, times: int, before: str
+) -> None:
+    value = json.dumps({before: 1, "inner": {name.replace("%74", "t"): secret}, "after": [before]})
+    for _ in range(times):
+        value = quote(value, safe="")
+    masked = masking.url(f"https://example.com/?{before}={value}&after={before}")
+    for form in (secret, quote(secret, safe=""), quote(quote(secret, safe=""), safe="")):
+        assert form not in masked
+    assert masked.endswith(f"&after={before}")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "a", "%", "%2", "%25", "%2525", "a%20", "%zz ", '"', "\\", '\\"', "token", "token:", 'token:"', "token:[",
+        'token=\\"', "a.", "a-", "eyJ", "eyJ.", "Bearer ", "Basic ", ": ", "+", "?a=", ";a=", "//", "data:",
+    ],
+)  # fmt: skip
+def test_the_time_is_linear_in_the_length(part: str) -> None:
+    """A page chooses these texts. The longest takes at most some times as long as eight of an eighth of its length."""
+    large = Masking((), 80_000)
+
+    def seconds(times: int, length: int) -> float:
+        text = (part * (length // len(part) + 1))[:length]
+        begun = time.process_time()
+        for _ in range(times):
+            large.url(f"https://example.com/{text}?x={text}")
+            large.text(text)
+        return time.process_time() - begun
+
+    seconds(1, 1_000)
+    assert seconds(1, 32_000) < 4 * seconds(8, 4_000) + 0.2
 
 
 @given(name=names, secret=secrets, before=plain, after=plain, mark=st.sampled_from("?#"))
