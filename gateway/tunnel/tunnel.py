@@ -131,6 +131,7 @@ class Tunnel(asyncio.Protocol):
         "_owes",
         "_pace",
         "_pending",
+        "_ping",
         "_policy",
         "_reader",
         "_record",
@@ -160,6 +161,8 @@ class Tunnel(asyncio.Protocol):
         self._pace = options.pace
         # Until it ends, the client is not read, since it sent more messages than its pace allows.
         self._rest: asyncio.TimerHandle | None = None
+        # The last ping that is not answered yet.
+        self._ping: bytes | None = None
         self._is_spliced = not options.is_reviewed
         self._pending = PendingReview(options.large, options.taker, partial(self.end, Close.OVERLOADED))
         self._follower = FrameFollower(options.max_message_bytes)
@@ -238,6 +241,7 @@ class Tunnel(asyncio.Protocol):
             for opcode, payload in self._reader.feed(data):
                 messages += 1
                 self._take(opcode, payload)
+            self._answer_ping()
         except FrameError:
             self.end(Close.PROTOCOL_ERROR)
         except InvalidText:
@@ -246,6 +250,11 @@ class Tunnel(asyncio.Protocol):
             self._count_held()
         if self._pace is not None and messages and (seconds := self._pace.spend(messages, self._loop.time())):
             self._pause_for(seconds)
+
+    def _answer_ping(self) -> None:
+        ping, self._ping = self._ping, None
+        if ping is not None and self._ending is None:
+            self._send(frame(Opcode.PONG, ping))
 
     def _pause_for(self, seconds: float) -> None:
         if self._rest is not None:
@@ -261,6 +270,7 @@ class Tunnel(asyncio.Protocol):
         if self._pending.task is not None and opcode not in (Opcode.PING, Opcode.PONG):
             self._pending.waiting.append((opcode, payload))
         elif opcode == Opcode.CLOSE:
+            self._answer_ping()
             self._client_closes(bytes(payload))
         elif self._ending is not None:
             # When a revoke has been answered, no further message may reach the browser.
@@ -270,7 +280,8 @@ class Tunnel(asyncio.Protocol):
         elif opcode == Opcode.BINARY:
             self._answer(not_a_text())
         elif opcode == Opcode.PING:
-            self._send(frame(Opcode.PONG, bytes(payload)))
+            # Of several that are read together, the last one is answered for all (RFC 6455, 5.5.3).
+            self._ping = bytes(payload)
         elif opcode == OVERSIZED:
             self.end(Close.TOO_BIG)
 

@@ -201,6 +201,17 @@ async def test_a_client_above_its_pace_is_not_read_for_a_while(opcode: int) -> N
     assert bench.tunnel.commands == (203 if opcode == TEXT else 0)
 
 
+async def test_of_pings_that_are_read_together_the_last_one_is_answered() -> None:
+    bench = Bench()
+    pings = [framed(PING, payload, masked=True) for payload in (b"one", b"two")]
+    bench.tunnel.data_received(b"".join(pings))
+    assert bench.transport.written == framed(PONG, b"two")
+    bench.tunnel.data_received(pings[0] + framed(CLOSE, b"\x03\xe8", masked=True) + pings[1])
+    assert bench.transport.written.startswith(framed(PONG, b"two") + framed(PONG, b"one"))
+    assert framed(PONG, b"two") not in bench.transport.written[5:]
+    assert bench.closed() == (1000, "")
+
+
 async def test_a_rest_that_ends_after_the_connection_changes_nothing() -> None:
     bench = Bench(pace=Pace(100))
     bench.tunnel.data_received(210 * framed(PING, b"", masked=True))
