@@ -13,10 +13,14 @@ from typing import Any
 
 import orjson
 
-_LONE = re.compile("[\ud800-\udfff]")
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-# An escape of a half, which may have its other half beside it.
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+# An escape of a half without its other half beside it; in a text whose escaped backslashes are replaced, so that each
+# backslash begins an escape. It looks at twelve bytes at most around each, so it is linear.
+_LONE = re.compile(
+    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|[c-fC-F][0-9a-fA-F]{2}(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}))"
+)
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}".encode()
+_BACKSLASH, _BACKSLASH_BY_NUMBER = rb"\\", rb"\u005c"
 
 
 def loads(text: bytes | bytearray) -> Any:
@@ -24,7 +28,8 @@ def loads(text: bytes | bytearray) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        return orjson.loads(well_formed(text.decode("utf-8", "replace")))
+        # Nothing here depends on the number of values, as Python's own parser would.
+        return orjson.loads(_well_formed(text.decode("utf-8", "replace").encode()))
 
 
 def dumps(value: Any) -> bytes:
@@ -36,11 +41,12 @@ def dumps(value: Any) -> bytes:
 
 
 def well_formed(text: str) -> str:
-    """A JSON text with U+FFFD for each lone surrogate; unchanged without any, and where it is not JSON."""
-    if _HALF.search(text) is None:
-        return text
-    try:
-        # Both run in C. The decoder joins pairs, so a surrogate that is left is a lone one.
-        return _LONE.sub(_REPLACEMENT, json.dumps(json.loads(text), ensure_ascii=False))
-    except (ValueError, RecursionError):
-        return text
+    """A JSON text with U+FFFD for each lone surrogate; unchanged without any."""
+    given = text.encode()
+    mended = _well_formed(given)
+    return text if mended is given else mended.decode()
+
+
+def _well_formed(text: bytes) -> bytes:
+    mended, replaced = _LONE.subn(_REPLACEMENT, text.replace(_BACKSLASH, _BACKSLASH_BY_NUMBER))
+    return mended if replaced else text

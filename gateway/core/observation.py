@@ -91,12 +91,14 @@ class Series:
 class EventLimits:
     """Of the events of a run that a page or a client can cause: of each type in a second, and of all in the whole run.
 
-    `total_bytes` is of what is written, so a run may exceed it by what waits to be written.
+    `total_bytes` is of what is written, so a run may exceed it by what waits to be written. `read_bytes_per_second` is
+    of the browser's messages that are read for events.
     """
 
     per_second: int = 1000
     total: int = 500_000
     total_bytes: int = 256 * 1024**2
+    read_bytes_per_second: int = 8 * 1024**2
 
 
 class BoundedRecord:
@@ -107,7 +109,7 @@ class BoundedRecord:
     """
 
     __slots__ = (
-        "_dropped", "_gaps", "_is_full", "_limits", "_noted", "_total", "_turn", "failures", "inputs", "record"
+        "_dropped", "_gaps", "_is_full", "_limits", "_noted", "_read", "_total", "_turn", "failures", "inputs", "record"
     )  # fmt: skip
 
     def __init__(self, record: Record, limits: EventLimits = EventLimits()) -> None:
@@ -119,6 +121,8 @@ class BoundedRecord:
         self._total = 0
         self._is_full = False
         self._noted: Counter[str] = Counter()
+        # Bytes of messages in this second.
+        self._read = 0
         self._dropped: Counter[str] = Counter()
         # Why messages were not read, and what type of event each would have been -> their number, without the first.
         self._gaps: dict[tuple[str, str | None], int] = {}
@@ -161,6 +165,15 @@ class BoundedRecord:
         self.note(type_, {})
         return False
 
+    def allows_reading(self, type_: str, size: int) -> bool:
+        """Whether a message of `size` bytes that becomes such an event is worth reading; as `allows`."""
+        if self._read + size > self._limits.read_bytes_per_second and self.record.wants(type_):
+            self._dropped[type_] += 1
+            return False
+        self._begin_second()
+        self._read += size
+        return self.allows(type_)
+
     def gap(self, reason: str, type_: str | None = None) -> bool:
         """Count a message of the browser that was not read, and would have been an event of this type, if it is known.
 
@@ -191,6 +204,7 @@ class BoundedRecord:
     def _next(self) -> None:
         self._turn = None
         self._noted.clear()
+        self._read = 0
         for type_, count in self._dropped.items():
             if self._counts():
                 self.record.note("events.dropped", {"type": type_, "count": count, "reason": "rate"})

@@ -1,8 +1,9 @@
 """The gateway's own DevTools connection to a browser: one websocket, many sessions (flat mode).
 
 It shares the event loop with the clients' tunnels, so a message must cost little: an event without a listener is
-recognized by its first and last bytes, and is not parsed. Pages decide what most messages contain: one that can't be
-read is reported as a gap (`on_gap`), and never ends the connection.
+recognized by its first and last bytes, and is not parsed; nor is one that its listener passes over, for it has enough
+of them. What arrives is read in slices, in turn with other connections (core/fair_reading.py). Pages decide what most
+messages contain: one that can't be read is reported as a gap (`on_gap`), and never ends the connection.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import structlog
 
 from gateway.core import json_text
 from gateway.core.errors import GatewayError
+from gateway.core.fair_reading import FairTransport
 from gateway.websocket.browser_socket import BrowserSocket, open_browser_socket
 from gateway.websocket.frames import FrameError, MessageCollector, Opcode, frame
 
@@ -26,7 +28,8 @@ _CONNECT_SECONDS = 3.0
 # event loop does nothing else.
 _MAX_EVENT = MessageCollector.LARGE
 _MAX_ANSWER = 32 * 1024 * 1024
-# Events that the gateway must act on. Chromium limits what a page can put into most of them: an address has 2 MiB.
+# Events about pages that the gateway must act on. Chromium limits what a page can put into them: an address has 2 MiB,
+# and a title 4096 characters; but the name of a worker is as long as a page makes it.
 _MAX_OF_TARGETS = 8 * 1024 * 1024
 # For a picture as large as settings allow.
 _MAX_PICTURE = 128 * 1024 * 1024
@@ -36,6 +39,8 @@ _MAX_FRAGMENTED = 8 * 1024 * 1024
 Listener = Callable[[str, dict[str, Any]], None]
 # Gets the method and the first bytes of an event that is too large to be read; returns whether the record lacks it.
 OnLarge = Callable[[str, bytes], bool]
+# Gets the method and the whole text of an event; returns whether it need not be read.
+PassOver = Callable[[str, bytes], bool]
 # Gets the reason and the method of an event that was not read; returns whether a gap begins.
 OnGap = Callable[[str, str], bool]
 
@@ -43,7 +48,8 @@ OnGap = Callable[[str, str], bool]
 _EVENT = b'{"method":"'
 _METHOD = len(_EVENT)
 _PICTURE = b'{"method":"Page.screencastFrame"'
-_OF_TARGETS = (b'{"method":"Target.', b'{"method":"Page.javascriptDialogOpening"')
+_OF_TARGETS = b'{"method":"Target.'
+_OF_A_PAGE = b'"type":"page"'
 _SESSION = b',"sessionId":"'
 _SESSION_END = -2
 _SESSION_START = _SESSION_END - 32
@@ -77,8 +83,11 @@ class DevTools:
         self._last_id = 0
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         # Session id, empty for the browser itself -> its listeners, and the methods that each wants.
-        self._listeners: dict[bytes, tuple[tuple[Listener, Set[bytes] | None, OnLarge], ...]] = {}
+        self._listeners: dict[bytes, tuple[tuple[Listener, Set[bytes] | None, OnLarge, PassOver], ...]] = {}
         self.closed = asyncio.Event()
+        self._fair: FairTransport | None = None
+        if socket.transport is not None:
+            self._fair = FairTransport(socket.transport, self._take, lambda: self._collector.missing)
         socket.deliver(self)
 
     @classmethod
@@ -96,11 +105,12 @@ class DevTools:
         session: str = "",
         methods: Set[str] | None = None,
         on_large: OnLarge = lambda method, head: True,
+        passes_over: PassOver = lambda method, text: False,
     ) -> None:
         """Add a listener for a session's events, in order; for those of `methods` only, if given. It must not wait."""
         wanted = None if methods is None else frozenset(method.encode() for method in methods)
         key = session.encode()
-        self._listeners[key] = (*self._listeners.get(key, ()), (listener, wanted, on_large))
+        self._listeners[key] = (*self._listeners.get(key, ()), (listener, wanted, on_large, passes_over))
 
     def forget(self, session: str, listener: Listener | None = None) -> None:
         """Remove this listener of a session, or all."""
@@ -148,6 +158,11 @@ class DevTools:
     # websocket.browser_socket.Receiver
 
     def from_browser(self, data: bytes) -> None:
+        # A socket without a connection delivers nothing.
+        assert self._fair is not None
+        self._fair.receive(data)
+
+    def _take(self, data: bytes) -> None:
         try:
             messages = self._collector.feed(data)
         except FrameError:
@@ -182,6 +197,8 @@ class DevTools:
 
     def _end(self) -> None:
         self.closed.set()
+        if self._fair is not None:
+            self._fair.release()
         answers, self._answers = self._answers, {}
         for answer in answers.values():
             if not answer.done():
@@ -198,9 +215,11 @@ class DevTools:
             return
         method = text[_METHOD : text.find(b'"', _METHOD)]
         message: dict[str, Any] | None = None
-        for listener, wanted, _ in listeners:
+        for listener, wanted, _, passes_over in listeners:
             if wanted is None or method in wanted:
                 try:
+                    if passes_over(method.decode("latin-1"), text):
+                        continue
                     if message is None:
                         message = json_text.loads(text)
                     listener(message["method"], message.get("params", {}))
@@ -224,7 +243,7 @@ class DevTools:
             method = ends[_METHOD : ends.find(b'"', _METHOD)]
             name = method.decode("latin-1")
             lacks = False
-            for _, wanted, on_large in self._listeners.get(key, ()):
+            for _, wanted, on_large, _ in self._listeners.get(key, ()):
                 if wanted is None or method in wanted:
                     try:
                         lacks |= on_large(name, ends)
@@ -263,7 +282,7 @@ def _limit(head: bytes) -> int:
     """The maximum size of a message, by its first bytes."""
     if head.startswith(_PICTURE):
         return _MAX_PICTURE
-    if head.startswith(_OF_TARGETS):
+    if head.startswith(_OF_TARGETS) and _OF_A_PAGE in head:
         return _MAX_OF_TARGETS
     return _MAX_EVENT if head.startswith(_EVENT) else _MAX_ANSWER
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
@@ -19,6 +19,8 @@ from gateway.core.observation import Level
 from gateway.observer import dialogs, error_page
 from gateway.observer.masking import Masking
 from gateway.observer.observers import Observation, Watching
+
+_Value = TypeVar("_Value")
 
 _PAGES: list[dict[str, Any]] = [{"type": "page"}, {"exclude": True}]
 # What loads separately within a page, and is recorded at the level `full` only.
@@ -34,7 +36,12 @@ _CONSOLE_OBJECTS = {"objectGroup": "console"}
 _MAX_REQUESTS = 4096
 _MAX_ARGUMENTS = 20
 _ATTACHED = re.compile(rb'\{"method":"Target\.attachedToTarget","params":\{"sessionId":"([0-9A-F]+)"')
-_DATA_ADDRESS = re.compile(rb'"(?:request|response)":\{"url":"data:')
+# Within a text of a page, each quote has a backslash before it.
+_REQUEST_DATA, _RESPONSE_DATA = b'"request":{"url":"data:', b'"response":{"url":"data:'
+_DOCUMENT = b'"type":"Document"'
+_OBJECT = b'"objectId":"'
+# Chromium puts the id of a request before all that a page or a server chooses.
+_REQUEST_ID = re.compile(rb'\{"method":"Network\.[A-Za-z]+","params":\{"requestId":"([^"\\]{1,100})"')
 # How Chromium describes failures of websockets; the rest of a text may be the server's.
 _SOCKET_TUNNEL_FAILED = "Establishing a tunnel via proxy server failed."
 _SOCKET_FAILED = "Error in connection establishment: "
@@ -256,6 +263,8 @@ class _Session:
         self._type = type_
         self._page_id = page_id
         self._requests: dict[str, _Request] = {}
+        # Requests that are not recorded, the oldest first.
+        self._passed_over: dict[str, None] = {}
         # The browser keeps each object that the page logs for this session. The command that releases them, while it
         # is unanswered, and whether objects were logged after it.
         self._releasing: asyncio.Future[dict[str, Any]] | None = None
@@ -264,7 +273,7 @@ class _Session:
     def set_up(self, *, waits: bool) -> list[asyncio.Future[dict[str, Any]]]:
         """Enable the events, and let the page run if it waits for that. Returns the answers."""
         devtools = self._devtools
-        devtools.listen(self._on_event, self._id, self._of_session.keys(), self._on_large)
+        devtools.listen(self._on_event, self._id, self._of_session.keys(), self._on_large, self._passes_over)
         asked = [
             devtools.start("Network.enable", _NETWORK, self._id),
             devtools.start("Runtime.enable", None, self._id),
@@ -299,8 +308,49 @@ class _Session:
                 # A worker with a long name, which waits for the session.
                 self._devtools.send("Runtime.runIfWaitingForDebugger", None, found[1].decode())
             case "Network.requestWillBeSent" | "Network.responseReceived":
-                return self._full or _DATA_ADDRESS.search(head) is None
+                return not self._is_part_of_page(head)
         return True
+
+    def _passes_over(self, method: str, text: bytes) -> bool:
+        """Whether an event is not recorded and need not be read: a page decides how many there are, and how long."""
+        match method:
+            case "Runtime.consoleAPICalled" | "Runtime.exceptionThrown":
+                if self._allows_reading(method, text):
+                    return False
+                if _OBJECT in text:
+                    self._release()
+                return True
+            case _ if method.startswith("Network."):
+                return self._passes_over_request(method, text)
+        return False
+
+    def _passes_over_request(self, method: str, text: bytes) -> bool:
+        if (found := _REQUEST_ID.match(text)) is None:
+            return False
+        id_ = found[1].decode("utf-8", "replace")
+        request = self._requests.get(id_)
+        match method:
+            case "Network.requestWillBeSent" | "Network.webSocketCreated":
+                # The page's own document is followed in any case, and so are redirects of what is followed.
+                is_followed = request is not None or _DOCUMENT in text
+                if self._is_part_of_page(text) or not (is_followed or self._allows_reading(method, text)):
+                    _remember(self._passed_over, id_, None)
+                    return True
+                self._passed_over.pop(id_, None)
+                return False
+            case "Network.responseReceived":
+                if request is not None:
+                    return not (request.is_page or self._allows_reading(method, text))
+                # The request was sent before the session existed, unless it was passed over.
+                return id_ in self._passed_over or self._is_part_of_page(text)
+        return request is None
+
+    def _allows_reading(self, method: str, text: bytes) -> bool:
+        return self._pages.record.allows_reading(_RECORDED_AS[method], len(text))
+
+    def _is_part_of_page(self, event: bytes) -> bool:
+        """Whether a request or response is of a `data:` address, which loads nothing and is recorded at `full` only."""
+        return not self._full and (_REQUEST_DATA in event or _RESPONSE_DATA in event)
 
     # Network
 
@@ -332,10 +382,7 @@ class _Session:
         self._note("network.request", data, page_id=self._page_id)
 
     def _begin(self, id_: str, request: _Request) -> None:
-        requests = self._requests
-        requests[id_] = request
-        if len(requests) > _MAX_REQUESTS:
-            del requests[next(iter(requests))]
+        _remember(self._requests, id_, request)
 
     def _from_cache(self, params: dict[str, Any]) -> None:
         request = self._requests.get(params["requestId"])
@@ -595,12 +642,27 @@ class _Session:
     }
 
 
+# What events become in the record, if they are read.
+_RECORDED_AS = {
+    "Network.requestWillBeSent": "network.request",
+    "Network.responseReceived": "network.response",
+    "Network.webSocketCreated": "network.request",
+    "Runtime.consoleAPICalled": "console.message",
+    "Runtime.exceptionThrown": "page.error",
+}
+
 # Common names; other types keep theirs.
 _LEVELS = {"log": "info", "info": "info", "warning": "warning", "error": "error", "debug": "debug", "assert": "error"}
 
 
 def _auto_attach(filter_: list[dict[str, Any]]) -> dict[str, Any]:
     return {"autoAttach": True, "waitForDebuggerOnStart": True, "flatten": True, "filter": filter_}
+
+
+def _remember(requests: dict[str, _Value], id_: str, value: _Value) -> None:
+    requests[id_] = value
+    if len(requests) > _MAX_REQUESTS:
+        del requests[next(iter(requests))]
 
 
 def _document(url: str) -> str:

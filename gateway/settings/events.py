@@ -33,6 +33,13 @@ class EventSettings(ShareSettings):
         le=100_000,
         description="Events of one type that are recorded of a run in a second; further ones are counted.",
     )
+    event_bytes_per_second: int = Field(
+        8 * 1024**2,
+        ge=1024,
+        le=1024**3,
+        description="Bytes of the browser's messages about requests, console messages and errors of pages that are "
+        "read for the record of a run, per second; those above it are counted in the record instead (`reason: rate`).",
+    )
     events_per_run: int = Field(
         500_000,
         ge=1,

@@ -519,6 +519,11 @@ class MessageCollector:
         self.skipped: list[bytes] = []
         self.controls: list[tuple[int, bytes]] = []
 
+    @property
+    def missing(self) -> int:
+        """Bytes that a frame, whose beginning has arrived, still lacks, as far as is known."""
+        return self._left or (self._needed - len(self._held) if self._held else 0)
+
     def feed(self, data: bytes) -> list[bytes]:
         """The messages that are complete now. Raises FrameError and TooBig, after which it can't be used."""
         if self._held:

@@ -7,14 +7,16 @@ import contextlib
 import json
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.asyncio.server import ServerConnection, serve
 
+from gateway.core.fair_reading import SLICE
 from gateway.observer.devtools import AnswerTooLarge, DevTools, DevToolsError
+from gateway.websocket.browser_socket import BrowserSocket
 from gateway.websocket.frames import FrameError, MessageCollector, Opcode, TooBig, close_frame, frame, header
 from tests.support.waiting import until
 
@@ -255,7 +257,8 @@ async def test_messages_that_are_too_large_are_gaps_and_end_nothing() -> None:
         f'{{"method":"Of.session","params":{{"number":"{"x" * 300_000}"}},"sessionId":"{SESSION}"}}',
         f'{{"method":"Of.others","params":{{"number":"{"x" * 300_000}"}},"sessionId":"{SESSION}"}}',
         f'{{"method":"Of.session","params":{{"number":"{"x" * 300_000}"}}}}',
-        f'{{"method":"Target.targetCreated","params":{{"number":"{"x" * 300_000}"}}}}',
+        f'{{"method":"Target.targetCreated","params":{{"type":"page","number":"{"x" * 300_000}"}}}}',
+        f'{{"method":"Target.targetCreated","params":{{"type":"worker","number":"{"x" * 300_000}"}}}}',
         f'{{"method":"Of.session","params":{{"number":2}},"sessionId":"{SESSION}"}}',
     ]
 
@@ -285,7 +288,92 @@ async def test_messages_that_are_too_large_are_gaps_and_end_nothing() -> None:
         assert not devtools.closed.is_set()
     assert seen == [("Target.targetCreated", 300_000), ("Of.session", 2)] * 2
     assert large == [b'{"method":"Of.session","params"'[:30]] * 2
-    assert gaps == [("size", "Of.session")] * 3
+    # Only a page's address makes an event about a target long that must be read.
+    assert gaps == [
+        *[("size", "Of.session"), ("size", "Of.session"), ("size", "Target.targetCreated")],
+        *[("size", "Of.session"), ("size", "Target.targetCreated")],
+    ]
+
+
+class Connection:
+    """A socket to a browser, of which a test delivers what it wants."""
+
+    def __init__(self) -> None:
+        self.transport = self
+        self.is_read = True
+        self.write = self.writelines = lambda *_: None
+
+    def deliver(self, receiver: DevTools) -> None:
+        self.from_browser = receiver.from_browser
+
+    def pause_reading(self) -> None:
+        self.is_read = False
+
+    def resume_reading(self) -> None:
+        self.is_read = True
+
+    def leave(self) -> None:
+        self.is_read = False
+
+
+async def test_what_a_browser_sends_is_read_in_slices_and_the_browser_not_read_meanwhile() -> None:
+    socket = Connection()
+    devtools = DevTools(cast(BrowserSocket, socket))
+    seen: list[int] = []
+    devtools.listen(lambda method, params: seen.append(params["number"]))
+    socket.from_browser(
+        b"".join(
+            frame(Opcode.TEXT, b'{"method":"Of.browser","params":{"number":%d}}' % number)[0] for number in range(5000)
+        )
+    )
+    assert (len(seen) <= SLICE // 40, socket.is_read) == (True, False)
+    await until(lambda: socket.is_read, "all is read")
+    assert seen == list(range(5000))
+    # A message that arrives in parts is put together at once, and read in a turn.
+    large = b"".join(
+        frame(Opcode.TEXT, b'{"method":"Of.browser","params":{"number":5000,"x":"%b"}}' % (b"x" * 200_000))
+    )
+    await asyncio.sleep(0)
+    for start in range(0, len(large), 50_000):
+        socket.from_browser(large[start : start + 50_000])
+    await until(lambda: seen[-1] == 5000, "it is read")
+
+
+async def test_the_end_of_a_connection_drops_what_waits() -> None:
+    socket = Connection()
+    devtools = DevTools(cast(BrowserSocket, socket))
+    seen: list[str] = []
+    devtools.listen(lambda method, params: seen.append(method))
+    socket.from_browser(frame(Opcode.TEXT, b'{"method":"Of.browser","params":{}}')[0] * 5000)
+    before = len(seen)
+    await devtools.close()
+    other = Connection()
+    DevTools(cast(BrowserSocket, other))
+    other.from_browser(frame(Opcode.TEXT, b'{"method":"Of.browser","params":{}}')[0] * 5000)
+    await until(lambda: other.is_read, "another has had its turns")
+    assert (len(seen), socket.is_read) == (before, False)
+
+
+async def test_what_a_listener_passes_over_is_not_read() -> None:
+    async def speaking(socket: ServerConnection) -> None:
+        async for _ in socket:
+            # To read it would be a gap.
+            await socket.send('{"method":"Of.browser","params":{"number":1,malformed}}')
+            await socket.send('{"method":"Of.browser","params":{"number":2}}')
+            await socket.send('{"id":1,"result":{}}')
+
+    gaps: list[tuple[str, str]] = []
+    asked: list[str] = []
+    seen: list[int] = []
+
+    def passes_over(method: str, text: bytes) -> bool:
+        asked.append(method)
+        return b'"number":1' in text
+
+    async with browser(speaking, gaps) as devtools:
+        devtools.listen(lambda method, params: seen.append(params["number"]), passes_over=passes_over)
+        await devtools.call("Speak.now")
+    assert (seen, asked, gaps) == ([2], ["Of.browser"] * 2, [])
 
 
 async def test_a_command_keeps_the_surrogates_that_a_client_has_set() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,7 +54,30 @@ DEEP = b"[" * 5000 + b'"\\ud83d"' + b"]" * 5000
 def test_what_is_not_json_is_an_error(text: bytes) -> None:
     with pytest.raises(json.JSONDecodeError):
         json_text.loads(text)
-    assert json_text.well_formed(text.decode()) == text.decode()
+    with pytest.raises(json.JSONDecodeError):
+        orjson.loads(json_text.well_formed(text.decode()))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (rb'["\\ud83d"]', r"\ud83d"),
+        (rb'["\\\ud83d"]', "\\\N{REPLACEMENT CHARACTER}"),
+        (rb'["\\\\ud83d\ud83d"]', "\\\\ud83d\N{REPLACEMENT CHARACTER}"),
+        (rb'["\ud83d\\ude80\"\ude80"]', '\N{REPLACEMENT CHARACTER}\\ude80"\N{REPLACEMENT CHARACTER}'),
+        (rb'["\uD83D\uD83D\uDE80\uDE80"]', "\N{REPLACEMENT CHARACTER}\N{ROCKET}\N{REPLACEMENT CHARACTER}"),
+    ],
+    ids=["escaped backslash", "behind one", "behind two", "between halves", "a pair among halves"],
+)
+def test_an_escape_is_found_among_backslashes_and_pairs(text: bytes, expected: str) -> None:
+    assert json_text.loads(text) == [expected]
+
+
+def test_what_has_half_a_pair_is_not_read_by_the_slow_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's takes a hundred times as long for many values, and stops the event loop."""
+    monkeypatch.setattr(json, "loads", None)
+    monkeypatch.setattr(json.JSONDecoder, "decode", None)
+    assert json_text.loads(b'["\\ud83d"' + b",1" * 1000 + b"]") == ["\N{REPLACEMENT CHARACTER}"] + [1] * 1000
 
 
 def test_bytes_that_are_not_utf8_are_replaced() -> None:

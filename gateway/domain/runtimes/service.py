@@ -173,7 +173,10 @@ class Runtimes:
             database, recording.audit, recording.events, self.browsers, self._usage, settings.event_level
         )
         self._event_limits = EventLimits(
-            settings.events_per_second, settings.events_per_run, settings.event_bytes_per_run
+            settings.events_per_second,
+            settings.events_per_run,
+            settings.event_bytes_per_run,
+            settings.event_bytes_per_second,
         )
         self._noted: set[UUID] = set()
         self._tasks: set[asyncio.Task[None]] = set()
