@@ -343,6 +343,15 @@ def test_the_process_responds_with_what_to_do_and_what_to_record(
     assert (json.loads(rest[:noted_length]) if noted_length else None) == noted
 
 
+def test_the_process_responds_that_a_command_has_too_many_values() -> None:
+    payload, pickled, responses = b'{"id":1,"method":"X.y"}', pickle.dumps(None), io.BytesIO()
+    for most in (2, 1):
+        requests = io.BytesIO(REQUEST.pack(len(pickled), len(payload)) + pickled + payload)
+        serve(requests, responses, most)
+    response = responses.getvalue()
+    assert (RESPONSE.unpack(response[: RESPONSE.size])[0], response[-RESPONSE.size :]) == (0, RESPONSE.pack(5, 0, 0))
+
+
 class Hungry:
     """A policy for which memory runs out."""
 

@@ -251,6 +251,7 @@ async def test_only_a_gateway_gives_a_reason(from_gateway: bool, payload: bytes,
         (framed(TEXT, b"x"), Close.PROTOCOL_ERROR),
         (framed(CLOSE, b"\x03", masked=True), Close.PROTOCOL_ERROR),
         (framed(TEXT, b"\xff", masked=True), Close.INVALID_TEXT),
+        (framed(TEXT, b"\xff" * 9, masked=True), Close.INVALID_TEXT),
         (header(0x81, MAX + 1, masked=True), Close.TOO_BIG),
     ],
 )
