@@ -612,7 +612,7 @@ async def test_pages_of_other_origins_open_no_live_view(live: LiveGateway) -> No
 
 
 async def test_live_views_of_a_run_and_of_a_gateway_are_limited(shared: Shared) -> None:
-    limits = {"max_viewers": 4, "max_viewers_per_run": 2}
+    limits = {"max_viewers": 4, "max_viewers_per_run": 2, "viewer_messages_per_second": 50}
     with temporary_data_dir() as data_dir:
         async with (
             live_gateway(data_dir, shared.database, shared.keys, shared.api_key, **limits) as live,
@@ -629,3 +629,12 @@ async def test_live_views_of_a_run_and_of_a_gateway_are_limited(shared: Shared) 
                     async with connect(second, proxy=None) as four:
                         assert await closed(four) == ViewerClose.TOO_MANY.value
             await until(lambda: sample("gateway_viewers_open") == 0, "all have left")
+            # Of the messages of a link 100 are read at once, and further ones later.
+            async with connect(first, proxy=None) as one:
+                await received(one, "hello")
+                started = asyncio.get_running_loop().time()
+                for _ in range(120):
+                    await one.send('{"type":"seen","picture":1}')
+                await one.send("no message")
+                assert await closed(one) == ViewerClose.MESSAGE_INVALID.value
+                assert asyncio.get_running_loop().time() - started >= 0.3
