@@ -158,7 +158,8 @@ test-programs: | .venv/installed-dev
 		command -v $${each%:*} >/dev/null || packages="$${packages:+$$packages }$${each#*:}"; done; \
 	.venv/lib/python3*/site-packages/playwright/driver/node --version >/dev/null 2>&1 || \
 		packages="$${packages:+$$packages }libatomic1"; \
-	test -z "$$packages" || { $(call apt,$$packages,Tests of missing programs are skipped); } || test "$$(id -u)" != 0
+	test -z "$$packages" || ( $(call apt,$$packages,Tests of missing programs are skipped) ) || \
+		test "$$(id -u)" != 0 || ! command -v apt-get >/dev/null
 
 %/node_modules/installed: %/package.json %/package-lock.json
 	@command -v npm >/dev/null || { $(call apt,npm,npm is needed); }

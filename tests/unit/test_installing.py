@@ -7,6 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent.parent
 PYTHON = """\
 #!/bin/sh
@@ -43,3 +45,54 @@ def test_make_names_each_step_of_an_installation_and_shows_pips_output(tmp_path:
         "Installing this checkout.",
         "-m pip install -qq --no-deps --no-build-isolation --editable .",
     ]
+
+
+# Commands that stand in for the machine's: who runs make, and a package manager that installs what it is asked for.
+ID = "#!/bin/sh\necho {user}\n"
+APT_GET = """\
+#!/bin/sh
+[ "$1" = install ] || exit 0
+echo "$*" >>{asked}
+"""
+
+
+@pytest.mark.parametrize(
+    ("user", "has_apt", "printed"),
+    [
+        (0, True, "Installing one two."),
+        (0, False, "Tests of missing programs are skipped; on Debian: apt-get install one two"),
+        (1000, True, "Tests of missing programs are skipped; on Debian: apt-get install one two"),
+    ],
+    ids=["root", "root of another system", "an ordinary user"],
+)
+def test_programs_of_single_tests_are_installed_or_named(
+    tmp_path: Path, user: int, has_apt: bool, printed: str
+) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    commands = tmp_path / "commands"
+    commands.mkdir()
+    for name in ("sh", "make", "touch"):
+        found = shutil.which(name)
+        assert found is not None
+        (commands / name).symlink_to(found)
+    given = {"id": ID.format(user=user)} | ({"apt-get": APT_GET.format(asked=tmp_path / "asked")} if has_apt else {})
+    node = tmp_path / ".venv" / "lib" / "python3.99" / "site-packages" / "playwright" / "driver" / "node"
+    node.parent.mkdir(parents=True)
+    for path, text in {node: "#!/bin/sh\n", **{commands / name: text for name, text in given.items()}}.items():
+        path.write_text(text)
+        path.chmod(0o755)
+    done = subprocess.run(
+        [
+            *("make", "--assume-old=.venv/installed-dev", "test-programs", "PYTHON=none"),
+            "TEST_PROGRAMS=sh:dash no-such-program:one no-other-program:two",
+        ],
+        cwd=tmp_path,
+        env={"PATH": str(commands)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert (done.returncode, (done.stdout + done.stderr).strip()) == (0, printed)
+    asked = tmp_path / "asked"
+    assert asked.exists() == (user == 0 and has_apt)
+    assert not asked.exists() or asked.read_text() == "install -y -qq --no-install-recommends one two\n"
