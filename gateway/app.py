@@ -20,6 +20,7 @@ from gateway.core import extras
 from gateway.core.closes import ViewerClose
 from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace
 from gateway.core.errors import ConfigurationError
+from gateway.core.shares import OneEach, Turns
 from gateway.crypto.hops import HopSigner
 from gateway.crypto.tokens import TokenIssuer
 from gateway.crypto.viewer_tokens import ViewerTokens
@@ -195,6 +196,8 @@ async def build(
             settings.max_held_bytes, settings.large_command_seconds, settings.max_command_values, settings.shares
         ),
         peers=PeerClient(settings.max_discovery_bytes),
+        discoveries=OneEach(),
+        rewriting=Turns(),
         hops=HopSigner(pepper),
         events=events,
         event_streams=event_streams,

@@ -6,7 +6,6 @@ address in an answer is replaced with the one by which the client reaches it: at
 
 from __future__ import annotations
 
-import json
 import re
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
@@ -15,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from gateway.attach.readdressing import moved, readdressed
 from gateway.core.allowed_urls import ALLOWED_IN_WORDS, refused_address
 from gateway.core.errors import Forbidden, NotFound, Unavailable, host_unavailable
 from gateway.domain.leases.service import Grant
@@ -46,12 +46,18 @@ async def discover(request: Request) -> Response:
     token = request.path_params["token"]
     path = _path(request)
     with services.rate_limits.checking(client_address(request)):
-        async with services.leases.visit(token, forwarded=is_forwarded(request)) as grant:
+        async with (
+            services.leases.visit(token, forwarded=is_forwarded(request)) as grant,
+            # Its pages decide how large an answer is.
+            services.discoveries.of(grant.lease_id),
+        ):
             if grant.devtools_url is None:
                 return await _elsewhere(request, services, grant, root)
             authority = urlsplit(grant.devtools_url).netloc
             answer = await _ask(services, request, authority, path)
-    return Response(readdressed(answer.body, authority, f"{root}/v1/connect/{token}"), headers=_HEADERS)
+            async with services.rewriting.turn(grant.taker):
+                body = await readdressed(answer.body, authority, f"{root}/v1/connect/{token}")
+    return Response(body, headers=_HEADERS)
 
 
 async def _elsewhere(request: Request, services: Services, grant: Grant, root: str) -> Response:
@@ -63,9 +69,8 @@ async def _elsewhere(request: Request, services: Services, grant: Grant, root: s
         raise host_unavailable("lease", error) from error
     if response.status_code != 200:
         return response
-    return Response(
-        _moved(bytes(response.body), re.escape(urlsplit(_HOP_ROOT).netloc.encode()), root), headers=_HEADERS
-    )
+    async with services.rewriting.turn(grant.taker):
+        return Response(await moved(bytes(response.body), urlsplit(_HOP_ROOT).netloc.encode(), root), headers=_HEADERS)
 
 
 async def _ask(services: Services, request: Request, authority: str, path: str) -> Answer:
@@ -117,29 +122,6 @@ def _path(request: Request) -> str:
     if not _TARGET_ID.fullmatch(target):
         raise NotFound("This is not the id of a target; /json/list has them.", "target.not_found")
     return path.replace("{target}", target)
-
-
-def readdressed(body: bytes, authority: str, root: str) -> bytes:
-    """A browser's answer, with the websocket addresses of `authority` moved under `root` (ws(s)://...).
-
-    Addresses are found as text, since an answer may be large. Only a page with the browser's address in its own address
-    or title contains something similar; there the browser's address is replaced with browser.invalid.
-    """
-    port = authority.rpartition(":")[2]
-    own = rb"(?:" + b"|".join(re.escape(name) for name in sorted(_names(authority, port))) + rb")(?!\d)"
-    return re.sub(own, b"browser.invalid", _moved(body, own + rb"(?=/devtools/)", root))
-
-
-def _moved(body: bytes, place: bytes, root: str) -> bytes:
-    """The body with `ws://<place>`, and `ws=<place>` as in a query, replaced with `root`'s."""
-    scheme, _, new = root.partition("://")
-    replacements = {b"://": json.dumps(new)[1:-1].encode(), b"=": quote(new, safe="/:[]").encode()}
-    return re.sub(rb"\bws(=|://)" + place, lambda match: scheme.encode() + match[1] + replacements[match[1]], body)
-
-
-def _names(authority: str, port: str) -> set[bytes]:
-    """All forms of a browser's authority."""
-    return {authority.encode(), *(f"{host}:{port}".encode() for host in ("127.0.0.1", "localhost", "[::1]"))}
 
 
 def _routes() -> list[Route]:

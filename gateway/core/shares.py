@@ -1,6 +1,7 @@
 """Shares of what all callers use together, so that no caller and no tenant takes all of it.
 
-`Places` refuses, where there is a maximum of something at once; `Turns` lets wait, and serves those who wait in turn.
+`Places` refuses, where there is a maximum of something at once; `Turns` lets wait, and serves those who wait in turn;
+`OneEach` lets only blocks of the same owner wait for each other.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 from gateway.core.errors import LimitReached
 
@@ -96,6 +98,21 @@ class Places:
             message = f"Limit reached: one {whose} may have {limit} of the {most} {self._noun} of this gateway."
         share: dict[str, Any] = {} if whose == "gateway" else {"shareOf": whose}
         return LimitReached(message, self._code, details={"limit": limit, **share}, retry_after=self._retry_after)
+
+
+class OneEach:
+    """One block of each owner runs at once; further ones of the same owner wait."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
+
+    @contextlib.asynccontextmanager
+    async def of(self, owner: Hashable) -> AsyncIterator[None]:
+        lock = self._locks.get(owner)
+        if lock is None:
+            lock = self._locks[owner] = asyncio.Lock()
+        async with lock:
+            yield
 
 
 class Turns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gateway.core.shares import OneEach, Turns
 from gateway.crypto.hops import HopSigner
 from gateway.domain.accounts.access import Access
 from gateway.domain.accounts.rate_limits import RateLimits
@@ -39,6 +40,9 @@ class Services:
     leases: Leases
     large_commands: LargeCommands
     peers: PeerClient
+    # Discovery of each lease's browser, and the rewriting of what browsers answered.
+    discoveries: OneEach
+    rewriting: Turns
     hops: HopSigner
     events: Events
     event_streams: EventStreams

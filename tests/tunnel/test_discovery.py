@@ -18,7 +18,8 @@ import pytest
 import pytest_asyncio
 
 from gateway.app import Gateway, build
-from gateway.attach.discovery import new_target, readdressed
+from gateway.attach.discovery import new_target
+from gateway.attach.readdressing import WINDOW, moved, readdressed
 from gateway.crypto.hops import Hop, Target
 from gateway.crypto.tokens import TokenIssuer
 from gateway.domain.secrets import KeySource
@@ -31,7 +32,7 @@ from tests.support import launchers
 from tests.support.api import bearer, make_runtime, ok, refusal
 from tests.support.launchers import FakeBrowser, WorkingLauncher
 from tests.support.serving import serving
-from tests.support.waiting import until_true
+from tests.support.waiting import until, until_true
 
 MOST_BYTES = 4096
 ATTACH_SECONDS = 0.5
@@ -337,17 +338,60 @@ async def test_discovery_counts_as_activity_of_the_runtime(port: Port, lease: Le
         ('"see 127.0.0.1:9, localhost:9"', "ws://h/t", '"see browser.invalid, browser.invalid"'),
         ('"ws://127.0.0.1:90/devtools/page/A"', "ws://h/t", '"ws://127.0.0.1:90/devtools/page/A"'),
         ('"http://example.org:9/"', "ws://h/t", '"http://example.org:9/"'),
+        ('"xws=127.0.0.1:9/devtools/page/A"', "ws://h/t", '"xws=browser.invalid/devtools/page/A"'),
+        ('"ws:127.0.0.1:9/devtools/page/A"', "ws://h/t", '"ws:browser.invalid/devtools/page/A"'),
     ],
 )
-def test_addresses_in_an_answer(body: str, root: str, expected: str) -> None:
+async def test_addresses_in_an_answer(body: str, root: str, expected: str) -> None:
     json.loads(expected)
-    assert readdressed(body.encode(), "127.0.0.1:9", root) == expected.encode()
+    assert await readdressed(body.encode(), "127.0.0.1:9", root) == expected.encode()
 
 
-def test_the_address_of_a_browser_on_another_host_is_not_exposed() -> None:
+async def test_the_address_of_a_browser_on_another_host_is_not_exposed() -> None:
     body = b'"ws://10.0.0.7:9/devtools/page/A", "ws://127.0.0.1:9/devtools/page/A", "10.0.0.7:9"'
     rewritten = b'"ws://h/t/devtools/page/A", "ws://h/t/devtools/page/A", "browser.invalid"'
-    assert readdressed(body, "10.0.0.7:9", "ws://h/t") == rewritten
+    assert await readdressed(body, "10.0.0.7:9", "ws://h/t") == rewritten
+
+
+@pytest.mark.parametrize("filler", [b"a", b"ws://", b":9", b"[::1]:", b"127.0.0.1:"])
+async def test_addresses_are_found_wherever_a_window_ends(filler: bytes) -> None:
+    own, hop = b"ws://127.0.0.1:9/devtools/page/A", b"ws://gateway.invalid/page/A"
+    before = filler * (WINDOW // len(filler) + 1)
+    for place in range(WINDOW - len(own) - 2, WINDOW + 3):
+        head = before[: place - 1] + b'"'
+        body = head + own + b'","' + own
+        assert await readdressed(body, "127.0.0.1:9", "ws://h/t") == body.replace(b"127.0.0.1:9", b"h/t")
+        body = head + hop + b'","' + hop
+        assert await moved(body, b"gateway.invalid", "wss://h") == body.replace(b"ws://gateway.invalid", b"wss://h")
+    # A longer number is another port, also where its digit is in the next window.
+    for place in range(WINDOW - 13, WINDOW + 1):
+        body = before[:place] + b'"127.0.0.1:90"'
+        assert await readdressed(body, "127.0.0.1:9", "ws://h/t") == body.replace(b"[::1]:9", b"browser.invalid")
+
+
+async def test_a_large_answer_is_rewritten_in_many_turns_of_the_loop() -> None:
+    """Pages with long addresses make an answer of many megabytes."""
+    body = b'[{"url":"' + b"a" * 50 * WINDOW + b'","webSocketDebuggerUrl":"ws://127.0.0.1:9/devtools/page/A"}]'
+    rewriting = asyncio.create_task(readdressed(body, "127.0.0.1:9", "ws://h/t"))
+    turns = 0
+    while not rewriting.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 50
+    assert rewriting.result().endswith(b'"ws://h/t/devtools/page/A"}]')
+
+
+async def test_one_request_of_a_lease_is_answered_at_a_time(port: Port, endpoint: Endpoint, lease: Lease) -> None:
+    other = await port.lease()
+    may_answer = asyncio.Event()
+    endpoint.before_answer = may_answer.wait
+    asked = [port.client.get(f"/v1/connect/{each.token}/json/list") for each in (lease, lease, other)]
+    async with asyncio.TaskGroup() as tasks:
+        answers = [tasks.create_task(one) for one in asked]
+        await until(lambda: len(endpoint.heads) == 2, "one request of each lease has reached a browser")
+        may_answer.set()
+    assert [each.result().status_code for each in answers] == [200] * 3
+    assert len(endpoint.heads) == 3
 
 
 @pytest.mark.parametrize(

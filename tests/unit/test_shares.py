@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.core.errors import LimitReached
-from gateway.core.shares import Places, Shares, Taker, Turns
+from gateway.core.shares import OneEach, Places, Shares, Taker, Turns
 
 
 def places(maximum: int, shares: Shares) -> Places:
@@ -137,3 +137,19 @@ async def test_one_that_is_cancelled_as_its_turn_comes_gives_it_to_the_next() ->
     await second
     assert first.cancelled()
     assert started.is_set()
+
+
+async def test_blocks_of_one_owner_run_one_after_the_other_and_others_beside_them() -> None:
+    one_each, running, most = OneEach(), list[str](), list[int]()
+
+    async def run(owner: str) -> None:
+        async with one_each.of(owner):
+            running.append(owner)
+            most.append(running.count(owner))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert len(running) == len(set(running))
+            running.remove(owner)
+
+    await asyncio.gather(*(run(owner) for owner in "aaabbb"))
+    assert most == [1] * 6
