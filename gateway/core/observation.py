@@ -306,6 +306,10 @@ class LiveBrowser(Protocol):
         """What of its spec it does not do, in one sentence."""
 
     @property
+    def user_agent_override(self) -> dict[str, Any] | None:
+        """Parameters of Emulation.setUserAgentOverride for pages whose client hints are to match the user agent."""
+
+    @property
     def ended(self) -> asyncio.Future[Any]: ...
 
     async def stop(self) -> None:

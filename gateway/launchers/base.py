@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.core.endings import Ending
 from gateway.core.launch import BrowserName, LaunchSpec
@@ -52,6 +52,8 @@ class Browser(Protocol):
     ended: asyncio.Future[Ending]
     # What of its spec it does not do, in one sentence; None where it does everything.
     warning: str | None
+    # For pages whose client hints are to match the user agent: parameters of Emulation.setUserAgentOverride.
+    user_agent_override: dict[str, Any] | None
 
     async def stop(self) -> None:
         """End the browser and return when its process is gone; its directory is removed right after."""

@@ -73,6 +73,7 @@ class PagesOfRun:
         self.record = observation.observed.bounded
         self.level = observation.observed.record.level
         self.masking = masking
+        self.user_agent_override = observation.observed.browser.user_agent_override
         self._pages: dict[str, _Page] = {}
         self._sessions: dict[str, _Session] = {}
         # Commands to the pages that existed at the start; `resume` waits for their answers.
@@ -88,6 +89,10 @@ class PagesOfRun:
 
     async def resume(self) -> None:
         devtools = self.observation.devtools
+        if self._has_begun:
+            # Of several sessions with a page, the override of the last one holds. A client's come after those of the
+            # first connection, and before those of a later one, which would undo what the client emulates.
+            self.user_agent_override = None
         self._may_wait, self._has_begun = self._has_begun, True
         self._sessions.clear()
         self._repeated_until = self._last_message
@@ -280,6 +285,8 @@ class _Session:
         ]
         if self._type == "page":
             asked.append(devtools.start("Page.enable", None, self._id))
+        if self._type in ("page", "iframe") and (override := self._pages.user_agent_override) is not None:
+            asked.append(devtools.start("Emulation.setUserAgentOverride", override, self._id))
         if self._full:
             asked.append(devtools.start("Target.setAutoAttach", _auto_attach(_WITHIN), self._id))
         if waits:

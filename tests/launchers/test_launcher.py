@@ -27,7 +27,7 @@ from gateway.core.hosts import Refusal
 from gateway.core.unprivileged import grant_search
 from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.launchers.base import BrowserName, LaunchSpec
-from gateway.launchers.local import browsers, command_line, locales, processes
+from gateway.launchers.local import browsers, locales, processes, user_agent
 from gateway.launchers.local.browsers import Binary, Browsers
 from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
 from gateway.settings import Settings
@@ -239,7 +239,7 @@ async def test_by_default_a_browser_looks_like_an_ordinary_chromium(shared: Loca
         DevTools.attach(browser.devtools_url) as client,
         _Headers() as headers,
     ):
-        agent = command_line.ordinary_user_agent(browser.version)
+        agent = user_agent.ordinary(browser.version)
         for open_page in (client.first_page, client.new_page, partial(client.new_page, own_context=True)):
             session = await open_page()
             await until_sized(client, session, 1280, 720)
@@ -281,7 +281,7 @@ async def test_the_operator_chooses_the_viewport_and_what_browsers_say_they_are(
                 assert "HeadlessChrome" in sent["user-agent"]
                 assert ("HeadlessChrome" in sent["sec-ch-ua"]) == (name == "headless-shell")
         # Full Chromium's own differs from an ordinary one in this word only.
-        assert sent["user-agent"].replace("Headless", "") == command_line.ordinary_user_agent(browser.version)
+        assert sent["user-agent"].replace("Headless", "") == user_agent.ordinary(browser.version)
 
 
 @pytest.mark.parametrize("name", KINDS)

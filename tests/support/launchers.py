@@ -40,6 +40,7 @@ class FakeBrowser:
         self.files = FilesHold()
         self.usage = Usage()
         self.warning: str | None = None
+        self.user_agent_override: dict[str, Any] | None = None
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
     def end(self, ending: Ending) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.core.launch import BrowserName, LaunchSpec
+from gateway.core.launch import LaunchSpec
 from gateway.egress.proxy import LOOPBACK
 from gateway.launchers.local.locales import language_variable
 
@@ -104,23 +103,6 @@ _ARGUMENTS = (
     "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
     "--webrtc-ip-handling-policy=disable_non_proxied_udp",
 )
-
-
-_PLATFORM = "Macintosh; Intel Mac OS X 10_15_7" if sys.platform == "darwin" else "X11; Linux x86_64"
-
-
-def ordinary_user_agent(version: str) -> str:
-    """The reduced user agent that a Chromium of this version with a window sends on this platform."""
-    major = version.partition(".")[0]
-    return f"Mozilla/5.0 ({_PLATFORM}) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{major}.0.0.0 Safari/537.36"
-
-
-def hint_features(name: BrowserName, spec: LaunchSpec) -> tuple[str, ...]:
-    """The feature that leaves client hints empty, where the browser's own ones would contradict its user agent.
-
-    They do not follow a user agent that a client chose, and the headless shell's always name `HeadlessChrome`.
-    """
-    return ("UACHOverrideBlank",) if spec.user_agent is not None or name == "headless-shell" else ()
 
 
 def base_arguments(port: int) -> list[str]:

@@ -39,7 +39,7 @@ from gateway.core.unprivileged import grant_search
 from gateway.egress.proxy import LOOPBACK, EgressListener, EgressProxy
 from gateway.launchers import failures
 from gateway.launchers.base import FilesHold
-from gateway.launchers.local import command_line, control_groups, limits, locales, processes
+from gateway.launchers.local import command_line, control_groups, limits, locales, processes, user_agent
 from gateway.launchers.local.browsers import Binary, Browsers
 from gateway.launchers.local.control_groups import ControlGroup, ControlGroups
 from gateway.launchers.local.disk_usage import used_bytes
@@ -101,9 +101,11 @@ class LocalBrowser:
         process: LaunchProcess,
         listener: EgressListener,
         warning: str | None = None,
+        user_agent_override: dict[str, Any] | None = None,
     ) -> None:
         self.name = name
         self.warning = warning
+        self.user_agent_override = user_agent_override
         self.version = version
         self.devtools_url = devtools_url
         self.files_dir = files_dir
@@ -358,10 +360,12 @@ class LocalLauncher:
     async def _start(self, spec: LaunchSpec, directory: Path, binary: Binary, listener: EgressListener) -> LocalBrowser:
         home = directory / "home"
         features: tuple[str, ...] = ()
+        override: dict[str, Any] | None = None
         if not self._settings.headless_user_agent:
-            features = command_line.hint_features(binary.name, spec)
-            agent = spec.user_agent or command_line.ordinary_user_agent(binary.version)
-            spec = dataclasses.replace(spec, user_agent=agent)
+            features = user_agent.blank_hints(binary.name, spec)
+            if spec.user_agent is None:
+                override = user_agent.override(binary.version)
+                spec = dataclasses.replace(spec, user_agent=user_agent.ordinary(binary.version))
         arguments = command_line.arguments(
             self._base_arguments(listener.port),
             spec,
@@ -384,7 +388,7 @@ class LocalLauncher:
         version = product.rpartition("/")[2]
         url = f"ws://{LOOPBACK}:{port}{path}"
         warning = None if spec.locale is None else _warning(binary.path, spec.locale)
-        return LocalBrowser(binary.name, version, url, str(home / "downloads"), process, listener, warning)
+        return LocalBrowser(binary.name, version, url, str(home / "downloads"), process, listener, warning, override)
 
     async def _watch_disk(self, browser: LocalBrowser, home: Path) -> None:
         """End a runtime whose directory takes more on disk than it may."""
