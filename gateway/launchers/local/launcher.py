@@ -447,11 +447,14 @@ class LocalLauncher:
             command = browser.process.command
             (page,) = (await command("Target.getTargets"))["targetInfos"]
             attached = await command("Target.attachToTarget", targetId=page["targetId"], flatten=True)
+            # The page's own `outerHeight` is that of the page until it is shown.
+            window = await command("Browser.getWindowForTarget", targetId=page["targetId"])
             measured = await command(
-                "Runtime.evaluate", attached["sessionId"], expression="outerHeight - innerHeight", returnByValue=True
+                "Runtime.evaluate", attached["sessionId"], expression="innerHeight", returnByValue=True
             )
-            height: int = measured["result"]["value"]
-            return height
+            window_height: int = window["bounds"]["height"]
+            page_height: int = measured["result"]["value"]
+            return window_height - page_height
         except PipeClosed as error:
             raise failures.classify_exit("", 1) from error
         finally:
