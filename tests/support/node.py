@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import subprocess
 from pathlib import Path
@@ -20,10 +21,13 @@ INSTALL_SECONDS = 100.0
 def install_packages() -> None:
     """The packages of the lock file, installed once; no browser is downloaded with them."""
     lock, installed = SCRIPTS / "package-lock.json", SCRIPTS / "node_modules" / ".package-lock.json"
-    if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:
-        return
-    npm = missing.program("npm", "npm")
-    done = subprocess.run([npm, "ci"], cwd=SCRIPTS, capture_output=True, text=True, timeout=INSTALL_SECONDS)
+    with lock.open() as wanted:
+        # Of several processes that run tests, one installs, and the others wait for it.
+        fcntl.flock(wanted, fcntl.LOCK_EX)
+        if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:
+            return
+        npm = missing.program("npm", "npm")
+        done = subprocess.run([npm, "ci"], cwd=SCRIPTS, capture_output=True, text=True, timeout=INSTALL_SECONDS)
     assert done.returncode == 0, done.stderr
 
 
