@@ -172,5 +172,7 @@ async def test_the_first_page_is_readable_and_its_links_work(page: Page, gateway
         answer = await page.goto(link)
         assert answer is not None
         assert answer.status == 200
+        # Else the next address would cut off what this page still loads.
+        await page.wait_for_load_state("networkidle")
     assert watch.hosts == {urlsplit(gateway.base_url).netloc}
     assert watch.wrong == []
