@@ -14,6 +14,7 @@ import re
 import sys
 import traceback
 from typing import Final, Literal, TextIO
+from urllib.parse import unquote
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -33,12 +34,15 @@ _MARKERS = (
         "view_",
         "bctrl_",
         "@",
-        "password=",
+        "pass",
+        "secret",
+        "token",
+        "jwt",
         "authorization",
         "bearer",
         "cookie",
     ),
-    *("-key", "sk-", "aiza", "aq."),
+    *("-key", "apikey", "api_key", "sk-", "aiza", "aq."),
 )
 _LONG_RUN = re.compile(r"[A-Za-z0-9+/_-]{39}")
 
@@ -48,6 +52,18 @@ _EDGE = (
 )
 _NOT_IN_ESCAPE = r"(?<!\\)(?<!\\u)(?<!\\u[0-9a-f])(?<!\\u[0-9a-f]{2})(?<!\\u[0-9a-f]{3})"
 _HEADER = r"(?i:authorization|(?:set-)?cookie|x-api-key|x-goog-api-key)"
+_NAME = r"(?i:pass(?:word|wd|phrase)|secret|bearer|token|api[_-]?key|jwt)"
+# Characters of an address, also when they were encoded several times.
+_SLASH = r"(?:\\?/|%(?:25)*2[Ff])"
+_EQUALS = r"(?:=|%(?:25)*3[Dd])"
+_COLON = r"(?:[:=]|%(?:25)*3[AaDd])"
+_BLANK = r"(?:\s|\+|%(?:25)*20)"
+# What may be seen of the gateway's own tokens and keys, if one follows; after a first pass the mask does.
+_OWN_PREFIX = r"(?:(?:bctrl_)?[A-Za-z0-9]{12}(?=[A-Za-z0-9_-]{43}|\*\*\*))?"
+# A letter that is encoded, which nothing has to be, and a word of a line.
+_ENCODED_LETTER = re.compile(r"%(?:25)*[4-7][0-9A-Fa-f]")
+_WORD = re.compile(r"[^\s\"'\\\x1b]+")
+_MOST_ENCODINGS = 5
 
 # Each rule has one group, of what may still be seen; the rest of what it matches is hidden. No rule ends inside an
 # escape or takes a quote away that ends a string, so that a line of JSON stays one. The time is linear in the line's
@@ -55,18 +71,18 @@ _HEADER = r"(?i:authorization|(?:set-)?cookie|x-api-key|x-goog-api-key)"
 _SECRET = re.compile(
     "|".join(
         (
-            r"(v1(?:\\?/|%2[Ff])connect(?:\\?/|%2[Ff])(?:[A-Za-z0-9]{12})?)[^\s\"'\\?#\x1b]+",
+            rf"(v1{_SLASH}connect{_SLASH}(?:[A-Za-z0-9]{{12}})?)[^\s\"'\\?#\x1b]+",
             r"(bctrl_[A-Za-z0-9]{12})[A-Za-z0-9_-]+",
-            r"(v1(?:\\?/|%2[Ff])viewers(?:\\?/|%2[Ff])(?:live|recording|activity)(?:\\?/|%2[Ff]))[^\s\"'\\?#\x1b]+",
+            rf"(v1{_SLASH}viewers{_SLASH}(?:live|recording|activity){_SLASH})[^\s\"'\\?#\x1b]+",
             r"(view_)[A-Za-z0-9_-]{20,}",
             # To the last @: the database's library takes a password with @ and / that were not encoded.
             r"(postgres(?:ql)?(?:\+\w+)?://[^\s:/@\"]*:)\S{0,2000}(?=@)",
             r"(://[^\s:/?#@\"]*:)[^\s/?#@\"\\]*(?=@)",
-            r"(password=)(?:\\.|[^\s&\"'\\\x1b])+",
+            rf"({_NAME}{_EQUALS}{_OWN_PREFIX})(?:\\.|[^\s&\"'\\\x1b])+",
             # A header by itself, and as a pair of quoted texts; not over the bounds of one string of JSON.
-            rf"({_HEADER}\s*[:=]\s*(?:'|\\\")?)[^\"'\\\r\n\x1b]+",
-            rf"({_HEADER}(?:\"\s*:\s*\"|\\\"\s*:\s*\\\"|'\s*[:,]\s*b?'))[^\"'\\\r\n\x1b]+",
-            r"((?i:bearer)\s+)[^\s\"'\\\x1b]+",
+            rf"({_HEADER}{_BLANK}*{_COLON}{_BLANK}*(?:'|\\\")?)[^\"'\\\r\n\x1b]+",
+            rf"((?:{_HEADER}|{_NAME})(?:\"\s*:\s*\"|\\\"\s*:\s*\\\"|'\s*[:,]\s*b?'))[^\"'\\\r\n\x1b]+",
+            rf"((?i:bearer){_BLANK}+)[^\s\"'\\\x1b]+",
             _EDGE + r"(sk-(?:ant-|proj-)?)[A-Za-z0-9_-]{8,}",
             r"(AIza|AQ\.)[A-Za-z0-9_-]{20,}",
             # A lease token by itself. Letters that stand right before it only make less of it seen.
@@ -101,9 +117,9 @@ _PROCESSORS: Final[list[Processor]] = [
 def redact(text: str) -> str:
     """The text without tokens of leases and viewers, API keys, provider keys, and what else lets somebody in."""
     lowered = text.lower()
-    if not any(marker in lowered for marker in _MARKERS) and not _LONG_RUN.search(text):
-        return text
-    return _SECRET.sub(_hide, text)
+    if any(marker in lowered for marker in _MARKERS) or _LONG_RUN.search(text):
+        text = _SECRET.sub(_hide, text)
+    return _WORD.sub(_without_encoded_secret, text) if "%" in text and _ENCODED_LETTER.search(text) else text
 
 
 def mask_secrets(logger: object, method: str, event: EventDict) -> EventDict:
@@ -137,6 +153,16 @@ def configure(level: str, format: Literal["console", "json"]) -> None:  # noqa: 
 def _hide(match: re.Match[str]) -> str:
     assert match.lastindex is not None
     return match[match.lastindex] + MASK
+
+
+def _without_encoded_secret(match: re.Match[str]) -> str:
+    """The mask in place of a word that has a secret once all in it is decoded."""
+    word = plain = match[0]
+    if MASK in word or not _ENCODED_LETTER.search(word):
+        return word
+    for _ in range(_MOST_ENCODINGS):
+        plain = unquote(plain)
+    return MASK if _SECRET.search(plain) else word
 
 
 def _rendering(style: Literal["console", "json"]) -> list[Processor]:

@@ -136,6 +136,22 @@ REDACTED = [
     (f"key {KEYS['anthropic']}!", "key sk-ant-***!"),
     (f"key {KEYS['google']}!", "key AIza***!"),
     (f"keys main:{MASTER_KEY}", "keys main:***"),
+    (f"GET /?bearer={PASSWORD}&x=y", "GET /?bearer=***&x=y"),
+    (f"GET /?access_token={PASSWORD}", "GET /?access_token=***"),
+    (f"client_secret={PASSWORD} n=1", "client_secret=*** n=1"),
+    (f'{{"password": "{PASSWORD}", "n": 1}}', '{"password": "***", "n": 1}'),
+    (f'"{{\\"apiKey\\":\\"{PASSWORD}\\",\\"n\\":1}}"', '"{\\"apiKey\\":\\"***\\",\\"n\\":1}"'),
+    (f"{{'token': '{PASSWORD}', 'n': 1}}", "{'token': '***', 'n': 1}"),
+    (f"Proxy-Authorization: Basic {PASSWORD}", "Proxy-Authorization: ***"),
+    (f"?h=Authorization%3A%20Bearer%20{PASSWORD}", "?h=Authorization%3A%20***"),
+    (f"?h=Authorization%253A%2520Bearer%2520{PASSWORD}", "?h=Authorization%253A%2520***"),
+    (f"?x=bearer%20{PASSWORD}", "?x=bearer%20***"),
+    (f"?next=%2F%3Fpassword%3D{PASSWORD}", "?next=%2F%3Fpassword%3D***"),
+    (f"?next=%252F%253Fpassword%253D{PASSWORD}", "?next=%252F%253Fpassword%253D***"),
+    (f"?next=v1%252Fconnect%252F{LEASE.secret}", f"?next=v1%252Fconnect%252F{LEASE.prefix}***"),
+    (f"GET /?%2570assword={PASSWORD} 200", "GET *** 200"),
+    (f"GET /?%70assword={PASSWORD} 200", "GET *** 200"),
+    (f"GET /?data=%257B%2522%2574oken%2522:%2522{PASSWORD}%2522%257D 200", "GET *** 200"),
 ]
 
 
@@ -162,6 +178,8 @@ def test_secrets_are_redacted(text: str, clean: str) -> None:
         "-" * 200,
         "_" * 200,
         "the cookie, the key and the authorization of a request",
+        "a token, a password and a secret: none",
+        "GET /caf%C3%A9?list%5B%5D=1&object=%7B%22a%22%3A1%7D 200",
         'File "/srv/gateway/domain/runtimes.py", line 12, in launch',
     ],
 )
@@ -235,7 +253,20 @@ def test_a_line_of_json_stays_one(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "part",
-    ["postgres://:", "://:", "password=", "cookie' ", "a1b2c3d4e5f6_", "sk- ", "v1/connect/ ", "bearer  ", "A" * 42],
+    [
+        "postgres://:",
+        "://:",
+        "password=",
+        "cookie' ",
+        "a1b2c3d4e5f6_",
+        "sk- ",
+        "v1/connect/ ",
+        "bearer  ",
+        "A" * 42,
+        "%41",
+        "%2541 ",
+        "token%3D",
+    ],
 )
 def test_redaction_time_is_linear_in_line_length(part: str) -> None:
     text = "sk- " + part * (200_000 // len(part))
