@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode
 from websockets.http11 import Request
 
 from gateway.core.fair_reading import FairTransport
@@ -38,16 +39,24 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
     documented, and pyproject.toml bounds uvicorn's version.
     """
 
+    # What the client sent before its upgrade is answered; a tunnel does not get it.
+    _early = b""
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         # The HTTP class had it before.
         raw = transport.release() if isinstance(transport, FairTransport) else transport
         super().connection_made(FairTransport(raw, super().data_received).as_transport)
 
     def data_received(self, data: bytes) -> None:
-        if self.handshake_initiated:
-            cast(FairTransport, self.transport).receive(data)
-        else:
+        transport = cast(FairTransport, self.transport)
+        if not self.handshake_initiated:
             super().data_received(data)
+        elif not self.handshake_complete:
+            # Before the upgrade is answered, there is no way to answer a broken frame: uvicorn's class would raise.
+            self._early += data
+            transport.pause_reading()
+        else:
+            transport.receive(data)
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
@@ -59,6 +68,15 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
         self.transport.pause_reading()
         self.read_paused = True
 
+    def send_receive_event_to_app(self) -> None:
+        # uvicorn answers the same, and logs a traceback.
+        if self.curr_msg_data_type == "text" and not self.close_sent and not _is_utf8(b"".join(self.frames)):
+            self.frames = []
+            self.conn.send_close(CloseCode.INVALID_DATA)
+            self.handle_parser_exception()
+            return
+        super().send_receive_event_to_app()
+
     async def send(self, message: ASGISendEvent) -> None:
         event = cast(dict[str, Any], message)
         if event["type"] == EXTENSION:
@@ -68,6 +86,11 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
             self.conn.max_message_size = event["bytes"]
             return
         await super().send(message)
+        if self._early and self.handshake_complete and event["type"] == "websocket.accept":
+            early, self._early = self._early, b""
+            transport = cast(FairTransport, self.transport)
+            transport.resume_reading()
+            transport.receive(early)
         if event["type"] == "websocket.http.response.body" and not event.get("more_body"):
             self.handshake_complete = True
 
@@ -89,6 +112,14 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
         self.transport = cast(Any, _Gone())
         transport.resume_reading()
         tunnel.start(transport, self.connections)
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class _Gone:
