@@ -167,6 +167,16 @@ def test_secrets_in_json_are_masked_however_often_it_is_encoded(
     assert masked.endswith(f"&after={before}")
 
 
+@pytest.mark.parametrize(("times", "masked"), [(3, False), (4, False), (5, True), (20, True)])
+def test_what_is_encoded_more_often_than_any_real_value_is_masked_as_a_whole(times: int, masked: bool) -> None:
+    value = "a b"
+    for _ in range(times):
+        value = quote(value, safe="")
+    assert masking.url(f"https://example.com/?x={value}&y=1") == (
+        f"https://example.com/?x={'***' if masked else value}&y=1"
+    )
+
+
 @pytest.mark.parametrize(
     "part",
     [
