@@ -39,7 +39,8 @@ _SHORT = 2 * _MANY_CONTAINERS
 # What orjson refuses, and parameters that the policy reads, take Python up to 0.4 ms a KiB; larger ones are reviewed in
 # the other process. In bytes.
 LONGEST_SLOW = 4 * 1024
-# A command of this size takes seconds to review; in bytes.
+# Commands up to the first size take milliseconds to review, and those of the second one seconds; in bytes.
+_SMALL = 64 * 1024
 _HUGE = 8 * 1024 * 1024
 
 # Values that a command may have: some 200 MB once it is parsed.
@@ -87,8 +88,9 @@ def is_large(payload: bytes | bytearray) -> bool:
 class LargeCommands:
     """The limits of this gateway for large commands, and the processes that review them.
 
-    One process reviews those of a few MiB, another one all that are larger, each one command at a time and those who
-    sent them in turn. So a command waits for at most one command of each other tenant, and never for a huge one.
+    One process reviews those of some KiB, which Python must read, another one those of a few MiB, and a third one all
+    that are larger, each one command at a time and those who sent them in turn. So a command waits for at most one
+    command of each other tenant, and never for a much larger one.
     """
 
     def __init__(self, held_bytes: int, seconds: float, max_values: int = MAX_VALUES, shares: Shares = _SHARES) -> None:
@@ -99,6 +101,7 @@ class LargeCommands:
         self.limits = shares.of(held_bytes)
         self._held: Counter[Owner] = Counter()
         self._holders: set[PendingReview] = set()
+        self._reviewer_of_small = _Reviewer(max_values, keeps_process=True)
         self._reviewer = _Reviewer(max_values, keeps_process=True)
         # A process that has parsed 100 MiB keeps some of the memory, so it is ended once nothing waits.
         self._reviewer_of_huge = _Reviewer(max_values, keeps_process=False)
@@ -146,10 +149,14 @@ class LargeCommands:
         self, payload: bytes | bytearray, policy: Policy | None, note: Note | None = None, taker: Taker = NOBODY
     ) -> tuple[Action, bytes]:
         """As cdp_messages.review, in turn with commands of others. Raises InvalidText, TooManyValues, Overloaded."""
-        reviewer = self._reviewer if len(payload) < _HUGE else self._reviewer_of_huge
+        if len(payload) <= _SMALL:
+            reviewer = self._reviewer_of_small
+        else:
+            reviewer = self._reviewer if len(payload) < _HUGE else self._reviewer_of_huge
         return await reviewer.review(payload, policy, note, taker, self.seconds)
 
     async def close(self) -> None:
+        await self._reviewer_of_small.end()
         await self._reviewer.end()
         await self._reviewer_of_huge.end()
 

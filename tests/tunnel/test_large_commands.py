@@ -303,6 +303,24 @@ async def test_a_review_that_is_cancelled_while_it_waits_passes_its_turn_on(larg
     assert (await large.review(command("x"), None))[0] is Action.FORWARD
 
 
+async def test_a_command_of_some_kib_waits_for_none_of_some_mib(large: LargeCommands) -> None:
+    done: list[str] = []
+
+    async def review(name: str, size: int) -> None:
+        payload = command("x" * size)
+        await large.review(payload + b" " * (size - len(payload)), None, taker=taker_of(name))
+        done.append(name)
+
+    # With one process for all, it would be the last.
+    await large.review(command("x"), None)
+    larger = [asyncio.create_task(review("larger", size)) for size in (64 * 1024 + 1, LARGE, LARGE)]
+    await asyncio.sleep(0)
+    await review("small", 64 * 1024)
+    assert len(reviewers()) == 2
+    await asyncio.gather(*larger)
+    assert done.index("small") < 3
+
+
 async def test_a_huge_command_holds_up_no_other_and_its_process_ends(large: LargeCommands) -> None:
     huge = asyncio.create_task(large.review(command("x" * 8 * LARGE), None, taker=taker_of("a")))
     assert (await large.review(command("x"), None, taker=taker_of("b")))[0] is Action.FORWARD
