@@ -55,7 +55,7 @@ class Body(Given):
     """A request's body: names in camelCase, no coercion, and no unknown field, where the contract is strict.
 
     `not_served` are fields that the contract has here and this gateway does not serve; they are refused by name.
-    `example` is a body that is accepted as it is; the document has it.
+    `example` is a body that is accepted as it is; the document has it. A form's has the bytes of its file as text.
     """
 
     model_config = ConfigDict(

@@ -190,7 +190,7 @@ def _headers(status: int) -> dict[str, Any]:
 def _successes(endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.answer is not None:
         if endpoint.streams:
-            content = {"text/event-stream": {"schema": _reference(endpoint.answer), "example": _frame(endpoint.answer)}}
+            content = {"text/event-stream": _events(endpoint.answer)}
             ended = {"description": "The run has ended, and the caller has all of its events."}
             nothing_more = {"204": ended} if "{" in endpoint.path else {}
             return {"200": {"description": "Server-sent events.", "content": content}, **nothing_more}
@@ -217,6 +217,13 @@ def _successes(endpoint: Endpoint) -> dict[str, Any]:
 def _response(description: str, model: type[Answer]) -> dict[str, Any]:
     example = {"example": dict(model.example)} if model.example else {}
     return {"description": description, "content": {"application/json": {"schema": _reference(model), **example}}}
+
+
+def _events(model: type[Answer]) -> dict[str, Any]:
+    """A stream's content. The schema is that of its text: generators read it whole, and none knows its events."""
+    about = f"A stream of server-sent events; the `data` of each is JSON, a `{model.__name__}`."
+    schema = {"type": "string", "description": about}
+    return {"schema": schema, "x-event-schema": _reference(model), "example": _frame(model)}
 
 
 def _frame(model: type[Answer]) -> str:

@@ -97,6 +97,9 @@ async def test_a_client_of_openapi_python_client_runs_the_first_flow(
         stopped = await call("runtimes", "runtimes_stop", *at)
         assert isinstance(stopped, models.Runtime)
         assert (stopped.status, stopped.active_run_id) == ("stopped", None)
+        streamed = await call("runs", "runs_events_stream", runtime.active_run_id)
+        assert isinstance(streamed, str)
+        assert "event: " in streamed
 
 
 def test_a_generated_client_has_a_model_of_each_schema(python_client: ModuleType, document: Path) -> None:

@@ -184,5 +184,6 @@ def _schema(operation_id: str, status: int) -> Callable[[Any], Any]:
     )
     assert str(status) in responses, f"{operation_id} does not document {status}"
     (content,) = responses[str(status)]["content"].values()
-    schema = content["schema"] | {"components": served["components"]}
+    # Of a stream: each of its events.
+    schema = content.get("x-event-schema", content["schema"]) | {"components": served["components"]}
     return Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER).iter_errors

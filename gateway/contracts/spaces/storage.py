@@ -52,7 +52,11 @@ class UploadFile(Body):
     """`name` is by default the last segment of `path`, or else the name of the file as it was sent; `path` is by
     default the name."""
 
-    example: ClassVar = {"path": "reports/june.csv", "metadata": '{"source": "crm"}'}
+    example: ClassVar = {
+        "file": "day,visits\n2026-06-01,12\n",
+        "path": "reports/june.csv",
+        "metadata": '{"source": "crm"}',
+    }
 
     file: Binary
     """The bytes, with the media type of the part."""
