@@ -70,7 +70,7 @@ class Page:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, limits: EventLimits, level: Level = Level.STANDARD) -> None:
         self.record, self.socket = Record(level), Socket()
-        browser = cast(LiveBrowser, type("Browser", (), {"usage": Usage()}))
+        browser = cast(LiveBrowser, type("Browser", (), {"usage": Usage(), "user_agent_override": None}))
         scope = Scope(uuid4(), None)
         self.run = Observed(uuid4(), uuid4(), uuid4(), scope, browser, self.record, False, limits)
         devtools = DevTools(cast(BrowserSocket, self.socket), self.run.bounded.gap)
