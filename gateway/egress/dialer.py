@@ -62,6 +62,7 @@ async def connect(
     """
     loop = asyncio.get_running_loop()
     left = list(addresses)
+    failures: list[BaseException | None] = []
     trying: set[asyncio.Task[socket.socket]] = set()
     try:
         while left or trying:
@@ -71,11 +72,13 @@ async def connect(
                 trying, timeout=next_address_seconds if left else None, return_when=asyncio.FIRST_COMPLETED
             )
             won = [task for task in done if task.exception() is None]
+            failures += [task.exception() for task in done]
             if won:
                 # Where two connected at once, the other one is closed below.
                 trying.update(won[1:])
                 return won[0].result()
-        raise Unreachable("The server can't be reached.")
+        is_refused = any(isinstance(failure, ConnectionRefusedError) for failure in failures)
+        raise Unreachable("The server refuses the connection." if is_refused else "The server can't be reached.")
     finally:
         for task in trying:
             task.cancel()

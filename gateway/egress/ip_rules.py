@@ -171,7 +171,8 @@ _KINDS = {
 
 
 def _not_public(kind: str) -> Refusal:
-    return Refusal(f"egress.{kind}_address", f"This is {_KINDS[kind]}, which can't be reached from here.")
+    reason = f"This is {_KINDS[kind]}, which can't be reached from here unless the gateway's operator allows it."
+    return Refusal(f"egress.{kind}_address", reason)
 
 
 def _denied() -> Refusal:

@@ -25,10 +25,11 @@ _PAGE = """<!doctype html>
 <meta name="color-scheme" content="light dark">
 <title>Browser gateway API</title>
 <link rel="stylesheet" href="docs/assets/swagger-ui.css">
+<style>[aria-current] { font-weight: bold; text-decoration: none; color: inherit }</style>
 <link rel="icon" href="docs/assets/favicon-32x32.png">
 </head>
 <body>
-<nav aria-label="Contracts">{links}</nav>
+<nav aria-label="Generations of the API">Generation: {links}</nav>
 <div id="ui"></div>
 <script src="docs/assets/swagger-ui-bundle.js"></script>
 <script src="docs/start.js"></script>
@@ -51,6 +52,10 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const recolor = () => document.documentElement.classList.toggle("dark-mode", dark.matches);
 dark.addEventListener("change", recolor);
 recolor();
+
+for (const link of document.querySelectorAll("nav a")) {
+  if (new URL(link.href).searchParams.get("contract") === contract) link.setAttribute("aria-current", "page");
+}
 
 SwaggerUIBundle({
   url: "openapi.json" + (contract === null ? "" : "?contract=" + encodeURIComponent(contract)),
@@ -97,7 +102,9 @@ def routes(contracts: Contracts) -> list[BaseRoute]:
     """`/openapi.json` has what is served to a client that claims no contract; `?contract=` has a contract's own."""
     unclaimed = Document(contracts.unclaimed())
     documents = {contract.name: Document([(contract, contract.endpoints)]) for contract in contracts.served}
-    page = _PAGE.replace("{links}", " ".join(f'<a href="docs?contract={name}">{name}</a>' for name in documents))
+    places = {"all": "docs", **{name: f"docs?contract={name}" for name in documents}}
+    links = " ".join(f'<a href="{place}">{name}</a>' for name, place in places.items())
+    page = _PAGE.replace("{links}", links)
 
     async def openapi(request: Request) -> Response:
         name = request.query_params.get("contract")

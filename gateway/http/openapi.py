@@ -81,7 +81,7 @@ Every list takes `limit` (at least 1) and `cursor`, has a stable order, and retu
 send it as `cursor` with the same filters. Spaces and runtimes are sent whole without `limit`. Unknown query parameters
 are refused everywhere.
 
-## Formats
+<details><summary>Formats of texts</summary>
 
 | format | text |
 |---|---|
@@ -95,6 +95,8 @@ are refused everywhere.
 | `json-object` | a JSON object |
 
 No text in `metadata` and `options` may have the character U+0000. An `expiresAt` in a request is in the future.
+
+</details>
 """
 
 Parts = Sequence[tuple[Contract, Sequence[Endpoint]]]
@@ -118,7 +120,7 @@ def document(parts: Parts, server: str) -> dict[str, Any]:
         "info": {
             "title": first.title,
             "version": first.version,
-            "description": f"{_ABOUT}\n## Error codes\n\n{table()}",
+            "description": f"{_ABOUT}\n<details><summary>Error codes</summary>\n\n{table()}\n</details>",
             "x-gateway-version": gateway.__version__,
         },
         "servers": [{"url": server}],

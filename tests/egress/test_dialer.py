@@ -76,10 +76,13 @@ async def test_a_slow_attempt_wins_when_the_others_fail(race: Race) -> None:
     assert await task is race.sockets[0]
 
 
-async def test_it_is_unreachable_when_all_attempts_fail(race: Race) -> None:
+@pytest.mark.parametrize(
+    ("failure", "message"), [(OSError(), "can't be reached"), (ConnectionRefusedError(), "refuses the connection")]
+)
+async def test_it_is_unreachable_when_all_attempts_fail(race: Race, failure: OSError, message: str) -> None:
     for outcome in race.outcomes:
-        outcome.set_exception(OSError())
-    with pytest.raises(Unreachable, match="can't be reached"):
+        outcome.set_exception(failure)
+    with pytest.raises(Unreachable, match=message):
         await connecting(race)
     assert all(map(race.is_closed, (0, 1)))
 

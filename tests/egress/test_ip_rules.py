@@ -580,6 +580,7 @@ def test_each_refusal_has_its_exact_message() -> None:
         assert str(refusal.value) == refusal.value.message
     metadata = "Metadata services of clouds can't be reached from here."
     gateway = "This is a port of the gateway itself, which can't be reached from here."
+    unless = "which can't be reached from here unless the gateway's operator allows it."
     denied = "The operator of the gateway does not allow this address."
     assert refusals == [
         ("egress.malformed_host", "The host of the address is malformed."),
@@ -589,8 +590,8 @@ def test_each_refusal_has_its_exact_message() -> None:
         ("egress.metadata", metadata),
         ("egress.gateway", gateway),
         ("egress.denied", denied),
-        ("egress.private_address", "This is an address of a private network, which can't be reached from here."),
-        ("egress.reserved_address", "This is a reserved address, which can't be reached from here."),
+        ("egress.private_address", f"This is an address of a private network, {unless}"),
+        ("egress.reserved_address", f"This is a reserved address, {unless}"),
     ]
 
 

@@ -176,6 +176,9 @@ def _of_spec(spec: LaunchSpec) -> list[str]:
     options = []
     if spec.locale is not None:
         options += [f"--lang={spec.locale}", f"--accept-lang={spec.locale}"]
+    else:
+        # What full Chromium has by itself; the headless shell would send no Accept-Language.
+        options.append("--accept-lang=en-US,en")
     if spec.user_agent is not None:
         options.append(f"--user-agent={spec.user_agent}")
     return options
