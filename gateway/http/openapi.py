@@ -79,7 +79,7 @@ Send the API key as `Authorization: Bearer <api-key>`.
 
 Every list takes `limit` (at least 1) and `cursor`, has a stable order, and returns `nextCursor` where more follows:
 send it as `cursor` with the same filters. Spaces and runtimes are sent whole without `limit`. Unknown query parameters
-are refused everywhere.
+are refused everywhere, and so are repeated ones that are not lists.
 
 <details><summary>Formats of texts</summary>
 

@@ -21,6 +21,12 @@ _SUMMARIZED_ERRORS = 5
 Model = TypeVar("Model", bound=BaseModel)
 
 
+class Repeated(tuple[str, ...]):
+    """The values of a query parameter that may be given once. No type of a parameter takes it."""
+
+    __slots__ = ()
+
+
 def validated(validate: Callable[[], Model], model: type[Model], given: bytes | dict[str, Any]) -> Model:
     """Result of `validate` for a body (`given` in JSON), form, query or headers; raises RequestInvalid.
 
@@ -64,11 +70,13 @@ def _problem(problem: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     elif problem["type"] == "missing":
         entry["code"] = "field.missing"
         entry["message"] = "This field is required"
-    elif location and not secret and _is_shown(model, location, value):
+    elif location and not secret and not isinstance(value, Repeated) and _is_shown(model, location, value):
         entry["value"] = shown(value)
     if "error" in problem.get("ctx", {}):
         entry["message"] = str(problem["ctx"]["error"])
         entry["code"] = "field.invalid"
+    if isinstance(value, Repeated) and problem["type"] != "extra_forbidden":
+        entry |= {"code": "field.repeated", "message": "This parameter is given more than once"}
     if _repeats(entry["message"], [value] if secret else list(secrets_in(model, value))):
         entry["message"] = "is not valid"
     return entry

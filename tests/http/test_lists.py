@@ -112,6 +112,29 @@ async def test_limits_and_parameters_are_refused_alike(client: httpx.AsyncClient
             assert await problems(client.get(place, params=query)) == wrong, (path, query)
 
 
+async def test_a_parameter_that_is_no_list_is_given_once(client: httpx.AsyncClient) -> None:
+    """Whatever its type; beside other faults, and with what is unknown as before."""
+    runs: list[tuple[str, str]] = [("status", "stopped"), ("status", "failed"), ("limit", "2"), ("limit", "0")]
+    others = [("createdFrom", "no"), ("x", "1"), ("x", "2")]
+    assert await problems(client.get("/v1/runs", params=[*runs, *others])) == {
+        "status": "field.repeated",
+        "limit": "field.repeated",
+        "createdFrom": "field.invalid",
+        "x": "field.unknown",
+    }
+    refusal = await client.get("/v1/runs?limit=2&limit=3")
+    assert refusal.json()["error"] == "The request is not valid: limit: This parameter is given more than once"
+    for endpoint in ENDPOINTS:
+        if endpoint.query is not None:
+            lists = {"type", "kind", "categories", "include"}
+            place = re.sub(r"{\w+}", NEVER, endpoint.path)
+            names = [field.alias or name for name, field in endpoint.query.model_fields.items()]
+            found = await client.get(place, params=[(name, "x") for name in names for _ in range(2)])
+            codes = {error["field"]: error["code"] for error in found.json()["details"].get("errors", [])}
+            once = {name for name in names if name not in lists}
+            assert {name for name, code in codes.items() if code == "field.repeated"} == once, endpoint.operation_id
+
+
 async def test_unknown_parameters_are_refused_by_every_operation(client: httpx.AsyncClient) -> None:
     """Also by those that take none."""
     for endpoint in ENDPOINTS:

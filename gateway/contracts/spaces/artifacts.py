@@ -14,6 +14,7 @@ from gateway.http.cursors import Cursor, cut, read_time_cursor, time_cursor
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Checked, Query, Text, UntypedTime, optional
 from gateway.http.public_url import public_root
+from gateway.http.queries import REPEATABLE
 
 endpoints = Endpoints("Artifacts")
 
@@ -28,7 +29,7 @@ class ArtifactQuery(Query):
     """`kind` is one or several, repeated or split by commas; `limit` is 1 to 200; `cursor` is the `nextCursor` of the
     page before."""
 
-    kind: Annotated[Text, Checked(_kinds, pattern=r"^[^,\x00]{1,100}(,[^,\x00]{1,100})*$")] = optional()
+    kind: Annotated[Text, Checked(_kinds, pattern=r"^[^,\x00]{1,100}(,[^,\x00]{1,100})*$"), REPEATABLE] = optional()
     """Only these kinds, such as `download` or `recording`; repeat the parameter, or separate values by commas."""
     cursor: Cursor = optional()
     """The `nextCursor` of the previous page."""
@@ -122,7 +123,7 @@ async def of_run(call: Call, query: ArtifactQuery) -> ArtifactList:
     """Newest first. `downloadUrl` takes the same API key as any request."""
     run_id = call.path_id("id", "run")
     root = public_root(call.request, call.services.settings)
-    found = await call.services.artifacts.of_run(call.scope, run_id, _page(call, query))
+    found = await call.services.artifacts.of_run(call.scope, run_id, _page(query))
     return _answer(query, found, root)
 
 
@@ -131,14 +132,14 @@ async def of_space(call: Call, query: SpaceArtifactQuery) -> ArtifactList:
     """Newest first, of all runs. `downloadUrl` takes the same API key as any request."""
     space_id = call.path_id("id", "space")
     root = public_root(call.request, call.services.settings)
-    page = _page(call, query, query.runtime_id)
+    page = _page(query, query.runtime_id)
     found = await call.services.artifacts.of_space(call.scope, space_id, page)
     return _answer(query, found, root)
 
 
-def _page(call: Call, query: ArtifactQuery, runtime_id: UUID | None = None) -> Page:
-    kinds = [kind for given in call.request.query_params.getlist("kind") for kind in given.split(",")]
-    return Page(query.limit + 1, read_time_cursor(query.cursor), tuple(kinds), runtime_id)
+def _page(query: ArtifactQuery, runtime_id: UUID | None = None) -> Page:
+    kinds = () if query.kind is None else tuple(query.kind.split(","))
+    return Page(query.limit + 1, read_time_cursor(query.cursor), kinds, runtime_id)
 
 
 def _answer(query: ArtifactQuery, found: list[Record], root: str) -> ArtifactList:
