@@ -216,7 +216,7 @@ async def build(
             silent_seconds=SILENT_SECONDS,
             shares=settings.shares,
         ),
-        readiness=Readiness(database, living, sandbox=not settings.unsafe_no_sandbox),
+        readiness=Readiness(database, living, disk, sandbox=not settings.unsafe_no_sandbox),
     )
     supervisor = Supervisor(
         database, living, services.leases, launcher, access, event_streams, services.idempotency, gateway_id

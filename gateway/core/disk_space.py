@@ -60,12 +60,13 @@ class DiskSpace:
         """Free bytes, as measured half a second ago at most."""
         now = self._now()
         if now >= self._until:
-            self._until = now + _SECONDS
             try:
                 self._free = self._measure(self._directory)
             except OSError:
                 # A disk that can't be measured is not known to be full.
                 self._free = self.reserve
+            # Only now, since threads measure too: none may read a figure before there is one.
+            self._until = now + _SECONDS
         return self._free
 
 

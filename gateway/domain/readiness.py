@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import Any
 
+from gateway.core.disk_space import DiskSpace, Use
 from gateway.core.errors import Unavailable
 from gateway.domain.runtimes.service import Runtimes
 from gateway.store import schema
@@ -17,13 +18,16 @@ Checks = dict[str, dict[str, Any]]
 
 
 class Readiness:
-    def __init__(self, database: Database, runtimes: Runtimes, *, sandbox: bool) -> None:
+    def __init__(self, database: Database, runtimes: Runtimes, disk: DiskSpace, *, sandbox: bool) -> None:
+        """`disk` is the one that has the runtimes' directories."""
         self._database = database
         self._runtimes = runtimes
+        self._disk = disk
         self._sandbox = sandbox
 
     async def checks(self) -> Checks:
-        """Each check with its `ok`, within three seconds; a database that does not answer is not ready."""
+        """Each check with its `ok`, within three seconds; a database or a disk that does not answer is not ready."""
+        disk = asyncio.create_task(self._disk_check())
         found: Checks = {"database": {"ok": False}, "migrations": {"ok": False}}
         with contextlib.suppress(Unavailable, TimeoutError):
             async with asyncio.timeout(_CHECK_SECONDS):
@@ -37,6 +41,18 @@ class Readiness:
             "starting": capacity.starting,
             "limit": capacity.max_live,
         }
+        found["disk"] = await disk
         found["draining"] = {"ok": not self._runtimes.draining}
         found["sandbox"] = {"ok": True, "on": self._sandbox}
         return found
+
+    async def _disk_check(self) -> dict[str, Any]:
+        """Whether new runtimes have room. Measured in a thread, since a broken disk or mount may not answer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CHECK_SECONDS):
+                return await asyncio.to_thread(self._measured)
+        return {"ok": False}
+
+    def _measured(self) -> dict[str, Any]:
+        disk = self._disk
+        return {"ok": disk.has_room(Use.FILES), "freeBytes": disk.free, "reserveBytes": disk.reserve}

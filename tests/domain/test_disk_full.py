@@ -41,14 +41,23 @@ async def test_files_and_new_runtimes_are_refused_and_the_rest_goes_on(
     async def upload_status() -> int:
         return (await client.post(files, files=FILE, data={"path": uuid4().hex})).status_code
 
+    async def disk_check() -> tuple[int, bool]:
+        ready = await client.get("/readyz")
+        return ready.status_code, ready.json()["checks"]["disk"]["ok"]
+
+    async def not_ready() -> bool:
+        return await disk_check() == (503, False)
+
     async def answers(status: int) -> bool:
         return await upload_status() == status
 
     leave(settings.disk_reserve_bytes * 3 / 4)
     assert await upload_status() == 200
+    assert await disk_check() == (200, True)
     leave(settings.disk_reserve_bytes * 3 / 4 - 1)
     # A measurement counts for a moment.
     await until(lambda: answers(503))
+    await until(not_ready)
     await refused(client.post(files, files=FILE), 503, "storage.disk_full")
     await refused(client.post(f"{below}/files/stage", json=staged), 503, "storage.disk_full")
     answer = await client.post(f"/v1/spaces/{space}/runtimes", json={})
