@@ -23,7 +23,7 @@ from gateway.domain import audit
 from gateway.domain.files.artifacts import DOWNLOAD, Artifact, Page
 from gateway.http import content
 from gateway.http.content import Content
-from gateway.http.cursors import PageQuery, cut, read_time_cursor, time_cursor
+from gateway.http.cursors import Listing, PageQuery, paged
 from gateway.http.models import iso
 from gateway.http.origin import check_origin
 from gateway.http.public_url import client_address, public_root
@@ -36,12 +36,13 @@ _PATH = ROOT + "/downloads"
 async def listed(request: Request) -> Response:
     services: Services = request.app.state.services
     query = read_query(request.query_params, PageQuery)
-    # One more, by which `cut` knows whether there is another page.
-    page = Page(query.limit + 1, read_time_cursor(query.cursor), (DOWNLOAD,))
     root = public_root(request, services.settings)
     async with _run(request) as (scope, run_id):
+        listing = Listing("downloads", query, run_id)
+        # One more, by which `paged` knows whether there is another page.
+        page = Page(query.limit + 1, listing.after(query.cursor), (DOWNLOAD,))
         found = await services.artifacts.of_run(scope, run_id, page)
-    downloads, following = cut(found, query.limit, lambda artifact: time_cursor(artifact.created_at, artifact.id))
+    downloads, following = paged(found, query.limit, listing)
     address = f"{root}{_PATH.replace('{token}', request.path_params['token'])}"
     return JSONResponse(
         {"downloads": [_described(artifact, address) for artifact in downloads], "nextCursor": following}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 from uuid import UUID
 
 from pydantic import Field
@@ -30,9 +32,9 @@ class PageQuery(Query):
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     """Items in a page."""
 
-    def part(self) -> Slice:
+    def part(self, listing: Listing) -> Slice:
         """The page, and one row more, by which `cut` knows that there is another page."""
-        return Slice(self.limit + 1, read_time_cursor(self.cursor))
+        return Slice(self.limit + 1, listing.after(self.cursor))
 
 
 class WholeListQuery(Query):
@@ -43,9 +45,9 @@ class WholeListQuery(Query):
     limit: Annotated[int, Field(ge=1, le=200)] = optional()
     """Items in a page; without it, all that follow are sent."""
 
-    def part(self) -> Slice:
+    def part(self, listing: Listing) -> Slice:
         limit: int | None = self.limit
-        return Slice(None if limit is None else limit + 1, read_time_cursor(self.cursor))
+        return Slice(None if limit is None else limit + 1, listing.after(self.cursor))
 
 
 class _Created(Protocol):
@@ -58,16 +60,64 @@ class _Created(Protocol):
 Created = TypeVar("Created", bound=_Created)
 
 
-def paged(found: list[Created], limit: int | None) -> tuple[list[Created], str | None]:
+class Listing:
+    """One list with its filters. Its cursors name it, so that one of another list does not skip rows of this one."""
+
+    def __init__(self, name: str, query: Query, *scope: UUID, **changed: Any) -> None:
+        """`scope`: ids of what it is a list of. Filters are the query's, but for `changed`, where None is no filter."""
+        given = query.model_dump(mode="json", exclude={"cursor", "limit"}, exclude_defaults=True) | changed
+        filters = {name: value for name, value in given.items() if value is not None}
+        self._name = name
+        self._scope = ",".join(map(str, scope))
+        self._filters = _hash(filters) if filters else ""
+
+    def cursor(self, place: str, identifier: UUID) -> str:
+        text = f"{self._name}|{self._scope}|{self._filters}|{identifier}|{place}"
+        return base64.urlsafe_b64encode(text.encode()).decode()
+
+    def read(self, given: str) -> tuple[str, UUID]:
+        """Raises RequestInvalid for text that is not a cursor of this list."""
+        try:
+            text = base64.b64decode(given, b"-_", validate=True).decode()
+            name, scope, filters, identifier, place = text.split("|", 4)
+            if "\x00" in place:
+                raise ValueError(given)
+            position = place, UUID(identifier)
+        except (ValueError, binascii.Error):
+            raise _invalid(given) from None
+        if (name, scope) != (self._name, self._scope):
+            raise invalid_field("cursor", "This is a cursor of another list", given)
+        if filters != self._filters:
+            raise invalid_field("cursor", "This is a cursor of this list with other filters", given)
+        return position
+
+    def after(self, given: str | None) -> tuple[datetime, UUID] | None:
+        """As `read`, of a list that is sorted by times; None for the first page."""
+        if given is None:
+            return None
+        place, identifier = self.read(given)
+        try:
+            return datetime.fromisoformat(place).astimezone(UTC), identifier
+        except (ValueError, OverflowError):
+            raise _invalid(given) from None
+
+    def behind(self, row: _Created) -> str:
+        """The cursor of a list that is sorted by times, of what follows the row."""
+        return self.cursor(row.created_at.isoformat(), row.id)
+
+
+def paged(found: list[Created], limit: int | None, listing: Listing) -> tuple[list[Created], str | None]:
     """As `cut`, of a list in the order of creation; all of it for a limit of None."""
     if limit is None:
         return found, None
-    return cut(found, limit, lambda row: time_cursor(row.created_at, row.id))
+    return cut(found, limit, listing.behind)
 
 
-def following_page(found: list[Created], query: WholeListQuery) -> tuple[list[Created], dict[str, str]]:
+def following_page(
+    found: list[Created], query: WholeListQuery, listing: Listing
+) -> tuple[list[Created], dict[str, str]]:
     """The rows of the page, and `next_cursor` for an answer that has it only where there is a next page."""
-    page, following = paged(found, query.limit)
+    page, following = paged(found, query.limit, listing)
     return page, {} if following is None else {"next_cursor": following}
 
 
@@ -80,34 +130,8 @@ def cut(found: list[Row], limit: int, position: Callable[[Row], str]) -> tuple[l
     return page, position(page[-1]) if len(found) > limit else None
 
 
-def cursor(place: str, identifier: UUID) -> str:
-    return base64.urlsafe_b64encode(f"{identifier}|{place}".encode()).decode()
-
-
-def read_cursor(given: str) -> tuple[str, UUID]:
-    """Raises RequestInvalid for text that is not a cursor."""
-    try:
-        identifier, found, place = base64.b64decode(given, b"-_", validate=True).decode().partition("|")
-        if not found or "\x00" in place:
-            raise ValueError(given)
-        return place, UUID(identifier)
-    except (ValueError, binascii.Error):
-        raise _invalid(given) from None
-
-
-def time_cursor(time: datetime, identifier: UUID) -> str:
-    return cursor(time.isoformat(), identifier)
-
-
-def read_time_cursor(given: str | None) -> tuple[datetime, UUID] | None:
-    """As read_cursor, of a list that is sorted by times; None for the first page."""
-    if given is None:
-        return None
-    place, identifier = read_cursor(given)
-    try:
-        return datetime.fromisoformat(place).astimezone(UTC), identifier
-    except (ValueError, OverflowError):
-        raise _invalid(given) from None
+def _hash(filters: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(filters, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
 def _invalid(given: str) -> RequestInvalid:

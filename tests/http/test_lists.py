@@ -5,23 +5,24 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
 from sqlalchemy import Engine, event
+from starlette.datastructures import QueryParams
 
-from gateway.http.cursors import time_cursor
+from gateway.http.cursors import Listing
+from gateway.http.queries import read_query
 from gateway.store.database import Database
 from tests.support.api import ENDPOINTS, NEVER, Json, make_runtime, make_space, make_subaccount, ok, problems
 
 # Of the contract, which has them without pages.
 WHOLE = ("/v1/spaces", "/v1/spaces/{id}/runtimes")
 PAGED = ("/v1/ai-connections", "/v1/subaccounts", "/v1/subaccounts/{id}/keys", f"{WHOLE[1]}/{{runtimeId}}/connections")
+PAGED_NAMES = ("ai-connections", "subaccounts", "keys", "connections")
 IN_ORDER = re.compile(r" ORDER BY (\w+)\.created_at( DESC)?, \1\.id( DESC)? +LIMIT ")
-BEGINNING = time_cursor(datetime(2000, 1, 1, tzinfo=UTC), UUID(NEVER))
 LISTS = sorted(
     {it.path for it in ENDPOINTS if it.query is not None and not it.streams and "limit" in it.query.model_fields}
 )
@@ -51,6 +52,17 @@ def filled(path: str, ids: Json) -> str:
 def rows_of(page: Json) -> list[str]:
     (rows,) = (value for name, value in page.items() if name != "nextCursor")
     return [row["id"] for row in rows]
+
+
+def beginning(path: str, ids: Json) -> str:
+    """The cursor of a list's first page."""
+    names = dict(zip((*WHOLE, *PAGED), ("spaces", "runtimes", *PAGED_NAMES), strict=True))
+    plain, _, given = path.partition("?")
+    model = next(it.query for it in ENDPOINTS if (it.method, it.path) == ("GET", plain) and it.query is not None)
+    query: Any = read_query(QueryParams(given), model)
+    place = filled(plain, ids)
+    scope = [UUID(part) for part in place.split("/") if part in ids.values()][-1:]
+    return Listing(names.get(plain, "runs"), query, *scope).cursor("2000-01-01T00:00:00+00:00", UUID(NEVER))
 
 
 async def pages(client: httpx.AsyncClient, path: str, **query: Any) -> list[list[str]]:
@@ -99,6 +111,37 @@ async def test_lists_that_the_contract_has_without_pages_are_sent_whole(client: 
         first = await ok(client.get(place, params={"limit": 2}))
         rest = await ok(client.get(place, params={"cursor": first["nextCursor"]}))
         assert (len(rows_of(rest)), "nextCursor" in rest) == (3, False)
+
+
+async def test_a_cursor_of_another_list_is_refused(client: httpx.AsyncClient, ids: Json) -> None:
+    """Instead of skipping rows of this one: of a list of another name, of something else, or with other filters."""
+    runtimes = await ok(client.get(f"/v1/spaces/{ids['space']}/runtimes"))
+    first, last = (runtimes["runtimes"][at] for at in (0, -1))
+    for name in "ab":
+        await ok(client.post(f"/v1/spaces/{ids['space']}/runtimes/{first['id']}/connections", json={"protocol": "cdp"}))
+        await ok(client.post(f"/v1/spaces/{ids['space']}/storage/files", files={"file": (f"{name}.txt", b"a")}))
+    of_first = f"/v1/spaces/{ids['space']}/runtimes/{first['id']}"
+    lists = [filled(path, ids) for path in (*WHOLE, *PAGED)]
+    lists += ["/v1/runs", "/v1/runs?status=active", f"/v1/runs?spaceId={ids['space']}", f"{of_first}/connections"]
+    lists += [f"/v1/spaces/{ids['space']}/storage/files"]
+    cursors = {path: await cursor_of(client, path) for path in lists}
+    without_rows = [f"/v1/runs/{last['activeRunId']}/{name}" for name in ("artifacts", "commands")]
+    without_rows += [f"/v1/spaces/{ids['space']}/artifacts", f"{of_first}/runs"]
+    accepted = set()
+    for path in (*lists, *without_rows):
+        for source, cursor in cursors.items():
+            answer = await client.get(httpx.URL(path).copy_merge_params({"limit": "1", "cursor": cursor}))
+            if answer.status_code == 200:
+                accepted.add((path, source))
+            else:
+                assert [each["field"] for each in answer.json()["details"]["errors"]] == ["cursor"], (path, source)
+    assert accepted == {(path, path) for path in lists}
+
+
+async def cursor_of(client: httpx.AsyncClient, path: str) -> str:
+    page = await ok(client.get(httpx.URL(path).copy_merge_params({"limit": "1"})))
+    cursor: str = page["nextCursor"]
+    return cursor
 
 
 async def test_limits_and_parameters_are_refused_alike(client: httpx.AsyncClient) -> None:
@@ -156,8 +199,9 @@ async def test_a_page_is_read_in_the_order_of_an_index(
     ids = {"space": space, "runtime": runtime, "subaccount": subaccount}
     filters = ("", f"?spaceId={space}", f"?runtimeId={runtime}", "?createdBefore=2100-01-01T00:00:00Z")
     for path in (*WHOLE, *PAGED, *(f"/v1/runs{given}" for given in filters)):
+        place, query = filled(path, ids), {"limit": "1", "cursor": beginning(path, ids)}
         with statements() as made:
-            await ok(client.get(filled(path, ids), params={"limit": 1, "cursor": BEGINNING}, headers=headers))
+            await ok(client.get(httpx.URL(place).copy_merge_params(query), headers=headers))
         listing = next((text, values) for text, values in made if IN_ORDER.search(text))
         assert "Sort" not in await plan(database, *listing), path
 

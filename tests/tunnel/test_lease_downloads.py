@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import httpx
 import pytest
 
 from gateway.app import Gateway
+from gateway.http.cursors import Listing, PageQuery
 from gateway.store.database import Database
 from tests.support.api import NEVER, Json, make_runtime, make_space, ok, problems, refusal, refused
 from tests.support.audit import log, only
@@ -92,6 +94,8 @@ async def test_pages_have_a_size_and_a_cursor(run: Run, anonymous: httpx.AsyncCl
     rest = await ok(anonymous.get(run.downloads, params={"limit": 1, "cursor": first["nextCursor"]}))
     assert ([each["id"] for each in rest["downloads"]], rest["nextCursor"]) == (made[:1], None)
     assert len((await ok(anonymous.get(run.downloads, params={"limit": 200})))["downloads"]) == 3
+    of_another = Listing("downloads", PageQuery(), UUID(NEVER)).cursor("2026-01-01T00:00:00+00:00", UUID(NEVER))
+    assert await problems(anonymous.get(run.downloads, params={"cursor": of_another})) == {"cursor": "field.invalid"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from gateway.contracts.spaces.deleted import Deleted
 from gateway.contracts.spaces.example_values import AI_CONNECTION, CREATED
 from gateway.core.secret import Secret
 from gateway.domain.ai.connections import AiConnection as Record
-from gateway.http.cursors import PageQuery, paged
+from gateway.http.cursors import Listing, PageQuery, paged
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import STORABLE, Answer, Body, Text, UntypedTime, optional
 
@@ -146,7 +146,9 @@ async def create(call: Call, body: CreateAiConnection) -> AiConnection:
 @endpoints.get("/v1/ai-connections", id="ai-connections-list", summary="List AI connections")
 async def listed(call: Call, query: PageQuery) -> AiConnectionList:
     """All that the key can see, oldest first."""
-    page, next_cursor = paged(await call.services.ai_connections.listed(call.scope, query.part()), query.limit)
+    listing = Listing("ai-connections", query)
+    found = await call.services.ai_connections.listed(call.scope, query.part(listing))
+    page, next_cursor = paged(found, query.limit, listing)
     return AiConnectionList(ai_connections=[AiConnection.of(record) for record in page], next_cursor=next_cursor)
 
 

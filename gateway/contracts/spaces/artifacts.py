@@ -10,7 +10,7 @@ from pydantic import Field
 from gateway.contracts.spaces.example_values import ARTIFACT, FILE, LATER, ROOT, RUN, RUNTIME, SPACE
 from gateway.domain.files.artifacts import Artifact as Record
 from gateway.domain.files.artifacts import Page
-from gateway.http.cursors import Cursor, cut, read_time_cursor, time_cursor
+from gateway.http.cursors import Cursor, Listing, cut
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Checked, Query, Text, UntypedTime, optional
 from gateway.http.public_url import public_root
@@ -122,26 +122,28 @@ class ArtifactList(Answer):
 async def of_run(call: Call, query: ArtifactQuery) -> ArtifactList:
     """Newest first. `downloadUrl` takes the same API key as any request."""
     run_id = call.path_id("id", "run")
+    listing = Listing("run-artifacts", query, run_id)
     root = public_root(call.request, call.services.settings)
-    found = await call.services.artifacts.of_run(call.scope, run_id, _page(query))
-    return _answer(query, found, root)
+    found = await call.services.artifacts.of_run(call.scope, run_id, _page(query, listing))
+    return _answer(query, found, listing, root)
 
 
 @endpoints.get("/v1/spaces/{id}/artifacts", id="spaces-artifacts", summary="List artifacts of a space", errors=(404,))
 async def of_space(call: Call, query: SpaceArtifactQuery) -> ArtifactList:
     """Newest first, of all runs. `downloadUrl` takes the same API key as any request."""
     space_id = call.path_id("id", "space")
+    listing = Listing("space-artifacts", query, space_id)
     root = public_root(call.request, call.services.settings)
-    page = _page(query, query.runtime_id)
+    page = _page(query, listing, query.runtime_id)
     found = await call.services.artifacts.of_space(call.scope, space_id, page)
-    return _answer(query, found, root)
+    return _answer(query, found, listing, root)
 
 
-def _page(query: ArtifactQuery, runtime_id: UUID | None = None) -> Page:
+def _page(query: ArtifactQuery, listing: Listing, runtime_id: UUID | None = None) -> Page:
     kinds = () if query.kind is None else tuple(query.kind.split(","))
-    return Page(query.limit + 1, read_time_cursor(query.cursor), kinds, runtime_id)
+    return Page(query.limit + 1, listing.after(query.cursor), kinds, runtime_id)
 
 
-def _answer(query: ArtifactQuery, found: list[Record], root: str) -> ArtifactList:
-    page, next_cursor = cut(found, query.limit, lambda record: time_cursor(record.created_at, record.id))
+def _answer(query: ArtifactQuery, found: list[Record], listing: Listing, root: str) -> ArtifactList:
+    page, next_cursor = cut(found, query.limit, listing.behind)
     return ArtifactList(artifacts=[RunArtifact.of(record, root) for record in page], next_cursor=next_cursor)

@@ -12,7 +12,7 @@ from gateway.contracts.spaces.runtimes import runtime_ref
 from gateway.core.secret import Secret
 from gateway.domain.leases.service import Lease as Record
 from gateway.domain.leases.service import Usage as UsageRecord
-from gateway.http.cursors import PageQuery, paged
+from gateway.http.cursors import Listing, PageQuery, paged
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import WHOLE, Answer, Body, Metadata, Shown, Time, optional
 from gateway.http.public_url import websocket_root
@@ -296,8 +296,10 @@ async def create(call: Call, body: CreateConnection) -> CreatedConnection:
 @endpoints.get(_ROOT, id="runtimes-connections-list", summary="List connection leases", errors=(404,))
 async def listed(call: Call, query: PageQuery) -> ConnectionList:
     """Newest first, without URLs."""
-    records = await call.services.leases.listed(call.scope, runtime_ref(call), query.part())
-    page, next_cursor = paged(records, query.limit)
+    ref = runtime_ref(call)
+    listing = Listing("connections", query, ref.runtime_id)
+    records = await call.services.leases.listed(call.scope, ref, query.part(listing))
+    page, next_cursor = paged(records, query.limit, listing)
     return ConnectionList(connections=[ConnectionRow.of(record) for record in page], next_cursor=next_cursor)
 
 

@@ -11,7 +11,7 @@ from gateway.contracts.spaces.events import read_run
 from gateway.contracts.spaces.example_values import API_KEY, CURSOR, LATER, RUN, STARTED
 from gateway.domain.events.run_commands import Command as Record
 from gateway.domain.events.run_commands import Page
-from gateway.http.cursors import Cursor, cut, read_time_cursor, time_cursor
+from gateway.http.cursors import Cursor, Listing, cut
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Query, Time, optional
 
@@ -116,15 +116,17 @@ class CommandList(Answer):
 async def listed(call: Call, query: CommandQuery) -> CommandList:
     """What was asked by the API. What a client commanded over a connection is among events, `connection.command.*`."""
     run_id = await read_run(call, "commands")
+    # What is included of each may differ from page to page.
+    listing = Listing("commands", query, run_id, include=None)
     asked = Page(
         query.limit + 1,
-        after=read_time_cursor(query.cursor),
+        after=listing.after(query.cursor),
         descending=query.order == "desc",
         status=query.status,
         execution_mode=query.execution_mode,
     )
     found = await call.services.commands.listed(run_id, asked)
-    page, next_cursor = cut(found, query.limit, lambda record: time_cursor(record.created_at, record.id))
+    page, next_cursor = cut(found, query.limit, listing.behind)
     with_input = "input" in (query.include or [])
     return CommandList(
         commands=[RunCommand.of(record, with_input=with_input) for record in page],

@@ -10,7 +10,7 @@ from pydantic import Field
 from gateway.contracts.spaces.example_values import CREATED, CURSOR, LATER, RUN, RUNTIME, SPACE, STARTED
 from gateway.domain.runtimes.service import Run as Record
 from gateway.domain.runtimes.service import RunFilter
-from gateway.http.cursors import PageQuery, paged
+from gateway.http.cursors import Listing, PageQuery, paged
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import Answer, Moment, Time, optional
 
@@ -140,7 +140,7 @@ class RunList(Answer):
 @endpoints.get("/v1/runs", id="runs-list", summary="List runs")
 async def listed(call: Call, query: RunsQuery) -> RunList:
     """All runs that the key can see, newest first."""
-    return await run_page(call, query, query.space_id, query.runtime_id)
+    return await run_page(call, query, Listing("runs", query), query.space_id, query.runtime_id)
 
 
 @endpoints.get("/v1/runs/{id}", id="runs-get", summary="Get a run", errors=(404,))
@@ -148,8 +148,11 @@ async def get(call: Call) -> Run:
     return Run.of(await call.services.runtimes.run(call.scope, call.path_id("id", "run")))
 
 
-async def run_page(call: Call, query: RunQuery, space_id: UUID | None, runtime_id: UUID | None) -> RunList:
+async def run_page(
+    call: Call, query: RunQuery, listing: Listing, space_id: UUID | None, runtime_id: UUID | None
+) -> RunList:
     """One page, and the cursor of the next one where there is one."""
     wanted = RunFilter(space_id, runtime_id, query.status, query.created_from, query.created_before)
-    page, next_cursor = paged(await call.services.runtimes.runs(call.scope, wanted, query.part()), query.limit)
+    found = await call.services.runtimes.runs(call.scope, wanted, query.part(listing))
+    page, next_cursor = paged(found, query.limit, listing)
     return RunList(runs=[Run.of(record) for record in page], next_cursor=next_cursor)

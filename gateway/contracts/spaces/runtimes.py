@@ -23,7 +23,7 @@ from gateway.core.runtime_ref import ById
 from gateway.core.secret import Secret
 from gateway.domain.runtimes.service import Runtime as Record
 from gateway.domain.runtimes.service import RuntimeRequest
-from gateway.http.cursors import WholeListQuery, following_page
+from gateway.http.cursors import Listing, WholeListQuery, following_page
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forwarding import forward, is_forwarded
 from gateway.http.models import WHOLE, Answer, Body, Checked, Headers, Metadata, Name, Time, optional
@@ -436,8 +436,10 @@ async def create(call: Call, headers: Preferences, body: CreateRuntime) -> Runti
 @endpoints.get("/v1/spaces/{id}/runtimes", id="runtimes-list", summary="List runtimes of a space", errors=(404,))
 async def listed(call: Call, query: WholeListQuery) -> RuntimeList:
     """Oldest first, also those that have ended."""
-    records = await call.services.runtimes.listed(call.scope, call.path_id("id", "space"), query.part())
-    page, following = following_page(records, query)
+    space_id = call.path_id("id", "space")
+    listing = Listing("runtimes", query, space_id)
+    records = await call.services.runtimes.listed(call.scope, space_id, query.part(listing))
+    page, following = following_page(records, query, listing)
     return RuntimeList(runtimes=[Runtime.of(record) for record in page], **following)
 
 
@@ -473,7 +475,7 @@ async def runs(call: Call, query: RunQuery) -> RunList:
     """Newest first."""
     at = await call.services.runtimes.resolve(call.scope, runtime_ref(call))
     await call.services.runtimes.find(call.scope, at)
-    return await run_page(call, query, at.space_id, at.runtime_id)
+    return await run_page(call, query, Listing("runs", query, at.runtime_id), at.space_id, at.runtime_id)
 
 
 def runtime_ref(call: Call) -> ById:

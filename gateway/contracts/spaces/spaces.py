@@ -15,7 +15,7 @@ from gateway.core import mounts as values
 from gateway.core.canonical import texts
 from gateway.domain.spaces import Space as Record
 from gateway.domain.spaces import SpaceRequest
-from gateway.http.cursors import WholeListQuery, following_page
+from gateway.http.cursors import Listing, WholeListQuery, following_page
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import STORABLE, Answer, Body, Metadata, Name, Shown, Text, Time, optional
 from gateway.http.schemas import SchemaOf
@@ -212,7 +212,9 @@ async def create(call: Call, body: CreateSpace) -> Space:
 @endpoints.get("/v1/spaces", id="spaces-list", summary="List spaces")
 async def listed(call: Call, query: WholeListQuery) -> SpaceList:
     """All spaces that the key can see."""
-    page, following = following_page(await call.services.spaces.listed(call.scope, query.part()), query)
+    listing = Listing("spaces", query)
+    found = await call.services.spaces.listed(call.scope, query.part(listing))
+    page, following = following_page(found, query, listing)
     return SpaceList(spaces=[Space.of(record) for record in page], **following)
 
 

@@ -15,7 +15,7 @@ from gateway.domain.files.names import MAX_NAME_LENGTH, MAX_PATH_LENGTH, NAME_PA
 from gateway.domain.files.service import File as Record
 from gateway.domain.files.service import NewFile, position
 from gateway.http import content
-from gateway.http.cursors import Cursor, cursor, cut, read_cursor
+from gateway.http.cursors import Cursor, Listing, cut
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forms import Binary, Form
 from gateway.http.models import Answer, Body, Checked, Metadata, Query, Shown, Text, UntypedTime, optional
@@ -154,11 +154,13 @@ async def upload(call: Call, form: Form[UploadFile]) -> StorageFile:
 @endpoints.get(_ROOT, id="storage-files-list", summary="List files", errors=(404,))
 async def listed(call: Call, query: FileQuery) -> FileList:
     """In the order of their paths; `prefix` picks those whose path begins with it."""
-    after = read_cursor(query.cursor) if query.cursor is not None else None
+    space_id = call.path_id("id", "space")
+    listing = Listing("files", query, space_id)
+    after = listing.read(query.cursor) if query.cursor is not None else None
     found = await call.services.files.listed(
-        call.scope, call.path_id("id", "space"), prefix=query.prefix, after=after, limit=query.limit + 1
+        call.scope, space_id, prefix=query.prefix, after=after, limit=query.limit + 1
     )
-    page, next_cursor = cut(found, query.limit, lambda record: cursor(*position(record)))
+    page, next_cursor = cut(found, query.limit, lambda record: listing.cursor(*position(record)))
     return FileList(files=[StorageFile.of(record) for record in page], next_cursor=next_cursor)
 
 

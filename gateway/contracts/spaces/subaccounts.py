@@ -14,7 +14,7 @@ from gateway.core import limits as values
 from gateway.core.secret import Secret
 from gateway.domain.accounts.access import ApiKey as KeyRecord
 from gateway.domain.accounts.access import Subaccount as Record
-from gateway.http.cursors import PageQuery, paged
+from gateway.http.cursors import Listing, PageQuery, paged
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import STORABLE, WHOLE, Answer, Body, Metadata, Time, moment_of, optional
 from gateway.http.schemas import SchemaOf
@@ -260,7 +260,9 @@ async def create(call: Call, body: CreateSubaccount) -> Subaccount:
 @endpoints.get("/v1/subaccounts", id="subaccounts-list", summary="List subaccounts")
 async def listed(call: Call, query: PageQuery) -> SubaccountList:
     """The organization's subaccounts; a subaccount's key sees its own alone."""
-    page, next_cursor = paged(await call.services.access.subaccounts(call.scope, query.part()), query.limit)
+    listing = Listing("subaccounts", query)
+    found = await call.services.access.subaccounts(call.scope, query.part(listing))
+    page, next_cursor = paged(found, query.limit, listing)
     return SubaccountList(subaccounts=[Subaccount.of(record) for record in page], next_cursor=next_cursor)
 
 
@@ -301,8 +303,10 @@ async def create_key(call: Call, body: CreateKey) -> CreatedKey:
 @endpoints.get("/v1/subaccounts/{id}/keys", id="keys-list", summary="List API keys of a subaccount", errors=(404,))
 async def list_keys(call: Call, query: PageQuery) -> KeyList:
     """Also those that are revoked or have expired."""
-    found = await call.services.access.keys_of(call.principal, call.path_id("id", "subaccount"), query.part())
-    page, next_cursor = paged(found, query.limit)
+    subaccount_id = call.path_id("id", "subaccount")
+    listing = Listing("keys", query, subaccount_id)
+    found = await call.services.access.keys_of(call.principal, subaccount_id, query.part(listing))
+    page, next_cursor = paged(found, query.limit, listing)
     return KeyList(keys=[ApiKey.of(key) for key in page], next_cursor=next_cursor)
 
 
