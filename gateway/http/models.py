@@ -22,7 +22,6 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     PlainSerializer,
-    WithJsonSchema,
 )
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
@@ -144,9 +143,6 @@ def moment_of(given: Any) -> datetime:
 Moment = Annotated[AwareDatetime, BeforeValidator(moment_of)]
 
 Time = Annotated[datetime, PlainSerializer(iso)]
-
-# Some schemas of the contract have a time as a plain string; the text is the same.
-UntypedTime = Annotated[datetime, PlainSerializer(iso), WithJsonSchema({"type": "string"})]
 
 
 def one_of(*groups: tuple[str, ...], never: Iterable[dict[str, Any]] = ()) -> ConfigDict:

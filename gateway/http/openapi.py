@@ -32,6 +32,14 @@ _KEY = {
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]([ -~]*[!-~])?$"},
 }
 
+# Of requests for bytes (content.py) and for streams (sse.py).
+_CONTENT_HEADERS = {
+    "Range": "One range of the bytes, such as `bytes=0-1023`. Several ranges, and what is malformed, get all bytes.",
+    "If-None-Match": "An `ETag`, or several separated by commas: 304 where the bytes still have it.",
+    "If-Range": "An `ETag`: `Range` counts only where the bytes still have it; else all are sent.",
+}
+_STREAM_HEADERS = {"Last-Event-ID": "The `id:` of the last event received; the stream resumes after it."}
+
 # Of answers, by the statuses that have them; None for all.
 _HEADERS: dict[str, tuple[dict[str, Any], frozenset[int] | None]] = {
     "X-Request-Id": ({"description": "Id of the request.", "schema": {"type": "string", "format": "uuid"}}, None),
@@ -256,6 +264,10 @@ def _parameters(contract: Contract, endpoint: Endpoint) -> list[dict[str, Any]]:
             required = name in schema.get("required", [])
             description = field.pop("description", "")
             found.append({"name": name, "in": place, "description": description, "required": required, "schema": field})
+    headers = _CONTENT_HEADERS if endpoint.is_raw else _STREAM_HEADERS if endpoint.streams else {}
+    for name, description in headers.items():
+        schema = {"type": "string"}
+        found.append({"name": name, "in": "header", "description": description, "required": False, "schema": schema})
     if _takes_key(contract, endpoint):
         found.append(_KEY)
     return found

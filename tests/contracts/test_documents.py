@@ -122,6 +122,9 @@ def play(operation: Operation, base_url: str, headers: dict[str, str], known: di
             fit(case.body, operation_fields(operation))
         if case.query.get("cursor") == CURSOR:
             del case.query["cursor"]
+        # Any other may begin behind the end of the file, which no schema knows.
+        if "Range" in (case.headers or {}):
+            case.headers["Range"] = "bytes=0-0"
         response = case.call(base_url=base_url, headers=headers, timeout=SECONDS)
         case.validate_response(response, checks=CHECKS)
 

@@ -136,6 +136,27 @@ def test_the_pattern_of_a_stored_path_says_what_the_check_says(path: str) -> Non
     assert (re.fullmatch(pattern.removeprefix("^"), path) is not None) == (path_problem(path) is None)
 
 
+def test_every_time_has_its_format(served: Json) -> None:
+    """Of all models: a property whose name ends in `At`, or a nullable one's other type."""
+    times = {
+        f"{name}.{field}": next(iter(shown.get("anyOf", [shown])))
+        for name, schema in served["components"]["schemas"].items()
+        for field, shown in schema.get("properties", {}).items()
+        if field.endswith("At")
+    }
+    assert len(times) > 30
+    assert {name for name, schema in times.items() if schema.get("format") != "date-time"} == set()
+
+
+def test_headers_of_requests_are_declared_where_they_are_read(served: Json) -> None:
+    """The answers to ranges and conditions are documented, so what asks for them is, too."""
+    for place, operation in operations_of(served).items():
+        declared = {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "header"}
+        assert ({"Range", "If-None-Match", "If-Range"} <= declared) == ("206" in operation["responses"]), place
+        content = operation["responses"]["200"].get("content", {})
+        assert ("Last-Event-ID" in declared) == ("text/event-stream" in content), place
+
+
 async def test_an_integer_may_be_written_with_a_fraction_of_zero(client: httpx.AsyncClient) -> None:
     """To JSON, and to the schemas, 60.0 is an integer; 60.5 and a text are none."""
     runtime = await make_runtime(client)
@@ -252,6 +273,10 @@ class Dialect:
             # An object without names is open to all, whichever way that is put; so is one that names some of them.
             named = {} if said.get("additionalProperties") is True else said.get("properties", {})
             said["properties"] = {name: self.schema(part) for name, part in named.items()}
+            for name, part in said["properties"].items():
+                # The seeds have it of some times and not of others; all are ISO 8601.
+                if name.endswith("At") and part.get("format") == "date-time":
+                    del part["format"]
             said["required"] = sorted(said.get("required", []))
             said.pop("additionalProperties", None)
         if "oneOf" in said:

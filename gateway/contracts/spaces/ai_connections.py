@@ -12,7 +12,7 @@ from gateway.core.secret import Secret
 from gateway.domain.ai.connections import AiConnection as Record
 from gateway.http.cursors import Listing, PageQuery, paged
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.models import STORABLE, Answer, Body, Text, UntypedTime, optional
+from gateway.http.models import STORABLE, Answer, Body, Text, Time, optional
 
 endpoints = Endpoints("AI connections")
 
@@ -72,7 +72,7 @@ class AiConnection(Answer):
     }
 
     id: str
-    """Id of the AI connection."""
+    """Id of the AI connection, a UUID."""
     label: str
     """Name for people."""
     provider: Provider
@@ -81,14 +81,14 @@ class AiConnection(Answer):
     """Whether it may be used."""
     has_stored_key: bool
     """Whether a key is stored; the key itself is never returned."""
-    created_at: UntypedTime
+    created_at: Time
     """When it was created."""
-    updated_at: UntypedTime
+    updated_at: Time
     """When it was last changed."""
     default_model: str | None = None
     """Model to use where a call names none."""
     subaccount_id: str | None = None
-    """The subaccount that owns it; null for the organization."""
+    """The subaccount that owns it, a UUID; null for the organization."""
 
     @classmethod
     def of(cls, record: Record) -> AiConnection:

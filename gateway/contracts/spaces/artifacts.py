@@ -12,7 +12,7 @@ from gateway.domain.files.artifacts import Artifact as Record
 from gateway.domain.files.artifacts import Page
 from gateway.http.cursors import Cursor, Listing, cut
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.models import Answer, Checked, Query, Text, UntypedTime, optional
+from gateway.http.models import Answer, Checked, Query, Text, Time, optional
 from gateway.http.public_url import public_root
 from gateway.http.queries import REPEATABLE
 
@@ -82,7 +82,7 @@ class RunArtifact(Answer):
     """Media type of its bytes."""
     size_bytes: int = Field(ge=0)
     """Size of its bytes."""
-    created_at: UntypedTime
+    created_at: Time
     """When it was created."""
     download_url: str = optional()
     """Where its bytes are; the request needs the API key."""

@@ -18,7 +18,7 @@ from gateway.http import content
 from gateway.http.cursors import Cursor, Listing, cut
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forms import Binary, Form
-from gateway.http.models import Answer, Body, Checked, Metadata, Query, Shown, Text, UntypedTime, optional
+from gateway.http.models import Answer, Body, Checked, Metadata, Query, Shown, Text, Time, optional
 
 endpoints = Endpoints("Storage")
 
@@ -108,9 +108,9 @@ class StorageFile(Answer):
     """Size of its bytes."""
     status: Literal["ready"]
     """A file is listed once it is complete."""
-    created_at: UntypedTime
+    created_at: Time
     """When it was stored."""
-    expires_at: UntypedTime | None
+    expires_at: Time | None
     """When it is removed; null: never."""
     metadata: dict[str, Any] | None = optional()
     """What was given at its upload."""
