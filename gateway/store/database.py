@@ -33,6 +33,8 @@ _POOL_SECONDS = 5
 _CLOCKS_SECONDS = 2.0
 _DEFAULT_PORT = 5432
 _PORT = re.compile(r":[0-9]+$")
+# The last @ may be one of a parameter's value: `?application_name=a@b`.
+_AT_IN_QUERY = re.compile(r"\?.*=.*@", re.DOTALL)
 
 # What the driver raises where it gets no connection; ValueError for an address that it can't read.
 _NO_CONNECTION = (OSError, TimeoutError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError)
@@ -198,13 +200,34 @@ def clocks_differ(ahead: float) -> str | None:
     return f"The database's clock is {abs(ahead):.1f} s {which} this machine's."
 
 
+def without_password(url: str) -> str:
+    """The URL for sentences: without its password, also one that is not percent-encoded, and without its query.
+
+    Where the password's end is not certain, everything after the user is left out.
+    """
+    scheme, separator, rest = url.partition("://")
+    before, ends, place = rest.rpartition("@")
+    if not ends or _AT_IN_QUERY.search(rest):
+        user, colon, _ = rest.partition("?")[0].partition(":")
+        return f"{scheme}{separator}{user}" + (f":{MASK}" if colon else "")
+    user, colon, _ = before.partition(":")
+    return f"{scheme}{separator}{user}" + (f":{MASK}@" if colon else "@") + re.split("[?&#]", place, maxsplit=1)[0]
+
+
 def at(url: str) -> str:
-    """` at host:port` of each server that the URL names, for sentences; empty where it names none."""
+    """` at host:port` of each server that the URL names, for sentences; empty where it names none.
+
+    Empty too where a "host" or "port" may be a part of the password: the last @ is not the one that the driver takes,
+    or there is none after a colon.
+    """
+    before, ends, place = url.partition("://")[2].rpartition("@")
+    if re.search("[/?#@]", before) if ends else ":" in re.split("[/?#]", place, maxsplit=1)[0]:
+        return ""
     try:
         named = [f"{_bracketed(host)}:{port}" for host, port in _servers(url)]
     except ValueError:
         return ""
-    return f" at {', '.join(named)}" if named and not _misread(url) else ""
+    return f" at {', '.join(named)}" if named else ""
 
 
 def where_and_why(url: str, error: BaseException) -> dict[str, str]:
@@ -228,6 +251,9 @@ def failure(url: str, error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno:
         # The loop's own words differ from one to another.
         return f"{os.strerror(error.errno)}."
+    if type(error) is ValueError:
+        # Those of Python's own parsers, which quote what they can't read: that may be a part of the password.
+        return "its host or port can't be read: a port is a number, and an IPv6 address stands in [ ]."
     reason = str(error).partition("\n")[0] or "It does not answer in time."
     for password in _passwords(url):
         reason = reason.replace(password, MASK)
@@ -252,12 +278,15 @@ def _servers(url: str) -> list[tuple[str, int]]:
 def _misread(url: str) -> bool:
     """Whether the driver takes a part of the user name or password for the host, since it was not encoded."""
     rest = url.partition("://")[2]
-    authority = re.split("[/?#]", rest, maxsplit=1)[0]
-    if "@" in authority:
-        return authority.count("@") > 1
-    # The password ended at a /, # or ?, and the @ comes later.
-    _, colon, port = authority.rpartition(":")
-    return bool(colon) and ("@" in rest.partition("?")[0] or ("@" in rest and not port.isdigit()))
+    in_query = _AT_IN_QUERY.search(rest) is not None
+    if in_query:
+        rest = rest.partition("?")[0]
+    before, ends, _ = rest.rpartition("@")
+    if ends:
+        return bool(re.search("[/?#@]", before)) and (":" in before or "@" in before)
+    # The @ of the query is one of a parameter's value, or ends a password that has a ?.
+    _, colon, port = re.split("[/#]", rest, maxsplit=1)[0].rpartition(":")
+    return in_query and bool(colon) and not port.isdigit() and not port.endswith("]")
 
 
 def _passwords(url: str) -> list[str]:

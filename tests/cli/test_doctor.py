@@ -262,6 +262,7 @@ def test_a_database_that_answers_is_ok_and_its_missing_tables_are_a_warning(data
     [
         "postgresql://app:s3cr%40t-w0rd@127.0.0.1:9/gateway",
         "postgresql://app:s3cr@t-w0rd@127.0.0.1:9/gateway",
+        "postgresql://app:s3cr/cr#et?w0rd@127.0.0.1:9/gateway",
         "postgresql://app@127.0.0.1:9/gateway?password=s3cr-w0rd",
         "postgresql://app:s3cr-w0rd@127.0.0.1:port/gateway",
         "postgresql://app:s3cr-w0rd@[::1/gateway",

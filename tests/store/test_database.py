@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import re
+from unittest.mock import AsyncMock
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 
 from gateway.core.errors import ConfigurationError, Unavailable
-from gateway.store.database import Database, clocks_differ, translated_errors
+from gateway.store.database import Database, at, clocks_differ, failure, translated_errors, without_password
 
 LOCK = text("UPDATE gateways SET version = version WHERE id = CAST(:id AS uuid)")
 ONE, OTHER = "0198b7d4-2f6c-7d3e-9a51-1c6f2b8e4d70", "0198b7d4-2f6c-7d3e-9a51-1c6f2b8e4d71"
@@ -88,6 +92,74 @@ async def test_a_database_that_can_not_be_reached_is_named_without_its_password(
     assert reason in sentence
     assert "s3cr" not in sentence
     assert "w0rd" not in sentence
+
+
+# Of letters and digits that no sentence has.
+PASSWORDS = [
+    password.replace("*", special)
+    for special in [*"/#?@:% &=[]\t", "/#", "?@", "@/", "%zz", "?x=", "://", "\N{FULLWIDTH COLON}"]
+    for password in ("*VJ7XZ8", "VJ7*XZ8", "VJ7XZ8*", "VJ7**XZ8", "77*88")
+] + ["[VJ7]XZ8", "VJ7/X#Z?x@8:K%", "%40VJ7XZ8", "VJ7?Z=X@8", "VJ7@XZ/8?x=K"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://app:{}@10.0.0.1:1/gateway",
+        "postgres://app:{}@localhost,[::1]:1/gateway?sslmode=disable",
+        "postgresql://app:{}/gateway",
+        "postgresql://app@10.0.0.1:1/gateway?password={}",
+        "postgresql:///gateway?user=app&password={}&host=/nowhere",
+    ],
+)
+async def test_no_sentence_about_a_database_shows_a_part_of_its_password(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The driver reads each URL, and reports what it can't read; nothing is looked up.
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", AsyncMock(side_effect=OSError(errno.ENOENT, "")))
+    # Without an @ after it, a password's own can only be taken for its end.
+    for password in PASSWORDS if "@" in url or "password=" in url else [each for each in PASSWORDS if "@" not in each]:
+        given = url.format(password)
+        with pytest.raises(Exception) as refused:  # noqa: PT011  (of any type)
+            await asyncpg.connect(given, timeout=5)
+        for sentence in (without_password(given), at(given), failure(given, refused.value)):
+            shown = sentence.partition("Percent-encode")[0]
+            assert not re.search("[VJXZK78]", shown), (given, sentence)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown", "address"),
+    [
+        ("postgresql://gw:s3/cr#et?x@127.0.0.1:9/gateway", "postgresql://gw:***@127.0.0.1:9/gateway", ""),
+        ("postgresql://gw:s3cr@h:9/gateway?sslmode=require", "postgresql://gw:***@h:9/gateway", " at h:9"),
+        ("postgresql://gw@h/gateway?password=s3", "postgresql://gw@h/gateway", " at h:5432"),
+        ("postgresql://gw:s3@h/gateway?application_name=a@b", "postgresql://gw:***", ""),
+        ("postgresql://gw@h/gateway?password=s3@cr", "postgresql://gw@h/gateway", ""),
+        ("postgresql://gw:s3cr/gateway", "postgresql://gw:***", ""),
+        ("postgresql://gw:1234/gateway", "postgresql://gw:***", ""),
+        ("postgresql://h/gateway", "postgresql://h/gateway", " at h:5432"),
+        ("postgresql:///gateway?host=/run/postgresql", "postgresql:///gateway", " at /run/postgresql:5432"),
+    ],
+)
+def test_a_database_is_shown_up_to_where_its_password_certainly_is_not(url: str, shown: str, address: str) -> None:
+    assert (without_password(url), at(url)) == (shown, address)
+
+
+@pytest.mark.parametrize(
+    ("url", "misread"),
+    [
+        ("postgresql://h:9/gateway?application_name=a@b", False),
+        ("postgresql://[::1]/gateway?application_name=a@b", False),
+        ("postgresql://gw:s3@h/gateway?application_name=a@b", False),
+        ("postgresql://h/data@base", False),
+        ("postgresql://gw:s3?x=y@h/gateway", True),
+        ("postgresql://gw:s3/c@h/gateway?application_name=a@b", True),
+        ("postgresql://gw:123?x@h/gateway", True),
+        ("postgresql://gw:s3@cr/et@h/gateway", True),
+    ],
+)
+def test_characters_that_were_not_encoded_are_named_as_the_reason(url: str, misread: bool) -> None:
+    assert (ENCODE in failure(url, OSError())) is misread
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import contextlib
 import importlib.util
 import os
 import pwd
-import re
 import subprocess
 from collections.abc import Iterator
 
@@ -17,7 +16,7 @@ from gateway.core.errors import ConfigurationError, Unavailable
 from gateway.crypto.keyring import KeyRing
 from gateway.settings import Settings
 from gateway.store import schema
-from gateway.store.database import OLDEST_SERVER, Database, at, clocks_differ, probe
+from gateway.store.database import OLDEST_SERVER, Database, at, clocks_differ, probe, without_password
 
 _DATABASE_SECONDS = 5
 
@@ -33,7 +32,7 @@ def database(settings: Settings, embedded: bool) -> Iterator[Finding]:
 
 
 async def _external(url: str) -> list[Finding]:
-    shown = _without_password(url)
+    shown = without_password(url)
     advice = "See that GATEWAY_DATABASE_URL is right and that the server lets this machine in."
     try:
         server = await probe(url, _DATABASE_SECONDS)
@@ -111,11 +110,6 @@ def _version_of_wheel() -> str | None:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_DATABASE_SECONDS, check=True)
             return done.stdout.strip().rpartition(" ")[2]
     return None
-
-
-def _without_password(url: str) -> str:
-    """The address without its password and its query, which may hold another one."""
-    return re.sub(r"(//[^:/?#@]*):.*@", r"\1:***@", url.partition("?")[0], count=1)
 
 
 def master_keys(settings: Settings, embedded: bool) -> Iterator[Finding]:
