@@ -30,6 +30,7 @@ from gateway.domain.ai.connections import AiConnections
 from gateway.domain.ai.providers import ProviderClient
 from gateway.domain.attachments import Attachments
 from gateway.domain.audit import Audit
+from gateway.domain.disk_watch import DiskWatch
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.events.service import Events
 from gateway.domain.events.streams import EventStreams
@@ -86,6 +87,7 @@ class Gateway:
     providers: ProviderClient
     audit: Audit
     observers: BrowserObservers
+    disk_watch: DiskWatch
 
     async def drain(self) -> None:
         """Take nothing new, close sockets, end browsers, write it down; within the grace, or as far as it goes."""
@@ -100,7 +102,12 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start everything, supervised; at the end stop everything, and write that to the rows."""
-        async with self.audit.running(), self.services.events.running(), self.services.files.running():
+        async with (
+            self.disk_watch.running(),
+            self.audit.running(),
+            self.services.events.running(),
+            self.services.files.running(),
+        ):
             await self.supervisor.start()
             # Once the runs of an earlier process have ended.
             self.services.recordings.start()
@@ -170,6 +177,9 @@ async def build(
     event_streams = EventStreams(database, settings.max_event_streams, settings.shares, settings.events_days)
     objects = await asyncio.to_thread(Objects.of, settings)
     files_disk = DiskSpace(objects.directory, settings.disk_reserve_bytes) if objects.directory else ALWAYS_ROOM
+    disks = {"data": disk}
+    if objects.directory is not None and not objects.directory.is_relative_to(disk.directory):
+        disks["files"] = files_disk
     files = Files(database, objects, settings, audit, events, files_disk)
     run_artifacts = Artifacts(database, files, audit)
     commands = Commands(database, events)
@@ -222,7 +232,9 @@ async def build(
         database, living, services.leases, launcher, access, event_streams, services.idempotency, gateway_id
     )
     chosen = Contracts(contracts, settings.contract)
-    return Gateway(create_app(services, chosen), chosen, services, supervisor, providers, audit, observers)
+    return Gateway(
+        create_app(services, chosen), chosen, services, supervisor, providers, audit, observers, DiskWatch(disks)
+    )
 
 
 def create_app(services: Services, contracts: Contracts) -> ASGIApp:

@@ -45,15 +45,21 @@ class DiskSpace:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.reserve = reserve
-        self._directory = directory
+        self.directory = directory
         self._measure = free
         self._now = now
-        self._free = 0
+        # As measured last.
+        self.last_free = 0
         self._until = float("-inf")
 
     def has_room(self, use: Use) -> bool:
         """Whether this use may take more. Cheap enough for every event and picture."""
         return self.reserve == 0 or self.free >= self.reserve * use.value
+
+    def gave_way(self) -> list[Use]:
+        """Uses that have stopped, in their order. Their number is the step: 0 while all have room."""
+        free = self.free
+        return [use for use in Use if free < self.reserve * use.value]
 
     @property
     def free(self) -> int:
@@ -61,13 +67,13 @@ class DiskSpace:
         now = self._now()
         if now >= self._until:
             try:
-                self._free = self._measure(self._directory)
+                self.last_free = self._measure(self.directory)
             except OSError:
                 # A disk that can't be measured is not known to be full.
-                self._free = self.reserve
+                self.last_free = self.reserve
             # Only now, since threads measure too: none may read a figure before there is one.
             self._until = now + _SECONDS
-        return self._free
+        return self.last_free
 
 
 ALWAYS_ROOM = DiskSpace(Path("/"), 0)

@@ -90,6 +90,15 @@ uploads = Gauge("gateway_uploads", "Files on their way into storage.", registry=
 file_bytes = Counter(
     "gateway_file_bytes", "Bytes of files, by direction: into storage or out of it.", ["direction"], registry=registry
 )
+disk_free = Gauge(
+    "gateway_disk_free_bytes", "Free bytes of the disk that has the data, or the files.", ["disk"], registry=registry
+)
+disk_step = Gauge(
+    "gateway_disk_step",
+    "How many uses of the disk have given way, since little of it is free.",
+    ["disk"],
+    registry=registry,
+)
 audit_events_written = Counter("gateway_audit_events", "Audit events written.", registry=registry)
 audit_events_lost = Counter(
     "gateway_audit_events_lost", "Audit events that could neither be written nor kept.", registry=registry
@@ -206,6 +215,9 @@ for _code in _EGRESS_FAILURES:
     egress_failures.labels(_code)
 for _direction in ("from_client", "to_client"):
     socket_bytes.labels(_direction)
+# That of files has series only where these have a disk of their own.
+disk_free.labels("data")
+disk_step.labels("data")
 for _direction in ("in", "out"):
     file_bytes.labels(_direction)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
 
 from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace, Use
+from gateway.domain.disk_watch import DiskWatch
+from gateway.telemetry import metrics
 from gateway.video.writer import Disk
 from tests.support.disk import FullDisk
+from tests.support.waiting import until
 
 ORDER = [Use.RECORDINGS, Use.FILES, Use.RUNTIMES, Use.EVENTS]
 
@@ -72,3 +76,44 @@ async def test_a_nearly_full_disk_takes_no_pictures() -> None:
     await disk.run(lambda: written.append(3))
     disk.close()
     assert written == [1, 3]
+
+
+def _reported(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int, int, list[str]]]:
+    lines = [record.msg for record in caplog.records if record.name == "gateway.disk"]
+    return [
+        (line["level"], line["step"], line["free_bytes"], line["gave_way"]) for line in lines if isinstance(line, dict)
+    ]
+
+
+async def test_each_change_of_step_is_one_line_of_the_log_and_in_the_gauges(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gateway.disk")
+    disk = FullDisk(reserve=1000)
+    watch = DiskWatch({"data": disk})
+    for free, step in ((1000, 0), (999, 1), (998, 1), (749, 2), (249, 4), (999, 1), (1000, 0), (1001, 0)):
+        disk.leave(free)
+        await watch.measure()
+        for name, value in (("gateway_disk_free_bytes", free), ("gateway_disk_step", step)):
+            assert metrics.registry.get_sample_value(name, {"disk": "data"}) == value
+    assert _reported(caplog) == [
+        ("warning", 1, 999, ["recordings"]),
+        ("error", 2, 749, ["recordings", "files"]),
+        ("error", 4, 249, ["recordings", "files", "runtimes", "events"]),
+        ("info", 1, 999, ["recordings"]),
+        ("info", 0, 1000, []),
+    ]
+
+
+async def test_a_start_below_the_reserve_is_logged_and_watched_from_then_on(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gateway.disk")
+    disk = FullDisk(reserve=1000)
+    disk.leave(999)
+    async with DiskWatch({"data": disk}, seconds=0.001).running():
+        assert [step for _, step, _, _ in _reported(caplog)] == [1]
+        disk.leave(1000)
+        await until(lambda: [step for _, step, _, _ in _reported(caplog)] == [1, 0])
+
+
+async def test_a_reserve_of_nothing_reports_no_step(caplog: pytest.LogCaptureFixture) -> None:
+    disk = FullDisk(reserve=0)
+    await DiskWatch({"data": disk}).measure()
+    assert _reported(caplog) == []
