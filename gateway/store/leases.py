@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, func, select, text, update
+from sqlalchemy import ColumnElement, case, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import bindparam
@@ -35,6 +35,9 @@ class Lease:
     closed_at: datetime | None
     revoked_at: datetime | None
     status: str
+    # Of the options that it was created with.
+    auto_renew: bool
+    policy: str | None
 
     @property
     def owner(self) -> Scope:
@@ -116,7 +119,10 @@ _STATUS = case(
     (leases.c.expires_at <= func.now(), "expired"),
     else_="active",
 ).label("status")
-_COLUMNS = (*(leases.c[name] for name in Lease.__slots__ if name != "status"), _STATUS)
+_AUTO_RENEW = func.coalesce(leases.c.options["autoRenew"] == literal(True, JSONB), False).label("auto_renew")
+_POLICY = leases.c.options["policy"].astext.label("policy")
+_COMPUTED = {"status": _STATUS, "auto_renew": _AUTO_RENEW, "policy": _POLICY}
+_COLUMNS = tuple(_COMPUTED[name] if name in _COMPUTED else leases.c[name] for name in Lease.__slots__)
 _USAGE = tuple(leases.c[name] for name in Usage.__slots__ if name != "sockets")
 _SOCKET = tuple(lease_sockets.c[name] for name in Socket.__slots__)
 
@@ -136,7 +142,8 @@ _MINT = text(
             :prefix, :digest, CAST(:ttl AS integer), now() + :ttl * interval '1 second'
         FROM target WHERE status = 'active' AND desired = 'active'
         RETURNING id, organization_id, subaccount_id, space_id, runtime_id, run_id, protocol, created_at, expires_at,
-            closed_at, revoked_at, 'active' AS status
+            closed_at, revoked_at, 'active' AS status, coalesce(options -> 'autoRenew' = 'true', false) AS auto_renew,
+            options ->> 'policy' AS policy
     )
     SELECT target.status AS runtime_status, minted.* FROM target LEFT JOIN minted ON true
     """

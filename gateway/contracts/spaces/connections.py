@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
@@ -15,11 +16,26 @@ from gateway.domain.leases.service import Usage as UsageRecord
 from gateway.http.cursors import Listing, PageQuery, paged
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import WHOLE, Answer, Body, Metadata, Shown, Time, optional
+from gateway.http.preferences import WARNING
 from gateway.http.public_url import websocket_root
 
 endpoints = Endpoints("Connections")
 
 _POLICIES = ("standard", "unrestricted")
+# The contract leaves `options` open; these members are read.
+_OPTIONS = {
+    "policy": {
+        "enum": list(_POLICIES),
+        "description": "Which commands the lease allows: `standard` by default, `unrestricted` where the operator "
+        "permits it.",
+    },
+    "autoRenew": {
+        "type": "boolean",
+        "description": "Whether the lease is renewed as long as a client uses it; `false` by default.",
+    },
+}
+_WARNED_OPTIONS = 5
+_SHOWN_NAME = 100
 
 Protocol = Literal["cdp", "cua", "rdp", "vnc", "mcp", "http"]
 
@@ -27,8 +43,8 @@ Protocol = Literal["cdp", "cua", "rdp", "vnc", "mcp", "http"]
 class CreateConnection(Body):
     """`ttlSeconds` is 60 to 7200; without it the lease lives for the gateway's default, an hour.
 
-    Of `options`, `policy` is read: `standard` (the default), or `unrestricted` where the operator allows it; and
-    `autoRenew`: whether the lease is renewed as long as a client uses it.
+    Of `options`, `policy` and `autoRenew` are read. Any other member is ignored, which the answer says in
+    `Gateway-Warning`.
     """
 
     example: ClassVar = {"protocol": "cdp", "ttlSeconds": 600}
@@ -37,11 +53,8 @@ class CreateConnection(Body):
     """The protocol that the client speaks; only the DevTools protocol is served."""
     ttl_seconds: Annotated[int, Field(ge=60, le=7200), WHOLE] = optional()
     """Life of the lease in seconds; the default is the gateway's, an hour unless it is configured otherwise."""
-    options: Annotated[
-        Metadata, Shown(properties={"policy": {"enum": list(_POLICIES)}, "autoRenew": {"type": "boolean"}})
-    ] = optional()
-    """`policy` is read: which commands the lease allows, `standard` by default, `unrestricted` where the operator
-    permits it."""
+    options: Annotated[Metadata, Shown(properties=_OPTIONS)] = optional()
+    """`policy` and `autoRenew` are read; other members are ignored, with a `Gateway-Warning`."""
 
     @field_validator("options")
     @classmethod
@@ -193,7 +206,7 @@ class Usage(Answer):
 
 
 class ConnectionDetails(ConnectionRow):
-    """A connection as it is listed, and what it was used for."""
+    """A connection as it is listed, what it was used for, and which options are in force."""
 
     example: ClassVar = {
         **ConnectionRow.example,
@@ -216,10 +229,16 @@ class ConnectionDetails(ConnectionRow):
                 }
             ],
         },
+        "autoRenew": False,
+        "policy": "standard",
     }
 
     usage: Usage = optional()
     """What it was used for."""
+    auto_renew: bool = optional()
+    """Whether the gateway renews it while it is used."""
+    policy: Literal["standard", "unrestricted"] = optional()
+    """Which commands it allows, as the operator permits now."""
 
 
 class CreatedConnection(Answer):
@@ -274,7 +293,10 @@ _ROOT = "/v1/spaces/{id}/runtimes/{runtimeId}/connections"
     creates=True,
 )
 async def create(call: Call, body: CreateConnection) -> CreatedConnection:
-    """Mint a short-lived lease of a live runtime, for a client that attaches to `endpoint.url`."""
+    """Mint a short-lived lease of a live runtime, for a client that attaches to `endpoint.url`.
+
+    `Gateway-Warning` names members of `options` that are not read, with the nearest one that is.
+    """
     ref = runtime_ref(call)
     call.services.leases.check_options(body.options)
     # First, so that a host that is not trusted leaves no lease behind.
@@ -286,6 +308,8 @@ async def create(call: Call, body: CreateConnection) -> CreatedConnection:
         ttl_seconds=body.ttl_seconds,
         options=body.options,
     )
+    if (ignored := _ignored(body.options)) is not None:
+        call.headers[WARNING] = ignored
     return CreatedConnection(
         **_common(lease),
         status="active",
@@ -307,10 +331,16 @@ async def listed(call: Call, query: PageQuery) -> ConnectionList:
     _ROOT + "/{connectionId}", id="runtimes-connections-get", summary="Get a connection lease", errors=(404,)
 )
 async def get(call: Call) -> ConnectionDetails:
-    """Also what the connection was used for: attaches, bytes, commands, and how each socket ended."""
+    """Also the options in force, and what the connection was used for: attaches, bytes, commands, ends of sockets."""
     leases = call.services.leases
     record = await leases.get(call.scope, runtime_ref(call), call.path_id("connectionId", "connection"))
-    return ConnectionDetails(**_common(record), status=record.status, usage=Usage.of(await leases.usage(record)))
+    return ConnectionDetails(
+        **_common(record),
+        status=record.status,
+        usage=Usage.of(await leases.usage(record)),
+        auto_renew=leases.is_auto_renewed(record),
+        policy="unrestricted" if leases.is_unrestricted(record) else "standard",
+    )
 
 
 @endpoints.post(
@@ -335,6 +365,20 @@ async def revoke(call: Call) -> ConnectionRow:
     return ConnectionRow.of(
         await call.services.leases.revoke(call.scope, runtime_ref(call), call.path_id("connectionId", "connection"))
     )
+
+
+def _ignored(options: dict[str, Any] | None) -> str | None:
+    """A sentence in ASCII about the members that are not read; None where all are."""
+    unknown = [name for name in options or {} if name not in _OPTIONS]
+    if not unknown:
+        return None
+    by_lower = {name.lower(): name for name in _OPTIONS}
+    named = []
+    for name in unknown[:_WARNED_OPTIONS]:
+        nearest = difflib.get_close_matches(name[:_SHOWN_NAME].lower(), by_lower, n=1)
+        named.append(ascii(name[:_SHOWN_NAME]) + (f" (did you mean {by_lower[nearest[0]]}?)" if nearest else ""))
+    more = f" and {len(unknown) - _WARNED_OPTIONS} more" if len(unknown) > _WARNED_OPTIONS else ""
+    return f"These members of options are ignored: {', '.join(named)}{more}"
 
 
 def _common(record: Record) -> dict[str, Any]:

@@ -519,10 +519,10 @@ class Leases:
         attachment.leave_place = partial(self._places.leave, taker)
         self._attachments.check_in(attachment, lease.id, lease.runtime_id)
         attachment.expire_in(lease.seconds_left, partial(self._on_expiry, lease.id, attachment))
-        if lease.auto_renew and self._settings.auto_renewed_leases:
+        if self.is_auto_renewed(lease):
             attachment.renew_every(lease.ttl_seconds, lease.seconds_left)
         observed = self._runtimes.observed(lease.runtime_id)
-        restricted = here and not self._is_unrestricted(lease)
+        restricted = here and not self.is_unrestricted(lease)
         return Grant(
             attachment=attachment,
             lease_id=lease.id,
@@ -538,9 +538,13 @@ class Leases:
             record=observed.record if observed is not None else None,
         )
 
-    def _is_unrestricted(self, lease: LeaseRecord) -> bool:
+    def is_unrestricted(self, lease: Lease | LeaseRecord) -> bool:
         """Whether a lease may command everything: it was minted so, and the operator still allows it."""
         return lease.policy == "unrestricted" and self._settings.unrestricted_leases
+
+    def is_auto_renewed(self, lease: Lease | LeaseRecord) -> bool:
+        """Whether a lease is renewed while it is used: it was minted so, and the operator still allows it."""
+        return lease.auto_renew and self._settings.auto_renewed_leases
 
     def _host_url(self, lease: LeaseRecord, forwarded: bool) -> str:
         """Where the gateway that has the browser is reached. Raises Unavailable."""

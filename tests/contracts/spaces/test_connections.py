@@ -48,7 +48,7 @@ def without_url(lease: Json) -> Json:
 
 def row(details: Json) -> Json:
     """One connection as a list has it."""
-    return {name: value for name, value in details.items() if name != "usage"}
+    return {name: value for name, value in details.items() if name not in ("usage", "autoRenew", "policy")}
 
 
 def lifetime(lease: Json) -> timedelta:
@@ -173,6 +173,24 @@ async def test_what_a_renewal_may_hold(client: httpx.AsyncClient, path: str) -> 
             ({"options": {"autoRenew": None}}, {"options": "field.invalid"}),
         ],
     )
+
+
+async def test_options_that_are_not_read_are_warned_of(client: httpx.AsyncClient, path: str) -> None:
+    for options, warning in (
+        ({"autorenew": True}, "'autorenew' (did you mean autoRenew?)"),
+        ({"Policy": "x", "né\n": 1}, "'Policy' (did you mean policy?), 'n\\xe9\\n'"),
+        ({f"x{at}": 1 for at in range(7)}, "'x0', 'x1', 'x2', 'x3', 'x4' and 2 more"),
+    ):
+        answer = await client.post(path, json=CDP | {"options": options})
+        assert answer.headers["Gateway-Warning"] == f"These members of options are ignored: {warning}"
+        details = await ok(client.get(f"{path}/{answer.json()['id']}"))
+        assert (details["autoRenew"], details["policy"]) == (False, "standard")
+    given: Json
+    for given in ({}, {"options": {}}, {"options": {"autoRenew": True, "policy": "standard"}}):
+        answer = await client.post(path, json=CDP | given)
+        assert (answer.status_code, "Gateway-Warning" in answer.headers) == (200, False)
+    details = await ok(client.get(f"{path}/{answer.json()['id']}"))
+    assert (details["autoRenew"], details["policy"]) == (True, "standard")
 
 
 async def test_another_protocol_is_refused_with_what_is_served(client: httpx.AsyncClient, path: str) -> None:
