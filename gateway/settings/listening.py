@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
-from gateway.settings.types import Group, HttpUrl, MetricsPlace, Origin, split
+from gateway.core.errors import ConfigurationError
+from gateway.settings.types import Group, HttpUrl, MetricsPlace, Origin, address_of, split
 
 # Where scrapers expect an exporter that has no port of its own (OpenTelemetry's).
 _OWN_METRICS = "127.0.0.1:9464"
@@ -47,12 +48,52 @@ class ListeningSettings(Group):
 
     _split_listening = split("trusted_hosts", "allowed_origins")
 
+    @field_validator("metrics")
+    @classmethod
+    def _beside_the_api(cls, value: str | None, info: ValidationInfo) -> str | None:
+        # Host and port are missing where they are invalid themselves.
+        if value is not None and {"host", "port"} <= info.data.keys():
+            _require_own_port(value, info.data["host"], info.data["port"])
+        return value
+
 
 def metrics_place(settings: ListeningSettings, *, production: bool) -> str:
-    """`api`, `off`, or `host:port`; `production` is what `gateway serve` is for."""
+    """`api`, `off`, or `host:port`; `production` is what `gateway serve` is for.
+
+    Raises ConfigurationError where the default is the address of the API.
+    """
     if settings.metrics is not None:
         return settings.metrics
-    return _OWN_METRICS if production or not _is_loopback(settings.host) else "api"
+    if not production and _is_loopback(settings.host):
+        return "api"
+    try:
+        _require_own_port(_OWN_METRICS, settings.host, settings.port)
+    except ValueError as error:
+        raise ConfigurationError(f"GATEWAY_METRICS (by default {_OWN_METRICS}): {error}") from None
+    return _OWN_METRICS
+
+
+def _require_own_port(place: str, host: str, port: int) -> None:
+    """Raises ValueError where the metrics would listen at the address of the API."""
+    if place in ("api", "off"):
+        return
+    metrics_host, metrics_port = address_of(place)
+    if port != 0 and metrics_port == port and _overlap(metrics_host, host):
+        raise ValueError(
+            f"has port {port}, which is that of GATEWAY_PORT; give one of them another port, or set GATEWAY_METRICS "
+            "to `api` to serve both there"
+        )
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether a port can't be taken at both. Names other than `localhost` are not resolved."""
+    if one == other:
+        return True
+    try:
+        first, second = (ipaddress.ip_address("127.0.0.1" if host == "localhost" else host) for host in (one, other))
+    except ValueError:
+        return False
+    return first.version == second.version and (first == second or first.is_unspecified or second.is_unspecified)
 
 
 def _is_loopback(host: str) -> bool:

@@ -254,6 +254,7 @@ def test_a_database_that_answers_is_ok_and_its_missing_tables_are_a_warning(data
     assert "answers, PostgreSQL 18." in answers.sentence
     assert tables.level == Level.WARNING
     assert "run `gateway migrate`" in tables.sentence
+    assert tables.advice.startswith("Run `gateway migrate`")
 
 
 @pytest.mark.usefixtures("without_browser")
@@ -389,6 +390,14 @@ def test_a_taken_address_of_metrics_is_reported_with_its_option() -> None:
     assert finding.level == Level.FAILED
     assert place in finding.sentence
     assert "Set GATEWAY_METRICS to a free port." in finding.advice
+
+
+def test_the_default_address_of_metrics_at_the_port_of_the_api_fails(data_dir: Path, without_browser: None) -> None:
+    (finding,) = findings_of("metrics", data_dir, embedded=False, port=9464)
+    assert finding.level == Level.FAILED
+    assert finding.sentence.startswith(
+        "GATEWAY_METRICS (by default 127.0.0.1:9464): has port 9464, which is that of GATEWAY_PORT;"
+    )
 
 
 @pytest.mark.usefixtures("without_browser")

@@ -409,3 +409,33 @@ def test_every_list_is_read_from_text(name: str) -> None:
         else "a.example,b.example"
     )
     assert len(getattr(Settings.model_validate({name: text}), name)) == 2
+
+
+@pytest.mark.parametrize(
+    ("host", "place", "same"),
+    [
+        ("127.0.0.1", "127.0.0.1:9001", True),
+        ("localhost", "127.0.0.1:9001", True),
+        ("0.0.0.0", "127.0.0.1:9001", True),
+        ("::1", "[::]:9001", True),
+        ("gateway.internal", "gateway.internal:9001", True),
+        ("127.0.0.1", "127.0.0.1:9002", False),
+        ("127.0.0.1", "127.0.0.2:9001", False),
+        ("127.0.0.1", "[::1]:9001", False),
+        ("127.0.0.1", "metrics.internal:9001", False),
+        ("127.0.0.1", "api", False),
+    ],
+)
+def test_the_api_and_metrics_listen_at_different_addresses(host: str, place: str, same: bool) -> None:
+    given = {"GATEWAY_HOST": host, "GATEWAY_PORT": "9001", "GATEWAY_METRICS": place}
+    if not same:
+        assert loaded(given).metrics == place
+        return
+    sentence = refused(given)
+    assert sentence.startswith("GATEWAY_METRICS: has port 9001, which is that of GATEWAY_PORT;")
+    assert sentence.endswith(f"(given: '{place}')")
+
+
+def test_free_ports_of_the_api_and_metrics_differ_and_a_wrong_port_is_reported_alone() -> None:
+    assert loaded({"GATEWAY_PORT": "0", "GATEWAY_METRICS": "127.0.0.1:0"}).port == 0
+    assert "GATEWAY_METRICS" not in refused({"GATEWAY_PORT": "x", "GATEWAY_METRICS": "127.0.0.1:9001"})

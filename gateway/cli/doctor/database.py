@@ -57,7 +57,13 @@ async def _migrations(url: str) -> Finding:
         state = await schema.state(database)
     finally:
         await database.close()
-    return Finding(Level.WARNING if state.behind else Level.OK, "database", state.sentence())
+    if not state.known:
+        advice = "Install the newer gateway again; this one can't start on that database."
+        return Finding(Level.FAILED, "database", state.sentence(), advice)
+    if state.behind:
+        advice = "Run `gateway migrate`, without which `gateway serve` does not start (`gateway up` does it by itself)."
+        return Finding(Level.WARNING, "database", state.sentence(), advice)
+    return Finding(Level.OK, "database", state.sentence())
 
 
 def _own(settings: Settings) -> Iterator[Finding]:
