@@ -36,8 +36,13 @@ class BodyRules:
     def media_types(self, method: str) -> tuple[str, ...]:
         return (JSON, MERGE_PATCH) if self.merge_patch and method == "PATCH" else (JSON,)
 
-    async def read(self, request: Request, limit: int, most_values: int) -> bytes:
-        """The body's JSON; raises UnsupportedMediaType, PayloadTooLarge, RequestInvalid for too many values."""
+    async def read(self, request: Request, limit: int, most_values: int, *, optional: bool = False) -> bytes:
+        """The body's JSON, `{}` for one that is `optional` and absent.
+
+        Raises UnsupportedMediaType, PayloadTooLarge, RequestInvalid for too many values.
+        """
+        if optional and not (has_body(request) and await read_body(request, limit)):
+            return b"{}"
         body = await self._json(request, limit)
         if _separators(body) > most_values and _separators(_STRING.sub(b"", body)) > most_values:
             raise RequestInvalid(
@@ -54,10 +59,7 @@ class BodyRules:
             return body or b"{}" if self.absent_is_empty else body
         if given == "" and self.absent_is_empty and not await read_body(request, limit):
             return b"{}"
-        raise UnsupportedMediaType(
-            f"The body must be {JSON}, not {given or 'of no stated type'}.",
-            details={"given": given or None, "expected": JSON},
-        )
+        raise wrong_media_type(given, JSON)
 
     def parse(self, body: bytes, model: type[Model]) -> Model:
         """Raises RequestInvalid."""
@@ -67,6 +69,17 @@ class BodyRules:
 
 
 STRICT = BodyRules()
+
+
+def has_body(request: Request) -> bool:
+    """Whether the headers say that a body follows; it is not read for that, since the client may be gone already."""
+    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+
+
+def wrong_media_type(given: str, expected: str) -> UnsupportedMediaType:
+    """The error for a body of another media type; `given` is empty for one that states none."""
+    problem = f"must be {expected}, not {given}" if given else f"has no Content-Type; it must be {expected}"
+    return UnsupportedMediaType(f"The body {problem}.", details={"given": given or None, "expected": expected})
 
 
 def media_type(request: Request) -> str:

@@ -6,7 +6,8 @@
 The function's annotations say what it takes and answers:
 
 - `at`: the path's parameters (paths.py); `query`, `headers`: models of `Query` and `Headers`
-- `body`: a model of JSON; `form: Form[Model]` in place of it: a form with a file in it (forms.py)
+- `body`: a model of JSON, which may be left out where the parameter has a default
+- `form: Form[Model]` in place of a body: a form with a file in it (forms.py)
 - the answer: a model; `Response` for raw bytes; `None` for no content. A plain Response is sent as it is.
 
 How bodies are read and errors written is the contract's (contract.py).
@@ -31,7 +32,7 @@ from gateway.core.ids import parse_id
 from gateway.core.scope import Scope
 from gateway.core.shares import Taker
 from gateway.domain.accounts.access import Principal
-from gateway.http.bodies import BodyRules
+from gateway.http.bodies import BodyRules, has_body
 from gateway.http.errors import ErrorShape
 from gateway.http.forms import Form
 from gateway.http.idempotency import answered_once, idempotency_key, refuse_key_of_form
@@ -103,6 +104,8 @@ class Endpoint:
     query: type[BaseModel] | None
     headers: type[Headers] | None
     body: type[Body] | None
+    # Whether a request without a body is read as `{}`: the handler has a default for it.
+    body_is_optional: bool
     form: type[Body] | None
     # None for raw bytes, and for no content.
     answer: type[Answer] | None
@@ -167,8 +170,11 @@ class Endpoint:
             given = {name: request.headers[name] for name in _names(headers) if name in request.headers}
             found["headers"] = validated(lambda: headers.model_validate(given), headers, given)
         if self.body is not None:
-            given_json = await rules.read(request, settings.max_body_bytes, settings.max_body_values)
-            found["body"] = rules.parse(given_json, self.body)
+            most = settings.max_body_bytes, settings.max_body_values
+            found["body"] = rules.parse(await rules.read(request, *most, optional=self.body_is_optional), self.body)
+        elif self.form is None and self.method != "GET" and has_body(request):
+            given_json = await rules.read(request, settings.max_body_bytes, settings.max_body_values, optional=True)
+            rules.parse(given_json, _NoBody)
         if self.form is not None:
             form = self.form
             found["form"] = Form(
@@ -237,6 +243,8 @@ class Endpoints:
                     query=types.get("query"),
                     headers=types.get("headers"),
                     body=types.get("body"),
+                    body_is_optional="body" in types
+                    and inspect.signature(handler).parameters["body"].default is not inspect.Parameter.empty,
                     form=forms[0] if forms else None,
                     answer=typing.cast(type[Answer], answers[0]) if answers else None,
                     errors=errors,
@@ -251,6 +259,10 @@ class Endpoints:
 
 class _NoQuery(Query):
     """Of an endpoint without parameters: what is not known is refused everywhere."""
+
+
+class _NoBody(Body):
+    """Of an endpoint without a body: one that has fields is refused, since nothing would come of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from gateway.core.errors import PayloadTooLarge, RequestInvalid, UnsupportedMediaType, invalid_field
+from gateway.core.errors import PayloadTooLarge, RequestInvalid, invalid_field
+from gateway.http.bodies import wrong_media_type
 from gateway.http.models import Body
 
 FILE = "file"
@@ -48,10 +49,7 @@ class Form(Generic[Model]):
         media_type, options = parse_options_header(request.headers.get("content-type"))
         if media_type != b"multipart/form-data":
             given = media_type.decode("latin-1")[:_SHOWN]
-            raise UnsupportedMediaType(
-                f"The body must be multipart/form-data, not {given or 'of no stated type'}.",
-                details={"given": given or None, "expected": "multipart/form-data"},
-            )
+            raise wrong_media_type(given, "multipart/form-data")
         boundary = options.get(b"boundary", b"")
         if not 1 <= len(boundary) <= 70:
             raise _malformed("its media type names no boundary of 1 to 70 characters")

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import tempfile
 import typing
 from collections.abc import AsyncIterator
@@ -327,7 +328,20 @@ async def test_a_body_is_json_and_says_so(client: httpx.AsyncClient) -> None:
         answer = await client.post("/v1/spaces", content=b"{}", headers={"Content-Type": stated})
         details = refusal(answer, 415, "request.media_type")["details"]
         assert details == {"given": stated.partition(";")[0] or None, "expected": "application/json"}
-    await refused(client.post("/v1/spaces"), 415, "request.media_type")
+    body = await refused(client.post("/v1/spaces"), 415, "request.media_type")
+    assert body["error"] == "The body has no Content-Type; it must be application/json."
+
+
+async def test_operations_without_a_body_refuse_fields(client: httpx.AsyncClient) -> None:
+    """Since nothing would come of them; `{}` and an empty body of any type say nothing."""
+    for endpoint in ENDPOINTS:
+        if endpoint.body is None and endpoint.form is None and endpoint.method != "GET":
+            place = re.sub(r"{\w+}", NEVER, endpoint.path)
+            sent = client.request(endpoint.method, place, json={"foo": 1})
+            assert await problems(sent) == {"foo": "field.unknown"}, endpoint.operation_id
+            for content, stated in ((b"{}", "application/json"), (b"", "text/plain")):
+                answer = await client.request(endpoint.method, place, content=content, headers={"Content-Type": stated})
+                assert answer.status_code == 404, (endpoint.operation_id, content)
 
 
 async def test_invalid_json_is_refused_with_its_position(client: httpx.AsyncClient) -> None:

@@ -282,6 +282,7 @@ class ConnectionList(Answer):
     """The `cursor` of the next page; null on the last."""
 
 
+_SAME_LIFETIME = RenewConnection()
 _ROOT = "/v1/spaces/{id}/runtimes/{runtimeId}/connections"
 
 
@@ -349,8 +350,11 @@ async def get(call: Call) -> ConnectionDetails:
     summary="Renew a connection lease",
     errors=(404, 410),
 )
-async def renew(call: Call, body: RenewConnection) -> ConnectionRow:
-    """Let the connection expire later; its URL and its sockets stay. One that has ended can't be renewed."""
+async def renew(call: Call, body: RenewConnection = _SAME_LIFETIME) -> ConnectionRow:
+    """Let the connection expire later; its URL and its sockets stay. One that has ended can't be renewed.
+
+    The body may be left out.
+    """
     record = await call.services.leases.renew(
         call.scope, runtime_ref(call), call.path_id("connectionId", "connection"), body.ttl_seconds
     )

@@ -175,6 +175,15 @@ async def test_what_a_renewal_may_hold(client: httpx.AsyncClient, path: str) -> 
     )
 
 
+async def test_a_renewal_needs_no_body(client: httpx.AsyncClient, path: str) -> None:
+    lease = await ok(client.post(path, json=CDP | {"ttlSeconds": 60}))
+    place = f"{path}/{lease['id']}/renew"
+    for headers in ({}, {"Content-Type": "application/json"}, {"Content-Type": "text/plain"}):
+        renewed = await ok(client.post(place, headers=headers))
+        assert timedelta(seconds=60) <= lifetime(renewed) < timedelta(seconds=120)
+    await refused(client.post(place, content=b"{}"), 415, "request.media_type")
+
+
 async def test_options_that_are_not_read_are_warned_of(client: httpx.AsyncClient, path: str) -> None:
     for options, warning in (
         ({"autorenew": True}, "'autorenew' (did you mean autoRenew?)"),
