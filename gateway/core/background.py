@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any, TypeVar
+
+import structlog
 
 T = TypeVar("T")
 
@@ -16,3 +18,13 @@ def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     The caller keeps the task until it is done.
     """
     return asyncio.get_running_loop().create_task(work, context=Context())
+
+
+def start_on_behalf(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task that still acts in the name of the caller, as the audit log has it; its log lines have no request's id.
+
+    The caller keeps the task until it is done.
+    """
+    context = copy_context()
+    context.run(structlog.contextvars.clear_contextvars)
+    return asyncio.get_running_loop().create_task(work, context=context)

@@ -376,7 +376,7 @@ async def test_a_browser_that_cannot_be_ended_does_not_stop_the_heart(another: A
 async def test_the_log_has_the_start_and_the_end_of_each_runtime(
     house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
-    stopped, crashed = await house.runtime(), await house.runtime()
+    stopped, crashed, drained = await house.runtime(), await house.runtime(), await house.runtime()
     stop = await house.api.post(f"{stopped}/stop")
     house.browser(crashed).end(CRASHED)
 
@@ -384,25 +384,29 @@ async def test_the_log_has_the_start_and_the_end_of_each_runtime(
         return bool((await house.get(crashed))["status"] == "failed")
 
     await until(has_failed, "the crash is written")
+    await house.gateway.drain()
     records = [record.msg for record in caplog.records if record.name == "gateway.runtimes"]
     lines = [line for line in records if isinstance(line, dict)]
     found = {(line["event"], line["runtime_id"]): line for line in lines}
-    one, other = (path.rsplit("/", 1)[1] for path in (stopped, crashed))
+    one, other, last = (path.rsplit("/", 1)[1] for path in (stopped, crashed, drained))
     assert list(found) == [
         ("runtime started", one),
         ("runtime started", other),
+        ("runtime started", last),
         ("runtime stopped", one),
         ("runtime failed", other),
+        ("runtime stopped", last),
     ]
-    for path, id_ in ((stopped, one), (crashed, other)):
+    for path, id_ in ((stopped, one), (crashed, other), (drained, last)):
         (run,) = (await house.get(f"{path}/runs"))["runs"]
         assert {line["run_id"] for line in lines if line["runtime_id"] == id_} == {run["id"]}
     ended, failed = found["runtime stopped", one], found["runtime failed", other]
     assert (ended["level"], ended["code"]) == ("info", "runtime.stopped")
     assert (failed["level"], failed["code"]) == ("error", "browser.crashed")
-    # The request that stopped it; for a crash the one that created the runtime.
+    # The request that stopped it; none for a crash and a shutdown.
     assert ended["request_id"] == stop.headers["x-request-id"]
-    assert failed["request_id"] == found["runtime started", other]["request_id"]
+    assert "request_id" not in failed
+    assert "request_id" not in found["runtime stopped", last]
 
 
 async def test_a_launch_that_fails_leaves_a_failed_row(another: Another) -> None:

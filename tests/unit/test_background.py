@@ -8,6 +8,7 @@ from uuid import uuid4
 import structlog
 
 from gateway.core import background
+from gateway.domain import audit
 from gateway.egress.proxy import EgressProxy
 from gateway.settings import Settings
 
@@ -19,6 +20,15 @@ async def context() -> dict[str, object]:
 async def test_a_task_in_the_background_has_no_request_id() -> None:
     with structlog.contextvars.bound_contextvars(request_id="of the request"):
         assert await background.start(context()) == {}
+        assert await context() == {"request_id": "of the request"}
+
+
+async def test_a_task_on_behalf_of_a_caller_keeps_the_actor_and_has_no_request_id() -> None:
+    async def seen() -> tuple[dict[str, object], str]:
+        return structlog.contextvars.get_contextvars(), audit.origin().actor
+
+    with structlog.contextvars.bound_contextvars(request_id="of the request"), audit.acting(audit.OPERATOR):
+        assert await background.start_on_behalf(seen()) == ({}, audit.OPERATOR.actor)
         assert await context() == {"request_id": "of the request"}
 
 

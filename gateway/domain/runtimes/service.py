@@ -16,7 +16,7 @@ from uuid import UUID
 
 import structlog
 
-from gateway.core import extras
+from gateway.core import background, extras
 from gateway.core.closes import Close
 from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace, Use
 from gateway.core.endings import GATEWAY_STOPPED, IDLE_TIMEOUT, STOPPED, Ending
@@ -325,7 +325,7 @@ class Runtimes:
         hosted.launched(observed)
         # The first event of the run. If activation fails, it is orphaned and swept.
         observed.record.note("runtime.lifecycle", {"status": "started", "browser": browser.name})
-        observing = asyncio.create_task(self._observers.begin(observed))
+        observing = background.start_on_behalf(self._observers.begin(observed))
         try:
             async with self._database.connect() as connection:
                 runtime = await runtimes.activate(
@@ -612,7 +612,8 @@ class Runtimes:
         return noted | set(self._attachments.attached_runtimes())
 
     def _spawn(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+        # An end is seldom the doing of the request that created the runtime.
+        task = background.start_on_behalf(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
