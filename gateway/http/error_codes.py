@@ -118,6 +118,52 @@ CODES: dict[int, dict[str, str]] = {
     },
 }
 
+# Of `details.errors`. Those without `field.` are names of checks of types.
+FIELD_CODES: dict[str, str] = {
+    "field.missing": "the field is required",
+    "field.unknown": "there is no such field or parameter",
+    "field.not_served": "the contract has the field, but it is not served yet",
+    "field.repeated": "the field or parameter is given more than once",
+    "field.invalid": "a rule of the field is broken, such as a UUID, a time, or fields that exclude each other",
+    "ai_connection.not_found": "there is no such AI connection, or it is not the caller's",
+    "model_type": "the value is not an object",
+    "model_attributes_type": "the value is not an object",
+    "dict_type": "the value is not an object",
+    "list_type": "the value is not a list",
+    "string_type": "the value is not a text",
+    "string_unicode": "the text is not valid Unicode",
+    "string_sub_type": "the value is not a text",
+    "string_too_short": "the text is shorter than the minimum",
+    "string_too_long": "the text is longer than the maximum",
+    "string_pattern_mismatch": "the text does not have the form of the field",
+    "int_type": "the value is not an integer",
+    "int_parsing": "the parameter is not an integer",
+    "int_parsing_size": "the integer has too many digits",
+    "int_from_float": "the number has a fraction",
+    "float_type": "the value is not a number",
+    "float_parsing": "the parameter is not a number",
+    "finite_number": "the number is not finite",
+    "greater_than": "the number is too small",
+    "greater_than_equal": "the number is too small",
+    "less_than": "the number is too large",
+    "less_than_equal": "the number is too large",
+    "bool_type": "the value is not `true` or `false`",
+    "bool_parsing": "the parameter is not `true` or `false`",
+    "literal_error": "the value is none of those that are allowed",
+    "uuid_type": "the value is not a text with a UUID",
+    "timezone_aware": "the time has no offset",
+    "too_short": "the list or object has too few entries",
+    "too_long": "the list or object has too many entries",
+    "union_tag_invalid": "the field that says the kind of the object has none of the allowed values",
+    "union_tag_not_found": "the field that says the kind of the object is missing",
+}
+
+
+def field_table() -> str:
+    """The codes of `details.errors`, as a table in Markdown."""
+    rows = [f"| `{code}` | {meaning} |" for code, meaning in FIELD_CODES.items()]
+    return "\n".join(["| code | meaning |", "|---|---|", *rows, ""])
+
 
 def table() -> str:
     """All codes with their status and meaning, as a table in Markdown."""

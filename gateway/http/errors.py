@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from starlette.responses import JSONResponse, Response
 
 from gateway.core.errors import GatewayError
-from gateway.http.models import Answer
+from gateway.http.models import Answer, Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,27 @@ class ErrorShape:
         return json.dumps(error, ensure_ascii=False, separators=(",", ":")).encode()
 
 
+# Details of request.invalid. In place: other codes have other details, which stay open.
+_FIELD_ERRORS = {
+    "errors": {
+        "type": "array",
+        "description": "Wrong fields of the request.",
+        "items": {
+            "type": "object",
+            "description": "A wrong field.",
+            "properties": {
+                "field": {"type": "string", "description": "Path of the field; empty for the whole body."},
+                "message": {"type": "string", "description": "What is wrong, for people; it may change."},
+                "code": {"type": "string", "description": "Stable code, for programs; the document lists them."},
+                "value": {"description": "What was given, where it is short and no secret."},
+            },
+            "required": ["field", "message", "code"],
+        },
+    },
+    "omitted": {"type": "integer", "minimum": 1, "description": "How many more wrong fields there are."},
+}
+
+
 class Error(Answer):
     """The shape of every error. `code` is stable; `error` is for people."""
 
@@ -48,7 +69,7 @@ class Error(Answer):
     """Stable code, for programs."""
     request_id: str
     """Id of the request, as in `X-Request-Id` and in the log of the gateway."""
-    details: dict[str, Any]
+    details: Annotated[dict[str, Any], Shown(properties=_FIELD_ERRORS)]
     """More for programs; the fields depend on the code."""
 
 

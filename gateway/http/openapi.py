@@ -13,7 +13,7 @@ import gateway
 from gateway.domain.files.names import UNKNOWN_TYPE
 from gateway.http.contract import Contract
 from gateway.http.endpoints import Endpoint, resources
-from gateway.http.error_codes import table
+from gateway.http.error_codes import field_table, table
 from gateway.http.idempotency import HEADER, METHODS
 from gateway.http.models import Answer
 from gateway.http.paths import documented, parameters
@@ -107,6 +107,12 @@ No text in `metadata` and `options` may have the character U+0000. An `expiresAt
 </details>
 """
 
+_ABOUT_FIELDS = """
+<details><summary>Codes of wrong fields</summary>
+
+With `request.invalid`, `details.errors` has an entry for each wrong field, with one of these codes. More may be added.
+"""
+
 Parts = Sequence[tuple[Contract, Sequence[Endpoint]]]
 
 
@@ -128,7 +134,8 @@ def document(parts: Parts, server: str) -> dict[str, Any]:
         "info": {
             "title": first.title,
             "version": first.version,
-            "description": f"{_ABOUT}\n<details><summary>Error codes</summary>\n\n{table()}\n</details>",
+            "description": f"{_ABOUT}\n<details><summary>Error codes</summary>\n\n{table()}\n</details>\n"
+            f"{_ABOUT_FIELDS}\n{field_table()}\n</details>",
             "x-gateway-version": gateway.__version__,
         },
         "servers": [{"url": server}],

@@ -17,6 +17,8 @@ _MALFORMED = "request.malformed"
 _SHOWN_NAME = 100
 _SHOWN_ERRORS = 100
 _SUMMARIZED_ERRORS = 5
+# In place of what the parser found at some character.
+_MUST_BE = {"uuid_parsing": "must be a UUID, such as 01a22630-950e-76e0-91cf-50dc641c9805"}
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -73,13 +75,22 @@ def _problem(problem: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     elif location and not secret and not isinstance(value, Repeated) and _is_shown(model, location, value):
         entry["value"] = shown(value)
     if "error" in problem.get("ctx", {}):
-        entry["message"] = str(problem["ctx"]["error"])
+        entry["message"] = _MUST_BE.get(problem["type"], str(problem["ctx"]["error"]))
         entry["code"] = "field.invalid"
+    elif problem["type"] == "string_pattern_mismatch":
+        entry["message"] += _such_as(location[-1], model_at(model, location[:-1]))
     if isinstance(value, Repeated) and problem["type"] != "extra_forbidden":
         entry |= {"code": "field.repeated", "message": "This parameter is given more than once"}
     if _repeats(entry["message"], [value] if secret else list(secrets_in(model, value))):
         entry["message"] = "is not valid"
     return entry
+
+
+def _such_as(name: str, model: type[BaseModel] | None) -> str:
+    """An example of a field that has one."""
+    fields = model.model_fields.items() if model is not None else ()
+    examples = next((field.examples for key, field in fields if name in (key, field.alias)), None)
+    return f", such as {examples[0]}" if examples else ""
 
 
 def _is_shown(model: type[BaseModel], location: list[str], value: Any) -> bool:

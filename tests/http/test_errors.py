@@ -559,3 +559,14 @@ async def _recovers(client: httpx.AsyncClient) -> None:
     for _ in range(10):
         await ok(client.get("/v1/spaces"))
     assert (await client.get("/readyz")).status_code == 200
+
+
+async def test_a_wrong_form_is_answered_with_what_would_be_right(client: httpx.AsyncClient) -> None:
+    answer = await refused(client.get("/v1/runs?spaceId=spc"), 400, "request.invalid")
+    assert "spaceId: must be a UUID, such as 01a22630-" in answer["error"]
+    space = await make_space(client)
+    body = {"config": {"locale": "d_E"}}
+    answer = await refused(client.post(f"/v1/spaces/{space}/runtimes", json=body), 400, "request.invalid")
+    (error,) = answer["details"]["errors"]
+    assert (error["field"], error["code"]) == ("config.locale", "string_pattern_mismatch")
+    assert error["message"].endswith(", such as de-DE")

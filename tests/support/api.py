@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 
 from gateway.app import CONTRACTS
 from gateway.http.dispatch import Contracts
+from gateway.http.error_codes import FIELD_CODES
 from gateway.http.openapi import document
 
 Json = dict[str, Any]
@@ -137,6 +138,9 @@ class Recorder:
         assert errors == [], f"{operation} answered {response.status_code} {response.text}"
         if response.status_code != 200:
             assert body["requestId"] == response.headers["x-request-id"]
+            if body["code"] == "request.invalid":
+                codes = {error["code"] for error in body["details"].get("errors", [])}
+                assert codes <= set(FIELD_CODES), codes - set(FIELD_CODES)
 
 
 @cache

@@ -26,7 +26,7 @@ from gateway.http.public_url import public_root
 endpoints = Endpoints("Runtime files")
 
 RuntimePath = Annotated[str, Field(min_length=1, max_length=MAX_PATH_LENGTH), STORABLE]
-Kind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,59}$")]
+Kind = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,59}$", examples=["report"])]
 
 
 class StageFile(Body):

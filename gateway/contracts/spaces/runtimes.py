@@ -57,7 +57,7 @@ def _printable(text: str) -> str:
     return text
 
 
-Locale = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35)]
+Locale = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35, examples=["de-DE"])]
 EventLevel = Literal["off", "lifecycle", "standard", "full"]
 Pixels = Annotated[int, Field(ge=100, le=8192), WHOLE]
 
