@@ -31,20 +31,21 @@ class DecryptionFailed(GatewayError):
 
 
 class KeyRing:
-    """Master keys by id, in order: the first one writes."""
+    """Master keys by id, in order: the first one writes. Errors name the setting that they are from."""
 
-    def __init__(self, keys: dict[str, bytes]) -> None:
+    def __init__(self, keys: dict[str, bytes], setting: str = "GATEWAY_MASTER_KEYS") -> None:
         if not keys:
             raise ConfigurationError("The master key is missing; give one as `id:base64` of 32 bytes.")
         self._ciphers = {key_id: AESGCM(key) for key_id, key in keys.items()}
         self.writing_id = next(iter(keys))
+        self._setting = setting
 
     @property
     def key_ids(self) -> list[str]:
         return list(self._ciphers)
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str, setting: str = "GATEWAY_MASTER_KEYS") -> Self:
         """Read `id:base64` entries, split by commas or lines.
 
         Errors name the position and show nothing of the entry: where id and key are swapped, the id is a key.
@@ -66,7 +67,7 @@ class KeyRing:
             if key_id in keys:
                 raise ConfigurationError(f"Master key {number} has an id that was given before.")
             keys[key_id] = key
-        return cls(keys)
+        return cls(keys, setting)
 
     def seal(self, secret: bytes, owner: SecretOwner) -> SealedSecret:
         associated = owner.associated_data()
@@ -78,7 +79,7 @@ class KeyRing:
     def open(self, sealed: SealedSecret, owner: SecretOwner) -> bytes:
         """Raises DecryptionFailed, which names the row and never the secret."""
         data_key = self._unwrap(sealed, owner)
-        return _decrypt(AESGCM(data_key), sealed.ciphertext, owner)
+        return _decrypt(AESGCM(data_key), sealed.ciphertext, owner, "")
 
     def rewrap(self, sealed: SealedSecret, owner: SecretOwner) -> SealedSecret:
         """The same secret under the writing key; the secret itself is not touched."""
@@ -94,12 +95,13 @@ class KeyRing:
         if cipher is None:
             raise DecryptionFailed(
                 f"Secret {owner.row_id} ({owner.purpose}) is wrapped by master key {sealed.master_key_id!r}, "
-                f"which is not given; known are {', '.join(self.key_ids)}."
+                f"which is not given; known are {', '.join(self.key_ids)} of {self._setting}."
             )
-        return _decrypt(cipher, sealed.wrapped_key, owner)
+        other_key = f", or the master key {sealed.master_key_id!r} of {self._setting} is not the one that encrypted it"
+        return _decrypt(cipher, sealed.wrapped_key, owner, other_key)
 
 
-def _decrypt(cipher: AESGCM, stored: bytes, owner: SecretOwner) -> bytes:
+def _decrypt(cipher: AESGCM, stored: bytes, owner: SecretOwner, other_reason: str) -> bytes:
     """Raises DecryptionFailed, for too short a text too, where the cipher would raise a ValueError."""
     try:
         if len(stored) < NONCE_BYTES:
@@ -108,7 +110,7 @@ def _decrypt(cipher: AESGCM, stored: bytes, owner: SecretOwner) -> bytes:
     except InvalidTag:
         raise DecryptionFailed(
             f"Secret {owner.row_id} ({owner.purpose}) does not decrypt for its row: "
-            "it was moved to another row or tenant, or altered."
+            f"it was moved to another row or tenant, or altered{other_reason}."
         ) from None
 
 

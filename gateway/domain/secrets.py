@@ -35,7 +35,7 @@ class KeySource:
         self._read = read
         self._file = file
         self._seen = self._stamp()
-        self._ring = KeyRing.parse(read())
+        self._ring = self._parsed()
 
     @classmethod
     def of(cls, settings: DataSettings) -> KeySource:
@@ -57,12 +57,16 @@ class KeySource:
         stamp = self._stamp()
         if stamp != self._seen:
             try:
-                self._ring = KeyRing.parse(self._read())
+                self._ring = self._parsed()
             except (OSError, ValueError, ConfigurationError) as error:
                 reason = error.message if isinstance(error, ConfigurationError) else type(error).__name__
                 _log.error("the changed master key file can't be used; the keys from before stay", reason=reason)
             self._seen = stamp
         return self._ring
+
+    def _parsed(self) -> KeyRing:
+        setting = "GATEWAY_MASTER_KEYS" if self._file is None else "GATEWAY_MASTER_KEYS_FILE"
+        return KeyRing.parse(self._read(), setting)
 
     def _stamp(self) -> tuple[int, int, int] | None:
         """Identifies a version of the file; None without a file."""

@@ -132,10 +132,10 @@ def _listen(recorder: Recorder, patch: pytest.MonkeyPatch) -> None:
         recorder.note(secret)
         await put(self, connection, owner, secret)
 
-    def noted_ring(self: KeyRing, keys: dict[str, bytes]) -> None:
+    def noted_ring(self: KeyRing, keys: dict[str, bytes], *setting: str) -> None:
         for key in keys.values():
             recorder.note(base64.b64encode(key).decode())
-        ring(self, keys)
+        ring(self, keys, *setting)
 
     def debugged_start(cls: type[GatewayProcess], data_dir: Any, /, *flags: str, **env: str) -> GatewayProcess:
         return start(data_dir, *flags, **({"GATEWAY_LOG_LEVEL": "debug"} | env))

@@ -78,7 +78,8 @@ def test_a_row_that_was_moved_does_not_open(change: dict[str, Any]) -> None:
     moved = replace(OWNER, **change)
     for attempt in (ring.open, ring.rewrap):
         with pytest.raises(
-            DecryptionFailed, match=r"does not decrypt for its row: it was moved .*, or altered\."
+            DecryptionFailed,
+            match=r"does not decrypt for its row: it was moved .*, or altered, or the master key 'a' of GATEWAY",
         ) as raised:
             attempt(sealed, moved)
         assert str(moved.row_id) in raised.value.message
@@ -117,8 +118,17 @@ def test_every_byte_counts_and_none_may_be_missing(part: str) -> None:
 
 def test_the_other_key_under_the_same_id_does_not_open() -> None:
     sealed = KeyRing({"a": OLD}).seal(SECRET, OWNER)
-    with pytest.raises(DecryptionFailed):
-        KeyRing({"a": OTHER}).open(sealed, OWNER)
+    with pytest.raises(DecryptionFailed) as raised:
+        KeyRing.parse(f"a:{encoded(OTHER)}", "GATEWAY_MASTER_KEYS_FILE").open(sealed, OWNER)
+    assert raised.value.message.endswith(
+        "or altered, or the master key 'a' of GATEWAY_MASTER_KEYS_FILE is not the one that encrypted it."
+    )
+
+
+def test_an_altered_text_under_the_right_key_is_not_blamed_on_the_key() -> None:
+    sealed = KeyRing({"a": OLD}).seal(SECRET, OWNER)
+    with pytest.raises(DecryptionFailed, match=r"or altered\.$"):
+        KeyRing({"a": OLD}).open(_with(sealed, "ciphertext", sealed.ciphertext[:-1]), OWNER)
 
 
 def test_an_unknown_master_key_is_named_and_so_are_the_known() -> None:
@@ -127,7 +137,7 @@ def test_an_unknown_master_key_is_named_and_so_are_the_known() -> None:
     for attempt in (ring.open, ring.rewrap):
         with pytest.raises(DecryptionFailed) as raised:
             attempt(sealed, OWNER)
-        assert "'2023', which is not given; known are 2024, 2025." in raised.value.message
+        assert "'2023', which is not given; known are 2024, 2025 of GATEWAY_MASTER_KEYS." in raised.value.message
 
 
 @unhurried
