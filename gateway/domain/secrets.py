@@ -23,6 +23,7 @@ _log = structlog.get_logger("gateway.secrets")
 
 PEPPER_BYTES = 32
 _PEPPER_ROW = UUID(int=0)
+_PEPPER = SecretOwner("pepper", None, None, _PEPPER_ROW)
 
 
 class KeySource:
@@ -103,7 +104,7 @@ class SecretStore:
 
     async def pepper(self, connection: Connection) -> bytes:
         """The pepper of API keys and lease tokens, made at the first start, and the same on every gateway."""
-        owner = SecretOwner("pepper", None, None, _PEPPER_ROW)
+        owner = _PEPPER
         found = await secrets.get(connection, _PEPPER_ROW)
         if found is None:
             sealed = self._keys.ring().seal(os.urandom(PEPPER_BYTES), owner)
@@ -120,6 +121,15 @@ class SecretStore:
             if stated != owner:
                 raise DecryptionFailed(f"Secret {owner.row_id} ({owner.purpose}) was moved to another row or tenant.")
             return self._keys.ring().open(sealed, owner)
+
+
+async def verify_keys(database: Database, ring: KeyRing) -> None:
+    """Open the pepper, which a start needs, and write nothing. Raises DecryptionFailed where the ring lacks the key
+    of this database; a database without a pepper takes any."""
+    async with database.connect() as connection:
+        found = await secrets.get(connection, _PEPPER_ROW)
+    if found is not None:
+        ring.open(found[1], _PEPPER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
@@ -23,9 +24,13 @@ from sqlalchemy import text
 from gateway import __version__, settings
 from gateway.cli import doctor
 from gateway.cli.doctor import Finding, Level
+from gateway.cli.doctor import database as database_checks
 from gateway.crypto.keyring import KeyRing
 from gateway.crypto.tokens import API_KEY
+from gateway.domain.secrets import KeySource, SecretStore
+from gateway.settings import Settings
 from gateway.store import schema
+from gateway.store import secrets as secrets_of_store
 from gateway.store.database import Database
 from gateway.telemetry import logs
 from tests.support.cli import Cli, Done
@@ -588,6 +593,53 @@ async def test_doctor_runs_every_check(cli: Cli, production: dict[str, str]) -> 
     for subject in ("browser", "sandbox", "/dev/shm", "database", "key", "port"):
         assert subject in done.out.lower()
     assert MASTER_KEY not in done.out + done.err
+
+
+async def test_doctor_opens_what_the_master_keys_of_a_database_encrypted(
+    production: dict[str, str], database: Database, tmp_path: Path
+) -> None:
+    def given(keys: str, **options: Any) -> Settings:
+        return Settings(database_url=production["GATEWAY_DATABASE_URL"], master_keys=keys, **options)
+
+    async def finding(options: Settings) -> Finding:
+        # It has an event loop of its own.
+        (found,) = await asyncio.to_thread(lambda: list(database_checks.master_keys(options, embedded=False)))
+        return found
+
+    right, wrong = f"main:{MASTER_KEY}", f"main:{base64.b64encode(bytes(32)).decode()}"
+    # Any key is right for a database without a secret, and this one stays without.
+    assert (await finding(given(wrong))).level == Level.OK
+    async with database.begin() as connection:
+        assert await secrets_of_store.get(connection, UUID(int=0)) is None
+        await SecretStore(KeySource.of(given(right))).pepper(connection)
+    assert (await finding(given(right))).level == Level.OK
+    file = tmp_path / "keys"
+    file.write_text(wrong)
+    file.chmod(0o600)
+    for production_settings, setting in (
+        (given(wrong), "GATEWAY_MASTER_KEYS"),
+        (Settings(database_url=production["GATEWAY_DATABASE_URL"], master_keys_file=file), "GATEWAY_MASTER_KEYS_FILE"),
+    ):
+        found = await finding(production_settings)
+        assert found.level == Level.FAILED
+        assert f"the master key 'main' of {setting} is not the one that encrypted it" in found.sentence
+        assert setting in found.advice
+    found = await finding(given(right.replace("main", "other")))
+    assert found.level == Level.FAILED
+    assert "'main', which is not given" in found.sentence
+
+
+async def test_doctor_fails_for_a_database_of_a_newer_gateway(production: dict[str, str], database: Database) -> None:
+    async with database.begin() as connection:
+        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    given = Settings(database_url=production["GATEWAY_DATABASE_URL"])
+    try:
+        found = await asyncio.to_thread(lambda: list(database_checks.database(given, embedded=False)))
+    finally:
+        async with database.begin() as connection:
+            await connection.execute(text("UPDATE alembic_version SET version_num = :head"), {"head": schema.head()})
+    assert found[-1].level == Level.FAILED
+    assert "newer gateway" in found[-1].advice
 
 
 async def test_doctor_prints_its_findings_as_json(

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from gateway.cli.doctor.findings import Finding, Level
 from gateway.core import extras
 from gateway.core.errors import ConfigurationError, Unavailable
-from gateway.crypto.keyring import KeyRing
+from gateway.crypto.keyring import DecryptionFailed, KeyRing
+from gateway.domain.secrets import verify_keys
 from gateway.settings import Settings
 from gateway.store import schema
 from gateway.store.database import OLDEST_SERVER, Database, at, clocks_differ, probe, without_password
@@ -120,7 +121,8 @@ def _version_of_wheel() -> str | None:
 
 def master_keys(settings: Settings, embedded: bool) -> Iterator[Finding]:
     if settings.master_keys is not None:
-        yield _parsed(settings.master_keys, "GATEWAY_MASTER_KEYS")
+        setting = "GATEWAY_MASTER_KEYS"
+        yield _parsed(settings.master_keys, setting, setting, settings.database_url)
         return
     file = settings.master_keys_file
     if file is None and not embedded:
@@ -142,17 +144,38 @@ def master_keys(settings: Settings, embedded: bool) -> Iterator[Finding]:
         advice = "Give a file that the gateway may read in GATEWAY_MASTER_KEYS_FILE."
         yield Finding(Level.FAILED, "master keys", f"{file} can't be read ({error.strerror}).", advice)
         return
-    yield _parsed(text, str(file))
+    yield _parsed(text, str(file), "GATEWAY_MASTER_KEYS_FILE", settings.database_url)
     if file.stat().st_mode & 0o077:
         sentence = f"Other users may read or change {file} (mode {file.stat().st_mode & 0o777:04o})."
         yield Finding(Level.WARNING, "master keys", sentence, f"Run `chmod 600 {file}`.")
 
 
-def _parsed(text: str, where: str) -> Finding:
+def _parsed(text: str, where: str, setting: str, url: str | None) -> Finding:
+    """What the keys are, and whether they are those of the given database."""
     try:
-        ring = KeyRing.parse(text)
+        ring = KeyRing.parse(text, setting)
+        if url is not None:
+            asyncio.run(_verify(ring, url))
     except ConfigurationError as error:
         return Finding(Level.FAILED, "master keys", f"{where}: {error.message}", "Put the right keys there.")
+    except DecryptionFailed as error:
+        advice = f"Give the master key that this database was first started with in {setting}, or another database."
+        return Finding(Level.FAILED, "master keys", f"{where}: {error.message}", advice)
     others = [key_id for key_id in ring.key_ids if key_id != ring.writing_id]
     reads = f" and {', '.join(map(repr, others))} to read" if others else ""
     return Finding(Level.OK, "master keys", f"{where} has {ring.writing_id!r} to write{reads}.")
+
+
+async def _verify(ring: KeyRing, url: str) -> None:
+    """Raises DecryptionFailed for a ring without the key of the database. One that can't be read is a finding of the
+    database's own check."""
+    try:
+        await probe(url, _DATABASE_SECONDS)
+    except Unavailable:
+        return
+    database = Database(url, 2)
+    try:
+        if (await schema.state(database)).current is not None:
+            await verify_keys(database, ring)
+    finally:
+        await database.close()
