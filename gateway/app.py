@@ -88,6 +88,7 @@ class Gateway:
     audit: Audit
     observers: BrowserObservers
     disk_watch: DiskWatch
+    id: UUID
 
     async def drain(self) -> None:
         """Take nothing new, close sockets, end browsers, write it down; within the grace, or as far as it goes."""
@@ -233,7 +234,15 @@ async def build(
     )
     chosen = Contracts(contracts, settings.contract)
     return Gateway(
-        create_app(services, chosen), chosen, services, supervisor, providers, audit, observers, DiskWatch(disks)
+        create_app(services, chosen),
+        chosen,
+        services,
+        supervisor,
+        providers,
+        audit,
+        observers,
+        DiskWatch(disks),
+        gateway_id,
     )
 
 

@@ -11,9 +11,11 @@ import contextlib
 import fcntl
 import gc
 import ipaddress
+import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from uuid import UUID
@@ -22,6 +24,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from gateway import __version__
 from gateway.app import Gateway, build
 from gateway.core import inherited
 from gateway.core.endings import GATEWAY_CRASHED, GATEWAY_STOPPED
@@ -58,13 +61,29 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
-            await super().startup(sockets)
+            with _os_errors_not_logged():
+                await super().startup(sockets)
         except SystemExit:
             found = obstacle(self.config.host, self.config.port, self._options)
             if found is None:
                 # It was taken when uvicorn tried.
                 raise ConfigurationError(f"Nothing could listen on {self.config.host}:{self.config.port}.") from None
             raise ConfigurationError(f"{found.sentence} {found.advice}") from None
+
+
+@contextlib.contextmanager
+def _os_errors_not_logged() -> Iterator[None]:
+    """Uvicorn logs why it can't listen in words of the system, before an error that says it with the option."""
+    logger = logging.getLogger("uvicorn.error")
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not isinstance(record.msg, OSError)
+
+    logger.addFilter(wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(wanted)
 
 
 async def serve(
@@ -90,12 +109,16 @@ async def serve(
         # The objects that exist now stay, so a full garbage collection need not scan them again.
         gc.collect()
         gc.freeze()
-        started(_address(settings.host, _port(server)))
+        address = _address(settings.host, _port(server))
+        _log.info("started", version=__version__, gateway_id=str(gateway.id), address=address)
+        started(address)
         waiting = asyncio.create_task(stopping.wait())
         await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
         _log.info("stopping", grace_seconds=settings.shutdown_grace_seconds)
+        since = time.monotonic()
         await gateway.drain()
+    _log.info("stopped", seconds=round(time.monotonic() - since, 2))
 
 
 @contextlib.asynccontextmanager

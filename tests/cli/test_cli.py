@@ -563,6 +563,7 @@ def test_a_taken_port_is_refused_with_a_message(production: dict[str, str]) -> N
             done = gateway_up(data_dir, "--port", str(port), **production)
         assert f"127.0.0.1:{port}" in done.sentence
         assert "GATEWAY_PORT" in done.sentence
+        assert "Errno" not in done.err
         assert "Listening" not in done.out
         assert list((data_dir / "runtimes").iterdir()) == []
         assert not (data_dir / "tmp").exists()

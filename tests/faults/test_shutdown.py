@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ import httpx
 import psutil
 import pytest
 
+from gateway import __version__
 from gateway.app import Gateway
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedPostgres
@@ -133,6 +135,13 @@ async def test_a_stop_closes_sockets_ends_browsers_and_writes_rows_in_time(data_
                 assert (await remote.api.get("/readyz")).status_code == 503
         assert gateway.wait(GRACE) == 0
         assert TOO_LATE not in gateway.log
+        lines = [json.loads(line) for line in gateway.log.splitlines() if '"logger": "gateway.server"' in line]
+        steps = {line["event"]: line for line in lines if line["event"] != "metrics"}
+        assert list(steps) == ["started", "stopping", "stopped"]
+        assert steps["started"]["version"] == __version__
+        assert steps["started"]["address"] == gateway.base_url
+        assert steps["started"]["gateway_id"] == (data_dir / "gateway-id").read_text().strip()
+        assert steps["stopped"]["seconds"] >= 0
         assert_nothing_left(gateway)
         assert await ends(database_url) == STOPPED
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from pathlib import Path
 
@@ -78,10 +79,12 @@ async def test_their_own_address_serves_nothing_else() -> None:
         assert (await client.post("/metrics")).status_code == 405
 
 
-async def test_a_taken_address_is_refused_with_its_option(tmp_path: Path) -> None:
+async def test_a_taken_address_is_refused_with_its_option(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         place = f"127.0.0.1:{taken.getsockname()[1]}"
         server = Server(metrics_configuration(Settings(data_dir=tmp_path), place), METRICS_OPTIONS)
         with pytest.raises(ConfigurationError) as refused:
             await server.serve()
     assert refused.value.message == f"{place} is taken by another process. Set GATEWAY_METRICS to a free port."
+    # The sentence alone says it.
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
