@@ -102,7 +102,7 @@ async def test_what_a_body_may_hold(client: httpx.AsyncClient) -> None:
             ({"metadata": None}, {}),
             ({"metadata": {}}, {}),
             ({"metadata": {"a": deep}}, {}),
-            ({"metadata": {"a": "x" * 500_000}}, {}),
+            ({"metadata": {"a": "x" * 16_000}}, {}),
             ({"metadata": {"a": float("nan")}}, {"metadata": "field.invalid"}),
             ({"metadata": {"a": [{"b": float("-inf")}]}}, {"metadata": "field.invalid"}),
             ({"metadata": {"a": "\0"}}, {"metadata": "field.invalid"}),
