@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from uuid import UUID
 
 from gateway.cli.commands import Commands
@@ -57,12 +55,7 @@ def export(loaded: Settings, parsed: argparse.Namespace) -> int:
     async def export(database: Database) -> int:
         await require_schema(database)
         async for lines in audit.export(database, since=parsed.since, organization_id=parsed.organization):
-            try:
-                say("\n".join(lines))
-            except BrokenPipeError:
-                # The reader closed the pipe. Python must not retry what it still buffers when it exits.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                return 1
+            say("\n".join(lines))
         return 0
 
     return with_database(loaded, export)

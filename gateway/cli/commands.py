@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway import __version__, settings
+from gateway.cli.output import flush
 from gateway.settings import Settings
 
 # The help of a command shows its own options, and no other.
@@ -48,7 +49,12 @@ class Commands:
 
     def parse(self, arguments: list[str] | None) -> argparse.Namespace:
         """The command with its arguments. Exits with 2 for wrong usage, and never repeats a value."""
-        parsed, unknown = self.parser.parse_known_args(arguments)
+        try:
+            parsed, unknown = self.parser.parse_known_args(arguments)
+        except SystemExit:
+            # A help or a version was printed.
+            flush()
+            raise
         for argument in unknown:
             self.parser.error(_unknown(argument, _OWN.findall(parsed.parser.format_help())))
         return parsed

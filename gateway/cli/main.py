@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import threading
 
@@ -12,6 +13,7 @@ import structlog
 from gateway import settings
 from gateway.cli import audit, doctor, keys, migrate, options, orgs, secrets, serving
 from gateway.cli.commands import Commands
+from gateway.cli.output import OutputClosed, say
 from gateway.core import inherited
 from gateway.core.errors import GatewayError
 from gateway.telemetry import logs
@@ -21,20 +23,21 @@ _OF_THE_DISK = (errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return the exit code: 0, 1 when it failed with an error message, 2 for wrong usage."""
+    """Run a command and return the exit code: 0, 1 when it failed with an error message, 2 for wrong usage, and that
+    of SIGPIPE where the reader of its output closed the pipe."""
     if threading.current_thread() is threading.main_thread():
         # A test runs commands in other threads, where signals can't be set.
         inherited.normalize()
     commands = Commands()
     for module in (serving, migrate, doctor, orgs, keys, secrets, audit, options):
         module.add_to(commands)
-    parsed = commands.parse(arguments)
-    flags = {name: value for name in settings.options() if (value := getattr(parsed, name, None)) is not None}
     try:
+        parsed = commands.parse(arguments)
+        flags = {name: value for name in settings.options() if (value := getattr(parsed, name, None)) is not None}
         loaded, warnings = settings.load(os.environ, flags)
         settings.forget_secrets()
         for warning in warnings:
-            print(f"Warning: {warning}", file=sys.stderr)
+            say(f"Warning: {warning}", file=sys.stderr)
         style = loaded.log_format if loaded.log_format != "auto" else ("console" if sys.stderr.isatty() else "json")
         logs.configure(loaded.log_level, style)
         code: int = parsed.run(loaded, parsed)
@@ -44,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except OutputClosed:
+        return 128 + signal.SIGPIPE
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _OF_THE_DISK and error.filename is not None:
             print(f"gateway: {logs.redact(str(error.filename))} can't be written: {error.strerror}.", file=sys.stderr)

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -197,6 +198,22 @@ async def test_kubernetes_variables_of_a_service_named_gateway_are_harmless(
     assert done.code == 0
     (warning,) = done.err.splitlines()
     assert "GATEWAY_PORT=tcp://10.96.0.10:8787" in warning
+
+
+# Output
+
+
+@pytest.mark.parametrize("command", ["options", "--help", "keys --help", "keys list --json", "audit verify"])
+async def test_a_command_whose_reader_closed_the_pipe_ends_silently(
+    cli: Cli, production: dict[str, str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with monkeypatch.context() as patch, os.fdopen(writer, "w") as closed:
+        patch.setattr(sys, "stdout", closed)
+        done = await cli(*command.split(), **production)
+    # Closing the stream, as Python does at its exit, raised nothing either.
+    assert (done.code, done.out, done.err) == (128 + signal.SIGPIPE, "", "")
 
 
 # Migrating
