@@ -111,6 +111,7 @@ _ABOUT_FIELDS = """
 <details><summary>Codes of wrong fields</summary>
 
 With `request.invalid`, `details.errors` has an entry for each wrong field, with one of these codes. More may be added.
+A proxy that the egress rules do not allow has the rule as its code, such as `egress.private_address`.
 """
 
 Parts = Sequence[tuple[Contract, Sequence[Endpoint]]]
