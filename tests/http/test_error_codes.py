@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.core import errors
 from gateway.core.errors import ConfigurationError, GatewayError
-from gateway.http.error_codes import CODES, FIELD_CODES, field_table, statuses, table
-from tests.contracts.spaces.golden.comparison import recorded
+from gateway.http.error_codes import CODES, statuses, table
 
 ROOT = Path(__file__).parent.parent.parent
 CLASSES = {
@@ -51,16 +49,3 @@ def test_every_code_of_the_table_exists() -> None:
     made = {code for code in statuses() if code.endswith((".not_found", ".storage_full"))}
     assert [code for code in statuses() if f'"{code}"' not in source and code not in made] == []
     assert all(f"`{code}`" in table() for codes in CODES.values() for code in codes)
-
-
-def test_every_code_of_a_wrong_field_is_documented() -> None:
-    """Those of the recorded answers; `Recorder` holds those of all other tests against the list."""
-    found = {
-        error["code"]
-        for exchange in recorded()
-        if '"code":"request.invalid"' in exchange.body
-        for error in json.loads(exchange.body)["details"].get("errors", [])
-    }
-    assert len(found) > 15
-    assert found <= set(FIELD_CODES)
-    assert all(f"`{code}`" in field_table() for code in FIELD_CODES)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 
+from gateway.http.error_codes import FIELD_CODES, field_table
 from tests.contracts.spaces.golden import comparison, openapi
 from tests.contracts.spaces.golden.record import played
 from tests.contracts.spaces.golden.running import running_gateway
@@ -34,3 +36,16 @@ def test_every_operation_is_recorded_with_a_success() -> None:
 
 def _pattern(path: str) -> str:
     return re.sub(r"\\\{[A-Za-z]+\\\}", "[^/]+", re.escape(path))
+
+
+def test_every_code_of_a_wrong_field_is_documented() -> None:
+    """Those of the recorded answers; `Recorder` holds those of all other tests against the list."""
+    found = {
+        error["code"]
+        for exchange in comparison.recorded()
+        if '"code":"request.invalid"' in exchange.body
+        for error in json.loads(exchange.body)["details"].get("errors", [])
+    }
+    assert len(found) > 15
+    assert found <= set(FIELD_CODES)
+    assert all(f"`{code}`" in field_table() for code in FIELD_CODES)
