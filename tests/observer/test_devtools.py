@@ -18,6 +18,7 @@ from gateway.core.fair_reading import SLICE
 from gateway.observer.devtools import AnswerTooLarge, DevTools, DevToolsError
 from gateway.websocket.browser_socket import BrowserSocket
 from gateway.websocket.frames import FrameError, MessageCollector, Opcode, TooBig, close_frame, frame, header
+from tests.support.delivered_socket import DeliveredSocket
 from tests.support.waiting import until
 
 SESSION = "0123456789ABCDEF0123456789ABCDEF"
@@ -295,29 +296,8 @@ async def test_messages_that_are_too_large_are_gaps_and_end_nothing() -> None:
     ]
 
 
-class Connection:
-    """A socket to a browser, of which a test delivers what it wants."""
-
-    def __init__(self) -> None:
-        self.transport = self
-        self.is_read = True
-        self.write = self.writelines = lambda *_: None
-
-    def deliver(self, receiver: DevTools) -> None:
-        self.from_browser = receiver.from_browser
-
-    def pause_reading(self) -> None:
-        self.is_read = False
-
-    def resume_reading(self) -> None:
-        self.is_read = True
-
-    def leave(self) -> None:
-        self.is_read = False
-
-
 async def test_what_a_browser_sends_is_read_in_slices_and_the_browser_not_read_meanwhile() -> None:
-    socket = Connection()
+    socket = DeliveredSocket()
     devtools = DevTools(cast(BrowserSocket, socket))
     seen: list[int] = []
     devtools.listen(lambda method, params: seen.append(params["number"]))
@@ -340,14 +320,14 @@ async def test_what_a_browser_sends_is_read_in_slices_and_the_browser_not_read_m
 
 
 async def test_the_end_of_a_connection_drops_what_waits() -> None:
-    socket = Connection()
+    socket = DeliveredSocket()
     devtools = DevTools(cast(BrowserSocket, socket))
     seen: list[str] = []
     devtools.listen(lambda method, params: seen.append(method))
     socket.from_browser(frame(Opcode.TEXT, b'{"method":"Of.browser","params":{}}')[0] * 5000)
     before = len(seen)
     await devtools.close()
-    other = Connection()
+    other = DeliveredSocket()
     DevTools(cast(BrowserSocket, other))
     other.from_browser(frame(Opcode.TEXT, b'{"method":"Of.browser","params":{}}')[0] * 5000)
     await until(lambda: other.is_read, "another has had its turns")

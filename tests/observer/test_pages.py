@@ -19,6 +19,7 @@ from gateway.observer.observers import Observation
 from gateway.observer.pages import PagesOfRun
 from gateway.websocket.browser_socket import BrowserSocket
 from gateway.websocket.frames import MessageReader, Opcode, frame
+from tests.support.delivered_socket import DeliveredSocket
 from tests.support.waiting import until
 
 SESSION = "0123456789ABCDEF0123456789ABCDEF"
@@ -41,28 +42,17 @@ class Record:
         self.noted.append((type_, data))
 
 
-class Socket:
-    """A socket to a browser whose events a test sends; keeps the gateway's commands."""
+class Socket(DeliveredSocket):
+    """Keeps the gateway's commands."""
 
     def __init__(self) -> None:
-        self.transport = self
-        self.is_read = True
-        self.writelines = self.write
+        super().__init__()
         self.commands: list[str] = []
         self._reader = MessageReader(2**20)
 
     def write(self, buffers: list[bytes]) -> None:
         for _, payload in self._reader.feed(b"".join(buffers)):
             self.commands.append(json.loads(payload)["method"])
-
-    def deliver(self, receiver: DevTools) -> None:
-        self.from_browser = receiver.from_browser
-
-    def pause_reading(self) -> None:
-        self.is_read = False
-
-    def resume_reading(self) -> None:
-        self.is_read = True
 
 
 class Page:
