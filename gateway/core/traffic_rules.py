@@ -129,8 +129,7 @@ class _Rules:
     def __init__(self, patterns: Iterable[str]) -> None:
         self._rules: dict[tuple[Host, int | None], _Rule] = {}
         for each in map(UrlPattern.parse, patterns):
-            rule = self._rules.setdefault((each.host, each.port), _Rule(each.port))
-            rule.add(each.path)
+            self._rules.setdefault((each.host, each.port), _Rule(each.port)).add(each.path)
         # No name server decides where `localhost` leads, so its addresses are known.
         self._local = list({host for host, _ in self._rules if isinstance(host, str) and is_local_name(host)})
         self.longest = max((len(text) for rule in self._rules.values() for text in rule.beginnings), default=0)

@@ -41,7 +41,7 @@ class Readings:
     all: frozenset[str]
 
     @classmethod
-    def of(cls, path: str, length: int = MAX_PATH_BYTES) -> Self:
+    def of(cls, path: str, length: int) -> Self:
         """`path` has the bytes of the request as Latin-1; `length` is that of the longest prefix to compare with.
 
         Raises UnreadablePath.
@@ -56,7 +56,10 @@ class Readings:
     @classmethod
     def _of(cls, path: str, length: int | None, *, is_prefix: bool) -> Self:
         path, mark, query = path.partition("?")
-        if len(path) > MAX_PATH_BYTES or len(_decodings(path)) > MAX_ENCODINGS + 1:
+        if len(path) > MAX_PATH_BYTES:
+            raise UnreadablePath
+        path, *decodings = _decodings(path)
+        if len(decodings) > MAX_ENCODINGS:
             raise UnreadablePath
         # Only the beginning of a query can be that of a prefix.
         ends = [mark + each for each in _decodings(query[:MAX_PATH_BYTES])]
@@ -64,7 +67,6 @@ class Readings:
         def texts(readings: set[str]) -> frozenset[str]:
             return frozenset((each + end)[:length] for each in readings for end in ends)
 
-        path = _upper(path)
         plain = _readings(path, is_prefix, drops_parameters=False)
         texts_plain = texts(plain)
         if not any(";" in each for each in plain):
