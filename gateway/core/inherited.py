@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-# Whoever ignores them means this process, and it goes on ignoring them.
+# A parent that ignores them means this process, which goes on ignoring them.
 _MEANT = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 # Without SIGTERM a gateway could only be killed; with SIGCHLD ignored the kernel discards how children ended.
 _NEEDED = (signal.SIGTERM, signal.SIGCHLD)

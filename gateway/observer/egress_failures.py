@@ -16,8 +16,8 @@ from gateway.observer.masking import Masking
 from gateway.observer.observers import Observation, Watching
 
 _PENDING_SECONDS = 1.0
-# Services that full Chromium asks by itself. Nobody misses their answers, so the activity does not show that they fail;
-# what a page asks them for is recorded by its observer.
+# Services that full Chromium asks by itself, without need of their answers: the activity does not show that they fail.
+# What a page asks them for is recorded by its observer.
 _OF_THE_BROWSER = frozenset(
     {
         "accounts.google.com",

@@ -46,8 +46,8 @@ _HUGE = 8 * 1024 * 1024
 # Values that a command may have: some 200 MB once it is parsed.
 MAX_VALUES = 2_000_000
 # Whose share is taken where none is named.
-NOBODY = Taker(None, None)
-_ALL = NOBODY.owners[0]
+UNATTRIBUTED = Taker(None, None)
+_ALL = UNATTRIBUTED.owners[0]
 _SHARES = Shares()
 
 _log = structlog.get_logger("gateway.tunnel")
@@ -146,7 +146,7 @@ class LargeCommands:
         return max((each for each in among if each.taker == taker), key=lambda each: each.counted)
 
     async def review(
-        self, payload: bytes | bytearray, policy: Policy | None, note: Note | None = None, taker: Taker = NOBODY
+        self, payload: bytes | bytearray, policy: Policy | None, note: Note | None = None, taker: Taker = UNATTRIBUTED
     ) -> tuple[Action, bytes]:
         """As cdp_messages.review, in turn with commands of others. Raises InvalidText, TooManyValues, Overloaded."""
         if len(payload) <= _SMALL:

@@ -26,7 +26,7 @@ from gateway.tunnel.command_record import SocketRecord
 from gateway.tunnel.keepalive import Beat, Keepalive
 from gateway.tunnel.large_commands import (
     LONGEST_SLOW,
-    NOBODY,
+    UNATTRIBUTED,
     LargeCommands,
     Overloaded,
     PendingReview,
@@ -91,7 +91,7 @@ class TunnelOptions:
     pong_seconds: float
     policy: Policy | None = None
     record: SocketRecord | None = None
-    taker: Taker = NOBODY
+    taker: Taker = UNATTRIBUTED
     pace: Pace | None = None
     is_reviewed: bool = True
     from_gateway: bool = False

@@ -347,7 +347,7 @@ async def test_an_addresss_requests_without_a_credential_get_429_and_close_the_c
         assert answer.json()["details"] == {"limit": 0.5, "windowSeconds": 1, "burst": 5}
         assert answer.headers["connection"] == "close"
         assert count("anonymous") == before + 1
-        # Probes, and whoever has a credential.
+        # Probes, and callers with a credential.
         assert (await api.get("/healthz")).status_code == 200
         await ok(api.get("/v1/auth/whoami", headers=bearer(api_key)))
         await refused(api.get(f"/v1/connect/{NOBODYS_TOKEN}/json/version"), 401, "lease.unknown")

@@ -76,8 +76,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     environment |= {"NO_PROXY": "inner.example", "REPORT": str(report)}
     with subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=ROOT, env=environment, preexec_fn=prepare) as process:
         assert process.wait(30) == 0
-    told: dict[str, Any] = json.loads(report.read_text())
-    return told
+    reported: dict[str, Any] = json.loads(report.read_text())
+    return reported
 
 
 def test_signals_have_their_defaults(found: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What an ordinary Chromium, with a window and no switches, tells servers and pages that it is.
+"""User agent and client hints of an ordinary Chromium, with a window and no switches.
 
 `--user-agent` sets the user agent of the whole browser, and leaves client hints (https://wicg.github.io/ua-client-hints/)
 as they are: the headless shell's name `HeadlessChrome`. No switch sets those; they can only be emptied for the whole
