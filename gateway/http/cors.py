@@ -13,8 +13,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from gateway.http.origin import canonical
-
-Header = tuple[bytes, bytes]
+from gateway.http.security_headers import Header
 
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 # Seconds for which a browser asks no further time; Chromium's maximum.

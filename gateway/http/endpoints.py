@@ -169,12 +169,11 @@ class Endpoint:
             headers = self.headers
             given = {name: request.headers[name] for name in _names(headers) if name in request.headers}
             found["headers"] = validated(lambda: headers.model_validate(given), headers, given)
+        most = settings.max_body_bytes, settings.max_body_values
         if self.body is not None:
-            most = settings.max_body_bytes, settings.max_body_values
             found["body"] = rules.parse(await rules.read(request, *most, optional=self.body_is_optional), self.body)
         elif self.form is None and self.method != "GET" and has_body(request):
-            given_json = await rules.read(request, settings.max_body_bytes, settings.max_body_values, optional=True)
-            rules.parse(given_json, _NoBody)
+            rules.parse(await rules.read(request, *most, optional=True), _NoBody)
         if self.form is not None:
             form = self.form
             found["form"] = Form(

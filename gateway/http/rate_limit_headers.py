@@ -10,8 +10,7 @@ import math
 from uuid import UUID
 
 from gateway.domain.accounts.rate_limits import RateLimits
-
-Header = tuple[bytes, bytes]
+from gateway.http.security_headers import Header
 
 
 class RateLimitHeaders:

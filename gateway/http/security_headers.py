@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-Headers = Iterable[tuple[bytes, bytes]]
+Header = tuple[bytes, bytes]
+Headers = Iterable[Header]
 
 # Nothing is run, loaded or framed unless a page's own policy allows it; no address, which may hold a token, is sent to
 # other sites; no other site's page may hold the window of this one, or load it as a script or picture.
