@@ -143,13 +143,13 @@ class Turns:
         callers = self._waiting.setdefault(taker.tenant, OrderedDict())
         callers.setdefault(taker.caller, deque()).append(turn)
         try:
-            await turn
+            # A task that is cancelled must not cancel its turn, which may be given to it before it is run again.
+            await asyncio.wait((turn,))
         except asyncio.CancelledError:
-            if turn.cancelled():
-                self._remove(taker, turn)
-            else:
-                # It was its turn just then.
+            if turn.done():
                 self._pass()
+            else:
+                self._remove(taker, turn)
             raise
 
     def _remove(self, taker: Taker, turn: asyncio.Future[None]) -> None:

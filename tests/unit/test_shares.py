@@ -121,6 +121,25 @@ async def test_one_that_stops_waiting_gives_its_turn_to_the_next() -> None:
     assert [task.cancelled() for task in waiting] == [True, False, True, True]
 
 
+async def test_a_turn_that_comes_between_a_cancel_and_its_effect_goes_to_the_next() -> None:
+    turns = Turns()
+    order: list[str] = []
+
+    async def take(name: str) -> None:
+        async with turns.turn(Taker(name, name)):
+            order.append(name)
+
+    async with turns.turn(Taker("a", "a")):
+        first, second = asyncio.create_task(take("b")), asyncio.create_task(take("c"))
+        await asyncio.sleep(0)
+        first.cancel()
+    await second
+    assert first.cancelled()
+    async with turns.turn(Taker("a", "a")):
+        order.append("a")
+    assert (order, turns.is_wanted) == (["c", "a"], False)
+
+
 async def test_one_that_is_cancelled_as_its_turn_comes_gives_it_to_the_next() -> None:
     turns = Turns()
     started = asyncio.Event()
