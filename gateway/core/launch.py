@@ -7,10 +7,14 @@ from enum import StrEnum
 from typing import Literal
 from uuid import UUID
 
+from gateway.core.shares import Taker
 from gateway.core.traffic_rules import Traffic
 from gateway.core.upstream_proxy import UpstreamProxy
 
 BrowserName = Literal["headless-shell", "chromium"]
+
+
+_UNATTRIBUTED = Taker(None, None)
 
 
 class Failure(StrEnum):
@@ -25,8 +29,24 @@ class Failure(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Variant:
+    """The options that a browser is started with and keeps until its end. A browser that was launched in advance serves
+    launches of its own variant only. Sizes are CSS pixels; None takes the launcher's default."""
+
+    browser: BrowserName | None = None
+    viewport: tuple[int, int] | None = None
+    locale: str | None = None
+    timezone: str | None = None
+    user_agent: str | None = None
+
+    def spec(self, runtime_id: UUID) -> LaunchSpec:
+        """A launch of this variant, without network options and for no caller."""
+        return LaunchSpec(runtime_id, self.browser, self.viewport, self.locale, self.timezone, self.user_agent)
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchSpec:
-    """Options of one launch. Sizes are CSS pixels; None takes the launcher's default."""
+    """Options of one launch. Sizes are CSS pixels; None takes the launcher's default. `taker` is who waits for it."""
 
     runtime_id: UUID
     browser: BrowserName | None = None
@@ -36,8 +56,9 @@ class LaunchSpec:
     user_agent: str | None = None
     traffic: Traffic = field(default_factory=Traffic)
     upstream: UpstreamProxy | None = None
+    taker: Taker = _UNATTRIBUTED
 
     @property
-    def is_customized(self) -> bool:
-        """Whether an option needs a launch of its own, so that no warm browser fits. Network options do not."""
-        return any((self.browser, self.viewport, self.locale, self.timezone, self.user_agent))
+    def variant(self) -> Variant:
+        """The options that need a launch. Network options do not: a browser's egress listener applies them."""
+        return Variant(self.browser, self.viewport, self.locale, self.timezone, self.user_agent)

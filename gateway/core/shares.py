@@ -1,7 +1,7 @@
 """Shares of what all callers use together, so that no caller and no tenant takes all of it.
 
-`Places` refuses, where there is a maximum of something at once; `Turns` lets wait, and serves those who wait in turn;
-`OneEach` lets only blocks of the same owner wait for each other.
+`Places` refuses, where there is a maximum of something at once; `Turns` lets wait, and serves those who wait in turn
+(`FairQueue`); `OneEach` lets only blocks of the same owner wait for each other.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Hashable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 from weakref import WeakValueDictionary
 
 from gateway.core.errors import LimitReached
 
+T = TypeVar("T")
 Owner = tuple[Literal["gateway", "tenant", "caller"], Hashable]
 
 
@@ -115,12 +116,51 @@ class OneEach:
             yield
 
 
+class FairQueue(Generic[T]):
+    """What waits, by taker. Tenants are served in turn, and so are the callers of each."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[Hashable, OrderedDict[Hashable, deque[T]]] = OrderedDict()
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def add(self, taker: Taker, item: T) -> None:
+        self._waiting.setdefault(taker.tenant, OrderedDict()).setdefault(taker.caller, deque()).append(item)
+        self._length += 1
+
+    def pop(self) -> T:
+        """The next one; raises LookupError where none waits."""
+        if not self._waiting:
+            raise LookupError("nothing waits")
+        tenant, callers = self._waiting.popitem(last=False)
+        caller, items = callers.popitem(last=False)
+        item = items.popleft()
+        self._length -= 1
+        # Behind all others.
+        if items:
+            callers[caller] = items
+        if callers:
+            self._waiting[tenant] = callers
+        return item
+
+    def remove(self, taker: Taker, item: T) -> None:
+        callers = self._waiting[taker.tenant]
+        callers[taker.caller].remove(item)
+        self._length -= 1
+        if not callers[taker.caller]:
+            del callers[taker.caller]
+        if not callers:
+            del self._waiting[taker.tenant]
+
+
 class Turns:
     """At most `at_once` blocks run at once. Tenants that wait get turns in turn, and so do the callers of each."""
 
     def __init__(self, at_once: int = 1) -> None:
         self._free = at_once
-        self._waiting: OrderedDict[Hashable, OrderedDict[Hashable, deque[asyncio.Future[None]]]] = OrderedDict()
+        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
 
     @property
     def is_wanted(self) -> bool:
@@ -140,8 +180,7 @@ class Turns:
 
     async def _wait(self, taker: Taker) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        callers = self._waiting.setdefault(taker.tenant, OrderedDict())
-        callers.setdefault(taker.caller, deque()).append(turn)
+        self._waiting.add(taker, turn)
         try:
             # A task that is cancelled must not cancel its turn, which may be given to it before it is run again.
             await asyncio.wait((turn,))
@@ -149,27 +188,11 @@ class Turns:
             if turn.done():
                 self._pass()
             else:
-                self._remove(taker, turn)
+                self._waiting.remove(taker, turn)
             raise
 
-    def _remove(self, taker: Taker, turn: asyncio.Future[None]) -> None:
-        callers = self._waiting[taker.tenant]
-        callers[taker.caller].remove(turn)
-        if not callers[taker.caller]:
-            del callers[taker.caller]
-        if not callers:
-            del self._waiting[taker.tenant]
-
     def _pass(self) -> None:
-        if not self._waiting:
+        if self._waiting:
+            self._waiting.pop().set_result(None)
+        else:
             self._free += 1
-            return
-        tenant, callers = self._waiting.popitem(last=False)
-        caller, turns = callers.popitem(last=False)
-        turn = turns.popleft()
-        # Behind all others.
-        if turns:
-            callers[caller] = turns
-        if callers:
-            self._waiting[tenant] = callers
-        turn.set_result(None)

@@ -58,8 +58,25 @@ class BrowserSettings(DataSettings):
     subaccount_max_starting: int = Field(
         8, ge=1, le=1000, description="Runtimes that one subaccount may have starting."
     )
-    warm_browsers: int = Field(
-        1, ge=0, le=100, description="Browsers launched in advance, for runtimes without a config."
+    warm_min: int = Field(
+        1, ge=0, le=100, description="Browsers that are always launched in advance, for runtimes without a config."
+    )
+    warm_max: int = Field(
+        8,
+        ge=0,
+        le=100,
+        description="Browsers that are launched in advance at most, of all configs, as many as launches came at once "
+        "lately. 0 launches none.",
+    )
+    warm_browsers: int | None = Field(
+        None, ge=0, le=100, description="A fixed number in place of `GATEWAY_WARM_MIN` and `GATEWAY_WARM_MAX`."
+    )
+    warm_free_memory_bytes: int = Field(
+        512 * 1024**2,
+        ge=0,
+        le=1024**5,
+        description="Memory that stays available: none is launched in advance where it would not, and if less is, "
+        "those that were end, one a second.",
     )
     launch_parallel: int = Field(4, ge=1, le=100, description="Browsers launched concurrently; further launches wait.")
     launch_timeout_seconds: int = Field(30, ge=1, le=600, description="Timeout of a browser's launch, in seconds.")
@@ -101,3 +118,10 @@ class BrowserSettings(DataSettings):
         """Width and height of `viewport`."""
         width, height = self.viewport.split("x")
         return int(width), int(height)
+
+    @property
+    def warm_range(self) -> tuple[int, int]:
+        """How many browsers are launched in advance: at least, and at most."""
+        if self.warm_browsers is not None:
+            return self.warm_browsers, self.warm_browsers
+        return min(self.warm_min, self.warm_max), self.warm_max

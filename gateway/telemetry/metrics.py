@@ -6,6 +6,8 @@ first request: contract by method by route by status would be tens of thousands.
 
 from __future__ import annotations
 
+from typing import get_args
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -18,7 +20,7 @@ from prometheus_client import (
 )
 
 from gateway.core.closes import Close, ViewerClose
-from gateway.core.launch import Failure
+from gateway.core.launch import BrowserName, Failure
 
 # A series `_created` beside each counter would double what is scraped, and Prometheus does not need it.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -51,6 +53,18 @@ launches_refused = Counter(
     registry=registry,
 )
 launch_failures = Counter("gateway_launch_failures", "Launches that failed, by class.", ["class"], registry=registry)
+warm_browsers = Gauge(
+    "gateway_warm_browsers",
+    "Browsers that were launched in advance and are ready, by browser and options.",
+    ["browser", "options"],
+    registry=registry,
+)
+warm_claims = Counter(
+    "gateway_warm_claims",
+    "Launches by where their browser came from: warm, waited (for one that was being launched), or cold.",
+    ["outcome"],
+    registry=registry,
+)
 connections_refused = Counter(
     "gateway_connections_refused", "Connections of HTTP clients that were closed at once.", registry=registry
 )
@@ -131,6 +145,8 @@ _requests = Histogram(
     registry=registry,
 )
 
+# Browser, and whether all other options are the gateway's defaults.
+WARM_LABELS = tuple((browser, options) for browser in get_args(BrowserName) for options in ("default", "own"))
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 _ENDINGS = (
     "runtime.stopped",
@@ -201,6 +217,10 @@ for _code in _ENDINGS:
     runtimes_ended.labels(_code)
 for _failure in Failure:
     launch_failures.labels(_failure.value)
+for _labels in WARM_LABELS:
+    warm_browsers.labels(*_labels)
+for _outcome in ("warm", "waited", "cold"):
+    warm_claims.labels(_outcome)
 for _close in Close:
     sockets_closed.labels(_close.reason)
 for _viewer_close in ViewerClose:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -87,7 +88,7 @@ def _adopts_orphans_no_longer() -> Iterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def opened(found: Browsers, *, warm: int = 0, **options: int | bool | str) -> AsyncIterator[LocalLauncher]:
+async def opened(found: Browsers, *, warm: int | None = 0, **options: int | bool | str) -> AsyncIterator[LocalLauncher]:
     """A launcher with a data directory of its own, of which nothing may be left."""
     with temporary_data_dir() as data_dir:
         launcher = LocalLauncher(
@@ -96,7 +97,7 @@ async def opened(found: Browsers, *, warm: int = 0, **options: int | bool | str)
         await launcher.open()
         try:
             yield launcher
-            if not warm:
+            if warm == 0:
                 await assert_nothing_left(launcher)
         finally:
             await launcher.close()
@@ -112,8 +113,10 @@ async def shared(found: Browsers) -> AsyncIterator[LocalLauncher]:
 
 
 @contextlib.asynccontextmanager
-async def launched(launcher: LocalLauncher, name: BrowserName | None = None) -> AsyncIterator[LocalBrowser]:
-    browser = await launcher.launch(LaunchSpec(uuid4(), name))
+async def launched(
+    launcher: LocalLauncher, spec: BrowserName | LaunchSpec | None = None
+) -> AsyncIterator[LocalBrowser]:
+    browser = await launcher.launch(spec if isinstance(spec, LaunchSpec) else LaunchSpec(uuid4(), spec))
     try:
         yield browser
     finally:
@@ -419,6 +422,7 @@ async def test_a_long_data_directory_does_not_matter(found: Browsers, name: Brow
 UNPRIVILEGED = """
 import asyncio, json, os, sys
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 import psutil
 from gateway.launchers.base import LaunchSpec
@@ -663,6 +667,42 @@ async def test_a_warm_browser_that_died_is_not_handed_out(found: Browsers) -> No
         async with launched(launcher) as browser:
             assert browser is not warm
             assert not browser.ended.done()
+
+
+async def test_a_warm_browser_with_options_is_what_a_launch_with_these_gives(found: Browsers) -> None:
+    """Full Chromium with all options is kept warm after its second launch, with the same command line."""
+    options: dict[str, Any] = {"viewport": VIEWPORT, "locale": LOCALE, "timezone": TIMEZONE, "user_agent": USER_AGENT}
+    async with opened(found, warm=None, warm_min=0, warm_max=1) as launcher:
+        cold = []
+        for _ in range(2):
+            async with launched(launcher, LaunchSpec(uuid4(), "chromium", **options)) as browser:
+                cold.append(started_with(browser))
+        await until(lambda: len(launcher.warm) == 1, "one is warm")
+        (warm,) = launcher.warm
+        async with launched(launcher, LaunchSpec(uuid4(), "chromium", **options)) as browser:
+            assert browser is warm
+            assert cold == [started_with(browser)] * 2
+            async with DevTools.attach(browser.devtools_url) as client:
+                session = await client.new_page(own_context=True)
+                values = await client.evaluate(f"[{','.join(SPEC_VALUES)}]", session)
+                assert dict(zip(SPEC_VALUES, values, strict=True)) == SPEC_VALUES
+
+
+async def test_defaults_that_are_spelled_out_get_a_warm_browser_too(found: Browsers) -> None:
+    async with opened(found, warm=1) as launcher:
+        await until(lambda: len(launcher.warm) == 1, "one is warm")
+        (warm,) = launcher.warm
+        async with launched(launcher, LaunchSpec(uuid4(), found.default.name, (1280, 720))) as browser:
+            assert browser is warm
+
+
+def started_with(browser: LocalBrowser) -> tuple[list[str], dict[str, str]]:
+    """Command line and environment of a browser, without what is each one's own: its directory and its listener."""
+    process = main_process(browser)
+    home = str(Path(browser.files_dir).parent)
+    port = f":{browser.listener.port}"
+    line = [argument.replace(home, "HOME").replace(port, ":PORT") for argument in process.cmdline()]
+    return line, {name: value.replace(home, "HOME") for name, value in process.environ().items()}
 
 
 # What an earlier process left

@@ -37,6 +37,7 @@ from gateway.core.runtime_config import NetworkTraffic, RuntimeConfig
 from gateway.core.runtime_ref import ById, RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
 from gateway.core.sealed import SecretOwner
+from gateway.core.shares import Taker
 from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.core.traffic_rules import Traffic
 from gateway.core.upstream_proxy import UpstreamProxy
@@ -87,8 +88,8 @@ class RuntimeRequest:
     metadata: dict[str, Any] | None = None
     proxy_password: str | None = field(default=None, repr=False)
 
-    def spec(self, runtime_id: UUID) -> LaunchSpec:
-        """The request to the launcher."""
+    def spec(self, runtime_id: UUID, taker: Taker) -> LaunchSpec:
+        """The request to the launcher; `taker` is who waits for the launch."""
         config, proxy = self.config, self.config.proxy
         viewport, traffic = config.any_viewport, config.network_traffic or NetworkTraffic()
         return LaunchSpec(
@@ -109,6 +110,7 @@ class RuntimeRequest:
             )
             if proxy
             else None,
+            taker=taker,
         )
 
 
@@ -238,11 +240,12 @@ class Runtimes:
             space = await find_space(connection, scope, space_id)
             organization_id = space.owner.organization_id
             is_alone = not await accounts.has_others(connection, organization_id)
-        await self._check_proxy(request.spec(runtime_id))
+        spec = request.spec(runtime_id, Taker(key_id, space.owner))
+        await self._check_proxy(spec)
         async with self.capacity.start(Caller(key_id, space.subaccount_id, organization_id, is_alone), patience):
             self._refuse_while_draining()
             with metrics.launches.time():
-                return await self._start(space, runtime_id, request)
+                return await self._start(space, spec, request)
 
     async def _check_proxy(self, spec: LaunchSpec) -> None:
         """Refuse a proxy that the egress rules do not allow: no page of the runtime would load."""
@@ -253,13 +256,14 @@ class Runtimes:
             message = f"The egress rules of this gateway do not allow it ({reason}); its operator may"
             raise invalid_field("proxy", message, code=error.rule) from error
 
-    async def _start(self, space: Space, runtime_id: UUID, request: RuntimeRequest) -> Runtime:
+    async def _start(self, space: Space, spec: LaunchSpec, request: RuntimeRequest) -> Runtime:
+        runtime_id = spec.runtime_id
         hosted = self.browsers.start(runtime_id)
         try:
             # The space may have been deleted since it was found.
             with constraint_as(not_found("space", space.id)):
                 await self._add_row(space, runtime_id, request)
-            browser = await self._launch(request.spec(runtime_id))
+            browser = await self._launch(spec)
             return await self._activate(hosted, self._observed(space, runtime_id, request.config, browser))
         except BaseException:
             self.browsers.discard(runtime_id)

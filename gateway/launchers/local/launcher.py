@@ -7,7 +7,7 @@ the gateway is root, gives the browser its own profile directory, and waits for 
         launch    the script, which leads the process group
         home/     HOME, TMPDIR, profile and downloads, owned by the runtime's user
 
-A few browsers are kept warm: launched ahead, so that a runtime without options of its own gets one at once.
+Some browsers are launched in advance, so that a runtime gets one at once (warm_pool.py).
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from gateway.core import background
 from gateway.core.disk_space import DiskSpace, Use
 from gateway.core.endings import STOPPED, Ending
 from gateway.core.errors import ConfigurationError, LaunchFailed
-from gateway.core.launch import BrowserName, Failure, LaunchSpec
+from gateway.core.launch import BrowserName, Failure, LaunchSpec, Variant
+from gateway.core.shares import Turns
 from gateway.core.threads import in_thread
 from gateway.core.unprivileged import grant_search
 from gateway.egress.proxy import LOOPBACK, EgressListener, EgressProxy
@@ -42,9 +43,11 @@ from gateway.launchers.base import FilesHold
 from gateway.launchers.local import command_line, control_groups, limits, locales, processes, user_agent
 from gateway.launchers.local.browsers import Binary, Browsers
 from gateway.launchers.local.control_groups import ControlGroup, ControlGroups
+from gateway.launchers.local.demand import Demand
 from gateway.launchers.local.disk_usage import used_bytes
 from gateway.launchers.local.launch_process import LaunchProcess, PipeClosed
 from gateway.launchers.local.user_ids import UserIds
+from gateway.launchers.local.warm_pool import WarmPool
 from gateway.settings import Settings
 
 _log = structlog.get_logger("gateway.launchers")
@@ -183,17 +186,20 @@ class LocalLauncher:
         self._root = settings.runtimes_dir.absolute()
         self._measure_seconds = measure_seconds
         self._measuring_disk = asyncio.Semaphore(_MEASURED_AT_ONCE)
-        self._parallel = asyncio.Semaphore(settings.launch_parallel)
-        self._warming = asyncio.Lock()
+        self._parallel = Turns(settings.launch_parallel)
+        default = Variant(browsers.default.name, settings.viewport_size)
+        self._pool: WarmPool[LocalBrowser] = WarmPool(
+            self._launch,
+            Demand(default, *settings.warm_range),
+            parallel=min(settings.launch_parallel, max(1, (os.cpu_count() or 1) // 2)),
+            free_bytes=settings.warm_free_memory_bytes,
+        )
         self._measuring = asyncio.Lock()
         self._live: set[LocalBrowser] = set()
-        self._warm: list[LocalBrowser] = []
         self._directories: set[str] = set()
         self._processes: dict[str, LaunchProcess] = {}
         self._control_groups = groups
         self._groups: dict[str, ControlGroup] = {}
-        self._asked = 0
-        self._closing = False
         self._users = user_ids
         if user_ids is None and os.geteuid() == 0:
             self._users = UserIds(settings.uid_base, settings.uid_count, settings.data_dir.absolute())
@@ -208,7 +214,7 @@ class LocalLauncher:
     @property
     def warm(self) -> list[LocalBrowser]:
         """The browsers that are ready to be handed out."""
-        return list(self._warm)
+        return self._pool.ready
 
     async def open(self) -> None:
         """Clear what an earlier process left, and begin to keep browsers warm."""
@@ -219,7 +225,7 @@ class LocalLauncher:
         if self._users is not None:
             await self._users.open()
         self._watching_space = asyncio.create_task(self._watch_space())
-        self._spawn(self._keep_warm())
+        self._pool.open()
 
     def _make_directories(self) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
@@ -251,32 +257,17 @@ class LocalLauncher:
             await self.egress.check_upstream(spec.upstream)
 
     async def launch(self, spec: LaunchSpec) -> LocalBrowser:
-        self._asked += 1
-        try:
-            return self._take_warm(spec) or await self._launch(spec)
-        finally:
-            self._asked -= 1
-            self._spawn(self._keep_warm())
-
-    def _take_warm(self, spec: LaunchSpec) -> LocalBrowser | None:
-        if spec.is_customized or not self._warm:
-            return None
-        browser = self._warm.pop(0)
+        browser = await self._pool.claim(self._variant(spec), spec.taker)
+        if browser is None:
+            with self._pool.requested():
+                return await self._launch(spec)
         browser.listener.adopt(spec.runtime_id, spec.traffic, spec.upstream)
         return browser
 
-    async def _keep_warm(self) -> None:
-        """Launch what is missing to the wanted number; one that fails is tried again at the next launch."""
-        if self._warming.locked():
-            return
-        async with self._warming:
-            # Requested launches come first.
-            while len(self._warm) < self._settings.warm_browsers and not self._asked and not self._closing:
-                try:
-                    self._warm.append(await self._launch(LaunchSpec(uuid4())))
-                except LaunchFailed as error:
-                    _log.error("no browser can be kept warm", failure=error.failure, error=error.message)
-                    return
+    def _variant(self, spec: LaunchSpec) -> Variant:
+        """The spec's variant, with the defaults that take the place of None. Raises LaunchFailed (not installed)."""
+        viewport = spec.viewport or self._settings.viewport_size
+        return dataclasses.replace(spec.variant, browser=self._browsers.get(spec.browser).name, viewport=viewport)
 
     async def _launch(self, spec: LaunchSpec) -> LocalBrowser:
         binary = self._browsers.get(spec.browser)
@@ -287,7 +278,7 @@ class LocalLauncher:
         return await self._launch_binary(binary, spec)
 
     async def _launch_binary(self, binary: Binary, spec: LaunchSpec) -> LocalBrowser:
-        async with self._parallel:
+        async with self._parallel.turn(spec.taker):
             uid = await self._users.take() if self._users is not None else None
             try:
                 listener = await self.egress.open_listener(spec.runtime_id, uid)
@@ -463,8 +454,7 @@ class LocalLauncher:
     def _on_end(self, browser: LocalBrowser, directory: Path, uid: int | None) -> None:
         ending = browser.ending(self._groups.get(directory.name))
         self._live.discard(browser)
-        if browser in self._warm:
-            self._warm.remove(browser)
+        self._pool.discard(browser)
         browser.ended.set_result(ending)
         self._spawn(self._clear_after(browser, directory, uid))
 
@@ -533,11 +523,11 @@ class LocalLauncher:
             processes.kill_group(process.pid)
 
     async def close(self) -> None:
-        self._closing = True
+        # One that is just being launched is awaited, and then stopped with the others.
+        await self._pool.close()
         if self._watching_space is not None:
             self._watching_space.cancel()
             await asyncio.wait({self._watching_space})
-        # A warm one that is just being launched is awaited, and then stopped with the others.
         while self._live or self._tasks:
             await asyncio.gather(*(browser.stop() for browser in self._live), *self._tasks, return_exceptions=True)
         await self.egress.close()

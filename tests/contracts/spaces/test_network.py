@@ -9,6 +9,7 @@ import pytest
 
 from gateway.app import Gateway
 from gateway.core.hosts import Refusal, parse_host
+from gateway.core.launch import Variant
 from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.egress.proxy import EgressProxy
 from gateway.launchers.base import LaunchSpec
@@ -68,7 +69,7 @@ async def test_a_proxy_reaches_the_launcher_and_is_answered_without_its_password
 ) -> None:
     runtime = await make_runtime(client, config={"proxy": proxy})
     assert launcher.specs[0].upstream == reached
-    assert not launcher.specs[0].is_customized
+    assert launcher.specs[0].variant == Variant()
     base = {**PARTS, "username": None, "hasPassword": False, "dnsResolution": "local"}
     assert runtime["config"] == {"proxy": base | {"protocol": reached.protocol} | answered}
     assert await ok(client.get(f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}")) == runtime
