@@ -1,6 +1,8 @@
 """Commands to a real browser: `Runtime.evaluate("1+1")`, large replies, and a Playwright script.
 
-The browser is one that a gateway launched. Our tunnel is that gateway, by a lease; direct is the browser's own socket.
+Two browsers of one gateway: one whose run is recorded as it is by default, and one without a record. Our tunnels are
+that gateway, by a lease on each; direct is the own socket of the browser without a record, as the other proxies have
+it.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from playwright.sync_api import Playwright, sync_playwright
 
 from bench.figures import percentile
 from bench.footprint import browsers
-from bench.tunnel.kinds import DIRECT, TUNNEL, Way, ways
+from bench.tunnel.kinds import TUNNEL, UNRECORDED, Way, ways
 from bench.tunnel.results import Measures, Results, in_turns
 from bench.tunnel.websocket import Client
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
@@ -37,61 +39,70 @@ _UNCOUNTED_CALLS = 10
 _AT_ONCE_SECONDS = 2.0
 _REPLIES_BYTES = 40 << 20
 _LIFE_SECONDS = 7200
+# All else is as it is by default.
+_SETTINGS = {
+    "GATEWAY_IDLE_TIMEOUT_SECONDS": str(_LIFE_SECONDS),
+    "GATEWAY_MAX_SOCKETS_PER_LEASE": "10000",
+    "GATEWAY_EGRESS_ALLOW": "127.0.0.1",
+}
+_LEASED = (TUNNEL, UNRECORDED)
 
 
 @contextlib.contextmanager
 def browser_ways(kinds: Sequence[str]) -> Iterator[list[Way]]:
     with contextlib.ExitStack() as stack:
         data_dir = stack.enter_context(temporary_data_dir())
-        env = {
-            "GATEWAY_LOG_LEVEL": "warning",
-            "GATEWAY_WARM_BROWSERS": "0",
-            "GATEWAY_IDLE_TIMEOUT_SECONDS": str(_LIFE_SECONDS),
-            "GATEWAY_MAX_SOCKETS_PER_LEASE": "10000",
-            "GATEWAY_EGRESS_ALLOW": "127.0.0.1",
-        }
-        gateway = stack.enter_context(GatewayProcess.start(data_dir, **env))
-        lease = _lease(gateway)
-        target = _devtools_url(gateway)
-        opened = stack.enter_context(ways([kind for kind in kinds if kind != TUNNEL], target))
+        gateway = stack.enter_context(GatewayProcess.start(data_dir, **_SETTINGS))
+        process = psutil.Process(gateway.pid)
+        api = stack.enter_context(
+            httpx.Client(base_url=gateway.base_url, headers=gateway.headers, timeout=60, trust_env=False)
+        )
+        bare = _lease(api, {"events": "off"})
+        target = _devtools_url(gateway, bare)
+        opened = {way.name: way for way in stack.enter_context(ways([k for k in kinds if k not in _LEASED], target))}
+        opened[UNRECORDED] = Way(UNRECORDED, bare, target, process)
         if TUNNEL in kinds:
-            opened.insert(1, Way(TUNNEL, lease, psutil.Process(gateway.pid)))
-        yield opened
+            recorded = _lease(api, {})
+            opened[TUNNEL] = Way(TUNNEL, recorded, _devtools_url(gateway, recorded), process)
+        yield [opened[name] for name in kinds]
 
 
 def evaluate(opened: Sequence[Way], rounds: int) -> Results:
-    """One at a time: p50 and p99 in microseconds."""
+    """One at a time: p50 and p99 in microseconds, and the processor time of what is in between."""
     results = Results([way.name for way in opened])
-    with _page(opened[0]) as page, contextlib.ExitStack() as stack:
-        evaluators = {way.name: stack.enter_context(Evaluator(way, page)) for way in opened}
+    with _pages(opened) as pages, contextlib.ExitStack() as stack:
+        evaluators = {way.name: stack.enter_context(Evaluator(way, pages[way.browser])) for way in opened}
         for _ in range(rounds):
-            seconds: dict[str, list[float]] = {name: [] for name in evaluators}
-            names = list(evaluators)
+            seconds: dict[str, list[float]] = {way.name: [] for way in opened}
+            cpu = dict.fromkeys(seconds, 0.0)
             for turn in range(CALLS // _CALLS_IN_TURN):
-                for name in names if turn % 2 == 0 else reversed(names):
-                    seconds[name] += evaluators[name].take(_CALLS_IN_TURN)
-            results.add(
-                {
-                    name: {"p50Us": percentile(values, 50) * 1e6, "p99Us": percentile(values, 99) * 1e6}
-                    for name, values in seconds.items()
-                }
-            )
+                for way in opened if turn % 2 == 0 else reversed(opened):
+                    before = way.cpu_seconds()
+                    seconds[way.name] += evaluators[way.name].take(_CALLS_IN_TURN)
+                    cpu[way.name] += way.cpu_seconds() - before
+            results.add({way.name: _measures(way, seconds[way.name], cpu[way.name]) for way in opened})
     return results
+
+
+def _measures(way: Way, seconds: Sequence[float], cpu: float) -> Measures:
+    measured = {"p50Us": percentile(seconds, 50) * 1e6, "p99Us": percentile(seconds, 99) * 1e6}
+    return measured | ({"cpuUsPerCall": cpu / len(seconds) * 1e6} if way.process is not None else {})
 
 
 def evaluate_at_once(opened: Sequence[Way], rounds: int) -> Results:
     """Sixteen sockets with one command under way on each."""
-    with _page(opened[0]) as page, contextlib.ExitStack() as stack:
+    with _pages(opened) as pages, contextlib.ExitStack() as stack:
         evaluators = {
-            way.name: (way, [stack.enter_context(Evaluator(way, page)) for _ in range(AT_ONCE)]) for way in opened
+            way.name: (way, [stack.enter_context(Evaluator(way, pages[way.browser])) for _ in range(AT_ONCE)])
+            for way in opened
         }
         return in_turns(list(evaluators), rounds, lambda kind: _at_once(*evaluators[kind]))
 
 
 def replies(opened: Sequence[Way], size: int, rounds: int) -> Results:
     """Answers of a given size in bytes, one at a time."""
-    with _page(opened[0]) as page, contextlib.ExitStack() as stack:
-        evaluators = {way.name: (way, stack.enter_context(Evaluator(way, page))) for way in opened}
+    with _pages(opened) as pages, contextlib.ExitStack() as stack:
+        evaluators = {way.name: (way, stack.enter_context(Evaluator(way, pages[way.browser]))) for way in opened}
         return in_turns(list(evaluators), rounds, lambda kind: _replies(*evaluators[kind], size))
 
 
@@ -194,36 +205,44 @@ def _script(playwright: Playwright, endpoint: str, url: str) -> float:
 
 
 @contextlib.contextmanager
-def _page(direct: Way) -> Iterator[str]:
-    """A blank page that is asked, by its target id."""
-    assert direct.name == DIRECT
-    with Client(direct.url) as client:
-        target: str = client.call("Target.createTarget", {"url": "about:blank"})["targetId"]
-        try:
-            yield target
-        finally:
-            client.call("Target.closeTarget", {"targetId": target})
+def _pages(opened: Sequence[Way]) -> Iterator[dict[str, str]]:
+    """A blank page of each browser, by its target id."""
+    with contextlib.ExitStack() as stack:
+        pages = {}
+        for browser in dict.fromkeys(way.browser for way in opened):
+            client = stack.enter_context(Client(browser))
+            pages[browser] = str(client.call("Target.createTarget", {"url": "about:blank"})["targetId"])
+            stack.callback(client.call, "Target.closeTarget", {"targetId": pages[browser]})
+        yield pages
 
 
-def _lease(gateway: GatewayProcess) -> str:
-    """The address of a lease on a live browser."""
-    with httpx.Client(base_url=gateway.base_url, headers=gateway.headers, timeout=60, trust_env=False) as api:
+def _lease(api: httpx.Client, config: dict[str, Any]) -> str:
+    """The address of a lease on a new browser."""
 
-        def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
-            made: dict[str, Any] = api.post(path, json=body).raise_for_status().json()
-            return made
+    def post(path: str, body: dict[str, Any]) -> dict[str, Any]:
+        made: dict[str, Any] = api.post(path, json=body).raise_for_status().json()
+        return made
 
-        space = post("/v1/spaces", {"name": "bench"})["id"]
-        runtime = post(f"/v1/spaces/{space}/runtimes", {"type": "browser"})["id"]
-        path = f"/v1/spaces/{space}/runtimes/{runtime}/connections"
-        url: str = post(path, {"protocol": "cdp", "ttlSeconds": _LIFE_SECONDS})["endpoint"]["url"]
-        return url
+    space = post("/v1/spaces", {"name": "bench"})["id"]
+    runtime = post(f"/v1/spaces/{space}/runtimes", {"type": "browser", "config": config})["id"]
+    path = f"/v1/spaces/{space}/runtimes/{runtime}/connections"
+    url: str = post(path, {"protocol": "cdp", "ttlSeconds": _LIFE_SECONDS})["endpoint"]["url"]
+    return url
 
 
-def _devtools_url(gateway: GatewayProcess) -> str:
-    """The browser's own socket, as the browser reports it."""
-    listening = browsers(gateway)[0].net_connections("tcp")
-    port = next(connection.laddr.port for connection in listening if connection.status == "LISTEN")
-    answer = httpx.get(f"http://127.0.0.1:{port}/json/version", trust_env=False)
+def _devtools_url(gateway: GatewayProcess, lease: str) -> str:
+    """The own socket of a lease's browser: of all browsers, the one with the id that its lease reports."""
+    wanted = _browser_url(lease.replace("ws:", "http:", 1)).rpartition("/")[2]
+    for process in browsers(gateway):
+        for connection in process.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN:
+                found = _browser_url(f"http://127.0.0.1:{connection.laddr.port}")
+                if found.endswith(wanted):
+                    return found
+    raise RuntimeError(f"no browser of the gateway has the id {wanted}")
+
+
+def _browser_url(base: str) -> str:
+    answer = httpx.get(f"{base}/json/version", trust_env=False)
     url: str = json.loads(answer.raise_for_status().text)["webSocketDebuggerUrl"]
     return url

@@ -12,7 +12,7 @@ import psutil
 from bench.tunnel.processes import Started, cpu_seconds
 
 DIRECT = "direct"
-TUNNEL, UNPOLICED = "tunnel", "tunnel, no policy"
+TUNNEL, UNRECORDED, UNPOLICED = "tunnel", "tunnel, no record", "tunnel, no policy"
 PUMP, HTTP_PROXY, BARE = "pump", "node http-proxy", "bare splice"
 
 Starter = Callable[[str], Started]
@@ -24,15 +24,20 @@ STARTERS: dict[str, Starter] = {
     BARE: lambda target: Started.python("bench.tunnel.servers", "bare", target),
     HTTP_PROXY: lambda target: Started.node("proxy.mjs", target),
 }
-NAMES = (DIRECT, *STARTERS)
+# UNRECORDED is a gateway's alone (bench/tunnel/browser.py): no server of the bench has a record.
+NAMES = (DIRECT, TUNNEL, UNRECORDED, *(name for name in STARTERS if name != TUNNEL))
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way to a browser: the address that a client takes, and the process in between, if there is one."""
+    """A way to a browser: the address that a client takes, and the process in between, if there is one.
+
+    `browser` is the browser's own socket.
+    """
 
     name: str
     url: str
+    browser: str
     process: psutil.Process | None = None
     collect: Callable[[], None] = lambda: None
 
@@ -44,12 +49,12 @@ class Way:
 def way(name: str, target: str) -> Iterator[Way]:
     """A fresh process of this kind in front of `target`, for as long as the block lasts."""
     if name == DIRECT:
-        yield Way(DIRECT, target)
+        yield Way(DIRECT, target, target)
         return
     with STARTERS[name](target) as started:
         # Where bytes pass as they are, the address is the browser's own.
         path = urlsplit(target).path if name == BARE else "/"
-        yield Way(name, f"ws://127.0.0.1:{started.port}{path}", started.process, started.collect)
+        yield Way(name, f"ws://127.0.0.1:{started.port}{path}", target, started.process, started.collect)
 
 
 @contextlib.contextmanager
