@@ -144,6 +144,11 @@ class PagesOfRun:
         page.take(info)
         if before in _NOT_A_PAGE_YET and page.url in _NOT_A_PAGE_YET:
             return
+        if page.failed_unseen is not None:
+            fail, page.failed_unseen = page.failed_unseen, None
+            fail(page.url)
+        elif before in _NOT_A_PAGE_YET and not page.was_requested and self.level >= Level.STANDARD:
+            self._first_unseen(info["targetId"], page.url)
         failed, page.failed = page.failed, None
         if failed is not None and _document(self.masking.url(page.url)) == _document(failed[0]):
             # It is recorded.
@@ -157,7 +162,25 @@ class PagesOfRun:
         """A page begins to load another document."""
         page = self._pages.get(page_id)
         if page is not None:
-            page.failed = None
+            page.failed = page.failed_unseen = None
+            page.was_requested = True
+
+    def unseen_failed(self, page_id: str, fail: Callable[[str], None]) -> None:
+        """A page's document could not be loaded, and its request was not seen. Discovery reports the address next, for
+        which `fail` records it."""
+        page = self._pages.get(page_id)
+        if page is not None:
+            page.failed_unseen = fail
+
+    def _first_unseen(self, page_id: str, url: str) -> None:
+        """A popup has its first document, and neither its request nor the answer was seen: both may come before the
+        session. Only the egress proxy knows then whether it failed."""
+        server = Server.of(url)
+        if server is None:
+            return
+        failure = self.observation.observed.browser.usage.failures.find(server, asyncio.get_running_loop().time())
+        if failure is not None:
+            self.navigation_failed(page_id, self.masking.url(url), failure, answered=not server.tunnel)
 
     def navigation_failed(self, page_id: str, url: str, failure: Failure, *, answered: bool) -> None:
         """A page's document could not be loaded from this masked address; `answered`: the page shows an answer."""
@@ -213,12 +236,15 @@ class PagesOfRun:
 class _Page:
     """A page as target discovery reports it."""
 
-    __slots__ = ("attached", "failed", "title", "url")
+    __slots__ = ("attached", "failed", "failed_unseen", "title", "url", "was_requested")
 
     def __init__(self, info: dict[str, Any]) -> None:
         # The masked address of a failed navigation that is recorded, and that discovery has yet to report; and what is
         # to be shown in the browser's error page then.
         self.failed: tuple[str, Failure | None] | None = None
+        self.failed_unseen: Callable[[str], None] | None = None
+        # Whether a request for a document of it was seen.
+        self.was_requested = False
         self.take(info)
 
     def take(self, info: dict[str, Any]) -> None:
@@ -350,6 +376,8 @@ class _Session:
                     return not (request.is_page or self._allows_reading(method, text))
                 # The request was sent before the session existed, unless it was passed over.
                 return id_ in self._passed_over or self._is_part_of_page(text)
+            case "Network.loadingFailed" if request is None:
+                return id_ in self._passed_over or _DOCUMENT not in text
         return request is None
 
     def _allows_reading(self, method: str, text: bytes) -> bool:
@@ -399,24 +427,41 @@ class _Session:
     def _response(self, params: dict[str, Any]) -> None:
         id_, response = params["requestId"], params["response"]
         if id_ not in self._requests:
-            self._request_missed(id_, response, params.get("type"))
+            self._request_missed(id_, response, params.get("type"), params.get("frameId"))
         self._respond(id_, response)
         request = self._requests.get(id_)
         if request is not None and request.is_page and request.failure is not None:
             self._pages.navigation_failed(self._page_id, request.url, request.failure, answered=True)
 
-    def _request_missed(self, id_: str, response: dict[str, Any], kind: str | None) -> None:
+    def _request_missed(self, id_: str, response: dict[str, Any], kind: str | None, frame_id: str | None) -> None:
         """A request that was sent before the session existed, as a popup's may be although the popup is paused."""
         url: str = response["url"]
         if url.startswith("data:") and not self._full:
             return
         timing = response.get("timing")
-        masked = self._masking.url(url)
-        self._begin(id_, _Request(timing["requestTime"] if timing else None, masked, kind))
+        is_page = kind == "Document" and frame_id == self._page_id
+        self._begin_missed(
+            id_, _Request(timing["requestTime"] if timing else None, self._masking.url(url), kind, is_page=is_page)
+        )
+
+    def _begin_missed(self, id_: str, request: _Request) -> None:
+        if request.is_page:
+            self._pages.navigates(self._page_id)
+        self._begin(id_, request)
         if self._allows("network.request"):
-            self._note(
-                "network.request", {"requestId": id_, "url": masked, "resourceType": kind}, page_id=self._page_id
-            )
+            data = {"requestId": id_, "url": request.url, "resourceType": request.resource_type}
+            self._note("network.request", data, page_id=self._page_id)
+
+    def _document_missed(self, params: dict[str, Any]) -> None:
+        """A document failed whose request was sent before the session existed: its failure has no address."""
+
+        def fail(url: str) -> None:
+            masked = self._masking.url(url)
+            self._begin_missed(params["requestId"], _Request(None, masked, params["type"], is_page=True))
+            self._failed(params)
+
+        if self._type == "page" and not params.get("canceled", False):
+            self._pages.unseen_failed(self._page_id, fail)
 
     def _respond(self, id_: str, response: dict[str, Any]) -> None:
         """The head of a response. It is recorded at its end, when its size and duration are known."""
@@ -462,7 +507,10 @@ class _Session:
     def _failed(self, params: dict[str, Any]) -> None:
         id_, text = params["requestId"], params["errorText"]
         request = self._requests.pop(id_, None)
-        if request is None or not (request.is_page or self._allows("network.failed")):
+        if request is None:
+            self._document_missed(params)
+            return
+        if not (request.is_page or self._allows("network.failed")):
             return
         canceled = params.get("canceled", False)
         # A page need not read the rest of an answer that is an error.

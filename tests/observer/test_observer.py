@@ -610,6 +610,22 @@ async def test_the_first_navigation_of_a_new_page_has_its_reason(
         assert (failed["url"], failed["cause"]) == (url, "egress.name_not_found")
 
 
+async def test_failures_of_popups_whose_request_was_sent_before_they_were_reported_are_recorded(
+    browser: LocalBrowser, pages: PageServer
+) -> None:
+    async with watching(browser, Level.STANDARD) as watched:
+        _, session = await watched.open(pages.url("/blank"))
+        # The browser decides which requests come first; of twelve at once, some do.
+        urls = [f"{scheme}://nowhere.invalid/{number}" for number in range(6) for scheme in ("https", "http")]
+        opening = "".join(f"void open('{url}');" for url in urls)
+        await watched.client.send("Runtime.evaluate", session, expression=opening, userGesture=True)
+        for url in urls:
+            failed = await watched.record.has("navigation", status="failed", url=url)
+            assert failed["cause"] == "egress.name_not_found"
+        reached = [data["url"] for data in watched.record.of("navigation") if "status" not in data]
+        assert reached == [pages.url("/blank")], "what failed is not recorded as reached"
+
+
 async def test_a_reload_of_a_failed_page_is_recorded_and_explained_again(
     browser: LocalBrowser, pages: PageServer
 ) -> None:
