@@ -92,13 +92,15 @@ class EventLimits:
     """Of the events of a run that a page or a client can cause: of each type in a second, and of all in the whole run.
 
     `total_bytes` is of what is written, so a run may exceed it by what waits to be written. `read_bytes_per_second` is
-    of the browser's messages that are read for events.
+    of the browser's messages that are read for events. `command_kinds` are kinds of commands, a session and a method,
+    that are counted apart at once.
     """
 
     per_second: int = 1000
     total: int = 500_000
     total_bytes: int = 256 * 1024**2
     read_bytes_per_second: int = 8 * 1024**2
+    command_kinds: int = 500
 
 
 class BoundedRecord:
@@ -109,7 +111,8 @@ class BoundedRecord:
     """
 
     __slots__ = (
-        "_dropped", "_gaps", "_is_full", "_limits", "_noted", "_read", "_total", "_turn", "failures", "inputs", "record"
+        "_dropped", "_gaps", "_is_full", "_kinds", "_limits",
+        "_noted", "_read", "_total", "_turn", "failures", "inputs", "record"
     )  # fmt: skip
 
     def __init__(self, record: Record, limits: EventLimits = EventLimits()) -> None:
@@ -120,6 +123,7 @@ class BoundedRecord:
         self._limits = limits
         self._total = 0
         self._is_full = False
+        self._kinds = 0
         self._noted: Counter[str] = Counter()
         # Bytes of messages in this second.
         self._read = 0
@@ -174,6 +178,17 @@ class BoundedRecord:
         self._read += size
         return self.allows(type_)
 
+    def take_kind(self) -> bool:
+        """Take the place of one kind of commands; False where none is free."""
+        if self._kinds >= self._limits.command_kinds:
+            return False
+        self._kinds += 1
+        return True
+
+    def give_kinds(self, count: int) -> None:
+        """Give back places of kinds."""
+        self._kinds -= count
+
     def gap(self, reason: str, type_: str | None = None) -> bool:
         """Count a message of the browser that was not read, and would have been an event of this type, if it is known.
 
@@ -221,6 +236,9 @@ class Client(Protocol):
     def handles_dialogs_of(self, page_id: str) -> bool:
         """Whether a dialog of the page waits for this client."""
 
+    def close(self) -> None:
+        """The client's socket, or the run, has ended: record what is not recorded yet, and nothing more."""
+
 
 class Clients(set[Client]):
     """The clients' sockets that are attached to a live run; their tunnels add and remove themselves."""
@@ -235,6 +253,10 @@ class Clients(set[Client]):
     def handle_dialogs_of(self, page_id: str) -> bool:
         """Whether a dialog of the page waits for any client; if not, the browser dismisses it at once."""
         return any(client.handles_dialogs_of(page_id) for client in self)
+
+    def close(self) -> None:
+        for client in list(self):
+            client.close()
 
 
 class DownloadBehaviors(dict[str, dict[str, Any]]):
@@ -337,6 +359,11 @@ class Observed:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "bounded", BoundedRecord(self.record, self.event_limits))
+
+    def close(self) -> None:
+        """The run has ended: record what was counted until now."""
+        self.clients.close()
+        self.bounded.close()
 
 
 class Observers(Protocol):

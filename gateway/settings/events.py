@@ -40,6 +40,13 @@ class EventSettings(ShareSettings):
         description="Bytes of the browser's messages about requests, console messages and errors of pages that are "
         "read for the record of a run, per second; those above it are counted in the record instead (`reason: rate`).",
     )
+    event_command_kinds: int = Field(
+        500,
+        ge=1,
+        le=100_000,
+        description="Kinds of commands (of one session of a client, with one method) that are counted apart in the "
+        "record of a run at `standard` at once, which is in a second; of further ones only the number is recorded.",
+    )
     events_per_run: int = Field(
         500_000,
         ge=1,

@@ -1,5 +1,8 @@
 """The record of a client's socket: the names of its commands, never their parameters, and its sessions.
 
+At level `full` each command is an event. At `standard` they are counted (command_counts.py); events of their own are
+refused ones, and input that the activity shows, which is the first of a series.
+
 Commands name a session, and only the browser knows which page that is: it says so in `Target.attachedToTarget`, the one
 event that is read while it is forwarded (websocket/frames.py).
 """
@@ -14,6 +17,7 @@ from uuid import UUID
 import structlog
 
 from gateway.core.observation import Level, Observed
+from gateway.tunnel.command_counts import FORWARDED, SESSION, CommandCounts
 from gateway.tunnel.known_commands import KNOWN
 from gateway.websocket.frames import ATTACHED_TAIL
 
@@ -82,8 +86,6 @@ _MAX_SESSIONS = 4096
 _MAX_SESSION_CHARACTERS = 64
 _METHOD = re.compile(r"[A-Za-z]{1,40}\.[A-Za-z]{1,80}")
 _RULE = re.compile(r"\(([a-z_.]{1,80})\)")
-# The form of Chromium's session ids; a client may send anything.
-_SESSION = re.compile(r"[0-9A-F]{1,64}")
 # Chromium serializes what is needed of an event before any text that a page chooses, and the session last. Within a
 # text each quote has a backslash before it, so that no text can imitate the end.
 _ATTACHED = re.compile(
@@ -128,7 +130,17 @@ _OF_INTEREST = {
 class SocketRecord:
     """The record of one client's socket; `page_id` if it is a page's socket. No method raises or waits."""
 
-    __slots__ = ("_clients", "_connection_id", "_dialogs", "_download_behaviors", "_of_interest", "_pages", "_record")
+    __slots__ = (
+        "_clients",
+        "_connection_id",
+        "_counts",
+        "_dialogs",
+        "_download_behaviors",
+        "_is_recorded",
+        "_of_interest",
+        "_pages",
+        "_record",
+    )
 
     def __init__(self, observed: Observed, connection_id: UUID, page_id: str | None) -> None:
         self._record = observed.bounded
@@ -140,11 +152,19 @@ class SocketRecord:
         # Sessions that get dialogs, the oldest first.
         self._dialogs: dict[str, None] = {}
         # The commands that are read further; None means all.
-        self._of_interest = _OF_INTEREST[observed.record.level]
+        level = observed.record.level
+        self._of_interest = _OF_INTEREST[level]
+        self._counts = CommandCounts(observed.bounded, connection_id) if level == Level.STANDARD else None
+        # Whether commands become events, at this level and while the run lives.
+        self._is_recorded = level >= Level.STANDARD
         observed.clients.add(self)
 
     def close(self) -> None:
+        """Record what was counted; nothing is recorded after it."""
         self._clients.discard(self)
+        if self._counts is not None:
+            self._counts.flush()
+        self._is_recorded = False
 
     def attached(self, event: bytes) -> None:
         """Read a `Target.attachedToTarget` event, of which the first and last bytes suffice.
@@ -191,7 +211,8 @@ class SocketRecord:
                     self._download_behaviors.keep(message.get("params", {}))
                 elif method in _OF_WORK:
                     self._works(method, session, message)
-            self._note(method, session, refused, _action(message) if method in _ACTING_METHODS else None)
+            if self._is_recorded:
+                self._note(method, session, refused, _action(message) if method in _ACTING_METHODS else None)
         except Exception:
             if self._unreadable():
                 _log.exception("a command of a client could not be recorded", connection_id=str(self._connection_id))
@@ -204,23 +225,25 @@ class SocketRecord:
             self._clients.work_in(page)
 
     def _note(self, method: str, session: str, refused: str | None, action: str | None) -> None:
-        # A client may send any method name and session id.
-        data = {"method": method if method in KNOWN or _METHOD.fullmatch(method) else "unknown"}
-        if _SESSION.fullmatch(session):
-            data["sessionId"] = session
         page = self._pages.get(session)
-        type_ = "connection.command.forwarded"
+        what = action if refused is None else _known(method)
+        # Each key is a command, and each step of a scroll.
+        shown = what is not None and self._record.inputs.begins(
+            (self._connection_id, page, what), asyncio.get_running_loop().time()
+        )
+        if self._counts is not None and refused is None and not shown:
+            self._counts.add(session, page, method, action)
+            return
+        data = {"method": _known(method)}
+        if SESSION.fullmatch(session):
+            data["sessionId"] = session
+        type_ = FORWARDED
         if refused is not None:
             type_ = "connection.command.refused"
             rule = _RULE.search(refused)
             data["rule"] = rule[1] if rule is not None else "policy"
         elif action is not None:
             data["action"] = action
-        what = action if refused is None else data["method"]
-        # Each key is a command, and each step of a scroll.
-        shown = what is not None and self._record.inputs.begins(
-            (self._connection_id, page, what), asyncio.get_running_loop().time()
-        )
         self._record.note(type_, data, page_id=page, connection_id=self._connection_id, shown=shown)
 
     def _of_sessions(self, method: str, session: str, message: dict[str, Any]) -> None:
@@ -237,6 +260,11 @@ class SocketRecord:
             if isinstance(left, str):
                 self._dialogs.pop(left, None)
                 self._pages.pop(left, None)
+
+
+def _known(method: str) -> str:
+    """The method as it is recorded: a client may send any."""
+    return method if method in KNOWN or _METHOD.fullmatch(method) else "unknown"
 
 
 def _action(message: dict[str, Any]) -> str | None:

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, cast
 from uuid import UUID, uuid4
 
 import pytest
 import pytest_asyncio
 from playwright.async_api import Dialog, Page, async_playwright
+from websockets.asyncio.client import connect
 
 from gateway.core.failures import Failure, Server
 from gateway.core.observation import BoundedRecord, EventLimits, Level, Observed
@@ -889,6 +890,11 @@ def socket_record(level: Level, page_id: str | None = None) -> tuple[SocketRecor
     return SocketRecord(run, uuid4(), page_id), record, run
 
 
+def methods(forwarded: Iterable[dict[str, Any]]) -> list[str]:
+    """Of commands that were recorded one by one or counted."""
+    return [name for data in forwarded for name in data.get("methods") or [data["method"]]]
+
+
 async def test_commands_are_recorded_by_name_and_never_with_their_parameters() -> None:
     for level in Level:
         socket, record, _ = socket_record(level)
@@ -899,7 +905,8 @@ async def test_commands_are_recorded_by_name_and_never_with_their_parameters() -
         socket.command(
             {"id": 1, "method": SECRET, "params": params, "sessionId": SECRET}, f"Refused (a.rule): {SECRET}"
         )
-        forwarded = [data["method"] for data in record.of("connection.command.forwarded", "PAGE")]
+        socket.close()
+        forwarded = methods(record.of("connection.command.forwarded", "PAGE"))
         acting, all_ = ["Input.insertText", "Network.setCookie"], ["Runtime.callFunctionOn"]
         assert sorted(forwarded) == sorted(
             {Level.STANDARD: acting, Level.FULL: acting + all_}.get(level, []),
@@ -963,7 +970,7 @@ async def test_a_playwright_script_is_recorded_in_order_and_handles_its_own_dial
     gateway: GatewayProcess, pages: PageServer
 ) -> None:
     async with Remote(gateway) as remote, async_playwright() as playwright:
-        runtime = await remote.runtime()
+        runtime = await remote.runtime(events="full")
         run = (await remote.get(runtime))["activeRunId"]
         lease = await remote.lease(runtime)
         client = await playwright.chromium.connect_over_cdp(lease.url)
@@ -993,10 +1000,42 @@ async def test_a_playwright_script_is_recorded_in_order_and_handles_its_own_dial
     ):
         assert forwarded.index(first) < len(forwarded) - 1 - forwarded[::-1].index(then)
     (created,) = [event for event in events if event["type"] == "page.created" and event["data"]["url"] == ""]
-    clicked = next(event for event in events if event["data"].get("method") == "Input.dispatchMouseEvent")
+    clicked = next(event for event in events if event["data"].get("action") == "click")
     assert clicked["pageId"] == created["pageId"]
     assert clicked["connectionId"] == lease.path.rsplit("/", 1)[1]
     assert [event["data"]["type"] for event in events if event["type"] == "dialog"] == ["confirm", "prompt"]
+    assert SECRET not in json.dumps(events)
+
+
+async def test_commands_are_counted_by_default_and_all_are_in_the_record_before_their_socket_closes(
+    gateway: GatewayProcess,
+) -> None:
+    async with Remote(gateway) as remote:
+        runtime = await remote.runtime()
+        run = (await remote.get(runtime))["activeRunId"]
+        lease = await remote.lease(runtime)
+        async with connect(lease.url, proxy=None) as client:
+            (page,) = (await ask(client, "Target.getTargets"))["targetInfos"]
+            attach = {"targetId": page["targetId"], "flatten": True}
+            session = (await ask(client, "Target.attachToTarget", **attach))["sessionId"]
+            await ask(client, "Runtime.evaluate", session, expression=f"'{SECRET}'")
+            # While the socket is open, without another command.
+            wait = {"eventTypes": ["connection.command.forwarded"], "after": "0"}
+            event = (await remote.post(f"/v1/runs/{run}/events/wait", wait))["event"]
+            for _ in range(50):
+                await ask(client, "Runtime.evaluate", session, expression="1")
+        await remote.post(f"{runtime}/stop", {})
+        events = await all_events(remote, run)
+        await remote.clear()
+    assert (event["data"]["methods"], event["data"]["count"]) == ({"Runtime.evaluate": 1}, 1)
+    assert (event["pageId"], event["data"]["sessionId"]) == (page["targetId"], session)
+    assert event["data"]["firstAt"] <= event["data"]["lastAt"] <= event["time"]
+    of_connection = [(event["type"], event["data"].get("count")) for event in events if event["connectionId"]]
+    assert [type_ for type_, _ in of_connection][:: len(of_connection) - 1] == [
+        "connection.opened",
+        "connection.closed",
+    ]
+    assert sum(count for _, count in of_connection if count is not None) == 51
     assert SECRET not in json.dumps(events)
 
 

@@ -179,6 +179,7 @@ class Runtimes:
             settings.events_per_run,
             settings.event_bytes_per_run,
             settings.event_bytes_per_second,
+            settings.event_command_kinds,
         )
         self._noted: set[UUID] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -547,6 +548,7 @@ class Runtimes:
         try:
             await self._endings.write(runtime_id, ending)
             await self._observers.end(observed)
+            observed.close()
             for command in hosted.commands:
                 command.done()
             self._endings.publish(observed, ending)
