@@ -21,6 +21,7 @@ import httpx
 import psutil
 from playwright.async_api import Playwright, async_playwright
 
+from bench import processor_time
 from bench.figures import percentile, ratio, table, verdict
 from bench.footprint import browsers, settled
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
@@ -45,6 +46,9 @@ class Kind(Protocol):
 
     async def rest(self) -> None:
         """Returns once nothing of earlier cycles is running, so that the next kind has the machine for itself."""
+
+    def processor_time(self) -> Seconds:
+        """Seconds until now by part (see bench.processor_time)."""
 
 
 Kinds = dict[str, Kind]
@@ -73,6 +77,7 @@ class Samples:
     seconds: dict[str, list[float]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     attempts: int = 0
+    processor: Seconds = field(default_factory=lambda: dict.fromkeys(processor_time.PARTS, 0.0))
 
     def add(self, cycle: Seconds) -> None:
         for step, value in cycle.items():
@@ -84,6 +89,11 @@ class Samples:
 
     def whole(self, percent: float) -> float:
         return percentile(self.seconds.get("whole", []), percent)
+
+    def processor_ms(self) -> dict[str, float]:
+        """Milliseconds of processor time for each cycle, by part and in all."""
+        each = {part: 1000 * self.processor[part] / max(self.attempts, 1) for part in processor_time.PARTS}
+        return each | {"all": sum(each.values())}
 
     def figures(self) -> dict[str, dict[str, float]]:
         """Milliseconds by step."""
@@ -128,6 +138,9 @@ class Through:
     async def rest(self) -> None:
         await asyncio.to_thread(settled, self._gateway, self._warm)
 
+    def processor_time(self) -> Seconds:
+        return processor_time.used(self._gateway)
+
     async def executable(self) -> str:
         """The binary that the gateway starts, seen in a browser that it started."""
         runtime = await self._post(self._runtimes, {"type": "browser"})
@@ -169,6 +182,9 @@ class Alone:
     async def rest(self) -> None:
         """Nothing runs once a browser is closed."""
 
+    def processor_time(self) -> Seconds:
+        return processor_time.used(None)
+
 
 async def run_block(cycle: Cycle, count: int, parallel: int, samples: Samples) -> None:
     """`count` cycles, `parallel` of them at any time."""
@@ -194,8 +210,14 @@ async def measure(kinds: Kinds, count: int, parallel: int) -> dict[str, Samples]
     sizes = [count // BLOCKS + (block < count % BLOCKS) for block in range(BLOCKS)]
     for block, size in enumerate(sizes):
         for name in kinds if block % 2 == 0 else reversed(kinds):
+            before = kinds[name].processor_time()
             await run_block(kinds[name].cycle, size, parallel, samples[name])
+            # To wait until the gateway is at rest is the bench's own work, not a client's.
+            client = kinds[name].processor_time()["client"]
             await kinds[name].rest()
+            after = kinds[name].processor_time() | {"client": client}
+            for part in processor_time.PARTS:
+                samples[name].processor[part] += after[part] - before[part]
     return samples
 
 
@@ -207,7 +229,13 @@ async def warm_up(kinds: Kinds) -> None:
 
 def result(parallel: int, samples: dict[str, Samples]) -> dict[str, Any]:
     kinds = {
-        name: {"attempts": one.attempts, "succeeded": one.succeeded, "ms": one.figures(), "failures": one.failures}
+        name: {
+            "attempts": one.attempts,
+            "succeeded": one.succeeded,
+            "ms": one.figures(),
+            "processor ms": one.processor_ms(),
+            "failures": one.failures,
+        }
         for name, one in samples.items()
     }
     ratios = {
@@ -225,6 +253,9 @@ def report(one: dict[str, Any]) -> str:
         for step, values in kind["ms"].items()
     ]
     lines = [f"{one['parallel']} at a time, milliseconds", table(("", "step", "p50", "p99"), rows)]
+    rows = [(name, *(f"{value:.0f}" for value in kind["processor ms"].values())) for name, kind in one["kinds"].items()]
+    lines.append("processor time of each, milliseconds")
+    lines.append(table(("", *processor_time.PARTS, "all"), rows))
     for name, kind in one["kinds"].items():
         lines.append(f"{name}: {kind['succeeded']} of {kind['attempts']} succeeded")
         lines.extend(f"  {failure}" for failure in kind["failures"][:3])
@@ -236,6 +267,7 @@ def report(one: dict[str, Any]) -> str:
 
 
 async def bench(count: int, parallels: list[int]) -> dict[str, Any]:
+    processor_time.begin()
     async with AsyncExitStack() as stack:
         page = stack.enter_context(PageServer()).url("/blank")
         playwright = await stack.enter_async_context(async_playwright())

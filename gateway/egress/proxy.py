@@ -206,14 +206,19 @@ class EgressListener:
         self.port = self._server.sockets[0].getsockname()[1]
         self.reserve_port(self.port)
 
+    def shut(self) -> None:
+        """Break all connections and accept no others, at once; `close` does the rest."""
+        if self._server is not None:
+            self._server.close()
+            for connection in list(self._connections):
+                connection.transport.abort()
+
     async def close(self) -> None:
         """Close the listener and all its connections; idempotent."""
         if self._server is None:
             return
-        server, self._server = self._server, None
-        server.close()
-        for connection in list(self._connections):
-            connection.transport.abort()
+        self.shut()
+        self._server = None
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

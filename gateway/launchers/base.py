@@ -56,7 +56,10 @@ class Browser(Protocol):
     user_agent_override: dict[str, Any] | None
 
     async def stop(self) -> None:
-        """End the browser and return when its process is gone; its directory is removed right after."""
+        """End the browser and return when it can do no more: its processes are killed, its connections broken.
+
+        What is left of it is removed right after.
+        """
 
 
 class Launcher(Protocol):

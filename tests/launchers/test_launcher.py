@@ -26,6 +26,7 @@ from gateway.core.errors import LaunchFailed
 from gateway.core.hosts import Refusal
 from gateway.core.unprivileged import grant_search
 from gateway.core.upstream_proxy import UpstreamProxy
+from gateway.egress.proxy import LOOPBACK
 from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local import browsers, locales, processes, user_agent
 from gateway.launchers.local.browsers import Binary, Browsers
@@ -601,6 +602,15 @@ async def test_a_stop_is_idempotent(shared: LocalLauncher) -> None:
     await browser.stop()
     ending = browser.ended.result()
     assert (ending.code, ending.asked) == ("runtime.stopped", True)
+    await assert_nothing_left(shared)
+
+
+async def test_a_stop_is_answered_when_the_proxy_of_the_browser_is_closed(shared: LocalLauncher) -> None:
+    browser = await shared.launch(LaunchSpec(uuid4()))
+    await browser.stop()
+    # The rest is removed behind the answer; no process that left the group reaches anything meanwhile.
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(LOOPBACK, browser.listener.port)
     await assert_nothing_left(shared)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -229,6 +230,26 @@ async def test_ids_are_given_out_in_turn(make_ids: Callable[..., UserIds]) -> No
         ids.free(seen[-1])
     assert sorted(seen) == list(range(BASE + 1, BASE + COUNT - 1))
     assert await ids.take() == seen[0]
+
+
+async def test_the_next_id_is_cleared_ahead_and_lost_by_no_launch_that_is_cancelled(
+    make_ids: Callable[..., UserIds],
+) -> None:
+    ids = make_ids()
+    await ids.open()
+    first = await ids.take()
+    for _ in range(COUNT):
+        launch = asyncio.create_task(ids.take())
+        await asyncio.sleep(0)
+        launch.cancel()
+        await asyncio.wait({launch})
+    seen = {first}
+    while len(seen) < COUNT - 2:
+        # An id that was given back is free once it is cleared.
+        with contextlib.suppress(LaunchFailed):
+            seen.add(await ids.take())
+    with pytest.raises(LaunchFailed):
+        await ids.take()
 
 
 async def test_two_gateways_of_a_machine_have_different_ids(make_ids: Callable[..., UserIds]) -> None:

@@ -66,6 +66,13 @@ class LaunchProcess:
 
     async def command(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
         """The command's result; raises PipeClosed. One at a time."""
+        return await self.result(self.send(method, session, **params))
+
+    def send(self, method: str, session: str | None = None, **params: Any) -> int:
+        """The id of a command that is sent now, for `result`; raises PipeClosed.
+
+        Commands are answered in the order in which they are sent, and their results are taken in that order.
+        """
         self._last_id += 1
         message: dict[str, Any] = {"id": self._last_id, "method": method, "params": params}
         if session is not None:
@@ -74,9 +81,13 @@ class LaunchProcess:
             os.write(self._commands, json.dumps(message).encode() + b"\0")
         except BrokenPipeError:
             raise PipeClosed from None
+        return self._last_id
+
+    async def result(self, command: int) -> dict[str, Any]:
+        """The result of the command with this id; raises PipeClosed."""
         while True:
             reply = json.loads(await self._reply())
-            if reply.get("id") == self._last_id:
+            if reply.get("id") == command:
                 if "result" not in reply:
                     raise PipeClosed
                 result: dict[str, Any] = reply["result"]

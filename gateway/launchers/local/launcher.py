@@ -127,16 +127,20 @@ class LocalBrowser:
     async def stop(self) -> None:
         # Its profile is deleted anyway, so a graceful shutdown would only take time.
         self._asked = True
-        if not self.ended.done():
-            await processes.end_group(self.group)
-        await asyncio.shield(self.ended)
+        await self._kill()
 
     async def end_for(self, cause: Ending) -> None:
         """End it because of a limit that it has passed, unless it ends already."""
         if not self._asked:
             self._cause = cause
-            await processes.end_group(self.group)
-            await asyncio.shield(self.ended)
+            await self._kill()
+
+    async def _kill(self) -> None:
+        """Return when its leader has ended. From the signal on, no process of the group executes anything more; how
+        long the kernel needs to take them down is waited for by what clears it."""
+        if not self.ended.done():
+            processes.kill_group(self.group)
+        await asyncio.shield(self.ended)
 
     def ending(self, group: ControlGroup | None) -> Ending:
         """Why it ended, judged by whether a stop was requested and by its exit status."""
@@ -455,6 +459,7 @@ class LocalLauncher:
         ending = browser.ending(self._groups.get(directory.name))
         self._live.discard(browser)
         self._pool.discard(browser)
+        browser.listener.shut()
         browser.ended.set_result(ending)
         self._spawn(self._clear_after(browser, directory, uid))
 
@@ -547,9 +552,12 @@ async def ready(process: LaunchProcess, port_file: Path, seconds: float) -> tupl
     try:
         async with asyncio.timeout(seconds):
             try:
-                product: str = (await process.command("Browser.getVersion"))["product"]
+                # Both wait in the pipe until the browser reads them, which saves the way back and forth in between.
+                version = process.send("Browser.getVersion")
                 # Clients expect the first page that a browser opens with; started with a pipe, it opens none.
-                await process.command("Target.createTarget", url="about:blank")
+                page = process.send("Target.createTarget", url="about:blank")
+                product: str = (await process.result(version))["product"]
+                await process.result(page)
                 return product, *await _port_of(port_file, process)
             except PipeClosed as error:
                 raise failures.classify_exit(process.printed(), await _exit_status(process)) from error

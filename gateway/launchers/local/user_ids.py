@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import structlog
 
+from gateway.core import background
 from gateway.core.errors import LaunchFailed
 from gateway.core.launch import Failure
 from gateway.launchers.local import limits
@@ -34,6 +35,7 @@ _KILLER_SECONDS = 1.0
 _KILLED = 40
 _NONE_THERE = 41
 _MACHINE = Path("/run/browser-gateway-user-ids")
+_STATUS_BYTES = 4096
 _STATUS = re.compile(rb"^State:\t(\w).*?^PPid:\t(\d+)$.*?^Uid:\t(\d+)\t(\d+)\t(\d+)\t(\d+)$", re.MULTILINE | re.DOTALL)
 
 
@@ -58,6 +60,8 @@ class UserIds:
         # Not the lowest one, so that an id rests for as long as possible, also over a restart.
         self._next = secrets.randbelow(len(self._ids))
         self._locks = -1
+        # The id of the next launch, which takes some milliseconds to be cleared.
+        self._ahead: asyncio.Task[int | None] | None = None
         self._taken: set[int] = set()
         self._cleared: set[int] = set()
         self._out_of_use: set[int] = set()
@@ -85,7 +89,34 @@ class UserIds:
                 self.free(uid)
 
     async def take(self) -> int:
-        """An id that no process has; raises LaunchFailed when all are taken."""
+        """An id that no process has; raises LaunchFailed when all are taken. The next one is cleared meanwhile."""
+        ahead, self._ahead = self._ahead, None
+        uid: int | None = None
+        if ahead is not None:
+            try:
+                uid = await asyncio.shield(ahead)
+            except asyncio.CancelledError:
+                ahead.add_done_callback(self._return)
+                raise
+        if uid is None:
+            uid = await self._take()
+        if uid is None:
+            raise LaunchFailed(
+                f"All {len(self._ids)} user ids for browsers are taken.",
+                failure=Failure.OUT_OF_PROCESSES,
+                advice="Raise GATEWAY_UID_COUNT.",
+            )
+        if self._ahead is None:
+            self._ahead = background.start(self._take())
+        return uid
+
+    def _return(self, ahead: asyncio.Task[int | None]) -> None:
+        """Free an id that was cleared ahead and is not wanted any more."""
+        if not ahead.cancelled() and ahead.exception() is None and (uid := ahead.result()) is not None:
+            self.free(uid)
+
+    async def _take(self) -> int | None:
+        """An id that no process has; None when all are taken."""
         for step in range(len(self._ids)):
             position = (self._next + step) % len(self._ids)
             uid = self._ids[position]
@@ -98,11 +129,7 @@ class UserIds:
                 except BaseException:
                     self.free(uid)
                     raise
-        raise LaunchFailed(
-            f"All {len(self._ids)} user ids for browsers are taken.",
-            failure=Failure.OUT_OF_PROCESSES,
-            advice="Raise GATEWAY_UID_COUNT.",
-        )
+        return None
 
     async def end(self, uid: int) -> bool:
         """Kill every process of a taken id until none is left; where some stay, the id does not become free."""
@@ -145,6 +172,8 @@ class UserIds:
         return done.returncode in (_KILLED, _NONE_THERE)
 
     def close(self) -> None:
+        if self._ahead is not None:
+            self._ahead.cancel()
         if self._locks >= 0:
             os.close(self._locks)
             self._locks = -1
@@ -189,7 +218,12 @@ def _processes() -> Iterator[_Process]:
         if not entry.isdecimal():
             continue
         try:
-            status = Path("/proc", entry, "status").read_bytes()
+            # Without pathlib and buffers: this is read for each process of the machine, at each end of a runtime.
+            file = os.open(f"/proc/{entry}/status", os.O_RDONLY)
+            try:
+                status = os.read(file, _STATUS_BYTES)
+            finally:
+                os.close(file)
         except (FileNotFoundError, ProcessLookupError):
             continue
         if fields := _STATUS.search(status):

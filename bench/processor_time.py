@@ -1,0 +1,51 @@
+"""Processor time by its users: a gateway, its database, the browsers, and the client with its driver."""
+
+from __future__ import annotations
+
+import psutil
+
+from gateway.launchers.local.processes import adopt_orphans, reap_orphans
+from tests.support.gateway_process import GatewayProcess
+
+PARTS = ("gateway", "database", "browser", "client")
+
+Seconds = dict[str, float]
+
+
+def begin() -> None:
+    """Let this process reap what a browser leaves when it ends, whose time would go to another process otherwise."""
+    adopt_orphans()
+
+
+def used(gateway: GatewayProcess | None) -> Seconds:
+    """Seconds until now by part, to be subtracted from later ones while no browser is live but warm ones.
+
+    A browser counts once it has ended. `gateway` is None where the client's driver starts the browsers.
+    """
+    reap_orphans()
+    seconds = dict.fromkeys(PARTS, 0.0)
+    bench = psutil.Process()
+    driver = [process for process in bench.children() if gateway is None or process.pid != gateway.pid]
+    for process in (bench, *(process for process in driver if process.name().startswith("node"))):
+        seconds["client"] += _own(process)
+    if gateway is None:
+        # The driver reaps its browsers, and this process what those leave.
+        seconds["browser"] = sum(_reaped(process) for process in (bench, *driver))
+        return seconds
+    main = psutil.Process(gateway.pid)
+    database = [process for process in gateway.descendants() if process.name() == "postgres"]
+    seconds["gateway"] = _own(main)
+    seconds["browser"] = _reaped(main)
+    seconds["database"] = sum(_own(process) for process in database)
+    seconds["database"] += sum(_reaped(process) for process in database if process.ppid() == main.pid)
+    return seconds
+
+
+def _own(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def _reaped(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.children_user + times.children_system)
