@@ -47,17 +47,19 @@ def footprint(gateway: GatewayProcess) -> Footprint:
     )
 
 
-def settled(gateway: GatewayProcess, warm: int, before: Footprint | None = None) -> Footprint:
-    """The footprint at rest: no browser but the warm ones, and those are up.
+def settled(gateway: GatewayProcess, warm: int | None = None, before: Footprint | None = None) -> Footprint:
+    """The footprint at rest: no browser but the warm ones, and those are up. `warm` is how many, if that is fixed.
 
     What a stop leaves is cleared right after its answer. With `before`, waits for its counts to come back too, but
     returns what there is when they don't.
     """
 
     def at_rest() -> bool:
-        return runtime_directories(gateway) == warm and len(browsers(gateway)) == warm
+        # Of a browser that is being launched or cleared, there is the directory only.
+        directories = runtime_directories(gateway)
+        return len(browsers(gateway)) == directories and warm in (None, directories)
 
-    wait_until(at_rest, f"no browser but {warm} warm ones is left", SETTLE_SECONDS)
+    wait_until(at_rest, f"no browser but {warm or 'the'} warm ones is left", SETTLE_SECONDS)
     now: list[Footprint] = []
 
     def as_before() -> bool:
@@ -77,7 +79,7 @@ def settled(gateway: GatewayProcess, warm: int, before: Footprint | None = None)
 
 def browsers(gateway: GatewayProcess) -> list[psutil.Process]:
     """Those below the gateway that are up: their DevTools port listens."""
-    return [process for process in gateway.descendants() if process.name() != "postgres" and _listens(process)]
+    return [process for process in gateway.descendants() if _listens(process)]
 
 
 def runtime_directories(gateway: GatewayProcess) -> int:
@@ -95,7 +97,9 @@ def _is_helper(process: psutil.Process, gateway: psutil.Process) -> bool:
 
 def _listens(process: psutil.Process) -> bool:
     try:
-        return any(connection.status == psutil.CONN_LISTEN for connection in process.net_connections("tcp"))
+        return process.name() != "postgres" and any(
+            connection.status == psutil.CONN_LISTEN for connection in process.net_connections("tcp")
+        )
     except psutil.Error:
         return False
 

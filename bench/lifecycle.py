@@ -1,8 +1,9 @@
 """How long a runtime's life takes through the gateway, beside Playwright launching and closing the same binary itself.
 
-    python -m bench.lifecycle [--count 100] [--parallel 1 10] [--json]
+    python -m bench.lifecycle [--count 100] [--parallel 1 10] [--rate 5] [--json]
 
 All kinds run in one process, in blocks that take turns, so that a slow minute of the machine falls on each of them.
+At a rate, lives begin at fixed times, whether earlier ones have ended or not.
 """
 
 from __future__ import annotations
@@ -28,13 +29,16 @@ from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.pages import PageServer
 
 GOALS = {50: 1.25, 99: 1.5}
+# Milliseconds from asking for a browser to its lease, one at a time and at a rate.
+UNTIL_LEASE = "create + lease"
+UNTIL_LEASE_GOALS = {50: 20.0, 99: 60.0}
 CYCLE_SECONDS = 90.0
 BLOCKS = 4
 WARM_UP = 3
 
-# Kinds of cycle by name; of gateways, how many browsers each keeps warm: the default, and none.
+# Kinds of cycle by name, and the options of gateways.
 COLD, WARM, ALONE = "gateway, none warm", "gateway", "Playwright alone"
-GATEWAYS = {WARM: 1, COLD: 0}
+GATEWAYS: dict[str, dict[str, str]] = {WARM: {}, COLD: {"GATEWAY_WARM_BROWSERS": "0"}}
 
 Seconds = dict[str, float]
 Cycle = Callable[[], Awaitable[Seconds]]
@@ -111,11 +115,9 @@ class Through:
         self._api = api
         self._playwright = playwright
         self._page = page
-        self._warm = 0
         self._runtimes = ""
 
-    async def open(self, warm: int) -> None:
-        self._warm = warm
+    async def open(self) -> None:
         self._runtimes = f"/v1/spaces/{(await self._post('/v1/spaces', {'name': 'bench'}))['id']}/runtimes"
 
     async def cycle(self) -> Seconds:
@@ -133,10 +135,10 @@ class Through:
             await self._post(f"{path}/stop", None)
         watch.lap("stop")
         await browser.close()  # Nothing but the client's own tidying: its browser is gone already.
-        return watch.seconds()
+        return watch.seconds() | {UNTIL_LEASE: watch.laps["create"] + watch.laps["lease"]}
 
     async def rest(self) -> None:
-        await asyncio.to_thread(settled, self._gateway, self._warm)
+        await asyncio.to_thread(settled, self._gateway)
 
     def processor_time(self) -> Seconds:
         return processor_time.used(self._gateway)
@@ -186,32 +188,64 @@ class Alone:
         return processor_time.used(None)
 
 
-async def run_block(cycle: Cycle, count: int, parallel: int, samples: Samples) -> None:
-    """`count` cycles, `parallel` of them at any time."""
-    left = iter(range(count))
-
-    async def work() -> None:
-        for _ in left:
-            samples.attempts += 1
-            try:
-                async with asyncio.timeout(CYCLE_SECONDS):
-                    samples.add(await cycle())
-            except Exception as error:  # Whatever went wrong, the cycle did not succeed, and the figure shows it.
-                samples.failures.append(f"{type(error).__name__}: {error}")
-
-    async with asyncio.TaskGroup() as tasks:
-        for _ in range(parallel):
-            tasks.create_task(work())
+async def attempt(cycle: Cycle, samples: Samples) -> None:
+    samples.attempts += 1
+    try:
+        async with asyncio.timeout(CYCLE_SECONDS):
+            samples.add(await cycle())
+    except Exception as error:  # Whatever went wrong, the cycle did not succeed, and the figure shows it.
+        samples.failures.append(f"{type(error).__name__}: {error}")
 
 
-async def measure(kinds: Kinds, count: int, parallel: int) -> dict[str, Samples]:
+@dataclass(frozen=True)
+class Parallel:
+    """So many cycles at any time."""
+
+    parallel: int
+
+    def __str__(self) -> str:
+        return f"{self.parallel} at a time"
+
+    async def run_block(self, cycle: Cycle, count: int, samples: Samples) -> None:
+        left = iter(range(count))
+
+        async def work() -> None:
+            for _ in left:
+                await attempt(cycle, samples)
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(self.parallel):
+                tasks.create_task(work())
+
+
+@dataclass(frozen=True)
+class Rate:
+    """So many cycles begin in a second."""
+
+    rate: float
+
+    def __str__(self) -> str:
+        return f"{self.rate:g} begin in a second"
+
+    async def run_block(self, cycle: Cycle, count: int, samples: Samples) -> None:
+        began = time.perf_counter()
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(count):
+                await asyncio.sleep(began + number / self.rate - time.perf_counter())
+                tasks.create_task(attempt(cycle, samples))
+
+
+Load = Parallel | Rate
+
+
+async def measure(kinds: Kinds, count: int, load: Load) -> dict[str, Samples]:
     """Samples of each kind; the order of the kinds turns round from block to block."""
     samples = {name: Samples() for name in kinds}
     sizes = [count // BLOCKS + (block < count % BLOCKS) for block in range(BLOCKS)]
     for block, size in enumerate(sizes):
         for name in kinds if block % 2 == 0 else reversed(kinds):
             before = kinds[name].processor_time()
-            await run_block(kinds[name].cycle, size, parallel, samples[name])
+            await load.run_block(kinds[name].cycle, size, samples[name])
             # To wait until the gateway is at rest is the bench's own work, not a client's.
             client = kinds[name].processor_time()["client"]
             await kinds[name].rest()
@@ -222,12 +256,12 @@ async def measure(kinds: Kinds, count: int, parallel: int) -> dict[str, Samples]
 
 
 async def warm_up(kinds: Kinds) -> None:
-    for name, samples in (await measure(kinds, WARM_UP * BLOCKS, 1)).items():
+    for name, samples in (await measure(kinds, WARM_UP * BLOCKS, Parallel(1))).items():
         if samples.failures:
             raise RuntimeError(f"the warm-up of {name!r} failed: {samples.failures[0]}")
 
 
-def result(parallel: int, samples: dict[str, Samples]) -> dict[str, Any]:
+def result(load: Load, samples: dict[str, Samples]) -> dict[str, Any]:
     kinds = {
         name: {
             "attempts": one.attempts,
@@ -243,7 +277,7 @@ def result(parallel: int, samples: dict[str, Samples]) -> dict[str, Any]:
         for name in samples
         if name != ALONE
     }
-    return {"parallel": parallel, "kinds": kinds, "ratios": ratios}
+    return {"load": str(load), "kinds": kinds, "ratios": ratios}
 
 
 def report(one: dict[str, Any]) -> str:
@@ -252,7 +286,7 @@ def report(one: dict[str, Any]) -> str:
         for name, kind in one["kinds"].items()
         for step, values in kind["ms"].items()
     ]
-    lines = [f"{one['parallel']} at a time, milliseconds", table(("", "step", "p50", "p99"), rows)]
+    lines = [f"{one['load']}, milliseconds", table(("", "step", "p50", "p99"), rows)]
     rows = [(name, *(f"{value:.0f}" for value in kind["processor ms"].values())) for name, kind in one["kinds"].items()]
     lines.append("processor time of each, milliseconds")
     lines.append(table(("", *processor_time.PARTS, "all"), rows))
@@ -263,22 +297,23 @@ def report(one: dict[str, Any]) -> str:
         for percent, goal in GOALS.items():
             value = ratios[f"p{percent}"]
             lines.append(f"{name} / {ALONE}, whole, p{percent}: {value:.2f} (goal {goal}: {verdict(value, goal)})")
+    # Of ten at a time, most are launched when they are asked for.
+    if one["load"] != str(Parallel(10)) and (measured := one["kinds"][WARM]["ms"].get(UNTIL_LEASE)):
+        for percent, goal in UNTIL_LEASE_GOALS.items():
+            value = measured[f"p{percent}"]
+            lines.append(f"{WARM}, {UNTIL_LEASE}, p{percent}: {value:.1f} ms (goal {goal:g}: {verdict(value, goal)})")
     return "\n".join([*lines, ""])
 
 
-async def bench(count: int, parallels: list[int]) -> dict[str, Any]:
+async def bench(count: int, loads: list[Load]) -> dict[str, Any]:
     processor_time.begin()
     async with AsyncExitStack() as stack:
         page = stack.enter_context(PageServer()).url("/blank")
         playwright = await stack.enter_async_context(async_playwright())
         gateways = {}
-        for name, warm in GATEWAYS.items():
+        for name, options in GATEWAYS.items():
             data_dir = stack.enter_context(temporary_data_dir())
-            env = {
-                "GATEWAY_LOG_LEVEL": "warning",
-                "GATEWAY_WARM_BROWSERS": str(warm),
-                "GATEWAY_EGRESS_ALLOW": "127.0.0.1",
-            }
+            env = {"GATEWAY_LOG_LEVEL": "warning", "GATEWAY_EGRESS_ALLOW": "127.0.0.1", **options}
             gateway = stack.enter_context(GatewayProcess.start(data_dir, **env))
             api = await stack.enter_async_context(
                 httpx.AsyncClient(
@@ -286,21 +321,23 @@ async def bench(count: int, parallels: list[int]) -> dict[str, Any]:
                 )
             )
             gateways[name] = Through(gateway, api, playwright, page)
-            await gateways[name].open(warm)
+            await gateways[name].open()
         executable = await gateways[COLD].executable()
         kinds: Kinds = {**gateways, ALONE: Alone(playwright, executable, page)}
         await warm_up(kinds)
-        results = [result(parallel, await measure(kinds, count, parallel)) for parallel in parallels]
+        results = [result(load, await measure(kinds, count, load)) for load in loads]
     return {"browser": executable, "cores": psutil.cpu_count(), "results": results}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.lifecycle", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--count", type=int, default=100, help="cycles of each kind in each row")
-    parser.add_argument("--parallel", type=int, nargs="+", default=[1, 10], help="how many at a time, row by row")
+    parser.add_argument("--parallel", type=int, nargs="*", default=[1, 10], help="how many at a time, row by row")
+    parser.add_argument("--rate", type=float, nargs="*", default=[5.0], help="how many begin in a second, row by row")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     options = parser.parse_args()
-    figures = asyncio.run(bench(options.count, options.parallel))
+    loads: list[Load] = [*map(Parallel, options.parallel), *map(Rate, options.rate)]
+    figures = asyncio.run(bench(options.count, loads))
     if options.json:
         print(json.dumps(figures, indent=2))
     else:
