@@ -38,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         settings.forget_secrets()
         for warning in warnings:
             say(f"Warning: {warning}", file=sys.stderr)
-        logs.configure(loaded.log_level, logs.style_of(loaded.log_format))
+        style = loaded.log_format if loaded.log_format != "auto" else ("console" if sys.stderr.isatty() else "json")
+        logs.configure(loaded.log_level, style)
         code: int = parsed.run(loaded, parsed)
         return code
     except GatewayError as error:

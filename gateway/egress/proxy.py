@@ -35,7 +35,6 @@ from gateway.core.hosts import Address, Host, Refusal, is_local_name, parse_host
 from gateway.core.traffic_rules import Traffic
 from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.core.usage import Usage
-from gateway.core.worker_board import Board
 from gateway.egress import dialer, socket_owners
 from gateway.egress.browser_connections import BrowserConnection, Refused
 from gateway.egress.dialer import Dialled, ProxyFailed, ProxyRefused, Unreachable
@@ -73,10 +72,7 @@ class EgressProxy:
         cache_seconds: float = CACHE_SECONDS,
         uid_of: UidOf = socket_owners.uid_of,
         half_closed_seconds: float = HALF_CLOSED_SECONDS,
-        board: Board | None = None,
     ) -> None:
-        """`board` has the ports of the other workers of this gateway, if there are any."""
-        self._board = board
         self.settings = settings
         self.half_closed_seconds = half_closed_seconds
         self.rules = Rules(settings.egress_allow, settings.egress_deny)
@@ -103,15 +99,11 @@ class EgressProxy:
     def reserve_port(self, port: int) -> None:
         """A port of this machine that no page may reach: the gateway's own, or a browser's."""
         self._ports[port] += 1
-        if self._board is not None:
-            self._board.reserve(port)
 
     def release_port(self, port: int) -> None:
         self._ports[port] -= 1
         if not self._ports[port]:
             del self._ports[port]
-            if self._board is not None:
-                self._board.release(port)
 
     async def reserve_server(self, host: str, port: int) -> None:
         """A server that the gateway uses, its database say, which no page may reach by name or address."""
@@ -130,7 +122,7 @@ class EgressProxy:
         if now - self._looked_at > _MACHINE_SECONDS:
             self._looked_at = now
             self._addresses = await asyncio.to_thread(_interface_addresses)
-        return Machine(self._addresses, self._ports, self._endpoints, self._board or ())
+        return Machine(self._addresses, self._ports, self._endpoints)
 
     async def checked(self, host: Host, port: int, lookups: asyncio.Semaphore) -> list[Address]:
         """Every address of the host, each checked. Raises Refusal, NameNotFound. `lookups` limits those at once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 import pytest
 
@@ -32,11 +33,21 @@ class Machine:
         self.available = 100 * FREE
         self.launches: list[tuple[Variant, asyncio.Future[FakeBrowser]]] = []
         self.specs: list[LaunchSpec] = []
+        self.suspended: list[LaunchSpec] = []
 
     async def launch(self, spec: LaunchSpec) -> FakeBrowser:
         self.specs.append(spec)
         self.launches.append((spec.variant, asyncio.get_running_loop().create_future()))
         return await self.launches[-1][1]
+
+    def suspend(self, runtime_id: UUID) -> None:
+        self.suspended.append(self._spec(runtime_id))
+
+    def resume(self, runtime_id: UUID) -> None:
+        self.suspended.remove(self._spec(runtime_id))
+
+    def _spec(self, runtime_id: UUID) -> LaunchSpec:
+        return next(spec for spec in self.specs if spec.runtime_id == runtime_id)
 
     @property
     def under_way(self) -> list[Variant]:
@@ -60,7 +71,13 @@ class Machine:
 
 @asynccontextmanager
 async def pool_on(
-    machine: Machine, least: int = 1, most: int = 8, parallel: int = 1, *, regularly: bool = False
+    machine: Machine,
+    least: int = 1,
+    most: int = 8,
+    parallel: int = 1,
+    *,
+    regularly: bool = False,
+    pause_seconds: float = 0,
 ) -> AsyncIterator[WarmPool[FakeBrowser]]:
     """A pool that is adjusted only when something happens to it, unless `regularly`."""
     pool: WarmPool[FakeBrowser] = WarmPool(
@@ -70,6 +87,9 @@ async def pool_on(
         FREE,
         available=lambda: machine.available,
         clock=lambda: machine.now,
+        pause_seconds=pause_seconds,
+        suspend=machine.suspend,
+        resume=machine.resume,
     )
     if regularly:
         pool.open()
@@ -242,6 +262,63 @@ async def test_launches_in_advance_give_way_to_requested_ones() -> None:
         assert machine.under_way == [DEFAULT]
 
 
+async def test_nothing_is_launched_in_advance_right_after_a_claim() -> None:
+    machine = Machine()
+    async with pool_on(machine, least=3, pause_seconds=3600) as pool:
+        await fill(machine)
+        await pool.claim(DEFAULT, ANYBODY)
+        pool.adjust()
+        await settled()
+        assert machine.under_way == []
+
+
+async def test_a_pause_after_a_claim_ends() -> None:
+    machine = Machine()
+    async with pool_on(machine, pause_seconds=0.001) as pool:
+        await fill(machine)
+        await pool.claim(DEFAULT, ANYBODY)
+        await until(lambda: machine.under_way == [DEFAULT], "the next one is launched")
+
+
+async def test_a_launch_that_nothing_waits_for_is_suspended_for_a_moment_after_a_claim() -> None:
+    machine = Machine()
+    async with pool_on(machine, least=2, pause_seconds=0.02) as pool:
+        machine.finish()
+        await settled()
+        await pool.claim(DEFAULT, ANYBODY)
+        assert machine.suspended == machine.specs[1:]
+        await until(lambda: not machine.suspended, "it goes on")
+
+
+async def test_a_suspended_launch_goes_on_once_it_is_waited_for_or_done() -> None:
+    machine = Machine()
+    async with pool_on(machine, least=3, parallel=2, pause_seconds=3600) as pool:
+        machine.finish()
+        await settled()
+        await pool.claim(DEFAULT, ANYBODY)
+        assert machine.suspended == machine.specs[1:]
+        # It had answered before it was suspended.
+        done = machine.finish()
+        await settled()
+        assert pool.ready == [done]
+        assert machine.suspended == machine.specs[2:]
+        await pool.claim(DEFAULT, ANYBODY)
+        waiting = asyncio.create_task(pool.claim(DEFAULT, ANYBODY))
+        await settled()
+        assert machine.suspended == []
+        assert await given(machine, waiting) is not None
+
+
+async def test_closing_lets_suspended_launches_go_on() -> None:
+    machine = Machine()
+    async with pool_on(machine, least=2, pause_seconds=3600) as pool:
+        machine.finish()
+        await settled()
+        await pool.claim(DEFAULT, ANYBODY)
+        assert len(machine.suspended) == 1
+    assert machine.suspended == []
+
+
 async def test_the_pool_grows_with_the_launches_of_a_moment_and_shrinks_when_they_are_long_ago() -> None:
     machine = Machine()
     async with pool_on(machine, least=1, most=4) as pool:
@@ -385,6 +462,7 @@ async def test_claims_and_ready_browsers_are_counted() -> None:
         assert ready("headless-shell", "default") == 1
         await pool.claim(DEFAULT, ANYBODY)
         assert ready("headless-shell", "default") == 0
+        await settled()
         waiting = asyncio.create_task(pool.claim(DEFAULT, ANYBODY))
         await settled()
         await given(machine, waiting)

@@ -22,9 +22,10 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import psutil
 import structlog
@@ -197,6 +198,8 @@ class LocalLauncher:
             Demand(default, *settings.warm_range),
             parallel=min(settings.launch_parallel, max(1, (os.cpu_count() or 1) // 2)),
             free_bytes=settings.warm_free_memory_bytes,
+            suspend=partial(self._signal_launch, number=signal.SIGSTOP),
+            resume=partial(self._signal_launch, number=signal.SIGCONT),
         )
         self._measuring = asyncio.Lock()
         self._live: set[LocalBrowser] = set()
@@ -303,6 +306,12 @@ class LocalLauncher:
         processes.ProcessWatch(browser.group, lambda: self._on_end(browser, directory, uid))
         self._spawn(self._watch_disk(browser, directory / "home"))
         return browser
+
+    def _signal_launch(self, runtime_id: UUID, number: signal.Signals) -> None:
+        """Signal the processes of a launch, if it has begun to run."""
+        process = self._processes.get(str(runtime_id))
+        if process is not None:
+            processes.signal_group(process.pid, number)
 
     async def _prepared(self, directory: Path, binary: Path, uid: int | None) -> None:
         try:

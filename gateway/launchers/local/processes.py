@@ -67,8 +67,12 @@ def group_exists(group: int) -> bool:
 
 
 def kill_group(group: int) -> None:
+    signal_group(group, signal.SIGKILL)
+
+
+def signal_group(group: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
+        os.killpg(group, number)
 
 
 async def end_group(group: int) -> bool:

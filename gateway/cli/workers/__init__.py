@@ -1,1 +1,0 @@
-"""Several gateway processes on one port: a supervising process and its workers."""
