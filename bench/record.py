@@ -22,7 +22,7 @@ from typing import Any
 
 from playwright.async_api import BrowserContext, async_playwright
 
-from bench.egress import load, serve_pages
+from bench.egress.page import load, serve_pages
 from bench.figures import ratio, table, verdict
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.pages import PageServer

@@ -1,29 +1,22 @@
-"""What the egress proxy costs a page of 200 resources: loaded by a runtime's browser, and by the same without a proxy.
-
-    python -m bench.egress [--count 30] [--resources 200] [--bytes 8192] [--json]
+"""A page of many images, loaded by a runtime's browser through the egress proxy, and by the same one without a proxy.
 
 Both browsers load the same page from one local server in turn, each load with addresses that were never asked before.
-The time is the browser's own, from the navigation's start to the page's load event. Goal: at most 1.15 times.
+The time is the browser's own, from the navigation's start to the page's load event.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import multiprocessing
 import re
 import socket
-import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from statistics import median
 from typing import Any, cast
 
 import uvloop
 from playwright.async_api import Page, async_playwright
 
-from bench.figures import percentile, table, verdict
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.remote import Remote
 
@@ -109,34 +102,3 @@ async def bench(count: int, resources: int, size: int) -> dict[str, Any]:
         server.kill()
         server.join()
     return {"resources": resources, "bytes": size, "count": count, "times": times}
-
-
-def report(figures: dict[str, Any]) -> str:
-    rows = [
-        (name, *(f"{percentile(times, percent):.1f}" for percent in (50, 95)))
-        for name, times in figures["times"].items()
-    ]
-    value = median(figures["times"][THROUGH]) / median(figures["times"][DIRECT])
-    return "\n".join(
-        (
-            f"{figures['resources']} resources of {figures['bytes']} bytes, {figures['count']} loads each\n",
-            table(("load of a page", "p50 ms", "p95 ms"), rows),
-            f"\nthrough / direct, p50: {value:.2f} (goal {GOAL}: {verdict(value, GOAL)})",
-        )
-    )
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.egress", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--count", type=int, default=30, help="loads by each browser")
-    parser.add_argument("--resources", type=int, default=200, help="resources of the page")
-    parser.add_argument("--bytes", type=int, default=8192, help="bytes of each resource")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
-    options = parser.parse_args()
-    figures = asyncio.run(bench(options.count, options.resources, options.bytes))
-    print(json.dumps(figures, indent=2) if options.json else report(figures))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,191 @@
+"""What the egress proxy costs: beside other proxies and none, at a page, and beside a flood of another runtime.
+
+python -m bench.egress [--only page load flood] [--browsers 1 8 64] [--rounds 3] [--seconds 2] [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from statistics import median
+from typing import Any
+
+from bench.egress import origin, page, proxies
+from bench.egress.load import LOADS, Target, flooding, latencies
+from bench.figures import percentile, ratio, table, verdict
+from bench.tunnel.processes import environment_without_proxies, raise_descriptor_limit
+
+PAGE_GOAL = 1.15
+# A second of the proxy's processor.
+REQUESTS_GOAL = 5000.0
+MIB_GOAL = 1024.0
+FLOOD_GOAL = 2.0
+
+_STREAMS = ("down", "up")
+_DIRECT = "direct"
+_WARM_UP_SECONDS = 0.3
+# The victim's browser and the one that floods.
+_VICTIM, _FLOOD = 0, 1
+# How many connections of each kind flood; a runtime may have 512.
+_FLOODS = {"kept": 504, "fresh": 48, "connects": 48, "down": 64, "up": 64}
+_ALONE, _ELSEWHERE, _BESIDE = "alone", "flood elsewhere", "beside"
+
+
+def _page(options: argparse.Namespace) -> dict[str, Any]:
+    return asyncio.run(page.bench(options.count, options.resources, options.bytes))
+
+
+def _page_report(figures: dict[str, Any]) -> str:
+    rows = [
+        (name, *(f"{percentile(times, percent):.1f}" for percent in (50, 95)))
+        for name, times in figures["times"].items()
+    ]
+    value = median(figures["times"][page.THROUGH]) / median(figures["times"][page.DIRECT])
+    return "\n".join(
+        (
+            f"{figures['resources']} resources of {figures['bytes']} bytes, {figures['count']} loads each\n",
+            table(("load of a page", "p50 ms", "p95 ms"), rows),
+            f"\nthrough / direct, p50: {value:.2f} (goal {PAGE_GOAL}: {verdict(value, PAGE_GOAL)})",
+        )
+    )
+
+
+@contextmanager
+def _opened(kind: str, browsers: int, port: int) -> Iterator[tuple[Target, proxies.Proxy | None]]:
+    if kind == _DIRECT:
+        yield Target([port] * browsers, port, direct=True), None
+        return
+    with proxies.running(kind, browsers) as proxy:
+        yield Target(proxy.ports, port), proxy
+
+
+def _load(options: argparse.Namespace) -> list[dict[str, Any]]:
+    kinds = [kind for kind in options.kinds if proxies.is_installed(kind)]
+    # By load, browsers and kind: what was done a second of the proxy's processor, and a second.
+    found: dict[tuple[str, int, str], list[tuple[float, float]]] = defaultdict(list)
+    for number in range(options.rounds):
+        for browsers in options.browsers:
+            for kind in (*kinds, _DIRECT) if number % 2 else (_DIRECT, *reversed(kinds)):
+                with origin.serving() as port, _opened(kind, browsers, port) as (target, proxy):
+                    for name in options.loads:
+                        LOADS[name](target, _WARM_UP_SECONDS)
+                        before = proxy.cpu_seconds() if proxy is not None else 0.0
+                        done = LOADS[name](target, options.seconds)
+                        spent = proxy.cpu_seconds() - before if proxy is not None else 0.0
+                        found[name, browsers, kind].append((ratio(done, spent), done / options.seconds))
+    return [
+        {
+            "load": name,
+            "browsers": browsers,
+            "kind": kind,
+            "perCpuSecond": median(each for each, _ in values),
+            "perSecond": median(each for _, each in values),
+        }
+        for (name, browsers, kind), values in found.items()
+    ]
+
+
+def _load_report(rows: list[dict[str, Any]]) -> str:
+    cells: list[Sequence[object]] = []
+    for row in sorted(rows, key=lambda row: (list(LOADS).index(row["load"]), row["browsers"])):
+        goal = MIB_GOAL if row["load"] in _STREAMS else REQUESTS_GOAL
+        is_ours = row["kind"] == proxies.GATEWAY
+        cells.append(
+            (
+                f"{row['load']}, {'MiB' if row['load'] in _STREAMS else 'requests'}",
+                row["browsers"],
+                row["kind"],
+                f"{row['perCpuSecond']:.0f}" if row["kind"] != _DIRECT else "-",
+                f"{row['perSecond']:.0f}",
+                f"{goal:.0f}: {verdict(row['perCpuSecond'], goal, at_most=False)}" if is_ours else "",
+            )
+        )
+    return table(("load", "browsers", "kind", "a CPU second of the proxy", "a second", "goal a CPU second"), cells)
+
+
+def _flood(options: argparse.Namespace) -> list[dict[str, Any]]:
+    # By load, place of the flood and what the victim asks: p50 and p99 of each round, in seconds.
+    found: dict[tuple[str, str, str], list[tuple[float, float]]] = defaultdict(list)
+    with ExitStack() as stack:
+        port = stack.enter_context(origin.serving())
+        flooded = stack.enter_context(origin.serving(less_urgent=True))
+        near, far = (stack.enter_context(proxies.running(proxies.GATEWAY, 2)).ports for _ in range(2))
+        victim = Target([near[_VICTIM]], port)
+        latencies(victim, _WARM_UP_SECONDS)
+        for number in range(options.rounds):
+            for name in options.loads:
+                places: dict[str, list[int]] = {_ALONE: [], _ELSEWHERE: far, _BESIDE: near}
+                for place in sorted(places, reverse=bool(number % 2)):
+                    with ExitStack() as floods:
+                        if place != _ALONE:
+                            # In one client, as many as a browser has connections each.
+                            count = _FLOODS[name] if name in _STREAMS else _FLOODS[name] // 6
+                            target = Target([places[place][_FLOOD]] * count, flooded)
+                            floods.enter_context(flooding(name, target))
+                            latencies(victim, _WARM_UP_SECONDS)
+                        for asked, times in latencies(victim, options.seconds).items():
+                            found[name, place, asked].append((percentile(times, 50), percentile(times, 99)))
+    return [
+        {
+            "flood": name,
+            "place": place,
+            "asked": asked,
+            "p50Us": 1e6 * median(each for each, _ in values),
+            "p99Us": 1e6 * median(each for _, each in values),
+        }
+        for (name, place, asked), values in found.items()
+    ]
+
+
+def _flood_report(rows: list[dict[str, Any]]) -> str:
+    p99 = {(row["flood"], row["place"], row["asked"]): row["p99Us"] for row in rows}
+    cells: list[Sequence[object]] = []
+    for row in sorted(rows, key=lambda row: (list(LOADS).index(row["flood"]), row["asked"], row["place"])):
+        value = ratio(row["p99Us"], p99[row["flood"], _ALONE, row["asked"]])
+        judged = verdict(value, FLOOD_GOAL) if row["place"] == _BESIDE else ""
+        names = (row["flood"], row["asked"], row["place"])
+        cells.append((*names, f"{row['p50Us']:.0f}", f"{row['p99Us']:.0f}", f"{value:.2f}", judged))
+    header = ("flood", "victim asks", "flood is", "p50 us", "p99 us", "p99 of alone", f"at most {FLOOD_GOAL:.0f}")
+    return table(header, cells)
+
+
+_PARTS: dict[str, tuple[Callable[[argparse.Namespace], Any], Callable[[Any], str]]] = {
+    "page": (_page, _page_report),
+    "load": (_load, _load_report),
+    "flood": (_flood, _flood_report),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.egress", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=_PARTS, default=list(_PARTS), metavar="PART")
+    parser.add_argument("--count", type=int, default=30, help="page: loads by each browser")
+    parser.add_argument("--resources", type=int, default=200, help="page: resources of the page")
+    parser.add_argument("--bytes", type=int, default=8192, help="page: bytes of each resource")
+    parser.add_argument("--browsers", type=int, nargs="+", default=[1, 8, 64], help="load: browsers at once")
+    parser.add_argument("--kinds", nargs="+", choices=proxies.KINDS, default=list(proxies.KINDS), help="load: proxies")
+    parser.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS), help="load and flood: kinds of load")
+    parser.add_argument("--rounds", type=int, default=3, help="load and flood: rounds")
+    parser.add_argument("--seconds", type=float, default=2.0, help="load and flood: of each measurement")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    options = parser.parse_args()
+    environment_without_proxies()
+    raise_descriptor_limit()
+    figures = {}
+    for name in options.only:
+        measure, report = _PARTS[name]
+        figures[name] = measure(options)
+        if not options.json:
+            print(report(figures[name]) + "\n", flush=True)
+    if options.json:
+        print(json.dumps(figures, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
