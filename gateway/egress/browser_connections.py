@@ -24,10 +24,12 @@ from gateway.core.failures import ANSWER_HEADER
 from gateway.core.hosts import Address, Refusal
 from gateway.core.traffic_rules import Traffic
 from gateway.core.usage import Usage
+from gateway.egress.channels import Channel
 from gateway.egress.dialer import Dialled, ProxyFailed, ProxyRefused, Unreachable
 from gateway.egress.http_heads import REQUEST_END, AnswerHeads, BadMessage, Body, RequestHead, parse_request
 from gateway.egress.resolver import NameNotFound
-from gateway.egress.tcp_splice import Silence, TunnelEnd, abort, pause, reset, resume, unread
+from gateway.egress.tcp_splice import Silence, TunnelEnd
+from gateway.egress.turns import Share
 from gateway.settings import EgressSettings
 
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -53,7 +55,7 @@ _LINGER_SECONDS = 5.0
 # A larger head is read outside of the event loop, one at a time for a runtime, and counts against what it may hold.
 _LARGE_HEAD_BYTES = 65_536
 # A server may send interim answers without end, in a few bytes each.
-_HEADS_A_TURN = 256
+_HEADS_A_TURN = 32
 
 
 class Refused(Exception):
@@ -102,6 +104,7 @@ class Listener(Protocol):
     """The parts of a runtime's listener that its connections need."""
 
     settings: EgressSettings
+    share: Share
     traffic: Traffic
     usage: Usage
     half_closed_seconds: float
@@ -153,7 +156,7 @@ class BrowserConnection(asyncio.Protocol):
     """The browser's side. A request begins when the one before was sent and the head of its answer has come."""
 
     def __init__(self, listener: Listener) -> None:
-        self.transport: asyncio.Transport
+        self.channel: Channel
         self._listener = listener
         self._usage = listener.usage
         self._most = listener.settings.egress_max_head_bytes
@@ -176,7 +179,7 @@ class BrowserConnection(asyncio.Protocol):
         self._deaf = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.channel = Channel(cast(asyncio.Transport, transport), self._listener.share, self._take)
         refused = self._listener.enter(self, transport.get_extra_info("peername"))
         if refused is not None:
             self._refuse(refused)
@@ -189,10 +192,13 @@ class BrowserConnection(asyncio.Protocol):
         if self._task is not None:
             self._task.cancel()
         if self._server is not None:
-            self._server.leave(broken=error is not None)
+            self._server.leave(broken=error is not None or self.channel.broken is not None)
 
     def data_received(self, data: bytes) -> None:
-        if self._deaf or self.transport.is_closing():
+        self.channel.receive(data)
+
+    def _take(self, data: bytes) -> None:
+        if self._deaf or self.channel.is_closing:
             return
         if self._server is not None and not self._body.done:
             data = self._send_body(data)
@@ -203,8 +209,8 @@ class BrowserConnection(asyncio.Protocol):
         """Forwarded where an answer may still be due; before that, the end of the browser's connection."""
         if self._server is None or not self._body.done or self._unread or self._deaf:
             return False
-        self._server.transport.write_eof()
-        self._silence = Silence(self._listener.half_closed_seconds, lambda: self._received, self.transport.abort)
+        self._server.channel.write_eof()
+        self._silence = Silence(self._listener.half_closed_seconds, lambda: self._received, self.channel.abort)
         return True
 
     def pause_writing(self) -> None:
@@ -229,9 +235,9 @@ class BrowserConnection(asyncio.Protocol):
         if self._silence is not None:
             return
         if self._server_full or self._task is not None or (self._unread and not self._may_begin):
-            pause(self.transport)
+            self.channel.pause()
         else:
-            resume(self.transport)
+            self.channel.resume()
 
     def _advance(self) -> None:
         """Send what can be sent of what was read."""
@@ -299,7 +305,7 @@ class BrowserConnection(asyncio.Protocol):
                 if head.path is None:
                     await self._open_tunnel(made, early)
                     return
-                server = ServerConnection(self, head, addresses)
+                server = ServerConnection(self, self._listener.share, head, addresses)
                 await asyncio.get_running_loop().create_connection(lambda: server, sock=made)
             except BaseException:
                 made.close()
@@ -320,11 +326,11 @@ class BrowserConnection(asyncio.Protocol):
             self._task = None
             self._send(server, request)
             if early:
-                server.data_received(early)
+                server.take(early)
 
     def _send(self, server: ServerConnection, request: _Request) -> None:
         self._server = server
-        if self.transport.is_closing():
+        if self.channel.is_closing:
             server.leave(broken=False)
             return
         self._body = request.head.body
@@ -339,10 +345,10 @@ class BrowserConnection(asyncio.Protocol):
         except BadMessage:
             # What was sent of it can't be taken back; the server sees that it is not whole.
             self._server.leave(broken=True)
-            abort(self.transport)
+            self.channel.reset_at_once()
             return b""
         self._usage.sent += taken
-        self._server.transport.write(data[:taken])
+        self._server.channel.write(data[:taken])
         if self._body.done and self._server_ended:
             self.end()
         return data[taken:]
@@ -351,7 +357,7 @@ class BrowserConnection(asyncio.Protocol):
         """A piece of the answer."""
         self._usage.received += len(data)
         self._received += len(data)
-        self.transport.write(data)
+        self.channel.write(data)
 
     def answered(self) -> None:
         """The final head of an answer was forwarded."""
@@ -363,61 +369,62 @@ class BrowserConnection(asyncio.Protocol):
         if self._body.done:
             self.end()
             return False
-        self.transport.write_eof()
+        self.channel.write_eof()
         return True
 
     def end(self) -> None:
         """Close both ends, after what was written to them."""
         if self._server is not None:
             self._server.leave(broken=False)
-        self.transport.close()
+        self.channel.close()
 
     def server_broke(self) -> None:
         """The server's connection was reset, and so is the browser's."""
         self._server = None
         self._deaf = True
         if self._body.done:
-            reset(self.transport)
+            self.channel.reset()
         else:
             # The browser reads nothing before it has sent all, and must see that sending fails, as without a proxy.
-            abort(self.transport)
+            self.channel.reset_at_once()
 
     def fail(self, message: str) -> None:
         """The server's response is one that must not be forwarded."""
         self._refuse(Refused(502, "egress.bad_answer", message))
 
     async def _open_tunnel(self, made: socket.socket, early: bytes) -> None:
-        far = TunnelEnd(self._listener.half_closed_seconds, self._count_received)
-        far.peer = self.transport
+        far = TunnelEnd(self._listener.share, self._listener.half_closed_seconds, self._count_received)
+        far.peer = self.channel
         # Before connecting: a server that speaks first may send data at once.
-        self.transport.write(_ESTABLISHED + early)
+        self.channel.write(_ESTABLISHED + early)
         self._usage.received += len(early)
         await asyncio.get_running_loop().create_connection(lambda: far, sock=made)
         self._become_tunnel(far)
 
     def switch(self, server: ServerConnection, early: bytes) -> None:
         """The server has switched protocols: from here on the two connections are a tunnel."""
-        far = TunnelEnd(self._listener.half_closed_seconds, self._count_received)
-        far.connection_made(server.transport)
-        far.peer = self.transport
-        server.transport.set_protocol(far)
+        far = TunnelEnd(self._listener.share, self._listener.half_closed_seconds, self._count_received)
+        far.peer = self.channel
+        far.take_over(server.channel)
         if early:
-            far.data_received(early)
+            far.take(early)
         self._become_tunnel(far)
 
     def _become_tunnel(self, far: TunnelEnd) -> None:
-        near = TunnelEnd(self._listener.half_closed_seconds, self._count_sent, lambda: self._listener.leave(self))
-        near.connection_made(self.transport)
-        near.peer = far.transport
-        self.transport.set_protocol(near)
+        listener = self._listener
+        near = TunnelEnd(
+            listener.share, listener.half_closed_seconds, self._count_sent, lambda: self._listener.leave(self)
+        )
+        near.peer, near.far, far.far = far.channel, far, near
+        near.take_over(self.channel)
         self._server = None
-        if self.transport.is_closing():
-            far.transport.close()
+        if self.channel.is_closing:
+            far.channel.close()
             return
         if self._unread:
-            near.data_received(bytes(self._unread))
+            near.take(bytes(self._unread))
             self._unread.clear()
-        resume(self.transport)
+        self.channel.resume()
 
     def _count_sent(self, count: int) -> None:
         self._usage.sent += count
@@ -432,24 +439,27 @@ class BrowserConnection(asyncio.Protocol):
         if self._server is not None:
             self._server.leave(broken=False)
             self._server = None
-        if self.transport.is_closing():
+        if self.channel.is_closing:
             return
-        self.transport.write(refused.answer(with_page=self._head is None or self._head.method != b"HEAD"))
+        self.channel.write(refused.answer(with_page=self._head is None or self._head.method != b"HEAD"))
         if not self._unread and (self._head is None or self._head.body.done):
-            self.transport.close()
+            self.channel.close()
             return
-        self.transport.write_eof()
-        resume(self.transport)
-        asyncio.get_running_loop().call_later(_LINGER_SECONDS, self.transport.abort)
+        self.channel.write_eof()
+        self.channel.resume()
+        asyncio.get_running_loop().call_later(_LINGER_SECONDS, self.channel.abort)
 
 
 class ServerConnection(asyncio.Protocol):
     """The outbound connection, for the requests of one browser connection to one host."""
 
-    def __init__(self, browser: BrowserConnection, head: RequestHead, addresses: Sequence[Address]) -> None:
-        self.transport: asyncio.Transport
+    def __init__(
+        self, browser: BrowserConnection, share: Share, head: RequestHead, addresses: Sequence[Address]
+    ) -> None:
+        self.channel: Channel
         self.addresses = addresses
         self._browser: BrowserConnection | None = browser
+        self._share = share
         self._origin = (head.host, head.port)
         self._upgrade = False
         self._heads = AnswerHeads()
@@ -458,7 +468,7 @@ class ServerConnection(asyncio.Protocol):
         self._heads_left = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.channel = Channel(cast(asyncio.Transport, transport), self._share, self.take)
 
     def serves(self, head: RequestHead) -> bool:
         return self._origin == (head.host, head.port)
@@ -471,17 +481,20 @@ class ServerConnection(asyncio.Protocol):
     def send(self, head: RequestHead, wire: bytes) -> None:
         self._heads = AnswerHeads()
         self._upgrade = head.upgrade
-        self.transport.write(wire)
+        self.channel.write(wire)
 
     def leave(self, *, broken: bool) -> None:
         """End the connection as the browser ended its own, with no further effect on that one."""
         self._browser = None
         if broken:
-            reset(self.transport)
+            self.channel.reset()
         else:
-            self.transport.close()
+            self.channel.close()
 
     def data_received(self, data: bytes) -> None:
+        self.channel.receive(data)
+
+    def take(self, data: bytes) -> None:
         if self._browser is None:
             return
         if self._heads.final:
@@ -509,7 +522,7 @@ class ServerConnection(asyncio.Protocol):
                 break
         else:
             self._heads_left = True
-            asyncio.get_running_loop().call_soon(self._read_heads)
+            self.channel.in_turn(self._read_heads)
         if passed:
             browser.forward(b"".join(passed))
         self._set_reading()
@@ -527,9 +540,9 @@ class ServerConnection(asyncio.Protocol):
 
     def _set_reading(self) -> None:
         if self._browser_full or self._heads_left:
-            pause(self.transport)
+            self.channel.pause()
         else:
-            resume(self.transport)
+            self.channel.resume()
 
     def pause_writing(self) -> None:
         if self._browser is not None:
@@ -551,13 +564,13 @@ class ServerConnection(asyncio.Protocol):
         browser = self._browser
         if browser is None:
             return
-        if error is None:
+        if error is None and self.channel.broken is None:
             self._browser = None
             browser.end()
             return
         # Data that was received before a write failed.
-        if rest := unread(self.transport):
-            self.data_received(rest)
+        if rest := self.channel.unread():
+            self.take(rest)
         if self._browser is not None:
             self._browser = None
             browser.server_broke()

@@ -42,6 +42,7 @@ from gateway.egress.http_heads import RequestHead
 from gateway.egress.ip_rules import Machine, Rules, kind_of
 from gateway.egress.resolver import CACHE_SECONDS, Lookup, NameNotFound, Resolver, system_lookup
 from gateway.egress.tcp_splice import HALF_CLOSED_SECONDS
+from gateway.egress.turns import Share, Turns
 from gateway.settings import EgressSettings
 from gateway.telemetry import metrics
 
@@ -72,12 +73,14 @@ class EgressProxy:
         cache_seconds: float = CACHE_SECONDS,
         uid_of: UidOf = socket_owners.uid_of,
         half_closed_seconds: float = HALF_CLOSED_SECONDS,
+        turns: Turns | None = None,
     ) -> None:
         self.settings = settings
         self.half_closed_seconds = half_closed_seconds
         self.rules = Rules(settings.egress_allow, settings.egress_deny)
         self.resolver = Resolver(settings.egress_lookups, lookup, cache_seconds)
         self.uid_of = uid_of
+        self.turns = Turns() if turns is None else turns
         self._listeners: set[EgressListener] = set()
         self._checks = asyncio.Semaphore(_share(settings))
         self._ports: Counter[int] = Counter()
@@ -173,6 +176,7 @@ class EgressListener:
         self.port = 0
         self.settings = proxy.settings
         self.half_closed_seconds = proxy.half_closed_seconds
+        self.share = Share(proxy.turns)
         self.large_heads = asyncio.Lock()
         self.held_bytes = 0
         self._proxy = proxy
@@ -211,7 +215,7 @@ class EgressListener:
         if self._server is not None:
             self._server.close()
             for connection in list(self._connections):
-                connection.transport.abort()
+                connection.channel.abort()
 
     async def close(self) -> None:
         """Close the listener and all its connections; idempotent."""

@@ -16,6 +16,7 @@ from gateway.egress import socket_owners
 from gateway.egress.proxy import EgressListener, EgressProxy, UidOf
 from gateway.egress.resolver import CACHE_SECONDS, Lookup
 from gateway.egress.tcp_splice import HALF_CLOSED_SECONDS
+from gateway.egress.turns import Turns
 from gateway.settings import Settings
 
 T = TypeVar("T")
@@ -55,6 +56,7 @@ def egress(
     cache_seconds: float = CACHE_SECONDS,
     uid_of: UidOf = socket_owners.uid_of,
     half_closed_seconds: float = HALF_CLOSED_SECONDS,
+    turns: Turns | None = None,
     **options: Any,
 ) -> Iterator[Egress]:
     loop = LOOPS[kind]()
@@ -63,7 +65,7 @@ def egress(
 
     async def make() -> EgressProxy:
         settings = Settings(data_dir=Path("/nonexistent"), **options)
-        return EgressProxy(settings, lookup, cache_seconds, uid_of, half_closed_seconds)
+        return EgressProxy(settings, lookup, cache_seconds, uid_of, half_closed_seconds, turns)
 
     made = Egress(asyncio.run_coroutine_threadsafe(make(), loop).result(SECONDS), loop)
     try:
