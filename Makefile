@@ -98,6 +98,7 @@ bench: .venv/installed-dev $(BENCH_NODE)/node_modules/installed
 	@$(BIN)/python -m bench.revoke
 	@$(BIN)/python -m bench.files
 	@$(BIN)/python -m bench.record
+	@$(BIN)/python -m bench.commands
 	@$(BIN)/python -m bench.events
 	@$(BIN)/python -m bench.live
 	@$(BIN)/python -m bench.scale

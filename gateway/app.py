@@ -21,6 +21,7 @@ from gateway.core.closes import ViewerClose
 from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace
 from gateway.core.errors import ConfigurationError
 from gateway.core.shares import OneEach, Turns
+from gateway.core.worker_board import Board
 from gateway.crypto.hops import HopSigner
 from gateway.crypto.tokens import TokenIssuer
 from gateway.crypto.viewer_tokens import ViewerTokens
@@ -64,6 +65,7 @@ from gateway.observer.screencast import ScreencastWatcher
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.store.objects import Objects
+from gateway.telemetry.exposition import MetricsPage, own_metrics
 from gateway.tunnel.large_commands import LargeCommands
 from gateway.viewers import live_page, pages, recording_page
 
@@ -143,8 +145,11 @@ async def build(
     gateway_id: UUID,
     watchers: Sequence[Watcher] | None = None,
     contracts: Sequence[Contract] = CONTRACTS,
+    board: Board | None = None,
+    metrics_page: MetricsPage = own_metrics,
 ) -> Gateway:
-    """`watchers`: those of the browsers; None for all that there are."""
+    """`watchers`: those of the browsers; None for all that there are. `board` and `metrics_page` are those of the
+    workers of one gateway, if there are several."""
     if settings.recording and not extras.RECORDINGS.installed:
         raise ConfigurationError(f"GATEWAY_RECORDING is on. {extras.RECORDINGS.missing} {extras.RECORDINGS.advice}")
     audit = Audit(
@@ -184,12 +189,12 @@ async def build(
     files = Files(database, objects, settings, audit, events, files_disk)
     run_artifacts = Artifacts(database, files, audit)
     commands = Commands(database, events)
-    recordings = Recordings(database, files, events, settings, gateway_id, disk)
+    recordings = Recordings(database, files, events, settings, gateway_id, disk, board)
     observers = BrowserObservers(_watchers(settings, run_artifacts, recordings) if watchers is None else watchers)
     living = Runtimes(
         database,
         secrets,
-        Host(gateway_id, launcher, attachments),
+        Host(gateway_id, launcher, attachments, board),
         settings,
         Recording(audit, events, commands, observers),
         space=disk,
@@ -227,7 +232,8 @@ async def build(
             silent_seconds=SILENT_SECONDS,
             shares=settings.shares,
         ),
-        readiness=Readiness(database, living, disk, sandbox=not settings.unsafe_no_sandbox),
+        readiness=Readiness(database, living, disk, sandbox=not settings.unsafe_no_sandbox, board=board),
+        metrics_page=metrics_page,
     )
     supervisor = Supervisor(
         database, living, services.leases, launcher, access, event_streams, services.idempotency, gateway_id

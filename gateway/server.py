@@ -16,8 +16,11 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import structlog
@@ -31,18 +34,24 @@ from gateway.core.endings import GATEWAY_CRASHED, GATEWAY_STOPPED
 from gateway.core.errors import ConfigurationError
 from gateway.core.ids import new_id
 from gateway.core.listening import METRICS_OPTIONS, OPTIONS, obstacle
+from gateway.core.worker_board import Board
 from gateway.domain.secrets import KeySource
+from gateway.egress.proxy import EgressProxy
 from gateway.http.errors import FLAT
 from gateway.http.health import MetricsApp
 from gateway.http.server_protocol import ErrorShapeOf, http_protocol
 from gateway.launchers.local.browsers import Browsers
 from gateway.launchers.local.launcher import LocalLauncher
-from gateway.settings import Settings
-from gateway.settings.types import address_of
+from gateway.settings import Settings, types
 from gateway.store.database import Database
+from gateway.telemetry.exposition import MetricsPage, own_metrics
 from gateway.tunnel.protocol import LeaseProtocol
 
 _log = structlog.get_logger("gateway.server")
+
+# Connections that wait to be accepted, of each listening socket.
+BACKLOG = 2048
+_MAX_PORT = 65535
 
 
 class Server(uvicorn.Server):
@@ -86,30 +95,72 @@ def _os_errors_not_logged() -> Iterator[None]:
         logger.removeFilter(wanted)
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a worker may do with its server: stop it, as the first signal does, or end browsers at once, as the second
+    does; and accept connections on another worker's socket."""
+
+    stop: Callable[[], None]
+    kill: Callable[[], None]
+    accept: Callable[[socket.socket], Coroutine[Any, Any, asyncio.Server]]
+
+
+class Worker(Protocol):
+    """One of several workers, as its server sees it (cli/workers/worker.py)."""
+
+    index: int
+    board: Board
+
+    @property
+    def listeners(self) -> list[socket.socket]: ...
+    def begin(self, running: Running) -> None: ...
+    async def metrics_page(self) -> bytes: ...
+
+
 async def serve(
-    settings: Settings, database: Database, keys: KeySource, browsers: Browsers, started: Callable[[str], None]
+    settings: Settings,
+    database: Database,
+    keys: KeySource,
+    browsers: Browsers,
+    started: Callable[[str], None],
+    worker: Worker | None = None,
 ) -> None:
     """Serve until a signal. `started` is called with the address once it answers. Raises ConfigurationError."""
     async with (
-        running(settings, database, keys, browsers) as (gateway, launcher),
+        running(settings, database, keys, browsers, worker) as (gateway, launcher),
         contextlib.AsyncExitStack() as servers,
     ):
         stopping = asyncio.Event()
         on_signals(lambda _: _on_signal(stopping, gateway, launcher))
-        if settings.metrics not in (None, "api", "off"):
+        if worker is None and settings.metrics not in (None, "api", "off"):
             # First, and so the last to stop: a scrape shows how the gateway ends.
-            of_metrics = Server(metrics_configuration(settings, settings.metrics), METRICS_OPTIONS)
-            await servers.enter_async_context(_serving(of_metrics))
-            launcher.egress.reserve_port(_port(of_metrics))
-            _log.info("metrics", address=f"{_address(of_metrics.config.host, _port(of_metrics))}/metrics")
+            port = await servers.enter_async_context(serving_metrics(settings, settings.metrics))
+            launcher.egress.reserve_port(port)
         server = Server(configuration_of(settings, gateway))
-        serving = await servers.enter_async_context(_serving(server))
+        serving = await servers.enter_async_context(_serving(server, None if worker is None else worker.listeners))
         launcher.egress.reserve_port(_port(server))
-        gateway.supervisor.reached_at(internal_url(settings, _port(server)))
+        if worker is None:
+            gateway.supervisor.reached_at(internal_url(settings, _port(server)))
+        else:
+            host, port, announced = place_for_workers(settings, worker.index)
+            internal = Server(configuration_of(settings.model_copy(update={"host": host, "port": port}), gateway))
+            await servers.enter_async_context(_serving(internal))
+            launcher.egress.reserve_port(_port(internal))
+            gateway.supervisor.reached_at(announced and announced.replace("{port}", str(_port(internal))))
+            worker.board.serves(gateway.id, _port(internal))
+            worker.begin(
+                Running(
+                    lambda: _stop(stopping, gateway),
+                    launcher.kill,
+                    lambda listener: asyncio.get_running_loop().create_server(
+                        lambda: _protocol(server), sock=listener, backlog=BACKLOG
+                    ),
+                )
+            )
         # The objects that exist now stay, so a full garbage collection need not scan them again.
         gc.collect()
         gc.freeze()
-        address = _address(settings.host, _port(server))
+        address = address_of(settings.host, _port(server))
         _log.info("started", version=__version__, gateway_id=str(gateway.id), address=address)
         started(address)
         waiting = asyncio.create_task(stopping.wait())
@@ -123,15 +174,17 @@ async def serve(
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, database: Database, keys: KeySource, browsers: Browsers
+    settings: Settings, database: Database, keys: KeySource, browsers: Browsers, worker: Worker | None = None
 ) -> AsyncIterator[tuple[Gateway, LocalLauncher]]:
-    with _exclusive(settings.data_dir) as crashed:
-        launcher = LocalLauncher(settings, browsers)
+    board, page = (None, own_metrics) if worker is None else (worker.board, worker.metrics_page)
+    with _exclusive(settings.own_dir) as crashed:
+        launcher = LocalLauncher(settings, browsers, EgressProxy(settings, board=board))
         try:
             for host, port in database.servers():
                 await launcher.egress.reserve_server(host, port)
             await launcher.open()
-            gateway = await build(settings, database, keys, launcher, _gateway_id(settings.data_dir))
+            gateway_id = _gateway_id(settings.own_dir)
+            gateway = await build(settings, database, keys, launcher, gateway_id, board=board, metrics_page=page)
             gateway.supervisor.earlier_end = GATEWAY_CRASHED if crashed else GATEWAY_STOPPED
             async with gateway.running():
                 yield gateway, launcher
@@ -150,6 +203,7 @@ def configuration(settings: Settings, app: ASGIApp, errors_of: ErrorShapeOf = la
         host=settings.host,
         port=settings.port,
         loop="uvloop",
+        backlog=BACKLOG,
         http=http_protocol(settings, errors_of, settings.forwarded_allow_ips),
         ws=LeaseProtocol,
         ws_max_size=settings.max_message_bytes,
@@ -167,16 +221,25 @@ def configuration(settings: Settings, app: ASGIApp, errors_of: ErrorShapeOf = la
     )
 
 
-def metrics_configuration(settings: Settings, address: str) -> uvicorn.Config:
+@contextlib.asynccontextmanager
+async def serving_metrics(settings: Settings, place: str, page: MetricsPage = own_metrics) -> AsyncIterator[int]:
+    """`/metrics` at an address of its own, whose port is yielded. Raises ConfigurationError."""
+    server = Server(metrics_configuration(settings, place, page), METRICS_OPTIONS)
+    async with _serving(server):
+        _log.info("metrics", address=f"{address_of(server.config.host, _port(server))}/metrics")
+        yield _port(server)
+
+
+def metrics_configuration(settings: Settings, place: str, page: MetricsPage = own_metrics) -> uvicorn.Config:
     """The uvicorn configuration of /metrics at an address of its own."""
-    host, port = address_of(address)
-    return configuration(settings.model_copy(update={"host": host, "port": port}), MetricsApp())
+    host, port = types.address_of(place)
+    return configuration(settings.model_copy(update={"host": host, "port": port}), MetricsApp(page))
 
 
 @contextlib.asynccontextmanager
-async def _serving(server: Server) -> AsyncIterator[asyncio.Task[None]]:
-    """Listening between `async with` and its end. Raises ConfigurationError."""
-    serving = asyncio.create_task(server.serve())
+async def _serving(server: Server, sockets: list[socket.socket] | None = None) -> AsyncIterator[asyncio.Task[None]]:
+    """Listening between `async with` and its end, on these sockets if any. Raises ConfigurationError."""
+    serving = asyncio.create_task(server.serve(sockets))
     try:
         await _until_started(server, serving)
         yield serving
@@ -199,7 +262,44 @@ def internal_url(settings: Settings, port: int) -> str | None:
     with contextlib.suppress(ValueError):
         if ipaddress.ip_address(settings.host).is_unspecified:
             return None
-    return _address(settings.host, port) if settings.host else None
+    return address_of(settings.host, port) if settings.host else None
+
+
+def host_of_workers(settings: Settings) -> str:
+    """Where the workers of this machine reach each other."""
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(settings.host)
+        if address.is_unspecified:
+            return "127.0.0.1" if address.version == 4 else "::1"
+    return settings.host or "127.0.0.1"
+
+
+def place_for_workers(settings: Settings, worker: int) -> tuple[str, int, str | None]:
+    """Host and port at which a worker listens for other gateways, and its URL for those on other machines, which has
+    `{port}` where the port is a free one. Raises ConfigurationError.
+
+    Where GATEWAY_INTERNAL_URL is set, the ports after its own are those of the workers.
+    """
+    if settings.internal_url is None:
+        host = host_of_workers(settings)
+        return host, 0, None if internal_url(settings, 0) is None else address_of(host, 0)[:-1] + "{port}"
+    parts = urlsplit(settings.internal_url)
+    port = (parts.port or (443 if parts.scheme == "https" else 80)) + 1 + worker
+    if port > _MAX_PORT:
+        raise ConfigurationError(
+            f"GATEWAY_INTERNAL_URL is {settings.internal_url}; the ports after its own are those of the workers, and "
+            f"{port} is none."
+        )
+    authority = f"{parts.netloc.rpartition(':')[0] if parts.port else parts.netloc}:{port}"
+    return settings.host, port, parts._replace(netloc=authority).geturl()
+
+
+def _protocol(server: uvicorn.Server) -> asyncio.Protocol:
+    """A protocol of this server for a connection that it did not accept itself."""
+    protocol: asyncio.Protocol = server.config.http_protocol_class(  # type: ignore[call-arg]
+        config=server.config, server_state=server.server_state, app_state={}
+    )
+    return protocol
 
 
 def _port(server: uvicorn.Server) -> int:
@@ -207,7 +307,7 @@ def _port(server: uvicorn.Server) -> int:
     return port
 
 
-def _address(host: str, port: int) -> str:
+def address_of(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -229,12 +329,16 @@ def on_signals(received: Callable[[int], None]) -> None:
 
 def _on_signal(stopping: asyncio.Event, gateway: Gateway, launcher: LocalLauncher) -> None:
     if not stopping.is_set():
-        # At once, since the same signal may have reached browsers too, whose ends are then no failures.
-        gateway.services.runtimes.draining = True
-        stopping.set()
+        _stop(stopping, gateway)
         return
     _log.warning("second signal: browsers are ended at once")
     launcher.kill()
+
+
+def _stop(stopping: asyncio.Event, gateway: Gateway) -> None:
+    # At once, since the same signal may have reached browsers too, whose ends are then no failures.
+    gateway.services.runtimes.draining = True
+    stopping.set()
 
 
 def _gateway_id(data_dir: Path) -> UUID:

@@ -38,8 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings.forget_secrets()
         for warning in warnings:
             say(f"Warning: {warning}", file=sys.stderr)
-        style = loaded.log_format if loaded.log_format != "auto" else ("console" if sys.stderr.isatty() else "json")
-        logs.configure(loaded.log_level, style)
+        logs.configure(loaded.log_level, logs.style_of(loaded.log_format))
         code: int = parsed.run(loaded, parsed)
         return code
     except GatewayError as error:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import structlog
-import uvloop
 
 from gateway.cli.commands import Commands
 from gateway.cli.data_dir import make_data_dir
 from gateway.cli.output import say
-from gateway.cli.own_database import database_of, received
+from gateway.cli.own_database import OWN_POOL_SIZE, database_of
 from gateway.cli.own_keys import with_own_keys
+from gateway.cli.running import run
 from gateway.core.errors import ConfigurationError
 from gateway.domain.accounts.first_start import ensure_organization, write_first_key
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.settings import Settings
 from gateway.settings.listening import metrics_place
+from gateway.settings.workers import number_of_workers
 from gateway.store import schema
 from gateway.store.database import Database, clocks_differ
+
+if TYPE_CHECKING:
+    from gateway.launchers.local.browsers import Browsers
 
 _log = structlog.get_logger("gateway.cli")
 
@@ -33,7 +36,6 @@ def add_to(commands: Commands) -> None:
 
 def up(loaded: Settings, _: argparse.Namespace) -> int:
     # Imported where it is used: the other commands do not need browsers and a server.
-    from gateway import server
     from gateway.launchers.local import browsers
 
     make_data_dir(loaded.data_dir)
@@ -41,7 +43,7 @@ def up(loaded: Settings, _: argparse.Namespace) -> int:
     with database_of(loaded) as (database_url, database_text):
         found = browsers.get(loaded.chromium, say)
 
-        async def serve() -> None:
+        async def serve() -> int:
             database = Database(database_url, loaded.database_pool_size)
             try:
                 await _checked(database)
@@ -52,7 +54,7 @@ def up(loaded: Settings, _: argparse.Namespace) -> int:
                 def started(address: str) -> None:
                     _announce(loaded, address, str(found.default), database_text, first_key)
 
-                await server.serve(loaded, database, keys, found, started)
+                return await _served(loaded, database, keys, found, started)
             finally:
                 await database.close()
 
@@ -60,7 +62,6 @@ def up(loaded: Settings, _: argparse.Namespace) -> int:
 
 
 def serve(loaded: Settings, _: argparse.Namespace) -> int:
-    from gateway import server
     from gateway.launchers.local import browsers
 
     loaded = _with_metrics(loaded, production=True)
@@ -73,7 +74,7 @@ def serve(loaded: Settings, _: argparse.Namespace) -> int:
         raise ConfigurationError("There is no browser; `gateway doctor` says what to do.")
     database_url = loaded.database_url
 
-    async def serve() -> None:
+    async def serve() -> int:
         database = Database(database_url, loaded.database_pool_size)
         try:
             await _checked(database)
@@ -85,11 +86,36 @@ def serve(loaded: Settings, _: argparse.Namespace) -> int:
             def started(address: str) -> None:
                 _announce(loaded, address, str(found.default), "the one given", None)
 
-            await server.serve(loaded, database, keys, found, started)
+            return await _served(loaded, database, keys, found, started)
         finally:
             await database.close()
 
     return run(serve)
+
+
+async def _served(
+    loaded: Settings, database: Database, keys: KeySource, browsers: Browsers, started: Callable[[str], None]
+) -> int:
+    """Serve in this process, or by several, until a signal; returns the exit status."""
+    from gateway import server
+
+    workers = number_of_workers(loaded)
+    if workers == 1:
+        await server.serve(loaded, database, keys, browsers, started)
+        return 0
+    from gateway.cli.workers.parent import Parent
+
+    # Each has connections of its own.
+    await database.close()
+    return await Parent(_with_pool(loaded, workers), database.url, workers).serve(started)
+
+
+def _with_pool(loaded: Settings, workers: int) -> Settings:
+    """With a pool for each worker, of which the gateway's own PostgreSQL takes all together."""
+    if loaded.database_url is not None:
+        return loaded
+    size = max(2, min(loaded.database_pool_size, OWN_POOL_SIZE // workers))
+    return loaded.model_copy(update={"database_pool_size": size})
 
 
 def _with_metrics(loaded: Settings, *, production: bool) -> Settings:
@@ -100,28 +126,6 @@ async def _checked(database: Database) -> None:
     await database.check()
     if (differing := clocks_differ(database.ahead)) is not None:
         _log.warning("clocks differ", detail=differing, seconds=round(database.ahead, 1))
-
-
-def run(serve: Callable[[], Awaitable[None]]) -> int:
-    """Run until it has stopped, which is 0; a signal before it serves gives the start up."""
-    from gateway import server
-
-    async def run() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-
-        def give_up(number: int) -> None:
-            if not received:
-                received.append(number)
-                task.cancel()
-
-        server.on_signals(give_up)
-        if not received:
-            await serve()
-
-    with contextlib.suppress(asyncio.CancelledError):
-        uvloop.run(run())
-    return 128 + received[0] if received else 0
 
 
 def _announce(loaded: Settings, address: str, browser: str, database: str, first_key: str | None) -> None:

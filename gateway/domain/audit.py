@@ -385,7 +385,7 @@ class Audit:
                     self._waiting.popleft()
                 metrics.audit_events_written.inc(len(batch))
                 self._note_lost()
-            self._writer.emptied()
+            self._writer.written(0)
 
     async def _append(self, connection: Connection, batch: list[Noted], *, again: bool) -> None:
         """Append in one transaction, which other gateways wait for. If `again`, a batch may be there already."""

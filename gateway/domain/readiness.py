@@ -8,6 +8,7 @@ from typing import Any
 
 from gateway.core.disk_space import DiskSpace, Use
 from gateway.core.errors import Unavailable
+from gateway.core.worker_board import Board
 from gateway.domain.runtimes.service import Runtimes
 from gateway.store import schema
 from gateway.store.database import Database
@@ -18,8 +19,11 @@ Checks = dict[str, dict[str, Any]]
 
 
 class Readiness:
-    def __init__(self, database: Database, runtimes: Runtimes, disk: DiskSpace, *, sandbox: bool) -> None:
-        """`disk` is the one that has the runtimes' directories."""
+    def __init__(
+        self, database: Database, runtimes: Runtimes, disk: DiskSpace, *, sandbox: bool, board: Board | None = None
+    ) -> None:
+        """`disk` is the one that has the runtimes' directories; `board` is what workers share, if there are several."""
+        self._board = board
         self._database = database
         self._runtimes = runtimes
         self._disk = disk
@@ -38,12 +42,14 @@ class Readiness:
         found["capacity"] = {
             "ok": capacity.free > 0,
             "live": capacity.live,
-            "starting": capacity.starting,
+            "starting": capacity.ledger.starting,
             "limit": capacity.max_live,
         }
         found["disk"] = await disk
         found["draining"] = {"ok": not self._runtimes.draining}
         found["sandbox"] = {"ok": True, "on": self._sandbox}
+        if (board := self._board) is not None:
+            found["workers"] = {"ok": board.serving > 0, "serving": board.serving, "of": board.workers}
         return found
 
     async def _disk_check(self) -> dict[str, Any]:

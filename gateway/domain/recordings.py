@@ -29,6 +29,7 @@ from gateway.core.ids import not_found
 from gateway.core.observation import Level
 from gateway.core.scope import Scope
 from gateway.core.threads import in_thread
+from gateway.core.worker_board import Board
 from gateway.domain.events.service import Events, RunRecord, about_run
 from gateway.domain.files.artifacts import note_created
 from gateway.domain.files.service import Files, NewArtifact, NewFile
@@ -110,14 +111,17 @@ class Recordings:
         settings: RecordingSettings,
         gateway_id: UUID,
         space: DiskSpace = ALWAYS_ROOM,
+        board: Board | None = None,
     ) -> None:
+        """`board` is what the workers of this gateway share, if there are several."""
+        self._board = board
         self._database = database
         self._files = files
         self._events = events
         self._settings = settings
         self.encode_seconds = settings.recording_encode_seconds
         self._gateway_id = gateway_id
-        self._directory = settings.data_dir.absolute() / "recordings"
+        self._directory = settings.own_dir.absolute() / "recordings"
         self._held: set[UUID] = set()
         self._rounds: list[asyncio.Task[None]] = []
         self._closing = False
@@ -165,6 +169,8 @@ class Recordings:
         """Where the gateway that has the frames is reached; None when that is this one, or unknown."""
         if recording.gateway_id is None or recording.gateway_id == self._gateway_id:
             return None
+        if self._board is not None and (url := self._board.url_of(recording.gateway_id)) is not None:
+            return url
         async with self._database.connect() as connection:
             return await runtimes.gateway_url(connection, recording.gateway_id, SILENT_SECONDS)
 

@@ -184,6 +184,8 @@ class Viewers:
             place = await runtimes.place_of_run(connection, viewer.run_id, SILENT_SECONDS)
         if place is None or not place.is_live:
             raise Gone("The run of this viewer has ended.", "run.live_not_active")
+        if (url := self._runtimes.worker_url(place.gateway_id)) is not None:
+            return replace(place, host_url=url)
         return place
 
     async def owner(self, viewer: Viewer) -> Scope | None:

@@ -6,7 +6,7 @@ addresses. Deny beats allow, and the fixed refusals beat both. Public addresses 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
@@ -104,17 +104,19 @@ def is_metadata(address: Address) -> bool:
 @dataclass(frozen=True, slots=True)
 class Machine:
     """The machine's interface addresses, and the gateway's own ports and endpoints, which the proxy never connects to,
-    whatever is allowed."""
+    whatever is allowed. `other_ports` are those of the other workers of this gateway."""
 
     addresses: Collection[Address] = frozenset()
     ports: Collection[int] = frozenset()
     endpoints: Collection[tuple[Host, int]] = frozenset()
+    other_ports: Container[int] = frozenset()
 
     def reserves(self, address: Address, port: int) -> bool:
         """Whether this is an endpoint of the gateway, or one of its ports on an address of this machine."""
         if (address, port) in self.endpoints:
             return True
-        return port in self.ports and (kind_of(address) == "loopback" or address in self.addresses)
+        is_own = port in self.ports or port in self.other_ports
+        return is_own and (kind_of(address) == "loopback" or address in self.addresses)
 
 
 class Rules:

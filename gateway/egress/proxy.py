@@ -35,6 +35,7 @@ from gateway.core.hosts import Address, Host, Refusal, is_local_name, parse_host
 from gateway.core.traffic_rules import Traffic
 from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.core.usage import Usage
+from gateway.core.worker_board import Board
 from gateway.egress import dialer, socket_owners
 from gateway.egress.browser_connections import BrowserConnection, Refused
 from gateway.egress.dialer import Dialled, ProxyFailed, ProxyRefused, Unreachable
@@ -74,7 +75,10 @@ class EgressProxy:
         uid_of: UidOf = socket_owners.uid_of,
         half_closed_seconds: float = HALF_CLOSED_SECONDS,
         turns: Turns | None = None,
+        board: Board | None = None,
     ) -> None:
+        """`board` has the ports of the other workers of this gateway, if there are any."""
+        self._board = board
         self.settings = settings
         self.half_closed_seconds = half_closed_seconds
         self.rules = Rules(settings.egress_allow, settings.egress_deny)
@@ -102,11 +106,15 @@ class EgressProxy:
     def reserve_port(self, port: int) -> None:
         """A port of this machine that no page may reach: the gateway's own, or a browser's."""
         self._ports[port] += 1
+        if self._board is not None:
+            self._board.reserve(port)
 
     def release_port(self, port: int) -> None:
         self._ports[port] -= 1
         if not self._ports[port]:
             del self._ports[port]
+            if self._board is not None:
+                self._board.release(port)
 
     async def reserve_server(self, host: str, port: int) -> None:
         """A server that the gateway uses, its database say, which no page may reach by name or address."""
@@ -125,7 +133,7 @@ class EgressProxy:
         if now - self._looked_at > _MACHINE_SECONDS:
             self._looked_at = now
             self._addresses = await asyncio.to_thread(_interface_addresses)
-        return Machine(self._addresses, self._ports, self._endpoints)
+        return Machine(self._addresses, self._ports, self._endpoints, self._board or ())
 
     async def checked(self, host: Host, port: int, lookups: asyncio.Semaphore) -> list[Address]:
         """Every address of the host, each checked. Raises Refusal, NameNotFound. `lookups` limits those at once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.http.security_headers import completed
 from gateway.http.services import Services
-from gateway.telemetry import metrics
+from gateway.telemetry.exposition import MetricsPage, own_metrics
 
 
 async def healthz(request: Request) -> Response:
@@ -28,22 +28,23 @@ async def readyz(request: Request) -> Response:
 
 
 async def metrics_page(request: Request) -> Response:
-    return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
-
-
-_METRICS = Route("/metrics", metrics_page)
+    services: Services = request.app.state.services
+    return Response(await services.metrics_page(), media_type=CONTENT_TYPE_LATEST)
 
 
 def routes(*, with_metrics: bool) -> list[Route]:
     probes = [Route("/healthz", healthz), Route("/readyz", readyz)]
-    return [*probes, _METRICS] if with_metrics else probes
+    return [*probes, Route("/metrics", metrics_page)] if with_metrics else probes
 
 
 class MetricsApp:
     """Serves /metrics and nothing else, for an address of its own."""
 
-    def __init__(self) -> None:
-        self._app: ASGIApp = Starlette(routes=[_METRICS])
+    def __init__(self, page: MetricsPage = own_metrics) -> None:
+        async def answer(request: Request) -> Response:
+            return Response(await page(), media_type=CONTENT_TYPE_LATEST)
+
+        self._app: ASGIApp = Starlette(routes=[Route("/metrics", answer)])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def framed_send(message: Message) -> None:

@@ -25,6 +25,7 @@ from gateway.domain.spaces import Spaces
 from gateway.domain.viewers import Viewers
 from gateway.http.peers import PeerClient
 from gateway.settings import Settings
+from gateway.telemetry.exposition import MetricsPage, own_metrics
 from gateway.tunnel.large_commands import LargeCommands
 
 
@@ -54,3 +55,4 @@ class Services:
     recordings: Recordings
     idempotency: Idempotency
     readiness: Readiness
+    metrics_page: MetricsPage = own_metrics

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 
 from gateway.settings.types import Group, secret
 
 
 class DataSettings(Group):
     """Storage of the gateway: data directory, database, master keys."""
+
+    # Which worker of this gateway has these settings (settings/workers.py).
+    _worker: int = PrivateAttr(default=0)
 
     data_dir: Path = Field(Path("var"), description="Directory of all of the gateway's files.")
     disk_reserve_bytes: int = Field(
@@ -38,7 +42,18 @@ class DataSettings(Group):
             raise ValueError("must begin with postgresql://")
         return value
 
+    def as_worker(self, worker: int) -> Self:
+        """A copy for one of several workers, which has a directory of its own."""
+        copy = self.model_copy()
+        copy._worker = worker  # noqa: SLF001 - of the same class
+        return copy
+
+    @property
+    def own_dir(self) -> Path:
+        """Directory of what one worker has for itself: the data directory itself, of the first one."""
+        return self.data_dir / "workers" / str(self._worker) if self._worker else self.data_dir
+
     @property
     def runtimes_dir(self) -> Path:
         """Directory below which each runtime has one of its own."""
-        return self.data_dir / "runtimes"
+        return self.own_dir / "runtimes"

@@ -97,7 +97,8 @@ def _is_kubernetes(key: str, value: str, known: Mapping[str, str]) -> bool:
 def _nearest(key: str) -> str:
     """The option most like an unknown one. Without the prefix, which would make all of them alike."""
     name = key.removeprefix(PREFIX).lower()
-    return variable(difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.0)[0])
+    longer = [each for each in Settings.model_fields if name in each]
+    return variable(difflib.get_close_matches(name, longer or Settings.model_fields, n=1, cutoff=0.0)[0])
 
 
 def _complaint(location: tuple[int | str, ...], message: str, given: Any) -> str:

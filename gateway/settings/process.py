@@ -1,4 +1,4 @@
-"""Shutdown and logs."""
+"""Processes, shutdown and logs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from gateway.settings.types import Group
 
 
 class ProcessSettings(Group):
-    """Shutdown and logs."""
+    """Processes, shutdown and logs."""
 
+    workers: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Processes that serve on one port, with one set of limits; the default is one for each 4 cores.",
+    )
     shutdown_grace_seconds: int = Field(20, ge=1, le=3600, description="Graceful shutdown timeout, in seconds.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Minimum log level.")
     log_format: Literal["auto", "console", "json"] = Field(

@@ -127,8 +127,13 @@ def mask_secrets(logger: object, method: str, event: EventDict) -> EventDict:
     return {name: value if name in _OF_THE_LINE else masked(value) for name, value in event.items()}
 
 
-def configure(level: str, format: Literal["console", "json"]) -> None:  # noqa: A002  (it is called so as an option)
-    """Send all logging to stderr, from `level` on. May be called again; the last call counts.
+def configure(
+    level: str,
+    format: Literal["console", "json"],  # noqa: A002  (it is called so as an option)
+    worker: int | None = None,
+) -> None:
+    """Send all logging to stderr, from `level` on. May be called again; the last call counts. Lines have the number of
+    the worker, if the process is one of several.
 
     Other handlers on this process's stdout and stderr are taken off, since they would not redact. What is to log
     through here must not add its own afterwards: uvicorn wants `log_config=None`.
@@ -141,7 +146,7 @@ def configure(level: str, format: Literal["console", "json"]) -> None:  # noqa: 
     )
     _take_off_others()
     handler = Stderr()
-    handler.setFormatter(_RedactingFormatter(_rendering(format)))
+    handler.setFormatter(_RedactingFormatter(_rendering(format, worker)))
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(level.upper())
@@ -165,9 +170,23 @@ def _without_encoded_secret(match: re.Match[str]) -> str:
     return MASK if _SECRET.search(plain) else word
 
 
-def _rendering(style: Literal["console", "json"]) -> list[Processor]:
+def style_of(log_format: str) -> Literal["console", "json"]:
+    """The format that GATEWAY_LOG_FORMAT selects: `auto` by whether stderr is a terminal."""
+    if log_format == "auto":
+        return "console" if sys.stderr.isatty() else "json"
+    return "console" if log_format == "console" else "json"
+
+
+def _rendering(style: Literal["console", "json"], worker: int | None) -> list[Processor]:
     # The plain traceback: the fancy ones print local variables.
     before: list[Processor] = [structlog.processors.format_exc_info, mask_secrets]
+    if worker is not None:
+
+        def with_worker(logger: object, method: str, event: EventDict) -> EventDict:
+            event["worker"] = worker
+            return event
+
+        before.insert(0, with_worker)
     if style == "json":
         return [*before, structlog.processors.JSONRenderer()]
     return [

@@ -30,6 +30,9 @@ ProcessCollector(registry=registry)
 PlatformCollector(registry=registry)
 GCCollector(registry=registry)
 
+worker_restarts = Counter(
+    "gateway_worker_restarts", "Workers that ended while the gateway ran, and were started again.", registry=registry
+)
 runtimes_live = Gauge("gateway_runtimes_live", "Runtimes live on this gateway.", registry=registry)
 runtimes_ended = Counter("gateway_runtimes_ended", "Runtimes ended, by code.", ["code"], registry=registry)
 launches = Histogram(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import UUID
 
@@ -156,6 +158,35 @@ async def test_the_writer_resumes_when_the_database_is_back(away: Away) -> None:
         away.away = False
         await until(lambda: len(events) == 0, "what waited is written", 10)
     assert await numbered(away) == [(1, 1), (2, 2)]
+
+
+class Busy(Database):
+    """A database during each of whose transactions `meanwhile` is called; they are counted."""
+
+    begun = 0
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)
+
+    @contextlib.asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncConnection]:
+        self.begun += 1
+        self.meanwhile()
+        async with super().begin() as connection:
+            yield connection
+
+
+async def test_events_of_a_busy_run_are_written_in_batches_and_not_one_by_one_as_they_come(database_url: str) -> None:
+    busy = Busy(database_url, 2)
+    events = Events(busy)
+    busy.meanwhile = lambda: note(events, 2)
+    note(events, 1)
+    await events.write()
+    assert (busy.begun, len(events)) == (1, 1)
+    # It is not forgotten, although nothing is noted after it.
+    busy.meanwhile = lambda: None
+    async with events.running():
+        await until(lambda: len(events) == 0, "what came during the write is written")
+    assert (busy.begun, await numbered(busy)) == (2, [(1, 1), (2, 2)])
+    await busy.close()
 
 
 async def test_what_waits_at_the_end_is_written(database: Database) -> None:

@@ -20,6 +20,7 @@ from gateway.cli.doctor.machine import (
     runtime_limits,
     runtime_memory,
     shared_memory,
+    workers,
 )
 from gateway.cli.doctor.recordings import recordings
 from gateway.cli.doctor.storage import extra, files
@@ -42,6 +43,7 @@ def run(settings: Settings, embedded: bool) -> list[Finding]:
         ("master keys", lambda: master_keys(settings, embedded)),
         ("port", lambda: port(settings.host, settings.port)),
         ("metrics", lambda: metrics(settings, embedded)),
+        ("workers", lambda: workers(settings)),
         ("data directory", lambda: data_dir(settings.data_dir)),
         ("files", lambda: files(settings)),
         ("open files", lambda: open_files(settings)),

@@ -14,12 +14,14 @@ import psutil
 
 from gateway.cli.doctor.findings import Finding, Level, readable_size
 from gateway.cli.doctor.scratch import nearest
+from gateway.core.cores import usable_cores
 from gateway.core.errors import ConfigurationError
 from gateway.core.listening import METRICS_OPTIONS, OPTIONS, obstacle
 from gateway.launchers.local import control_groups, limits
 from gateway.settings import Settings
 from gateway.settings.listening import metrics_place
 from gateway.settings.types import address_of
+from gateway.settings.workers import number_of_workers
 
 _MIB = 1024 * 1024
 _GIB = 1024 * _MIB
@@ -132,6 +134,18 @@ def runtime_memory(settings: Settings) -> Iterator[Finding]:
         yield Finding(Level.OK, subject, f"{sentence} {group}.")
 
 
+def workers(settings: Settings) -> Iterator[Finding]:
+    """More workers than cores would only cost memory."""
+    cores, count = usable_cores(), number_of_workers(settings)
+    said = "process serves" if count == 1 else "processes serve"
+    why = "one for each 4" if settings.workers is None else "GATEWAY_WORKERS"
+    sentence = f"{count} {said} on {cores:g} cores ({why})."
+    if count > max(1.0, cores):
+        yield Finding(Level.WARNING, "workers", sentence, "Leave GATEWAY_WORKERS out.")
+    else:
+        yield Finding(Level.OK, "workers", sentence)
+
+
 def data_dir(data_dir: Path) -> Iterator[Finding]:
     path = data_dir.absolute()
     there = nearest(path)
@@ -199,4 +213,6 @@ def _is_gateway(process: psutil.Process) -> bool:
         words = process.cmdline()
     except psutil.Error:
         return False
+    if "gateway.cli.workers.worker" in words:
+        return True
     return any(Path(word).name == "gateway" for word in words) and bool({"up", "serve"} & set(words))

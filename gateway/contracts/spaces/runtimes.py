@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import zoneinfo
 from datetime import timedelta
 from functools import cache, partial
@@ -17,7 +18,7 @@ from gateway.contracts.spaces.network import NetworkTraffic, Proxy
 from gateway.contracts.spaces.runs import RunList, RunQuery, run_page
 from gateway.contracts.spaces.spelling import domain, fields_below, spelled
 from gateway.core import runtime_config as values
-from gateway.core.errors import HostedElsewhere
+from gateway.core.errors import HostedElsewhere, host_unavailable
 from gateway.core.launch import BrowserName
 from gateway.core.runtime_ref import ById
 from gateway.core.secret import Secret
@@ -407,7 +408,7 @@ class RuntimeList(Answer):
     errors=(404, 409, 503),
     creates=True,
 )
-async def create(call: Call, headers: Preferences, body: CreateRuntime) -> Runtime:
+async def create(call: Call, headers: Preferences, body: CreateRuntime) -> Runtime | Response:
     """Launch a browser; the answer comes once it is live, with an active run.
 
     Where too many are starting, it waits for its turn: some seconds, or as many as `Prefer: wait=` says, of which
@@ -424,13 +425,37 @@ async def create(call: Call, headers: Preferences, body: CreateRuntime) -> Runti
     space_id = call.path_id("id", "space")
     runtimes, wanted = call.services.runtimes, wait_seconds(call.request.headers.getlist("prefer"))
     patience = runtimes.patience(wanted, partial(until_disconnect, call.request.receive))
-    with fields_below("config"):
-        runtime = Runtime.of(await runtimes.create(call.scope, space_id, request, call.principal.key_id, patience))
+    forwards = not is_forwarded(call.request)
+    try:
+        with fields_below("config"):
+            record = await runtimes.create(
+                call.scope, space_id, request, call.principal.key_id, patience, forward=forwards
+            )
+    except HostedElsewhere as elsewhere:
+        return await _created_elsewhere(call, elsewhere.url, patience.seconds)
+    runtime = Runtime.of(record)
     if wanted is not None:
         call.headers[APPLIED] = f"wait={patience.seconds}"
     if (observed := runtimes.observed(runtime.id)) is not None and observed.browser.warning is not None:
         call.headers[WARNING] = observed.browser.warning
     return runtime
+
+
+async def _created_elsewhere(call: Call, url: str, seconds: float) -> Response:
+    """The answer of another worker, which gives the launch up when the client disconnects."""
+    most = seconds + call.services.settings.launch_timeout_seconds + _HOST_SECONDS
+    forwarding = asyncio.create_task(forward(call.request, call.services, url, seconds=most))
+    gone = asyncio.create_task(until_disconnect(call.request.receive))
+    try:
+        await asyncio.wait({forwarding, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if forwarding.done():
+            return forwarding.result()
+    except NoResponse as error:
+        raise host_unavailable("runtime", error) from error
+    finally:
+        forwarding.cancel()
+        gone.cancel()
+    raise host_unavailable("runtime", "the client disconnected")
 
 
 @endpoints.get("/v1/spaces/{id}/runtimes", id="runtimes-list", summary="List runtimes of a space", errors=(404,))

@@ -204,15 +204,23 @@ class Events:
             yield
 
     async def write(self) -> None:
-        """Write all that waits. Raises Unavailable; what is not written then still waits."""
+        """Write all that waits now. Raises Unavailable; what is not written then still waits.
+
+        What is noted meanwhile waits for the next call. Otherwise a busy run, of which an event is always waiting,
+        would be written in an endless row of transactions with an event or two each.
+        """
         async with self._writing:
             self._make_room()
-            while self._waiting or self._batches:
+            left = len(self._waiting)
+            while left > 0 or self._batches:
                 if not self._batches:
-                    self._batches.append(self._take())
+                    batch = self._take(left)
+                    left -= len(batch.events)
+                    self._batches.append(batch)
                 await self._write_first()
-                self._note_dropped()
-            self._writer.emptied()
+                if self._note_dropped():
+                    left = len(self._waiting)
+            self._writer.written(len(self._waiting))
 
     def _make_room(self) -> None:
         """Drop what pages and clients caused, where the database's disk is nearly full."""
@@ -228,10 +236,10 @@ class Events:
             _log.error("events are dropped, because the disk is nearly full", events=len(self._waiting) - len(kept))
             self._waiting = deque(kept)
 
-    def _take(self) -> Batch:
-        """A batch of waiting events as rows. Their ids are made here, so that a retry has the same ones."""
+    def _take(self, most: int) -> Batch:
+        """A batch of waiting events as rows, at most so many. Their ids are made here, so a retry has the same ones."""
         batch = Batch([], [])
-        for _ in range(min(self._maximum_batch, len(self._waiting))):
+        for _ in range(min(self._maximum_batch, most)):
             noted = self._waiting.popleft()
             if noted.type == COMMAND:
                 batch.commands.append(_command(noted))
@@ -292,12 +300,14 @@ class Events:
         self._dropped[stream_id] = (count + 1, first)
         metrics.events_dropped.inc()
 
-    def _note_dropped(self) -> None:
-        """Once there is room again, add the number of dropped events to each stream."""
-        for stream_id in list(self._dropped):
+    def _note_dropped(self) -> bool:
+        """Once there is room again, add the number of dropped events to each stream. Whether any was added."""
+        streams = list(self._dropped)
+        for number, stream_id in enumerate(streams):
             if len(self._waiting) >= self._room or not self._space.has_room(Use.EVENTS):
-                return
+                return number > 0
             self._wait_dropped(stream_id)
+        return bool(streams)
 
     def _wait_dropped(self, stream_id: UUID) -> None:
         count, reason = self._dropped.pop(stream_id)

@@ -553,6 +553,8 @@ class Leases:
             raise refusal(Close.RUNTIME_GONE)
         if forwarded:
             raise _no_host("Another gateway has the browser of this lease, and the request was forwarded already.")
+        if (url := self._runtimes.worker_url(lease.gateway_id)) is not None:
+            return url
         if not lease.host_alive:
             raise _no_host("The gateway that has the browser of this lease does not respond; try again shortly.")
         if lease.host_url is None:

@@ -12,6 +12,7 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 from uuid import UUID
 
 from gateway.core.errors import GatewayError, LimitReached
@@ -61,6 +62,45 @@ class _Waiting:
         self.turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
+class Ledger(Protocol):
+    """The count of live and starting runtimes. Workers of one gateway share it (core/worker_board.py)."""
+
+    @property
+    def live(self) -> int: ...
+    @property
+    def starting(self) -> int: ...
+    def live_of(self, organization_id: UUID | None) -> int: ...
+    def enter(self, organization_id: UUID | None) -> None: ...
+    def leave(self, organization_id: UUID | None) -> None: ...
+    def starts(self, count: int) -> None:
+        """State how many this process is starting."""
+
+
+class OwnLedger:
+    """The ledger of a gateway that is one process."""
+
+    def __init__(self) -> None:
+        self.live = 0
+        self.starting = 0
+        self._live_of: Counter[UUID | None] = Counter()
+
+    def live_of(self, organization_id: UUID | None) -> int:
+        return self._live_of[organization_id]
+
+    def enter(self, organization_id: UUID | None) -> None:
+        self.live += 1
+        self._live_of[organization_id] += 1
+
+    def leave(self, organization_id: UUID | None) -> None:
+        self.live -= 1
+        self._live_of[organization_id] -= 1
+        if not self._live_of[organization_id]:
+            del self._live_of[organization_id]
+
+    def starts(self, count: int) -> None:
+        self.starting = count
+
+
 class Capacity:
     def __init__(
         self,
@@ -69,21 +109,25 @@ class Capacity:
         subaccount_max_starting: int,
         max_waiting: int,
         shares: Shares = _SHARES,
+        ledger: Ledger | None = None,
     ) -> None:
-        """`max_live` and `max_starting` are of this gateway. One of several organizations may have a tenant's share of
-        `max_live`, and one caller half of `max_waiting` waiting."""
+        """`max_live` is of all that share the ledger, `max_starting` of this process. One of several organizations may
+        have a tenant's share of `max_live`, and one caller half of `max_waiting` waiting."""
+        self.ledger = ledger or OwnLedger()
         self._max_of_organization = shares.of(max_live)["tenant"]
         self.max_live = max_live
         self.max_starting = max_starting
         self.max_waiting = max_waiting
         self._subaccount_max_starting = subaccount_max_starting
-        # With those that wait, which have a place reserved.
-        self.live = 0
         self.starting = 0
-        self._live_of: Counter[UUID | None] = Counter()
         self._starting_of: Counter[UUID] = Counter()
         # By turn, the next one first.
         self._queue: OrderedDict[UUID, deque[_Waiting]] = OrderedDict()
+
+    @property
+    def live(self) -> int:
+        """Live runtimes, and launches, also those that wait, which have a place reserved."""
+        return self.ledger.live
 
     @property
     def free(self) -> int:
@@ -102,28 +146,11 @@ class Capacity:
         when the runtime has ended.
         """
         organization = caller.organization_id
-        if (
-            self.live < self.max_live
-            and not caller.is_alone
-            and self._live_of[organization] >= self._max_of_organization
-        ):
-            most = self._max_of_organization
-            raise LimitReached(
-                f"One organization may have {most} of the {self.max_live} runtimes of this gateway live at once.",
-                "gateway.max_runtimes",
-                details={"limit": most, "shareOf": "tenant"},
-                retry_after=_RETRY_LIVE_SECONDS,
-            )
-        if self.live >= self.max_live:
-            raise LimitReached(
-                f"This gateway may have {self.max_live} runtimes live at once, and has them.",
-                "gateway.max_runtimes",
-                details={"limit": self.max_live},
-                retry_after=_RETRY_LIVE_SECONDS,
-            )
-        self.live += 1
-        self._live_of[organization] += 1
+        self._refuse_live(caller, self.live + 1, self.ledger.live_of(organization) + 1)
+        self.ledger.enter(organization)
         try:
+            # Another process may have taken the last place meanwhile.
+            self._refuse_live(caller, self.live, self.ledger.live_of(organization))
             await self._turn(caller, patience)
             try:
                 yield
@@ -135,10 +162,25 @@ class Capacity:
 
     def release(self, organization_id: UUID | None) -> None:
         """Return the place of a runtime of this organization."""
-        self.live -= 1
-        self._live_of[organization_id] -= 1
-        if not self._live_of[organization_id]:
-            del self._live_of[organization_id]
+        self.ledger.leave(organization_id)
+
+    def _refuse_live(self, caller: Caller, live: int, live_of: int) -> None:
+        """Raise LimitReached where there would be too many, `live_of` of the caller's organization among them."""
+        if live > self.max_live:
+            raise LimitReached(
+                f"This gateway may have {self.max_live} runtimes live at once, and has them.",
+                "gateway.max_runtimes",
+                details={"limit": self.max_live},
+                retry_after=_RETRY_LIVE_SECONDS,
+            )
+        if not caller.is_alone and live_of > self._max_of_organization:
+            most = self._max_of_organization
+            raise LimitReached(
+                f"One organization may have {most} of the {self.max_live} runtimes of this gateway live at once.",
+                "gateway.max_runtimes",
+                details={"limit": most, "shareOf": "tenant"},
+                retry_after=_RETRY_LIVE_SECONDS,
+            )
 
     def refuse_waiting(self, error: Callable[[], GatewayError]) -> None:
         """Refuse all launches in the queue."""
@@ -184,14 +226,18 @@ class Capacity:
         own = len(self._queue.get(caller.turn, ()))
         return self.waiting < self.max_waiting and own < (self.max_waiting + 1) // 2
 
+    def _count_starting(self, difference: int) -> None:
+        self.starting += difference
+        self.ledger.starts(self.starting)
+
     def _take(self, caller: Caller) -> None:
-        self.starting += 1
+        self._count_starting(1)
         if caller.subaccount_id is not None:
             self._starting_of[caller.subaccount_id] += 1
 
     def _started(self, caller: Caller) -> None:
         """A place among the starting ones is free again: the next in the queue gets it."""
-        self.starting -= 1
+        self._count_starting(-1)
         if caller.subaccount_id is not None:
             self._starting_of[caller.subaccount_id] -= 1
             if not self._starting_of[caller.subaccount_id]:

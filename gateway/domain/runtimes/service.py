@@ -41,6 +41,7 @@ from gateway.core.shares import Taker
 from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.core.traffic_rules import Traffic
 from gateway.core.upstream_proxy import UpstreamProxy
+from gateway.core.worker_board import Board
 from gateway.domain import audit
 from gateway.domain.attachments import Attachments
 from gateway.domain.audit import Action, Audit
@@ -121,6 +122,8 @@ class Host:
     gateway_id: UUID
     launcher: Launcher
     attachments: Attachments
+    # What the workers of this gateway share, if there are several.
+    board: Board | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,7 @@ class Runtimes:
         self._launcher = host.launcher
         self._attachments = host.attachments
         self._gateway_id = host.gateway_id
+        self._board = host.board
         self._settings = settings
         self.browsers = HostedRuntimes()
         self._usage = RuntimeUsage()
@@ -189,6 +193,7 @@ class Runtimes:
             settings.subaccount_max_starting,
             settings.max_waiting_launches,
             settings.shares,
+            host.board,
         )
         self.draining = False
 
@@ -200,13 +205,23 @@ class Runtimes:
         return Patience(min(seconds, self._settings.launch_max_wait_seconds), disconnected)
 
     async def create(
-        self, scope: Scope, space_id: UUID, request: RuntimeRequest, key_id: UUID, patience: Patience
+        self,
+        scope: Scope,
+        space_id: UUID,
+        request: RuntimeRequest,
+        key_id: UUID,
+        patience: Patience,
+        *,
+        forward: bool = False,
     ) -> Runtime:
         """Start a browser and return its runtime once it is live, after waiting for its turn. `key_id`: the caller's.
 
-        Raises RequestInvalid (a lifetime above the gateway's maximum, a proxy that is not allowed), NotFound (space),
-        LimitReached (429), NotSupported (501, recording), LaunchFailed (503).
+        Raises HostedElsewhere, with `forward`, where another worker of this gateway has fewer runtimes: so a client of
+        one connection uses all. Raises RequestInvalid (a lifetime above the gateway's maximum, a proxy that is not
+        allowed), NotFound (space), LimitReached (429), NotSupported (501, recording), LaunchFailed (503).
         """
+        if forward and self._board is not None and (url := self._board.quieter()) is not None:
+            raise HostedElsewhere(url)
         self._check_lifetime(request.config.max_lifetime_seconds)
         runtime_id = new_id()
         with self._audit.noting(Action.RUNTIME_CREATED, runtime_id) as noting:
@@ -413,11 +428,21 @@ class Runtimes:
             found = await self.find(scope, at)
         if found.status != "active" or found.gateway_id == self._gateway_id:
             return None
-        async with self._database.connect() as connection:
-            url = await runtimes.gateway_url(connection, found.gateway_id, SILENT_SECONDS)
+        url = await self.gateway_url(found.gateway_id)
         if url is not None:
             self._audit.note(Action.RUNTIME_STOP_WANTED, runtime_id, details={"by": "request"})
         return url
+
+    async def gateway_url(self, gateway_id: UUID) -> str | None:
+        """Where another gateway is reached; None when it can't be, or is silent."""
+        if (url := self.worker_url(gateway_id)) is not None:
+            return url
+        async with self._database.connect() as connection:
+            return await runtimes.gateway_url(connection, gateway_id, SILENT_SECONDS)
+
+    def worker_url(self, gateway_id: UUID) -> str | None:
+        """Where another worker of this gateway is reached; None for any other gateway."""
+        return None if self._board is None else self._board.url_of(gateway_id)
 
     async def elsewhere(self, scope: Scope, ref: RuntimeRef) -> str | None:
         """Where the gateway that has the browser of a live runtime is reached; None when that is this one.
@@ -431,8 +456,7 @@ class Runtimes:
             return None
         if found.status != "active":
             raise not_active(runtime_id, found.status)
-        async with self._database.connect() as connection:
-            url = await runtimes.gateway_url(connection, found.gateway_id, SILENT_SECONDS)
+        url = await self.gateway_url(found.gateway_id)
         if url is None or found.gateway_id == self._gateway_id:
             raise Unavailable(
                 "The gateway that has the browser of this runtime is unknown.",
@@ -567,6 +591,8 @@ class Runtimes:
     async def drain(self) -> None:
         """Refuse new runtimes, close every socket, end every browser; returns when rows say so."""
         self.draining = True
+        if self._board is not None:
+            self._board.drains()
         self.capacity.refuse_waiting(_draining)
         self._attachments.close_all(Close.DRAINING)
         with contextlib.suppress(TimeoutError):

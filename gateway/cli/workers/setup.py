@@ -1,0 +1,37 @@
+"""What a worker gets from the process that starts it, as the first line of their channel.
+
+It has secrets, so it is neither an argument nor in the environment.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gateway.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """`settings` are those of the whole gateway. `listeners` are the inherited sockets of all workers, of which each
+    accepts on its own; `board` is the memory that they share."""
+
+    settings: Settings
+    worker: int
+    workers: int
+    database_url: str
+    listeners: tuple[tuple[int, ...], ...]
+    board: int
+    # The process whose end the worker does not outlive.
+    parent: int
+
+    def to_line(self) -> bytes:
+        values: dict[str, Any] = asdict(self) | {"settings": self.settings.model_dump(mode="json")}
+        return json.dumps(values).encode() + b"\n"
+
+    @classmethod
+    def of_line(cls, line: bytes) -> Setup:
+        values = json.loads(line)
+        listeners = tuple(map(tuple, values["listeners"]))
+        return cls(**values | {"settings": Settings(**values["settings"]), "listeners": listeners})

@@ -1,0 +1,131 @@
+"""The memory that workers share: each sees what the others wrote, and nothing of one that was cleared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from gateway.core.errors import LimitReached
+from gateway.core.worker_board import Board
+from gateway.domain.runtimes.capacity import Caller, Capacity, Patience
+
+RUNTIMES = 4
+
+
+@pytest.fixture
+def boards() -> Iterator[list[Board]]:
+    memory = Board.create(3, RUNTIMES)
+    boards = [Board(memory, worker, 3, RUNTIMES) for worker in range(3)]
+    yield boards
+    for board in boards:
+        board.close()
+    os.close(memory)
+
+
+def test_runtimes_of_all_workers_are_counted_together(boards: list[Board]) -> None:
+    first, second, third = boards
+    one, other = uuid4(), uuid4()
+    first.enter(one)
+    second.enter(one)
+    second.enter(other)
+    third.enter(None)
+    assert [board.live for board in boards] == [4, 4, 4]
+    assert (third.live_of(one), third.live_of(other), third.live_of(None), third.live_of(uuid4())) == (2, 1, 1, 0)
+    second.leave(one)
+    assert (first.live, first.live_of(one)) == (3, 1)
+    first.starts(2)
+    second.starts(1)
+    assert third.starting == 3
+
+
+def test_what_a_dead_worker_wrote_is_cleared(boards: list[Board]) -> None:
+    first, second, _ = boards
+    gateway_id, organization = uuid4(), uuid4()
+    second.serves(gateway_id, 4000)
+    second.enter(organization)
+    second.reserve(5432)
+    first.reserve(8787)
+    assert (first.serving, first.live, 5432 in first) == (1, 1, True)
+    first.clear(second.worker)
+    assert (first.serving, first.live, first.live_of(organization), first.url_of(gateway_id)) == (0, 0, 0, None)
+    assert (5432 in first, 8787 in first) == (False, True)
+
+
+def test_workers_find_each_other_by_their_gateway_ids(boards: list[Board]) -> None:
+    first, second, _ = boards
+    own, other = uuid4(), uuid4()
+    first.serves(own, 4000)
+    second.serves(other, 4001)
+    assert (first.url_of(other), second.url_of(own)) == ("http://127.0.0.1:4001", "http://127.0.0.1:4000")
+    # Not itself, and no gateway of another machine.
+    assert (first.url_of(own), first.url_of(uuid4())) == (None, None)
+    memory = Board.create(1, 1)
+    assert Board(memory, 0, 1, 1, "::1").url_of(uuid4()) is None
+    os.close(memory)
+
+
+def test_the_quieter_worker_is_the_one_with_the_fewest_runtimes(boards: list[Board]) -> None:
+    first, second, third = boards
+    for number, board in enumerate(boards):
+        board.serves(uuid4(), 4000 + number)
+    assert first.quieter() is None, "as many as the others have"
+    first.enter(None)
+    second.enter(None)
+    assert (first.quieter(), third.quieter()) == ("http://127.0.0.1:4002", None)
+    third.drains()
+    assert (first.quieter(), third.quieter()) == (None, "http://127.0.0.1:4000")
+
+
+def test_ports_are_reserved_for_all_until_their_worker_releases_them(boards: list[Board]) -> None:
+    first, second, _ = boards
+    first.reserve(5432)
+    second.reserve(5432)
+    first.release(5432)
+    assert 5432 in first, "the other worker reserves it too"
+    second.release(5432)
+    assert [port in first for port in (5432, -1, 65536, "5432")] == [False, False, False, False]
+
+
+async def test_the_last_place_is_one_workers_alone(boards: list[Board]) -> None:
+    patience = Patience(0)
+    caller = Caller(uuid4())
+    capacities = [Capacity(2, 16, 16, 0, ledger=board) for board in boards]
+    for capacity in capacities[:2]:
+        async with capacity.start(caller, patience):
+            pass
+    for capacity in capacities:
+        with pytest.raises(LimitReached) as refused:
+            async with capacity.start(caller, patience):
+                pass
+        assert (refused.value.code, refused.value.details) == ("gateway.max_runtimes", {"limit": 2})
+        assert (capacity.live, capacity.free) == (2, 0)
+    capacities[0].release(None)
+    async with capacities[2].start(caller, patience):
+        assert boards[0].starting == 1
+    assert boards[0].starting == 0
+
+
+class _Racing(Board):
+    """Another worker takes a place between the look at the count and the entry."""
+
+    def enter(self, organization_id: object) -> None:
+        super().enter(None)
+        other.enter(None)
+
+
+other: Board
+
+
+async def test_a_place_that_another_worker_takes_at_the_same_moment_is_given_back() -> None:
+    global other
+    memory = Board.create(2, 1)
+    racing, other = _Racing(memory, 0, 2, 1), Board(memory, 1, 2, 1)
+    capacity = Capacity(1, 16, 16, 0, ledger=racing)
+    with pytest.raises(LimitReached):
+        async with capacity.start(Caller(uuid4()), Patience(0)):
+            pass
+    assert racing.live == 1
+    os.close(memory)
