@@ -24,6 +24,9 @@ from gateway.websocket.frames import FrameError, MessageCollector, Opcode, frame
 _log = structlog.get_logger("gateway.observer")
 
 _CONNECT_SECONDS = 3.0
+# For how long the connection is not read after it delivered something about requests. A page that loads causes
+# thousands of small messages, and each that is read by itself costs a wake-up here and in the browser.
+_REST_SECONDS = 0.02
 # The largest messages that are read, in bytes. Pages decide how large most of them get, and while one is read, the
 # event loop does nothing else.
 _MAX_EVENT = MessageCollector.LARGE
@@ -47,6 +50,7 @@ OnGap = Callable[[str, str], bool]
 # Chromium serializes the method of an event first and the session last.
 _EVENT = b'{"method":"'
 _METHOD = len(_EVENT)
+_OF_REQUESTS = b'{"method":"Network.'
 _PICTURE = b'{"method":"Page.screencastFrame"'
 _OF_TARGETS = b'{"method":"Target.'
 _OF_A_PAGE = b'"type":"page"'
@@ -76,8 +80,14 @@ class AnswerTooLarge(DevToolsError):
 class DevTools:
     """A connection to one browser. `closed` is set when it has ended, on either side."""
 
-    def __init__(self, socket: BrowserSocket, on_gap: OnGap = _log_each) -> None:
+    def __init__(
+        self, socket: BrowserSocket, on_gap: OnGap = _log_each, *, rest_seconds: float = _REST_SECONDS
+    ) -> None:
         self.socket = socket
+        self._rest_seconds = rest_seconds
+        # Whether something about requests has arrived since the last rest, and the end of the present one.
+        self._has_requests = False
+        self._resting: asyncio.TimerHandle | None = None
         self._on_gap = on_gap
         self._collector = MessageCollector(_MAX_FRAGMENTED, _limit)
         self._last_id = 0
@@ -149,6 +159,9 @@ class DevTools:
         if session:
             message["sessionId"] = session
         self.socket.write(frame(Opcode.TEXT, json_text.dumps(message), masked=True))
+        if self._resting is not None:
+            # Something may wait for the answer.
+            self._end_rest()
         return self._last_id
 
     async def close(self) -> None:
@@ -161,6 +174,27 @@ class DevTools:
         # A socket without a connection delivers nothing.
         assert self._fair is not None
         self._fair.receive(data)
+        if self._has_requests and not self._answers and not self._fair.waiting and not self.closed.is_set():
+            self._rest()
+
+    @property
+    def rests(self) -> bool:
+        """Whether messages gather, and the connection is not read for a moment."""
+        return self._resting is not None
+
+    def _rest(self) -> None:
+        """Let messages gather in the kernel, unless an answer is awaited."""
+        assert self._fair is not None
+        self._has_requests = False
+        if self._resting is None:
+            self._fair.pause_reading()
+            self._resting = asyncio.get_running_loop().call_later(self._rest_seconds, self._end_rest)
+
+    def _end_rest(self) -> None:
+        resting, self._resting = self._resting, None
+        if resting is not None and self._fair is not None:
+            resting.cancel()
+            self._fair.resume_reading()
 
     def _take(self, data: bytes) -> None:
         try:
@@ -199,13 +233,16 @@ class DevTools:
         self.closed.set()
         if self._fair is not None:
             self._fair.release()
+        self._end_rest()
         answers, self._answers = self._answers, {}
         for answer in answers.values():
             if not answer.done():
                 answer.set_exception(_gone())
 
     def _dispatch(self, text: bytes) -> None:
-        if not text.startswith(_EVENT):
+        if text.startswith(_OF_REQUESTS):
+            self._has_requests = True
+        elif not text.startswith(_EVENT):
             self._take_answer(text)
             return
         # Not in functions, on the path of every message.

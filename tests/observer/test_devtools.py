@@ -319,6 +319,51 @@ async def test_what_a_browser_sends_is_read_in_slices_and_the_browser_not_read_m
     await until(lambda: seen[-1] == 5000, "it is read")
 
 
+OF_A_REQUEST = b"".join(frame(Opcode.TEXT, b'{"method":"Network.dataReceived","params":{}}'))
+OF_A_TARGET = b"".join(frame(Opcode.TEXT, b'{"method":"Target.targetCreated","params":{}}'))
+ANSWER = b"".join(frame(Opcode.TEXT, b'{"id":1,"result":{}}'))
+
+
+async def test_messages_about_requests_gather_before_the_browser_is_read_again() -> None:
+    socket = DeliveredSocket()
+    DevTools(cast(BrowserSocket, socket), rest_seconds=0.001)
+    is_read = []
+    # The loop may deliver once more after it was paused.
+    for message in (OF_A_TARGET, OF_A_REQUEST, OF_A_REQUEST):
+        socket.from_browser(message)
+        is_read.append(socket.is_read)
+    assert is_read == [True, False, False]
+    await until(lambda: socket.is_read, "it is read again")
+    # Nothing is left of the rest.
+    socket.from_browser(OF_A_TARGET)
+    assert socket.is_read
+
+
+async def test_answers_do_not_wait_for_messages_to_gather() -> None:
+    socket = DeliveredSocket()
+    devtools = DevTools(cast(BrowserSocket, socket), rest_seconds=3600)
+    socket.from_browser(OF_A_REQUEST)
+    is_read = [socket.is_read]
+    answer = devtools.start("Browser.getVersion")
+    is_read.append(socket.is_read)
+    for message in (OF_A_REQUEST, ANSWER):
+        socket.from_browser(message)
+        is_read.append(socket.is_read)
+    assert (await answer, is_read) == ({}, [False, True, True, False])
+
+
+async def test_a_connection_ends_while_messages_gather() -> None:
+    socket = DeliveredSocket()
+    devtools = DevTools(cast(BrowserSocket, socket), rest_seconds=0.001)
+    socket.from_browser(OF_A_REQUEST)
+    await devtools.close()
+    loop = asyncio.get_running_loop()
+    later = loop.create_future()
+    loop.call_later(0.002, later.set_result, None)
+    await later
+    assert not socket.is_read
+
+
 async def test_the_end_of_a_connection_drops_what_waits() -> None:
     socket = DeliveredSocket()
     devtools = DevTools(cast(BrowserSocket, socket))

@@ -322,8 +322,11 @@ async def test_a_new_page_continues_when_the_connection_to_its_browser_is_reopen
     async with watching(browser, Level.STANDARD) as watched, DevTools.attach(browser.devtools_url) as opener:
         page, _ = await watched.open(pages.url("/form"))
         session = await opener.session(page)
-        transport = watched.observation.devtools.socket.transport
+        observing = watched.observation.devtools
+        transport = observing.socket.transport
         assert transport is not None
+        # The end of a rest would have it read again.
+        await until(lambda: not observing.rests, "the connection is read")
         transport.pause_reading()
         opening = f"void open('{pages.url('/blank')}')"
         # The page that opens it may wait with it.
