@@ -53,7 +53,7 @@ from gateway.http.contract import Contract
 from gateway.http.dispatch import Contracts, Dispatcher
 from gateway.http.middleware import RequestFrame
 from gateway.http.peers import PeerClient
-from gateway.http.services import Services
+from gateway.http.services import Handing, Services
 from gateway.launchers.base import Launcher
 from gateway.observer.downloads import Downloads
 from gateway.observer.egress_failures import EgressFailures
@@ -147,9 +147,10 @@ async def build(
     contracts: Sequence[Contract] = CONTRACTS,
     board: Board | None = None,
     metrics_page: MetricsPage = own_metrics,
+    handing: Handing | None = None,
 ) -> Gateway:
-    """`watchers`: those of the browsers; None for all that there are. `board` and `metrics_page` are those of the
-    workers of one gateway, if there are several."""
+    """`watchers`: those of the browsers; None for all that there are. `board`, `metrics_page` and `handing` are those
+    of the workers of one gateway, if there are several."""
     if settings.recording and not extras.RECORDINGS.installed:
         raise ConfigurationError(f"GATEWAY_RECORDING is on. {extras.RECORDINGS.missing} {extras.RECORDINGS.advice}")
     audit = Audit(
@@ -234,6 +235,7 @@ async def build(
         ),
         readiness=Readiness(database, living, disk, sandbox=not settings.unsafe_no_sandbox, board=board),
         metrics_page=metrics_page,
+        handing=handing,
     )
     supervisor = Supervisor(
         database, living, services.leases, launcher, access, event_streams, services.idempotency, gateway_id

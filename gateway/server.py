@@ -18,6 +18,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
@@ -38,8 +39,10 @@ from gateway.core.worker_board import Board
 from gateway.domain.secrets import KeySource
 from gateway.egress.proxy import EgressProxy
 from gateway.http.errors import FLAT
+from gateway.http.forwarding import HANDED_OVER
 from gateway.http.health import MetricsApp
 from gateway.http.server_protocol import ErrorShapeOf, http_protocol
+from gateway.http.services import Handing
 from gateway.launchers.local.browsers import Browsers
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.settings import Settings, types
@@ -98,11 +101,13 @@ def _os_errors_not_logged() -> Iterator[None]:
 @dataclass(frozen=True, slots=True)
 class Running:
     """What a worker may do with its server: stop it, as the first signal does, or end browsers at once, as the second
-    does; and accept connections on another worker's socket."""
+    does; accept connections on another worker's socket; and serve one that another worker has accepted, with the head
+    of its request."""
 
     stop: Callable[[], None]
     kill: Callable[[], None]
     accept: Callable[[socket.socket], Coroutine[Any, Any, asyncio.Server]]
+    take: Callable[[bytes, socket.socket], Coroutine[Any, Any, None]]
 
 
 class Worker(Protocol):
@@ -110,6 +115,7 @@ class Worker(Protocol):
 
     index: int
     board: Board
+    handing: Handing
 
     @property
     def listeners(self) -> list[socket.socket]: ...
@@ -155,6 +161,7 @@ async def serve(
                     lambda listener: asyncio.get_running_loop().create_server(
                         lambda: _protocol(server), sock=listener, backlog=BACKLOG
                     ),
+                    partial(_take, server),
                 )
             )
         # The objects that exist now stay, so a full garbage collection need not scan them again.
@@ -176,7 +183,9 @@ async def serve(
 async def running(
     settings: Settings, database: Database, keys: KeySource, browsers: Browsers, worker: Worker | None = None
 ) -> AsyncIterator[tuple[Gateway, LocalLauncher]]:
-    board, page = (None, own_metrics) if worker is None else (worker.board, worker.metrics_page)
+    board, page, handing = None, own_metrics, None
+    if worker is not None:
+        board, page, handing = worker.board, worker.metrics_page, worker.handing
     with _exclusive(settings.own_dir) as crashed:
         launcher = LocalLauncher(settings, browsers, EgressProxy(settings, board=board))
         try:
@@ -184,7 +193,9 @@ async def running(
                 await launcher.egress.reserve_server(host, port)
             await launcher.open()
             gateway_id = _gateway_id(settings.own_dir)
-            gateway = await build(settings, database, keys, launcher, gateway_id, board=board, metrics_page=page)
+            gateway = await build(
+                settings, database, keys, launcher, gateway_id, board=board, metrics_page=page, handing=handing
+            )
             gateway.supervisor.earlier_end = GATEWAY_CRASHED if crashed else GATEWAY_STOPPED
             async with gateway.running():
                 yield gateway, launcher
@@ -294,12 +305,29 @@ def place_for_workers(settings: Settings, worker: int) -> tuple[str, int, str | 
     return settings.host, port, parts._replace(netloc=authority).geturl()
 
 
-def _protocol(server: uvicorn.Server) -> asyncio.Protocol:
-    """A protocol of this server for a connection that it did not accept itself."""
+def _protocol(server: uvicorn.Server, **state: Any) -> asyncio.Protocol:
+    """A protocol of this server for a connection that it did not accept itself, whose requests have this state."""
     protocol: asyncio.Protocol = server.config.http_protocol_class(  # type: ignore[call-arg]
-        config=server.config, server_state=server.server_state, app_state={}
+        config=server.config, server_state=server.server_state, app_state=state
     )
     return protocol
+
+
+async def _take(server: uvicorn.Server, head: bytes, connection: socket.socket) -> None:
+    """Serve a connection whose request was read by another worker."""
+    protocol = _protocol(server, **{HANDED_OVER: True})
+    made = protocol.connection_made
+
+    def made_with_head(transport: asyncio.BaseTransport) -> None:
+        made(transport)
+        protocol.data_received(head)
+
+    protocol.connection_made = made_with_head  # type: ignore[method-assign]
+    transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, connection)
+    now = transport.get_protocol()
+    if isinstance(now, LeaseProtocol) and not now.handshake_complete:
+        # The loop begins to read after `connection_made`, but nothing is read before the upgrade is answered.
+        transport.pause_reading()
 
 
 def _port(server: uvicorn.Server) -> int:

@@ -25,7 +25,7 @@ from gateway.core.errors import GatewayError, NotSupported, UpgradeRequired, dat
 from gateway.crypto.hops import Target
 from gateway.domain.leases.service import Grant, Leases
 from gateway.http.dispatch import error_response
-from gateway.http.forwarding import hop_headers, is_forwarded, is_from_gateway, with_own_request_id
+from gateway.http.forwarding import handed_over, hop_headers, is_forwarded, is_from_gateway, with_own_request_id
 from gateway.http.origin import check_origin
 from gateway.http.public_url import client_address
 from gateway.http.services import Services
@@ -66,9 +66,11 @@ class Connect:
             await _refuse(socket, _unsupported_server())
             return
         try:
-            attach = await _attach(socket, services)
+            attach = await _attach(socket, services, send)
         except GatewayError as error:
             await _refuse(socket, error)
+            return
+        except _HandedOver:
             return
         except Refused as refusal:
             await _answer_as_refused(socket, refusal)
@@ -155,8 +157,15 @@ class _Attach:
         self.upstream.leave()
 
 
-async def _attach(socket: WebSocket, services: Services) -> _Attach:
-    """Check the request and open the browser's socket, within the attach timeout. Raises GatewayError and Refused."""
+class _HandedOver(Exception):
+    """Raised when another worker of this gateway has the browser, and the connection now."""
+
+
+async def _attach(socket: WebSocket, services: Services, send: Send) -> _Attach:
+    """Check the request and open the browser's socket, within the attach timeout.
+
+    Raises GatewayError, Refused and _HandedOver.
+    """
     settings = services.settings
     check_origin(socket, settings)
     from_gateway = is_from_gateway(socket)
@@ -167,6 +176,8 @@ async def _attach(socket: WebSocket, services: Services) -> _Attach:
         async with asyncio.timeout(seconds):
             with services.rate_limits.checking(client_address(socket)):
                 grant = await _granted(services.leases, socket.path_params["token"], is_forwarded(socket))
+            if await handed_over(socket.scope, send, services, grant.host_url):
+                raise _HandedOver
             url, headers = _upstream_address(grant, socket)
             upstream = await open_browser_socket(url, headers=headers)
             # A browser closes a target's socket without a close frame; another gateway never does.

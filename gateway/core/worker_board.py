@@ -93,6 +93,11 @@ class Board:
         worker = self.worker_of(gateway_id)
         return None if worker is None or worker == self.worker else self._url(worker)
 
+    def worker_at(self, url: str) -> int | None:
+        """The other worker of this machine that is reached there; None for any other gateway."""
+        others = (worker for worker in range(self.workers) if worker != self.worker)
+        return next((worker for worker in others if self._url(worker) == url), None)
+
     def quieter(self) -> str | None:
         """Where the worker with the fewest runtimes is reached, if it has fewer than this one or this one drains."""
         own = self._read("<B", self.worker, _STATE)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import structlog
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
-from starlette.types import Scope
+from starlette.types import Scope, Send
 
 from gateway.core.errors import Forbidden
 from gateway.crypto.hops import Hop, HopRefused, Target
@@ -15,6 +17,7 @@ from gateway.http.dispatch import CONTRACT_HEADER, Choice
 from gateway.http.peers import NoResponse
 from gateway.http.public_url import client_address
 from gateway.http.services import Services
+from gateway.tunnel.protocol import HAND_OVER
 
 _log = structlog.get_logger("gateway.forwarding")
 
@@ -22,6 +25,9 @@ _log = structlog.get_logger("gateway.forwarding")
 # loop. What it states is believed only when a gateway of this database has signed it (crypto/hops.py).
 HOP = "gateway-hop"
 _HOP = HOP.encode()
+
+# In the state of a connection that another worker has accepted.
+HANDED_OVER = "handed_over"
 
 # Headers of one connection (RFC 9110, 7.6.1), and those that each end sets.
 _OF_CONNECTION = {
@@ -93,6 +99,22 @@ def hop_headers(connection: HTTPConnection, target: Target) -> dict[str, str]:
     services: Services = connection.app.state.services
     hop = services.hops.sign(Hop(client_address(connection)), target)
     return {HOP: hop, CONTRACT_HEADER: _choice(connection.scope).contract.name}
+
+
+async def handed_over(scope: Scope, send: Send, services: Services, host_url: str | None) -> bool:
+    """Whether a websocket's connection went to the worker at `host_url`, which serves it as if it had accepted it.
+
+    Unlike a forwarded one it then costs nothing here. False for a gateway that is no worker of this one, and for a
+    connection that was handed over already; those are forwarded.
+    """
+    if services.handing is None or host_url is None or scope["state"].get(HANDED_OVER):
+        return False
+    to = services.handing.to(host_url)
+    if to is None or HAND_OVER not in scope.get("extensions", {}):
+        return False
+    message: dict[str, Any] = {"type": HAND_OVER, "to": to}
+    await send(message)
+    return message["done"] is True
 
 
 async def forward(request: Request, services: Services, host_url: str, *, seconds: float) -> Response:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from gateway.core.shares import OneEach, Turns
 from gateway.crypto.hops import HopSigner
@@ -27,6 +29,13 @@ from gateway.http.peers import PeerClient
 from gateway.settings import Settings
 from gateway.telemetry.exposition import MetricsPage, own_metrics
 from gateway.tunnel.large_commands import LargeCommands
+
+
+class Handing(Protocol):
+    """Hands connections to other workers of this gateway (cli/workers/handing.py)."""
+
+    def to(self, host_url: str) -> Callable[[bytes, int], bool] | None:
+        """What sends a connection to the worker that is reached there, if it is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +65,5 @@ class Services:
     idempotency: Idempotency
     readiness: Readiness
     metrics_page: MetricsPage = own_metrics
+    # None for a gateway of one process.
+    handing: Handing | None = None

@@ -1,4 +1,4 @@
-"""The websocket protocol class that uvicorn runs for the gateway. It offers two ASGI extensions.
+"""The websocket protocol class that uvicorn runs for the gateway. It offers three ASGI extensions.
 
 `gateway.tunnel`: an endpoint may answer `websocket.connect` with
 
@@ -6,6 +6,13 @@
 
 which accepts the upgrade, with these headers if there are any, and gives the connection to the tunnel; the endpoint is
 then done. Nothing of the client's is read before the endpoint's first message.
+
+`gateway.hand_over`: an endpoint may let another process serve the connection, before it has answered:
+
+    {"type": "gateway.hand_over", "to": Callable[[bytes, int], bool]}
+
+`to` gets the head of the request and the descriptor of the connection, and returns whether the other process has got
+both. If so, the message has `"done": True` afterwards, and the endpoint returns.
 
 `gateway.largest_message`: before its answer, an endpoint may limit the client's messages; a larger one closes the
 socket with 1009:
@@ -16,7 +23,7 @@ socket with 1009:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from uvicorn._types import ASGISendEvent
@@ -28,17 +35,20 @@ from gateway.core.fair_reading import FairTransport
 from gateway.tunnel.tunnel import Tunnel
 
 EXTENSION = "gateway.tunnel"
+HAND_OVER = "gateway.hand_over"
 LARGEST_MESSAGE = "gateway.largest_message"
 
 
 class LeaseProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's class with the two extensions. A refused attach is not logged as an error of the application.
+    """uvicorn's class with the extensions. A refused attach is not logged as an error of the application.
 
     uvicorn has no public way to hand a connection over, and none to answer a denial without an error in its log ("ASGI
     callable returned without completing handshake", 0.54). So this uses attributes of uvicorn's class that are not
     documented, and pyproject.toml bounds uvicorn's version.
     """
 
+    # The request as the HTTP class read it.
+    _head = b""
     # What the client sent before its upgrade is answered; a tunnel does not get it.
     _early = b""
 
@@ -50,6 +60,7 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         transport = cast(FairTransport, self.transport)
         if not self.handshake_initiated:
+            self._head += data
             super().data_received(data)
         elif not self.handshake_complete:
             # Before the upgrade is answered, there is no way to answer a broken frame: uvicorn's class would raise.
@@ -63,7 +74,7 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
         # The HTTP class refuses an invalid handshake before it is handed over (http/server_protocol.py).
         assert self.response.status_code == 101
         extensions = cast(dict[str, Any], self.scope["extensions"])
-        extensions[EXTENSION] = extensions[LARGEST_MESSAGE] = {}
+        extensions[EXTENSION] = extensions[LARGEST_MESSAGE] = extensions[HAND_OVER] = {}
         # A client may send nothing before its upgrade is answered.
         self.transport.pause_reading()
         self.read_paused = True
@@ -82,6 +93,9 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
         if event["type"] == EXTENSION:
             self._hand_over(event["tunnel"], event.get("headers", ()))
             return
+        if event["type"] == HAND_OVER:
+            event["done"] = self._give_away(event["to"])
+            return
         if event["type"] == LARGEST_MESSAGE:
             self.conn.max_message_size = event["bytes"]
             return
@@ -93,6 +107,14 @@ class LeaseProtocol(WebSocketsSansIOProtocol):
             transport.receive(early)
         if event["type"] == "websocket.http.response.body" and not event.get("more_body"):
             self.handshake_complete = True
+
+    def _give_away(self, to: Callable[[bytes, int], bool]) -> bool:
+        # Nothing is read before the endpoint's answer, so all that the client sent after the head goes with it.
+        if self.disconnected or not to(self._head, self.transport.get_extra_info("socket").fileno()):
+            return False
+        self.handshake_complete = True
+        cast(FairTransport, self.transport).release().abort()
+        return True
 
     def _hand_over(self, tunnel: Tunnel, headers: Iterable[tuple[bytes, bytes]]) -> None:
         if self.disconnected:

@@ -17,7 +17,7 @@ from gateway.core.pace import Pace
 from gateway.crypto.hops import Target
 from gateway.domain.viewers import Kind, Viewer, ViewerSession
 from gateway.http.dispatch import error_response
-from gateway.http.forwarding import hop_headers, is_forwarded
+from gateway.http.forwarding import handed_over, hop_headers, is_forwarded
 from gateway.http.origin import is_allowed, own_root
 from gateway.http.public_url import client_address
 from gateway.http.services import Services
@@ -60,17 +60,22 @@ class LiveSocket:
             return
         if LARGEST_MESSAGE in scope["extensions"]:
             await send({"type": LARGEST_MESSAGE, "bytes": services.settings.max_viewer_message_bytes})
-        await _close(socket, await _served(socket, services, viewer))
+        why = await _served(socket, services, viewer, send)
+        if why is not None:
+            await _close(socket, why)
 
 
-async def _served(socket: WebSocket, services: Services, viewer: Viewer) -> ViewerClose:
-    """Serve the socket; returns why it ends. It is accepted by then, or its client has disconnected."""
+async def _served(socket: WebSocket, services: Services, viewer: Viewer, send: Send) -> ViewerClose | None:
+    """Serve the socket; returns why it ends. It is accepted by then, or its client has disconnected. None when another
+    worker of this gateway serves it."""
     try:
         if services.runtimes.draining:
             await socket.accept()
             return ViewerClose.DRAINING
         place = await services.viewers.place(viewer)
         here = services.viewers.is_here(place)
+        if not here and await handed_over(socket.scope, send, services, place.host_url):
+            return None
         with services.viewers.open_session(viewer, place) as session:
             if here:
                 return await _serve_here(socket, services, session)

@@ -7,8 +7,10 @@ import json
 import re
 import signal
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import psutil
@@ -16,6 +18,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import async_playwright
 from websockets.asyncio.client import connect
+from websockets.typing import Origin
 
 from tests.support.gateway_process import MEASURED, GatewayProcess, GatewayProcessError, temporary_data_dir
 from tests.support.remote import Remote, ask, closed
@@ -101,9 +104,13 @@ async def test_runtimes_of_one_connection_are_spread_and_limited_together(
 async def test_a_client_uses_a_browser_by_whichever_worker_it_meets(gateway: GatewayProcess, remote: Remote) -> None:
     runtime = await remote.runtime()
     lease = await remote.lease(runtime)
-    for _ in range(6):
-        async with connect(lease.url, proxy=None) as socket:
+    async with AsyncExitStack() as stack:
+        for sockets in range(1, 9):
+            socket = await stack.enter_async_context(connect(lease.url, proxy=None))
             assert "product" in await ask(socket, "Browser.getVersion")
+            # One that was forwarded would count in both workers.
+            assert metric(gateway, "gateway_sockets_open") == sockets
+    for _ in range(4):
         version = asked(gateway, f"/v1/connect/{lease.token}/json/version").json()
         assert version["webSocketDebuggerUrl"].startswith(lease.url)
     async with async_playwright() as playwright:
@@ -116,6 +123,20 @@ async def test_a_client_uses_a_browser_by_whichever_worker_it_meets(gateway: Gat
     for _ in range(2):
         stopped = asked(gateway, f"{runtime}/stop", "POST").json()
         assert stopped["status"] == "stopped"
+
+
+async def test_a_live_view_is_served_by_the_worker_with_the_browser(gateway: GatewayProcess, remote: Remote) -> None:
+    runtime = await remote.runtime()
+    run = (await remote.get(runtime))["activeRunId"]
+    async with AsyncExitStack() as stack:
+        for views in range(1, 7):
+            url = (await remote.post(f"/v1/runs/{run}/live", {}))["iframeUrl"]
+            assert "<html" in asked(gateway, urlsplit(url).path).text
+            socket = await stack.enter_async_context(
+                connect(f"{url.replace('http', 'ws', 1)}/socket", proxy=None, origin=Origin(gateway.base_url))
+            )
+            assert json.loads(await socket.recv())
+            assert metric(gateway, "gateway_viewers_open") == views
 
 
 async def test_an_idempotency_key_is_answered_once_by_all(gateway: GatewayProcess, remote: Remote) -> None:

@@ -24,11 +24,25 @@ BROKEN = b"\xff" * 20
 NO_TEXT = framed(TEXT, b"\xff\xfe", masked=True)
 
 
+class _Socket:
+    def fileno(self) -> int:
+        return 7
+
+    def getpeername(self) -> tuple[str, int]:
+        return ("127.0.0.1", 4000)
+
+    getsockname = getpeername
+
+
 class Transport:
     def __init__(self) -> None:
         self.written = b""
         self.is_read = True
         self.is_closed = False
+        self.is_aborted = False
+
+    def abort(self) -> None:
+        self.is_aborted = True
 
     def write(self, data: bytes) -> None:
         self.written += data
@@ -49,7 +63,7 @@ class Transport:
         return self.is_closed
 
     def get_extra_info(self, _name: str, default: Any = None) -> Any:
-        return default
+        return _Socket() if _name == "socket" else default
 
 
 class Served:
@@ -134,3 +148,24 @@ async def test_what_is_sent_before_the_upgrade_is_answered_is_processed_after_it
     served.protocol.data_received(framed(CLOSE, b"\x03\xe8", masked=True))
     await until(lambda: served.code == 1000, "the end")
     assert served.sent() == ([PONG], 1000)
+
+
+@pytest.mark.parametrize("is_taken", [True, False])
+async def test_a_connection_may_be_handed_over_before_its_upgrade_is_answered(is_taken: bool) -> None:
+    served = Served()
+    given: list[tuple[bytes, int]] = []
+
+    def to(head: bytes, descriptor: int) -> bool:
+        given.append((head, descriptor))
+        return is_taken
+
+    message: dict[str, Any] = {"type": "gateway.hand_over", "to": to}
+    await served.protocol.send(cast(Any, message))
+    assert given == [(HANDSHAKE, 7)]
+    assert (message["done"], served.transport.is_aborted, served.transport.written) == (is_taken, is_taken, b"")
+    served.protocol.connection_lost(None)
+    served.may_accept.set()
+    await until(lambda: not served.protocol.tasks, "the application is done")
+    # One whose client has left goes nowhere.
+    await served.protocol.send(cast(Any, message))
+    assert (len(given), message["done"]) == (1, False)

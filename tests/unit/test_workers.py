@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from gateway import server
+from gateway.cli.workers import handing
 from gateway.cli.workers.parent import Backoff, listening_sockets
 from gateway.cli.workers.setup import Setup
 from gateway.core.cores import usable_cores
 from gateway.core.errors import ConfigurationError
+from gateway.core.worker_board import Board
 from gateway.settings import Settings
 from gateway.settings.workers import DIVIDED, number_of_workers, settings_of_worker
 from gateway.telemetry.exposition import Sum, snapshot
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize(("cores", "workers"), [(0.5, 1), (2, 1), (7.9, 1), (8, 2), (17, 4), (1000, 64)])
@@ -49,9 +54,8 @@ def test_each_worker_but_the_first_has_a_directory_of_its_own() -> None:
 
 
 def test_a_setup_arrives_as_it_was_sent() -> None:
-    sent = Setup(
-        Settings(master_keys="main:secret", egress_allow="127.0.0.1"), 1, 2, "postgresql://", ((3,), (4,)), 5, 6
-    )
+    settings = Settings(master_keys="main:secret", egress_allow=("127.0.0.1",), workers=2)
+    sent = Setup(settings, 1, 2, "postgresql://", ((3,), (4,)), (5, 6), 7, 8, 9)
     assert Setup.of_line(sent.to_line()) == sent
 
 
@@ -142,3 +146,44 @@ def test_counters_do_not_fall_when_a_worker_ends() -> None:
         assert page['gateway_things_total{kind="a"}'] == f"{7 + 4 * ends}.0"
         assert page["gateway_runtimes_live"] == "2.0"
     found.ended(5)
+
+
+async def test_a_connection_goes_to_another_worker_with_the_head_of_its_request() -> None:
+    memory = Board.create(2, 1)
+    boards = [Board(memory, worker, 2, 1) for worker in range(2)]
+    for number, board in enumerate(boards):
+        board.serves(uuid4(), 4000 + number)
+    pairs = handing.pairs(2)
+    first, second = (
+        handing.Handover(board, [sending for sending, _ in pairs], own)
+        for board, (_, own) in zip(boards, pairs, strict=True)
+    )
+    to = first.to("http://127.0.0.1:4001")
+    assert to is not None
+    assert (first.to("http://127.0.0.1:4000"), first.to("http://10.0.0.7:4001")) == (None, None)
+    taken: list[tuple[bytes, bytes]] = []
+
+    async def take(head: bytes, connection: socket.socket) -> None:
+        taken.append((head, connection.recv(100)))
+        connection.close()
+
+    client, accepted = socket.socketpair()
+    client.send(b"early")
+    head = b"GET / HTTP/1.1" + b"x" * 60_000
+    assert to(head, accepted.fileno())
+    accepted.close()
+    second.begin(take)
+    await until(lambda: taken == [(head, b"early")], "it is taken")
+    second.close()
+    assert client.recv(1) == b"", "no process has it any more"
+    # Past what may wait there, it is to be forwarded.
+    sent = 0
+    while to(head, client.fileno()):
+        sent += 1
+    assert sent > 1
+    client.close()
+    for end in (each for pair in pairs for each in pair):
+        end.close()
+    for board in boards:
+        board.close()
+    os.close(memory)

@@ -23,6 +23,7 @@ import psutil
 import structlog
 
 from gateway import server
+from gateway.cli.workers import handing
 from gateway.cli.workers.channel import Channel, ChannelClosed
 from gateway.cli.workers.setup import Setup
 from gateway.core.errors import ConfigurationError
@@ -89,6 +90,7 @@ class Parent:
         self._sockets: list[list[socket.socket]] = []
         self._memory = Board.create(workers, settings.max_runtimes)
         self._board = Board(self._memory, 0, workers, settings.max_runtimes)
+        self._inboxes = handing.pairs(workers)
         self._sum = Sum()
         self._changed = asyncio.Event()
         self._restarts: set[asyncio.Task[None]] = set()
@@ -111,7 +113,7 @@ class Parent:
         finally:
             reaping.cancel()
             await asyncio.wait({reaping})
-            for each in (one for sockets in self._sockets for one in sockets):
+            for each in (one for sockets in (*self._sockets, *self._inboxes) for one in sockets):
                 each.close()
             self._board.close()
             os.close(self._memory)
@@ -141,9 +143,10 @@ class Parent:
         own, its = socket.socketpair()
         with its:
             descriptors = [each.fileno() for sockets in self._sockets for each in sockets]
+            inboxes, inbox = [each.fileno() for each, _ in self._inboxes], self._inboxes[worker.number][1].fileno()
             worker.process = subprocess.Popen(
                 [sys.executable, "-m", "gateway.cli.workers.worker", str(its.fileno())],
-                pass_fds=[its.fileno(), self._memory, *descriptors],
+                pass_fds=[its.fileno(), self._memory, *descriptors, *inboxes, inbox],
                 stdin=subprocess.DEVNULL,
                 # A signal of the terminal reaches this process alone, which forwards it once.
                 start_new_session=True,
@@ -154,6 +157,8 @@ class Parent:
             len(self._workers),
             self._database_url,
             tuple(tuple(each.fileno() for each in sockets) for sockets in self._sockets),
+            tuple(inboxes),
+            inbox,
             self._memory,
             os.getpid(),
         )

@@ -15,13 +15,16 @@ from gateway.settings import Settings
 @dataclass(frozen=True, slots=True)
 class Setup:
     """`settings` are those of the whole gateway. `listeners` are the inherited sockets of all workers, of which each
-    accepts on its own; `board` is the memory that they share."""
+    accepts on its own; `inboxes` are the ends by which each worker is sent connections, `inbox` is its own
+    end, and `board` is the memory that they share."""
 
     settings: Settings
     worker: int
     workers: int
     database_url: str
     listeners: tuple[tuple[int, ...], ...]
+    inboxes: tuple[int, ...]
+    inbox: int
     board: int
     # The process whose end the worker does not outlive.
     parent: int
@@ -34,4 +37,9 @@ class Setup:
     def of_line(cls, line: bytes) -> Setup:
         values = json.loads(line)
         listeners = tuple(map(tuple, values["listeners"]))
-        return cls(**values | {"settings": Settings(**values["settings"]), "listeners": listeners})
+        pairs = {
+            "settings": Settings(**values["settings"]),
+            "listeners": listeners,
+            "inboxes": tuple(values["inboxes"]),
+        }
+        return cls(**values | pairs)

@@ -15,11 +15,13 @@ import structlog
 from gateway import server
 from gateway.cli.running import run
 from gateway.cli.workers.channel import Channel, ChannelClosed
+from gateway.cli.workers.handing import Handover
 from gateway.cli.workers.setup import Setup
 from gateway.core import inherited
 from gateway.core.errors import ConfigurationError, GatewayError
 from gateway.core.worker_board import Board
 from gateway.domain.secrets import KeySource
+from gateway.http.services import Handing
 from gateway.launchers.local import browsers
 from gateway.settings.workers import settings_of_worker
 from gateway.store.database import Database
@@ -44,6 +46,9 @@ class Worker:
             setup.settings.max_runtimes,
             server.host_of_workers(setup.settings),
         )
+        inboxes = [socket.socket(fileno=each) for each in setup.inboxes]
+        self._handover = Handover(self.board, inboxes, socket.socket(fileno=setup.inbox))
+        self.handing: Handing = self._handover
         self._running: server.Running | None = None
         # Servers on the sockets of workers that are down, by worker.
         self._adopted: dict[int, list[asyncio.Task[asyncio.Server]]] = {}
@@ -58,6 +63,7 @@ class Worker:
 
     def begin(self, running: server.Running) -> None:
         self._running = running
+        self._handover.begin(running.take)
         if self._stop_wanted:
             running.stop()
 
