@@ -31,7 +31,7 @@ class _Turns:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         # By owner; the owner whose turn is next first.
-        self._waiting: OrderedDict[Hashable, deque[FairTransport]] = OrderedDict()
+        self._waiting: OrderedDict[Hashable, deque[FairReading]] = OrderedDict()
         # Whether a connection has processed much in this turn of the loop already.
         self._is_taken = False
         self._starts: deque[Callable[[], None]] = deque()
@@ -47,7 +47,7 @@ class _Turns:
         self._is_taken = True
         self._schedule()
 
-    def add(self, one: FairTransport) -> None:
+    def add(self, one: FairReading) -> None:
         self._waiting.setdefault(one.owner, deque()).append(one)
         self._schedule()
 
@@ -96,8 +96,8 @@ def _of_this_loop() -> _Turns:
     return found
 
 
-class FairTransport:
-    """A transport whose protocol takes what is received in slices. All else is the transport's own.
+class FairReading:
+    """What a transport's protocol receives, taken in slices.
 
     The protocol hands what its `data_received` gets to `receive`, and pauses and resumes reading here.
     """
@@ -118,20 +118,15 @@ class FairTransport:
         self._take = take
         self._missing = missing
         self._turns = _of_this_loop()
-        self._data = b""
+        # What was received; empty when all of it is processed.
+        self.data = b""
         self._position = 0
         self._is_queued = False
         self._is_paused = False
         self._is_released = False
-        self.write = transport.write
-        self.writelines = transport.writelines
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    @property
-    def as_transport(self) -> asyncio.Transport:
-        return cast(asyncio.Transport, self)
+    def abort(self) -> None:
+        self._transport.abort()
 
     def release(self) -> asyncio.Transport:
         """The transport itself, for another protocol from now on. What waits is dropped."""
@@ -142,12 +137,12 @@ class FairTransport:
     @property
     def waiting(self) -> int:
         """Bytes that were received and not processed yet."""
-        return len(self._data) - self._position
+        return len(self.data) - self._position
 
     def receive(self, data: bytes) -> None:
-        if self._data:
+        if self.data:
             # The loop reads once more before it stops.
-            self._data = self._data[self._position :] + data
+            self.data = self.data[self._position :] + data
             self._position = 0
             return
         is_busy = self._turns.is_busy
@@ -155,14 +150,14 @@ class FairTransport:
         if len(data) <= (SLICE if is_busy else AT_ONCE) or len(data) < self._missing():
             self._take(data)
             return
-        self._data = data
+        self.data = data
         if not is_busy:
             self._turns.take()
             self._slice()
-            if self._data and len(self._data) - self._position <= self._missing():
+            if self.data and len(self.data) - self._position <= self._missing():
                 # The rest of a large message, whose head was in the first slice.
                 self._slice()
-        if self._data and not self._is_released:
+        if self.data and not self._is_released:
             self._transport.pause_reading()
             self._go_on()
 
@@ -173,14 +168,14 @@ class FairTransport:
     def take_turn(self) -> None:
         """Process one slice; called in turn with other connections."""
         self._is_queued = False
-        if self._data and not self._is_paused:
+        if self.data and not self._is_paused:
             self._slice()
             self._go_on()
 
     def pause_reading(self) -> None:
         """Process no more until `resume_reading`."""
         self._is_paused = True
-        if not self._data:
+        if not self.data:
             self._transport.pause_reading()
 
     def resume_reading(self) -> None:
@@ -189,22 +184,44 @@ class FairTransport:
 
     def discard(self) -> None:
         """Drop what waits."""
-        self._data, self._position = b"", 0
+        self.data, self._position = b"", 0
 
     def _slice(self) -> None:
         start = self._position
-        self._position = min(len(self._data), start + max(SLICE, self._missing()))
-        piece = self._data[start : self._position]
-        if self._position == len(self._data):
+        self._position = min(len(self.data), start + max(SLICE, self._missing()))
+        piece = self.data[start : self._position]
+        if self._position == len(self.data):
             self.discard()
         self._take(piece)
 
     def _go_on(self) -> None:
         if self._is_released:
             return
-        if not self._data:
+        if not self.data:
             if not self._is_paused:
                 self._transport.resume_reading()
         elif not self._is_paused and not self._is_queued:
             self._is_queued = True
             self._turns.add(self)
+
+
+class FairTransport(FairReading):
+    """A transport that is read so. All else is the transport's own."""
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        take: Callable[[bytes], None],
+        missing: Callable[[], int] = lambda: 0,
+        owner: Hashable = None,
+    ) -> None:
+        super().__init__(transport, take, missing, owner)
+        self.write = transport.write
+        self.writelines = transport.writelines
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    @property
+    def as_transport(self) -> asyncio.Transport:
+        return cast(asyncio.Transport, self)

@@ -19,7 +19,7 @@ What Chromium's parser accepts (156; crdtp/json.cc of its inspector_protocol), a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from enum import Enum, auto
 from math import inf
 from typing import Any, NoReturn, Protocol
@@ -45,6 +45,7 @@ _LEAST_ID = -(2**31)
 _GREATEST_ID = 2**31 - 1
 
 _BLANKS = " \t\n\r"
+_NO_PARAMS: dict[str, Any] = {}
 
 
 class InvalidText(Exception):
@@ -70,6 +71,10 @@ _FORWARD = Action.FORWARD
 class Policy(Protocol):
     """Which commands a lease's client may send to the browser."""
 
+    @property
+    def always_allowed(self) -> Container[str]:
+        """Methods that `check` allows whatever their parameters, except what the gateway answers (`Browser.close`)."""
+
     def check(self, message: dict[str, Any]) -> str | None:
         """None allows a command, whose `message["params"]` may have been changed in place; a sentence refuses it.
 
@@ -82,54 +87,78 @@ class Policy(Protocol):
 
 # Called for each valid command: as it is forwarded, or with the sentence that refuses it.
 Note = Callable[[dict[str, Any], str | None], None]
+# Action, the bytes for it, and what is to be noted: the command, if it is one, and the sentence that refuses it.
+Decision = tuple[Action, bytes, dict[str, Any] | None, str | None]
 
 
 def review(
     payload: bytes | bytearray, policy: Policy | None, note: Note | None = None, longest_slow: float = inf
 ) -> tuple[Action, bytes]:
-    """Decision about a message, and the bytes for it. Raises InvalidText.
+    """As `decide`, with the command noted."""
+    action, text, command, refused = decide(payload, policy, longest_slow)
+    if note is not None and command is not None:
+        note(command, refused)
+    return action, text
+
+
+def decide(payload: bytes | bytearray, policy: Policy | None, longest_slow: float = inf) -> Decision:
+    """Decision about a message. Raises InvalidText.
 
     LEAVE is for `Browser.close`: the client's socket closes, the browser does not get the command, and it is not noted.
-    Raises Slow, with nothing noted, for a message above `longest_slow` bytes that orjson can't read or write, or whose
-    parameters the policy reads.
+    Raises Slow for a message above `longest_slow` bytes that orjson can't read or write, or whose parameters the policy
+    reads.
     """
-    encode = _dumps
     try:
         message = orjson.loads(payload)
     except orjson.JSONDecodeError:
         if len(payload) > longest_slow:
             raise Slow from None
-        encode = _encode_rare
         try:
             message = _decode(payload)
         except _Malformed as error:
-            return Action.ANSWER, _refusal({}, _MALFORMED, str(error))
+            return Action.ANSWER, _refusal({}, _MALFORMED, str(error)), None, None
+        return _decided(message, policy, False, _encode_rare)
+    if policy is not None and type(message) is dict:
+        # The usual case, on the path of every command: as `_decided`, in one go.
+        get = message.get
+        number, method, session = get("id"), get("method"), get("sessionId", "")
+        if (
+            type(number) is int
+            and _LEAST_ID <= number <= _GREATEST_ID
+            and type(method) is str
+            and method in policy.always_allowed
+            and type(get("params", _NO_PARAMS)) is dict
+            and type(session) is str
+            and len(session) <= MAX_SESSION
+        ):
+            try:
+                return _FORWARD, orjson.dumps(message), message, None
+            except orjson.JSONEncodeError:
+                # It has more levels than orjson serializes.
+                pass
+    return _decided(message, policy, len(payload) > longest_slow, _dumps)
+
+
+def _decided(
+    message: Any, policy: Policy | None, is_long: bool, encode: Callable[[dict[str, Any], bool], bytes]
+) -> Decision:
     if type(message) is not dict:
-        return Action.ANSWER, _refusal({}, _INVALID, "Message must be an object")
+        return Action.ANSWER, _refusal({}, _INVALID, "Message must be an object"), None, None
     flaw = _flaw(message)
     if flaw is not None:
-        return Action.ANSWER, _refusal(message, _INVALID, flaw)
+        return Action.ANSWER, _refusal(message, _INVALID, flaw), None, None
     if message["method"] == "Browser.close":
-        return Action.LEAVE, _answer(message, "result", {})
+        return Action.LEAVE, _answer(message, "result", {}), None, None
     if policy is not None:
-        why = _checked(message, policy, len(payload) > longest_slow)
+        if is_long and policy.reads_params(message["method"]):
+            raise Slow
+        why = policy.check(message)
         if why is not None:
-            if note is not None:
-                note(message, why)
-            return Action.ANSWER, _refusal(message, _REFUSED, why)
+            return Action.ANSWER, _refusal(message, _REFUSED, why), message, why
     try:
-        text = encode(message, len(payload) > longest_slow)
-        if note is not None:
-            note(message, None)
-        return _FORWARD, text
+        return _FORWARD, encode(message, is_long), message, None
     except _Malformed as error:
-        return Action.ANSWER, _refusal(message, _MALFORMED, str(error))
-
-
-def _checked(message: dict[str, Any], policy: Policy, is_long: bool) -> str | None:
-    if is_long and policy.reads_params(message["method"]):
-        raise Slow
-    return policy.check(message)
+        return Action.ANSWER, _refusal(message, _MALFORMED, str(error)), None, None
 
 
 def not_a_text() -> bytes:

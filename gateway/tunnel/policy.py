@@ -11,7 +11,7 @@ import posixpath
 import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from gateway.core.allowed_urls import ALLOWED_IN_WORDS, refused_address
 from gateway.tunnel.known_commands import KNOWN
@@ -51,50 +51,6 @@ def _refusal(rule: str, method: str, reason: str) -> str:
 
 def _malformed(method: str, name: str, wanted: str) -> str:
     return _refusal("command.malformed", method, f"{name} must be {wanted}.")
-
-
-class StandardPolicy:
-    """Decides on every command of a connection, whatever its session; `files_dir` is the runtime's own directory.
-
-    `files_dir` is absolute. Only the browser and the gateway may write there, since a symbolic link in it would be
-    followed; downloads and a page's file system create none.
-    """
-
-    __slots__ = ("_allow_unknown", "_files_dir")
-
-    def __init__(self, files_dir: str, *, unknown: Literal["refuse", "allow"] = "refuse") -> None:
-        if not files_dir.startswith("/"):
-            raise ValueError(f"files_dir must be an absolute path (given: {files_dir!r})")
-        self._files_dir = _normal(files_dir)
-        self._allow_unknown = unknown == "allow"
-
-    def check(self, message: dict[str, Any]) -> str | None:
-        """None allows the message, whose `params` may have been changed; a sentence refuses it."""
-        try:
-            rule = _RULES[message["method"]]
-        except (KeyError, TypeError):
-            return self._unknown(message.get("method"))
-        if rule is None or isinstance(rule, str):
-            return rule
-        params = message.setdefault("params", {})
-        if not isinstance(params, dict):
-            return _malformed(message["method"], "params", "an object")
-        return rule(message["method"], params, self._files_dir)
-
-    def reads_params(self, method: str) -> bool:
-        return method in CHECKED
-
-    def _unknown(self, method: object) -> str | None:
-        if not isinstance(method, str):
-            return _malformed("the command", "method", "a text")
-        if self._allow_unknown:
-            return None
-        return _refusal(
-            "command.unknown",
-            method[:_NAMED_CHARACTERS],
-            "the policy does not know this command. Check the name; the operator may allow unknown ones with "
-            "GATEWAY_CDP_UNKNOWN=allow.",
-        )
 
 
 def _download(method: str, params: dict[str, Any], files_dir: str) -> str | None:
@@ -344,3 +300,52 @@ _RULES: dict[str, str | Check | None] = {
     **{method: _refusal(rule, method, why) for method, (rule, why) in REFUSED.items()},
     **CHECKED,
 }
+
+# All that is neither refused nor checked. `Browser.close` is answered by the gateway, so it is none of them.
+ALWAYS_ALLOWED = frozenset(method for method, rule in _RULES.items() if rule is None) - {"Browser.close"}
+
+
+class StandardPolicy:
+    """Decides on every command of a connection, whatever its session; `files_dir` is the runtime's own directory.
+
+    `files_dir` is absolute. Only the browser and the gateway may write there, since a symbolic link in it would be
+    followed; downloads and a page's file system create none.
+    """
+
+    __slots__ = ("_allow_unknown", "_files_dir")
+
+    always_allowed: ClassVar[frozenset[str]] = ALWAYS_ALLOWED
+
+    def __init__(self, files_dir: str, *, unknown: Literal["refuse", "allow"] = "refuse") -> None:
+        if not files_dir.startswith("/"):
+            raise ValueError(f"files_dir must be an absolute path (given: {files_dir!r})")
+        self._files_dir = _normal(files_dir)
+        self._allow_unknown = unknown == "allow"
+
+    def check(self, message: dict[str, Any]) -> str | None:
+        """None allows the message, whose `params` may have been changed; a sentence refuses it."""
+        try:
+            rule = _RULES[message["method"]]
+        except (KeyError, TypeError):
+            return self._unknown(message.get("method"))
+        if rule is None or isinstance(rule, str):
+            return rule
+        params = message.setdefault("params", {})
+        if not isinstance(params, dict):
+            return _malformed(message["method"], "params", "an object")
+        return rule(message["method"], params, self._files_dir)
+
+    def reads_params(self, method: str) -> bool:
+        return method in CHECKED
+
+    def _unknown(self, method: object) -> str | None:
+        if not isinstance(method, str):
+            return _malformed("the command", "method", "a text")
+        if self._allow_unknown:
+            return None
+        return _refusal(
+            "command.unknown",
+            method[:_NAMED_CHARACTERS],
+            "the policy does not know this command. Check the name; the operator may allow unknown ones with "
+            "GATEWAY_CDP_UNKNOWN=allow.",
+        )

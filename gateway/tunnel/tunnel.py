@@ -18,10 +18,10 @@ from functools import partial
 from typing import Any
 
 from gateway.core.closes import Close, CloseSignal, Ended
-from gateway.core.fair_reading import AT_ONCE, FairTransport
+from gateway.core.fair_reading import AT_ONCE, FairReading
 from gateway.core.pace import Pace
 from gateway.core.shares import Taker
-from gateway.tunnel.cdp_messages import Action, InvalidText, Policy, Slow, not_a_text, review
+from gateway.tunnel.cdp_messages import Action, InvalidText, Policy, Slow, decide, not_a_text
 from gateway.tunnel.command_record import SocketRecord
 from gateway.tunnel.keepalive import Beat, Keepalive
 from gateway.tunnel.large_commands import (
@@ -43,6 +43,7 @@ from gateway.websocket.frames import (
     Opcode,
     TooBig,
     close_frame,
+    command_frame,
     frame,
     read_close,
 )
@@ -50,6 +51,8 @@ from gateway.websocket.frames import (
 # The most bytes of the gateway's own answers that wait for the end of a browser's message; with more, the client is
 # not read.
 _MAX_WAITING_ANSWERS = 64 * 1024
+# Commands up to this size are copied behind their header and sent in one piece; in bytes.
+_ONE_PIECE = 4096
 
 # Looked up once: finding a member of an Enum takes longer than unmasking a command.
 _FORWARD = Action.FORWARD
@@ -134,10 +137,12 @@ class Tunnel(asyncio.Protocol):
         "_ping",
         "_policy",
         "_reader",
+        "_reading",
         "_record",
         "_rest",
         "_timer",
         "_times",
+        "_to_client",
         "_transport",
         "_upstream",
     )
@@ -169,7 +174,11 @@ class Tunnel(asyncio.Protocol):
         self._reader = MessageReader(options.max_message_bytes)
         self._keepalive = Keepalive(options.ping_seconds, options.pong_seconds)
         self._loop = asyncio.get_running_loop()
-        self._transport: FairTransport | None = None
+        # Both None once the connection is lost.
+        self._transport: asyncio.Transport | None = None
+        self._reading: FairReading | None = None
+        # Writes one piece, which need not be joined with what is written next.
+        self._to_client: Callable[[bytes], None] = _nothing
         self._connections: set[Any] = set()
         # The gateway's own messages, which wait for the end of a browser's message.
         self._answers: list[bytes] = []
@@ -201,9 +210,11 @@ class Tunnel(asyncio.Protocol):
 
     def start(self, transport: asyncio.Transport, connections: set[Any]) -> None:
         """Take over the client's connection, whose upgrade has just been answered."""
-        self._transport = FairTransport(
+        self._transport = transport
+        self._reading = FairReading(
             transport, self._read, lambda: self._reader.missing, owner=self._options.taker.caller
         )
+        self._to_client = transport.write
         self._connections = connections
         connections.add(self)
         transport.set_protocol(self)
@@ -216,10 +227,11 @@ class Tunnel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self._bytes_from_client += len(data)
         self._keepalive.received = True
-        if self._transport is None:
+        reading = self._reading
+        if reading is None:
             # The connection is lost.
             return
-        if len(data) <= AT_ONCE and self._ending is None and self._pending.task is None and not self._transport.waiting:
+        if self._ending is None and not reading.data and len(data) <= AT_ONCE and self._pending.task is None:
             # The usual case, on the path of every command: exactly one command.
             command = self._reader.single(data)
             if command is not None:
@@ -230,7 +242,7 @@ class Tunnel(asyncio.Protocol):
                 if self._pace is not None and (seconds := self._pace.spend(1, self._loop.time())):
                     self._pause_for(seconds)
                 return
-        self._transport.receive(data)
+        reading.receive(data)
 
     def _read(self, data: bytes) -> None:
         if self._ending is Close.PROTOCOL_ERROR:
@@ -292,11 +304,14 @@ class Tunnel(asyncio.Protocol):
             return
         if not is_large(payload):
             try:
-                reviewed = review(payload, self._policy, self._note, LONGEST_SLOW)
+                action, text, command, refused = decide(payload, self._policy, LONGEST_SLOW)
             except Slow:
                 pass
             else:
-                self._carry_out(*reviewed)
+                # The browser has a command before it is recorded.
+                self._carry_out(action, text)
+                if command is not None and self._note is not None:
+                    self._note(command, refused)
                 return
         # Later messages wait: here, and, since the client is not read any more, at the client.
         self._pending.start(payload, self._policy, self._note, self._reviewed)
@@ -305,7 +320,10 @@ class Tunnel(asyncio.Protocol):
 
     def _carry_out(self, action: Action, text: bytes) -> None:
         if action is _FORWARD:
-            self._upstream.write(frame(Opcode.TEXT, text, masked=True))
+            if len(text) <= _ONE_PIECE:
+                self._upstream.send(command_frame(text))
+            else:
+                self._upstream.write(frame(Opcode.TEXT, text, masked=True))
             return
         self._answer(text)
         if action is Action.LEAVE:
@@ -361,7 +379,8 @@ class Tunnel(asyncio.Protocol):
         self._settle()
         self._cancel_timer()
         self._connections.discard(self)
-        self._transport = None
+        self._transport = self._reading = None
+        self._to_client = _nothing
 
     def shutdown(self) -> None:
         """uvicorn calls this for every connection when the server stops."""
@@ -370,6 +389,11 @@ class Tunnel(asyncio.Protocol):
     # From the browser
 
     def from_browser(self, data: bytes) -> None:
+        if self._ending is None and self._follower.passes(data):
+            # The usual case, on the path of every answer: between two messages nothing of the gateway's own waits.
+            self._bytes_to_client += len(data)
+            self._to_client(data)
+            return
         try:
             out = self._follower.feed(data)
         except FrameError as error:
@@ -445,14 +469,14 @@ class Tunnel(asyncio.Protocol):
 
     def _read_or_wait(self) -> None:
         """Read the client while there is room for what follows from its messages: commands, answers and pongs."""
-        if self._transport is None:
+        if self._reading is None:
             return
         # A client that does not read its answers can't make the gateway write more of them.
         waits = self._is_paused or self._owes or self._answers_bytes > _MAX_WAITING_ANSWERS
         if waits and not self._awaiting_close:
-            self._transport.pause_reading()
+            self._reading.pause_reading()
         else:
-            self._transport.resume_reading()
+            self._reading.resume_reading()
 
     # The end
 
@@ -472,13 +496,14 @@ class Tunnel(asyncio.Protocol):
         if self._awaiting_close or self._transport is None:
             return
         assert self._ending is not None
+        assert self._reading is not None
         self._cancel_timer()
         if self._answers and self._follower.between_messages:
             self._send_answers()
         self._write((close_frame(self._ending.code, self._ending.reason),))
         self._settle()
         # Closing now could lose the frame: the kernel resets a connection that is closed with unread data.
-        self._transport.resume_reading()
+        self._reading.resume_reading()
         if self._ending is Close.PROTOCOL_ERROR:
             self._timer = self._loop.call_later(self._times.deaf, self._transport.abort)
         else:
@@ -513,7 +538,7 @@ class Tunnel(asyncio.Protocol):
         """Abort the connection when the client reads nothing more; a slow client still gets its close frame."""
         # A connection that is lost cancels the timer.
         assert self._transport is not None
-        left = unsent(self._transport.as_transport)
+        left = unsent(self._transport)
         if self._loop.time() >= deadline or (before is not None and left >= before):
             self._transport.abort()
             return
@@ -524,7 +549,7 @@ class Tunnel(asyncio.Protocol):
     def _beat(self) -> None:
         now = self._loop.time()
         # A pong may be among what waits for its turn.
-        is_paused = self._is_paused or (self._transport is not None and self._transport.waiting > 0)
+        is_paused = self._is_paused or (self._reading is not None and self._reading.waiting > 0)
         match self._keepalive.beat(now, self._bytes_to_client, is_full=self._client_full, is_paused=is_paused):
             case Beat.TIMEOUT:
                 self.end(Close.PING_TIMEOUT)
@@ -566,3 +591,7 @@ class Tunnel(asyncio.Protocol):
             self._transport.write(buffers[0])
         else:
             self._transport.writelines(buffers)
+
+
+def _nothing(data: bytes) -> None:
+    """Bytes for a client whose connection is lost, or not there yet."""

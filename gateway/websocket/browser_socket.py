@@ -22,6 +22,7 @@ from websockets.utils import accept_key
 
 from gateway.core.errors import GatewayError, NotFound, Unavailable, host_unavailable
 from gateway.websocket.frames import Buffer, close_frame
+from gateway.websocket.straight_writing import straight_writer
 
 _MAX_HEAD = 16 * 1024
 _MAX_BODY = 64 * 1024
@@ -55,11 +56,23 @@ class Refused(Exception):
 class BrowserSocket(asyncio.BaseProtocol):
     """One socket to a browser. Until `deliver` is called, nothing is read but what arrived with the handshake."""
 
-    __slots__ = ("_early", "_expected", "_head", "_opened", "_receiver", "_request", "data_received", "transport")
+    __slots__ = (
+        "_early",
+        "_expected",
+        "_head",
+        "_opened",
+        "_receiver",
+        "_request",
+        "data_received",
+        "send",
+        "transport",
+    )
 
     def __init__(self, request: bytes, expected: str) -> None:
         # Replaced by the receiver's method in `deliver`: one call less for everything that a browser sends.
         self.data_received: Callable[[bytes], None] = self._handshake
+        # Writes one piece at once, from `deliver` on until the connection is lost or left.
+        self.send: Callable[[bytes], None] = _discard
         self._request = request
         self._expected = expected
         self.transport: asyncio.Transport | None = None
@@ -119,6 +132,7 @@ class BrowserSocket(asyncio.BaseProtocol):
         if self._opened is not None and not self._opened.done():
             self._opened.set_exception(error or OSError("it closed the connection"))
         self.transport = None
+        self.send = _discard
         if self._receiver is not None:
             self._receiver.browser_lost()
 
@@ -139,6 +153,7 @@ class BrowserSocket(asyncio.BaseProtocol):
             receiver.browser_lost()
             return
         self.data_received = receiver.from_browser
+        self.send = straight_writer(self.transport)
         # The loop caches `data_received` of a protocol; setting the protocol again makes it look the method up.
         self.transport.set_protocol(self)
         self.transport.resume_reading()
@@ -167,7 +182,7 @@ class BrowserSocket(asyncio.BaseProtocol):
 
     def _forget(self) -> None:
         self._receiver = None
-        self.data_received = _discard
+        self.data_received = self.send = _discard
         if self.transport is not None and not self.transport.is_closing():
             self.transport.set_protocol(self)
 
@@ -257,7 +272,7 @@ def _tls() -> ssl.SSLContext:
 
 
 def _discard(data: bytes) -> None:
-    """Bytes of a browser whose socket was left."""
+    """Bytes of a browser, or for one, whose socket was left."""
 
 
 def unreachable() -> GatewayError:

@@ -32,6 +32,8 @@ _TEXT_126 = 0x817E
 # The same from a client, whose frames are masked.
 _MASKED_TEXT = _TEXT | _MASKED
 _MASKED_TEXT_126 = _TEXT_126 | _MASKED
+# A mask that changes nothing.
+_NO_KEY = b"\0\0\0\0"
 # The beginning of the one browser event that is copied while it is forwarded.
 ATTACHED = b'{"method":"Target.attachedToTarget"'
 # What is kept of such an event, whose page decides how long it is: of its beginning, and of its end.
@@ -118,10 +120,19 @@ def header(first: int, length: int, masked: bool = False) -> bytes:
     return _long_masked(first, _MASKED | 127, length, 0) if masked else _long(first, 127, length)
 
 
+_COMMAND_HEADS = tuple(header(_WHOLE_TEXT, length, masked=True) for length in range(126))
+
+
 def frame(opcode: int, payload: bytes, masked: bool = False) -> Sequence[bytes]:
     """A whole message as buffers to write; never fragmented, since Chrome rejects fragments."""
     head = header(_FIN | opcode, len(payload), masked)
     return (head + payload,) if len(payload) <= _JOINED else (head, payload)
+
+
+def command_frame(text: bytes) -> bytes:
+    """The frame of a text message toward a browser, in one piece."""
+    length = len(text)
+    return (_COMMAND_HEADS[length] if length < 126 else header(_WHOLE_TEXT, length, masked=True)) + text
 
 
 def close_frame(code: int, reason: str = "", masked: bool = False) -> bytes:
@@ -196,21 +207,26 @@ class FrameFollower:
         """Bytes that arrived and were not returned yet."""
         return len(self._held)
 
+    def passes(self, data: bytes) -> bool:
+        """Whether the data is one short text message, alone, which is forwarded as it is, without `feed`.
+
+        The usual case, on the path of every answer.
+        """
+        end = len(data)
+        if end < 4 or self._in_message or self._held or end > self._max_size:
+            return False
+        numbers: tuple[int, int] = _first_four(data)
+        first, length = numbers
+        if first == _TEXT_126:
+            return end == 4 + length and not data.startswith(ATTACHED, 4)
+        return _TEXT < first < _TEXT_126 and end == 2 + first - _TEXT
+
     def feed(self, data: bytes) -> Sequence[Buffer]:
         """The bytes for the client. Raises FrameError and TooBig, with what is `forwardable` before the fault."""
         if self._held:
             data = self._held + data
             self._held = b""
         end = len(data)
-        if end > 3 and not self._in_message and end <= self._max_size:
-            # The usual case: one message, alone.
-            first, length = _first_four(data)
-            if first == _TEXT_126 and end == 4 + length:
-                if data.startswith(ATTACHED, 4):
-                    self.attached.append(_ends(data, 4, end))
-                return (data,)
-            if _TEXT < first < _TEXT_126 and end == 2 + first - _TEXT:
-                return (data,)
         position = self._whole_messages(data, 0, end) if not self._left else 0
         if position == end:
             return (data,)
@@ -396,10 +412,15 @@ class MessageReader:
             return None
         first, length = _first_four(data)
         if first == _MASKED_TEXT_126:
-            return _unmasked(data[8:], data[4:8]) if end == 8 + length and length <= self._max_size else None
-        if _MASKED_TEXT < first < _MASKED_TEXT_126 and end == 6 + first - _MASKED_TEXT:
-            return _unmasked(data[6:], data[2:6])
-        return None
+            start = 8
+        else:
+            start, length = 6, first - _MASKED_TEXT
+            if not 0 < length < 126:
+                return None
+        if end != start + length or length > self._max_size:
+            return None
+        key = data[start - 4 : start]
+        return data[start:] if key == _NO_KEY else apply_mask(data[start:], key)
 
     def feed(self, data: bytes) -> list[tuple[int, bytes | bytearray]]:
         """Opcode and payload of everything that is complete now. Raises FrameError, after which it can't be used."""
@@ -608,4 +629,4 @@ class MessageCollector:
 
 
 def _unmasked(payload: Buffer, key: bytes) -> bytes:
-    return bytes(payload) if key == b"\0\0\0\0" else apply_mask(payload, key)
+    return bytes(payload) if key == _NO_KEY else apply_mask(payload, key)

@@ -16,7 +16,8 @@ from gateway.launchers.base import LaunchSpec
 from gateway.launchers.local import browsers
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.settings import Settings
-from gateway.tunnel.cdp_messages import MAX_METHOD, MAX_SESSION, Action, InvalidText, Slow, review
+from gateway.tunnel.cdp_messages import MAX_METHOD, MAX_SESSION, Action, InvalidText, Slow, decide, review
+from gateway.tunnel.policy import StandardPolicy
 from tests.support.devtools import DevTools
 from tests.support.gateway_process import temporary_data_dir
 
@@ -30,6 +31,8 @@ unhurried = settings(deadline=None)  # the machine may have other things to do
 
 class Only:
     """A policy of one method; keeps what it was asked."""
+
+    always_allowed: frozenset[str] = frozenset()
 
     def __init__(self, method: str) -> None:
         self.method = method
@@ -45,6 +48,8 @@ class Only:
 
 class Muting:
     """A policy that lets a command pass with a change."""
+
+    always_allowed: frozenset[str] = frozenset()
 
     def check(self, message: dict[str, Any]) -> str | None:
         message["params"]["silent"] = True
@@ -75,6 +80,57 @@ def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     assert len(keys) == len(set(keys)), keys
     return dict(pairs)
+
+
+class Slowly:
+    """StandardPolicy, for which no command takes the short way."""
+
+    always_allowed: frozenset[str] = frozenset()
+
+    def __init__(self) -> None:
+        self._policy = StandardPolicy("/files")
+        self.check = self._policy.check
+        self.reads_params = self._policy.reads_params
+
+
+_NESTED = "[" * 300 + "]" * 300
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"id":1,"method":"Page.enable"}',
+        '{"id":1,"method":"Page.enable","params":{},"sessionId":""}',
+        '{"params":{"a":[1.50,"\\u0041"]}, "sessionId":"AB","id":-2147483648,"method":"Runtime.evaluate","more":null}',
+        '{"id":1,"method":"Page.enable","params":null}',
+        '{"id":1,"method":"Page.enable","params":[]}',
+        '{"id":1,"method":"Page.enable","sessionId":null}',
+        '{"id":1,"method":"Page.enable","sessionId":7}',
+        '{"id":1,"method":"Page.enable","sessionId":"%s"}' % ("A" * MAX_SESSION),
+        '{"id":1,"method":"Page.enable","sessionId":"%s"}' % ("A" * (MAX_SESSION + 1)),
+        '{"id":5.0,"method":"Page.enable"}',
+        '{"id":true,"method":"Page.enable"}',
+        '{"id":2147483647,"method":"Page.enable"}',
+        '{"id":2147483648,"method":"Page.enable"}',
+        '{"id":"1","method":"Page.enable"}',
+        '{"method":"Page.enable"}',
+        '{"id":1}',
+        '{"id":1,"method":["Page.enable"]}',
+        '{"id":1,"method":"Page.enable","method":"Browser.crash"}',
+        '{"id":1,"method":"Browser.crash","method":"Page.enable"}',
+        '{"id":1,"method":"Browser.close"}',
+        '{"id":1,"method":"Browser.crash"}',
+        '{"id":1,"method":"Page.navigate","params":{"url":"file:///etc/passwd"}}',
+        '{"id":1,"method":"Input.dispatchKeyEvent","params":{"nativeVirtualKeyCode":123}}',
+        '{"id":1,"method":"No.such"}',
+        '{"id":1,"method":"Page.enable","params":{"nested":' + _NESTED + "}}",
+        "[]",
+        "7",
+        "{",
+    ],
+)
+def test_the_short_way_of_most_commands_decides_as_the_long_one(text: str) -> None:
+    assert decide(text.encode(), StandardPolicy("/files")) == decide(text.encode(), Slowly())
 
 
 # JSON texts of every kind. An object is a tuple of pairs here, in which a key may come twice.

@@ -33,6 +33,8 @@ from tests.support.waiting import until
 class RefusesAll:
     """A policy that refuses everything."""
 
+    always_allowed: frozenset[str] = frozenset()
+
     def check(self, message: dict[str, object]) -> str | None:
         return "it is not allowed here"
 
@@ -372,6 +374,8 @@ def test_the_process_responds_that_a_command_has_too_many_values() -> None:
 
 class Hungry:
     """A policy for which memory runs out."""
+
+    always_allowed: frozenset[str] = frozenset()
 
     def check(self, message: dict[str, object]) -> str | None:
         raise MemoryError

@@ -70,6 +70,13 @@ def test_every_known_command_is_allowed_refused_or_checked() -> None:
         assert (check(method)[0] is None) == (method not in REFUSED)
 
 
+def test_what_is_always_allowed_is_neither_refused_nor_checked_nor_the_gateways_own() -> None:
+    allowed = StandardPolicy.always_allowed
+    assert allowed == set(KNOWN) - set(REFUSED) - set(CHECKED) - {"Browser.close"}
+    for method in allowed:
+        assert check(method, policy=StandardPolicy(FILES, unknown="refuse")) == (None, {})
+
+
 @pytest.mark.parametrize("method", sorted(REFUSED))
 def test_a_refusal_names_its_rule_the_command_and_what_to_do(method: str) -> None:
     rule, why = REFUSED[method]

@@ -19,7 +19,16 @@ from gateway.tunnel.policy import StandardPolicy
 from gateway.tunnel.protocol import LeaseProtocol
 from gateway.tunnel.tunnel import EndTimes, Tunnel, TunnelOptions
 from gateway.websocket.browser_socket import BrowserSocket
-from gateway.websocket.frames import MessageCollector, MessageReader, Opcode, close_frame, frame, header, read_close
+from gateway.websocket.frames import (
+    MessageCollector,
+    MessageReader,
+    Opcode,
+    close_frame,
+    command_frame,
+    frame,
+    header,
+    read_close,
+)
 from tests.support.raw import BINARY, CLOSE, PING, PONG, TEXT, framed
 from tests.support.waiting import for_a_while, until
 
@@ -90,6 +99,9 @@ class Browser:
 
     def write(self, buffers: Sequence[bytes]) -> None:
         self.written += b"".join(buffers)
+
+    def send(self, data: bytes) -> None:
+        self.written += data
 
     def reads(self) -> bool:
         return self._reads
@@ -180,6 +192,26 @@ async def test_client_commands_are_read_checked_and_counted() -> None:
     assert bench.closed() == (1000, "")
     assert [(ended.close, ended.commands) for ended in bench.ended] == [(Close.CLIENT_CLOSED, 1)]
     assert bench.transport.is_closed
+
+
+async def test_a_command_is_with_the_browser_before_it_is_recorded() -> None:
+    seen: list[tuple[str, bytes]] = []
+
+    class Record:
+        def command(self, message: dict[str, Any], refused: str | None) -> None:
+            seen.append((message["method"], bench.browser.written))
+
+    bench = Bench(record=cast(SocketRecord, Record()), policy=StandardPolicy("/files"))
+    bench.client(TEXT, COMMAND)
+    assert seen == [("Page.enable", command_frame(COMMAND))]
+
+
+async def test_after_the_connection_is_lost_nothing_is_written_to_it() -> None:
+    bench = Bench()
+    bench.tunnel.connection_lost(None)
+    bench.tunnel.from_browser(framed(TEXT, b"late"))
+    bench.client(TEXT, COMMAND)
+    assert (bench.transport.written, bench.browser.written) == (b"", b"")
 
 
 @pytest.mark.parametrize("opcode", [TEXT, PING], ids=["commands", "pings"])

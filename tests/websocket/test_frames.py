@@ -18,6 +18,7 @@ from gateway.websocket.frames import (
     Opcode,
     TooBig,
     close_frame,
+    command_frame,
     frame,
     header,
     read_close,
@@ -116,6 +117,51 @@ def test_what_was_read_at_once_is_not_copied() -> None:
     data = joined(Opcode.TEXT, b"one") + joined(Opcode.TEXT, b"x" * 300)
     (same,) = FrameFollower(CEILING).feed(data)
     assert same is data
+
+
+@pytest.mark.parametrize("length", [*range(127), 127, 300, 65535])
+def test_one_short_message_alone_passes(length: int) -> None:
+    data = joined(Opcode.TEXT, b"x" * length)
+    assert FrameFollower(CEILING).passes(data) is (length > 0 and len(data) > 3)
+    assert not FrameFollower(len(data) - 1).passes(data)
+
+
+@given(st.lists(st.one_of(messages, controls), max_size=3), st.integers(0, 400), st.booleans())
+@settings(max_examples=EXAMPLES)
+def test_what_passes_is_what_would_be_followed_unchanged(sent: list[tuple[int, bytes]], cut: int, is_cut: bool) -> None:
+    data = b"".join(joined(opcode, payload) for opcode, payload in sent)[: cut if is_cut else None]
+    follower = FrameFollower(CEILING)
+    if follower.passes(data):
+        assert b"".join(follower.feed(data)) == data
+        assert (follower.controls, follower.attached, follower.held) == ([], [], 0)
+        assert follower.between_messages
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"\x81",
+        b"\x81\x7e\x01",
+        b"\x01\x01x",
+        joined(Opcode.TEXT, b"x" * 10)[:-1],
+        joined(Opcode.TEXT, b"x" * 70_000)[:-1],
+    ],
+    ids=["half a header", "half a length", "an open message", "half a message", "half a long message"],
+)
+def test_nothing_passes_after_what_is_not_complete(before: bytes) -> None:
+    follower = FrameFollower(CEILING)
+    follower.feed(before)
+    assert not follower.passes(joined(Opcode.TEXT, b"an answer"))
+
+
+def test_an_event_about_an_attached_target_does_not_pass() -> None:
+    event = b'{"method":"Target.attachedToTarget"' + b" " * 200 + b"}"
+    assert not FrameFollower(CEILING).passes(joined(Opcode.TEXT, event))
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 4096, 65535, 65536])
+def test_the_frame_of_a_command_is_one_piece(length: int) -> None:
+    assert command_frame(b"x" * length) == joined(Opcode.TEXT, b"x" * length, masked=True)
 
 
 def test_part_of_a_frame_leaves_as_a_fragment() -> None:
