@@ -1,6 +1,6 @@
 """How long a runtime's life takes through the gateway, beside Playwright launching and closing the same binary itself.
 
-    python -m bench.lifecycle [--count 100] [--parallel 1 10] [--rate 5] [--json]
+    python -m bench.lifecycle [--count 100] [--parallel 1 10] [--rate 5] [--browser chromium] [--json]
 
 All kinds run in one process, in blocks that take turns, so that a slow minute of the machine falls on each of them.
 At a rate, lives begin at fixed times, whether earlier ones have ended or not.
@@ -16,7 +16,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import httpx
 import psutil
@@ -25,6 +25,7 @@ from playwright.async_api import Playwright, async_playwright
 from bench import processor_time
 from bench.figures import percentile, ratio, table, verdict
 from bench.footprint import browsers, settled
+from gateway.core.launch import BrowserName
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.pages import PageServer
 
@@ -110,8 +111,16 @@ class Samples:
 class Through:
     """A gateway that browsers are asked of. `rest` waits until it is as idle as it gets: its warm browsers are up."""
 
-    def __init__(self, gateway: GatewayProcess, api: httpx.AsyncClient, playwright: Playwright, page: str) -> None:
+    def __init__(
+        self,
+        gateway: GatewayProcess,
+        api: httpx.AsyncClient,
+        playwright: Playwright,
+        page: str,
+        browser: BrowserName = "headless-shell",
+    ) -> None:
         self._gateway = gateway
+        self._wanted = {"type": "browser", "config": {"browser": browser}}
         self._api = api
         self._playwright = playwright
         self._page = page
@@ -122,7 +131,7 @@ class Through:
 
     async def cycle(self) -> Seconds:
         watch = Stopwatch()
-        path = f"{self._runtimes}/{(await self._post(self._runtimes, {'type': 'browser'}))['id']}"
+        path = f"{self._runtimes}/{(await self._post(self._runtimes, self._wanted))['id']}"
         watch.lap("create")
         try:
             lease = await self._post(f"{path}/connections", {"protocol": "cdp"})
@@ -145,7 +154,7 @@ class Through:
 
     async def executable(self) -> str:
         """The binary that the gateway starts, seen in a browser that it started."""
-        runtime = await self._post(self._runtimes, {"type": "browser"})
+        runtime = await self._post(self._runtimes, self._wanted)
         try:
             return browsers(self._gateway)[0].exe()
         finally:
@@ -305,7 +314,7 @@ def report(one: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-async def bench(count: int, loads: list[Load]) -> dict[str, Any]:
+async def bench(count: int, loads: list[Load], browser: BrowserName = "headless-shell") -> dict[str, Any]:
     processor_time.begin()
     async with AsyncExitStack() as stack:
         page = stack.enter_context(PageServer()).url("/blank")
@@ -320,7 +329,7 @@ async def bench(count: int, loads: list[Load]) -> dict[str, Any]:
                     base_url=gateway.base_url, headers=gateway.headers, timeout=CYCLE_SECONDS, trust_env=False
                 )
             )
-            gateways[name] = Through(gateway, api, playwright, page)
+            gateways[name] = Through(gateway, api, playwright, page, browser)
             await gateways[name].open()
         executable = await gateways[COLD].executable()
         kinds: Kinds = {**gateways, ALONE: Alone(playwright, executable, page)}
@@ -334,10 +343,11 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100, help="cycles of each kind in each row")
     parser.add_argument("--parallel", type=int, nargs="*", default=[1, 10], help="how many at a time, row by row")
     parser.add_argument("--rate", type=float, nargs="*", default=[5.0], help="how many begin in a second, row by row")
+    parser.add_argument("--browser", choices=get_args(BrowserName), default="headless-shell")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     options = parser.parse_args()
     loads: list[Load] = [*map(Parallel, options.parallel), *map(Rate, options.rate)]
-    figures = asyncio.run(bench(options.count, loads))
+    figures = asyncio.run(bench(options.count, loads, options.browser))
     if options.json:
         print(json.dumps(figures, indent=2))
     else:
