@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -92,7 +93,7 @@ async def make_ids() -> AsyncIterator[Callable[..., UserIds]]:
     made = []
     with tempfile.TemporaryDirectory() as directory:
 
-        def make(**options: float) -> UserIds:
+        def make(**options: Any) -> UserIds:
             made.append(UserIds(BASE, COUNT, Path(directory), **options))
             return made[-1]
 
@@ -164,7 +165,7 @@ def user_of(browser: LocalBrowser) -> int:
 
 
 @asynccontextmanager
-async def launcher(**options: float) -> AsyncIterator[LocalLauncher]:
+async def launcher(**options: Any) -> AsyncIterator[LocalLauncher]:
     found = browsers.find(None)
     assert found is not None
     with temporary_data_dir() as data_dir:
@@ -264,6 +265,25 @@ async def test_two_gateways_of_a_machine_have_different_ids(make_ids: Callable[.
     # What a gateway had is free when it has ended.
     one.close()
     assert await other.take() in taken[::2]
+
+
+async def test_gateways_of_a_machine_take_blocks_that_do_not_overlap() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        made = [UserIds(BASE, 250, Path(directory), max_runtimes=runtimes) for runtimes in (10, 20, 10, 10)]
+        for ids in made:
+            await ids.open()
+        blocks = [ids.block for ids in made]
+        everything = range(BASE + 1, BASE + 249)
+        # The last two find no free one, and share the ids that are locked one by one.
+        assert [len(block) for block in blocks] == [84, 104, len(everything), len(everything)]
+        assert set(blocks[0]).isdisjoint(blocks[1])
+        assert {await made[0].take() for _ in range(3)} <= set(blocks[0])
+        made[0].close()
+        again = UserIds(BASE, 250, Path(directory), max_runtimes=10)
+        await again.open()
+        assert again.block == blocks[0]
+        for ids in (*made[1:], again):
+            ids.close()
 
 
 @pytest.mark.parametrize("how", ["stays", "forks"])

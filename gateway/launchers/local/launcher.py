@@ -209,7 +209,12 @@ class LocalLauncher:
         self._groups: dict[str, ControlGroup] = {}
         self._users = user_ids
         if user_ids is None and os.geteuid() == 0:
-            self._users = UserIds(settings.uid_base, settings.uid_count, settings.data_dir.absolute())
+            self._users = UserIds(
+                settings.uid_base,
+                settings.uid_count,
+                settings.data_dir.absolute(),
+                max_runtimes=settings.max_runtimes,
+            )
         self._frame_height: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -1,8 +1,9 @@
 """The user ids of browsers, where the gateway is root: each for one runtime at a time on this machine.
 
 A process can leave its runtime's group with setsid, and still has the runtime's user id. So an id is free again only
-once no process has it. Ids are given out in turn, and which are taken is known to all gateways of a machine by locks
-on one file, a byte for each id, which the kernel releases when a gateway ends.
+once no process has it. Ids are given out in turn. Each gateway of a machine has a block of the ids for itself, as long
+as there is a free one, and which ids are taken is known to all of them: by locks on one file, a byte for each id and
+another one for its place in a block, which the kernel releases when a gateway ends.
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ _KILLED = 40
 _NONE_THERE = 41
 _MACHINE = Path("/run/browser-gateway-user-ids")
 _STATUS_BYTES = 4096
+# Where the bytes for blocks begin, far above every id.
+_BLOCKS = 1 << 40
+# Ids of a block for each runtime that may be live, so that an id rests between two of them, and for browsers kept warm.
+_OF_A_RUNTIME = 2
+_BESIDE = 64
 _STATUS = re.compile(rb"^State:\t(\w).*?^PPid:\t(\d+)$.*?^Uid:\t(\d+)\t(\d+)\t(\d+)\t(\d+)$", re.MULTILINE | re.DOTALL)
 
 
@@ -51,14 +57,23 @@ class _Process(NamedTuple):
 class UserIds:
     """Ids after `base`, which is the group of all, up to the last but one of `count`: the last is the doctor's."""
 
-    def __init__(self, base: int, count: int, directory: Path, end_seconds: float = _END_SECONDS) -> None:
-        """`directory` has the locks where the machine's /run can't be written to."""
+    def __init__(
+        self,
+        base: int,
+        count: int,
+        directory: Path,
+        end_seconds: float = _END_SECONDS,
+        max_runtimes: int | None = None,
+    ) -> None:
+        """`directory` has the locks where the machine's /run can't be written to. `max_runtimes` decides the size of
+        this gateway's block; None for all ids, which it shares."""
         self._group = base
-        self._ids = range(base + 1, base + count - 1)
+        self._all = self._ids = range(base + 1, base + count - 1)
+        self._block = len(self._all) if max_runtimes is None else _OF_A_RUNTIME * max_runtimes + _BESIDE
         self._directory = directory
         self._end_seconds = end_seconds
-        # Not the lowest one, so that an id rests for as long as possible, also over a restart.
-        self._next = secrets.randbelow(len(self._ids))
+        # Set by `open`. Not the lowest one, so that an id rests for as long as possible, also over a restart.
+        self._next = 0
         self._locks = -1
         # The id of the next launch, which takes some milliseconds to be cleared.
         self._ahead: asyncio.Task[int | None] | None = None
@@ -71,13 +86,20 @@ class UserIds:
         """Ids that are not given out as long as this gateway lives: processes of theirs could not be ended."""
         return set(self._out_of_use)
 
+    @property
+    def block(self) -> range:
+        """The ids that this gateway gives out."""
+        return self._ids
+
     async def open(self) -> None:
-        """End the processes that an earlier gateway left, and keep ids out of use that have any which must stay."""
+        """Take a block of ids, end the processes that an earlier gateway left in any, and keep ids out of use that
+        have any which must stay."""
         self._locks = _open_locks(self._directory)
+        self._take_block()
         everything = await asyncio.to_thread(lambda: list(_processes()))
         parents = {process.pid: process.parent for process in everything}
-        left = [process for process in everything if not process.zombie and not process.users.isdisjoint(self._ids)]
-        for uid in sorted({uid for process in left for uid in process.users if uid in self._ids}):
+        left = [process for process in everything if not process.zombie and not process.users.isdisjoint(self._all)]
+        for uid in sorted({uid for process in left for uid in process.users if uid in self._all}):
             # A locked id is another gateway's.
             if not self._lock(uid):
                 continue
@@ -87,6 +109,18 @@ class UserIds:
                 _log.warning("a user id for browsers is used by other programs and stays out of use", uid=uid)
             elif await self.end(uid):
                 self.free(uid)
+
+    def _take_block(self) -> None:
+        """The first free block; where there is none, all ids, which locks of their own still keep apart."""
+        for start in range(0, len(self._all) - self._block + 1, self._block):
+            block = self._all[start : start + self._block]
+            with contextlib.suppress(BlockingIOError):
+                self._set(fcntl.F_WRLCK, _BLOCKS + block.start, len(block))
+                self._ids = block
+                break
+        else:
+            _log.info("user ids for browsers are shared with other gateways", ids=len(self._all))
+        self._next = secrets.randbelow(len(self._ids))
 
     async def take(self) -> int:
         """An id that no process has; raises LaunchFailed when all are taken. The next one is cleared meanwhile."""
@@ -189,9 +223,9 @@ class UserIds:
         self._taken.add(uid)
         return True
 
-    def _set(self, kind: int, uid: int) -> None:
+    def _set(self, kind: int, start: int, count: int = 1) -> None:
         # A lock of the open file, not of the process, which would not hold against a second launcher in it.
-        fcntl.fcntl(self._locks, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", kind, os.SEEK_SET, uid, 1, 0))
+        fcntl.fcntl(self._locks, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", kind, os.SEEK_SET, start, count, 0))
 
 
 def _open_locks(directory: Path) -> int:
