@@ -35,6 +35,10 @@ _log = structlog.get_logger("gateway.events")
 _DATA_BYTES = 65_536
 _PAGE_ID_LENGTH = 128
 _DEEPEST = 64
+# Of a busy run. A transaction takes as long as fifty events in it.
+_GATHER_SECONDS = 0.1
+# So many full batches are written without waiting for more.
+_ENOUGH_BATCHES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,7 @@ class Events:
         *,
         kept: int = 50_000,
         level: str = "standard",
-        maximum_batch: int = 1000,
+        maximum_batch: int = 250,
         idle_seconds: float = 10.0,
         space: DiskSpace = ALWAYS_ROOM,
     ) -> None:
@@ -153,7 +157,15 @@ class Events:
         # Their number, and why: `buffer` or `disk`.
         self._dropped: dict[UUID, tuple[int, str]] = {}
         # One event after a pause is written at once, since a client may follow the stream.
-        self._writer = BatchWriter("events", self, self.write, _log, enough=maximum_batch, eager=True)
+        self._writer = BatchWriter(
+            "events",
+            self,
+            self.write,
+            _log,
+            enough=_ENOUGH_BATCHES * maximum_batch,
+            eager=True,
+            gather_seconds=_GATHER_SECONDS,
+        )
         self._writing = asyncio.Lock()
 
     def __len__(self) -> int:
