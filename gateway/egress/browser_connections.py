@@ -207,6 +207,7 @@ class BrowserConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Forwarded where an answer may still be due; before that, the end of the browser's connection."""
+        self.channel.flush()
         if self._server is None or not self._body.done or self._unread or self._deaf:
             return False
         self._server.channel.write_eof()
@@ -553,6 +554,10 @@ class ServerConnection(asyncio.Protocol):
             self._browser.server_is_full(False)
 
     def eof_received(self) -> bool:
+        self.channel.flush()
+        if (now := self.channel.protocol) is not self:
+            # What waited was the switch to another protocol.
+            return bool(now.eof_received())
         if self._browser is None:
             return False
         # A head that was cut short is the browser's to judge, too.

@@ -11,6 +11,7 @@ import struct
 import termios
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import cast
 
 from gateway.egress.turns import Share
 
@@ -51,7 +52,11 @@ class Channel:
         share = self.share
         if self._data or share.must_wait():
             self._data += data
-            self._enter_turns()
+            if len(self._data) < PIECE_BYTES:
+                # A request, say: the loop reads on, which costs less than to stop it and to start it again.
+                self._queue()
+            else:
+                self._enter_turns()
             return
         share.run(self._take, data)
         if len(data) >= PIECE_BYTES and share.must_wait():
@@ -73,12 +78,14 @@ class Channel:
         self._is_queued = False
         if self._is_paused:
             return
-        if not self._take_piece():
+        if not self._is_in_turns:
+            self.flush()
+        elif not self._take_piece():
             self._queue()
-            return
-        self._is_in_turns = False
-        if not self._is_paused:
-            self._resume_loop()
+        else:
+            self._is_in_turns = False
+            if not self._is_paused:
+                self._resume_loop()
 
     def in_turn(self, work: Callable[[], None]) -> None:
         """Have this run in a turn of the runtime, unless the connection ends before."""
@@ -115,6 +122,17 @@ class Channel:
         # An end is left to the loop, which reads it once more.
         return len(piece) < PIECE_BYTES
 
+    def flush(self) -> None:
+        """Take what waits, now; for `eof_received`, since the end is behind it."""
+        data, self._data = self._data, b""
+        if data:
+            self._take(data)
+
+    @property
+    def protocol(self) -> asyncio.Protocol:
+        """Whose connection it is now."""
+        return cast(asyncio.Protocol, self._transport.get_protocol())
+
     def hand_over(self, protocol: asyncio.Protocol, take: Callable[[bytes], None]) -> None:
         """Have another protocol take what comes from now on."""
         self._take = take
@@ -130,9 +148,9 @@ class Channel:
     def resume(self) -> None:
         if self._is_paused:
             self._is_paused = False
-            if self._is_in_turns:
+            if self._is_in_turns or self._data:
                 self._queue()
-            else:
+            if not self._is_in_turns:
                 self._resume_loop()
 
     def _resume_loop(self) -> None:

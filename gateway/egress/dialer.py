@@ -11,7 +11,7 @@ import base64
 import re
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 from typing import NamedTuple
 
@@ -60,6 +60,12 @@ async def connect(
 
     Raises Unreachable.
     """
+    if len(addresses) == 1:
+        # As most are: without a task of its own, and a wait for it.
+        try:
+            return await _connected(addresses[0], port)
+        except OSError as error:
+            raise _unreachable_by([error]) from error
     loop = asyncio.get_running_loop()
     left = list(addresses)
     failures: list[BaseException | None] = []
@@ -77,12 +83,16 @@ async def connect(
                 # Where two connected at once, the other one is closed below.
                 trying.update(won[1:])
                 return won[0].result()
-        is_refused = any(isinstance(failure, ConnectionRefusedError) for failure in failures)
-        raise Unreachable("The server refuses the connection." if is_refused else "The server can't be reached.")
+        raise _unreachable_by(failures)
     finally:
         for task in trying:
             task.cancel()
             task.add_done_callback(_close)
+
+
+def _unreachable_by(failures: Iterable[BaseException | None]) -> Unreachable:
+    is_refused = any(isinstance(failure, ConnectionRefusedError) for failure in failures)
+    return Unreachable("The server refuses the connection." if is_refused else "The server can't be reached.")
 
 
 async def _connected(address: Address, port: int) -> socket.socket:

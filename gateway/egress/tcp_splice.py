@@ -81,6 +81,7 @@ class TunnelEnd(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Forwarded; once both ends have half-closed, the tunnel closes."""
+        self.channel.flush()
         self.half_closed = True
         if self.peer.is_closing or (self.far is not None and self.far.half_closed):
             self.peer.close()

@@ -109,6 +109,22 @@ async def test_a_channel_that_is_paused_while_it_waits_keeps_what_it_has() -> No
         await until(lambda: receiver.all == b"first second third", "the loop reads on")
 
 
+async def test_little_that_waits_is_taken_before_the_end_that_the_loop_reads() -> None:
+    async with receiving() as (receiver, far):
+        turns: list[int] = []
+        # Nothing of this share runs before the loop has read the end.
+        receiver.share.wait(lambda: turns.append(1))
+        receiver.channel.receive(b"request")
+        assert receiver.taken == []
+        receiver.channel.flush()
+        receiver.channel.flush()
+        assert receiver.taken == [b"request"]
+        assert receiver.channel.protocol is receiver
+        far.shutdown(socket.SHUT_WR)
+        await until(lambda: receiver.lost, "the end is there")
+        assert (receiver.taken, turns) == ([b"request"], [1])
+
+
 async def test_a_reset_that_is_read_in_a_turn_ends_the_channel_as_broken() -> None:
     async with receiving() as (receiver, far):
         channel = receiver.channel

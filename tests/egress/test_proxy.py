@@ -468,6 +468,17 @@ async def test_what_is_sent_before_a_switch_of_protocols_is_not_lost(listener: E
         assert await browser.rest() == b""
 
 
+async def test_a_switch_of_protocols_that_comes_with_the_end_is_not_lost(listener: EgressListener) -> None:
+    async def upgrading(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 101 Switching\r\n\r\nlast words")
+
+    async with serving(upgrading) as port:
+        asked = get(f"http://127.0.0.1:{port}/", "Connection: Upgrade", "Upgrade: x")
+        assert await ask_once(listener, asked) == b"HTTP/1.1 101 Switching\r\n\r\nlast words"
+    await until(lambda: listener.connections == 0, "the connection is forgotten")
+
+
 async def test_a_request_that_ends_within_its_body_ends_for_the_server(listener: EgressListener) -> None:
     seen: list[bytes] = []
 
