@@ -129,7 +129,7 @@ class Gateway:
 def _watchers(settings: Settings, artifacts: Artifacts, recordings: Recordings) -> list[Watcher]:
     masking = Masking(settings.event_masked_parameters, settings.event_text_characters)
     return [
-        Pages(masking),
+        Pages(masking, requests=settings.event_requests),
         EgressFailures(masking),
         Downloads(DownloadStore(artifacts), masking, settings.max_uploads),
         ScreencastWatcher(settings),

@@ -52,15 +52,16 @@ _NOT_A_PAGE_YET = ("", "about:blank")
 
 
 class Pages:
-    """The watcher of pages (see observers.Watcher)."""
+    """The watcher of pages (see observers.Watcher). `requests`: whether it records them, where the level has them."""
 
-    def __init__(self, masking: Masking) -> None:
+    def __init__(self, masking: Masking, *, requests: bool = True) -> None:
         self._masking = masking
+        self._requests = requests
 
     async def begin(self, observation: Observation) -> Watching | None:
         if observation.observed.record.level == Level.OFF:
             return None
-        pages = PagesOfRun(observation, self._masking)
+        pages = PagesOfRun(observation, self._masking, requests=self._requests)
         await pages.resume()
         return pages
 
@@ -68,8 +69,9 @@ class Pages:
 class PagesOfRun:
     """The pages of one live run."""
 
-    def __init__(self, observation: Observation, masking: Masking) -> None:
+    def __init__(self, observation: Observation, masking: Masking, *, requests: bool = True) -> None:
         self.observation = observation
+        self.requests = requests
         self.record = observation.observed.bounded
         self.level = observation.observed.record.level
         self.masking = masking
@@ -305,10 +307,9 @@ class _Session:
         """Enable the events, and let the page run if it waits for that. Returns the answers."""
         devtools = self._devtools
         devtools.listen(self._on_event, self._id, self._of_session.keys(), self._on_large, self._passes_over)
-        asked = [
-            devtools.start("Network.enable", _NETWORK, self._id),
-            devtools.start("Runtime.enable", None, self._id),
-        ]
+        asked = [devtools.start("Runtime.enable", None, self._id)]
+        if self._pages.requests:
+            asked.append(devtools.start("Network.enable", _NETWORK, self._id))
         if self._type == "page":
             asked.append(devtools.start("Page.enable", None, self._id))
         if self._type in ("page", "iframe") and (override := self._pages.user_agent_override) is not None:

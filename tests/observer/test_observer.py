@@ -132,9 +132,11 @@ def pages() -> Iterator[PageServer]:
 
 
 @contextlib.asynccontextmanager
-async def watching(browser: LocalBrowser, level: Level, **options: Any) -> AsyncIterator[Watched]:
+async def watching(
+    browser: LocalBrowser, level: Level, *, requests: bool = True, **options: Any
+) -> AsyncIterator[Watched]:
     masking = Masking((), 2048)
-    observers = BrowserObservers([Pages(masking), EgressFailures(masking)])
+    observers = BrowserObservers([Pages(masking, requests=requests), EgressFailures(masking)])
     run = observed(browser, Kept(level), **options)
     await observers.begin(run)
     async with DevTools.attach(browser.devtools_url) as client:
@@ -168,6 +170,15 @@ async def test_page_lifecycles_are_recorded_without_a_session(browser: LocalBrow
         assert len(record.of("navigation", page)) == 3
         assert {type_ for type_, _, _ in record.events} == {"page.created", "navigation", "page.closed"}
         assert SECRET not in texts(record)
+
+
+async def test_without_requests_the_rest_is_recorded_as_before(browser: LocalBrowser, pages: PageServer) -> None:
+    async with watching(browser, Level.STANDARD, requests=False) as watched:
+        page, session = await watched.open(pages.url("/form"))
+        await watched.client.evaluate("fetch('https://nowhere.invalid/x').catch(() => console.log('done'))", session)
+        await watched.record.has("console.message", page, text="done")
+        await watched.record.has("network.failed", target="nowhere.invalid:443", cause="egress.name_not_found")
+        assert not watched.record.of("network.request") + watched.record.of("network.response")
 
 
 async def test_a_page_crash_and_its_recovery_are_recorded(browser: LocalBrowser, pages: PageServer) -> None:
