@@ -22,7 +22,7 @@ import httpx
 import psutil
 from playwright.async_api import Playwright, async_playwright
 
-from bench import processor_time
+from bench import processor_time, steps
 from bench.figures import percentile, ratio, table, verdict
 from bench.footprint import browsers, settled
 from gateway.core.launch import BrowserName
@@ -314,6 +314,28 @@ def report(one: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
+def client_of(gateway: GatewayProcess) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=gateway.base_url, headers=gateway.headers, timeout=CYCLE_SECONDS, trust_env=False)
+
+
+async def trace(count: int, browser: BrowserName = "headless-shell") -> str:
+    """The steps of `count` lives within the gateway, one at a time, with warm browsers and without."""
+    reports = []
+    with PageServer() as pages:
+        async with async_playwright() as playwright:
+            for name, options in GATEWAYS.items():
+                env = {"GATEWAY_LOG_LEVEL": "debug", "GATEWAY_LOG_FORMAT": "json", "GATEWAY_EGRESS_ALLOW": "127.0.0.1"}
+                with temporary_data_dir() as data_dir, GatewayProcess.start(data_dir, **env, **options) as gateway:
+                    async with client_of(gateway) as api:
+                        lives = Through(gateway, api, playwright, pages.url("/blank"), browser)
+                        await lives.open()
+                        for _ in range(count):
+                            await lives.rest()
+                            await lives.cycle()
+                    reports.append(f"{name}\n{steps.report(steps.read(gateway.log))}\n")
+    return "\n".join(reports)
+
+
 async def bench(count: int, loads: list[Load], browser: BrowserName = "headless-shell") -> dict[str, Any]:
     processor_time.begin()
     async with AsyncExitStack() as stack:
@@ -324,11 +346,7 @@ async def bench(count: int, loads: list[Load], browser: BrowserName = "headless-
             data_dir = stack.enter_context(temporary_data_dir())
             env = {"GATEWAY_LOG_LEVEL": "warning", "GATEWAY_EGRESS_ALLOW": "127.0.0.1", **options}
             gateway = stack.enter_context(GatewayProcess.start(data_dir, **env))
-            api = await stack.enter_async_context(
-                httpx.AsyncClient(
-                    base_url=gateway.base_url, headers=gateway.headers, timeout=CYCLE_SECONDS, trust_env=False
-                )
-            )
+            api = await stack.enter_async_context(client_of(gateway))
             gateways[name] = Through(gateway, api, playwright, page, browser)
             await gateways[name].open()
         executable = await gateways[COLD].executable()
@@ -345,7 +363,11 @@ def main() -> int:
     parser.add_argument("--rate", type=float, nargs="*", default=[5.0], help="how many begin in a second, row by row")
     parser.add_argument("--browser", choices=get_args(BrowserName), default="headless-shell")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
+    parser.add_argument("--trace", action="store_true", help="print the steps within the gateway, and nothing else")
     options = parser.parse_args()
+    if options.trace:
+        print(asyncio.run(trace(options.count, options.browser)))
+        return 0
     loads: list[Load] = [*map(Parallel, options.parallel), *map(Rate, options.rate)]
     figures = asyncio.run(bench(options.count, loads, options.browser))
     if options.json:

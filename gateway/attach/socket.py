@@ -20,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from gateway.core import steps
 from gateway.core.closes import Close, Ended
 from gateway.core.errors import GatewayError, NotSupported, UpgradeRequired, database_unavailable
 from gateway.crypto.hops import Target
@@ -78,6 +79,7 @@ class Connect:
         answered = False
         try:
             async with services.leases.admit(attach.grant):
+                steps.done("admit")
                 await attach.accept(send)
                 answered = True
                 # The loop sends the written bytes at the end of this turn; until then the lock is held.
@@ -176,10 +178,12 @@ async def _attach(socket: WebSocket, services: Services, send: Send) -> _Attach:
         async with asyncio.timeout(seconds):
             with services.rate_limits.checking(client_address(socket)):
                 grant = await _granted(services.leases, socket.path_params["token"], is_forwarded(socket))
+            steps.done("grant")
             if await handed_over(socket.scope, send, services, grant.host_url):
                 raise _HandedOver
             url, headers = _upstream_address(grant, socket)
             upstream = await open_browser_socket(url, headers=headers)
+            steps.done("connect to browser")
             # A browser closes a target's socket without a close frame; another gateway never does.
             page_id = url.rpartition("/")[2] if headers is None and "/devtools/page/" in url else None
             lost = Close.TARGET_CLOSED if page_id is not None else Close.UPSTREAM_ERROR

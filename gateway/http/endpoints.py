@@ -28,6 +28,7 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway.core import steps
 from gateway.core.ids import parse_id
 from gateway.core.scope import Scope
 from gateway.core.shares import Taker
@@ -127,6 +128,7 @@ class Endpoint:
             principal = await services.access.authenticate(request.headers.get("authorization"))
         request.scope["state"]["key_id"] = principal.key_id
         services.rate_limits.take(principal.key_id)
+        steps.done("authenticate")
         call = Call(principal, services, request)
         key = idempotency_key(request) if rules.idempotent else None
         if key is None:
@@ -146,6 +148,7 @@ class Endpoint:
 
     async def _run(self, call: Call, rules: BodyRules) -> Response:
         arguments = await self._arguments(call.request, rules, call.services.settings)
+        steps.done("read request")
         answer = await self.handler(call, **arguments)
         if isinstance(answer, Response):
             return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import structlog
@@ -14,6 +15,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from gateway.core.errors import GatewayError, Internal, MethodNotAllowed, NotFound
 from gateway.core.ids import new_id
 from gateway.core.secret import remembering
+from gateway.core.steps import traced
 from gateway.domain import audit
 from gateway.http.cors import Cors
 from gateway.http.dispatch import Choice, Dispatcher, error_response
@@ -48,6 +50,7 @@ class RequestFrame:
         self._app = app
         self._cors = Cors(services.settings.cors_origins)
         self._rate_limits = RateLimitHeaders(services.rate_limits)
+        self._traces = services.settings.log_level == "debug"
         self.state = State({"services": services})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,9 +65,10 @@ class RequestFrame:
         # As uvicorn has it, which trusts the headers of the operator's proxies.
         client = scope.get("client")
         contract = choice.contract.name if choice.resource is not None else None
+        tracing = traced() if self._traces else nullcontext()
         try:
             who = audit.anonymous(client[0] if client else None, request_id, contract)
-            with remembering(), audit.acting(who):
+            with remembering(), audit.acting(who), tracing as steps:
                 if (hop := read_hop(scope, self.state.services)) is not None:
                     # Limits and records are about the client of the gateway that forwarded the request.
                     scope["client"] = (hop.address, 0)
@@ -74,6 +78,9 @@ class RequestFrame:
                     await self._http(scope, receive, send, request_id)
                 else:
                     await self._websocket(scope, receive, send, request_id)
+                if steps is not None and steps.ms:
+                    steps.lap("answer")
+                    _access.debug("steps of a request", method=scope.get("method"), route=_route(scope), ms=steps.ms)
         finally:
             structlog.contextvars.clear_contextvars()
 

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import structlog
 
+from gateway.core import steps
 from gateway.core.observation import Observed
 from gateway.observer.devtools import DevTools, DevToolsError
 
@@ -104,10 +105,12 @@ class BrowserObservers:
         observation: Observation | None = None
         try:
             async with asyncio.timeout(_BEGIN_SECONDS):
-                devtools = await _connect(observed)
+                with steps.beside("observer connects"):
+                    devtools = await _connect(observed)
                 observation = Observation(observed, devtools)
                 for watcher in self._watchers:
-                    watching = await watcher.begin(observation)
+                    with steps.beside(f"observer of {type(watcher).__name__}"):
+                        watching = await watcher.begin(observation)
                     if watching is not None:
                         observation.watching.append(watching)
         except BaseException as error:

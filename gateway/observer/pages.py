@@ -78,8 +78,6 @@ class PagesOfRun:
         self.user_agent_override = observation.observed.browser.user_agent_override
         self._pages: dict[str, _Page] = {}
         self._sessions: dict[str, _Session] = {}
-        # Commands to the pages that existed at the start; `resume` waits for their answers.
-        self._setting_up: list[asyncio.Future[dict[str, Any]]] = []
         # Whether pages may wait for a session that was lost with its connection: the renderer that opened a popup, and
         # the popup, wait for it for ever.
         self._has_begun = False
@@ -108,8 +106,9 @@ class PagesOfRun:
             self.record.note("page.closed", before[page_id].about(self.masking), page_id=page_id)
         if self.level >= Level.STANDARD:
             await devtools.call("Target.setAutoAttach", _auto_attach(_PAGES), session)
-            setting_up, self._setting_up = self._setting_up, []
-            await asyncio.gather(*setting_up, return_exceptions=True)
+            # Now the browser has the commands to the pages that exist, before those of any client that comes later.
+            # Their answers are not waited for: a page that is just starting needs tens of milliseconds for them.
+            await devtools.call("Browser.getVersion")
         self._may_wait = False
 
     async def end(self) -> None:
@@ -217,7 +216,7 @@ class PagesOfRun:
         info, id_ = params["targetInfo"], params["sessionId"]
         session = _Session(self, id_, info["type"], page_id or info["targetId"])
         self._sessions[id_] = session
-        self._setting_up += session.set_up(waits=params["waitingForDebugger"] or self._may_wait)
+        session.set_up(waits=params["waitingForDebugger"] or self._may_wait)
 
     def detached(self, params: dict[str, Any]) -> None:
         session = self._sessions.pop(params["sessionId"], None)
@@ -303,23 +302,22 @@ class _Session:
         self._releasing: asyncio.Future[dict[str, Any]] | None = None
         self._holds = False
 
-    def set_up(self, *, waits: bool) -> list[asyncio.Future[dict[str, Any]]]:
-        """Enable the events, and let the page run if it waits for that. Returns the answers."""
+    def set_up(self, *, waits: bool) -> None:
+        """Enable the events, and let the page run if it waits for that."""
         devtools = self._devtools
         devtools.listen(self._on_event, self._id, self._of_session.keys(), self._on_large, self._passes_over)
-        asked = [devtools.start("Runtime.enable", None, self._id)]
+        devtools.send("Runtime.enable", None, self._id)
         if self._pages.requests:
-            asked.append(devtools.start("Network.enable", _NETWORK, self._id))
+            devtools.send("Network.enable", _NETWORK, self._id)
         if self._type == "page":
-            asked.append(devtools.start("Page.enable", None, self._id))
+            devtools.send("Page.enable", None, self._id)
         if self._type in ("page", "iframe") and (override := self._pages.user_agent_override) is not None:
-            asked.append(devtools.start("Emulation.setUserAgentOverride", override, self._id))
+            devtools.send("Emulation.setUserAgentOverride", override, self._id)
         if self._full:
-            asked.append(devtools.start("Target.setAutoAttach", _auto_attach(_WITHIN), self._id))
+            devtools.send("Target.setAutoAttach", _auto_attach(_WITHIN), self._id)
         if waits:
             # Sent after the others without waiting for their answers, which a paused page does not give.
-            asked.append(devtools.start("Runtime.runIfWaitingForDebugger", None, self._id))
-        return asked
+            devtools.send("Runtime.runIfWaitingForDebugger", None, self._id)
 
     def end(self) -> None:
         """Record the responses of requests that never finished."""

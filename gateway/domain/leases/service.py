@@ -12,6 +12,7 @@ from uuid import UUID
 
 import structlog
 
+from gateway.core import steps
 from gateway.core.closes import Close, Ended
 from gateway.core.errors import (
     Conflict,
@@ -187,6 +188,7 @@ class Leases:
                     digest=token.digest,
                 )
                 lease = await self._write(scope, new)
+                steps.done("insert lease")
                 command.run_id = lease.run_id
         self._events.update(lease.owner, "connection.created", _about(lease))
         return lease, token.secret

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import structlog
 
-from gateway.core import background, extras
+from gateway.core import background, extras, steps
 from gateway.core.closes import Close
 from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace, Use
 from gateway.core.endings import GATEWAY_STOPPED, IDLE_TIMEOUT, STOPPED, Ending
@@ -256,6 +256,7 @@ class Runtimes:
             space = await find_space(connection, scope, space_id)
             organization_id = space.owner.organization_id
             is_alone = not await accounts.has_others(connection, organization_id)
+        steps.done("find space")
         spec = request.spec(runtime_id, Taker(key_id, space.owner))
         await self._check_proxy(spec)
         async with self.capacity.start(Caller(key_id, space.subaccount_id, organization_id, is_alone), patience):
@@ -279,6 +280,7 @@ class Runtimes:
             # The space may have been deleted since it was found.
             with constraint_as(not_found("space", space.id)):
                 await self._add_row(space, runtime_id, request)
+            steps.done("insert runtime")
             browser = await self._launch(spec)
             return await self._activate(hosted, self._observed(space, runtime_id, request.config, browser))
         except BaseException:
@@ -359,7 +361,9 @@ class Runtimes:
                 )
             if runtime is None:
                 raise Conflict("The runtime was stopped while it started.", "runtime.stopped")
+            steps.done("activate runtime")
             await observing
+            steps.done("wait for the observer")
         except BaseException as error:
             hosted.not_activated()
             observing.cancel()
@@ -479,6 +483,7 @@ class Runtimes:
             found = await self.find(scope, at)
             if found.status != "active":
                 return found
+            steps.done("find runtime")
             with self._commands.noting(found.active_run_id, "runtimes.stop", {}) as command:
                 if (hosted := self.browsers.find(runtime_id)) is not None:
                     hosted.commands.append(command)
@@ -526,7 +531,9 @@ class Runtimes:
         close = Close.IDLE_TIMEOUT if reason is IDLE_TIMEOUT else Close.RUNTIME_GONE
         self._attachments.close_runtime(runtime_id, close)
         await hosted.browser.stop()
+        steps.done("end browser")
         await hosted.written.wait()
+        steps.done("write end")
 
     async def _end_elsewhere(self, runtime_ids: list[UUID]) -> None:
         async with self._database.connect() as connection:
@@ -570,8 +577,12 @@ class Runtimes:
         metrics.runtimes_live.dec()
         metrics.runtimes_ended.labels(ending.code).inc()
         try:
-            await self._endings.write(runtime_id, ending)
-            await self._observers.end(observed)
+            with steps.traced() as taken:
+                await self._endings.write(runtime_id, ending)
+                steps.done("write row")
+                await self._observers.end(observed)
+                steps.done("end observer")
+            _log.debug("steps of an end", **about, ms=taken.ms)
             observed.close()
             for command in hosted.commands:
                 command.done()

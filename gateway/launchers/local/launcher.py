@@ -30,7 +30,7 @@ from uuid import UUID, uuid4
 import psutil
 import structlog
 
-from gateway.core import background
+from gateway.core import background, steps
 from gateway.core.disk_space import DiskSpace, Use
 from gateway.core.endings import STOPPED, Ending
 from gateway.core.errors import ConfigurationError, LaunchFailed
@@ -121,6 +121,8 @@ class LocalBrowser:
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         # Set once its directory is removed, or can't be.
         self.removed = asyncio.Event()
+        # Called once when it is killed by the gateway; set by the launcher.
+        self.on_killed: Callable[[], None] = lambda: None
         self._asked = False
         self._cause: Ending | None = None
         self._memory_kills = processes.out_of_memory_kills()
@@ -137,11 +139,11 @@ class LocalBrowser:
             await self._kill()
 
     async def _kill(self) -> None:
-        """Return when its leader has ended. From the signal on, no process of the group executes anything more; how
-        long the kernel needs to take them down is waited for by what clears it."""
+        """From the signal on, no process of the group executes anything more. How long the kernel needs to take them
+        down is waited for by what clears it."""
         if not self.ended.done():
             processes.kill_group(self.group)
-        await asyncio.shield(self.ended)
+            self.on_killed()
 
     def ending(self, group: ControlGroup | None) -> Ending:
         """Why it ended, judged by whether a stop was requested and by its exit status."""
@@ -274,6 +276,7 @@ class LocalLauncher:
             with self._pool.requested():
                 return await self._launch(spec)
         browser.listener.adopt(spec.runtime_id, spec.traffic, spec.upstream)
+        steps.done("claim warm browser")
         return browser
 
     def _variant(self, spec: LaunchSpec) -> Variant:
@@ -291,7 +294,9 @@ class LocalLauncher:
 
     async def _launch_binary(self, binary: Binary, spec: LaunchSpec) -> LocalBrowser:
         async with self._parallel.turn(spec.taker):
+            steps.done("turn")
             uid = await self._users.take() if self._users is not None else None
+            steps.done("user id")
             try:
                 listener = await self.egress.open_listener(spec.runtime_id, uid)
             except BaseException:
@@ -301,14 +306,17 @@ class LocalLauncher:
             self._directories.add(directory.name)
             try:
                 listener.adopt(spec.runtime_id, spec.traffic, spec.upstream)
+                steps.done("egress listener")
                 await self._prepared(directory, binary.path, uid)
+                steps.done("directory")
                 browser = await self._start(spec, directory, binary, listener)
             except BaseException:
                 await self._clear(directory, uid, listener)
                 raise
         self._live.add(browser)
-        # The watch keeps itself alive in the event loop until the process ends.
-        processes.ProcessWatch(browser.group, lambda: self._on_end(browser, directory, uid))
+        browser.on_killed = lambda: self._on_end(browser, directory, uid)
+        # The watch keeps itself alive in the event loop until the process ends, which is after a kill.
+        processes.ProcessWatch(browser.group, browser.on_killed)
         self._spawn(self._watch_disk(browser, directory / "home"))
         return browser
 
@@ -390,6 +398,7 @@ class LocalLauncher:
         except OSError as error:
             raise failures.classify_start(error) from error
         self._processes[directory.name] = process
+        steps.done("start process")
         port_file = home / "profile" / "DevToolsActivePort"
         product, port, path = await ready(process, port_file, self._settings.launch_timeout_seconds)
         process.close_output()
@@ -470,6 +479,9 @@ class LocalLauncher:
             await browser.stop()
 
     def _on_end(self, browser: LocalBrowser, directory: Path, uid: int | None) -> None:
+        """The first of two: it was killed by the gateway, or its leader has ended."""
+        if browser.ended.done():
+            return
         ending = browser.ending(self._groups.get(directory.name))
         self._live.discard(browser)
         self._pool.discard(browser)
@@ -571,7 +583,9 @@ async def ready(process: LaunchProcess, port_file: Path, seconds: float) -> tupl
                 # Clients expect the first page that a browser opens with; started with a pipe, it opens none.
                 page = process.send("Target.createTarget", url="about:blank")
                 product: str = (await process.result(version))["product"]
+                steps.done("browser answers")
                 await process.result(page)
+                steps.done("first page")
                 return product, *await _port_of(port_file, process)
             except PipeClosed as error:
                 raise failures.classify_exit(process.printed(), await _exit_status(process)) from error
