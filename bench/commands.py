@@ -96,7 +96,8 @@ def opened(levels: Iterable[str]) -> Iterator[tuple[GatewayProcess, dict[str, Ca
     """A caller for each level, and one for the socket of the first one's browser."""
     with contextlib.ExitStack() as stack:
         data_dir = stack.enter_context(temporary_data_dir())
-        env = {"GATEWAY_LOG_LEVEL": "warning", "GATEWAY_WARM_BROWSERS": "0"}
+        # The direct way reaches the browser in the machine's network only.
+        env = {"GATEWAY_LOG_LEVEL": "warning", "GATEWAY_WARM_BROWSERS": "0", "GATEWAY_BROWSER_NETWORK": "off"}
         gateway = stack.enter_context(GatewayProcess.start(data_dir, **env))
         api = stack.enter_context(
             httpx.Client(base_url=gateway.base_url, headers=gateway.headers, timeout=60, trust_env=False)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
+from gateway.launchers.local.command_line import PROFILE
 from tests.support.gateway_process import GatewayProcess
 from tests.support.waiting import wait_until
 
@@ -78,7 +80,7 @@ def settled(gateway: GatewayProcess, warm: int | None = None, before: Footprint 
 
 
 def browsers(gateway: GatewayProcess) -> list[psutil.Process]:
-    """Those below the gateway that are up: their DevTools port listens."""
+    """Those below the gateway that are up: their DevTools port listens, maybe in a network of their own."""
     return [process for process in gateway.descendants() if _listens(process)]
 
 
@@ -97,9 +99,10 @@ def _is_helper(process: psutil.Process, gateway: psutil.Process) -> bool:
 
 def _listens(process: psutil.Process) -> bool:
     try:
-        return process.name() != "postgres" and any(
-            connection.status == psutil.CONN_LISTEN for connection in process.net_connections("tcp")
-        )
+        program, *arguments = process.cmdline() or [""]
+        profiles = [Path(each.removeprefix(PROFILE)) for each in arguments if each.startswith(PROFILE)]
+        is_browser = program != "/bin/sh" and not any(each.startswith("--type=") for each in arguments)
+        return is_browser and any((profile / "DevToolsActivePort").exists() for profile in profiles)
     except psutil.Error:
         return False
 

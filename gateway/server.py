@@ -192,6 +192,7 @@ async def running(
             for host, port in database.servers():
                 await launcher.egress.reserve_server(host, port)
             await launcher.open()
+            _log.info("networks of browsers", own=launcher.no_networks is None, reason=launcher.no_networks)
             gateway_id = _gateway_id(settings.own_dir)
             gateway = await build(
                 settings, database, keys, launcher, gateway_id, board=board, metrics_page=page, handing=handing

@@ -44,6 +44,8 @@ _SETTINGS = {
     "GATEWAY_IDLE_TIMEOUT_SECONDS": str(_LIFE_SECONDS),
     "GATEWAY_MAX_SOCKETS_PER_LEASE": "10000",
     "GATEWAY_EGRESS_ALLOW": "127.0.0.1",
+    # So that the direct way and the other proxies reach the browser. To a tunnel the networks are the same.
+    "GATEWAY_BROWSER_NETWORK": "off",
 }
 _LEASED = (TUNNEL, UNRECORDED)
 

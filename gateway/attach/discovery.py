@@ -6,7 +6,9 @@ address in an answer is replaced with the one by which the client reaches it: at
 
 from __future__ import annotations
 
+import asyncio
 import re
+import string
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 import structlog
@@ -20,9 +22,11 @@ from gateway.core.errors import Forbidden, NotFound, Unavailable, host_unavailab
 from gateway.domain.leases.service import Grant
 from gateway.http.forwarding import forward, is_forwarded, is_from_gateway
 from gateway.http.origin import check_origin
-from gateway.http.peers import Answer, NoResponse
+from gateway.http.peers import NoResponse
 from gateway.http.public_url import client_address, websocket_root
 from gateway.http.services import Services
+from gateway.settings import Settings
+from gateway.websocket.browser_http import BadAnswer, BrowserAnswer, ask_browser
 
 _log = structlog.get_logger("gateway.discovery")
 
@@ -54,7 +58,7 @@ async def discover(request: Request) -> Response:
             if grant.devtools_url is None:
                 return await _elsewhere(request, services, grant, root)
             authority = urlsplit(grant.devtools_url).netloc
-            answer = await _ask(services, request, authority, path)
+            answer = await _ask(services.settings, request, grant, path)
             async with services.rewriting.turn(grant.taker):
                 body = await readdressed(answer.body, authority, f"{root}/v1/connect/{token}")
     return Response(body, headers=_HEADERS)
@@ -73,20 +77,21 @@ async def _elsewhere(request: Request, services: Services, grant: Grant, root: s
         return Response(await moved(bytes(response.body), urlsplit(_HOP_ROOT).netloc.encode(), root), headers=_HEADERS)
 
 
-async def _ask(services: Services, request: Request, authority: str, path: str) -> Answer:
+async def _ask(settings: Settings, request: Request, grant: Grant, path: str) -> BrowserAnswer:
     """The browser's answer, 200; raises NotFound (no such target) and Unavailable."""
-    seconds = services.settings.attach_timeout_seconds
+    seconds = settings.attach_timeout_seconds
+    assert grant.devtools_url is not None
+    authority = urlsplit(grant.devtools_url).netloc
     method = "GET" if request.method == "HEAD" else request.method
     query = new_target(request.scope["query_string"]) if path == "/json/new" else request.scope["query_string"]
-    # A browser only answers to its own address, which protects it from DNS rebinding.
-    headers = {"Host": f"127.0.0.1:{authority.rpartition(':')[2]}"}
+    target = path + ("?" + quote(query, safe=string.punctuation) if query else "")
     try:
-        answer = await services.peers.ask(method, f"http://{authority}", path, query, headers=headers, seconds=seconds)
-    except NoResponse as error:
-        _log.warning("a browser's HTTP endpoint did not answer", cause=str(error))
-        raise Unavailable(
-            f"The browser of this lease can't be reached: {error}.", "browser.unreachable", retry_after=1
-        ) from error
+        async with asyncio.timeout(seconds):
+            answer = await ask_browser(method, authority, target, settings.max_discovery_bytes, grant.network)
+    except TimeoutError:
+        raise _unreachable(f"no answer within {seconds:g} seconds") from None
+    except (OSError, BadAnswer) as error:
+        raise _unreachable(type(error).__name__ if isinstance(error, OSError) else str(error)) from error
     if answer.status == 404:
         raise NotFound("The browser has no such target; /json/list has those that it has.", "target.not_found")
     if answer.status != 200:
@@ -94,6 +99,11 @@ async def _ask(services: Services, request: Request, authority: str, path: str) 
             f"The browser of this lease refused with status {answer.status}.", "browser.unreachable", retry_after=1
         )
     return answer
+
+
+def _unreachable(cause: str) -> Unavailable:
+    _log.warning("a browser's HTTP endpoint did not answer", cause=cause)
+    return Unavailable(f"The browser of this lease can't be reached: {cause}.", "browser.unreachable", retry_after=1)
 
 
 def new_target(query: bytes) -> bytes:

@@ -13,6 +13,7 @@ from enum import IntEnum
 from typing import Any, ClassVar, Protocol
 from uuid import UUID
 
+from gateway.core.browser_network import BrowserNetwork
 from gateway.core.scope import Scope
 from gateway.core.usage import Usage
 
@@ -330,6 +331,10 @@ class LiveBrowser(Protocol):
     @property
     def user_agent_override(self) -> dict[str, Any] | None:
         """Parameters of Emulation.setUserAgentOverride for pages whose client hints are to match the user agent."""
+
+    @property
+    def network(self) -> BrowserNetwork | None:
+        """The network in which its DevTools address is; None for the gateway's own."""
 
     @property
     def ended(self) -> asyncio.Future[Any]: ...

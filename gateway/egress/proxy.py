@@ -6,8 +6,10 @@ script; a driver that answers `Fetch.authRequired` does so only in pages that it
 clients that intercept requests themselves; a password put into the browser's cache of passwords is missing in every
 context that a client makes. So the kernel vouches for it:
 
-- As root each runtime's browser has a user id of its own, and the kernel is asked which user owns each connection
-  (socket_owners.py). A process of another runtime that finds the port gets 407.
+- Where each runtime has a network of its own (launchers/local/networks.py), its listener is in there, and no other
+  runtime's process is.
+- Otherwise, as root, each runtime's browser has a user id of its own, and the kernel is asked which user owns each
+  connection (socket_owners.py). A process of another runtime that finds the port gets 407.
 - A page has no sockets but through its own listener, and no listener connects to a port of the gateway or to a DevTools
   port, whatever is allowed. This holds without root, too, where all browsers have the same user.
 
@@ -30,6 +32,7 @@ import psutil
 import structlog
 
 from gateway.core import background
+from gateway.core.browser_network import BrowserNetwork
 from gateway.core.failures import Failure, Server
 from gateway.core.hosts import Address, Host, Refusal, is_local_name, parse_host
 from gateway.core.traffic_rules import Traffic
@@ -48,6 +51,7 @@ from gateway.settings import EgressSettings
 from gateway.telemetry import metrics
 
 LOOPBACK = "127.0.0.1"
+_BACKLOG = 256
 
 UidOf = Callable[[tuple[str, int], tuple[str, int]], int | None]
 
@@ -92,9 +96,12 @@ class EgressProxy:
         self._addresses: frozenset[Address] = frozenset()
         self._looked_at = float("-inf")
 
-    async def open_listener(self, runtime_id: UUID, uid: int | None) -> EgressListener:
-        """A listener for one runtime; with `uid`, only for processes of that user."""
-        opened = EgressListener(self, runtime_id, uid)
+    async def open_listener(
+        self, runtime_id: UUID, uid: int | None, network: BrowserNetwork | None = None
+    ) -> EgressListener:
+        """A listener for one runtime: in its own network, where no other runtime is; or in the gateway's, with `uid`
+        only for processes of that user."""
+        opened = EgressListener(self, runtime_id, uid if network is None else None, network)
         # Its connections have the context that it is opened in, and a page's requests are not the caller's.
         await background.start(opened.open())
         self._listeners.add(opened)
@@ -176,7 +183,9 @@ class EgressProxy:
 class EgressListener:
     """The listener of one runtime, through which all its traffic goes."""
 
-    def __init__(self, proxy: EgressProxy, runtime_id: UUID, uid: int | None) -> None:
+    def __init__(
+        self, proxy: EgressProxy, runtime_id: UUID, uid: int | None, network: BrowserNetwork | None = None
+    ) -> None:
         self.runtime_id = runtime_id
         self.traffic = Traffic()
         self.upstream: UpstreamProxy | None = None
@@ -189,6 +198,7 @@ class EgressListener:
         self.held_bytes = 0
         self._proxy = proxy
         self._uid = uid
+        self._network = network
         self._server: asyncio.Server | None = None
         self._reserved: list[int] = []
         self._connections: set[BrowserConnection] = set()
@@ -203,7 +213,12 @@ class EgressListener:
         self.upstream = upstream
 
     def reserve_port(self, port: int) -> None:
-        """A port of the runtime's browser, which no page may reach as long as this listener is open."""
+        """A port of the runtime's browser, which no page may reach as long as this listener is open.
+
+        In a network of the browser's own it is no port of this machine.
+        """
+        if self._network is not None:
+            return
         self._proxy.reserve_port(port)
         self._reserved.append(port)
 
@@ -214,7 +229,13 @@ class EgressListener:
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: BrowserConnection(self), LOOPBACK, 0, backlog=256)
+        made = _stream_socket() if self._network is None else await self._network.new_socket()
+        try:
+            made.bind((LOOPBACK, 0))
+            self._server = await loop.create_server(lambda: BrowserConnection(self), sock=made, backlog=_BACKLOG)
+        except BaseException:
+            made.close()
+            raise
         self.port = self._server.sockets[0].getsockname()[1]
         self.reserve_port(self.port)
 
@@ -339,6 +360,10 @@ class EgressListener:
             return []
         rules.judge_address(_LOCAL[0], port, machine, by_name=by_name)
         return list(_LOCAL)
+
+
+def _stream_socket() -> socket.socket:
+    return socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
 
 
 def _share(settings: EgressSettings) -> int:

@@ -1,4 +1,4 @@
-"""HTTP requests to other gateways, and to the HTTP endpoints of this one's browsers."""
+"""HTTP requests to other gateways."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Answer:
 
 
 class PeerClient:
-    """No connection is kept open: a browser's port may be another browser's at the next request."""
+    """No connection is kept open."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Protocol
 
+from gateway.core.browser_network import BrowserNetwork
 from gateway.core.endings import Ending
 from gateway.core.launch import BrowserName, LaunchSpec
 from gateway.core.usage import Usage
 
 # The public interface for launchers outside this package.
-__all__ = ["Browser", "BrowserName", "Ending", "FilesHold", "LaunchSpec", "Launcher"]
+__all__ = ["Browser", "BrowserName", "BrowserNetwork", "Ending", "FilesHold", "LaunchSpec", "Launcher"]
 
 
 class FilesHold:
@@ -54,6 +55,8 @@ class Browser(Protocol):
     warning: str | None
     # For pages whose client hints are to match the user agent: parameters of Emulation.setUserAgentOverride.
     user_agent_override: dict[str, Any] | None
+    # The network that `devtools_url` is an address of; None for the gateway's own.
+    network: BrowserNetwork | None
 
     async def stop(self) -> None:
         """End the browser and return when it can do no more: its processes are killed, its connections broken.

@@ -51,7 +51,7 @@ async def _connect(observed: Observed) -> DevTools:
     def on_gap(reason: str, method: str) -> bool:
         return observed.bounded.gap(reason, _RECORDED_AS.get(method))
 
-    return await DevTools.connect(observed.browser.devtools_url, on_gap)
+    return await DevTools.connect(observed.browser.devtools_url, on_gap, observed.browser.network)
 
 
 class Observation:

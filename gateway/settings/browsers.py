@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -22,6 +23,11 @@ class BrowserSettings(DataSettings):
         False, description="Let browsers name `HeadlessChrome` in user agent and client hints, as is their default."
     )
     unsafe_no_sandbox: bool = Field(False, description="Start browsers without Chromium's sandbox. Unsafe.")
+    browser_network: Literal["auto", "require", "off"] = Field(
+        "auto",
+        description="A network for each runtime, with nothing in it but its egress proxy: where the gateway may make "
+        "one (as root with CAP_SYS_ADMIN and CAP_NET_ADMIN), `require`d for a start, or `off`.",
+    )
     uid_base: int = Field(
         870000, ge=1000, le=2_000_000_000, description="First user id for browsers and database when started as root."
     )

@@ -41,6 +41,9 @@ launches = Histogram(
     buckets=(0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30),
     registry=registry,
 )
+browser_networks = Gauge(
+    "gateway_browser_networks", "1 where each browser has a network of its own, else 0.", registry=registry
+)
 launches_waiting = Gauge(
     "gateway_launches_waiting", "Launches in the queue, because too many are starting.", registry=registry
 )

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from websockets.utils import accept_key
 
+from gateway.core.browser_network import BrowserNetwork
 from gateway.core.errors import GatewayError, NotFound, Unavailable, host_unavailable
 from gateway.websocket.frames import Buffer, close_frame
 from gateway.websocket.straight_writing import straight_writer
@@ -108,7 +109,7 @@ class BrowserSocket(asyncio.BaseProtocol):
                 self._opened.set_exception(OSError("its answer does not end"))
             return
         try:
-            status, headers = _parsed(head)
+            status, headers = parsed_head(head)
         except ValueError:
             self._opened.set_exception(OSError("its answer is not HTTP"))
             return
@@ -207,8 +208,11 @@ class BrowserSocket(asyncio.BaseProtocol):
             self.transport.abort()
 
 
-async def open_browser_socket(url: str, *, headers: dict[str, str] | None = None) -> BrowserSocket:
-    """Connect to a `ws://` or `wss://` address; with `headers` if it is another gateway's. Has no timeout of its own.
+async def open_browser_socket(
+    url: str, *, headers: dict[str, str] | None = None, network: BrowserNetwork | None = None
+) -> BrowserSocket:
+    """Connect to a `ws://` or `wss://` address; with `headers` if it is another gateway's, within `network` if it is of
+    a browser that has one of its own. Has no timeout of its own.
 
     Raises Unavailable (503) without a connection, NotFound (404) when the browser has no such target, and Refused with
     the answer of another gateway.
@@ -228,13 +232,17 @@ async def open_browser_socket(url: str, *, headers: dict[str, str] | None = None
     ]
     request = "\r\n".join([*lines, "", ""]).encode("latin-1")
     opening: BrowserSocket | None = None
+    loop = asyncio.get_running_loop()
+    port = parts.port or (443 if secure else 80)
+
+    def protocol() -> BrowserSocket:
+        return BrowserSocket(request, accept_key(key))
+
     try:
-        _, opening = await asyncio.get_running_loop().create_connection(
-            lambda: BrowserSocket(request, accept_key(key)),
-            parts.hostname,
-            parts.port or (443 if secure else 80),
-            ssl=_tls() if secure else None,
-        )
+        if network is not None:
+            _, opening = await loop.create_connection(protocol, sock=await network.connect(parts.hostname, port))
+        else:
+            _, opening = await loop.create_connection(protocol, parts.hostname, port, ssl=_tls() if secure else None)
         await opening.opened()
     except OSError as error:
         _abort(opening)
@@ -292,7 +300,7 @@ def _abort(opening: BrowserSocket | None) -> None:
         opening.abort()
 
 
-def _parsed(head: bytes) -> tuple[int, dict[str, str]]:
+def parsed_head(head: bytes) -> tuple[int, dict[str, str]]:
     """Status and headers, with names in lower case, of an answer's head. Raises ValueError."""
     first, *lines = head.decode("latin-1").split("\r\n")
     version, status, *_ = first.split(" ", 2)

@@ -20,7 +20,7 @@ from gateway.cli import doctor
 from gateway.cli.doctor import Finding, Level, checks, database, fonts, languages, machine, recordings, storage
 from gateway.core.errors import ConfigurationError
 from gateway.crypto.keyring import create_key_file
-from gateway.launchers.local import browsers, control_groups, limits
+from gateway.launchers.local import browsers, control_groups, limits, networks
 from gateway.launchers.local.browsers import Binary
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedPostgres
@@ -474,6 +474,26 @@ def test_limits_unavailable_without_root_are_a_warning(data_dir: Path, monkeypat
     assert "their processes are not limited one by one" in lost.sentence
     assert "has the files of the others and of the gateway" in lost.sentence
     assert "as root" in lost.advice
+
+
+@pytest.mark.usefixtures("without_browser")
+def test_what_is_lost_without_networks_of_their_own_is_a_warning_and_a_failure_where_they_are_required(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "why_none", lambda setting: None)
+    (fine,) = findings_of("runtimes' network", data_dir)
+    assert fine.level == Level.OK
+    monkeypatch.setattr(networks, "why_none", lambda setting: "the gateway is not root")
+    (lost,) = findings_of("runtimes' network", data_dir)
+    (failed,) = findings_of("runtimes' network", data_dir, browser_network="require")
+    assert (lost.level, failed.level) == (Level.WARNING, Level.FAILED)
+    assert lost.sentence.startswith("Runtimes have the machine's network: the gateway is not root.")
+    assert "the DevTools ports of other browsers" in lost.sentence
+    assert "CAP_SYS_ADMIN and CAP_NET_ADMIN" in lost.advice
+    monkeypatch.undo()
+    (off,) = findings_of("runtimes' network", data_dir, browser_network="off")
+    assert off.level == Level.WARNING
+    assert "GATEWAY_BROWSER_NETWORK is `off`" in off.sentence
 
 
 @pytest.mark.usefixtures("without_browser")

@@ -16,6 +16,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.support.faults import leaders
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.networks import unguarded
 from tests.support.remote import Remote, ask, closed
 from tests.support.waiting import until
 
@@ -152,8 +153,7 @@ async def test_a_browser_that_crashes_or_exits_by_itself_is_reported(remote: Rem
     runtime = await remote.runtime(viewport={"width": 640, "height": 480})
     socket = await remote.attach(runtime)
     directory = remote.gateway.data_dir / "runtimes" / runtime.rsplit("/", 1)[1]
-    port, path = (directory / "home" / "profile" / "DevToolsActivePort").read_text().split()
-    async with connect(f"ws://127.0.0.1:{port}{path}", proxy=None) as past_the_gateway:
+    async with unguarded(directory) as past_the_gateway:
         await past_the_gateway.send(json.dumps({"id": 1, "method": f"Browser.{command}"}))
         assert await closed(socket) == GONE
     await assert_ended(remote, runtime, "failed", code)

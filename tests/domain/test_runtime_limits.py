@@ -120,7 +120,7 @@ async def test_limits_hold_for_the_browser_and_all_that_it_starts(found: Browser
     options = {"runtime_max_processes": 3000, "runtime_max_files": 4000, "runtime_max_file_bytes": 64 * MIB}
     async with opened(found, **options) as launcher:
         browser = await launcher.launch(LaunchSpec(uuid4(), name))
-        async with DevTools.attach(browser.devtools_url) as client:
+        async with DevTools.attach(browser) as client:
             await client.evaluate("1", await client.first_page())
             leader, *own = members(browser)
             assert len(own) > 3
@@ -177,7 +177,7 @@ async def test_a_page_that_wants_too_many_threads_harms_its_own_browser_at_most(
     async with opened(found, runtime_max_processes=FEW_THREADS) as launcher:
         greedy, other = [await launcher.launch(LaunchSpec(uuid4(), "headless-shell")) for _ in range(2)]
         uid = members(greedy)[1].uids().real
-        async with DevTools.attach(greedy.devtools_url) as client:
+        async with DevTools.attach(greedy) as client:
             page = await client.first_page()
             await client.evaluate("1", page)
             before = {process.pid for process in members(greedy) if "--type=renderer" in process.cmdline()}
@@ -194,7 +194,7 @@ async def test_a_page_that_wants_too_many_threads_harms_its_own_browser_at_most(
 
             await until(has_all_or_broke, "it has all threads that it gets", 40)
             assert most <= FEW_THREADS
-        async with DevTools.attach(other.devtools_url) as client:
+        async with DevTools.attach(other) as client:
             assert await client.evaluate("6 * 7", await client.first_page()) == 42
         third = await launcher.launch(LaunchSpec(uuid4(), "headless-shell"))
         assert not third.ended.done()
@@ -277,7 +277,7 @@ async def test_a_download_past_the_limit_fails_and_ends_nothing_else(found: Brow
     async with opened(found, runtime_max_file_bytes=FILE_BYTES) as launcher, Downloads() as server:
         browser = await launcher.launch(LaunchSpec(uuid4(), name))
         home = Path(members(browser)[1].environ()["HOME"])
-        async with DevTools.attach(browser.devtools_url) as client:
+        async with DevTools.attach(browser) as client:
             kept = await client.first_page()
             await client.evaluate("globalThis.kept = 1", kept)
             await client.send(
@@ -307,7 +307,7 @@ async def test_no_process_of_a_runtime_has_a_right_of_its_own(found: Browsers) -
     async with opened(found) as launcher:
         for name in KINDS:
             browser = await launcher.launch(LaunchSpec(uuid4(), name))
-            async with DevTools.attach(browser.devtools_url) as client:
+            async with DevTools.attach(browser) as client:
                 await client.evaluate("1", await client.first_page())
                 seen = [seen for process in members(browser)[1:] if (seen := rights_of(process.pid)) is not None]
                 assert len(seen) > 3
@@ -537,13 +537,13 @@ async def test_a_runtime_past_its_memory_is_ended_alone_and_says_so(found: Brows
     async with opened(found, runtime_memory_bytes=400 * MIB) as launcher:
         greedy, other = [await launcher.launch(LaunchSpec(uuid4())) for _ in range(2)]
         assert len(list(own.glob("runtime-*"))) >= 2
-        async with DevTools.attach(greedy.devtools_url) as client:
+        async with DevTools.attach(greedy) as client:
             page = await client.first_page()
             eating = "globalThis.all = []; setInterval(() => all.push(new Uint8Array(16e6).fill(1)), 10)"
             await client.send("Runtime.evaluate", page, expression=eating)
             ending = await asyncio.wait_for(greedy.ended, 60)
         assert ending.code == "browser.out_of_memory"
-        async with DevTools.attach(other.devtools_url) as client:
+        async with DevTools.attach(other) as client:
             assert await client.evaluate("6 * 7", await client.first_page()) == 42
 
 

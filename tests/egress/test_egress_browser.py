@@ -90,10 +90,11 @@ class Zone:
 async def opened(
     *allow: str, zone: Zone | None = None, arguments: Callable[[int], list[str]] | None = None
 ) -> AsyncIterator[LocalLauncher]:
+    """A launcher whose browsers have the machine's network, where the rules alone keep pages from each other."""
     found = browsers.find(None)
     assert found is not None
     with temporary_data_dir() as data_dir:
-        settings = Settings(data_dir=Path(data_dir), warm_browsers=0, egress_allow=allow)
+        settings = Settings(data_dir=Path(data_dir), warm_browsers=0, egress_allow=allow, browser_network="off")
         launcher = LocalLauncher(settings, found, EgressProxy(settings, zone or Zone(), cache_seconds=0), arguments)
         await launcher.open()
         try:
@@ -138,7 +139,7 @@ async def attacker(
 ) -> AsyncIterator[Attacker]:
     browser = await launcher.launch(LaunchSpec(uuid4(), name, traffic=traffic or Traffic()))
     try:
-        async with DevTools.attach(browser.devtools_url) as client:
+        async with DevTools.attach(browser) as client:
             session = await client.first_page()
             await client.send("Page.enable", session)
             yield Attacker(browser, client, session)

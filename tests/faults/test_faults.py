@@ -93,6 +93,8 @@ def started(data_dir: Path, **env: str) -> GatewayProcess:
         "GATEWAY_MAX_SOCKETS": "20000",
         # A browser that a test plays knows other commands than Chromium.
         "GATEWAY_CDP_UNKNOWN": "allow",
+        # A browser that is played listens in the network of this process.
+        "GATEWAY_BROWSER_NETWORK": "off",
         "GATEWAY_LARGE_COMMAND_SECONDS": "60",
     }
     return GatewayProcess.start(data_dir, **common, **env)

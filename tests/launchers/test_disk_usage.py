@@ -67,7 +67,7 @@ async def test_a_page_that_stores_too_much_is_refused_and_its_runtime_lives(
 ) -> None:
     browser = await launcher.launch(LaunchSpec(uuid4(), name))
     with PageServer() as pages:
-        async with DevTools.attach(browser.devtools_url) as client:
+        async with DevTools.attach(browser) as client:
             page = await client.new_page()
             await client.send("Page.navigate", page, url=pages.url("/blank"))
             stored, error = await client.evaluate(f"({STORE})({LIMIT // 65536})", page)

@@ -173,7 +173,7 @@ def renderers(browser: LocalBrowser) -> list[psutil.Process]:
 
 @pytest.mark.parametrize("name", KINDS)
 async def test_a_client_finds_a_blank_page_at_once(shared: LocalLauncher, name: BrowserName) -> None:
-    async with launched(shared, name) as browser, DevTools.attach(browser.devtools_url) as client:
+    async with launched(shared, name) as browser, DevTools.attach(browser) as client:
         assert [page["url"] for page in await client.pages()] == ["about:blank"]
         assert browser.name == name
         assert browser.version in (await client.send("Browser.getVersion"))["product"]
@@ -186,7 +186,7 @@ async def test_options_apply_to_every_context(shared: LocalLauncher, found: Brow
     intl = locales.intl_locale(found.get(name).path, LOCALE)
     assert (browser.warning is None) == (intl != "en-US")
     try:
-        async with DevTools.attach(browser.devtools_url) as client, _Headers() as headers:
+        async with DevTools.attach(browser) as client, _Headers() as headers:
             expression = f"[{','.join(SPEC_VALUES)}]"
             for session in (
                 await client.first_page(),
@@ -239,7 +239,7 @@ async def until_sized(client: DevTools, session: str, width: int, height: int) -
 async def test_by_default_a_browser_looks_like_an_ordinary_chromium(shared: LocalLauncher, name: BrowserName) -> None:
     async with (
         launched(shared, name) as browser,
-        DevTools.attach(browser.devtools_url) as client,
+        DevTools.attach(browser) as client,
         _Headers() as headers,
     ):
         agent = user_agent.ordinary(browser.version)
@@ -263,7 +263,7 @@ async def test_the_screen_follows_the_viewport(shared: LocalLauncher, name: Brow
     for width, height in ((813, 607), (390, 844)):
         browser = await shared.launch(LaunchSpec(uuid4(), name, (width, height)))
         try:
-            async with DevTools.attach(browser.devtools_url) as client:
+            async with DevTools.attach(browser) as client:
                 # Full Chromium makes no narrower window.
                 shown = width if name == "headless-shell" else max(width, 500)
                 await until_sized(client, await client.first_page(), shown, height)
@@ -277,7 +277,7 @@ async def test_the_operator_chooses_the_viewport_and_what_browsers_say_they_are(
         _Headers() as headers,
     ):
         for name in KINDS:
-            async with launched(launcher, name) as browser, DevTools.attach(browser.devtools_url) as client:
+            async with launched(launcher, name) as browser, DevTools.attach(browser) as client:
                 session = await client.first_page()
                 assert (await client.evaluate("innerHeight", session)) == 8192
                 await client.send("Page.navigate", session, url=headers.url)
@@ -294,7 +294,7 @@ async def test_the_hints_of_a_user_agent_that_a_client_chose_do_not_contradict_i
 ) -> None:
     browser = await shared.launch(LaunchSpec(uuid4(), name, user_agent=USER_AGENT))
     try:
-        async with DevTools.attach(browser.devtools_url) as client, _Headers() as headers:
+        async with DevTools.attach(browser) as client, _Headers() as headers:
             await client.send("Page.navigate", await client.first_page(), url=headers.url)
             sent = await headers.next()
             assert (sent["user-agent"], sent["sec-ch-ua"], sent["sec-ch-ua-platform"]) == (USER_AGENT, "", '""')
@@ -315,7 +315,7 @@ async def test_the_frame_of_full_chromium_is_measured_once(found: Browsers) -> N
         await until(launched_all, "both are launched", 60)
         first, second = await launching
         for browser, spec in ((first, specs[0]), (second, specs[1])):
-            async with DevTools.attach(browser.devtools_url) as client:
+            async with DevTools.attach(browser) as client:
                 size = await client.evaluate("[innerWidth, innerHeight]", await client.first_page())
             assert tuple(size) == spec.viewport
         # The two, and the one that was measured.
@@ -331,7 +331,7 @@ async def test_two_concurrent_launches_share_nothing(shared: LocalLauncher) -> N
         homes = {main_process(browser).environ()["HOME"] for browser in (one, other)}
         assert len(homes) == 2
         for browser in (one, other):
-            async with DevTools.attach(browser.devtools_url) as client:
+            async with DevTools.attach(browser) as client:
                 await client.new_page()
                 assert len(await client.pages()) == 2
     finally:
@@ -350,7 +350,7 @@ async def test_the_network_service_is_a_part_of_the_browsers_process(shared: Loc
 
 @pytest.mark.parametrize("name", KINDS)
 async def test_the_sandbox_is_on(shared: LocalLauncher, name: BrowserName) -> None:
-    async with launched(shared, name) as browser, DevTools.attach(browser.devtools_url) as client:
+    async with launched(shared, name) as browser, DevTools.attach(browser) as client:
         await client.evaluate("1", await client.first_page())
         assert renderers(browser)
         for renderer in renderers(browser):
@@ -408,7 +408,7 @@ async def test_a_strict_umask_does_not_break_browsers(found: Browsers) -> None:
         async with (
             opened(found) as launcher,
             launched(launcher) as browser,
-            DevTools.attach(browser.devtools_url) as client,
+            DevTools.attach(browser) as client,
         ):
             assert len(await client.pages()) == 1
     finally:
@@ -422,7 +422,7 @@ async def test_a_long_data_directory_does_not_matter(found: Browsers, name: Brow
         launcher = LocalLauncher(Settings(data_dir=data_dir, warm_browsers=0), found)
         await launcher.open()
         try:
-            async with launched(launcher, name) as browser, DevTools.attach(browser.devtools_url) as client:
+            async with launched(launcher, name) as browser, DevTools.attach(browser) as client:
                 assert len(await client.pages()) == 1
         finally:
             await launcher.close()
@@ -446,7 +446,7 @@ async def main():
     launcher = LocalLauncher(Settings(data_dir=Path(sys.argv[1]), warm_browsers=0), browsers.find(None))
     await launcher.open()
     browser = await launcher.launch(LaunchSpec(uuid4()))
-    async with DevTools.attach(browser.devtools_url) as client:
+    async with DevTools.attach(browser) as client:
         await client.evaluate("1", await client.first_page())
     leader = psutil.Process(browser.group)
     everything = [leader, *leader.children(recursive=True)]
@@ -599,7 +599,7 @@ async def test_the_end_of_a_whole_process_group_is_noticed(shared: LocalLauncher
 
 async def test_a_browser_that_is_closed_by_its_client_has_exited(shared: LocalLauncher) -> None:
     browser = await shared.launch(LaunchSpec(uuid4()))
-    async with DevTools.attach(browser.devtools_url) as client:
+    async with DevTools.attach(browser) as client:
         await client.send("Browser.close")
     ending = await asyncio.wait_for(browser.ended, SECONDS)
     assert (ending.code, ending.asked) == ("browser.exited", False)
@@ -637,7 +637,7 @@ async def test_launches_leave_no_process_zombie_descriptor_or_file(found: Browse
 
         async def cycle(name: BrowserName) -> None:
             browser = await launcher.launch(LaunchSpec(uuid4(), name))
-            async with DevTools.attach(browser.devtools_url) as client:
+            async with DevTools.attach(browser) as client:
                 await client.evaluate("1", await client.first_page())
             await browser.stop()
 
@@ -696,7 +696,7 @@ async def test_browsers_whose_launch_gave_way_for_a_moment_are_whole(found: Brow
             await until(lambda: len(launcher.warm) == 2, "two others are warm")
             for browser in launcher.warm:
                 assert [each for each in members(browser) if each.status() == psutil.STATUS_STOPPED] == []
-                async with DevTools.attach(browser.devtools_url) as client:
+                async with DevTools.attach(browser) as client:
                     assert await client.evaluate("1", await client.first_page()) == 1
 
 
@@ -713,7 +713,7 @@ async def test_a_warm_browser_with_options_is_what_a_launch_with_these_gives(fou
         async with launched(launcher, LaunchSpec(uuid4(), "chromium", **options)) as browser:
             assert browser is warm
             assert cold == [started_with(browser)] * 2
-            async with DevTools.attach(browser.devtools_url) as client:
+            async with DevTools.attach(browser) as client:
                 session = await client.new_page(own_context=True)
                 values = await client.evaluate(f"[{','.join(SPEC_VALUES)}]", session)
                 assert dict(zip(SPEC_VALUES, values, strict=True)) == SPEC_VALUES
@@ -785,7 +785,7 @@ async def test_a_sweep_during_launches_and_ends_removes_no_live_browser(found: B
         sweeping = asyncio.create_task(sweep())
         for _ in range(8):
             browser = await launcher.launch(LaunchSpec(uuid4()))
-            async with DevTools.attach(browser.devtools_url) as client:
+            async with DevTools.attach(browser) as client:
                 assert len(await client.pages()) == 1
             await browser.stop()
         done.set()
@@ -876,7 +876,7 @@ class _Headers:
 
 
 async def test_full_chromium_has_no_pages_of_its_own_that_a_client_could_use(shared: LocalLauncher) -> None:
-    async with launched(shared, "chromium") as browser, DevTools.attach(browser.devtools_url) as client:
+    async with launched(shared, "chromium") as browser, DevTools.attach(browser) as client:
         (features,) = [part for part in main_process(browser).cmdline() if part.startswith("--disable-features=")]
         # Playwright's own list is still there.
         assert {"MediaRouter", "WebUIOmniboxPopup", "WebUIOmniboxAimPopup"} <= set(features.split("=")[1].split(","))

@@ -75,7 +75,7 @@ async def launched(launcher: LocalLauncher, name: BrowserName) -> AsyncIterator[
 
 async def assert_works(browser: LocalBrowser) -> None:
     assert not browser.ended.done()
-    async with DevTools.attach(browser.devtools_url) as client:
+    async with DevTools.attach(browser) as client:
         assert await client.evaluate("6 * 7", await client.new_page()) == 42
 
 
@@ -96,7 +96,7 @@ async def test_nothing_that_a_page_says_reaches_what_runtimes_share(
             launched(launcher, "headless-shell") as one,
             launched(launcher, "chromium") as other,
             launched(launcher, name) as attacker,
-            DevTools.attach(attacker.devtools_url) as client,
+            DevTools.attach(attacker) as client,
         ):
             page = await client.new_page()
             await client.send("Page.navigate", page, url=pages.url("/blank"))
@@ -169,7 +169,7 @@ async def test_a_page_starts_no_program(name: BrowserName, trapped: bool) -> Non
         launcher = LocalLauncher(settings, found, path=traps if trapped else NO_PROGRAMS)
         await launcher.open()
         try:
-            async with launched(launcher, name) as browser, DevTools.attach(browser.devtools_url) as client:
+            async with launched(launcher, name) as browser, DevTools.attach(browser) as client:
                 with Programs(browser) as programs:
                     for scheme in ("mailto",) if trapped else SCHEMES:
                         page = await client.new_page()

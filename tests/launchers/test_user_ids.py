@@ -213,7 +213,7 @@ async def test_an_id_whose_processes_can_not_be_ended_stays_out_of_use() -> None
         for _ in range(COUNT):
             later = await launching.launch(LaunchSpec(uuid4()))
             assert user_of(later) != uid
-            async with DevTools.attach(later.devtools_url) as client:
+            async with DevTools.attach(later) as client:
                 assert len(await client.pages()) == 1
             await later.stop()
             await until(lambda: len(list(launching.runtimes_dir.iterdir())) == 1, "only the first one's is left")

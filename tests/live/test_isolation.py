@@ -146,7 +146,10 @@ async def place(*, allowing: bool) -> AsyncIterator[Place]:
     async with contextlib.AsyncExitStack() as stack:
         canary = await stack.enter_async_context(Canary().serving())
         allowed = await stack.enter_async_context(Canary().serving()) if allowing else None
-        options = {"GATEWAY_EGRESS_ALLOW": f"127.0.0.1:{allowed.port}"} if allowed else {}
+        # Here the rules alone keep runtimes from each other; of networks of their own, see launchers/test_networks.py.
+        options = {"GATEWAY_BROWSER_NETWORK": "off"}
+        if allowed:
+            options["GATEWAY_EGRESS_ALLOW"] = f"127.0.0.1:{allowed.port}"
         data_dir = stack.enter_context(temporary_data_dir())
         gateway = await asyncio.to_thread(GatewayProcess.start, data_dir, **options)
         stack.push_async_callback(asyncio.to_thread, gateway.close)
@@ -156,7 +159,7 @@ async def place(*, allowing: bool) -> AsyncIterator[Place]:
 
 @pytest_asyncio.fixture(scope="module")
 async def default() -> AsyncIterator[Place]:
-    """As a newcomer has it."""
+    """As a newcomer has it, but for networks of their own."""
     async with place(allowing=False) as made:
         yield made
 

@@ -139,7 +139,7 @@ async def watching(
     observers = BrowserObservers([Pages(masking, requests=requests), EgressFailures(masking)])
     run = observed(browser, Kept(level), **options)
     await observers.begin(run)
-    async with DevTools.attach(browser.devtools_url) as client:
+    async with DevTools.attach(browser) as client:
         yield Watched(browser, observers, run, client)
         for page in await client.pages():
             if page["url"] != "about:blank":
@@ -330,7 +330,7 @@ async def test_the_first_requests_of_popups_are_recorded(launcher: LocalLauncher
 async def test_a_new_page_continues_when_the_connection_to_its_browser_is_reopened(
     browser: LocalBrowser, pages: PageServer
 ) -> None:
-    async with watching(browser, Level.STANDARD) as watched, DevTools.attach(browser.devtools_url) as opener:
+    async with watching(browser, Level.STANDARD) as watched, DevTools.attach(browser) as opener:
         page, _ = await watched.open(pages.url("/form"))
         session = await opener.session(page)
         observing = watched.observation.devtools
@@ -680,7 +680,7 @@ async def test_full_chromium_explains_what_the_gateway_refused_and_keeps_its_pag
 
 
 async def test_the_reason_is_written_into_error_pages_only(browser: LocalBrowser, pages: PageServer) -> None:
-    async with DevTools.attach(browser.devtools_url) as client:
+    async with DevTools.attach(browser) as client:
         session = await client.new_page(url=pages.url("/form"))
         await until(lambda: client.evaluate("!!document.querySelector('#greet')", session), "the page is there")
         before = await client.evaluate("document.documentElement.outerHTML", session)

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.launchers.base import BrowserName, LaunchSpec
-from gateway.launchers.local.launcher import LocalLauncher
+from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
 from gateway.observer.devtools import AnswerTooLarge, DevTools, Listener
 from gateway.observer.observers import Observation
 from gateway.observer.screencast import Frame, Screencasts, Subscription, TabEvent
@@ -57,8 +57,14 @@ class Watched:
     """A browser, a client of its own at it, and the gateway's view of it."""
 
     def __init__(
-        self, client: devtools.DevTools, observation: Observation, screencasts: Screencasts, commands: list[str]
+        self,
+        client: devtools.DevTools,
+        observation: Observation,
+        screencasts: Screencasts,
+        commands: list[str],
+        browser: LocalBrowser,
     ) -> None:
+        self.browser = browser
         # What the gateway commands, by its first connection.
         self.commands = commands
         self.client = client
@@ -109,11 +115,11 @@ async def watched(
 ) -> AsyncIterator[Watched]:
     browser = await launcher.launch(LaunchSpec(uuid4(), name))
     try:
-        async with devtools.DevTools.attach(browser.devtools_url) as client:
+        async with devtools.DevTools.attach(browser) as client:
             commands: list[str] = []
-            socket = ReadSocket(await open_browser_socket(browser.devtools_url), commands)
+            socket = ReadSocket(await open_browser_socket(browser.devtools_url, network=browser.network), commands)
             observation = Observation(cast(Any, None), DevTools(cast(Any, socket)))
-            seen = Watched(client, observation, Screencasts(observation, Settings(**options)), commands)
+            seen = Watched(client, observation, Screencasts(observation, Settings(**options)), commands, browser)
             await seen.screencasts.resume()
             seen.screencasts.listen(seen.events.append)
             yield seen
@@ -218,11 +224,10 @@ async def test_a_screencast_recovers_from_a_lost_connection(launcher: LocalLaunc
         closing, _ = await seen.open(page("#00f"))
         frames = await seen.look(tab)
         await shows(frames, RED)
-        url = f"ws://127.0.0.1:{seen.client.socket.remote_address[1]}{seen.client.socket.request.path}"  # type: ignore[union-attr]
         await seen.observation.devtools.close()
         await seen.client.send("Target.closeTarget", targetId=closing)
         frames.clear()
-        seen.observation.devtools = await DevTools.connect(url)
+        seen.observation.devtools = await DevTools.connect(seen.browser.devtools_url, network=seen.browser.network)
         await seen.screencasts.resume()
         await shows(frames, RED)
         # The browser answers that it closes a tab before the tab is closed.

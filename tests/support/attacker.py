@@ -17,6 +17,7 @@ import httpx
 import psutil
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.support import networks
 from tests.support.egress import serving
 from tests.support.remote import LARGEST_MESSAGE, Remote
 from tests.support.waiting import until
@@ -182,13 +183,21 @@ class Commands:
     @classmethod
     @contextlib.asynccontextmanager
     async def attach(cls, url: str) -> AsyncIterator[Commands]:
-        async with connect(url, proxy=None, max_size=LARGEST_MESSAGE, close_timeout=1) as opened:
-            made = cls(opened)
-            try:
-                yield made
-            finally:
-                made._reading.cancel()
-                await asyncio.gather(made._reading, return_exceptions=True)
+        async with (
+            connect(url, proxy=None, max_size=LARGEST_MESSAGE, close_timeout=1) as opened,
+            cls.on(opened) as made,
+        ):
+            yield made
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def on(cls, opened: ClientConnection) -> AsyncIterator[Commands]:
+        made = cls(opened)
+        try:
+            yield made
+        finally:
+            made._reading.cancel()
+            await asyncio.gather(made._reading, return_exceptions=True)
 
     async def _read(self) -> None:
         try:
@@ -374,7 +383,7 @@ class Holder:
     @contextlib.asynccontextmanager
     async def unguarded(self) -> AsyncIterator[Commands]:
         """The browser's own socket, with no gateway before it."""
-        async with Commands.attach(self.devtools_url) as commands:
+        async with networks.unguarded(self.directory) as opened, Commands.on(opened) as commands:
             yield commands
 
     async def addresses(self) -> list[str]:

@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 
+from gateway.core.browser_network import BrowserNetwork
+from gateway.core.observation import LiveBrowser
+
 LARGEST_MESSAGE = 64 * 1024 * 1024
+
+
+async def connected(url: str, network: BrowserNetwork | None) -> socket.socket | None:
+    """A connection to the address within the network; None without a network."""
+    if network is None:
+        return None
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return await network.connect(parts.hostname, parts.port)
 
 
 class DevTools:
     """One command at a time over one socket; events that come in between are passed over."""
 
-    def __init__(self, socket: ClientConnection) -> None:
-        self.socket = socket
+    def __init__(self, client: ClientConnection) -> None:
+        self.socket = client
         self._last_id = 0
 
     @classmethod
     @asynccontextmanager
-    async def attach(cls, url: str) -> AsyncIterator[DevTools]:
-        async with connect(url, proxy=None, max_size=LARGEST_MESSAGE) as socket:
-            yield cls(socket)
+    async def attach(cls, where: str | LiveBrowser) -> AsyncIterator[DevTools]:
+        """At an address, or at a browser's own, in its network."""
+        url, network = (where, None) if isinstance(where, str) else (where.devtools_url, where.network)
+        made = await connected(url, network)
+        async with connect(url, sock=made, proxy=None, max_size=LARGEST_MESSAGE) as client:
+            yield cls(client)
 
     async def send(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
         """The command's result; raises AssertionError with the browser's words when it refuses."""

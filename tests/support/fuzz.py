@@ -387,6 +387,8 @@ class Live:
             GatewayProcess.start(
                 data_dir,
                 GATEWAY_WARM_BROWSERS="0",
+                # A browser that is played listens in the network of this process.
+                GATEWAY_BROWSER_NETWORK="off",
                 GATEWAY_CDP_UNKNOWN="allow",
                 GATEWAY_RATE_LIMIT_PER_SECOND="0",
                 GATEWAY_AUTH_FAILURES_PER_MINUTE="0",

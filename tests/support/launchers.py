@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from gateway.core.browser_network import BrowserNetwork
 from gateway.core.endings import Ending
 from gateway.core.errors import LaunchFailed
 from gateway.core.usage import Usage
@@ -41,6 +42,7 @@ class FakeBrowser:
         self.usage = Usage()
         self.warning: str | None = None
         self.user_agent_override: dict[str, Any] | None = None
+        self.network: BrowserNetwork | None = None
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
     def end(self, ending: Ending) -> None:

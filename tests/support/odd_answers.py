@@ -451,7 +451,7 @@ async def page(server: OddServer, *, proxied: bool) -> AsyncIterator[Page]:
         await launcher.open()
         try:
             browser = await launcher.launch(LaunchSpec(uuid4()))
-            async with DevTools.attach(browser.devtools_url) as client:
+            async with DevTools.attach(browser) as client:
                 yield Page(server, _PROXIED_HOSTS if proxied else _DIRECT_HOSTS, client, await client.first_page())
         finally:
             await launcher.close()

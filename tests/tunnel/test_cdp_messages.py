@@ -530,7 +530,7 @@ async def page() -> AsyncIterator[Page]:
         launcher = LocalLauncher(Settings(data_dir=data_dir, warm_browsers=0), found)
         await launcher.open()
         browser = await launcher.launch(LaunchSpec(uuid4()))
-        async with DevTools.attach(browser.devtools_url) as devtools:
+        async with DevTools.attach(browser) as devtools:
             session = await devtools.new_page()
             found_object = await devtools.send("Runtime.evaluate", session, expression="globalThis")
             yield Page(devtools, session, found_object["result"]["objectId"])

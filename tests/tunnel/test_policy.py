@@ -587,7 +587,7 @@ async def runtime(request: pytest.FixtureRequest) -> AsyncIterator[Runtime]:
     assert found is not None
     spec = LaunchSpec(uuid4(), request.param)
     with temporary_data_dir() as data_dir:
-        settings = Settings(data_dir=data_dir, warm_browsers=0, egress_allow=("127.0.0.1",))
+        settings = Settings(data_dir=data_dir, warm_browsers=0, egress_allow=("127.0.0.1",), browser_network="off")
         launcher = LocalLauncher(settings, found)
         await launcher.open()
         try:

@@ -12,6 +12,7 @@ from gateway.cli.doctor.browser import browser
 from gateway.cli.doctor.database import database, master_keys
 from gateway.cli.doctor.findings import Finding, Level
 from gateway.cli.doctor.machine import (
+    browser_network,
     data_dir,
     metrics,
     open_files,
@@ -49,6 +50,7 @@ def run(settings: Settings, embedded: bool) -> list[Finding]:
         ("open files", lambda: open_files(settings)),
         ("processes", lambda: processes(settings)),
         ("runtimes' limits", lambda: runtime_limits(settings)),
+        ("runtimes' network", lambda: browser_network(settings)),
         ("runtimes' memory", lambda: runtime_memory(settings)),
     ]
     return [finding for subject, check in checks for finding in _guarded(subject, check)]

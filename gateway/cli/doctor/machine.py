@@ -17,7 +17,7 @@ from gateway.cli.doctor.scratch import nearest
 from gateway.core.cores import usable_cores
 from gateway.core.errors import ConfigurationError
 from gateway.core.listening import METRICS_OPTIONS, OPTIONS, obstacle
-from gateway.launchers.local import control_groups, limits
+from gateway.launchers.local import control_groups, limits, networks
 from gateway.settings import Settings
 from gateway.settings.listening import metrics_place
 from gateway.settings.types import address_of
@@ -103,6 +103,25 @@ def runtime_limits(settings: Settings) -> Iterator[Finding]:
         f"Each runtime may have {said}. All run as this user: their processes are not limited one by one, and a page "
         "that breaks out of Chromium's sandbox has the files of the others and of the gateway.",
         "Start the gateway as root, which gives each runtime a user of its own.",
+    )
+
+
+def browser_network(settings: Settings) -> Iterator[Finding]:
+    """Whether each runtime has a network of its own, and what is lost where it has none."""
+    subject = "runtimes' network"
+    wanted = settings.browser_network
+    reason = networks.why_none(wanted)
+    if reason is None:
+        sentence = "Each runtime has a network of its own, with nothing in it but its egress proxy."
+        yield Finding(Level.OK, subject, sentence)
+        return
+    yield Finding(
+        Level.FAILED if wanted == "require" else Level.WARNING,
+        subject,
+        f"Runtimes have the machine's network: {reason}. A page that breaks out of Chromium's sandbox can connect to "
+        "the DevTools ports of other browsers, which it then controls, and to every listener of the machine.",
+        "Leave GATEWAY_BROWSER_NETWORK at `auto`, and start the gateway as root with the capabilities CAP_SYS_ADMIN "
+        "and CAP_NET_ADMIN (`--cap-add` of a container).",
     )
 
 

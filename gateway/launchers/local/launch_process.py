@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,15 @@ class LaunchProcess:
     The script's stdin and stdout are the DevTools pipe, which it gives the browser as its descriptors 3 and 4.
     """
 
-    def __init__(self, script: Path, arguments: list[str], environment: dict[str, str]) -> None:
-        """Starts it; raises OSError. The caller waits for the process, and calls `close`."""
+    def __init__(
+        self,
+        script: Path,
+        arguments: list[str],
+        environment: dict[str, str],
+        spawn: Callable[..., int] = os.posix_spawn,
+    ) -> None:
+        """Starts it, by `spawn` (as os.posix_spawn); raises OSError. The caller waits for the process, and calls
+        `close`."""
         self._commands = self._replies = self._output_end = -1
         self._buffer = bytearray()
         self._output = bytearray()
@@ -44,7 +52,7 @@ class LaunchProcess:
             # Read by a shell instead of executed, since a file that was just written can't be executed as long as
             # any other process, forked meanwhile, still has its descriptor.
             command = ["/bin/sh", str(script), *arguments]
-            self.pid = os.posix_spawn(
+            self.pid = spawn(
                 command[0],
                 command,
                 environment,

@@ -31,6 +31,7 @@ import psutil
 import structlog
 
 from gateway.core import background, steps
+from gateway.core.browser_network import BrowserNetwork
 from gateway.core.disk_space import DiskSpace, Use
 from gateway.core.endings import STOPPED, Ending
 from gateway.core.errors import ConfigurationError, LaunchFailed
@@ -41,15 +42,17 @@ from gateway.core.unprivileged import grant_search
 from gateway.egress.proxy import LOOPBACK, EgressListener, EgressProxy
 from gateway.launchers import failures
 from gateway.launchers.base import FilesHold
-from gateway.launchers.local import command_line, control_groups, limits, locales, processes, user_agent
+from gateway.launchers.local import command_line, control_groups, limits, locales, networks, processes, user_agent
 from gateway.launchers.local.browsers import Binary, Browsers
 from gateway.launchers.local.control_groups import ControlGroup, ControlGroups
 from gateway.launchers.local.demand import Demand
 from gateway.launchers.local.disk_usage import used_bytes
 from gateway.launchers.local.launch_process import LaunchProcess, PipeClosed
+from gateway.launchers.local.networks import Network, Networks
 from gateway.launchers.local.user_ids import UserIds
 from gateway.launchers.local.warm_pool import WarmPool
 from gateway.settings import Settings
+from gateway.telemetry import metrics
 
 _log = structlog.get_logger("gateway.launchers")
 
@@ -104,6 +107,7 @@ class LocalBrowser:
         files_dir: str,
         process: LaunchProcess,
         listener: EgressListener,
+        network: Network | None = None,
         warning: str | None = None,
         user_agent_override: dict[str, Any] | None = None,
     ) -> None:
@@ -117,6 +121,7 @@ class LocalBrowser:
         self.process = process
         self.group = process.pid
         self.listener = listener
+        self.network: BrowserNetwork | None = network
         self.usage = listener.usage
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         # Set once its directory is removed, or can't be.
@@ -217,6 +222,10 @@ class LocalLauncher:
                 settings.data_dir.absolute(),
                 max_runtimes=settings.max_runtimes,
             )
+        # Why runtimes have no networks of their own; None where they have, once it is open.
+        self.no_networks: str | None = None
+        self._networks: Networks | None = None
+        self._network_of: dict[str, Network] = {}
         self._frame_height: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -238,6 +247,7 @@ class LocalLauncher:
         await self.sweep()
         if self._users is not None:
             await self._users.open()
+        await self._open_networks()
         self._watching_space = asyncio.create_task(self._watch_space())
         self._pool.open()
 
@@ -265,6 +275,20 @@ class LocalLauncher:
             self._control_groups = ControlGroups(own, self._root, memory, self._settings.runtime_max_processes)
         if self._control_groups is not None:
             await self._control_groups.open()
+
+    async def _open_networks(self) -> None:
+        """Raises ConfigurationError where networks are required and can't be made."""
+        wanted = self._settings.browser_network
+        reason = await asyncio.to_thread(networks.why_none, wanted)
+        if reason is not None and wanted == "require":
+            raise ConfigurationError(
+                f"GATEWAY_BROWSER_NETWORK is `require`, but a runtime can't have a network of its own: {reason}. "
+                "Run `gateway doctor`, or set it to `auto`."
+            )
+        self.no_networks = reason
+        if reason is None:
+            self._networks = Networks()
+        metrics.browser_networks.set(reason is None)
 
     async def check(self, spec: LaunchSpec) -> None:
         if spec.upstream is not None:
@@ -297,12 +321,14 @@ class LocalLauncher:
             steps.done("turn")
             uid = await self._users.take() if self._users is not None else None
             steps.done("user id")
+            directory = self._root / str(spec.runtime_id)
             try:
-                listener = await self.egress.open_listener(spec.runtime_id, uid)
+                network = await self._make_network(directory)
+                listener = await self.egress.open_listener(spec.runtime_id, uid, network)
             except BaseException:
+                self._close_network(directory)
                 self._free_user(uid)
                 raise
-            directory = self._root / str(spec.runtime_id)
             self._directories.add(directory.name)
             try:
                 listener.adopt(spec.runtime_id, spec.traffic, spec.upstream)
@@ -325,6 +351,20 @@ class LocalLauncher:
         process = self._processes.get(str(runtime_id))
         if process is not None:
             processes.signal_group(process.pid, number)
+
+    async def _make_network(self, directory: Path) -> Network | None:
+        """A network for the runtime, if runtimes have those: where it can't be made then, the launch fails."""
+        if self._networks is None:
+            return None
+        try:
+            network = self._network_of[directory.name] = await self._networks.take()
+            return network
+        except OSError as error:
+            raise LaunchFailed(
+                f"The network of a browser can't be made: {error.strerror}.",
+                failure=Failure.EXITED,
+                advice="Run `gateway doctor`.",
+            ) from error
 
     async def _prepared(self, directory: Path, binary: Path, uid: int | None) -> None:
         try:
@@ -393,8 +433,10 @@ class LocalLauncher:
             features=features,
         )
         environment = command_line.environment(spec, home, self._path)
+        network = self._network_of.get(directory.name)
+        spawn = os.posix_spawn if network is None else network.spawn
         try:
-            process = LaunchProcess(directory / "launch", arguments, environment)
+            process = LaunchProcess(directory / "launch", arguments, environment, spawn)
         except OSError as error:
             raise failures.classify_start(error) from error
         self._processes[directory.name] = process
@@ -406,7 +448,8 @@ class LocalLauncher:
         version = product.rpartition("/")[2]
         url = f"ws://{LOOPBACK}:{port}{path}"
         warning = None if spec.locale is None else _warning(binary.path, spec.locale)
-        return LocalBrowser(binary.name, version, url, str(home / "downloads"), process, listener, warning, override)
+        files_dir = str(home / "downloads")
+        return LocalBrowser(binary.name, version, url, files_dir, process, listener, network, warning, override)
 
     async def _watch_disk(self, browser: LocalBrowser, home: Path) -> None:
         """End a runtime whose directory takes more on disk than it may."""
@@ -527,9 +570,15 @@ class LocalLauncher:
     async def _remove(self, directory: Path, uid: int | None, listener: EgressListener) -> None:
         """Remove a runtime's listener and directory, then release its user id."""
         await listener.close()
+        self._close_network(directory)
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
         self._directories.discard(directory.name)
         self._free_user(uid)
+
+    def _close_network(self, directory: Path) -> None:
+        network = self._network_of.pop(directory.name, None)
+        if network is not None:
+            network.close()
 
     def _free_user(self, uid: int | None) -> None:
         if uid is not None and self._users is not None:
@@ -564,6 +613,11 @@ class LocalLauncher:
         await self.egress.close()
         if self._users is not None:
             self._users.close()
+        if self._networks is not None:
+            # Of a runtime whose processes could not be ended.
+            for network in self._network_of.values():
+                network.close()
+            self._networks.close()
 
 
 def out_of_disk(most: int) -> Ending:
