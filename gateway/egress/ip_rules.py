@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from gateway.core.hosts import Address, Entry, Host, Refusal, canonical, embedded_addresses, is_nat64
@@ -85,6 +86,7 @@ _METADATA_NAMES = frozenset(
 )
 
 
+@lru_cache(4096)
 def kind_of(address: Address) -> str | None:
     """loopback, private, link_local, multicast or reserved; None for a public address."""
     if isinstance(address, IPv4Address):
