@@ -1,9 +1,10 @@
 """Requests a second and latency of the calls that a busy client makes, with the database on the same machine.
 
-    python -m bench.api [--seconds 10] [--connections 16] [--json]
+    python -m bench.api [--seconds 10] [--connections 16] [--workers 1] [--json]
 
 The load comes from this process, over keep-alive connections with one request under way on each. Requests are bytes
-made beforehand and answers are only measured out, since the cores are shared with what is measured.
+made beforehand and answers are only measured out, since the cores are shared with what is measured. The last row is no
+request: commands of four clients, each over a lease of its own browser.
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ from urllib.parse import urlsplit
 import httpx
 import psutil
 import uvloop
+from websockets.asyncio.client import ClientConnection
 
 from bench.figures import percentile, ratio, table, verdict
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.remote import Remote, ask
 
 MINTS_PER_SECOND = 600.0
 MINT_P99_MS = 30.0
 MOST_REQUESTS = 200_000
 ROUNDS = 2
+BROWSERS = 4
 WARM_UP_SECONDS = 1.0
 
 
@@ -131,11 +135,19 @@ async def put_load(address: tuple[str, int], target: Target, connections: int, s
 def cpu_seconds(gateway: GatewayProcess) -> dict[str, float]:
     """Processor time so far of the gateway, of its database and of this process."""
     database = [process for process in gateway.descendants() if process.name() == "postgres"]
+    workers = [process for process in gateway.descendants() if _is_worker(process)]
     return {
-        "gateway": _used(psutil.Process(gateway.pid)),
+        "gateway": sum(map(_used, [psutil.Process(gateway.pid), *workers])),
         "database": sum(_used(process) for process in database),
         "load": _used(psutil.Process()),
     }
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "gateway.cli.workers.worker" in process.cmdline()
+    except psutil.Error:
+        return False
 
 
 def _used(process: psutil.Process) -> float:
@@ -160,6 +172,31 @@ async def measure(gateway: GatewayProcess, targets: list[Target], connections: i
             load.cpu = {name: (after[name] - before[name]) / load.seconds for name in after}
             loads[target.name].add(load)
     return loads
+
+
+async def measure_commands(gateway: GatewayProcess, seconds: float) -> Load:
+    """`Runtime.evaluate` over leases, one command under way on each; each browser is another worker's, if there are."""
+    load = Load()
+    async with Remote(gateway) as remote:
+        sockets = [await remote.attach(await remote.runtime()) for _ in range(BROWSERS)]
+        sessions = []
+        for socket in sockets:
+            pages = (await ask(socket, "Target.getTargets"))["targetInfos"]
+            page = next(page["targetId"] for page in pages if page["type"] == "page")
+            sessions.append((await ask(socket, "Target.attachToTarget", targetId=page, flatten=True))["sessionId"])
+        before, started = cpu_seconds(gateway), time.perf_counter()
+
+        async def send(socket: ClientConnection, session: str) -> None:
+            while (sent := time.perf_counter()) < started + seconds:
+                await ask(socket, "Runtime.evaluate", session, expression="1+1")
+                load.latencies.append(time.perf_counter() - sent)
+
+        await asyncio.gather(*map(send, sockets, sessions))
+        load.seconds = time.perf_counter() - started
+        after = cpu_seconds(gateway)
+        load.cpu = {name: (after[name] - before[name]) / load.seconds for name in after}
+        await remote.clear()
+    return load
 
 
 def request_bytes(method: str, base_url: str, path: str, key: str | None = None, body: Any = None) -> bytes:
@@ -206,6 +243,7 @@ def figures(loads: dict[str, Load]) -> dict[str, Any]:
             "p50Ms": 1000 * percentile(load.latencies, 50),
             "p99Ms": 1000 * percentile(load.latencies, 99),
             "ofHealthz": ratio(rate, floor),
+            "gatewayUs": 1e6 * load.cpu["gateway"] / rate,
             "cpu": load.cpu,
         }
     return rows
@@ -223,6 +261,7 @@ def report(rows: dict[str, Any]) -> str:
         "cores: gateway",
         "db",
         "load",
+        "gateway us each",
     )
     cells = [
         (
@@ -234,6 +273,7 @@ def report(rows: dict[str, Any]) -> str:
             f"{row['p99Ms']:.2f}",
             f"{row['ofHealthz']:.2f}",
             *(f"{row['cpu'][name]:.2f}" for name in ("gateway", "database", "load")),
+            f"{row['gatewayUs']:.0f}",
         )
         for name, row in rows.items()
     ]
@@ -252,13 +292,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.api", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=10.0, help="of load on each call, without its warm-up")
     parser.add_argument("--connections", type=int, default=16, help="with one request under way on each")
+    parser.add_argument("--workers", type=int, default=1, help="processes of the gateway")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
     options = parser.parse_args()
     # One key sends more than any key should.
-    env = {"GATEWAY_LOG_LEVEL": "warning", "GATEWAY_RATE_LIMIT_PER_SECOND": "0"}
+    env = {
+        "GATEWAY_LOG_LEVEL": "warning",
+        "GATEWAY_RATE_LIMIT_PER_SECOND": "0",
+        "GATEWAY_WORKERS": str(options.workers),
+    }
     with temporary_data_dir() as data_dir, GatewayProcess.start(data_dir, **env) as gateway:
         targets = prepare(gateway)
-        rows = figures(uvloop.run(measure(gateway, targets, options.connections, options.seconds)))
+        loads = uvloop.run(measure(gateway, targets, options.connections, options.seconds))
+        loads["Runtime.evaluate"] = uvloop.run(measure_commands(gateway, options.seconds))
+        rows = figures(loads)
     print(json.dumps(rows, indent=2) if options.json else report(rows))
     return 1 if any(row["failures"] for row in rows.values()) else 0
 

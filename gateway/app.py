@@ -204,7 +204,7 @@ async def build(
         settings=settings,
         audit=audit,
         access=access,
-        rate_limits=RateLimits(settings),
+        rate_limits=RateLimits(settings, board=board),
         ai_connections=AiConnections(database, secrets, providers, audit),
         spaces=Spaces(database, settings.region, audit, events, living.end),
         runtimes=living,

@@ -1,4 +1,4 @@
-"""Memory that the workers of one gateway share: where each is reached, its runtimes, and ports that no page may reach.
+"""Memory that workers of one gateway share: where each is reached, its runtimes, ports that no page may reach, rates.
 
 A worker writes its own part and reads all parts, so nothing is locked. The supervising process clears the part of a
 worker that has died, whose browsers died with it.
@@ -12,6 +12,9 @@ import struct
 import tempfile
 from uuid import UUID
 
+from gateway.core import shared_times
+from gateway.core.shared_times import SharedTimes
+
 _SERVING = 1
 _DRAINING = 2
 
@@ -23,33 +26,47 @@ _ORGANIZATION_BYTES = 16
 _NONE = b"\xff" * _ORGANIZATION_BYTES
 _FREE = bytes(_ORGANIZATION_BYTES)
 _PORTS = 65536
+_RATES = 3
 
 
 class Board:
     """The shared memory, as one worker sees it. `max_runtimes` is of all workers together."""
 
-    def __init__(self, descriptor: int, worker: int, workers: int, max_runtimes: int, host: str = "127.0.0.1") -> None:
-        """`host` is where the workers listen for each other."""
+    def __init__(
+        self,
+        descriptor: int,
+        worker: int,
+        workers: int,
+        max_runtimes: int,
+        host: str = "127.0.0.1",
+        callers: int = 0,
+    ) -> None:
+        """`host` is where the workers listen for each other; `callers` is of how many rates are known."""
         self.worker = worker
         self.workers = workers
         self._host = host
         self._part = _HEAD.size + max_runtimes * _ORGANIZATION_BYTES
-        self._memory = mmap.mmap(descriptor, _size(workers, max_runtimes))
+        self._memory = mmap.mmap(descriptor, _size(workers, max_runtimes, callers))
         self._own = worker * self._part
         self._marks = workers * self._part
+        rates = self._marks + _PORTS
+        # Of API keys, and of addresses without a credential or with a wrong one (domain/accounts/rate_limits.py).
+        self.key_rates, self.anonymous_rates, self.failure_rates = (
+            SharedTimes(self._memory, rates + table * shared_times.size(callers), callers) for table in range(_RATES)
+        )
         # Places of this worker's list of organizations.
         self._free = list(range(max_runtimes))
         self._places: dict[bytes, list[int]] = {}
 
     @staticmethod
-    def create(workers: int, max_runtimes: int) -> int:
+    def create(workers: int, max_runtimes: int, callers: int = 0) -> int:
         """A descriptor of fresh memory, for all workers to inherit."""
         if hasattr(os, "memfd_create"):
             descriptor = os.memfd_create("gateway-workers")
         else:
             with tempfile.TemporaryFile() as file:
                 descriptor = os.dup(file.fileno())
-        os.ftruncate(descriptor, _size(workers, max_runtimes))
+        os.ftruncate(descriptor, _size(workers, max_runtimes, callers))
         return descriptor
 
     def close(self) -> None:
@@ -190,5 +207,6 @@ def _bytes_of(organization_id: UUID | None) -> bytes:
     return _NONE if organization_id is None else organization_id.bytes
 
 
-def _size(workers: int, max_runtimes: int) -> int:
-    return workers * (_HEAD.size + max_runtimes * _ORGANIZATION_BYTES) + _PORTS
+def _size(workers: int, max_runtimes: int, callers: int) -> int:
+    parts = workers * (_HEAD.size + max_runtimes * _ORGANIZATION_BYTES)
+    return parts + _PORTS + _RATES * shared_times.size(callers)

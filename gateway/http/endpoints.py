@@ -127,7 +127,9 @@ class Endpoint:
         with services.rate_limits.checking(client_address(request)):
             principal = await services.access.authenticate(request.headers.get("authorization"))
         request.scope["state"]["key_id"] = principal.key_id
-        services.rate_limits.take(principal.key_id)
+        if request.scope["state"].get("hop") is None:
+            # Where another gateway or worker forwarded it, that one has counted it.
+            services.rate_limits.take(principal.key_id)
         steps.done("authenticate")
         call = Call(principal, services, request)
         key = idempotency_key(request) if rules.idempotent else None

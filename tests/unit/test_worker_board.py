@@ -8,9 +8,11 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.core.errors import LimitReached
+from gateway.core.errors import LimitReached, Unauthorized
 from gateway.core.worker_board import Board
+from gateway.domain.accounts.rate_limits import RateLimits
 from gateway.domain.runtimes.capacity import Caller, Capacity, Patience
+from gateway.settings import Settings
 
 RUNTIMES = 4
 
@@ -87,6 +89,48 @@ def test_ports_are_reserved_for_all_until_their_worker_releases_them(boards: lis
     assert 5432 in first, "the other worker reserves it too"
     second.release(5432)
     assert [port in first for port in (5432, -1, 65536, "5432")] == [False, False, False, False]
+
+
+def test_rates_are_those_of_all_workers_together() -> None:
+    memory = Board.create(2, 1, 100)
+    boards = [Board(memory, worker, 2, 1, callers=100) for worker in range(2)]
+    settings = Settings(rate_limit_per_second=1, rate_limit_burst=4, address_requests_per_second=0.1)
+    now = 1000.0
+    limits = [RateLimits(settings, lambda: now, board) for board in boards]
+    key = uuid4()
+    for turn in range(4):
+        assert limits[turn % 2].left(key)[0] == 4 - turn
+        limits[turn % 2].take(key)
+    for each in limits:
+        with pytest.raises(LimitReached):
+            each.take(key)
+        # The others are not concerned.
+        each.take(uuid4())
+        assert each.left(key) == (0, 1.0)
+    now += 1
+    limits[0].take(key)
+    with pytest.raises(LimitReached):
+        limits[1].take(key)
+    limits[0].take_anonymous("192.0.2.1")
+    with pytest.raises(LimitReached):
+        limits[1].take_anonymous("192.0.2.1")
+    limits[1].take_anonymous("192.0.2.2")
+    with pytest.raises(Unauthorized), limits[0].checking("192.0.2.1"):
+        raise Unauthorized("wrong", "key.unknown")
+    for board in boards:
+        board.close()
+    os.close(memory)
+
+
+def test_the_earliest_moment_makes_room_where_a_set_of_callers_is_full() -> None:
+    memory = Board.create(1, 1, 0)
+    times = Board(memory, 0, 1, 1).key_rates
+    for caller in range(8):
+        times.put(caller, 100.0 - caller)
+    times.put("new", 200.0)
+    assert times.get(7) is None
+    assert [times.get(caller) for caller in (*range(7), "new")] == [*(100.0 - caller for caller in range(7)), 200.0]
+    os.close(memory)
 
 
 async def test_the_last_place_is_one_workers_alone(boards: list[Board]) -> None:

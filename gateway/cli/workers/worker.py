@@ -45,6 +45,7 @@ class Worker:
             setup.workers,
             setup.settings.max_runtimes,
             server.host_of_workers(setup.settings),
+            setup.settings.rate_limit_callers,
         )
         inboxes = [socket.socket(fileno=each) for each in setup.inboxes]
         self._handover = Handover(self.board, inboxes, socket.socket(fileno=setup.inbox))

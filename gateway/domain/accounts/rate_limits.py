@@ -1,4 +1,5 @@
-"""Rates of API keys, and of addresses that fail to authenticate. In memory, separate for each gateway."""
+"""Rates of API keys, and of addresses that fail to authenticate. In memory, separate for each gateway, whose workers
+share it."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from functools import lru_cache
 from uuid import UUID
 
 from gateway.core.errors import LimitReached, Unauthorized
+from gateway.core.shared_times import SharedTimes
+from gateway.core.worker_board import Board
 from gateway.settings import RequestSettings
 from gateway.telemetry import metrics
 
@@ -72,27 +75,59 @@ class Buckets:
             del self._full_at[oldest]
 
 
+class SharedBuckets:
+    """The same in memory that all workers of a gateway share."""
+
+    def __init__(
+        self, per_second: float, burst: int, full_at: SharedTimes, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._interval = 1 / per_second
+        self._slack = (burst - 1) * self._interval
+        self._now = now
+        self._full_at = full_at
+
+    def take(self, caller: Hashable) -> float:
+        """As `Buckets.take`."""
+        now = self._now()
+        full_at = self._full_at.get(caller) or now
+        if (wait := full_at - now - self._slack) > _ROUNDING_SECONDS:
+            return wait
+        self._full_at.put(caller, max(full_at, now) + self._interval)
+        return 0.0
+
+    def left(self, caller: Hashable) -> tuple[int, float]:
+        """As `Buckets.left`."""
+        filling = max(0.0, (self._full_at.get(caller) or 0.0) - self._now())
+        left = math.floor((self._slack + self._interval - filling + _ROUNDING_SECONDS) / self._interval)
+        return (left, filling) if left > 0 else (0, filling - self._slack)
+
+
 class RateLimits:
     """The limits of one gateway. A limit of 0 is none."""
 
-    def __init__(self, settings: RequestSettings, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, settings: RequestSettings, now: Callable[[], float] = time.monotonic, board: Board | None = None
+    ) -> None:
+        """`board` is what the workers of this gateway share, if there are several."""
         self._per_second = settings.rate_limit_per_second
         self._burst = settings.rate_limit_burst
         self._failures_per_minute = settings.auth_failures_per_minute
-        maximum = settings.rate_limit_callers
-        self._keys = Buckets(self._per_second, self._burst, maximum, now) if self._per_second else None
         self._anonymous_per_second = settings.address_requests_per_second
         self._anonymous_burst = max(1, math.ceil(self._anonymous_per_second * _ANONYMOUS_BURST_SECONDS))
-        self._anonymous = (
-            Buckets(self._anonymous_per_second, self._anonymous_burst, maximum, now)
-            if self._anonymous_per_second
-            else None
-        )
-        self._failures = (
-            Buckets(self._failures_per_minute / _MINUTE, self._failures_per_minute, maximum, now)
-            if self._failures_per_minute
-            else None
-        )
+
+        def buckets(per_second: float, burst: int, shared: SharedTimes | None) -> Buckets | SharedBuckets | None:
+            if not per_second:
+                return None
+            if shared is not None:
+                return SharedBuckets(per_second, burst, shared, now)
+            return Buckets(per_second, burst, settings.rate_limit_callers, now)
+
+        keys = anonymous = failures = None
+        if board is not None:
+            keys, anonymous, failures = board.key_rates, board.anonymous_rates, board.failure_rates
+        self._keys = buckets(self._per_second, self._burst, keys)
+        self._anonymous = buckets(self._anonymous_per_second, self._anonymous_burst, anonymous)
+        self._failures = buckets(self._failures_per_minute / _MINUTE, self._failures_per_minute, failures)
 
     @property
     def quota(self) -> tuple[int, float] | None:
