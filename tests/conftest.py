@@ -46,6 +46,7 @@ _LONGEST = (
     "test_lease_sockets",
     "test_attach",
     "test_discovery",
+    "test_workers",
     "test_shutdown",
     "test_errors",
     "test_proxies",

@@ -7,6 +7,7 @@ import json
 
 from bench.steps import read, report
 from gateway.core import steps
+from tests.support.waiting import for_a_while
 
 
 def test_without_a_trace_nothing_is_kept() -> None:
@@ -19,7 +20,7 @@ def test_without_a_trace_nothing_is_kept() -> None:
 async def test_each_step_has_the_time_since_the_one_before_and_those_beside_have_their_own() -> None:
     async def other() -> None:
         with steps.beside("other"):
-            await asyncio.sleep(0.02)
+            await for_a_while(0.02)
 
     with steps.traced() as taken:
         beside = asyncio.create_task(other())
