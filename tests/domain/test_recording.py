@@ -417,15 +417,19 @@ async def test_a_run_is_recorded_and_encoded_although_the_gateway_is_killed_mean
                 video.write_bytes((await remote.api.get(artifact["downloadUrl"])).content)
                 minted = await remote.post(f"/v1/runs/{run}/recording", {})
                 state = (await remote.api.get(f"{minted['iframeUrl']}/state")).json()
-                types = [event["type"] for event in (await remote.get(f"/v1/runs/{run}/events?limit=500"))["events"]]
+
+                async def is_recorded() -> bool:
+                    events = (await remote.get(f"/v1/runs/{run}/events?limit=500"))["events"]
+                    types = [event["type"] for event in events]
+                    return types.count("recording.status") >= 3 and "artifact.created" in types
+
+                await until(is_recorded, "its states and its file are in the record of the run")
         for time_ms, shown in seen:
             assert near(_colour_at(video, time_ms + 1), shown)
         assert not list((data_dir / "recordings").iterdir())
     events = [(event["type"], event["url"].removeprefix(pages.base_url)) for event in state["tabs"]]
     assert ("navigated", "/blank?token=***") in events
     assert ("opened", "/form") in events or ("navigated", "/form") in events
-    assert types.count("recording.status") >= 3
-    assert "artifact.created" in types
 
 
 async def _paint(client: DevTools, session: str, wanted: Colour) -> None:
