@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import json
 import multiprocessing
 import re
@@ -17,20 +18,22 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import httpx
 import psutil
 from playwright.async_api import async_playwright
 
 from bench.egress.page import load, serve_pages
 from bench.figures import ratio, table, verdict
+from bench.footprint import browsers
+from gateway.launchers.local.command_line import PROFILE
 from gateway.websocket.frames import Opcode, frame
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.networks import namespace_of
 from tests.support.remote import Remote
 
 OFF = "off"
@@ -57,14 +60,18 @@ _UNCOUNTED = 3
 _FILTER = [{"type": "page"}, {"exclude": True}]
 _ATTACHED = re.compile(rb'"method":"Target\.attachedToTarget","params":\{"sessionId":"([0-9A-F]{32})"')
 _CHUNK = 1 << 18
+_CLONE_NEWNET = 0x40000000
 # In which events of a load are processed after the page has its load event.
 _REST_SECONDS = 0.3
 
 
-def bare_client(port: int, enabled: Commands, pause: float = 0.0) -> None:
+def bare_client(pid: int, enabled: Commands, pause: float = 0.0) -> None:
     """Attaches to each page, enables these domains, and discards everything that arrives."""
-    target = httpx.get(f"http://127.0.0.1:{port}/json/version", trust_env=False).json()["webSocketDebuggerUrl"]
-    path = target.removeprefix(f"ws://127.0.0.1:{port}")
+    if namespace_of(pid) != namespace_of("self"):
+        # The browser's own network; of this process alone.
+        with open(f"/proc/{pid}/ns/net") as namespace:
+            assert ctypes.CDLL(None).setns(namespace.fileno(), _CLONE_NEWNET) == 0
+    port, path = _devtools(pid)
     connection = socket.create_connection(("127.0.0.1", port))
     connection.sendall(
         f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -124,13 +131,11 @@ class Processes:
         return sum((after - before).values()) / 1e6
 
 
-def _port(processes: Iterable[psutil.Process]) -> int:
-    """Of a browser's DevTools."""
-    for process in processes:
-        for connection in process.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN:
-                return int(connection.laddr.port)
-    raise LookupError("no process listens")
+def _devtools(pid: int) -> tuple[int, str]:
+    """Port and path of a browser's DevTools."""
+    (profile,) = (each for each in psutil.Process(pid).cmdline() if each.startswith(PROFILE))
+    port, path = (Path(profile.removeprefix(PROFILE)) / "DevToolsActivePort").read_text().split()
+    return int(port), path
 
 
 async def bench(kinds: Sequence[str], rounds: int, resources: int, browser: str) -> dict[str, Any]:
@@ -161,9 +166,10 @@ async def bench(kinds: Sequence[str], rounds: int, resources: int, browser: str)
                 counted[kind] = {"browser": Processes(*roots), "gateway": Processes(own, below=False)}
                 counted[kind]["database"] = database
                 if enabled is not None:
+                    (browser_pid,) = (each.pid for each in browsers(gateway) if each in new)
                     client = fork.Process(
                         target=bare_client,
-                        args=(_port(new), enabled, _PAUSE_SECONDS if kind == BATCHES else 0.0),
+                        args=(browser_pid, enabled, _PAUSE_SECONDS if kind == BATCHES else 0.0),
                         daemon=True,
                     )
                     servers.append(client)
