@@ -689,17 +689,6 @@ async def test_a_warm_browser_that_died_is_not_handed_out(found: Browsers) -> No
             assert not browser.ended.done()
 
 
-async def test_browsers_whose_launch_gave_way_for_a_moment_are_whole(found: Browsers) -> None:
-    async with opened(found, warm=2) as launcher:
-        await until(lambda: len(launcher.warm) == 1, "one is warm")
-        async with launched(launcher):
-            await until(lambda: len(launcher.warm) == 2, "two others are warm")
-            for browser in launcher.warm:
-                assert [each for each in members(browser) if each.status() == psutil.STATUS_STOPPED] == []
-                async with DevTools.attach(browser) as client:
-                    assert await client.evaluate("1", await client.first_page()) == 1
-
-
 async def test_a_warm_browser_with_options_is_what_a_launch_with_these_gives(found: Browsers) -> None:
     """Full Chromium with all options is kept warm after its second launch, with the same command line."""
     options: dict[str, Any] = {"viewport": VIEWPORT, "locale": LOCALE, "timezone": TIMEZONE, "user_agent": USER_AGENT}

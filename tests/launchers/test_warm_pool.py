@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import UUID
 
 import pytest
 
@@ -33,21 +32,11 @@ class Machine:
         self.available = 100 * FREE
         self.launches: list[tuple[Variant, asyncio.Future[FakeBrowser]]] = []
         self.specs: list[LaunchSpec] = []
-        self.suspended: list[LaunchSpec] = []
 
     async def launch(self, spec: LaunchSpec) -> FakeBrowser:
         self.specs.append(spec)
         self.launches.append((spec.variant, asyncio.get_running_loop().create_future()))
         return await self.launches[-1][1]
-
-    def suspend(self, runtime_id: UUID) -> None:
-        self.suspended.append(self._spec(runtime_id))
-
-    def resume(self, runtime_id: UUID) -> None:
-        self.suspended.remove(self._spec(runtime_id))
-
-    def _spec(self, runtime_id: UUID) -> LaunchSpec:
-        return next(spec for spec in self.specs if spec.runtime_id == runtime_id)
 
     @property
     def under_way(self) -> list[Variant]:
@@ -88,8 +77,6 @@ async def pool_on(
         available=lambda: machine.available,
         clock=lambda: machine.now,
         pause_seconds=pause_seconds,
-        suspend=machine.suspend,
-        resume=machine.resume,
     )
     if regularly:
         pool.open()
@@ -278,45 +265,6 @@ async def test_a_pause_after_a_claim_ends() -> None:
         await fill(machine)
         await pool.claim(DEFAULT, ANYBODY)
         await until(lambda: machine.under_way == [DEFAULT], "the next one is launched")
-
-
-async def test_a_launch_that_nothing_waits_for_is_suspended_for_a_moment_after_a_claim() -> None:
-    machine = Machine()
-    async with pool_on(machine, least=2, pause_seconds=0.02) as pool:
-        machine.finish()
-        await settled()
-        await pool.claim(DEFAULT, ANYBODY)
-        assert machine.suspended == machine.specs[1:]
-        await until(lambda: not machine.suspended, "it goes on")
-
-
-async def test_a_suspended_launch_goes_on_once_it_is_waited_for_or_done() -> None:
-    machine = Machine()
-    async with pool_on(machine, least=3, parallel=2, pause_seconds=3600) as pool:
-        machine.finish()
-        await settled()
-        await pool.claim(DEFAULT, ANYBODY)
-        assert machine.suspended == machine.specs[1:]
-        # It had answered before it was suspended.
-        done = machine.finish()
-        await settled()
-        assert pool.ready == [done]
-        assert machine.suspended == machine.specs[2:]
-        await pool.claim(DEFAULT, ANYBODY)
-        waiting = asyncio.create_task(pool.claim(DEFAULT, ANYBODY))
-        await settled()
-        assert machine.suspended == []
-        assert await given(machine, waiting) is not None
-
-
-async def test_closing_lets_suspended_launches_go_on() -> None:
-    machine = Machine()
-    async with pool_on(machine, least=2, pause_seconds=3600) as pool:
-        machine.finish()
-        await settled()
-        await pool.claim(DEFAULT, ANYBODY)
-        assert len(machine.suspended) == 1
-    assert machine.suspended == []
 
 
 async def test_the_pool_grows_with_the_launches_of_a_moment_and_shrinks_when_they_are_long_ago() -> None:

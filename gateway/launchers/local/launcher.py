@@ -22,16 +22,16 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Coroutine
-from functools import partial
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import psutil
 import structlog
 
 from gateway.core import background, steps
 from gateway.core.browser_network import BrowserNetwork
+from gateway.core.cores import usable_cores
 from gateway.core.disk_space import DiskSpace, Use
 from gateway.core.endings import STOPPED, Ending
 from gateway.core.errors import ConfigurationError, LaunchFailed
@@ -203,10 +203,8 @@ class LocalLauncher:
         self._pool: WarmPool[LocalBrowser] = WarmPool(
             self._launch,
             Demand(default, *settings.warm_range),
-            parallel=min(settings.launch_parallel, max(1, (os.cpu_count() or 1) // 2)),
+            parallel=min(settings.launch_parallel, max(1, int(usable_cores() // 2))),
             free_bytes=settings.warm_free_memory_bytes,
-            suspend=partial(self._signal_launch, number=signal.SIGSTOP),
-            resume=partial(self._signal_launch, number=signal.SIGCONT),
         )
         self._measuring = asyncio.Lock()
         self._live: set[LocalBrowser] = set()
@@ -345,12 +343,6 @@ class LocalLauncher:
         processes.ProcessWatch(browser.group, browser.on_killed)
         self._spawn(self._watch_disk(browser, directory / "home"))
         return browser
-
-    def _signal_launch(self, runtime_id: UUID, number: signal.Signals) -> None:
-        """Signal the processes of a launch, if it has begun to run."""
-        process = self._processes.get(str(runtime_id))
-        if process is not None:
-            processes.signal_group(process.pid, number)
 
     async def _make_network(self, directory: Path) -> Network | None:
         """A network for the runtime, if runtimes have those: where it can't be made then, the launch fails."""

@@ -67,12 +67,8 @@ def group_exists(group: int) -> bool:
 
 
 def kill_group(group: int) -> None:
-    signal_group(group, signal.SIGKILL)
-
-
-def signal_group(group: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, number)
+        os.killpg(group, signal.SIGKILL)
 
 
 async def end_group(group: int) -> bool:

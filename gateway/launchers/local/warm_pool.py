@@ -12,7 +12,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Generic, Protocol, TypeVar
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import structlog
 
@@ -51,14 +51,9 @@ class _Stock(Generic[B]):
     def __init__(self, variant: Variant) -> None:
         self.variant = variant
         self.ready: deque[B] = deque()
-        # Ids of the specs of those that are being launched.
-        self.launches: set[UUID] = set()
+        self.launching = 0
         # Done with a browser, or with None where the launch goes on by itself. Never more than are being launched.
         self.waiting: FairQueue[asyncio.Future[B | None]] = FairQueue()
-
-    @property
-    def launching(self) -> int:
-        return len(self.launches)
 
     @property
     def spare(self) -> int:
@@ -74,8 +69,7 @@ class WarmPool(Generic[B]):
     """`launch` returns a browser or raises LaunchFailed.
 
     `parallel` is how many are launched at once. None is launched if less than `free_bytes` of memory would then be
-    `available`. For `pause_seconds` after a claim none is begun, and `suspend` holds those that nothing waits for until
-    `resume`, by the id of their spec. `clock` returns seconds.
+    `available`, and none for `pause_seconds` after a claim. `clock` returns seconds.
     """
 
     def __init__(
@@ -87,12 +81,8 @@ class WarmPool(Generic[B]):
         available: Callable[[], int] = available_bytes,
         clock: Callable[[], float] = time.monotonic,
         pause_seconds: float = _PAUSE_SECONDS,
-        suspend: Callable[[UUID], None] = lambda _: None,
-        resume: Callable[[UUID], None] = lambda _: None,
     ) -> None:
         self._launch = launch
-        self._suspend = suspend
-        self._resume = resume
         self._demand = demand
         self._parallel = parallel
         self._free_bytes = free_bytes
@@ -103,7 +93,6 @@ class WarmPool(Generic[B]):
         self._failing: set[Variant] = set()
         self._requested = 0
         self._pause_seconds = pause_seconds
-        self._suspended: set[UUID] = set()
         self._pause: asyncio.TimerHandle | None = None
         self._closing = False
         self._regular: asyncio.Task[None] | None = None
@@ -190,23 +179,12 @@ class WarmPool(Generic[B]):
         if self._pause is not None:
             self._pause.cancel()
         self._pause = asyncio.get_running_loop().call_later(self._pause_seconds, self._end_pause)
-        for stock in self._stocks.values():
-            if not stock.waiting:
-                for id_ in stock.launches - self._suspended:
-                    self._suspended.add(id_)
-                    self._suspend(id_)
 
     def _end_pause(self) -> None:
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
-            self._continue(self._suspended)
             self.adjust()
-
-    def _continue(self, launches: set[UUID]) -> None:
-        for id_ in launches & self._suspended:
-            self._suspended.discard(id_)
-            self._resume(id_)
 
     def _stock(self, variant: Variant) -> _Stock[B]:
         return self._stocks.setdefault(variant, _Stock(variant))
@@ -233,29 +211,24 @@ class WarmPool(Generic[B]):
             variant = max(missing, key=lambda each: missing[each], default=None)
             if variant is None or missing[variant] <= 0 or not self._has_memory_for(variant):
                 return
-            self._begin_launch(self._stock(variant))
+            stock = self._stock(variant)
+            stock.launching += 1
+            self._spawn(self._launch_one(stock))
 
     def _has_memory_for(self, variant: Variant) -> bool:
         # Those that are being launched have not taken their memory yet.
         wanted = _bytes_of(variant) + sum(_bytes_of(each) * stock.launching for each, stock in self._stocks.items())
         return self._available() - wanted >= self._free_bytes
 
-    def _begin_launch(self, stock: _Stock[B]) -> None:
-        spec = stock.variant.spec(uuid4())
-        stock.launches.add(spec.runtime_id)
-        self._spawn(self._launch_one(stock, spec))
-
-    async def _launch_one(self, stock: _Stock[B], spec: LaunchSpec) -> None:
+    async def _launch_one(self, stock: _Stock[B]) -> None:
         browser: B | None = None
         try:
-            browser = await self._launch(spec)
+            browser = await self._launch(stock.variant.spec(uuid4()))
         except LaunchFailed as error:
             self._failing.add(stock.variant)
             _log.error("no browser can be kept warm", failure=error.failure, error=error.message)
         finally:
-            # It may have been suspended after its browser had answered.
-            self._continue({spec.runtime_id})
-            stock.launches.discard(spec.runtime_id)
+            stock.launching -= 1
             if browser is not None:
                 self._put(stock.variant, browser)
             # Launches that have none to wait for any more go on by themselves.
@@ -277,7 +250,6 @@ class WarmPool(Generic[B]):
         """The next browser that is being launched, in turn; None if there is none any more."""
         turn: asyncio.Future[B | None] = asyncio.get_running_loop().create_future()
         stock.waiting.add(taker, turn)
-        self._continue(stock.launches)
         try:
             # A task that is cancelled must not cancel its turn, which may have come before the task runs again.
             await asyncio.wait((turn,))
