@@ -206,6 +206,19 @@ async def test_a_command_is_with_the_browser_before_it_is_recorded() -> None:
     assert seen == [("Page.enable", command_frame(COMMAND))]
 
 
+@pytest.mark.parametrize("size", [10, 4000, 5000, 70_000])
+async def test_commands_and_answers_of_any_size_are_forwarded(size: int) -> None:
+    bench = Bench(policy=StandardPolicy("/files"))
+    command = b'{"id":1,"method":"Page.enable","params":{"a":"%b"}}' % (b"x" * size)
+    bench.client(TEXT, command)
+    assert bench.to_browser() == [(Opcode.TEXT, command)]
+    answer = framed(TEXT, b"x" * size)
+    bench.tunnel.from_browser(answer)
+    assert bench.transport.written == answer
+    bench.tunnel.end(Close.LEASE_REVOKED)
+    assert [ended.bytes_to_client for ended in bench.ended] == [len(answer)]
+
+
 async def test_after_the_connection_is_lost_nothing_is_written_to_it() -> None:
     bench = Bench()
     bench.tunnel.connection_lost(None)
