@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Protocol
 from uuid import UUID
 
 from gateway.core.browser_network import BrowserNetwork
+from gateway.core.browser_use import BrowserUse
 from gateway.core.scope import Scope
 from gateway.core.usage import Usage
 
@@ -320,6 +321,9 @@ class LiveBrowser(Protocol):
 
     @property
     def files(self) -> FilesHold: ...
+
+    @property
+    def use(self) -> BrowserUse: ...
 
     @property
     def usage(self) -> Usage: ...

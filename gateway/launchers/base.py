@@ -6,6 +6,7 @@ import asyncio
 from typing import Any, Protocol
 
 from gateway.core.browser_network import BrowserNetwork
+from gateway.core.browser_use import BrowserUse
 from gateway.core.endings import Ending
 from gateway.core.launch import BrowserName, LaunchSpec
 from gateway.core.usage import Usage
@@ -49,6 +50,7 @@ class Browser(Protocol):
     # Absolute path of the one directory whose files a client may name: for downloads and uploads.
     files_dir: str
     files: FilesHold
+    use: BrowserUse
     usage: Usage
     ended: asyncio.Future[Ending]
     # What of its spec it does not do, in one sentence; None where it does everything.

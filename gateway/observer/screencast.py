@@ -189,6 +189,7 @@ class Screencasts:
         """
         subscription = Subscription(self, listener, tab_id, fps)
         self._subscriptions.add(subscription)
+        self._observation.observed.browser.use.begin(subscription)
         subscription.point_at(tab_id)
         self._reconsider()
         return subscription
@@ -227,6 +228,7 @@ class Screencasts:
     def unsubscribe(self, subscription: Subscription) -> None:
         """Idempotent."""
         self._subscriptions.discard(subscription)
+        self._observation.observed.browser.use.end(subscription)
         self._reconsider()
 
     # Within

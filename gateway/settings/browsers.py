@@ -84,6 +84,13 @@ class BrowserSettings(DataSettings):
         description="Memory that stays available: none is launched in advance where it would not, and if less is, "
         "those that were end, one a second.",
     )
+    freeze_after_seconds: float = Field(
+        120,
+        ge=0,
+        le=86_400,
+        description="Seconds after which the pages of a runtime are frozen that has neither a client nor a viewer nor "
+        "a recording, and whose pages load nothing. They continue when it is used. 0 freezes none.",
+    )
     launch_parallel: int = Field(4, ge=1, le=100, description="Browsers launched concurrently; further launches wait.")
     launch_timeout_seconds: int = Field(30, ge=1, le=600, description="Timeout of a browser's launch, in seconds.")
     runtime_max_processes: int = Field(

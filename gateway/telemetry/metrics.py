@@ -34,6 +34,9 @@ worker_restarts = Counter(
     "gateway_worker_restarts", "Workers that ended while the gateway ran, and were started again.", registry=registry
 )
 runtimes_live = Gauge("gateway_runtimes_live", "Runtimes live on this gateway.", registry=registry)
+runtimes_frozen = Gauge(
+    "gateway_runtimes_frozen", "Runtimes whose pages are frozen, because nothing uses them.", registry=registry
+)
 runtimes_ended = Counter("gateway_runtimes_ended", "Runtimes ended, by code.", ["code"], registry=registry)
 launches = Histogram(
     "gateway_launch_seconds",

@@ -86,6 +86,22 @@ async def test_a_socket_of_a_runtime_whose_end_has_begun_is_refused(
     await ending
 
 
+async def test_the_pages_of_a_runtime_run_while_a_socket_or_an_action_uses_them(
+    gateway: Gateway, leases: Leases, minted: Minted, launcher: WorkingLauncher
+) -> None:
+    _, ref, _, token = minted
+    use = launcher.browsers[ref.runtime_id].use
+    woken = []
+    use.wake = lambda: woken.append("awake")
+    grant = await leases.attach(token)
+    assert (use.is_used, len(woken)) == (True, 1)
+    leases.leave(grant, None)
+    assert not use.is_used
+    woken.clear()
+    gateway.services.runtimes.note_activity(ref.runtime_id)
+    assert woken, "an action wakes them"
+
+
 async def test_a_socket_without_a_record_leaves_like_any_other(
     leases: Leases, minted: Minted, database: Database
 ) -> None:

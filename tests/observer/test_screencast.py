@@ -118,7 +118,8 @@ async def watched(
         async with devtools.DevTools.attach(browser) as client:
             commands: list[str] = []
             socket = ReadSocket(await open_browser_socket(browser.devtools_url, network=browser.network), commands)
-            observation = Observation(cast(Any, None), DevTools(cast(Any, socket)))
+            observed = SimpleNamespace(browser=browser)
+            observation = Observation(cast(Any, observed), DevTools(cast(Any, socket)))
             seen = Watched(client, observation, Screencasts(observation, Settings(**options)), commands, browser)
             await seen.screencasts.resume()
             seen.screencasts.listen(seen.events.append)
@@ -142,9 +143,12 @@ async def test_viewers_share_one_screencast_and_none_runs_without_viewers(launch
         assert three == [two[-1]], "whoever comes later has the last frame at once"
         assert seen.commands.count("Page.startScreencast") == 1
         assert seen.screencasts.casting == 1
+        users = [seen.browser.use.is_used]
         for subscription in seen.subscriptions:
             subscription.close()
             subscription.close()
+        users.append(seen.browser.use.is_used)
+        assert users == [True, False], "its pages are not frozen while somebody sees them"
         assert seen.screencasts.casting == 0
         await until(lambda: "Target.detachFromTarget" in seen.commands, "nothing is attached for pictures")
         before = len(one)

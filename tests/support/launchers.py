@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from gateway.core.browser_network import BrowserNetwork
+from gateway.core.browser_use import BrowserUse
 from gateway.core.endings import Ending
 from gateway.core.errors import LaunchFailed
 from gateway.core.usage import Usage
@@ -39,6 +40,7 @@ class FakeBrowser:
         self.devtools_url = "ws://127.0.0.1:9/devtools/browser/none"
         self.files_dir = "/nonexistent/downloads"
         self.files = FilesHold()
+        self.use = BrowserUse()
         self.usage = Usage()
         self.warning: str | None = None
         self.user_agent_override: dict[str, Any] | None = None

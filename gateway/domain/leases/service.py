@@ -26,7 +26,7 @@ from gateway.core.errors import (
     database_unavailable,
 )
 from gateway.core.ids import new_id, not_found
-from gateway.core.observation import Record
+from gateway.core.observation import Observed, Record
 from gateway.core.pace import Pace, Paces
 from gateway.core.runtime_ref import RuntimeRef
 from gateway.core.scope import Scope
@@ -521,12 +521,15 @@ class Leases:
         self._refuse_over_limit(attachment.prefix, here)
         taker = Taker(lease.id, lease.owner)
         self._places.enter(taker)
-        attachment.leave_place = partial(self._places.leave, taker)
+        observed = self._runtimes.observed(lease.runtime_id)
+        if observed is not None:
+            # Its pages run until the socket, or the request, has ended.
+            observed.browser.use.begin(attachment)
+        attachment.leave_place = partial(self._leave_place, taker, attachment, observed)
         self._attachments.check_in(attachment, lease.id, lease.runtime_id)
         attachment.expire_in(lease.seconds_left, partial(self._on_expiry, lease.id, attachment))
         if self.is_auto_renewed(lease):
             attachment.renew_every(lease.ttl_seconds, lease.seconds_left)
-        observed = self._runtimes.observed(lease.runtime_id)
         restricted = here and not self.is_unrestricted(lease)
         return Grant(
             attachment=attachment,
@@ -543,6 +546,11 @@ class Leases:
             pace=self._paces.of(lease.id),
             record=observed.record if observed is not None else None,
         )
+
+    def _leave_place(self, taker: Taker, attachment: Attachment, observed: Observed | None) -> None:
+        self._places.leave(taker)
+        if observed is not None:
+            observed.browser.use.end(attachment)
 
     def is_unrestricted(self, lease: Lease | LeaseRecord) -> bool:
         """Whether a lease may command everything: it was minted so, and the operator still allows it."""

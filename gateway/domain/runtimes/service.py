@@ -648,6 +648,8 @@ class Runtimes:
     def note_activity(self, runtime_id: UUID) -> None:
         """An API action on a runtime, which puts its idle timeout off; written by the supervisor in one go."""
         self._noted.add(runtime_id)
+        if (hosted := self.browsers.find(runtime_id)) is not None:
+            hosted.browser.use.act()
 
     def take_activity(self) -> set[UUID]:
         """Runtimes that were active since the last time, by the API or by an attached socket."""

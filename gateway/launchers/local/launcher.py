@@ -31,6 +31,7 @@ import structlog
 
 from gateway.core import background, steps
 from gateway.core.browser_network import BrowserNetwork
+from gateway.core.browser_use import BrowserUse
 from gateway.core.cores import usable_cores
 from gateway.core.disk_space import DiskSpace, Use
 from gateway.core.endings import STOPPED, Ending
@@ -47,6 +48,7 @@ from gateway.launchers.local.browsers import Binary, Browsers
 from gateway.launchers.local.control_groups import ControlGroup, ControlGroups
 from gateway.launchers.local.demand import Demand
 from gateway.launchers.local.disk_usage import used_bytes
+from gateway.launchers.local.freezer import Freezer
 from gateway.launchers.local.launch_process import LaunchProcess, PipeClosed
 from gateway.launchers.local.networks import Network, Networks
 from gateway.launchers.local.user_ids import UserIds
@@ -118,6 +120,7 @@ class LocalBrowser:
         self.devtools_url = devtools_url
         self.files_dir = files_dir
         self.files = FilesHold()
+        self.use = BrowserUse()
         self.process = process
         self.group = process.pid
         self.listener = listener
@@ -190,6 +193,8 @@ class LocalLauncher:
         `space` is of the disk that has them."""
         self._space = space or DiskSpace(settings.data_dir.absolute(), settings.disk_reserve_bytes)
         self._watching_space: asyncio.Task[None] | None = None
+        self.freezer = Freezer(settings.freeze_after_seconds)
+        self._freezing: asyncio.Task[None] | None = None
         self._settings = settings
         self._browsers = browsers
         self.egress = egress or EgressProxy(settings)
@@ -247,6 +252,7 @@ class LocalLauncher:
             await self._users.open()
         await self._open_networks()
         self._watching_space = asyncio.create_task(self._watch_space())
+        self._freezing = asyncio.create_task(self.freezer.run(lambda: self._live))
         self._pool.open()
 
     def _make_directories(self) -> None:
@@ -597,9 +603,10 @@ class LocalLauncher:
     async def close(self) -> None:
         # One that is just being launched is awaited, and then stopped with the others.
         await self._pool.close()
-        if self._watching_space is not None:
-            self._watching_space.cancel()
-            await asyncio.wait({self._watching_space})
+        if watches := {watch for watch in (self._watching_space, self._freezing) if watch is not None}:
+            for watch in watches:
+                watch.cancel()
+            await asyncio.wait(watches)
         while self._live or self._tasks:
             await asyncio.gather(*(browser.stop() for browser in self._live), *self._tasks, return_exceptions=True)
         await self.egress.close()

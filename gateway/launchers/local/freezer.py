@@ -1,0 +1,152 @@
+"""Freezes the pages of browsers that nothing uses, so that they take no processor time.
+
+Stopped are the renderers alone (SIGSTOP): the browser's first process still answers, serves its DevTools, and ends when
+the gateway does. The web lifecycle state `frozen` is no way: browsers without a window ignore it, since all of their
+pages are visible.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import psutil
+
+from gateway.core.browser_use import BrowserUse
+from gateway.core.threads import in_thread
+from gateway.core.usage import Usage
+from gateway.telemetry import metrics
+
+_LOOK_SECONDS = 1.0
+_RENDERER = "--type=renderer"
+
+
+class Freezable(Protocol):
+    """A browser of this machine. `group` is the id of the process that all others descend from."""
+
+    @property
+    def group(self) -> int: ...
+
+    @property
+    def use(self) -> BrowserUse: ...
+
+    @property
+    def usage(self) -> Usage: ...
+
+    @property
+    def ended(self) -> asyncio.Future[Any]: ...
+
+
+class _Frozen:
+    """The renderers of a browser that were stopped, by their process descriptors."""
+
+    def __init__(self, descriptors: list[int]) -> None:
+        self._descriptors = descriptors
+
+    def stop(self) -> None:
+        self._send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._send(signal.SIGCONT)
+        for descriptor in self._descriptors:
+            os.close(descriptor)
+        self._descriptors.clear()
+
+    def _send(self, number: signal.Signals) -> None:
+        for descriptor in self._descriptors:
+            # One may have ended meanwhile.
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, number)
+
+
+class Freezer:
+    """Freezes each browser that nothing has used, and whose pages have loaded nothing, for `after` seconds."""
+
+    def __init__(self, after: float, look_seconds: float = _LOOK_SECONDS) -> None:
+        """With `after` of 0 nothing is frozen."""
+        self._after = after
+        self._look_seconds = look_seconds
+        self._frozen: dict[Freezable, _Frozen] = {}
+        # When a browser was first seen with this use and traffic, and what they were.
+        self._seen: dict[Freezable, tuple[float, tuple[int, int, int]]] = {}
+
+    def is_frozen(self, browser: Freezable) -> bool:
+        return browser in self._frozen
+
+    async def run(self, browsers: Callable[[], Iterable[Freezable]]) -> None:
+        """Look after the browsers that there are, until it is cancelled."""
+        while self._after:
+            await asyncio.sleep(self._look_seconds)
+            live = set(browsers())
+            for gone in self._seen.keys() - live:
+                del self._seen[gone]
+            for browser in live:
+                if self._is_idle(browser):
+                    await self._freeze(browser)
+
+    def _is_idle(self, browser: Freezable) -> bool:
+        now = asyncio.get_running_loop().time()
+        present = _state(browser)
+        since, state = self._seen.get(browser, (now, None))
+        if browser.use.is_used or state != present:
+            since = now
+        self._seen[browser] = (since, present)
+        free = not (browser in self._frozen or browser.use.is_used or browser.ended.done())
+        return free and now - since >= self._after
+
+    async def _freeze(self, browser: Freezable) -> None:
+        before = _state(browser)
+        frozen = _Frozen(await in_thread(_renderers, browser.group))
+        if browser.ended.done() or browser.use.is_used or _state(browser) != before:
+            frozen.thaw()
+            return
+        frozen.stop()
+        self._frozen[browser] = frozen
+        browser.use.wake = lambda: self.thaw(browser)
+        browser.ended.add_done_callback(lambda _: self.thaw(browser))
+        metrics.runtimes_frozen.set(len(self._frozen))
+
+    def thaw(self, browser: Freezable) -> None:
+        """Let its pages run. Idempotent."""
+        browser.use.wake = None
+        frozen = self._frozen.pop(browser, None)
+        if frozen is not None:
+            frozen.thaw()
+            self._seen.pop(browser, None)
+            metrics.runtimes_frozen.set(len(self._frozen))
+
+
+def _state(browser: Freezable) -> tuple[int, int, int]:
+    return browser.use.count, browser.usage.sent, browser.usage.received
+
+
+def _renderers(group: int) -> list[int]:
+    """Process descriptors of the renderers below a browser's first process, and with its user id."""
+    try:
+        leader = psutil.Process(group)
+        below = leader.children(recursive=True)
+    except psutil.Error:
+        return []
+    found = []
+    for process in below:
+        try:
+            descriptor = os.pidfd_open(process.pid)
+        except OSError:
+            continue
+        # The id is that process' as long as the descriptor can be signalled, which is checked last.
+        if _is_renderer(process) and process.is_running():
+            found.append(descriptor)
+        else:
+            os.close(descriptor)
+    return found
+
+
+def _is_renderer(process: psutil.Process) -> bool:
+    try:
+        return _RENDERER in process.cmdline()
+    except psutil.Error:
+        return False

@@ -1,0 +1,168 @@
+"""Pages of browsers that nothing uses are frozen, and continue when something does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from gateway.core.browser_use import BrowserUse
+from gateway.core.usage import Usage
+from gateway.launchers.base import BrowserName, LaunchSpec
+from gateway.launchers.local.freezer import Freezer
+from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
+from tests.support.devtools import DevTools
+from tests.support.launchers import local_launcher
+from tests.support.waiting import until
+
+COUNTING = "data:text/html,<script>var n = 0; setInterval(() => document.title = ++n, 5)</script>"
+
+
+@pytest_asyncio.fixture(scope="module")
+async def launcher() -> AsyncIterator[LocalLauncher]:
+    async with local_launcher(warm_browsers=0, egress_allow=("127.0.0.1",), freeze_after_seconds=0) as opened:
+        yield opened
+
+
+@contextlib.asynccontextmanager
+async def freezing(browser: LocalBrowser, after: float) -> AsyncIterator[Freezer]:
+    freezer = Freezer(after, look_seconds=0.02)
+    running = asyncio.create_task(freezer.run(lambda: [browser]))
+    yield freezer
+    running.cancel()
+    await asyncio.wait({running})
+
+
+def renderers(browser: LocalBrowser) -> list[psutil.Process]:
+    return [process for process in psutil.Process(browser.group).children(recursive=True) if _is_renderer(process)]
+
+
+def _is_renderer(process: psutil.Process) -> bool:
+    try:
+        return "--type=renderer" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def stopped(browser: LocalBrowser) -> list[psutil.Process]:
+    """Full Chromium may start another renderer meanwhile, for the next page."""
+    return [process for process in renderers(browser) if process.status() == psutil.STATUS_STOPPED]
+
+
+@pytest.mark.parametrize("name", ["headless-shell", "chromium"])
+async def test_pages_that_nothing_uses_stop_and_continue_at_the_next_use(
+    launcher: LocalLauncher, name: BrowserName
+) -> None:
+    browser = await launcher.launch(LaunchSpec(uuid4(), browser=name))
+    async with DevTools.attach(browser) as client:
+        session = await client.new_page(url=COUNTING)
+        await until(lambda: client.evaluate("globalThis.n > 3", session), "the page counts")
+        async with freezing(browser, 0.1) as freezer:
+            await until(lambda: freezer.is_frozen(browser) and bool(stopped(browser)), "renderers are stopped")
+            # The browser itself answers, and its page counts no more.
+            titles = [page["title"] for _ in range(20) for page in await client.pages()]
+            assert len(set(titles[len(titles) // 2 :])) <= 2, "those of the first page and of this one"
+            browser.use.begin("a socket")
+            assert not freezer.is_frozen(browser)
+            counted = await client.evaluate("n", session)
+            await until(lambda: client.evaluate(f"n > {counted}", session), "the page counts again")
+            browser.use.end("a socket")
+            await until(lambda: freezer.is_frozen(browser), "it is frozen again")
+            browser.use.act()
+            assert not freezer.is_frozen(browser), "one action wakes it too"
+    await browser.stop()
+
+
+class Loading(Usage):
+    """Traffic that grows with each look at it, until it is quiet."""
+
+    def __init__(self) -> None:
+        self.looks = self.bytes = 0
+        self.quiet = False
+        super().__init__()
+
+    @property
+    def received(self) -> int:
+        self.looks += 1
+        self.bytes += not self.quiet
+        return self.bytes
+
+    @received.setter
+    def received(self, value: int) -> None:
+        assert value == 0
+
+
+class Idle:
+    """A browser without renderers."""
+
+    def __init__(self) -> None:
+        self.group = os.getpid()
+        self.use = BrowserUse()
+        self.usage = Loading()
+        self.ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+
+async def test_used_and_loading_pages_are_not_frozen() -> None:
+    browser = Idle()
+    freezer = Freezer(0.001, look_seconds=0.001)
+    running = asyncio.create_task(freezer.run(lambda: [browser]))
+    await until(lambda: browser.usage.looks > 50, "its pages have loaded for many looks")
+    assert not freezer.is_frozen(browser)
+    browser.use.begin("a socket")
+    browser.usage.quiet = True
+    looks = browser.usage.looks
+    await until(lambda: browser.usage.looks > looks + 50, "it was looked at many times")
+    assert not freezer.is_frozen(browser), "it is used"
+    browser.use.end("a socket")
+    await until(lambda: freezer.is_frozen(browser), "nothing uses it")
+    browser.ended.set_result(None)
+    await until(lambda: not freezer.is_frozen(browser), "an end is the end of it")
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_a_frozen_browser_ends_when_it_is_stopped_and_with_its_pipe(launcher: LocalLauncher) -> None:
+    for end in ("stop", "pipe"):
+        browser = await launcher.launch(LaunchSpec(uuid4()))
+        async with freezing(browser, 0.05) as freezer:
+            await until(lambda browser=browser: freezer.is_frozen(browser), "it is frozen")  # type: ignore[misc]
+            below = renderers(browser)
+            if end == "stop":
+                await browser.stop()
+            else:
+                browser.process.close()
+                await browser.ended
+            await until(lambda below=below: not any(map(_lives, below)), "its renderers are gone")  # type: ignore[misc]
+            await until(lambda browser=browser: not freezer.is_frozen(browser), "nothing is left of it")  # type: ignore[misc]
+
+
+def _lives(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_nothing_is_frozen_with_a_limit_of_zero() -> None:
+    async def run() -> None:
+        await Freezer(0).run(lambda: pytest.fail("it looks for nothing"))
+
+    asyncio.run(run())
+
+
+def test_a_use_lasts_until_its_end_and_wakes_once_it_begins() -> None:
+    use, woken = BrowserUse(), []
+    use.wake = lambda: woken.append(use.count)
+    use.begin("socket")
+    use.begin("socket")
+    use.begin("viewer")
+    assert woken == [1, 2, 3]
+    use.end("socket")
+    assert use.is_used
+    use.end("viewer")
+    use.end("viewer")
+    assert not use.is_used
