@@ -446,7 +446,11 @@ async def page(server: OddServer, *, proxied: bool) -> AsyncIterator[Page]:
     found = browsers.find(None)
     assert found is not None
     with temporary_data_dir() as data_dir:
-        settings = Settings(data_dir=Path(data_dir), warm_browsers=0, egress_allow=("127.0.0.0/8",))
+        # In a network of its own, a browser reaches nothing without the proxy.
+        network: Literal["auto", "off"] = "auto" if proxied else "off"
+        settings = Settings(
+            data_dir=Path(data_dir), warm_browsers=0, egress_allow=("127.0.0.0/8",), browser_network=network
+        )
         launcher = LocalLauncher(settings, found, EgressProxy(settings, no_lookup), arguments)
         await launcher.open()
         try:
