@@ -26,26 +26,42 @@ def used(gateway: GatewayProcess | None) -> Seconds:
     seconds = dict.fromkeys(PARTS, 0.0)
     bench = psutil.Process()
     driver = [process for process in bench.children() if gateway is None or process.pid != gateway.pid]
-    for process in (bench, *(process for process in driver if process.name().startswith("node"))):
+    for process in (bench, *(process for process in driver if _name(process).startswith("node"))):
         seconds["client"] += _own(process)
     if gateway is None:
         # The driver reaps its browsers, and this process what those leave.
         seconds["browser"] = sum(_reaped(process) for process in (bench, *driver))
         return seconds
     main = psutil.Process(gateway.pid)
-    database = [process for process in gateway.descendants() if process.name() == "postgres"]
+    database = [process for process in gateway.descendants() if _name(process) == "postgres"]
     seconds["gateway"] = _own(main)
     seconds["browser"] = _reaped(main)
     seconds["database"] = sum(_own(process) for process in database)
-    seconds["database"] += sum(_reaped(process) for process in database if process.ppid() == main.pid)
+    seconds["database"] += sum(
+        _reaped(process) for process in database if process.is_running() and process.ppid() == main.pid
+    )
     return seconds
 
 
+def _name(process: psutil.Process) -> str:
+    """Its name, empty for one that has just ended: what a stop leaves is cleared behind its answer."""
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""
+
+
 def _own(process: psutil.Process) -> float:
-    times = process.cpu_times()
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
     return float(times.user + times.system)
 
 
 def _reaped(process: psutil.Process) -> float:
-    times = process.cpu_times()
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
     return float(times.children_user + times.children_system)
