@@ -98,7 +98,7 @@ def _is_helper(process: psutil.Process, gateway: psutil.Process) -> bool:
 
 
 def _listens(process: psutil.Process) -> bool:
-    """Whether it listens, as no process of the database counts; False for one that has just ended."""
+    """Whether it is a browser whose DevTools port listens; False for one that has just ended."""
     try:
         program, *arguments = process.cmdline() or [""]
         profiles = [Path(each.removeprefix(PROFILE)) for each in arguments if each.startswith(PROFILE)]
