@@ -12,7 +12,7 @@ import gc
 import json
 import selectors
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -51,7 +51,9 @@ _LEASED = (TUNNEL, UNRECORDED)
 
 
 @contextlib.contextmanager
-def browser_ways(kinds: Sequence[str]) -> Iterator[list[Way]]:
+def browser_ways(kinds: Sequence[str], config: Mapping[str, Any] | None = None) -> Iterator[list[Way]]:
+    """`config` is that of the runtimes."""
+    config = dict(config or {})
     with contextlib.ExitStack() as stack:
         data_dir = stack.enter_context(temporary_data_dir())
         gateway = stack.enter_context(GatewayProcess.start(data_dir, **_SETTINGS))
@@ -59,12 +61,12 @@ def browser_ways(kinds: Sequence[str]) -> Iterator[list[Way]]:
         api = stack.enter_context(
             httpx.Client(base_url=gateway.base_url, headers=gateway.headers, timeout=60, trust_env=False)
         )
-        bare = _lease(api, {"events": "off"})
+        bare = _lease(api, config | {"events": "off"})
         target = _devtools_url(gateway, bare)
         opened = {way.name: way for way in stack.enter_context(ways([k for k in kinds if k not in _LEASED], target))}
         opened[UNRECORDED] = Way(UNRECORDED, bare, target, process)
         if TUNNEL in kinds:
-            recorded = _lease(api, {})
+            recorded = _lease(api, config)
             opened[TUNNEL] = Way(TUNNEL, recorded, _devtools_url(gateway, recorded), process)
         yield [opened[name] for name in kinds]
 
