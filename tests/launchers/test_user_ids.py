@@ -286,6 +286,32 @@ async def test_gateways_of_a_machine_take_blocks_that_do_not_overlap() -> None:
             ids.close()
 
 
+async def test_a_gateway_whose_block_is_taken_takes_ids_that_no_other_has() -> None:
+    with tempfile.TemporaryDirectory() as directory, contextlib.ExitStack() as closing:
+        full, other = (UserIds(BASE, 160, Path(directory), max_runtimes=1) for _ in range(2))
+        for ids in (full, other):
+            await ids.open()
+            closing.callback(ids.close)
+        assert len(full.block) == len(other.block) == 66
+        of_other = {await other.take() for _ in range(2)}
+        assert {await full.take() for _ in full.block} == set(full.block)
+        # Runtimes that have ended keep theirs while their downloads are saved; others are not refused for it.
+        further = {await full.take() for _ in range(3)}
+        assert len(further) == 3
+        assert further.isdisjoint(full.block)
+        assert further.isdisjoint(of_other)
+        # One that starts later does not get them in its block.
+        later = UserIds(BASE, 300, Path(directory), max_runtimes=1)
+        await later.open()
+        closing.callback(later.close)
+        assert len(later.block) == 66
+        assert further.isdisjoint(later.block)
+        # One of the block comes first again.
+        first = full.block[0]
+        full.free(first)
+        assert first in {await full.take() for _ in range(2)}
+
+
 @pytest.mark.parametrize("how", ["stays", "forks"])
 async def test_a_start_ends_what_an_earlier_gateway_left(make_ids: Callable[..., UserIds], how: str) -> None:
     before, after = make_ids(), make_ids()

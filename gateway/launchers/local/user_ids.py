@@ -79,6 +79,8 @@ class UserIds:
         self._ahead: asyncio.Task[int | None] | None = None
         self._taken: set[int] = set()
         self._cleared: set[int] = set()
+        # Ids of this gateway beside its block.
+        self._further: set[int] = set()
         self._out_of_use: set[int] = set()
 
     @property
@@ -88,7 +90,7 @@ class UserIds:
 
     @property
     def block(self) -> range:
-        """The ids that this gateway gives out."""
+        """The ids that this gateway gives out; others, which are in no block, once all of these are taken."""
         return self._ids
 
     async def open(self) -> None:
@@ -136,7 +138,7 @@ class UserIds:
             uid = await self._take()
         if uid is None:
             raise LaunchFailed(
-                f"All {len(self._ids)} user ids for browsers are taken.",
+                f"All {len(self._all)} user ids for browsers are taken.",
                 failure=Failure.OUT_OF_PROCESSES,
                 advice="Raise GATEWAY_UID_COUNT.",
             )
@@ -156,14 +158,35 @@ class UserIds:
             uid = self._ids[position]
             if self._lock(uid):
                 self._next = position + 1
-                try:
-                    # At the start, reading /proc may have missed a process that keeps forking.
-                    if uid in self._cleared or await self.end(uid):
-                        return uid
-                except BaseException:
-                    self.free(uid)
-                    raise
+                if await self._clear(uid):
+                    return uid
+        # Runtimes that have ended keep their ids while their downloads are saved, so there may be more than the block
+        # has. The last ids first, since blocks are taken from the first one on.
+        for uid in reversed(self._all):
+            if uid not in self._ids and self._reserve(uid) and self._lock(uid) and await self._clear(uid):
+                return uid
         return None
+
+    def _reserve(self, uid: int) -> bool:
+        """Add an id to those of this gateway, if it is in no block of another one."""
+        if uid not in self._further:
+            try:
+                self._set(fcntl.F_WRLCK, _BLOCKS + uid)
+            except BlockingIOError:
+                return False
+            self._further.add(uid)
+            # Another gateway may have used it since.
+            self._cleared.discard(uid)
+        return True
+
+    async def _clear(self, uid: int) -> bool:
+        """Whether no process has a locked id. It was ended after its last use; but at the start, reading /proc may have
+        missed a process that keeps forking."""
+        try:
+            return uid in self._cleared or await self.end(uid)
+        except BaseException:
+            self.free(uid)
+            raise
 
     async def end(self, uid: int) -> bool:
         """Kill every process of a taken id until none is left; where some stay, the id does not become free."""
