@@ -69,6 +69,12 @@ class Board:
         os.ftruncate(descriptor, _size(workers, max_runtimes, callers))
         return descriptor
 
+    @classmethod
+    def of_parent(cls, descriptor: int, workers: int, max_runtimes: int) -> Board:
+        """As the supervising process sees it, which has no part of its own. The ports that it reserves stay reserved
+        when a worker ends."""
+        return cls(descriptor, workers, workers, max_runtimes)
+
     def close(self) -> None:
         self._memory.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from uuid import uuid4
@@ -18,13 +19,18 @@ RUNTIMES = 4
 
 
 @pytest.fixture
-def boards() -> Iterator[list[Board]]:
+def memory() -> Iterator[int]:
     memory = Board.create(3, RUNTIMES)
+    yield memory
+    os.close(memory)
+
+
+@pytest.fixture
+def boards(memory: int) -> Iterator[list[Board]]:
     boards = [Board(memory, worker, 3, RUNTIMES) for worker in range(3)]
     yield boards
     for board in boards:
         board.close()
-    os.close(memory)
 
 
 def test_runtimes_of_all_workers_are_counted_together(boards: list[Board]) -> None:
@@ -54,6 +60,16 @@ def test_what_a_dead_worker_wrote_is_cleared(boards: list[Board]) -> None:
     first.clear(second.worker)
     assert (first.serving, first.live, first.live_of(organization), first.url_of(gateway_id)) == (0, 0, 0, None)
     assert (5432 in first, 8787 in first) == (False, True)
+
+
+def test_a_port_of_the_supervising_process_stays_reserved_when_workers_end(memory: int, boards: list[Board]) -> None:
+    with contextlib.closing(Board.of_parent(memory, 3, RUNTIMES)) as parent:
+        parent.reserve(9090)
+        for board in boards:
+            parent.clear(board.worker)
+        assert [9090 in board for board in boards] == [True, True, True]
+        parent.release(9090)
+        assert 9090 not in boards[0]
 
 
 def test_workers_find_each_other_by_their_gateway_ids(boards: list[Board]) -> None:

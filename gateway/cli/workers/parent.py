@@ -89,7 +89,7 @@ class Parent:
         self._workers = [_Worker(number) for number in range(workers)]
         self._sockets: list[list[socket.socket]] = []
         self._memory = Board.create(workers, settings.max_runtimes, settings.rate_limit_callers)
-        self._board = Board(self._memory, 0, workers, settings.max_runtimes)
+        self._board = Board.of_parent(self._memory, workers, settings.max_runtimes)
         self._inboxes = handing.pairs(workers)
         self._sum = Sum()
         self._changed = asyncio.Event()
