@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
@@ -145,6 +148,52 @@ async def test_a_frozen_browser_ends_when_it_is_stopped_and_with_its_pipe(launch
 
 def _lives(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+async def test_browsers_of_runtimes_are_frozen_and_those_kept_warm_are_not() -> None:
+    async with local_launcher(warm_browsers=1, freeze_after_seconds=0.01) as launcher:
+        await until(lambda: len(launcher.warm) == 1, "one is warm")
+        (warm,) = launcher.warm
+        other = await launcher.launch(LaunchSpec(uuid4(), browser="headless-shell", locale="de-DE"))
+        assert other is not warm
+        await until(lambda: launcher.freezer.is_frozen(other), "it is a runtime's, and nothing uses it")
+        assert not launcher.freezer.is_frozen(warm)
+        assert await launcher.launch(LaunchSpec(uuid4())) is warm
+        await until(lambda: launcher.freezer.is_frozen(warm), "now it is a runtime's, too")
+
+
+async def test_a_renderer_that_may_not_be_signalled_goes_on_and_others_are_frozen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waiting = [sys.executable, "-c", "input()", "--type=renderer"]
+    started = [await asyncio.create_subprocess_exec(*waiting, stdin=subprocess.PIPE) for _ in range(2)]
+    send = signal.pidfd_send_signal
+    asked: list[int] = []
+
+    def send_to_the_second(descriptor: int, number: int) -> None:
+        asked.append(number)
+        if len(asked) % 2:
+            raise PermissionError
+        send(descriptor, number)
+
+    monkeypatch.setattr(signal, "pidfd_send_signal", send_to_the_second)
+    browser = Idle()
+    browser.usage.quiet = True
+    freezer = Freezer(0.001, look_seconds=0.001)
+    running = asyncio.create_task(freezer.run(lambda: [browser]))
+    await until(lambda: freezer.is_frozen(browser), "it is frozen")
+    states = [psutil.Process(each.pid) for each in started]
+    await until(
+        lambda: sum(each.status() == psutil.STATUS_STOPPED for each in states) == 1, "one is stopped, one goes on"
+    )
+    browser.use.begin("a socket")
+    await until(lambda: all(each.status() != psutil.STATUS_STOPPED for each in states), "both run")
+    assert not running.done()
+    assert asked == [signal.SIGSTOP] * 2 + [signal.SIGCONT] * 2
+    running.cancel()
+    await asyncio.wait({running})
+    for each in started:
+        await each.communicate(b"\n")
 
 
 def test_nothing_is_frozen_with_a_limit_of_zero() -> None:

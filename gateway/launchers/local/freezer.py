@@ -58,8 +58,8 @@ class _Frozen:
 
     def _send(self, number: signal.Signals) -> None:
         for descriptor in self._descriptors:
-            # One may have ended meanwhile.
-            with contextlib.suppress(ProcessLookupError):
+            # One may have ended meanwhile, and one that a security module protects goes on.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 signal.pidfd_send_signal(descriptor, number)
 
 
@@ -82,6 +82,8 @@ class Freezer:
         while self._after:
             await asyncio.sleep(self._look_seconds)
             live = set(browsers())
+            for ended in [browser for browser in self._frozen if browser.ended.done()]:
+                self.thaw(ended)
             for gone in self._seen.keys() - live:
                 del self._seen[gone]
             for browser in live:
@@ -107,7 +109,6 @@ class Freezer:
         frozen.stop()
         self._frozen[browser] = frozen
         browser.use.wake = lambda: self.thaw(browser)
-        browser.ended.add_done_callback(lambda _: self.thaw(browser))
         metrics.runtimes_frozen.set(len(self._frozen))
 
     def thaw(self, browser: Freezable) -> None:

@@ -242,6 +242,10 @@ class LocalLauncher:
         """The browsers that are ready to be handed out."""
         return self._pool.ready
 
+    def _claimed(self) -> set[LocalBrowser]:
+        """The browsers of runtimes. Pages of the others are blank, and are configured at once when they are claimed."""
+        return self._live.difference(self._pool.ready)
+
     async def open(self) -> None:
         """Clear what an earlier process left, and begin to keep browsers warm."""
         processes.adopt_orphans()
@@ -252,7 +256,7 @@ class LocalLauncher:
             await self._users.open()
         await self._open_networks()
         self._watching_space = asyncio.create_task(self._watch_space())
-        self._freezing = asyncio.create_task(self.freezer.run(lambda: self._live))
+        self._freezing = asyncio.create_task(self.freezer.run(self._claimed))
         self._pool.open()
 
     def _make_directories(self) -> None:
