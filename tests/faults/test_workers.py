@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import re
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -123,6 +126,31 @@ async def test_a_client_uses_a_browser_by_whichever_worker_it_meets(gateway: Gat
     for _ in range(2):
         stopped = asked(gateway, f"{runtime}/stop", "POST").json()
         assert stopped["status"] == "stopped"
+
+
+def shareable(process: psutil.Process) -> set[str]:
+    """The sockets and the shared memory that a process has open."""
+    found = set()
+    for entry in Path(f"/proc/{process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add(os.readlink(entry))
+    return {each for each in found if each.startswith(("socket:", "/memfd:"))}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc has the descriptors")
+async def test_a_browser_inherits_nothing_of_its_worker(gateway: GatewayProcess, remote: Remote) -> None:
+    async with AsyncExitStack() as stack:
+        # Some connections are accepted by one worker and handed to the other one, before more browsers are launched.
+        for _ in range(3):
+            lease = await remote.lease(await remote.runtime())
+            for _ in range(4):
+                await stack.enter_async_context(connect(lease.url, proxy=None))
+        for worker in workers(gateway).values():
+            own = shareable(worker)
+            assert any("gateway-workers" in each for each in own)
+            browsers = worker.children(recursive=True)
+            assert browsers
+            assert {each.pid: shareable(each) & own for each in browsers} == {each.pid: set() for each in browsers}
 
 
 async def test_a_live_view_is_served_by_the_worker_with_the_browser(gateway: GatewayProcess, remote: Remote) -> None:

@@ -162,8 +162,10 @@ async def test_a_connection_goes_to_another_worker_with_the_head_of_its_request(
     assert to is not None
     assert (first.to("http://127.0.0.1:4000"), first.to("http://10.0.0.7:4001")) == (None, None)
     taken: list[tuple[bytes, bytes]] = []
+    inheritable: list[bool] = []
 
     async def take(head: bytes, connection: socket.socket) -> None:
+        inheritable.append(connection.get_inheritable())
         taken.append((head, connection.recv(100)))
         connection.close()
 
@@ -175,6 +177,7 @@ async def test_a_connection_goes_to_another_worker_with_the_head_of_its_request(
     second.begin(take)
     await until(lambda: taken == [(head, b"early")], "it is taken")
     second.close()
+    assert inheritable == [False], "a browser could serve the client"
     assert client.recv(1) == b"", "no process has it any more"
     # Past what may wait there, it is to be forwarded.
     sent = 0

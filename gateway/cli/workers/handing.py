@@ -18,6 +18,8 @@ from gateway.core.worker_board import Board
 
 _log = structlog.get_logger("gateway.workers")
 
+# A browser that is being launched must not inherit a client's connection. The flag is one of Linux.
+_NOT_INHERITED: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 # Above the largest head of a request.
 _LARGEST = 2 * 1024 * 1024
 
@@ -64,9 +66,10 @@ class Handover:
         asyncio.get_running_loop().remove_reader(self._own.fileno())
 
     def _receive(self, take: Callable[[bytes, socket.socket], Coroutine[Any, Any, None]]) -> None:
-        head, descriptors, _, _ = socket.recv_fds(self._own, _LARGEST, 1)
+        head, descriptors, _, _ = socket.recv_fds(self._own, _LARGEST, 1, _NOT_INHERITED)
         for descriptor in descriptors:
             connection = socket.socket(fileno=descriptor)
+            connection.set_inheritable(False)
             connection.setblocking(False)
             task = asyncio.create_task(take(head, connection))
             self._tasks.add(task)

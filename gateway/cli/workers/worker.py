@@ -114,6 +114,9 @@ def main(descriptor: int) -> int:
     inherited.normalize()
     end = socket.socket(fileno=descriptor)
     setup = Setup.of_line(_first_line(end))
+    # Its browsers must not inherit them in turn: they could accept clients' connections.
+    for each in (descriptor, *setup.descriptors):
+        os.set_inheritable(each, False)
     die_with(setup.parent)
     logs.configure(setup.settings.log_level, logs.style_of(setup.settings.log_format), setup.worker)
     try:
