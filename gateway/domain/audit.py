@@ -374,18 +374,22 @@ class Audit:
         await self._write_waiting()
 
     async def _write_waiting(self) -> None:
+        """Write all that waits now. What is noted meanwhile waits for the next write, as events do."""
         async with self._writing:
-            while self._waiting:
-                batch = list(islice(self._waiting, _BATCH))
+            left = len(self._waiting)
+            while left > 0:
+                batch = list(islice(self._waiting, min(_BATCH, left)))
                 again, self._unsure = self._unsure, True
                 async with self._database.begin() as connection:
                     await self._append(connection, batch, again=again)
                 self._unsure = False
                 for _ in batch:
                     self._waiting.popleft()
+                left -= len(batch)
                 metrics.audit_events_written.inc(len(batch))
-                self._note_lost()
-            self._writer.written(0)
+                if self._note_lost():
+                    left = len(self._waiting)
+            self._writer.written(len(self._waiting))
 
     async def _append(self, connection: Connection, batch: list[Noted], *, again: bool) -> None:
         """Append in one transaction, which other gateways wait for. If `again`, a batch may be there already."""
@@ -477,11 +481,12 @@ class Audit:
         for event in summed.values():
             self._keep(event)
 
-    def _note_lost(self) -> None:
-        """Once there is room again, note how many events were lost."""
-        if self._lost:
-            lost, self._lost = self._lost, 0
+    def _note_lost(self) -> bool:
+        """Once there is room again, note how many events were lost. Whether any were."""
+        lost, self._lost = self._lost, 0
+        if lost:
             self.note(Action.AUDIT_LOST, outcome="audit.not_kept", details={"count": lost}, origin=GATEWAY)
+        return lost > 0
 
 
 def _exact(details: dict[str, Value]) -> dict[str, Value]:

@@ -42,6 +42,7 @@ from gateway.telemetry import logs
 from tests.support.api import Json, bearer, make_runtime, make_space, make_subaccount, ok, refused
 from tests.support.audit import log, only
 from tests.support.away import Away, StandsStill
+from tests.support.busy import Busy
 from tests.support.cli import Cli, Done
 from tests.support.fake_providers import KEYS, FakeProviders
 from tests.support.gateway_process import ROOT
@@ -704,6 +705,21 @@ async def test_what_is_noted_is_written_soon_and_the_rest_at_the_end(
         await make_runtime(client)
     ends = [event for event in await log(database) if event["action"] == "runtime.stopped"]
     assert [(event["actor"], event["details"]["code"]) for event in ends] == [("gateway", "gateway.stopped")]
+
+
+async def test_what_comes_during_a_write_is_written_together_by_the_next_one(database_url: str) -> None:
+    busy = Busy(database_url, 2)
+    audit = Audit(busy)
+    busy.meanwhile = lambda: audit.note(Action.SPACE_CREATED, new_id())
+    audit.note(Action.SPACE_CREATED, new_id())
+    await audit.write()
+    assert (busy.begun, len(audit)) == (1, 1)
+    # It is not forgotten, although nothing is noted after it.
+    busy.meanwhile = lambda: None
+    async with audit.running():
+        await until(lambda: len(audit) == 0, "what came during the write is written")
+    assert (busy.begun, (await verify(busy))[0]) == (2, 2)
+    await busy.close()
 
 
 @pytest.mark.parametrize(("noted", "lost"), [(2, 0), (3, 0), (5, 2)], ids=["under", "at", "over"])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +23,7 @@ from gateway.store.database import Database
 from gateway.store.events import ALL, Event, Wanted
 from tests.support.api import checked, make_runtime, ok, problems
 from tests.support.away import Away, StandsStill
+from tests.support.busy import Busy
 from tests.support.disk import FullDisk
 from tests.support.waiting import until
 
@@ -158,20 +157,6 @@ async def test_the_writer_resumes_when_the_database_is_back(away: Away) -> None:
         away.away = False
         await until(lambda: len(events) == 0, "what waited is written", 10)
     assert await numbered(away) == [(1, 1), (2, 2)]
-
-
-class Busy(Database):
-    """A database during each of whose transactions `meanwhile` is called; they are counted."""
-
-    begun = 0
-    meanwhile: Callable[[], None] = staticmethod(lambda: None)
-
-    @contextlib.asynccontextmanager
-    async def begin(self) -> AsyncIterator[AsyncConnection]:
-        self.begun += 1
-        self.meanwhile()
-        async with super().begin() as connection:
-            yield connection
 
 
 async def test_events_of_a_busy_run_are_written_in_batches_and_not_one_by_one_as_they_come(database_url: str) -> None:
