@@ -19,8 +19,8 @@ MetricsPage = Callable[[], Awaitable[bytes]]
 Family = tuple[str, str, str, list[tuple[str, dict[str, str], float]]]
 _Key = tuple[str, tuple[tuple[str, str], ...]]
 
-# What is no part of a sum: the same for all workers, or the limit that is reached first.
-_LEAST = {"gateway_disk_free_bytes", "process_start_time_seconds"}
+# What is no part of a sum: the same for all workers, what holds for all or not, or the limit that is reached first.
+_LEAST = {"gateway_disk_free_bytes", "gateway_browser_networks", "process_start_time_seconds"}
 _MOST = {"gateway_disk_step", "python_info"}
 _COUNTED = {"counter", "histogram"}
 

@@ -115,6 +115,7 @@ def _counted(requests: int, live: int, free: int) -> CollectorRegistry:
     Counter("gateway_things", "Things.", ["kind"], registry=registry).labels("a").inc(requests)
     Gauge("gateway_runtimes_live", "Live.", registry=registry).set(live)
     Gauge("gateway_disk_free_bytes", "Free.", registry=registry).set(free)
+    Gauge("gateway_browser_networks", "Networks.", registry=registry).set(1)
     Histogram("gateway_seconds", "Seconds.", buckets=(1,), registry=registry).observe(0.5)
     return registry
 
@@ -131,6 +132,7 @@ def test_the_page_of_several_workers_is_their_sum() -> None:
     page = _page(found)
     assert page['gateway_things_total{kind="a"}'] == "7.0"
     assert (page["gateway_runtimes_live"], page["gateway_disk_free_bytes"]) == ("3.0", "90.0")
+    assert page["gateway_browser_networks"] == "1.0"
     assert (page["gateway_seconds_count"], page['gateway_seconds_bucket{le="1.0"}']) == ("2.0", "2.0")
     assert b"# TYPE gateway_things_total counter" in found.page()
 
