@@ -187,7 +187,7 @@ async def running(
     if worker is not None:
         board, page, handing = worker.board, worker.metrics_page, worker.handing
     with _exclusive(settings.own_dir) as crashed:
-        launcher = LocalLauncher(settings, browsers, EgressProxy(settings, board=board))
+        launcher = LocalLauncher(settings, browsers, EgressProxy(settings, board=board), board=board)
         try:
             for host, port in database.servers():
                 await launcher.egress.reserve_server(host, port)

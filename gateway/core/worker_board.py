@@ -1,4 +1,5 @@
-"""Memory that workers of one gateway share: where each is reached, its runtimes, ports that no page may reach, rates.
+"""Memory that workers of one gateway share: where each is reached, its runtimes, ports that no page may reach, rates,
+and which of them has the largest runtime while the disk is nearly full.
 
 A worker writes its own part and reads all parts, so nothing is locked. The supervising process clears the part of a
 worker that has died, whose browsers died with it.
@@ -18,9 +19,11 @@ from gateway.core.shared_times import SharedTimes
 _SERVING = 1
 _DRAINING = 2
 
-# Of each worker: its state, its port for the others, its live and starting runtimes, its id.
-_HEAD = struct.Struct("<BxHII4x16s")
-_STATE, _PORT, _LIVE, _STARTING, _ID = 0, 2, 4, 8, 16
+# Of each worker: its state, its port for the others, its live and starting runtimes, its largest runtime, its id.
+_HEAD = struct.Struct("<BxHII4xQ16s")
+_STATE, _PORT, _LIVE, _STARTING, _LARGEST, _ID = 0, 2, 4, 8, 16, 24
+# In place of the size of a worker's largest runtime; sizes begin at 1.
+_UNKNOWN, _ENDING = 0, 2**64 - 1
 _ORGANIZATION_BYTES = 16
 # A runtime of no organization, of which only benches have any.
 _NONE = b"\xff" * _ORGANIZATION_BYTES
@@ -175,6 +178,27 @@ class Board:
     def starts(self, count: int) -> None:
         """State how many this worker is starting."""
         self._write("<I", _STARTING, count)
+
+    # The largest runtime on a disk that is nearly full (launchers/local/launcher.py)
+
+    def ends_largest(self, size: int) -> bool:
+        """Whether this worker's largest runtime, of `size` bytes (0: there is none), is to end: no other worker has a
+        larger one, is ending one, or has yet to measure its own. Others wait until the next call, or `has_room`."""
+        self._write("<Q", _LARGEST, size + 1)
+        if not size:
+            return False
+        for worker in range(self.workers):
+            if worker == self.worker or self._read("<B", worker, _STATE) != _SERVING:
+                continue
+            other = self._read("<Q", worker, _LARGEST)
+            if other == _UNKNOWN or (other, -worker) > (size + 1, -self.worker):
+                return False
+        self._write("<Q", _LARGEST, _ENDING)
+        return True
+
+    def has_room(self) -> None:
+        """State that this worker finds room on the disk, so that sizes from before are not compared any more."""
+        self._write("<Q", _LARGEST, _UNKNOWN)
 
     def _organizations(self, worker: int) -> list[bytes]:
         live = self._read("<I", worker, _LIVE)

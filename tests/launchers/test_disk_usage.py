@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.core.launch import BrowserName
+from gateway.core.worker_board import Board
 from gateway.launchers.base import LaunchSpec
 from gateway.launchers.local import browsers
 from gateway.launchers.local.browsers import Browsers
@@ -181,3 +183,35 @@ async def test_on_a_nearly_full_disk_the_largest_runtime_ends(found: Browsers) -
         assert not small.ended.done()
         assert not another.ended.done()
         await launcher.close()
+
+
+async def test_on_a_nearly_full_disk_of_several_workers_only_the_largest_runtime_of_all_ends(found: Browsers) -> None:
+    space = FullDisk(reserve=32 * MIB)
+    memory = Board.create(2, 2)
+    boards = [Board(memory, worker, 2, 2) for worker in range(2)]
+    async with AsyncExitStack() as stack:
+        for board in boards:
+            board.serves(uuid4(), 4000 + board.worker)
+        settings = Settings(data_dir=stack.enter_context(temporary_data_dir()), warm_browsers=0)
+        own = [settings.model_copy(update={"data_dir": settings.data_dir / str(each.worker)}) for each in boards]
+        launchers = [
+            LocalLauncher(each, found, measure_seconds=(0.02, 0.02), space=space, board=board)
+            for each, board in zip(own, boards, strict=True)
+        ]
+        for launcher in launchers:
+            await launcher.open()
+            stack.push_async_callback(launcher.close)
+        larger, largest = [await launcher.launch(LaunchSpec(uuid4())) for launcher in launchers]
+        fill(larger, 8 * MIB)
+        fill(largest, 16 * MIB)
+        # As if its end had made room.
+        largest.ended.add_done_callback(lambda _: space.leave(32 * MIB))
+        space.leave(16 * MIB - 1)
+        assert (await largest.ended).code == "browser.out_of_disk"
+        await largest.removed.wait()
+        assert not larger.ended.done()
+        space.leave(16 * MIB - 1)
+        assert (await larger.ended).code == "browser.out_of_disk"
+    for board in boards:
+        board.close()
+    os.close(memory)

@@ -72,6 +72,33 @@ def test_a_port_of_the_supervising_process_stays_reserved_when_workers_end(memor
         assert 9090 not in boards[0]
 
 
+def test_on_a_nearly_full_disk_the_worker_with_the_largest_runtime_ends_it(boards: list[Board]) -> None:
+    first, second, third = boards
+    first.serves(uuid4(), 4000)
+    second.serves(uuid4(), 4001)
+    # The second has yet to measure its own; the third does not serve.
+    assert not first.ends_largest(10)
+    assert second.ends_largest(11)
+    # While that one ends, a larger one does not.
+    assert not first.ends_largest(12)
+    # The second has none that is worth it any more.
+    assert not second.ends_largest(0)
+    assert first.ends_largest(12)
+    # Where the first has room, sizes that it measured before say nothing.
+    first.has_room()
+    assert not second.ends_largest(5)
+    # Of two of one size, that of the lower number.
+    assert first.ends_largest(5)
+    assert not second.ends_largest(5)
+    # One that drains is not waited for, nor one that has died.
+    first.drains()
+    assert second.ends_largest(5)
+    first.serves(uuid4(), 4000)
+    first.ends_largest(100)
+    third.clear(first.worker)
+    assert second.ends_largest(5)
+
+
 def test_workers_find_each_other_by_their_gateway_ids(boards: list[Board]) -> None:
     first, second, _ = boards
     own, other = uuid4(), uuid4()

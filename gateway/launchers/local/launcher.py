@@ -40,6 +40,7 @@ from gateway.core.launch import BrowserName, Failure, LaunchSpec, Variant
 from gateway.core.shares import Turns
 from gateway.core.threads import in_thread
 from gateway.core.unprivileged import grant_search
+from gateway.core.worker_board import Board
 from gateway.egress.proxy import LOOPBACK, EgressListener, EgressProxy
 from gateway.launchers import failures
 from gateway.launchers.base import FilesHold
@@ -188,9 +189,11 @@ class LocalLauncher:
         measure_seconds: tuple[float, float] = _MEASURE_SECONDS,
         space: DiskSpace | None = None,
         groups: ControlGroups | None = None,
+        board: Board | None = None,
     ) -> None:
         """`measure_seconds` are the shortest and the longest time between two measurements of a runtime's directory;
-        `space` is of the disk that has them."""
+        `space` is of the disk that has them; `board` is what workers of this gateway share, if there are several."""
+        self._board = board
         self._space = space or DiskSpace(settings.data_dir.absolute(), settings.disk_reserve_bytes)
         self._watching_space: asyncio.Task[None] | None = None
         self.freezer = Freezer(settings.freeze_after_seconds)
@@ -470,10 +473,12 @@ class LocalLauncher:
             return await in_thread(used_bytes, home, enough)
 
     async def _watch_space(self) -> None:
-        """End the largest runtime, one after the other, as long as the disk is nearly full."""
+        """End the largest runtime of all workers, one after the other, as long as the disk is nearly full."""
         while True:
             if not self._space.has_room(Use.RUNTIMES):
                 await self._end_largest()
+            elif self._board is not None:
+                self._board.has_room()
             await asyncio.sleep(self._measure_seconds[0])
 
     async def _end_largest(self) -> None:
@@ -482,8 +487,12 @@ class LocalLauncher:
         most = self._settings.runtime_max_disk_bytes
         sizes = {each: await self._measured(home, most + each.files.staged_bytes) for each, home in homes.items()}
         largest = max(sizes, key=lambda browser: sizes[browser], default=None)
+        size = 0 if largest is None else sizes[largest]
         # The end of a small one would not help: something else fills the disk.
-        if largest is None or sizes[largest] < self._space.reserve * _WORTH_ENDING:
+        if size < self._space.reserve * _WORTH_ENDING:
+            size = 0
+        ends = size > 0 if self._board is None else self._board.ends_largest(size)
+        if largest is None or not ends:
             return
         _log.error("the disk is nearly full: the largest runtime ends", free=self._space.free, used=sizes[largest])
         await largest.end_for(
