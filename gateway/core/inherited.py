@@ -2,11 +2,13 @@
 
 A script that starts `gateway up &` has it ignore SIGINT; `nohup` and supervisors leave other signals ignored or
 blocked, or standard streams closed. Children inherit what is ignored or blocked: a browser that can't learn how its
-own children end, a database that can't be stopped. What has a handler is reset in them.
+own children end, a database that can't be stopped. What has a handler is reset in them. Descriptors that are inherited,
+as a worker's listening sockets, would stay open in a browser too, and are closed in all children.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -28,6 +30,7 @@ def normalize() -> None:
             signal.signal(number, ignore)
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         _open(descriptor, name)
+    _close_in_children()
 
 
 def ignore(number: int, frame: object) -> None:
@@ -47,3 +50,12 @@ def _open(descriptor: int, name: str) -> None:
         os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if getattr(sys, name) is None:
         setattr(sys, name, os.fdopen(descriptor, "r" if descriptor == 0 else "w", closefd=False))
+
+
+def _close_in_children() -> None:
+    """Descriptors after the standard streams. What Python opens by itself is closed in children anyway."""
+    for name in os.listdir("/dev/fd"):
+        # The one by which they were listed is closed by now.
+        with contextlib.suppress(OSError):
+            if int(name) > 2:
+                os.set_inheritable(int(name), False)

@@ -34,13 +34,15 @@ with open(sys.argv[1], "w") as report:
         "ignored": [number for number in signal.valid_signals() if inherited.is_ignored(number)],
         "blocked": list(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
         "report": report.fileno(),
+        "given to children": [each for each in map(int, sys.argv[2:]) if os.get_inheritable(each)],
     }, report)
 """
 ALL = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD)
 
 
-def as_started(prepare: Callable[[], None], report: str) -> dict[str, Any]:
-    with subprocess.Popen([sys.executable, "-c", PROGRAM, report], preexec_fn=prepare) as process:
+def as_started(prepare: Callable[[], None], report: str, descriptors: tuple[int, ...] = ()) -> dict[str, Any]:
+    command = [sys.executable, "-c", PROGRAM, report, *map(str, descriptors)]
+    with subprocess.Popen(command, preexec_fn=prepare, pass_fds=descriptors) as process:
         assert process.wait(30) == 0
     with open(report) as file:
         found: dict[str, Any] = json.load(file)
@@ -87,6 +89,15 @@ def test_a_closed_stream_gets_nothing_of_what_is_opened_later(tmp_path: Path, cl
             os.close(descriptor)
 
     assert as_started(prepare, str(tmp_path / "report"))["report"] > 2
+
+
+def test_a_child_gets_no_descriptor_that_was_inherited(tmp_path: Path) -> None:
+    ends = os.pipe()
+    try:
+        assert as_started(lambda: None, str(tmp_path / "report"), ends)["given to children"] == []
+    finally:
+        for end in ends:
+            os.close(end)
 
 
 def test_otherwise_all_is_as_it_was(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
@@ -22,6 +23,8 @@ _log = structlog.get_logger("gateway.workers")
 _NOT_INHERITED: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 # Above the largest head of a request.
 _LARGEST = 2 * 1024 * 1024
+# A descriptor.
+_INT = struct.Struct("i")
 
 
 def pairs(workers: int) -> list[tuple[socket.socket, socket.socket]]:
@@ -66,8 +69,9 @@ class Handover:
         asyncio.get_running_loop().remove_reader(self._own.fileno())
 
     def _receive(self, take: Callable[[bytes, socket.socket], Coroutine[Any, Any, None]]) -> None:
-        head, descriptors, _, _ = socket.recv_fds(self._own, _LARGEST, 1, _NOT_INHERITED)
-        for descriptor in descriptors:
+        # `recv_fds` of Python 3.11 takes flags and ignores them, and a thread may be launching a browser right now.
+        head, ancillary, _, _ = self._own.recvmsg(_LARGEST, socket.CMSG_LEN(_INT.size), _NOT_INHERITED)
+        for descriptor in (found for _, _, data in ancillary for (found,) in _INT.iter_unpack(data)):
             connection = socket.socket(fileno=descriptor)
             connection.set_inheritable(False)
             connection.setblocking(False)

@@ -29,11 +29,6 @@ class Setup:
     # The process whose end the worker does not outlive.
     parent: int
 
-    @property
-    def descriptors(self) -> list[int]:
-        """All that the worker inherits."""
-        return [self.board, self.inbox, *self.inboxes, *(each for sockets in self.listeners for each in sockets)]
-
     def to_line(self) -> bytes:
         values: dict[str, Any] = asdict(self) | {"settings": self.settings.model_dump(mode="json")}
         return json.dumps(values).encode() + b"\n"

@@ -111,12 +111,10 @@ def die_with(parent: int) -> None:
 
 
 def main(descriptor: int) -> int:
+    # Also closes in browsers what this process inherits by `setup`: they could accept clients' connections.
     inherited.normalize()
     end = socket.socket(fileno=descriptor)
     setup = Setup.of_line(_first_line(end))
-    # Its browsers must not inherit them in turn: they could accept clients' connections.
-    for each in (descriptor, *setup.descriptors):
-        os.set_inheritable(each, False)
     die_with(setup.parent)
     logs.configure(setup.settings.log_level, logs.style_of(setup.settings.log_format), setup.worker)
     try:
