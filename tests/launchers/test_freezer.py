@@ -150,6 +150,27 @@ def _lives(process: psutil.Process) -> bool:
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
+async def test_many_browsers_are_frozen_with_one_look_at_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    children = psutil.Process.children
+
+    def counted(process: psutil.Process, recursive: bool = False) -> list[psutil.Process]:
+        looks.append(process.pid)
+        return children(process, recursive)
+
+    monkeypatch.setattr(psutil.Process, "children", counted)
+    browsers = [Idle() for _ in range(20)]
+    for number, browser in enumerate(browsers):
+        browser.group = -number
+        browser.usage.quiet = True
+    freezer = Freezer(0.001, look_seconds=0.01)
+    running = asyncio.create_task(freezer.run(lambda: browsers))
+    await until(lambda: all(map(freezer.is_frozen, browsers)), "all are frozen")
+    assert len(looks) == 1
+    running.cancel()
+    await asyncio.wait({running})
+
+
 async def test_browsers_of_runtimes_are_frozen_and_those_kept_warm_are_not() -> None:
     async with local_launcher(warm_browsers=1, freeze_after_seconds=0.01) as launcher:
         await until(lambda: len(launcher.warm) == 1, "one is warm")

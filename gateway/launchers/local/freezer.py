@@ -12,6 +12,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Protocol
 
 import psutil
@@ -86,9 +87,8 @@ class Freezer:
                 self.thaw(ended)
             for gone in self._seen.keys() - live:
                 del self._seen[gone]
-            for browser in live:
-                if self._is_idle(browser):
-                    await self._freeze(browser)
+            if idle := [browser for browser in live if self._is_idle(browser)]:
+                await self._freeze(idle)
 
     def _is_idle(self, browser: Freezable) -> bool:
         now = asyncio.get_running_loop().time()
@@ -100,15 +100,17 @@ class Freezer:
         free = not (browser in self._frozen or browser.use.is_used or browser.ended.done())
         return free and now - since >= self._after
 
-    async def _freeze(self, browser: Freezable) -> None:
-        before = _state(browser)
-        frozen = _Frozen(await in_thread(_renderers, browser.group))
-        if browser.ended.done() or browser.use.is_used or _state(browser) != before:
-            frozen.thaw()
-            return
-        frozen.stop()
-        self._frozen[browser] = frozen
-        browser.use.wake = lambda: self.thaw(browser)
+    async def _freeze(self, browsers: list[Freezable]) -> None:
+        before = {browser: _state(browser) for browser in browsers}
+        found = await in_thread(_renderers, {browser.group for browser in browsers})
+        for browser in browsers:
+            frozen = _Frozen(found.get(browser.group, []))
+            if browser.ended.done() or browser.use.is_used or _state(browser) != before[browser]:
+                frozen.thaw()
+                continue
+            frozen.stop()
+            self._frozen[browser] = frozen
+            browser.use.wake = partial(self.thaw, browser)
         metrics.runtimes_frozen.set(len(self._frozen))
 
     def thaw(self, browser: Freezable) -> None:
@@ -125,25 +127,38 @@ def _state(browser: Freezable) -> tuple[int, int, int]:
     return browser.use.count, browser.usage.sent, browser.usage.received
 
 
-def _renderers(group: int) -> list[int]:
-    """Process descriptors of the renderers below a browser's first process, and with its user id."""
-    try:
-        leader = psutil.Process(group)
-        below = leader.children(recursive=True)
-    except psutil.Error:
-        return []
-    found = []
+def _renderers(groups: set[int]) -> dict[int, list[int]]:
+    """Process descriptors of the renderers below each browser's first process.
+
+    All at once: a look at every process of the machine for each browser would take seconds where many are idle.
+    """
+    below = psutil.Process().children(recursive=True)
+    parents = {process.pid: _parent(process) for process in below}
+    found: dict[int, list[int]] = {}
     for process in below:
+        group = process.pid
+        while group in parents and group not in groups:
+            group = parents[group]
+        if group not in groups:
+            continue
         try:
             descriptor = os.pidfd_open(process.pid)
         except OSError:
             continue
         # The id is that process' as long as the descriptor can be signalled, which is checked last.
         if _is_renderer(process) and process.is_running():
-            found.append(descriptor)
+            found.setdefault(group, []).append(descriptor)
         else:
             os.close(descriptor)
     return found
+
+
+def _parent(process: psutil.Process) -> int:
+    """0 for one that has ended."""
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return 0
 
 
 def _is_renderer(process: psutil.Process) -> bool:
