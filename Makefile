@@ -93,6 +93,7 @@ bench: .venv/installed-dev $(BENCH_NODE)/node_modules/installed
 	@$(BIN)/python -m bench.api
 	@$(BIN)/python -m bench.leaks
 	@$(BIN)/python -m bench.capacity
+	@$(BIN)/python -m bench.density
 	@$(BIN)/python -m bench.egress
 	@$(BIN)/python -m bench.tunnel
 	@$(BIN)/python -m bench.revoke

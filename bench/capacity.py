@@ -67,26 +67,32 @@ class Runtimes:
         self._api = api
         self._path = f"/v1/spaces/{self._post('/v1/spaces', {'name': 'capacity'})['id']}/runtimes"
         self._browser = browser
-        self._ids: list[str] = []
+        self.ids: list[str] = []
 
     def start(self, count: int) -> None:
         config = {"browser": self._browser}
-        self._ids += [self._post(self._path, {"type": "browser", "config": config})["id"] for _ in range(count)]
+        self.ids += [self._post(self._path, {"type": "browser", "config": config})["id"] for _ in range(count)]
 
     def show(self, address: str) -> None:
         """Open the page in each runtime's tab, and wait until it is complete."""
-        for each in self._ids:
-            lease = self._post(f"{self._path}/{each}/connections", {"protocol": "cdp"})
-            with connect(lease["endpoint"]["url"], proxy=None, max_size=None) as socket:
+        for each in self.ids:
+            with connect(self.lease(each), proxy=None, max_size=None) as socket:
                 client = Client(socket)
-                targets = client.call("Target.getTargets")["targetInfos"]
-                target = next(target["targetId"] for target in targets if target["type"] == "page")
-                session = client.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-                client.call("Page.navigate", session, url=address)
-                client.call("Runtime.evaluate", session, expression=LOADED, awaitPromise=True)
+                client.go(client.first_page(), address)
+
+    def lease(self, runtime_id: str) -> str:
+        """The address of a new lease's socket."""
+        url: str = self._post(f"{self._path}/{runtime_id}/connections", {"protocol": "cdp"})["endpoint"]["url"]
+        return url
+
+    def live_view(self, runtime_id: str) -> str:
+        """The address of a new live viewer's page."""
+        run = self._api.get(f"{self._path}/{runtime_id}").raise_for_status().json()["activeRunId"]
+        url: str = self._post(f"/v1/runs/{run}/live", {})["iframeUrl"]
+        return url
 
     def stop(self) -> None:
-        for each in self._ids:
+        for each in self.ids:
             self._post(f"{self._path}/{each}/stop", {})
 
     def processes(self) -> list[psutil.Process]:
@@ -116,6 +122,18 @@ class Client:
             if answer.get("id") == self._id:
                 result: dict[str, Any] = answer["result"]
                 return result
+
+    def first_page(self) -> str:
+        """A new session with the browser's first page."""
+        targets = self.call("Target.getTargets")["targetInfos"]
+        target = next(target["targetId"] for target in targets if target["type"] == "page")
+        session: str = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        return session
+
+    def go(self, session: str, address: str) -> None:
+        """Returns when the page has a title."""
+        self.call("Page.navigate", session, url=address)
+        self.call("Runtime.evaluate", session, expression=LOADED, awaitPromise=True)
 
 
 def measure(browser: str, count: int, seconds: float) -> Figures:
