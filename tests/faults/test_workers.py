@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx
 import psutil
@@ -170,6 +171,39 @@ async def test_a_live_view_is_served_by_the_worker_with_the_browser(gateway: Gat
 async def test_an_idempotency_key_is_answered_once_by_all(gateway: GatewayProcess, remote: Remote) -> None:
     answers = [asked(gateway, "/v1/spaces", "POST", {"name": "once"}, key="one").json() for _ in range(6)]
     assert len({answer["id"] for answer in answers}) == 1
+
+
+async def answer_of(gateway: GatewayProcess, path: str, body: dict[str, Any], key: str) -> httpx.Response:
+    """The answer to a repeated request, once the first one is not in progress any more."""
+    answers: list[httpx.Response] = []
+
+    def is_there() -> bool:
+        answers.append(asked(gateway, path, "POST", body, key))
+        return answers[-1].status_code != 409
+
+    await until(is_there, "the request is not in progress any more")
+    return answers[-1]
+
+
+async def test_a_client_that_disconnects_launches_one_browser_by_one_key(
+    gateway: GatewayProcess, remote: Remote
+) -> None:
+    # The worker that has it lets the other one launch.
+    space = (await remote.runtime()).split("/")[3]
+    path = f"/v1/spaces/{space}/runtimes"
+    for number in range(5):
+        # None is warm, so that the launch takes longer than the client waits.
+        viewport = {"width": 700 + number, "height": 500}
+        key, body = str(uuid4()), {"config": {"browser": "chromium", "viewport": viewport}}
+        headers = {**gateway.headers, "Idempotency-Key": key}
+        with contextlib.suppress(httpx.ReadTimeout):
+            async with httpx.AsyncClient(timeout=httpx.Timeout(10, read=0.2), trust_env=False) as client:
+                await client.post(gateway.base_url + path, headers=headers, json=body)
+        answered = await answer_of(gateway, path, body, key)
+        live = [each["id"] for each in (await remote.get(path))["runtimes"] if each["status"] in ("starting", "active")]
+        assert len(live) == 2
+        assert answered.json()["id"] in live
+        asked(gateway, f"{path}/{answered.json()['id']}/stop", "POST")
 
 
 async def test_a_killed_worker_is_back_and_the_other_one_goes_on(gateway: GatewayProcess, remote: Remote) -> None:

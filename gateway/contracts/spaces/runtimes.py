@@ -27,6 +27,7 @@ from gateway.domain.runtimes.service import RuntimeRequest
 from gateway.http.cursors import Listing, WholeListQuery, following_page
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forwarding import forward, is_forwarded
+from gateway.http.idempotency import idempotency_key
 from gateway.http.models import WHOLE, Answer, Body, Checked, Headers, Metadata, Name, Time, optional
 from gateway.http.peers import NoResponse
 from gateway.http.preferences import APPLIED, WARNING, wait_seconds
@@ -442,12 +443,18 @@ async def create(call: Call, headers: Preferences, body: CreateRuntime) -> Runti
 
 
 async def _created_elsewhere(call: Call, url: str, seconds: float) -> Response:
-    """The answer of another worker, which gives the launch up when the client disconnects."""
+    """The answer of another worker, which gives the launch up when the client disconnects.
+
+    With an Idempotency-Key it is waited for anyway: if it were not kept, the repeated request would launch another one.
+    """
     most = seconds + call.services.settings.launch_timeout_seconds + _HOST_SECONDS
     forwarding = asyncio.create_task(forward(call.request, call.services, url, seconds=most))
     gone = asyncio.create_task(until_disconnect(call.request.receive))
     try:
-        await asyncio.wait({forwarding, gone}, return_when=asyncio.FIRST_COMPLETED)
+        waited_for: set[asyncio.Task[Any]] = (
+            {forwarding, gone} if idempotency_key(call.request) is None else {forwarding}
+        )
+        await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
         if forwarding.done():
             return forwarding.result()
     except NoResponse as error:
