@@ -157,10 +157,11 @@ class Density:
 
     def rest(self) -> Rest:
         processes, gateway = self._runtimes.processes(), psutil.Process(self._gateway.pid)
-        before, began = (_cpu(processes), _cpu([gateway])), time.monotonic()
+        before, began = _times([*processes, gateway]), time.monotonic()
         time.sleep(self._seconds)
-        seconds = time.monotonic() - began
-        cores, gateway_cores = (_cpu(processes) - before[0]) / seconds, (_cpu([gateway]) - before[1]) / seconds
+        after, seconds = _times([*before]), time.monotonic() - began
+        gateway_cores = (after.pop(gateway) - before[gateway]) / seconds
+        cores = sum(after[each] - before[each] for each in after) / seconds
         return Rest(_mib(processes), cores, _mib([gateway]), gateway_cores)
 
     def all_frozen(self) -> bool:
@@ -234,12 +235,21 @@ def _ask_often(base_url: str, over: threading.Event, times: list[float]) -> None
             due += LAG_EVERY_SECONDS
 
 
-def _cpu(processes: list[psutil.Process]) -> float:
-    return sum(sum(process.cpu_times()[:2]) for process in processes)
+def _times(processes: list[psutil.Process]) -> dict[psutil.Process, float]:
+    """Seconds of processor time of those that live: a browser ends helpers that it does not need any more."""
+    found = {}
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found[process] = float(sum(process.cpu_times()[:2]))
+    return found
 
 
 def _mib(processes: list[psutil.Process]) -> float:
-    return float(sum(process.memory_full_info().pss for process in processes)) / 2**20
+    found = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += process.memory_full_info().pss
+    return found / 2**20
 
 
 def measure(browser: str, count: int, pages: list[str], views: int, freeze: float, seconds: float) -> Figures:
