@@ -104,6 +104,7 @@ class Listener(Protocol):
     """The parts of a runtime's listener that its connections need."""
 
     settings: EgressSettings
+    is_shut: bool
     share: Share
     traffic: Traffic
     usage: Usage
@@ -180,6 +181,9 @@ class BrowserConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.channel = Channel(cast(asyncio.Transport, transport), self._listener.share, self._take)
+        if self._listener.is_shut:
+            self.channel.abort()
+            return
         refused = self._listener.enter(self, transport.get_extra_info("peername"))
         if refused is not None:
             self._refuse(refused)

@@ -189,6 +189,8 @@ class EgressListener:
         self.runtime_id = runtime_id
         self.traffic = Traffic()
         self.upstream: UpstreamProxy | None = None
+        # Whether nothing is served any more.
+        self.is_shut = False
         self.usage = Usage()
         self.port = 0
         self.settings = proxy.settings
@@ -240,17 +242,20 @@ class EgressListener:
         self.reserve_port(self.port)
 
     def shut(self) -> None:
-        """Break all connections and accept no others, at once; `close` does the rest."""
-        if self._server is not None:
-            self._server.close()
-            for connection in list(self._connections):
-                connection.channel.abort()
+        """Break all connections, and those that still come; `close` does the rest.
+
+        The server is closed later: asyncio's leaves a connection unclosed that it has just accepted when it is closed.
+        """
+        self.is_shut = True
+        for connection in list(self._connections):
+            connection.channel.abort()
 
     async def close(self) -> None:
         """Close the listener and all its connections; idempotent."""
         if self._server is None:
             return
         self.shut()
+        self._server.close()
         self._server = None
         for task in self._tasks:
             task.cancel()

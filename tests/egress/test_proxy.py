@@ -604,6 +604,23 @@ async def test_closing_an_exit_closes_its_connections(proxy: Egress) -> None:
             await asyncio.open_connection("127.0.0.1", listener.port)
 
 
+async def test_a_listener_that_is_shut_breaks_its_connections_and_those_that_still_come(proxy: Egress) -> None:
+    listener = await proxy.listener()
+
+    async def shut() -> None:
+        listener.shut()
+
+    async with client(listener) as before:
+        await until(lambda: listener.connections == 1, "it is connected")
+        await proxy.run(shut())
+        async with client(listener) as later:
+            for browser in (before, later):
+                with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                    await browser.exactly(1)
+    await until(lambda: listener.connections == 0, "nothing is left")
+    await proxy.run(listener.close())
+
+
 # Refusals
 
 
