@@ -198,7 +198,9 @@ async def test_another_runtimes_devtools_port_is_unreachable(
             assert text.startswith("Refused by the gateway"), spelling
             assert "egress." in text
         refused = one.browser.listener.usage.refused
-        assert set(refused) <= {"egress.gateway", "egress.loopback_address", "egress.name_not_allowed"}
+        rules = {"egress.gateway", "egress.loopback_address", "egress.name_not_allowed"}
+        # The owner of a connection that has ended meanwhile is unknown.
+        assert set(refused) - {"egress.foreign_process"} <= rules
         assert refused["egress.gateway"] >= 3 * (len(SPELLINGS) - 3)
 
 

@@ -58,6 +58,8 @@ def _browser_with(profile: Path) -> int:
     wanted = f"{PROFILE}{profile}"
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if wanted in process.cmdline():
+            arguments = process.cmdline()
+            # Its helpers may name the profile too, and those in Chromium's sandbox have networks without anything.
+            if wanted in arguments and not any(each.startswith("--type=") for each in arguments):
                 return process.pid
     raise AssertionError(f"no process has {profile}")
