@@ -95,9 +95,13 @@ async def test_runtimes_of_one_connection_are_spread_and_limited_together(
     gateway: GatewayProcess, remote: Remote
 ) -> None:
     ids = [(await remote.runtime()).rsplit("/", 1)[1] for _ in range(3)]
-    log = [json.loads(line) for line in gateway.log.splitlines() if line.startswith("{")]
-    hosts = [line["worker"] for line in log if line["event"] == "runtime started" and line["runtime_id"] in ids]
-    assert sorted(hosts) in ([0, 0, 1], [0, 1, 1])
+
+    def hosts() -> list[int]:
+        log = [json.loads(line) for line in gateway.log.splitlines() if line.startswith("{")]
+        return [line["worker"] for line in log if line["event"] == "runtime started" and line["runtime_id"] in ids]
+
+    await until(lambda: len(hosts()) == 3, "the log has all three")
+    assert sorted(hosts()) in ([0, 0, 1], [0, 1, 1])
     space = (await remote.get("/v1/spaces"))["spaces"][0]["id"]
     for _ in range(4):
         refused = asked(gateway, f"/v1/spaces/{space}/runtimes", "POST", {})

@@ -524,6 +524,7 @@ async def test_dialogs_are_recorded_and_close_as_without_an_observer(browser: Lo
         page, session = await watched.open(pages.url("/form"))
         for asked, answer in DIALOGS.items():
             assert await watched.client.evaluate(asked, session) == answer
+        await watched.record.has("dialog", page, count=3)
         assert [data["type"] for data in watched.record.of("dialog", page)] == ["alert", "confirm", "prompt"]
         assert watched.record.of("dialog")[0] == {"type": "alert", "message": "a", "url": pages.url("/form")}
 
