@@ -61,6 +61,8 @@ class Observation:
         self.observed = observed
         self.devtools = devtools
         self.watching: list[Watching] = []
+        # Nothing is watched any more, whether or not the browser lives on.
+        self.has_ended = False
 
 
 class Watching(Protocol):
@@ -135,7 +137,7 @@ class BrowserObservers:
                 await observation.devtools.closed.wait()
             # When a browser ends, its connection breaks shortly before its end is known.
             await asyncio.wait({ended}, timeout=_AGAIN_SECONDS)
-            if ended.done():
+            if ended.done() or (observation is not None and observation.has_ended):
                 return
             if observation is None:
                 observation = await self._watch(observed)
@@ -159,6 +161,7 @@ class BrowserObservers:
         observation = self._live.pop(observed.runtime_id, None)
         if observation is None:
             return
+        observation.has_ended = True
         ending = self._spawn(self._end(observation))
         await asyncio.wait({ending}, timeout=_END_SECONDS)
 
