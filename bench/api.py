@@ -23,6 +23,7 @@ import psutil
 import uvloop
 from websockets.asyncio.client import ClientConnection
 
+from bench import processor_time
 from bench.figures import percentile, ratio, table, verdict
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.remote import Remote, ask
@@ -134,12 +135,11 @@ async def put_load(address: tuple[str, int], target: Target, connections: int, s
 
 def cpu_seconds(gateway: GatewayProcess) -> dict[str, float]:
     """Processor time so far of the gateway, of its database and of this process."""
-    database = [process for process in gateway.descendants() if process.name() == "postgres"]
     workers = [process for process in gateway.descendants() if _is_worker(process)]
     return {
-        "gateway": sum(map(_used, [psutil.Process(gateway.pid), *workers])),
-        "database": sum(_used(process) for process in database),
-        "load": _used(psutil.Process()),
+        "gateway": sum(map(processor_time.own, [psutil.Process(gateway.pid), *workers])),
+        "database": sum(map(processor_time.own, processor_time.databases(gateway.descendants()))),
+        "load": processor_time.own(psutil.Process()),
     }
 
 
@@ -148,14 +148,6 @@ def _is_worker(process: psutil.Process) -> bool:
         return "gateway.cli.workers.worker" in process.cmdline()
     except psutil.Error:
         return False
-
-
-def _used(process: psutil.Process) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.NoSuchProcess:
-        return 0.0
-    return float(times.user + times.system)
 
 
 async def measure(gateway: GatewayProcess, targets: list[Target], connections: int, seconds: float) -> dict[str, Load]:

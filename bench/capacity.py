@@ -20,6 +20,7 @@ import httpx
 import psutil
 from websockets.sync.client import connect
 
+from bench import processor_time
 from bench.figures import table
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 
@@ -149,7 +150,7 @@ def measure(browser: str, count: int, seconds: float) -> Figures:
         blank = taken(runtimes.processes(), files, seconds)
         runtimes.show(PAGE)
         page = taken(runtimes.processes(), files, seconds)
-        database = [process for process in gateway.descendants() if process.name() == "postgres"]
+        database = processor_time.databases(gateway.descendants())
         figures = Figures(
             browser,
             count,
@@ -164,19 +165,15 @@ def measure(browser: str, count: int, seconds: float) -> Figures:
 
 def taken(processes: list[psutil.Process], files: Path, seconds: float) -> Taken:
     """After `seconds` at rest, over which the processor's time is measured too."""
-    before, began = _cpu(processes), time.monotonic()
+    before, began = sum(map(processor_time.own, processes)), time.monotonic()
     time.sleep(seconds)
     return Taken(
         memory=sum(process.memory_full_info().pss for process in processes) / 2**20,
         processes=len(processes),
         descriptors=sum(process.num_fds() for process in processes),
         disk_mib=sum(path.lstat().st_blocks * 512 for path in files.rglob("*")) / 2**20,
-        cores=(_cpu(processes) - before) / (time.monotonic() - began),
+        cores=(sum(map(processor_time.own, processes)) - before) / (time.monotonic() - began),
     )
-
-
-def _cpu(processes: list[psutil.Process]) -> float:
-    return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
 def report(all_figures: list[Figures]) -> str:

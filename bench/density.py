@@ -26,6 +26,7 @@ import psutil
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from bench import processor_time
 from bench.capacity import PAGE, Client, Runtimes
 from bench.figures import percentile, table, verdict
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
@@ -275,7 +276,7 @@ def measure(browser: str, count: int, pages: list[str], views: int, freeze: floa
         lag = density.lag()
         alone = density.rest()
         runtimes.start(count)
-        database = [process for process in gateway.descendants() if process.name() == "postgres"]
+        database = processor_time.databases(gateway.descendants())
         figures = Figures(browser, count, views, freeze, alone.gateway_memory, _mib(database), lag)
         for page in pages:
             figures.stages.append(density.stage(page, min(count, 20)))

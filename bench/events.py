@@ -26,6 +26,7 @@ import psutil
 import uvloop
 from sqlalchemy import text
 
+from bench import processor_time
 from bench.figures import percentile, table, verdict
 from gateway.app import Gateway, build
 from gateway.core.observation import Level
@@ -108,8 +109,8 @@ async def write(house: House, per_second: float, seconds: float) -> dict[str, fl
     """Note events at a rate, and see whether they are written as they come."""
     events = house.gateway.services.events
     busy, *calm = (events.record(UUID(run), Level.FULL) for run in house.runs)
-    database = [process for process in psutil.Process().children(recursive=True) if process.name() == "postgres"]
-    before = _cpu([psutil.Process()]), _cpu(database)
+    database = processor_time.databases(psutil.Process().children(recursive=True))
+    before = processor_time.own(psutil.Process()), sum(map(processor_time.own, database))
     began = time.perf_counter()
     noted, most = 0, 0
     while (now := time.perf_counter() - began) < seconds:
@@ -128,8 +129,8 @@ async def write(house: House, per_second: float, seconds: float) -> dict[str, fl
     return {
         "written a second": written / took,
         "most waiting": most,
-        "gateway us an event": (_cpu([psutil.Process()]) - before[0]) / noted * 1e6,
-        "database us an event": (_cpu(database) - before[1]) / noted * 1e6,
+        "gateway us an event": (processor_time.own(psutil.Process()) - before[0]) / noted * 1e6,
+        "database us an event": (sum(map(processor_time.own, database)) - before[1]) / noted * 1e6,
     }
 
 
@@ -188,10 +189,6 @@ async def list_pages(house: House, rows: int) -> dict[str, list[float]]:
             taken[name].append((time.perf_counter() - began) * 1000)
             assert len(page["events"]) == 50, name
     return taken
-
-
-def _cpu(processes: list[psutil.Process]) -> float:
-    return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
 async def measure(url: str, directory: Path, per_second: float, seconds: float, rows: int) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import psutil
 
 from gateway.launchers.local.processes import adopt_orphans, reap_orphans
@@ -27,20 +29,25 @@ def used(gateway: GatewayProcess | None) -> Seconds:
     bench = psutil.Process()
     driver = [process for process in bench.children() if gateway is None or process.pid != gateway.pid]
     for process in (bench, *(process for process in driver if _name(process).startswith("node"))):
-        seconds["client"] += _own(process)
+        seconds["client"] += own(process)
     if gateway is None:
         # The driver reaps its browsers, and this process what those leave.
         seconds["browser"] = sum(_reaped(process) for process in (bench, *driver))
         return seconds
     main = psutil.Process(gateway.pid)
-    database = [process for process in gateway.descendants() if _name(process) == "postgres"]
-    seconds["gateway"] = _own(main)
+    database = databases(gateway.descendants())
+    seconds["gateway"] = own(main)
     seconds["browser"] = _reaped(main)
-    seconds["database"] = sum(_own(process) for process in database)
+    seconds["database"] = sum(own(process) for process in database)
     seconds["database"] += sum(
         _reaped(process) for process in database if process.is_running() and process.ppid() == main.pid
     )
     return seconds
+
+
+def databases(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Those of PostgreSQL."""
+    return [process for process in processes if _name(process) == "postgres"]
 
 
 def _name(process: psutil.Process) -> str:
@@ -51,7 +58,8 @@ def _name(process: psutil.Process) -> str:
         return ""
 
 
-def _own(process: psutil.Process) -> float:
+def own(process: psutil.Process) -> float:
+    """Seconds that a process has used itself, user and system; none for one that has ended."""
     try:
         times = process.cpu_times()
     except psutil.NoSuchProcess:

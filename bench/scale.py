@@ -27,6 +27,7 @@ import psutil
 import uvloop
 from sqlalchemy import text
 
+from bench import processor_time
 from bench.figures import percentile, ratio, table
 from gateway.app import Gateway, build
 from gateway.core.closes import Close, Ended
@@ -229,8 +230,8 @@ async def steady(farm: Farm, seconds: float) -> dict[str, Any]:
     async with farm.database.connect() as connection:
         await connection.execute(text("SELECT pg_stat_statements_reset()"))
     farm.taken()
-    postgres = [process for process in psutil.Process().children(recursive=True) if process.name() == "postgres"]
-    before, own_before = _cpu(postgres), _cpu([psutil.Process()])
+    postgres = processor_time.databases(psutil.Process().children(recursive=True))
+    before, own_before = sum(map(processor_time.own, postgres)), processor_time.own(psutil.Process())
     numbers = count()
     began = time.perf_counter()
     async with asyncio.TaskGroup() as tasks:
@@ -248,7 +249,7 @@ async def steady(farm: Farm, seconds: float) -> dict[str, Any]:
             await asyncio.sleep(number / _RATE - now)
             tasks.create_task(life(number))
     took = time.perf_counter() - began
-    used, own = _cpu(postgres) - before, _cpu([psutil.Process()]) - own_before
+    used, own = sum(map(processor_time.own, postgres)) - before, processor_time.own(psutil.Process()) - own_before
     async with farm.database.connect() as connection:
         statements = [row._asdict() for row in await connection.execute(_STATEMENTS)]
     for _ in range(_ROUNDS):
@@ -286,10 +287,6 @@ def growth(before: dict[str, Any], after: dict[str, Any]) -> list[dict[str, Any]
             }
         )
     return sorted(found, key=lambda one: -one["ms"])
-
-
-def _cpu(processes: list[psutil.Process]) -> float:
-    return sum(sum(process.cpu_times()[:2]) for process in processes if process.is_running())
 
 
 async def measure(url: str, directory: Path, options: argparse.Namespace) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from uuid import uuid4
 import psutil
 import uvloop
 
+from bench import processor_time
 from gateway.egress.proxy import EgressProxy
 from gateway.settings import Settings
 
@@ -57,8 +58,7 @@ class Proxy:
     process: psutil.Process
 
     def cpu_seconds(self) -> float:
-        times = self.process.cpu_times()
-        return float(times.user + times.system)
+        return processor_time.own(self.process)
 
 
 def is_installed(kind: str) -> bool:

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from bench.tunnel.processes import Started, cpu_seconds
+from bench import processor_time
+from bench.tunnel.processes import Started
 
 DIRECT = "direct"
 TUNNEL, UNRECORDED, UNPOLICED = "tunnel", "tunnel, no record", "tunnel, no policy"
@@ -42,7 +43,7 @@ class Way:
     collect: Callable[[], None] = lambda: None
 
     def cpu_seconds(self) -> float:
-        return cpu_seconds(self.process) if self.process is not None else 0.0
+        return processor_time.own(self.process) if self.process is not None else 0.0
 
 
 @contextlib.contextmanager

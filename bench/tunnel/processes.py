@@ -116,11 +116,6 @@ def raise_descriptor_limit() -> int:
     return most
 
 
-def cpu_seconds(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
 def environment_without_proxies() -> None:
     """Takes proxies out of the environment: all that is measured is on this machine."""
     for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
