@@ -28,7 +28,7 @@ def straight_writer(transport: asyncio.Transport) -> Callable[[bytes], None]:
             try:
                 sent = os.write(descriptor, data)
             except OSError:
-                # It is full, or lost: the transport finds out, and tells its protocol.
+                # It is full, or lost: the transport notices, and reports it to its protocol.
                 sent = 0
             if sent == len(data):
                 return

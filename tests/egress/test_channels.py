@@ -1,4 +1,4 @@
-"""Channels over real sockets: what is received is taken once and in order, whoever reads it, and so are ends."""
+"""Channels over real sockets: what is received is taken once and in order, by the loop or in turns, and so are ends."""
 
 from __future__ import annotations
 

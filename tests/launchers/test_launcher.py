@@ -616,7 +616,7 @@ async def test_a_stop_is_idempotent(shared: LocalLauncher) -> None:
 
 
 async def first_byte(port: int) -> bytes:
-    """What is sent at once to whoever connects; raises ConnectionError or IncompleteReadError."""
+    """What a new connection is sent at once; raises ConnectionError or IncompleteReadError."""
     reader, writer = await asyncio.open_connection(LOOPBACK, port)
     try:
         return await reader.readexactly(1)
