@@ -1,9 +1,10 @@
 """The gateway beside browserless, node http-proxy and Playwright alone, with the settings that each has by default.
 
-    python -m bench.compare [--count 60] [--parallel 1 10] [--rounds 5] [--browser headless-shell chromium] [--json]
+    python -m bench.compare [--count 40] [--rounds 5] [--browser headless-shell chromium] [--json]
 
-All of them start the same binary, and take turns in one run. browserless is installed by `npm install` in
-bench/node/browserless, which is some 600 MB; without it the rest is measured.
+All of them start the same binary, and take turns in one run. Then what the record costs, beside none. The first table
+has every figure that has a goal. browserless is installed by `npm install --ignore-scripts` in bench/node/browserless,
+which is some 600 MB; without it the rest is measured.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,9 +26,11 @@ import httpx
 import psutil
 from playwright.async_api import Playwright, async_playwright
 
-from bench import lifecycle, processor_time
+from bench import commands as recorded_commands
+from bench import goals, lifecycle, page_load, processor_time
 from bench.figures import ratio, table
-from bench.lifecycle import Alone, Kinds, Load, Parallel, Samples, Seconds, Stopwatch, Through
+from bench.goals import BROWSERLESS
+from bench.lifecycle import ALONE, COLD, GATEWAYS, WARM, Alone, Kinds, Load, Parallel, Rate, Samples, Seconds, Stopwatch
 from bench.tunnel import browser as commands
 from bench.tunnel.browser import browser_ways
 from bench.tunnel.kinds import DIRECT, HTTP_PROXY, TUNNEL, Way
@@ -35,12 +38,11 @@ from bench.tunnel.processes import NODE, environment_without_proxies
 from bench.tunnel.results import Results
 from bench.tunnel.websocket import Client
 from gateway.core.launch import BrowserName
-from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.pages import PageServer
 from tests.support.waiting import wait_until
 
-GATEWAY, BROWSERLESS, ALONE = "gateway", "browserless", "Playwright alone"
-BROWSERS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
+# How many lives begin in a second, by browser: as many as leave the machine some time.
+BROWSERS: dict[BrowserName, float] = {"headless-shell": 5.0, "chromium": 1.0}
 _DIRECTORY = NODE / "browserless"
 _SESSIONS = 64
 _SECONDS = 30.0
@@ -129,24 +131,25 @@ class ThroughBrowserless:
         await asyncio.to_thread(wait_until, lambda: not self.server.browsers(), "its browsers have ended", _SECONDS)
 
 
-async def lives(name: BrowserName, count: int, loads: Sequence[Load]) -> tuple[str, list[dict[str, Any]]]:
+async def lives(name: BrowserName, count: int) -> tuple[str, list[dict[str, Any]]]:
     """The binary of this name, and the whole life of a browser of it, by kind."""
     processor_time.begin()
     async with contextlib.AsyncExitStack() as stack:
         page = stack.enter_context(PageServer()).url("/blank")
         playwright = await stack.enter_async_context(async_playwright())
-        env = {"GATEWAY_LOG_LEVEL": "warning", "GATEWAY_EGRESS_ALLOW": "127.0.0.1"}
-        data_dir = stack.enter_context(temporary_data_dir())
-        gateway = stack.enter_context(GatewayProcess.start(data_dir, **env))
-        api = await stack.enter_async_context(lifecycle.client_of(gateway))
-        through = Through(gateway, api, playwright, page, name)
-        await through.open()
-        executable = await through.executable()
-        kinds: Kinds = {GATEWAY: through, ALONE: Alone(playwright, executable, page)}
+        gateways = {
+            kind: await stack.enter_async_context(lifecycle.through(options, playwright, page, name))
+            for kind, options in GATEWAYS.items()
+        }
+        executable = await gateways[COLD].executable()
+        kinds: Kinds = {**gateways, ALONE: Alone(playwright, executable, page)}
         if BrowserlessProcess.is_installed():
             kinds[BROWSERLESS] = ThroughBrowserless(stack.enter_context(browserless(executable)), playwright, page)
         await lifecycle.warm_up(kinds)
-        found = [_lives_result(name, load, await lifecycle.measure(kinds, count, load)) for load in loads]
+        # What begins at a rate is compared in nothing but how long it is waited for.
+        rated: Kinds = {WARM: kinds[WARM], ALONE: kinds[ALONE]}
+        loads: list[tuple[Load, Kinds]] = [(Parallel(1), kinds), (Parallel(10), kinds), (Rate(BROWSERS[name]), rated)]
+        found = [_lives_result(name, load, await lifecycle.measure(some, count, load)) for load, some in loads]
     return executable, found
 
 
@@ -154,6 +157,7 @@ def _lives_result(name: str, load: Load, samples: dict[str, Samples]) -> dict[st
     return {
         "browser": name,
         "load": str(load),
+        "parallel": load.parallel if isinstance(load, Parallel) else None,
         "kinds": {
             kind: {
                 "attempts": one.attempts,
@@ -163,6 +167,7 @@ def _lives_result(name: str, load: Load, samples: dict[str, Samples]) -> dict[st
                 "p99Ms": 1000 * one.whole(99),
                 "p50OfAlone": ratio(one.whole(50), samples[ALONE].whole(50)),
                 "p99OfAlone": ratio(one.whole(99), samples[ALONE].whole(99)),
+                "processorMs": one.processor_ms()["all"],
                 "steps": one.figures(),
             }
             for kind, one in samples.items()
@@ -183,7 +188,7 @@ def browserless_ways(executable: str) -> Iterator[list[Way]]:
         yield [Way(DIRECT, direct, direct), Way(BROWSERLESS, through, direct, server.process)]
 
 
-def tunnels(name: str, executable: str, rounds: int) -> dict[str, dict[str, Any]]:
+def tunnels(name: BrowserName, executable: str, rounds: int) -> dict[str, dict[str, Any]]:
     """What each adds to `Runtime.evaluate` one at a time, and leaves of the rate at sixteen at once; each beside the
     own socket of the browser that it leads to."""
     with contextlib.ExitStack() as stack:
@@ -212,21 +217,22 @@ def tunnels(name: str, executable: str, rounds: int) -> dict[str, dict[str, Any]
 
 
 def report(figures: dict[str, Any]) -> str:
-    lines = []
+    lines = [goals.report(figures), ""]
     for one in figures["lives"]:
         rows = [
             (
                 kind,
                 *(f"{values[key]:.0f}" for key in ("p50Ms", "p99Ms")),
                 *(f"{values[key]:.2f}" for key in ("p50OfAlone", "p99OfAlone")),
+                f"{values['processorMs']:.0f}",
                 f"{values['succeeded']} of {values['attempts']}",
             )
             for kind, values in one["kinds"].items()
         ]
-        header = ("", "p50 ms", "p99 ms", "p50 of alone", "p99 of alone", "succeeded")
+        header = ("", "p50 ms", "p99 ms", "p50 of alone", "p99 of alone", "CPU ms", "succeeded")
         lines += [f"Whole life, {one['browser']}, {one['load']}", table(header, rows), ""]
     for name, kinds in figures["tunnels"].items():
-        rows = [
+        commands_rows = [
             (
                 kind,
                 *(f"{values[key]:.0f}" for key in ("p50Us", "p50AddedUs", "p99AddedUs")),
@@ -235,27 +241,28 @@ def report(figures: dict[str, Any]) -> str:
             )
             for kind, values in kinds.items()
         ]
-        header = ("", "p50 us", "added to p50", "added to p99", "16 at once, of direct", "CPU us a call")
-        lines += [f"Runtime.evaluate, {name}", table(header, rows), ""]
+        columns = ("", "p50 us", "added to p50", "added to p99", "16 at once, of direct", "CPU us a call")
+        lines += [f"Runtime.evaluate, {name}", table(columns, commands_rows), ""]
     return "\n".join(lines)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.compare", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--count", type=int, default=60, help="lives of each kind in each row")
-    parser.add_argument("--parallel", type=int, nargs="*", default=[1, 10], help="how many at a time, row by row")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds of commands")
-    parser.add_argument("--browser", nargs="+", choices=BROWSERS, default=BROWSERS)
+    parser.add_argument("--count", type=int, default=40, help="lives of each kind in each row")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of commands, and pages for each of them")
+    parser.add_argument("--browser", nargs="+", choices=BROWSERS, default=list(BROWSERS))
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     options = parser.parse_args()
     environment_without_proxies()
-    figures: dict[str, Any] = {"cores": psutil.cpu_count(), "lives": [], "tunnels": {}}
-    loads = [Parallel(number) for number in options.parallel]
+    figures: dict[str, Any] = {"cores": psutil.cpu_count(), "lives": [], "tunnels": {}, "pages": {}}
     for name in options.browser:
-        executable, found = asyncio.run(lives(name, options.count, loads))
+        executable, found = asyncio.run(lives(name, options.count))
         figures["lives"] += found
-        if options.rounds:
-            figures["tunnels"][name] = tunnels(name, executable, options.rounds)
+        figures["tunnels"][name] = tunnels(name, executable, options.rounds)
+        pages = asyncio.run(page_load.bench(page_load.LEVELS, 4 * options.rounds, page_load.RESOURCES, name))
+        figures["pages"][name] = page_load.beside_goals(pages)
+    recorded = recorded_commands.bench(recorded_commands.LEVELS, options.rounds, recorded_commands.CALLS, None)
+    figures["commands"] = recorded_commands.beside_goals(recorded)
     print(json.dumps(figures, indent=2) if options.json else report(figures))
     return int(any(kind["failures"] for one in figures["lives"] for kind in one["kinds"].values()))
 

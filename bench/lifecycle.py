@@ -13,8 +13,8 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, get_args
 
@@ -318,6 +318,19 @@ def client_of(gateway: GatewayProcess) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=gateway.base_url, headers=gateway.headers, timeout=CYCLE_SECONDS, trust_env=False)
 
 
+@asynccontextmanager
+async def through(
+    options: dict[str, str], playwright: Playwright, page: str, browser: BrowserName
+) -> AsyncIterator[Through]:
+    """A gateway of its own with these options in place of the default ones."""
+    env = {"GATEWAY_LOG_LEVEL": "warning", "GATEWAY_EGRESS_ALLOW": "127.0.0.1", **options}
+    with temporary_data_dir() as data_dir, GatewayProcess.start(data_dir, **env) as gateway:
+        async with client_of(gateway) as api:
+            lives = Through(gateway, api, playwright, page, browser)
+            await lives.open()
+            yield lives
+
+
 async def trace(count: int, browser: BrowserName = "headless-shell") -> str:
     """The steps of `count` lives within the gateway, one at a time, with warm browsers and without."""
     reports = []
@@ -341,14 +354,10 @@ async def bench(count: int, loads: list[Load], browser: BrowserName = "headless-
     async with AsyncExitStack() as stack:
         page = stack.enter_context(PageServer()).url("/blank")
         playwright = await stack.enter_async_context(async_playwright())
-        gateways = {}
-        for name, options in GATEWAYS.items():
-            data_dir = stack.enter_context(temporary_data_dir())
-            env = {"GATEWAY_LOG_LEVEL": "warning", "GATEWAY_EGRESS_ALLOW": "127.0.0.1", **options}
-            gateway = stack.enter_context(GatewayProcess.start(data_dir, **env))
-            api = await stack.enter_async_context(client_of(gateway))
-            gateways[name] = Through(gateway, api, playwright, page, browser)
-            await gateways[name].open()
+        gateways = {
+            name: await stack.enter_async_context(through(options, playwright, page, browser))
+            for name, options in GATEWAYS.items()
+        }
         executable = await gateways[COLD].executable()
         kinds: Kinds = {**gateways, ALONE: Alone(playwright, executable, page)}
         await warm_up(kinds)

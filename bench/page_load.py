@@ -56,6 +56,9 @@ KINDS: dict[str, tuple[str, Commands | None]] = {
     "standard": ("standard", None),
     "full": ("full", None),
 }
+# Those that have a goal, beside none.
+LEVELS = (OFF, *GOALS)
+RESOURCES = 200
 _UNCOUNTED = 3
 _FILTER = [{"type": "page"}, {"exclude": True}]
 _ATTACHED = re.compile(rb'"method":"Target\.attachedToTarget","params":\{"sessionId":"([0-9A-F]{32})"')
@@ -196,11 +199,29 @@ async def bench(kinds: Sequence[str], rounds: int, resources: int, browser: str)
     return {"resources": resources, "rounds": rounds, "browser": browser, "kinds": figures}
 
 
-def report(figures: dict[str, Any]) -> str:
-    rows, verdicts = [], []
+def beside_goals(figures: dict[str, Any]) -> list[tuple[str, float, float]]:
+    """Levels that have a goal: the goal, and what a load is of one that is not recorded."""
     kinds = figures["kinds"]
+    return [
+        (level, goal, _share(kinds[level]["load"], kinds[OFF]["load"]))
+        for level, goal in GOALS.items()
+        if level in kinds
+    ]
+
+
+def _share(loads: Sequence[float], off: Sequence[float]) -> float:
+    return median(ratio(one, other) for one, other in zip(loads, off, strict=True))
+
+
+def report(figures: dict[str, Any]) -> str:
+    rows = []
+    kinds = figures["kinds"]
+    verdicts = [
+        f"{level} / off: {share:.3f} (goal {goal}: {verdict(share, goal)})"
+        for level, goal, share in beside_goals(figures)
+    ]
     for kind, of in kinds.items():
-        share = median(ratio(one, off) for one, off in zip(of["load"], kinds[OFF]["load"], strict=True))
+        share = _share(of["load"], kinds[OFF]["load"])
         cpu = [median(of[name]) if name in of else 0.0 for name in ("browser", "gateway", "database", "second client")]
         rows.append(
             (
@@ -211,8 +232,6 @@ def report(figures: dict[str, Any]) -> str:
                 *(f"{each:.1f}" for each in cpu),
             )
         )
-        if kind in GOALS:
-            verdicts.append(f"{kind} / off: {share:.3f} (goal {GOALS[kind]}: {verdict(share, GOALS[kind])})")
     header = ("recorded", "load ms", "best ms", "of off", "CPU ms: browser", "gateway", "database", "second client")
     title = f"{figures['resources']} resources, {figures['rounds']} rounds, {figures['browser']}\n"
     return "\n".join((title, table(header, rows), "", *verdicts))
@@ -221,7 +240,7 @@ def report(figures: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.page_load", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=20, help="in which the kinds take turns")
-    parser.add_argument("--resources", type=int, default=200, help="resources of the page")
+    parser.add_argument("--resources", type=int, default=RESOURCES, help="resources of the page")
     parser.add_argument("--browser", choices=("headless-shell", "chromium"), default="headless-shell")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS), help="these, and off", metavar="KIND")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
