@@ -27,6 +27,7 @@ IDLE_TIMEOUT = Ending(
 MAX_LIFETIME = Ending("runtime.max_lifetime", "The runtime reached its maximum lifetime.", asked=True)
 ORGANIZATION_SUSPENDED = Ending("organization.suspended", "The runtime's organization was suspended.", asked=True)
 SPACE_DELETED = Ending("space.deleted", "The runtime's space was deleted.", asked=True)
+SPACE_CLOSED = Ending("space.closed", "The runtime's space was closed.", asked=True)
 GATEWAY_STOPPED = Ending("gateway.stopped", "The gateway was stopped.", asked=True)
 BROWSER_LOST = Ending("browser.lost", "The gateway no longer had the browser of this runtime.")
 GATEWAY_CRASHED = Ending("gateway.crashed", "The gateway ended without stopping its browsers, and they ended with it.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from gateway.core.canonical import texts, to_json
@@ -63,6 +63,13 @@ class Mounts:
         mounts: dict[str, Any] = to_json(self)
         return mounts
 
+    def changed(self, changes: MountChanges) -> Mounts:
+        storage, vault, ai = changes.get("storage", self.storage), changes.get("vault", self.vault), self.ai
+        if "ai" in changes:
+            change = changes["ai"]
+            ai = None if change is None else replace(ai or AiMount(), **change)
+        return Mounts(storage, vault, ai)
+
     @classmethod
     def from_json(cls, json: dict[str, Any]) -> Mounts:
         storage, vault, ai = json.get("storage"), json.get("vault"), json.get("ai")
@@ -73,12 +80,20 @@ class Mounts:
         )
 
 
+class AiChange(TypedDict, total=False):
+    """What is given replaces what was, the rest stays: a generation of the API gives all that it has words for."""
+
+    allow_connections: tuple[str, ...] | None
+    defaults: Mapping[str, AiDefault] | None
+    provider_defaults: Mapping[str, AiDefault] | None
+
+
 class MountChanges(TypedDict, total=False):
     """Each kind of mount that is given replaces what was; None clears it."""
 
     storage: StorageMount | None
     vault: VaultMount | None
-    ai: AiMount | None
+    ai: AiChange | None
 
 
 def _vault(json: dict[str, Any]) -> VaultMount:

@@ -77,6 +77,7 @@ class Action(StrEnum):
     SPACE_CREATED = "space.created"
     SPACE_READ = "space.read"
     SPACE_CHANGED = "space.changed"
+    SPACE_CLOSED = "space.closed"
     SPACE_DELETED = "space.deleted"
     RUNTIME_CREATED = "runtime.created"
     RUNTIME_READ = "runtime.read"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from gateway.core.endings import SPACE_DELETED, Ending
-from gateway.core.errors import LimitReached, RequestInvalid
+from gateway.core.endings import SPACE_CLOSED, SPACE_DELETED, Ending
+from gateway.core.errors import Conflict, LimitReached, RequestInvalid
 from gateway.core.ids import new_id, not_found
 from gateway.core.mounts import AiMount, MountChanges, Mounts
 from gateway.core.scope import Scope
@@ -19,7 +19,7 @@ from gateway.store import accounts, ai_connections, runtimes, spaces
 from gateway.store.database import Connection, Database
 from gateway.store.spaces import NewSpace, Space, SpaceChanges
 
-__all__ = ["Space", "SpaceRequest", "Spaces", "find_space"]
+__all__ = ["Space", "SpaceRequest", "Spaces", "find_space", "space_closed"]
 
 
 EndRuntimes = Callable[[Iterable[UUID], Ending], Awaitable[None]]
@@ -89,9 +89,27 @@ class Spaces:
                 if name is not None:
                     changes["name"] = name
                 if mounts is not None:
-                    await _check_connections(connection, space.owner, scope, mounts.get("ai"))
-                    changes["mounts"] = replace(space.mounts, **mounts)
+                    ai = mounts.get("ai")
+                    await _check_connections(connection, space.owner, scope, None if ai is None else AiMount(**ai))
+                    changes["mounts"] = space.mounts.changed(mounts)
                 return await spaces.change(connection, space_id, **changes) if changes else space
+
+    async def close(self, scope: Scope, space_id: UUID) -> Space:
+        """End the space's runtimes and let none be launched in it any more; again, it returns it as it is.
+
+        Raises NotFound, Unavailable.
+        """
+        with self._audit.noting(Action.SPACE_CLOSED, space_id):
+            async with self._database.begin() as connection:
+                was_open = (await find_space(connection, scope, space_id, lock=True)).closed_at is None
+                space = await spaces.close(connection, space_id)
+                await runtimes.want_stopped(connection, space_id=space_id)
+                live = await runtimes.live_in(connection, space_id)
+        # No transaction is open while browsers end, which takes time.
+        await self._end_runtimes(live, SPACE_CLOSED)
+        if was_open:
+            self._events.update(space.owner, "space.closed", _about(space))
+        return space
 
     async def delete(self, scope: Scope, space_id: UUID) -> None:
         """End the space's runtimes, then remove it with its runs and leases. Raises NotFound, Unavailable."""
@@ -150,6 +168,14 @@ async def _check_connections(connection: Connection, owner: Scope, caller: Scope
 def _about(space: Space) -> dict[str, str]:
     """A space in updates."""
     return {"spaceId": str(space.id), "name": space.name}
+
+
+def space_closed(space_id: UUID) -> Conflict:
+    return Conflict(
+        f"The space {str(space_id)!r} is closed; nothing can be launched in it.",
+        "space.closed",
+        details={"id": str(space_id)},
+    )
 
 
 async def find_space(connection: Connection, scope: Scope, space_id: UUID, *, lock: bool = False) -> Space:

@@ -31,6 +31,7 @@ CODES: dict[int, dict[str, str]] = {
         "viewer.origin_refused": "a page of this origin may not use the viewer",
     },
     404: {
+        "workspace.not_found": "there is no such workspace, or it is not the caller's",
         "space.not_found": "there is no such space, or it is not the caller's",
         "runtime.not_found": "there is no such runtime, or it is not the caller's",
         "connection.not_found": "there is no such connection, or it is not the caller's",
@@ -62,6 +63,8 @@ CODES: dict[int, dict[str, str]] = {
         "run.live_not_active": "the run has ended, so there is nothing to watch",
         "runtime_file.path_exists": "the runtime has a file at this path",
         "storage_file.path_exists": "the space has a file at this path",
+        "space.closed": "the space is closed, so nothing is launched in it",
+        "workspace.closed": "the workspace is closed, so nothing is launched in it",
         "space.max_files": "the space has its maximum of files",
         "space.storage_full": "the files of the space use all of its bytes",
         "subaccount.storage_full": "the files of the subaccount use all of its bytes",

@@ -110,9 +110,12 @@ def iso(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def optional() -> Any:
-    """A field that may be absent but not null; `model_fields_set` has it where it is there."""
-    return Field(default=None, json_schema_extra=_without_default)
+def optional(alias: str | None = None) -> Any:
+    """A field that may be absent but not null; `model_fields_set` has it where it is there.
+
+    `alias` is its name on the wire, where that is not the field's in camelCase.
+    """
+    return Field(default=None, alias=alias, json_schema_extra=_without_default)
 
 
 def _without_default(schema: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import Row, Select, Text, bindparam, case, cast, func, insert, s
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.endings import Ending
+from gateway.core.mounts import Mounts
 from gateway.core.runtime_config import EventLevel, RuntimeConfig
 from gateway.core.runtime_ref import ById, RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
@@ -20,7 +21,7 @@ from gateway.store.notifications import STOP_WANTED
 from gateway.store.rows import by_name
 from gateway.store.scope import owner_columns, within
 from gateway.store.slices import sliced
-from gateway.store.tables import gateways, recordings, runs, runtimes
+from gateway.store.tables import gateways, recordings, runs, runtimes, spaces
 
 LIVE = ("starting", "active")
 
@@ -36,6 +37,9 @@ class Runtime:
     region: str
     metadata: dict[str, Any] | None
     config: RuntimeConfig
+    alias: str | None
+    driver: str | None
+    mounts: Mounts | None
     desired: str
     status: str
     browser_name: str | None
@@ -64,6 +68,9 @@ class NewRuntime:
     config: RuntimeConfig
     idle_timeout_seconds: int
     max_lifetime_seconds: int
+    alias: str | None = None
+    driver: str | None = None
+    mounts: Mounts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +167,26 @@ _LIVE_ON = text(
 )
 
 
-async def add(connection: AsyncConnection, owner: Scope, new: NewRuntime) -> None:
+async def add(connection: AsyncConnection, owner: Scope, new: NewRuntime) -> bool:
+    """Add a runtime that starts; False where its space is closed or gone.
+
+    Closing locks the space's row, as this does: so either it sees the runtime, or this sees that the space is closed.
+    """
     values = {
         **owner_columns(owner),
         **{field.name: getattr(new, field.name) for field in fields(NewRuntime)},
         "config": new.config.to_json(),
         "event_level": new.config.event_level,
     }
-    await connection.execute(insert(runtimes).values(**values, desired="active", status="starting"))
+    values |= {"desired": "active", "status": "starting"}
+    is_open = (
+        select(*(bindparam(name, value, type_=runtimes.c[name].type) for name, value in values.items()))
+        .select_from(spaces)
+        .where(spaces.c.id == new.space_id, spaces.c.closed_at.is_(None))
+        .with_for_update(key_share=True, read=True)
+    )
+    added = await connection.execute(insert(runtimes).from_select(list(values), is_open))
+    return bool(added.rowcount)
 
 
 async def activate(

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import case, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.mounts import Mounts
@@ -27,6 +27,7 @@ class Space:
     region: str
     mounts: Mounts
     metadata: dict[str, Any] | None
+    closed_at: datetime | None
     created_at: datetime
     updated_at: datetime
 
@@ -85,6 +86,14 @@ async def get(connection: AsyncConnection, scope: Scope, space_id: UUID, *, lock
 async def change(connection: AsyncConnection, space_id: UUID, **changes: Unpack[SpaceChanges]) -> Space:
     changed = update(spaces).where(spaces.c.id == space_id).values(**changes, updated_at=func.now())
     return Space(**(await connection.execute(changed.returning(*_COLUMNS))).mappings().one())
+
+
+async def close(connection: AsyncConnection, space_id: UUID) -> Space:
+    """Close a space; one that is closed already stays as it is."""
+    first = func.coalesce(spaces.c.closed_at, func.now())
+    changed = case((spaces.c.closed_at.is_(None), func.now()), else_=spaces.c.updated_at)
+    closed = update(spaces).where(spaces.c.id == space_id).values(closed_at=first, updated_at=changed)
+    return Space(**(await connection.execute(closed.returning(*_COLUMNS))).mappings().one())
 
 
 async def remove(connection: AsyncConnection, space_id: UUID) -> None:

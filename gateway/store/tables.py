@@ -212,6 +212,8 @@ spaces = Table(
     Column("region", Text, nullable=False),
     Column("mounts", _Kept(Mounts), nullable=False),
     Column("metadata", JSONB),
+    # Nothing is launched in a closed one.
+    Column("closed_at", DateTime(timezone=True)),
     _created_at(),
     _updated_at(),
     Index(None, "organization_id", *_ORDER),
@@ -244,6 +246,11 @@ runtimes = Table(
     # As it was asked for, but for `event_level`, which other tables are joined for; null takes the setting.
     Column("config", JSONB, nullable=False),
     Column("event_level", Text),
+    # The caller's name of it, of which one is live in a space; null where the caller has none.
+    Column("alias", Text),
+    Column("driver", Text),
+    # What it may use of the space's mounts; null for all.
+    Column("mounts", _Kept(Mounts)),
     Column("desired", Text, CheckConstraint("desired IN ('active', 'stopped')", name="desired"), nullable=False),
     Column(
         "status",
@@ -273,6 +280,14 @@ runtimes = Table(
         "subaccount_id",
         postgresql_where=text("status IN ('starting', 'active')"),
     ),
+    Index(
+        "runtimes_live_alias_key",
+        "space_id",
+        "alias",
+        unique=True,
+        postgresql_where=text("status IN ('starting', 'active')"),
+    ),
+    Index("runtimes_alias_idx", "space_id", "alias", *_ORDER, postgresql_where=text("alias IS NOT NULL")),
 )
 
 runs = Table(

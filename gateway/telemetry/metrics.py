@@ -162,6 +162,7 @@ _ENDINGS = (
     "runtime.idle_timeout",
     "runtime.max_lifetime",
     "organization.suspended",
+    "space.closed",
     "space.deleted",
     "gateway.stopped",
     "browser.exited",

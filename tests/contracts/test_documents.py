@@ -142,6 +142,7 @@ async def made(client: httpx.AsyncClient) -> dict[str, str]:
     provider = await ok(client.post("/v1/ai-connections", json=PROVIDER))
     return {
         "spaces": space,
+        "workspaces": space,
         "runs": runtime["activeRunId"],
         "subaccounts": subaccount,
         "ai-connections": provider["id"],

@@ -13,9 +13,9 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
+from gateway.contracts.shared.runtime_config import RuntimeConfig
 from gateway.contracts.spaces.live import LiveViewer
 from gateway.contracts.spaces.recordings import RecordingViewer
-from gateway.contracts.spaces.runtimes import RuntimeConfig
 from gateway.domain.files.names import PATH_PATTERN, path_problem
 from gateway.http.contract import Contract
 from gateway.http.idempotency import HEADER
@@ -383,6 +383,7 @@ async def test_every_example_is_accepted_and_the_answers_are_as_the_document_say
     file = await ok(client.post(f"/v1/spaces/{space}/storage/files", files={"file": ("a", b"a")}))
     ids = {
         "/v1/spaces": {"id": space, "runtimeId": runtime, "connectionId": lease, "fileId": file["id"]},
+        "/v1/workspaces": {"id": await make("/v1/workspaces", {"name": "a"})},
         "/v1/runs": {"id": run["id"]},
         "/v1/ai-connections": {"id": ai},
         "/v1/subaccounts": {"id": subaccount, "keyId": key},
@@ -390,7 +391,7 @@ async def test_every_example_is_accepted_and_the_answers_are_as_the_document_say
 
     # What ends a thing comes last, and what a thing is in after it. A file is stored, copied in, and out again.
     def order(endpoint: Any) -> tuple[bool, int, int]:
-        ends = endpoint.method == "DELETE" or endpoint.operation_id.endswith(("stop", "archive"))
+        ends = endpoint.method == "DELETE" or endpoint.operation_id.endswith(("stop", "close", "archive"))
         return ends, FILES_IN_ORDER.get(endpoint.operation_id, 0), -len(endpoint.path)
 
     for endpoint in sorted(ENDPOINTS, key=order):

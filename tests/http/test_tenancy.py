@@ -33,6 +33,7 @@ TENANTS = ("A", "A1", "A2", "B", "B1")
 OF_ORGANIZATION = ("A", "B")
 NOUNS = {
     "/v1/spaces": {"id": "space", "runtimeId": "runtime", "connectionId": "connection", "fileId": "file"},
+    "/v1/workspaces": {"id": "space"},
     "/v1/runs": {"id": "run"},
     "/v1/ai-connections": {"id": "ai_connection"},
     "/v1/subaccounts": {"id": "subaccount", "keyId": "key"},
@@ -42,6 +43,8 @@ BODIES: dict[str, Json] = {
     "ai-connections-update": {"label": "taken over", "apiKey": None},
     "spaces-create": {},
     "spaces-update": {"name": "taken over"},
+    "workspaces-create": {"name": "x"},
+    "workspaces-update": {"name": "taken over"},
     "runtimes-create": {},
     "runs-live": {"control": "input"},
     "runtimes-connections-create": {"protocol": "cdp"},
@@ -181,7 +184,7 @@ async def state(client: httpx.AsyncClient, world: World) -> Json:
     found: Json = {}
     for name in OF_ORGANIZATION:
         headers = world[name].headers
-        for path in ("/v1/spaces", "/v1/runs", "/v1/ai-connections", "/v1/subaccounts"):
+        for path in ("/v1/spaces", "/v1/workspaces", "/v1/runs", "/v1/ai-connections", "/v1/subaccounts"):
             found[name + path] = await ok(client.get(path, headers=headers))
         for space in found[f"{name}/v1/spaces"]["spaces"]:
             path = f"/v1/spaces/{space['id']}/runtimes"
@@ -240,11 +243,14 @@ async def test_a_foreign_id_in_a_body_is_answered_as_one_that_never_was(
     for caller in SEES:
         tenant = world[caller]
         space = f"/v1/spaces/{tenant.ids['space']}"
+        workspace = f"/v1/workspaces/{tenant.ids['space']}"
         stage = f"{space}/runtimes/{tenant.ids['runtime']}/files/stage"
         for foreigner in foreigners(caller):
             theirs, never = world[foreigner].ids, str(new_id())
             for method, path, kind, status, body in (
                 ("POST", "/v1/spaces", "subaccount", 404, lambda it: {"subaccountId": it}),
+                ("POST", "/v1/workspaces", "subaccount", 404, lambda it: {"name": "x", "subaccountId": it}),
+                ("PATCH", workspace, "ai_connection", 400, lambda it: {"mounts": {"ai": {"allow": [it]}}}),
                 ("POST", "/v1/ai-connections", "subaccount", 404, lambda it: {**BODIES["create"], "subaccountId": it}),
                 ("POST", "/v1/spaces", "ai_connection", 400, mounts),
                 ("PATCH", space, "ai_connection", 400, mounts),
@@ -284,6 +290,7 @@ async def test_every_key_lists_all_that_it_sees(anonymous: httpx.AsyncClient, wo
     for caller, seen in SEES.items():
         for path, field, kind in (
             ("/v1/spaces", "spaces", "space"),
+            ("/v1/workspaces", "workspaces", "space"),
             ("/v1/runs", "runs", "run"),
             ("/v1/ai-connections", "aiConnections", "ai_connection"),
             ("/v1/subaccounts", "subaccounts", "subaccount"),
@@ -368,6 +375,8 @@ def test_every_operation_is_in_the_matrix() -> None:
         "ai-connections-list",
         "spaces-create",
         "spaces-list",
+        "workspaces-create",
+        "workspaces-list",
         "runs-list",
         "subaccounts-create",
         "subaccounts-list",

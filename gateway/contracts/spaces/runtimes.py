@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import zoneinfo
 from datetime import timedelta
-from functools import cache, partial
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 import structlog
-from pydantic import ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field
 from starlette.responses import Response
 
+from gateway.contracts.shared.runtime_config import GivenConfig, RuntimeConfig, spelled_config
+from gateway.contracts.shared.spelling import fields_below
 from gateway.contracts.spaces.example_values import CREATED, RUN, RUNTIME, SPACE, STARTED
-from gateway.contracts.spaces.network import NetworkTraffic, Proxy
 from gateway.contracts.spaces.runs import RunList, RunQuery, run_page
-from gateway.contracts.spaces.spelling import domain, fields_below, spelled
-from gateway.core import runtime_config as values
 from gateway.core.errors import HostedElsewhere, host_unavailable
 from gateway.core.launch import BrowserName
 from gateway.core.runtime_ref import ById
-from gateway.core.secret import Secret
 from gateway.domain.runtimes.service import Runtime as Record
 from gateway.domain.runtimes.service import RuntimeRequest
 from gateway.http.cursors import Listing, WholeListQuery, following_page
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forwarding import forward, is_forwarded
 from gateway.http.idempotency import idempotency_key
-from gateway.http.models import WHOLE, Answer, Body, Checked, Headers, Metadata, Name, Time, optional
+from gateway.http.models import Answer, Body, Headers, Metadata, Name, Time, optional
 from gateway.http.peers import NoResponse
 from gateway.http.preferences import APPLIED, WARNING, wait_seconds
 from gateway.http.schemas import SchemaOf
@@ -40,118 +37,6 @@ _log = structlog.get_logger("gateway.api")
 _HOST_SECONDS = 15.0
 
 endpoints = Endpoints("Runtimes")
-
-
-@cache
-def _timezones() -> set[str]:
-    return zoneinfo.available_timezones()
-
-
-def _timezone(name: str) -> str:
-    if name not in _timezones():
-        raise ValueError(f"{name[:100]!r} is not an IANA time zone such as Europe/Berlin")
-    return name
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable() or not text.isascii():
-        raise ValueError("must have printable ASCII characters only")
-    return text
-
-
-Locale = Annotated[str, Field(pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$", max_length=35, examples=["de-DE"])]
-EventLevel = Literal["off", "lifecycle", "standard", "full"]
-Pixels = Annotated[int, Field(ge=100, le=8192), WHOLE]
-
-
-class Viewport(Body):
-    """Size of a page in CSS pixels."""
-
-    width: Pixels
-    """Width in CSS pixels."""
-    height: Pixels
-    """Height in CSS pixels."""
-
-    def to_domain(self) -> values.Viewport:
-        return values.Viewport(self.width, self.height)
-
-
-class Fingerprint(Body):
-    """The contract's place for `viewport` and `locale`; they may be given here or beside it, not in both."""
-
-    not_served = frozenset({"browser", "browserVersion", "os", "device"})
-
-    viewport: Viewport = optional()
-    """Size of pages."""
-    locale: Locale = optional()
-    """Language and region, such as `de-DE`."""
-
-    def to_domain(self) -> values.Fingerprint:
-        return values.Fingerprint(domain(self.viewport), self.locale)
-
-
-_SAID_TWICE: list[JsonValue] = [
-    {"required": [name, "fingerprint"], "properties": {"fingerprint": {"required": [name]}}}
-    for name in ("viewport", "locale")
-]
-
-
-class RuntimeConfig(Body):
-    """How the browser is launched. Whatever is absent takes the browser's or the gateway's default."""
-
-    model_config = ConfigDict(json_schema_extra={"not": {"anyOf": _SAID_TWICE}})
-    not_served = frozenset({"profile", "stealth", "extensionIds", "webRtcProxyOnly", "forceOpenShadowRoots"})
-
-    browser: BrowserName = optional()
-    """Which browser; the default is the gateway's."""
-    viewport: Viewport = optional()
-    """Size of pages."""
-    locale: Locale = optional()
-    """Language and region of the browser, such as `de-DE`."""
-    timezone: Annotated[str, Checked(_timezone, format="iana-time-zone")] = optional()
-    """IANA time zone of the browser, such as `Europe/Berlin`."""
-    user_agent: Annotated[str, Field(min_length=1, max_length=512), Checked(_printable, pattern="^[ -~]+$")] = (
-        optional()
-    )
-    """User agent of the browser, printable ASCII."""
-    fingerprint: Fingerprint = optional()
-    """Another place for `viewport` and `locale`."""
-    proxy: Secret[Proxy] = optional()
-    """A proxy of your own that the traffic of pages goes through."""
-    network_traffic: NetworkTraffic = optional()
-    """Lists of what pages may reach."""
-    events: EventLevel = optional()
-    """How much is recorded of pages: `off`, `lifecycle`, `standard` or `full`."""
-    recording: bool = optional()
-    """Whether a video is recorded."""
-    idle_timeout_seconds: Annotated[int, Field(ge=10, le=604800), WHOLE] = optional()
-    """Stop after as many seconds without a client."""
-    max_lifetime_seconds: Annotated[int, Field(ge=60, le=2592000), WHOLE] = optional()
-    """Stop after as many seconds in any case; at most as many as the gateway allows, a day by default."""
-
-    @model_validator(mode="after")
-    def _said_once(self) -> RuntimeConfig:
-        for name in ("viewport", "locale"):
-            if getattr(self, name) is not None and getattr(self.fingerprint, name, None) is not None:
-                raise ValueError(f"{name} is given both in config and in config.fingerprint; give it once")
-        return self
-
-    def to_domain(self) -> values.RuntimeConfig:
-        """What was given, and the proxy without its password."""
-        return values.RuntimeConfig(
-            browser=self.browser,
-            viewport=domain(self.viewport),
-            locale=self.locale,
-            timezone=self.timezone,
-            user_agent=self.user_agent,
-            fingerprint=domain(self.fingerprint),
-            proxy=domain(self.proxy),
-            network_traffic=domain(self.network_traffic),
-            event_level=self.events,
-            recording=self.recording,
-            idle_timeout_seconds=self.idle_timeout_seconds,
-            max_lifetime_seconds=self.max_lifetime_seconds,
-        )
 
 
 class CreateRuntime(Body):
@@ -174,52 +59,6 @@ class CreateRuntime(Body):
     """Any JSON object of yours, of up to 16384 bytes, returned as it is."""
     config: RuntimeConfig = optional()
     """How the browser is launched."""
-
-
-class GivenProxy(Answer):
-    """The proxy of a config, without its password."""
-
-    protocol: Literal["http", "socks5"]
-    """Protocol of the proxy."""
-    host: str
-    """Host name or address of the proxy."""
-    port: int
-    """TCP port of the proxy."""
-    username: str | None
-    """User at the proxy."""
-    has_password: bool
-    """Whether a password was given."""
-    dns_resolution: Literal["local", "proxy"]
-    """Who resolves names: `local` is the gateway."""
-
-
-class GivenConfig(Answer):
-    """The config that a runtime was created with, as it was given."""
-
-    browser: BrowserName = optional()
-    """Which browser was requested."""
-    viewport: Viewport = optional()
-    """Size of pages."""
-    locale: Locale = optional()
-    """Language and region."""
-    timezone: str = optional()
-    """IANA time zone."""
-    user_agent: str = optional()
-    """User agent."""
-    fingerprint: Fingerprint = optional()
-    """Another place for `viewport` and `locale`."""
-    proxy: GivenProxy = optional()
-    """The proxy, without its password."""
-    network_traffic: NetworkTraffic = optional()
-    """Lists of what pages may reach."""
-    events: EventLevel = optional()
-    """How much is recorded of pages."""
-    recording: bool = optional()
-    """Whether a video is recorded."""
-    idle_timeout_seconds: int = optional()
-    """Stop after as many seconds without a client."""
-    max_lifetime_seconds: int = optional()
-    """Stop after as many seconds in any case."""
 
 
 class Backing(Answer):
@@ -365,7 +204,7 @@ class Runtime(Answer):
             created_at=record.created_at,
             updated_at=record.updated_at,
             backing=Backing(kind="ephemeral"),
-            config=_spelled(record.config),
+            config=spelled_config(record.config),
             summary=Summary(
                 browser_running=live,
                 launch_mode="ephemeral",
@@ -514,14 +353,3 @@ def runtime_ref(call: Call) -> ById:
     """The runtime of a path below `/v1/spaces/{id}/runtimes/{runtimeId}`. Raises NotFound for what is not an id."""
     space_id = call.path_id("id", "space")
     return ById(call.path_id("runtimeId", "runtime"), space_id)
-
-
-def _spelled(config: values.RuntimeConfig) -> dict[str, Any]:
-    """As it was given. `events` is this contract's name of the event level."""
-    given = config.to_json()
-    if config.event_level is not None:
-        given["events"] = config.event_level
-    if config.proxy is not None:
-        given["proxy"]["username"] = config.proxy.username
-    answer: dict[str, Any] = spelled(given)
-    return answer

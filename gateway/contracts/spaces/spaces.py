@@ -8,9 +8,9 @@ from uuid import UUID
 
 from pydantic import Field
 
+from gateway.contracts.shared.spelling import domain, fields_below, spelled
 from gateway.contracts.spaces.deleted import Deleted
 from gateway.contracts.spaces.example_values import CREATED, SPACE
-from gateway.contracts.spaces.spelling import domain, fields_below, spelled
 from gateway.core import mounts as values
 from gateway.core.canonical import texts
 from gateway.domain.spaces import Space as Record
@@ -85,7 +85,11 @@ class AiMount(Body):
     """What to use where a call names none."""
 
     def to_domain(self) -> values.AiMount:
-        return values.AiMount(texts(self.allow_connections), domain(self.defaults))
+        return values.AiMount(**self.change())
+
+    def change(self) -> values.AiChange:
+        """All that this contract has of the mount; defaults by provider have no place in it, and stay."""
+        return {"allow_connections": texts(self.allow_connections), "defaults": domain(self.defaults)}
 
 
 class Mounts(Body):
@@ -101,7 +105,7 @@ class Mounts(Body):
     """Which AI connections may be used; null clears it."""
 
     def to_domain(self) -> values.Mounts:
-        return values.Mounts(**self.changes())
+        return values.Mounts().changed(self.changes())
 
     def changes(self) -> values.MountChanges:
         """The kinds of mount that were given, those that are cleared too."""
@@ -111,7 +115,7 @@ class Mounts(Body):
         if "vault" in self.model_fields_set:
             given["vault"] = domain(self.vault)
         if "ai" in self.model_fields_set:
-            given["ai"] = domain(self.ai)
+            given["ai"] = None if self.ai is None else self.ai.change()
         return given
 
 

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BeforeValidator, Field
 
+from gateway.contracts.shared.spelling import spelled
 from gateway.contracts.spaces.example_values import API_KEY, CREATED, LATER, OPAQUE, ORGANIZATION, SUBACCOUNT
-from gateway.contracts.spaces.spelling import spelled
 from gateway.core import limits as values
 from gateway.core.secret import Secret
 from gateway.domain.accounts.access import ApiKey as KeyRecord

@@ -90,6 +90,7 @@ TYPES: Mapping[str, Kind] = {
     "connection.renewed": Kind("lifecycle", Level.OFF),
     "connection.revoked": Kind("lifecycle", Level.OFF),
     "space.created": Kind("lifecycle", Level.OFF),
+    "space.closed": Kind("lifecycle", Level.OFF),
     "space.deleted": Kind("lifecycle", Level.OFF),
     "file.created": Kind("lifecycle", Level.OFF),
     "recording.ready": Kind("lifecycle", Level.OFF),

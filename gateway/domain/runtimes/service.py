@@ -52,11 +52,11 @@ from gateway.domain.runtimes.endings import Endings
 from gateway.domain.runtimes.hosted import HostedRuntime, HostedRuntimes
 from gateway.domain.runtimes.usage import RuntimeUsage
 from gateway.domain.secrets import SecretStore
-from gateway.domain.spaces import find_space
+from gateway.domain.spaces import find_space, space_closed
 from gateway.launchers.base import Browser, Launcher
 from gateway.settings import RecordingSettings
 from gateway.store import accounts, runtimes
-from gateway.store.database import Connection, Database, constraint_as
+from gateway.store.database import Connection, Database
 from gateway.store.runtimes import EndedRuntime, NewRuntime, Run, RunFilter, Runtime
 from gateway.store.spaces import Space
 from gateway.telemetry import metrics
@@ -254,6 +254,8 @@ class Runtimes:
             )
         async with self._database.connect() as connection:
             space = await find_space(connection, scope, space_id)
+            if space.closed_at is not None:
+                raise space_closed(space_id)
             organization_id = space.owner.organization_id
             is_alone = not await accounts.has_others(connection, organization_id)
         steps.done("find space")
@@ -277,9 +279,7 @@ class Runtimes:
         runtime_id = spec.runtime_id
         hosted = self.browsers.start(runtime_id)
         try:
-            # The space may have been deleted since it was found.
-            with constraint_as(not_found("space", space.id)):
-                await self._add_row(space, runtime_id, request)
+            await self._add_row(space, runtime_id, request)
             steps.done("insert runtime")
             browser = await self._launch(spec)
             return await self._activate(hosted, self._observed(space, runtime_id, request.config, browser))
@@ -304,7 +304,10 @@ class Runtimes:
         async with self._database.begin() as connection:
             if space.subaccount_id is not None:
                 await self._check_subaccount(connection, space.owner, space.subaccount_id)
-            await runtimes.add(connection, space.owner, new)
+            if not await runtimes.add(connection, space.owner, new):
+                # Closed or deleted since it was found.
+                await find_space(connection, space.owner, space.id)
+                raise space_closed(space.id)
             if request.proxy_password is not None:
                 await self._secrets.put(connection, _owner(space.owner, runtime_id), request.proxy_password)
 

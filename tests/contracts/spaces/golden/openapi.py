@@ -65,6 +65,8 @@ def _differing(before: Any, now: Any, place: str) -> Iterator[tuple[str, str, st
                     yield "wording", below, f"{before[name]!r} is now {now[name]!r}"
             else:
                 yield from _differing(before[name], now[name], below)
+    elif place == "$.tags":
+        yield from _differing({tag["name"]: tag for tag in before}, {tag["name"]: tag for tag in now}, place)
     elif place.endswith(".parameters"):
         yield from _differing(_named(before), _named(now), f"{place}[by name]")
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):

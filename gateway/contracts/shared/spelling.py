@@ -1,9 +1,9 @@
-"""Names of the domain as this contract spells them."""
+"""Names of the domain as contracts spell them."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from pydantic.alias_generators import to_camel
@@ -35,14 +35,19 @@ def spelled(document: Any) -> Any:
     return {name: spelled(names[name]) for name in sorted(names, key=lambda name: (len(name.encode()), name.encode()))}
 
 
+def camel(field: str) -> str:
+    """The path of a field in camelCase."""
+    return ".".join(to_camel(part) for part in field.split("."))
+
+
 @contextlib.contextmanager
-def fields_below(prefix: str) -> Iterator[None]:
+def fields_below(prefix: str, name: Callable[[str], str] = camel) -> Iterator[None]:
     """Errors of the block name fields as the request has them: `max_spaces` is `limits.maxSpaces` below `limits`."""
     try:
         yield
     except RequestInvalid as error:
         for each in error.details.get("errors", ()):
-            field = ".".join((prefix, *(to_camel(part) for part in each["field"].split("."))))
+            field = f"{prefix}.{name(each['field'])}"
             error.message = error.message.replace(each["field"], field)
             each["field"] = field
         raise

@@ -1,0 +1,10 @@
+"""Values that the examples of answers share, so that they fit together."""
+
+from __future__ import annotations
+
+WORKSPACE = "01a22630-950e-76e0-91cf-50dc641c9805"
+RUNTIME = "01a22630-951f-7708-b4a8-ede1837dd806"
+
+CREATED = "2026-11-29T09:00:00.000Z"
+STARTED = "2026-11-29T09:00:01.250Z"
+LATER = "2026-11-29T09:05:00.000Z"
