@@ -17,9 +17,8 @@ import re
 import socket
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,6 +29,7 @@ from playwright.async_api import async_playwright
 from bench.egress.page import load, serve_pages
 from bench.figures import ratio, table, verdict
 from bench.footprint import browsers
+from bench.processor_time import Processes
 from gateway.launchers.local.command_line import PROFILE
 from gateway.websocket.frames import Opcode, frame
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
@@ -104,34 +104,6 @@ def bare_client(pid: int, enabled: Commands, pause: float = 0.0) -> None:
         kept = data[max(end, len(data) - 128) :]
         if pause and b'"method":"Network.' in data:
             time.sleep(pause)
-
-
-class Processes:
-    """Some processes, and the processor time that they used, in nanoseconds by process id."""
-
-    def __init__(self, *roots: psutil.Process, below: bool = True) -> None:
-        self._roots = roots
-        self._below = below
-
-    def nanoseconds(self) -> Counter[int]:
-        used: Counter[int] = Counter()
-        for root in self._roots:
-            processes = [root]
-            if self._below:
-                with suppress(psutil.NoSuchProcess):
-                    processes += root.children(recursive=True)
-            for process in processes:
-                for thread in Path(f"/proc/{process.pid}/task").glob("*/schedstat"):
-                    try:
-                        used[process.pid] += int(thread.read_text().split()[0])
-                    except (OSError, IndexError):
-                        # A thread or process that has ended.
-                        continue
-        return used
-
-    @staticmethod
-    def milliseconds(before: Counter[int], after: Counter[int]) -> float:
-        return sum((after - before).values()) / 1e6
 
 
 def _devtools(pid: int) -> tuple[int, str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -73,3 +76,31 @@ def _reaped(process: psutil.Process) -> float:
     except psutil.NoSuchProcess:
         return 0.0
     return float(times.children_user + times.children_system)
+
+
+class Processes:
+    """Some processes, and the processor time that they used, in nanoseconds by process id."""
+
+    def __init__(self, *roots: psutil.Process, below: bool = True) -> None:
+        self._roots = roots
+        self._below = below
+
+    def nanoseconds(self) -> Counter[int]:
+        used: Counter[int] = Counter()
+        for root in self._roots:
+            processes = [root]
+            if self._below:
+                with suppress(psutil.NoSuchProcess):
+                    processes += root.children(recursive=True)
+            for process in processes:
+                for thread in Path(f"/proc/{process.pid}/task").glob("*/schedstat"):
+                    try:
+                        used[process.pid] += int(thread.read_text().split()[0])
+                    except (OSError, IndexError):
+                        # A thread or process that has ended.
+                        continue
+        return used
+
+    @staticmethod
+    def milliseconds(before: Counter[int], after: Counter[int]) -> float:
+        return sum((after - before).values()) / 1e6

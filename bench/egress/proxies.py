@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import multiprocessing
 import os
 import shutil
@@ -22,10 +23,12 @@ import uvloop
 
 from bench import processor_time
 from gateway.egress.proxy import EgressProxy
+from gateway.egress.turns import Turns
 from gateway.settings import Settings
 
-GATEWAY, TINYPROXY, SQUID = "gateway", "tinyproxy", "squid"
-KINDS = (GATEWAY, TINYPROXY, SQUID)
+GATEWAY, WITHOUT_TURNS, TINYPROXY, SQUID = "gateway", "gateway-without-turns", "tinyproxy", "squid"
+OURS = (GATEWAY, WITHOUT_TURNS)
+KINDS = (*OURS, TINYPROXY, SQUID)
 
 _START_SECONDS = 15.0
 _TINYPROXY = """Port {port}
@@ -62,7 +65,7 @@ class Proxy:
 
 
 def is_installed(kind: str) -> bool:
-    return kind == GATEWAY or _executable(kind) is not None
+    return kind in OURS or _executable(kind) is not None
 
 
 def _executable(kind: str) -> str | None:
@@ -72,8 +75,8 @@ def _executable(kind: str) -> str | None:
 @contextlib.contextmanager
 def running(kind: str, browsers: int) -> Iterator[Proxy]:
     """A proxy of this kind; the gateway's has a listener for each browser, as it has for each runtime."""
-    if kind == GATEWAY:
-        with _gateway(browsers) as proxy:
+    if kind in OURS:
+        with _gateway(browsers, takes_turns=kind == GATEWAY) as proxy:
             yield proxy
         return
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -108,10 +111,10 @@ def _wait_for(port: int) -> None:
 
 
 @contextlib.contextmanager
-def _gateway(browsers: int) -> Iterator[Proxy]:
+def _gateway(browsers: int, *, takes_turns: bool) -> Iterator[Proxy]:
     spawning = multiprocessing.get_context("spawn")
     near, far = spawning.Pipe()
-    process = spawning.Process(target=_serve, args=(far, browsers), daemon=True)
+    process = spawning.Process(target=_serve, args=(far, browsers, takes_turns), daemon=True)
     process.start()
     try:
         assert process.pid is not None
@@ -121,14 +124,15 @@ def _gateway(browsers: int) -> Iterator[Proxy]:
         process.join()
 
 
-def _serve(started: Any, browsers: int) -> None:
-    uvloop.run(_listen(started, browsers))
+def _serve(started: Any, browsers: int, takes_turns: bool) -> None:
+    uvloop.run(_listen(started, browsers, takes_turns))
 
 
-async def _listen(started: Any, browsers: int) -> None:
+async def _listen(started: Any, browsers: int, takes_turns: bool) -> None:
     """The gateway's own class in its own event loop, without the rest of the gateway. As root, the user of each
     connection is asked for, as it is for a runtime's."""
-    proxy = EgressProxy(Settings(data_dir=Path("/nonexistent"), egress_allow=("127.0.0.1",)))
+    turns = Turns() if takes_turns else Turns(burst_seconds=math.inf)
+    proxy = EgressProxy(Settings(data_dir=Path("/nonexistent"), egress_allow=("127.0.0.1",)), turns=turns)
     uid = os.getuid() if os.getuid() == 0 else None
     listeners = [await proxy.open_listener(uuid4(), uid) for _ in range(browsers)]
     started.send([listener.port for listener in listeners])
