@@ -18,6 +18,12 @@ class ProcessSettings(Group):
         le=64,
         description="Processes that serve on one port, with one set of limits; the default is one for each 4 cores.",
     )
+    worker_answer_seconds: float = Field(
+        60.0,
+        ge=1.0,
+        le=3600.0,
+        description="A worker that does not answer for as many seconds is killed and restarted.",
+    )
     shutdown_grace_seconds: int = Field(20, ge=1, le=3600, description="Graceful shutdown timeout, in seconds.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Minimum log level.")
     log_format: Literal["auto", "console", "json"] = Field(

@@ -231,6 +231,16 @@ async def test_a_killed_worker_is_back_and_the_other_one_goes_on(gateway: Gatewa
     assert metric(gateway, "gateway_worker_restarts_total") == 1
 
 
+async def test_a_worker_that_hangs_is_killed_and_is_back() -> None:
+    options = {"GATEWAY_WORKERS": "2", "GATEWAY_WORKER_ANSWER_SECONDS": "6"}
+    with temporary_data_dir() as data_dir, GatewayProcess.start(data_dir, **options, **MEASURED) as gateway:
+        hanging = workers(gateway)[1]
+        hanging.suspend()
+        await asyncio.to_thread(hanging.wait, 60)
+        await until(lambda: ready(gateway)["workers"]["serving"] == 2, "the worker is back", 60)
+        assert "a worker does not answer, and is killed" in gateway.log
+
+
 async def test_a_stop_drains_all_workers(tmp_path: Path) -> None:
     with temporary_data_dir() as data_dir, GatewayProcess.start(data_dir, GATEWAY_WORKERS="2", **MEASURED) as gateway:
         async with Remote(gateway) as remote:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from pathlib import Path
+from typing import cast
 from uuid import uuid4
 
 import pytest
@@ -12,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from gateway import server
 from gateway.cli.workers import handing
+from gateway.cli.workers.channel import PING, Channel, ChannelClosed, falls_silent
 from gateway.cli.workers.parent import Backoff, listening_sockets
 from gateway.cli.workers.setup import Setup
 from gateway.core.cores import usable_cores
@@ -192,3 +195,37 @@ async def test_a_connection_goes_to_another_worker_with_the_head_of_its_request(
     for board in boards:
         board.close()
     os.close(memory)
+
+
+class _Answers:
+    """A channel whose calls are answered, or not, in this order; afterwards it is closed."""
+
+    def __init__(self, *answered: bool) -> None:
+        self._answered = list(answered)
+
+    async def call(self, name: str, seconds: float) -> None:
+        if not self._answered:
+            raise ChannelClosed
+        if not self._answered.pop(0):
+            raise TimeoutError
+
+
+@pytest.mark.parametrize(
+    ("answered", "silent"),
+    [((), False), ((True, True), False), ((False, True, False, True), False), ((True, False, False), True)],
+)
+async def test_an_end_is_silent_after_two_calls_without_an_answer(answered: tuple[bool, ...], silent: bool) -> None:
+    assert await falls_silent(cast("Channel", _Answers(*answered)), 0) is silent
+
+
+async def test_each_end_of_a_channel_answers_a_ping() -> None:
+    ends = socket.socketpair()
+    for end in ends:
+        end.setblocking(False)
+    channels = [Channel(end, {}, {}) for end in ends]
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(channel.run()) for channel in channels]
+        await until(lambda: all(channel.is_open for channel in channels), "both run")
+        for channel in channels:
+            assert await channel.call(PING, 30) is None
+        running[0].cancel()

@@ -16,6 +16,10 @@ from typing import Any
 _LONGEST_LINE = 64 * 1024 * 1024
 
 
+# A call that both ends answer, and that shows that their event loops run.
+PING = "ping"
+
+
 class ChannelClosed(Exception):
     """Raised by a call when the other end has closed, as the end of its process does."""
 
@@ -31,11 +35,15 @@ class Channel:
     ) -> None:
         self._end = end
         self._notes = notes
-        self._calls = calls
+        self._calls = {PING: _pong, **calls}
         self._ids = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._writer: asyncio.StreamWriter | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def is_open(self) -> bool:
+        return self._writer is not None
 
     async def run(self) -> None:
         """Read until the other end closes."""
@@ -58,7 +66,7 @@ class Channel:
 
     async def call(self, name: str, seconds: float) -> Any:
         """The other end's answer. Raises ChannelClosed, TimeoutError."""
-        if self._writer is None:
+        if not self.is_open:
             raise ChannelClosed
         number = next(self._ids)
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
@@ -85,3 +93,28 @@ class Channel:
 
     async def _answer(self, message: dict[str, Any]) -> None:
         self._send({"answer": message["id"], "value": await self._calls[message["call"]]()})
+
+
+async def _pong() -> None:
+    """Its answer is all that is asked for."""
+
+
+async def falls_silent(channel: Channel, seconds: float) -> bool:
+    """Returns True once the other end has not answered for so many seconds, and False when it closes.
+
+    It takes two calls without an answer: if this process itself was stopped meanwhile, the answer to the first is late
+    by no fault of the other end.
+    """
+    unanswered = 0
+    try:
+        while unanswered < 2:
+            try:
+                await channel.call(PING, seconds / 2)
+            except TimeoutError:
+                unanswered += 1
+            else:
+                unanswered = 0
+                await asyncio.sleep(seconds / 2)
+    except ChannelClosed:
+        return False
+    return True

@@ -24,7 +24,7 @@ import structlog
 
 from gateway import server
 from gateway.cli.workers import handing
-from gateway.cli.workers.channel import Channel, ChannelClosed
+from gateway.cli.workers.channel import Channel, ChannelClosed, falls_silent
 from gateway.cli.workers.setup import Setup
 from gateway.core.errors import ConfigurationError
 from gateway.core.listening import obstacle
@@ -66,6 +66,7 @@ class _Worker:
         self.process: subprocess.Popen[bytes] | None = None
         self.channel: Channel | None = None
         self.listening: asyncio.Task[None] | None = None
+        self.watching: asyncio.Task[None] | None = None
         # Set once it serves, or has ended before.
         self.settled = asyncio.Event()
         self.serves = False
@@ -173,12 +174,27 @@ class Parent:
     def _on_started(self, worker: _Worker, _: str) -> None:
         worker.serves = True
         worker.settled.set()
+        worker.watching = asyncio.create_task(self._watch(worker))
         self._note_others(worker, "release")
+
+    async def _watch(self, worker: _Worker) -> None:
+        """Kill a worker that answers no more, which would hold its part of the connections forever."""
+        process, channel = worker.process, worker.channel
+        assert process is not None
+        assert channel is not None
+        seconds = self._settings.worker_answer_seconds
+        if await falls_silent(channel, seconds):
+            _log.error(
+                "a worker does not answer, and is killed", worker=worker.number, pid=process.pid, seconds=seconds
+            )
+            process.kill()
 
     def _on_end(self, worker: _Worker, process: subprocess.Popen[bytes]) -> None:
         status = process.wait()
         served = worker.serves
         worker.serves = False
+        if worker.watching is not None:
+            worker.watching.cancel()
         self._board.clear(worker.number)
         self._sum.ended(worker.number)
         worker.settled.set()
@@ -244,7 +260,7 @@ class Parent:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.5):
                     await self._changed.wait()
-        tasks = [worker.listening for worker in self._workers if worker.listening is not None]
+        tasks = [task for worker in self._workers for task in (worker.listening, worker.watching) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
