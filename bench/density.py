@@ -1,10 +1,11 @@
 """How many runtimes fit one machine: memory and processor time awake and frozen, the gateway's own part and its lag.
 
-python -m bench.density [--count 50] [--many 100] [--browser headless-shell] [--views 10] [--freeze 3] [--json]
+python -m bench.density [--count 50] [--many 100] [--browser headless-shell] [--views 10] [--freeze 3] [--pause]
 
 Default settings, but for the limits of runtimes, no warm browsers, and pages that are frozen after `--freeze` seconds
 (the default is 120). A runtime is kept awake by a client that is attached and says nothing. Run it as root, who may
-measure every process.
+measure every process. With `--pause` it waits for Enter before each measurement, until the machine is quiet or a
+profiler is attached: starting many browsers takes minutes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
@@ -59,6 +61,8 @@ const draw = () => {
 draw();
 document.title = 'busy';
 </script>"""
+# Called with what is measured in the block.
+Measuring = Callable[[str], AbstractContextManager[None]]
 PAGES = {"blank": BLANK, "application": PAGE, "busy": BUSY}
 
 
@@ -115,13 +119,25 @@ class Density:
     """One gateway and its runtimes."""
 
     def __init__(
-        self, gateway: GatewayProcess, api: httpx.Client, runtimes: Runtimes, freeze_seconds: float, seconds: float
+        self,
+        gateway: GatewayProcess,
+        api: httpx.Client,
+        runtimes: Runtimes,
+        freeze_seconds: float,
+        seconds: float,
+        measuring: Measuring,
     ) -> None:
         self._gateway = gateway
         self._api = api
         self._runtimes = runtimes
         self._freeze_seconds = freeze_seconds
         self._seconds = seconds
+        self._measuring = measuring
+
+    def alone(self) -> tuple[Rest, Lag]:
+        """Without a runtime."""
+        with self._measuring("no runtime"):
+            return self.rest(), self.lag()
 
     def lag(self) -> Lag:
         with self._lagging() as found:
@@ -130,31 +146,36 @@ class Density:
 
     def stage(self, page: str, thaws: int) -> Stage:
         leases = [self._runtimes.lease(each) for each in self._runtimes.ids]
+        first, again = [], []
         with contextlib.ExitStack() as attached:
             for lease in leases:
                 client = Client(attached.enter_context(connect(lease, proxy=None, max_size=None)))
                 client.go(client.first_page(), PAGES[page])
             # The sockets stay: a runtime with a client is not frozen.
-            awake = self.rest()
-            lag_awake = self.lag()
-        with self._lagging() as lag_freezing:
-            time.sleep(self._freeze_seconds + LOOK_SECONDS)
-            wait_until(self.all_frozen, "all runtimes are frozen", FREEZE_TIMEOUT_SECONDS)
-        frozen = self.rest()
-        first, again = [], []
-        for lease in leases[:thaws]:
-            first.append(_attach(lease))
-            again.append(_attach(lease))
+            with self._measuring(f"{page}, a client attached"):
+                awake = self.rest()
+                lag_awake = self.lag()
+            with self._measuring(f"{page}, frozen"):
+                attached.close()
+                with self._lagging() as lag_freezing:
+                    time.sleep(self._freeze_seconds + LOOK_SECONDS)
+                    wait_until(self.all_frozen, "all runtimes are frozen", FREEZE_TIMEOUT_SECONDS)
+                frozen = self.rest()
+                for lease in leases[:thaws]:
+                    first.append(_attach(lease))
+                    again.append(_attach(lease))
         return Stage(page, awake, frozen, lag_awake, lag_freezing[0], first, again)
 
-    def viewed(self, views: int) -> tuple[Rest, float]:
-        """With `views` live views, while the other runtimes are frozen; and pictures a second of all."""
-        with contextlib.ExitStack() as opened:
+    def viewed(self, views: int) -> tuple[Rest, Rest, float]:
+        """All frozen; with `views` live views, while the other runtimes are frozen; and pictures a second of all."""
+        with self._measuring(f"{views} live views"), contextlib.ExitStack() as opened:
+            wait_until(self.all_frozen, "all runtimes are frozen", FREEZE_TIMEOUT_SECONDS)
+            unviewed = self.rest()
             viewers = [opened.enter_context(_Viewer(self._runtimes.live_view(i))) for i in self._runtimes.ids[:views]]
             wait_until(lambda: all(viewer.pictures for viewer in viewers), "each view has a picture")
             before, began = sum(viewer.pictures for viewer in viewers), time.monotonic()
             rest = self.rest()
-            return rest, (sum(viewer.pictures for viewer in viewers) - before) / (time.monotonic() - began)
+            return unviewed, rest, (sum(viewer.pictures for viewer in viewers) - before) / (time.monotonic() - began)
 
     def rest(self) -> Rest:
         processes, gateway = self._runtimes.processes(), psutil.Process(self._gateway.pid)
@@ -253,7 +274,22 @@ def _mib(processes: list[psutil.Process]) -> float:
     return found / 2**20
 
 
-def measure(browser: str, count: int, pages: list[str], views: int, freeze: float, seconds: float) -> Figures:
+@contextlib.contextmanager
+def _at_once(what: str) -> Iterator[None]:
+    yield
+
+
+@contextlib.contextmanager
+def _after_enter(what: str) -> Iterator[None]:
+    print(f"{what}: press Enter to measure it", file=sys.stderr, flush=True)
+    sys.stdin.readline()
+    yield
+    print(f"{what}: measured", file=sys.stderr, flush=True)
+
+
+def measure(
+    browser: str, count: int, pages: list[str], views: int, freeze: float, seconds: float, measuring: Measuring
+) -> Figures:
     env = {
         "GATEWAY_LOG_LEVEL": "warning",
         "GATEWAY_WARM_BROWSERS": "0",
@@ -267,23 +303,20 @@ def measure(browser: str, count: int, pages: list[str], views: int, freeze: floa
         httpx.Client(base_url=gateway.base_url, headers=gateway.headers, timeout=60, trust_env=False) as api,
     ):
         runtimes = Runtimes(gateway, api, browser)
-        density = Density(gateway, api, runtimes, freeze, seconds)
+        density = Density(gateway, api, runtimes, freeze, seconds, measuring)
         # What is loaded with the first runtime is not a part of each.
         runtimes.start(1)
-        density.stage("blank", 1)
+        Density(gateway, api, runtimes, freeze, seconds, _at_once).stage("blank", 1)
         runtimes.stop()
         runtimes.ids.clear()
-        lag = density.lag()
-        alone = density.rest()
+        alone, lag = density.alone()
         runtimes.start(count)
         database = processor_time.databases(gateway.descendants())
         figures = Figures(browser, count, views, freeze, alone.gateway_memory, _mib(database), lag)
         for page in pages:
             figures.stages.append(density.stage(page, min(count, 20)))
         if views:
-            wait_until(density.all_frozen, "all runtimes are frozen", FREEZE_TIMEOUT_SECONDS)
-            figures.unviewed = density.rest()
-            figures.viewed, figures.pictures = density.viewed(views)
+            figures.unviewed, figures.viewed, figures.pictures = density.viewed(views)
         runtimes.stop()
     return figures
 
@@ -364,6 +397,7 @@ def main() -> int:
     parser.add_argument("--views", type=int, default=10, help="live views at once")
     parser.add_argument("--freeze", type=float, default=3, help="seconds after which pages are frozen")
     parser.add_argument("--seconds", type=float, default=5, help="time of each measurement")
+    parser.add_argument("--pause", action="store_true", help="wait for Enter before each measurement")
     parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     options = parser.parse_args()
     runs: list[tuple[int, list[str], int]] = []
@@ -372,8 +406,9 @@ def main() -> int:
     if options.many:
         runs.append((options.many, ["blank"], 0))
     figures = []
+    measuring = _after_enter if options.pause else _at_once
     for count, pages, views in runs:
-        figures.append(measure(options.browser, count, pages, views, options.freeze, options.seconds))
+        figures.append(measure(options.browser, count, pages, views, options.freeze, options.seconds, measuring))
         if not options.json:
             print(report(figures[-1]), flush=True)
     if options.json:

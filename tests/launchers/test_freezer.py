@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -19,7 +20,7 @@ import pytest_asyncio
 from gateway.core.browser_use import BrowserUse
 from gateway.core.usage import Usage
 from gateway.launchers.base import BrowserName, LaunchSpec
-from gateway.launchers.local.freezer import Freezer
+from gateway.launchers.local.freezer import Freezable, Freezer
 from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
 from tests.support.devtools import DevTools
 from tests.support.launchers import local_launcher
@@ -35,7 +36,7 @@ async def launcher() -> AsyncIterator[LocalLauncher]:
 
 
 @contextlib.asynccontextmanager
-async def freezing(browser: LocalBrowser, after: float) -> AsyncIterator[Freezer]:
+async def freezing(browser: Freezable, after: float) -> AsyncIterator[Freezer]:
     freezer = Freezer(after, look_seconds=0.02)
     running = asyncio.create_task(freezer.run(lambda: [browser]))
     yield freezer
@@ -43,20 +44,18 @@ async def freezing(browser: LocalBrowser, after: float) -> AsyncIterator[Freezer
     await asyncio.wait({running})
 
 
-def renderers(browser: LocalBrowser) -> list[psutil.Process]:
-    return [process for process in psutil.Process(browser.group).children(recursive=True) if _is_renderer(process)]
+def kinds(browser: LocalBrowser) -> dict[psutil.Process, str]:
+    """The processes below a browser's first one."""
+    found = {}
+    for process in psutil.Process(browser.group).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            found[process] = next((part[7:] for part in process.cmdline() if part.startswith("--type=")), "")
+    return found
 
 
-def _is_renderer(process: psutil.Process) -> bool:
-    try:
-        return "--type=renderer" in process.cmdline()
-    except psutil.Error:
-        return False
-
-
-def stopped(browser: LocalBrowser) -> list[psutil.Process]:
+def stopped(browser: LocalBrowser) -> set[str]:
     """Full Chromium may start another renderer meanwhile, for the next page."""
-    return [process for process in renderers(browser) if process.status() == psutil.STATUS_STOPPED]
+    return {kind for process, kind in kinds(browser).items() if process.status() == psutil.STATUS_STOPPED}
 
 
 @pytest.mark.parametrize("name", ["headless-shell", "chromium"])
@@ -68,7 +67,8 @@ async def test_pages_that_nothing_uses_stop_and_continue_at_the_next_use(
         session = await client.new_page(url=COUNTING)
         await until(lambda: client.evaluate("globalThis.n > 3", session), "the page counts")
         async with freezing(browser, 0.1) as freezer:
-            await until(lambda: freezer.is_frozen(browser) and bool(stopped(browser)), "renderers are stopped")
+            await until(lambda: stopped(browser) == {"renderer", "gpu-process"}, "what runs and draws it is stopped")
+            assert freezer.is_frozen(browser)
             # The browser itself answers, and its page counts no more.
             titles = [page["title"] for _ in range(20) for page in await client.pages()]
             assert len(set(titles[len(titles) // 2 :])) <= 2, "those of the first page and of this one"
@@ -76,6 +76,7 @@ async def test_pages_that_nothing_uses_stop_and_continue_at_the_next_use(
             assert not freezer.is_frozen(browser)
             counted = await client.evaluate("n", session)
             await until(lambda: client.evaluate(f"n > {counted}", session), "the page counts again")
+            assert (await client.send("Page.captureScreenshot", session))["data"], "and is drawn"
             browser.use.end("a socket")
             await until(lambda: freezer.is_frozen(browser), "it is frozen again")
             browser.use.act()
@@ -136,13 +137,13 @@ async def test_a_frozen_browser_ends_when_it_is_stopped_and_with_its_pipe(launch
         browser = await launcher.launch(LaunchSpec(uuid4()))
         async with freezing(browser, 0.05) as freezer:
             await until(lambda browser=browser: freezer.is_frozen(browser), "it is frozen")  # type: ignore[misc]
-            below = renderers(browser)
+            below = list(kinds(browser))
             if end == "stop":
                 await browser.stop()
             else:
                 browser.process.close()
                 await browser.ended
-            await until(lambda below=below: not any(map(_lives, below)), "its renderers are gone")  # type: ignore[misc]
+            await until(lambda below=below: not any(map(_lives, below)), "its processes are gone")  # type: ignore[misc]
             await until(lambda browser=browser: not freezer.is_frozen(browser), "nothing is left of it")  # type: ignore[misc]
 
 
@@ -214,6 +215,37 @@ async def test_a_renderer_that_may_not_be_signalled_goes_on_and_others_are_froze
     running.cancel()
     await asyncio.wait({running})
     for each in started:
+        await each.communicate(b"\n")
+
+
+NAMED_THREAD = """
+import sys, threading
+def run():
+    open("/proc/thread-self/comm", "w").write(sys.argv[1])
+    print("named", flush=True)
+    input()
+threading.Thread(target=run).start()
+"""
+
+
+async def test_a_gpu_process_with_a_watchdog_goes_on() -> None:
+    run = partial(asyncio.create_subprocess_exec, sys.executable, "-c", NAMED_THREAD)
+    watched, other = [
+        await run(thread, "--type=gpu-process", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for thread in ("GpuWatchdog", "VizCompositor")
+    ]
+    for each in (watched, other):
+        assert each.stdout is not None
+        assert await each.stdout.readline() == b"named\n"
+    browser = Idle()
+    browser.usage.quiet = True
+    async with freezing(browser, 0.001) as freezer:
+        await until(lambda: freezer.is_frozen(browser), "it is frozen")
+        await until(lambda: psutil.Process(other.pid).status() == psutil.STATUS_STOPPED, "this one is stopped")
+        assert psutil.Process(watched.pid).status() != psutil.STATUS_STOPPED
+        browser.use.begin("a socket")
+        await until(lambda: psutil.Process(other.pid).status() != psutil.STATUS_STOPPED, "it continues")
+    for each in (watched, other):
         await each.communicate(b"\n")
 
 

@@ -1,8 +1,8 @@
 """Freezes the pages of browsers that nothing uses, so that they take no processor time.
 
-Stopped are the renderers alone (SIGSTOP): the browser's first process still answers, serves its DevTools, and ends when
-the gateway does. The web lifecycle state `frozen` is no way: browsers without a window ignore it, since all of their
-pages are visible.
+Stopped are the renderers and the GPU process (SIGSTOP), which would go on ticking 60 times a second for a page that
+animates. The browser's first process still answers, serves its DevTools, and ends when the gateway does. The web
+lifecycle state `frozen` is no way: browsers without a window ignore it, since all of their pages are visible.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
@@ -24,6 +25,9 @@ from gateway.telemetry import metrics
 
 _LOOK_SECONDS = 1.0
 _RENDERER = "--type=renderer"
+_GPU = "--type=gpu-process"
+# A thread of the GPU process that ends it when it seems to hang. Browsers without a window have none.
+_WATCHDOG = "GpuWatchdog"
 
 
 class Freezable(Protocol):
@@ -43,7 +47,7 @@ class Freezable(Protocol):
 
 
 class _Frozen:
-    """The renderers of a browser that were stopped, by their process descriptors."""
+    """The processes of a browser that were stopped, by their process descriptors."""
 
     def __init__(self, descriptors: list[int]) -> None:
         self._descriptors = descriptors
@@ -102,7 +106,7 @@ class Freezer:
 
     async def _freeze(self, browsers: list[Freezable]) -> None:
         before = {browser: _state(browser) for browser in browsers}
-        found = await in_thread(_renderers, {browser.group for browser in browsers})
+        found = await in_thread(_page_processes, {browser.group for browser in browsers})
         for browser in browsers:
             frozen = _Frozen(found.get(browser.group, []))
             if browser.ended.done() or browser.use.is_used or _state(browser) != before[browser]:
@@ -127,8 +131,8 @@ def _state(browser: Freezable) -> tuple[int, int, int]:
     return browser.use.count, browser.usage.sent, browser.usage.received
 
 
-def _renderers(groups: set[int]) -> dict[int, list[int]]:
-    """Process descriptors of the renderers below each browser's first process.
+def _page_processes(groups: set[int]) -> dict[int, list[int]]:
+    """Descriptors of the processes below each browser's first one that run and draw its pages.
 
     All at once: a look at every process of the machine for each browser would take seconds where many are idle.
     """
@@ -146,7 +150,7 @@ def _renderers(groups: set[int]) -> dict[int, list[int]]:
         except OSError:
             continue
         # The id is that process' as long as the descriptor can be signalled, which is checked last.
-        if _is_renderer(process) and process.is_running():
+        if _may_be_stopped(process) and process.is_running():
             found.setdefault(group, []).append(descriptor)
         else:
             os.close(descriptor)
@@ -161,8 +165,13 @@ def _parent(process: psutil.Process) -> int:
         return 0
 
 
-def _is_renderer(process: psutil.Process) -> bool:
+def _may_be_stopped(process: psutil.Process) -> bool:
     try:
-        return _RENDERER in process.cmdline()
-    except psutil.Error:
+        arguments = process.cmdline()
+        return _RENDERER in arguments or (_GPU in arguments and not _has_watchdog(process.pid))
+    except (psutil.Error, OSError):
         return False
+
+
+def _has_watchdog(pid: int) -> bool:
+    return any(name.read_text().rstrip() == _WATCHDOG for name in Path(f"/proc/{pid}/task").glob("*/comm"))
