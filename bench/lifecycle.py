@@ -20,7 +20,7 @@ from typing import Any, Protocol, get_args
 
 import httpx
 import psutil
-from playwright.async_api import Playwright, async_playwright
+from playwright.async_api import Browser, Playwright, async_playwright
 
 from bench import processor_time, steps
 from bench.figures import percentile, ratio, table, verdict
@@ -131,20 +131,33 @@ class Through:
 
     async def cycle(self) -> Seconds:
         watch = Stopwatch()
-        path = f"{self._runtimes}/{(await self._post(self._runtimes, self._wanted))['id']}"
+        path = await self.start()
         watch.lap("create")
         try:
-            lease = await self._post(f"{path}/connections", {"protocol": "cdp"})
-            watch.lap("lease")
-            browser = await self._playwright.chromium.connect_over_cdp(lease["endpoint"]["url"])
-            watch.lap("connect")
-            await browser.contexts[0].pages[0].goto(self._page)
-            watch.lap("first page")
+            browser = await self.attach(path, watch)
         finally:
-            await self._post(f"{path}/stop", None)
+            await self.stop(path)
         watch.lap("stop")
         await browser.close()  # Nothing but the client's own tidying: its browser is gone already.
         return watch.seconds() | {UNTIL_LEASE: watch.laps["create"] + watch.laps["lease"]}
+
+    async def start(self) -> str:
+        """The path of a new runtime."""
+        return f"{self._runtimes}/{(await self._post(self._runtimes, self._wanted))['id']}"
+
+    async def attach(self, runtime: str, watch: Stopwatch | None = None) -> Browser:
+        """A client that is attached to a runtime and has loaded the page."""
+        watch = watch or Stopwatch()
+        lease = await self._post(f"{runtime}/connections", {"protocol": "cdp"})
+        watch.lap("lease")
+        browser = await self._playwright.chromium.connect_over_cdp(lease["endpoint"]["url"])
+        watch.lap("connect")
+        await browser.contexts[0].pages[0].goto(self._page)
+        watch.lap("first page")
+        return browser
+
+    async def stop(self, runtime: str) -> None:
+        await self._post(f"{runtime}/stop", None)
 
     async def rest(self) -> None:
         await asyncio.to_thread(settled, self._gateway)
@@ -154,11 +167,11 @@ class Through:
 
     async def executable(self) -> str:
         """The binary that the gateway starts, seen in a browser that it started."""
-        runtime = await self._post(self._runtimes, self._wanted)
+        runtime = await self.start()
         try:
             return browsers(self._gateway)[0].exe()
         finally:
-            await self._post(f"{self._runtimes}/{runtime['id']}/stop", None)
+            await self.stop(runtime)
 
     async def _post(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         response = await self._api.post(path, json=body)

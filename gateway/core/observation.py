@@ -381,5 +381,8 @@ class Observers(Protocol):
     async def begin(self, observed: Observed) -> None:
         """Return once everything is observed that happens from now on."""
 
+    def owes(self, observed: Observed) -> bool:
+        """Whether a browser may have left files that are to be saved before its end is answered."""
+
     async def end(self, observed: Observed) -> None:
         """The browser has ended. Return when its leftovers are saved, or after some seconds, and save them then."""

@@ -12,3 +12,7 @@ class Scope:
 
     organization_id: UUID
     subaccount_id: UUID | None = None
+
+    def includes(self, owner: Scope) -> bool:
+        """Whether what has this owner is inside the scope."""
+        return self.organization_id == owner.organization_id and self.subaccount_id in (None, owner.subaccount_id)

@@ -8,6 +8,7 @@ which stays as the client wants it; the browser reports downloads in either case
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -97,6 +98,9 @@ class DownloadsOfRun:
         self._in_progress: dict[str, _Download] = {}
         self._finished: dict[str, None] = {}
         self._complete: asyncio.Queue[_Download] = asyncio.Queue()
+        # Whoever made a file in the directory, that can't be undone in its time of change.
+        self._unused = _changed_at(self._observed.browser.files_dir)
+        observation.owes_files = self._has_files
         self._observed.browser.files.hold(self)
         self._saving = asyncio.create_task(self._save_all())
 
@@ -121,6 +125,11 @@ class DownloadsOfRun:
         return self._observation.devtools.start(
             "Browser.setDownloadBehavior", {**wanted, **place, "eventsEnabled": True}, self._session
         )
+
+    def _has_files(self) -> bool:
+        """Whether a file is being downloaded, or anything was ever made in the runtime's directory."""
+        changed = _changed_at(self._observed.browser.files_dir)
+        return bool(self._in_progress) or changed is None or changed != self._unused
 
     # From the browser
 
@@ -290,6 +299,14 @@ class DownloadsOfRun:
         for name in sizes.keys() - self._finished.keys():
             if _GUID.fullmatch(name):
                 self._completed(_Download(name, name, "", asyncio.create_task(_no_page())))
+
+
+def _changed_at(directory: str) -> int | None:
+    """When an entry of the directory was last made or removed, in nanoseconds; None where that can't be read."""
+    try:
+        return os.lstat(directory).st_ctime_ns
+    except OSError:
+        return None
 
 
 async def _no_page() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -61,6 +61,8 @@ class Observation:
         self.observed = observed
         self.devtools = devtools
         self.watching: list[Watching] = []
+        # Whether the browser may have left files that an end waits for.
+        self.owes_files: Callable[[], bool] = lambda: False
         # Nothing is watched any more, whether or not the browser lives on.
         self.has_ended = False
 
@@ -156,6 +158,10 @@ class BrowserObservers:
             _cannot_watch(observed, error)
         else:
             observed.record.note("events.dropped", {"reason": "connection"})
+
+    def owes(self, observed: Observed) -> bool:
+        observation = self._live.get(observed.runtime_id)
+        return observation is not None and observation.owes_files()
 
     async def end(self, observed: Observed) -> None:
         observation = self._live.pop(observed.runtime_id, None)

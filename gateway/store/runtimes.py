@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.endings import Ending
 from gateway.core.mounts import Mounts
-from gateway.core.runtime_config import EventLevel, RuntimeConfig
+from gateway.core.runtime_config import RuntimeConfig
 from gateway.core.runtime_ref import ById, RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
 from gateway.core.slices import WHOLE_LIST, Slice
@@ -102,13 +103,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class EndedRuntime:
-    """A runtime whose end was written now. `event_level` is what its config says, `run_id` None where none began."""
+    """A runtime whose end was written now; `run_id` is None where no run had begun."""
 
-    id: UUID
-    owner: Scope
-    space_id: UUID
+    runtime: Runtime
     run_id: UUID | None
-    event_level: EventLevel | None
+
+    @property
+    def owner(self) -> Scope:
+        return Scope(self.runtime.organization_id, self.runtime.subaccount_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,19 @@ _LIVE_ON = text(
         WHEN now() - last_active_at >= idle_timeout_seconds * interval '1 second' THEN 'runtime.idle_timeout'
     END AS due
     FROM runtimes WHERE gateway_id = :gateway_id AND status IN ('starting', 'active')
+    """
+)
+
+
+_NO_USAGE: Mapping[UUID, Totals] = {}
+_FRESH_USAGE = """
+    unnest(CAST(:used AS uuid[]), CAST(:sent AS bigint[]), CAST(:received AS bigint[]), CAST(:refused AS bigint[]))
+    AS fresh (runtime_id, sent, received, refused)
+"""
+_WRITE_USAGE = text(
+    f"""
+    UPDATE runs SET egress_bytes_sent = sent, egress_bytes_received = received, egress_refused = refused
+    FROM {_FRESH_USAGE} WHERE runs.runtime_id = fresh.runtime_id
     """
 )
 
@@ -306,40 +321,46 @@ async def want_stopped(
     await connection.execute(select(func.pg_notify(STOP_WANTED, cast(hosts.c.gateway_id, Text))))
 
 
-async def end(connection: AsyncConnection, runtime_ids: list[UUID], ending: Ending) -> list[EndedRuntime]:
-    """Live becomes 'stopped' or 'failed', runs end with the cause, leases close, the proxy's password goes.
-
-    Returns those that it ended.
-    """
-    rows = await connection.execute(
-        text(
-            """
-            WITH ended AS (
-                UPDATE runtimes SET status = :status, desired = 'stopped', end_code = :code, end_message = :message,
-                    devtools_url = NULL, ended_at = now(), updated_at = now()
-                WHERE id = ANY(:ids) AND status IN ('starting', 'active')
-                RETURNING id, organization_id, subaccount_id, space_id, event_level
-            ), finished AS (
-                UPDATE runs SET status = :status, end_code = :code, end_message = :message, finished_at = now()
-                FROM ended WHERE runs.runtime_id = ended.id AND runs.status = 'active'
-                RETURNING runs.id, runs.runtime_id
-            ), closed AS (
-                UPDATE leases SET closed_at = now()
-                FROM ended WHERE leases.runtime_id = ended.id AND closed_at IS NULL AND revoked_at IS NULL
-                    AND expires_at > now()
-            ), forgotten AS (
-                DELETE FROM secrets USING ended WHERE secrets.id = ended.id
-            )
-            SELECT ended.id, organization_id, subaccount_id, space_id, finished.id AS run_id, event_level
-            FROM ended LEFT JOIN finished ON finished.runtime_id = ended.id
-            """
-        ),
-        {"ids": runtime_ids, "status": ending.status, "code": ending.code, "message": ending.message},
+_END = text(
+    f"""
+    WITH ended AS (
+        UPDATE runtimes SET status = :status, desired = 'stopped', end_code = :code, end_message = :message,
+            devtools_url = NULL, ended_at = now(), updated_at = now()
+        WHERE id = ANY(:ids) AND status IN ('starting', 'active')
+        RETURNING {", ".join(column.name for column in _OWN)}
+    ), finished AS (
+        UPDATE runs SET status = :status, end_code = :code, end_message = :message, finished_at = now(),
+            egress_bytes_sent = coalesce(sent, egress_bytes_sent),
+            egress_bytes_received = coalesce(received, egress_bytes_received),
+            egress_refused = coalesce(refused, egress_refused)
+        FROM ended LEFT JOIN {_FRESH_USAGE} ON fresh.runtime_id = ended.id
+        WHERE runs.runtime_id = ended.id AND runs.status = 'active'
+        RETURNING runs.id, runs.runtime_id
+    ), closed AS (
+        UPDATE leases SET closed_at = now()
+        FROM ended WHERE leases.runtime_id = ended.id AND closed_at IS NULL AND revoked_at IS NULL
+            AND expires_at > now()
+    ), forgotten AS (
+        DELETE FROM secrets USING ended WHERE secrets.id = ended.id
     )
-    return [
-        EndedRuntime(row.id, Scope(row.organization_id, row.subaccount_id), row.space_id, row.run_id, row.event_level)
-        for row in rows
-    ]
+    SELECT ended.*, finished.id AS run_id, NULL AS active_run_id
+    FROM ended LEFT JOIN finished ON finished.runtime_id = ended.id
+    """
+).columns(*_OWN)
+
+
+async def end(
+    connection: AsyncConnection, runtime_ids: list[UUID], ending: Ending, usage: Mapping[UUID, Totals] = _NO_USAGE
+) -> list[EndedRuntime]:
+    """Live becomes 'stopped' or 'failed', runs end with the cause and their usage, leases close, the proxy's password
+    goes. Returns those that it ended."""
+    about = {"ids": runtime_ids, "status": ending.status, "code": ending.code, "message": ending.message}
+    ended = []
+    for row in await connection.execute(_END, {**about, **_by_column(usage)}):
+        values = by_name(row)
+        run_id = values.pop("run_id")
+        ended.append(EndedRuntime(_made(values), run_id))
+    return ended
 
 
 async def end_code(connection: AsyncConnection, runtime_id: UUID) -> str | None:
@@ -348,24 +369,18 @@ async def end_code(connection: AsyncConnection, runtime_id: UUID) -> str | None:
     return found.scalar()
 
 
-async def write_usage(connection: AsyncConnection, usage: dict[UUID, Totals]) -> None:
-    """Write what went through the exits of runtimes, so far and in all, to their active runs."""
-    await connection.execute(
-        text(
-            """
-            UPDATE runs SET egress_bytes_sent = sent, egress_bytes_received = received, egress_refused = refused
-            FROM unnest(CAST(:ids AS uuid[]), CAST(:sent AS bigint[]), CAST(:received AS bigint[]),
-                CAST(:refused AS bigint[])) AS fresh (runtime_id, sent, received, refused)
-            WHERE runs.runtime_id = fresh.runtime_id AND runs.status = 'active'
-            """
-        ),
-        {
-            "ids": list(usage),
-            "sent": [totals.sent for totals in usage.values()],
-            "received": [totals.received for totals in usage.values()],
-            "refused": [totals.refused for totals in usage.values()],
-        },
-    )
+async def write_usage(connection: AsyncConnection, usage: Mapping[UUID, Totals]) -> None:
+    """Write what went through the exits of runtimes, so far and in all, to their runs."""
+    await connection.execute(_WRITE_USAGE, _by_column(usage))
+
+
+def _by_column(usage: Mapping[UUID, Totals]) -> dict[str, list[Any]]:
+    return {
+        "used": list(usage),
+        "sent": [totals.sent for totals in usage.values()],
+        "received": [totals.received for totals in usage.values()],
+        "refused": [totals.refused for totals in usage.values()],
+    }
 
 
 async def live_on(connection: AsyncConnection, gateway_id: UUID) -> list[LiveRow]:
@@ -432,7 +447,10 @@ async def place_of_run(connection: AsyncConnection, run_id: UUID, silent_seconds
 
 
 def _runtime(row: Row[*tuple[Any, ...]]) -> Runtime:
-    values = by_name(row)
+    return _made(by_name(row))
+
+
+def _made(values: dict[str, Any]) -> Runtime:
     values["config"] = RuntimeConfig.from_json(values["config"], values.pop("event_level"))
     return Runtime(**values)
 

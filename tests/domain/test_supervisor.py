@@ -18,10 +18,12 @@ from sqlalchemy.engine import Engine
 
 from gateway.app import Gateway, build
 from gateway.core.endings import GATEWAY_LOST, Ending
+from gateway.core.observation import Observed
 from gateway.domain.accounts.first_start import write_first_key
 from gateway.domain.runtimes import service as domain_runtimes
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.launchers.base import LaunchSpec
+from gateway.observer.observers import BrowserObservers
 from gateway.settings import Settings
 from gateway.store import runtimes as store_runtimes
 from gateway.store import schema
@@ -370,7 +372,7 @@ async def test_a_browser_that_cannot_be_ended_does_not_stop_the_heart(another: A
     for _ in range(3):
         await until(beats_on, "the heart beats")
         first = await heartbeat(house)
-    assert (await house.get(stuck))["status"] == "active"
+    assert not house.browser(stuck).ended.done()
 
 
 async def test_the_log_has_the_start_and_the_end_of_each_runtime(
@@ -478,3 +480,82 @@ async def test_ends_outlive_an_absence_of_the_database_with_their_causes(
 
 def said(caplog: pytest.LogCaptureFixture, line: str) -> int:
     return sum(line in record.getMessage() for record in caplog.records)
+
+
+@dataclass
+class SeenStop:
+    """What is there when a browser is to be killed: the status of its row."""
+
+    house: House
+    browser: FakeBrowser
+    path: str
+    status: str | None = None
+
+    async def __call__(self) -> None:
+        self.status = (await self.house.get(self.path))["status"]
+        self.browser.usage.sent += 7
+        self.browser.end(Ending("runtime.stopped", "stopped", asked=True))
+
+
+async def test_an_end_is_written_before_the_kill_and_its_last_traffic_after_it(house: House) -> None:
+    path = await house.runtime()
+    browser = house.browser(path)
+    browser.usage.sent = 35
+    browser.stop = seen = SeenStop(house, browser, path)  # type: ignore[method-assign]
+    run = (await house.get(path))["activeRunId"]
+    answer = (await house.api.post(f"{path}/stop")).raise_for_status().json()
+    assert (seen.status, answer) == ("stopped", await house.get(path))
+    assert answer["summary"]["endReason"]["code"] == "runtime.stopped"
+
+    async def is_counted() -> bool:
+        (sent,) = await house.execute("SELECT egress_bytes_sent FROM runs WHERE id = :id", id=UUID(run))
+        return bool(sent[0] == 42)
+
+    await until(is_counted, "the traffic of the run is complete")
+
+
+async def test_a_row_that_can_not_be_written_keeps_no_browser_alive(house: House) -> None:
+    path = await house.runtime()
+    browser, runtime_id = house.browser(path), UUID(path.rsplit("/", 1)[1])
+    async with house.database.begin() as connection:
+        await connection.execute(text("SELECT FROM runtimes WHERE id = :id FOR UPDATE"), {"id": runtime_id})
+        stopping = asyncio.create_task(house.api.post(f"{path}/stop"))
+        await browser.ended
+        assert not stopping.done()
+    assert (await stopping).json()["status"] == "stopped"
+
+
+@pytest.mark.parametrize("owes", [False, True])
+async def test_a_stop_waits_for_files_and_for_nothing_else_of_the_record(
+    house: House, owes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = await house.runtime()
+    ending, ended = asyncio.Event(), asyncio.Event()
+
+    async def end(observers: BrowserObservers, observed: Observed) -> None:
+        ending.set()
+        await ended.wait()
+
+    monkeypatch.setattr(BrowserObservers, "end", end)
+    monkeypatch.setattr(BrowserObservers, "owes", lambda observers, observed: owes)
+    stopping = asyncio.create_task(house.api.post(f"{path}/stop"))
+    await ending.wait()
+    if owes:
+        assert not stopping.done()
+    else:
+        assert (await stopping).json()["status"] == "stopped"
+    # The gateway does not end before the record is complete.
+    draining = asyncio.create_task(house.gateway.drain())
+    await until(lambda: house.gateway.services.runtimes.draining, "the drain has begun")
+    assert house.gateway.services.runtimes.hosted()
+    ended.set()
+    await draining
+    assert (await stopping).json()["status"] == "stopped"
+    assert not house.gateway.services.runtimes.hosted()
+
+
+async def test_a_runtime_is_stopped_only_below_its_own_space(house: House) -> None:
+    path = await house.runtime()
+    elsewhere = f"/v1/spaces/{await house.space()}/runtimes/{path.rsplit('/', 1)[1]}"
+    assert (await house.api.post(f"{elsewhere}/stop")).status_code == 404
+    assert not house.browser(path).ended.done()

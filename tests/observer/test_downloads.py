@@ -88,7 +88,7 @@ async def test_a_download_is_kept_when_the_runtime_is_stopped_right_after(run: R
     await run.page(f"{attachments.url}/file?name=last.bin&size={LARGEST}")
     await until(lambda: any("." not in name for name in run.names()), "the file is whole", 20)
     await run.stop()
-    (artifact,) = await run.has_artifacts(1)
+    (artifact,) = await run.artifacts()
     assert (artifact["name"], artifact["sizeBytes"]) == ("last.bin", LARGEST)
     await until(lambda: len(os.listdir(run.files_dir)) == 1, "only a warm browser has a directory", 20)
 

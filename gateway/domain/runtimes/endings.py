@@ -22,7 +22,7 @@ from gateway.domain.runtimes.hosted import HostedRuntimes
 from gateway.domain.runtimes.usage import RuntimeUsage
 from gateway.store import runtimes
 from gateway.store.database import Database
-from gateway.store.runtimes import EndedRuntime
+from gateway.store.runtimes import EndedRuntime, Runtime
 
 _log = structlog.get_logger("gateway.runtimes")
 
@@ -54,29 +54,47 @@ class Endings:
         """Runtimes whose end is still to be written."""
         return set(self._unwritten)
 
-    async def write(self, runtime_id: UUID, ending: Ending) -> None:
-        """Write an end, now or, if the database can't be reached, in a later round of the supervisor."""
+    async def write(self, runtime_id: UUID, ending: Ending) -> Runtime | None:
+        """Write an end, now or, if the database can't be reached, in a later round of the supervisor.
+
+        Returns the runtime as it then is; None where it is not written yet, or was ended before.
+        """
         self._unwritten[runtime_id] = ending
         try:
-            await self.write_all()
+            return await self._write(runtime_id, ending)
         except Unavailable:
             _log.error("the end of a runtime can't be written yet", runtime_id=str(runtime_id), code=ending.code)
+            return None
+
+    async def write_last_usage(self, runtime_id: UUID) -> None:
+        """Write what a browser still used while its end was written."""
+        if runtime_id in self._unwritten or not self._usage.unwritten([runtime_id]):
+            return
+        try:
+            async with self._database.connect() as connection:
+                await self._usage.write(connection, [runtime_id])
+        except Unavailable:
+            _log.error("the last traffic of a runtime can't be written", runtime_id=str(runtime_id))
 
     async def write_all(self) -> None:
         """Write all ends that are not written yet. Raises Unavailable; ends that could not be written are kept."""
         for runtime_id, ending in list(self._unwritten.items()):
-            async with self._database.connect() as connection:
-                await self._usage.write(connection, [runtime_id])
-                ended = await runtimes.end(connection, [runtime_id], ending)
-                # No row changes if an earlier attempt wrote it and its answer was lost, or if a peer ended it.
-                is_own = bool(ended) or await runtimes.end_code(connection, runtime_id) in (ending.code, None)
-            # Two of these may run at once; the first one decides.
-            is_first = self._unwritten.pop(runtime_id, None) is not None
-            has_run = self._hosted.find(runtime_id) is not None or runtime_id in self._unpublished_ends
-            if is_first and not is_own and has_run:
-                self._ended_by_peer.add(runtime_id)
-            self._usage.forget(runtime_id)
-            self._publish_written(runtime_id)
+            await self._write(runtime_id, ending)
+
+    async def _write(self, runtime_id: UUID, ending: Ending) -> Runtime | None:
+        usage = self._usage.unwritten([runtime_id])
+        async with self._database.connect() as connection:
+            ended = await runtimes.end(connection, [runtime_id], ending, usage)
+            # No row changes if an earlier attempt wrote it and its answer was lost, or if a peer ended it.
+            is_own = bool(ended) or await runtimes.end_code(connection, runtime_id) in (ending.code, None)
+        self._usage.written(usage)
+        # Two of these may run at once; the first one decides.
+        is_first = self._unwritten.pop(runtime_id, None) is not None
+        has_run = self._hosted.find(runtime_id) is not None or runtime_id in self._unpublished_ends
+        if is_first and not is_own and has_run:
+            self._ended_by_peer.add(runtime_id)
+        self._publish_written(runtime_id)
+        return ended[0].runtime if ended else None
 
     def publish(self, observed: Observed, ending: Ending) -> None:
         """Publish the end of a run of this gateway whose observers have ended, as soon as it is written."""
@@ -87,6 +105,7 @@ class Endings:
         if runtime_id in self._unwritten or runtime_id not in self._unpublished_ends:
             return
         observed, ending = self._unpublished_ends.pop(runtime_id)
+        self._usage.forget(runtime_id)
         if runtime_id in self._ended_by_peer:
             self._ended_by_peer.remove(runtime_id)
             return
@@ -100,10 +119,11 @@ class Endings:
 
     def written_for_peer(self, ended: EndedRuntime, ending: Ending) -> None:
         """Audit and publish an end that this gateway wrote of a runtime whose browser it does not have."""
-        self.audit(ended.id, ended.owner, ending)
+        runtime = ended.runtime
+        self.audit(runtime.id, ended.owner, ending)
         if ended.run_id is not None:
-            level = Level.named(ended.event_level or self._event_level)
-            about = about_run(ended.space_id, ended.id, ended.run_id)
+            level = Level.named(runtime.config.event_level or self._event_level)
+            about = about_run(runtime.space_id, runtime.id, ended.run_id)
             self._publish(self._events.record(ended.run_id, level), ended.owner, about, ending)
 
     def audit(self, runtime_id: UUID, owner: Scope, ending: Ending, by: Origin = audit.GATEWAY) -> None:

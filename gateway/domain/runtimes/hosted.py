@@ -8,9 +8,11 @@ from uuid import UUID
 
 from gateway.core.endings import Ending
 from gateway.core.observation import LiveBrowser, Observed
+from gateway.core.scope import Scope
 from gateway.domain import audit
 from gateway.domain.audit import Origin
 from gateway.domain.events.run_commands import CommandScope
+from gateway.store.runtimes import Runtime
 
 
 class State(Enum):
@@ -35,8 +37,18 @@ class HostedRuntime:
         self.ended_by: Origin = audit.GATEWAY
         # Commands that requested the end: completed before it is published.
         self.commands: list[CommandScope] = []
+        # Its row has the end, or the end is kept to be written later, and its finished downloads are saved.
         self.written = asyncio.Event()
+        # The write of its end, from its beginning on; its result is the ended row, if it could be written.
+        self.writing: asyncio.Task[Runtime | None] | None = None
+        # Nothing of it is left to be recorded.
+        self.over = asyncio.Event()
         self._observed: Observed | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether its row is active and no end is under way."""
+        return self.state is State.LIVE and not self.browser.ended.done()
 
     @property
     def has_browser(self) -> bool:
@@ -55,6 +67,18 @@ class HostedRuntime:
         return self.observed.browser
 
     @property
+    def ended(self) -> Runtime | None:
+        """Its row with its end, once that is written by this gateway."""
+        writing = self.writing
+        if writing is None or not writing.done() or writing.cancelled() or writing.exception() is not None:
+            return None
+        return writing.result()
+
+    def is_live_for(self, scope: Scope, space_id: UUID) -> bool:
+        """Whether it is live, and of a space within the scope."""
+        return self.is_live and self.observed.space_id == space_id and scope.includes(self.observed.owner)
+
+    @property
     def is_ending(self) -> bool:
         """Whether its end has begun, which its row may not show yet."""
         return self.state in (State.ENDING, State.ENDED) or self.browser.ended.done()
@@ -62,6 +86,13 @@ class HostedRuntime:
     def launched(self, observed: Observed) -> None:
         """It has a browser from now on; it is live once its row is active."""
         self._observed = observed
+
+    @property
+    def requested(self) -> Ending:
+        """Why it is to end. Raises LookupError where no end was requested."""
+        if self.reason is None:
+            raise LookupError(f"no end of runtime {self.runtime_id} was requested")
+        return self.reason
 
     def not_activated(self) -> None:
         """Its row could not be made active: its browser is no longer hosted."""

@@ -139,9 +139,10 @@ class Recording:
 @dataclass(frozen=True, slots=True)
 class Timings:
     """Seconds: `elsewhere` is the timeout of an end on another gateway, `sockets` that of sockets to close before a
-    drain ends the browsers."""
+    drain ends the browsers, `row` how long a browser lives on while its requested end is written."""
 
     elsewhere: float = 15.0
+    row: float = 0.1
     elsewhere_poll: float = 0.2
     drain_poll: float = 0.05
     sockets: float = 3.0
@@ -287,6 +288,7 @@ class Runtimes:
             self.browsers.discard(runtime_id)
             # A drain may have requested its end meanwhile, and waits for it.
             hosted.written.set()
+            hosted.over.set()
             raise
 
     async def _add_row(self, space: Space, runtime_id: UUID, request: RuntimeRequest) -> None:
@@ -483,15 +485,20 @@ class Runtimes:
         if forward and (url := await self._host_url(scope, at)) is not None:
             raise HostedElsewhere(url)
         with self._audit.noting(Action.RUNTIME_STOPPED, runtime_id, failures_only=True):
-            found = await self.find(scope, at)
-            if found.status != "active":
-                return found
-            steps.done("find runtime")
-            with self._commands.noting(found.active_run_id, "runtimes.stop", {}) as command:
-                if (hosted := self.browsers.find(runtime_id)) is not None:
+            hosted = self.browsers.find(runtime_id)
+            if hosted is not None and hosted.is_live_for(scope, at.space_id):
+                run_id: UUID | None = hosted.observed.run_id
+            else:
+                found = await self.find(scope, at)
+                if found.status != "active":
+                    return found
+                run_id = found.active_run_id
+                steps.done("find runtime")
+            with self._commands.noting(run_id, "runtimes.stop", {}) as command:
+                if hosted is not None:
                     hosted.commands.append(command)
                 await self.end([runtime_id], STOPPED)
-            return await self.find(scope, at)
+            return (hosted and hosted.ended) or await self.find(scope, at)
 
     async def runs(self, scope: Scope, wanted: RunFilter, part: Slice) -> list[Run]:
         """Runs, newest first."""
@@ -525,18 +532,29 @@ class Runtimes:
             await self._end_elsewhere(elsewhere)
 
     async def _end_here(self, hosted: HostedRuntime, reason: Ending) -> None:
-        """Close its sockets, end the browser, and return when the row says so.
+        """Write its end, close its sockets, end the browser, and return when all of it is done.
 
-        Should this process die in between, the browser dies with it and the next start writes the row.
+        The row comes first: the kernel takes some 20 ms of all cores to clear a browser's processes, and a client that
+        loses its socket has work too, which the write would wait for. A slow database does not let a browser live on.
+        Should this process die in between, the browser dies with it, and the next start writes the row.
         """
-        runtime_id = hosted.runtime_id
+        runtime_id, was_live = hosted.runtime_id, hosted.is_live
         hosted.end_requested(reason, audit.origin())
+        if was_live or hosted.writing is not None:
+            await asyncio.wait({self._write_end(hosted, hosted.requested)}, timeout=self._timings.row)
+            steps.done("write end")
         close = Close.IDLE_TIMEOUT if reason is IDLE_TIMEOUT else Close.RUNTIME_GONE
         self._attachments.close_runtime(runtime_id, close)
         await hosted.browser.stop()
         steps.done("end browser")
         await hosted.written.wait()
-        steps.done("write end")
+        steps.done("rest of the end")
+
+    def _write_end(self, hosted: HostedRuntime, ending: Ending) -> asyncio.Task[Runtime | None]:
+        """Begin to write its end, unless that has begun already."""
+        if hosted.writing is None:
+            hosted.writing = background.start_on_behalf(self._endings.write(hosted.runtime_id, ending))
+        return hosted.writing
 
     async def _end_elsewhere(self, runtime_ids: list[UUID]) -> None:
         async with self._database.connect() as connection:
@@ -564,7 +582,8 @@ class Runtimes:
         observed, ending = hosted.observed, hosted.browser.ended.result()
         # From here on this runs on behalf of the runtime's creator, which may not be the one that ends it.
         ended_by = audit.GATEWAY
-        if ending.asked and hosted.reason is not None:
+        # Once its end is being written as requested, how its browser ends meanwhile does not count.
+        if hosted.reason is not None and (ending.asked or hosted.writing is not None):
             ending, ended_by = hosted.reason, hosted.ended_by
         elif self.draining:
             # A stop may reach the whole process tree, and the browser before us.
@@ -581,10 +600,13 @@ class Runtimes:
         metrics.runtimes_ended.labels(ending.code).inc()
         try:
             with steps.traced() as taken:
-                await self._endings.write(runtime_id, ending)
+                await self._write_end(hosted, ending)
                 steps.done("write row")
+                if not self._observers.owes(observed):
+                    hosted.written.set()
                 await self._observers.end(observed)
                 steps.done("end observer")
+                await self._endings.write_last_usage(runtime_id)
             _log.debug("steps of an end", **about, ms=taken.ms)
             observed.close()
             for command in hosted.commands:
@@ -593,6 +615,7 @@ class Runtimes:
         finally:
             self.browsers.discard(runtime_id)
             hosted.written.set()
+            hosted.over.set()
 
     async def write_endings(self) -> None:
         """Write the ends that are not written yet. Raises Unavailable; ends that could not be written are kept."""
@@ -613,7 +636,9 @@ class Runtimes:
             # Sockets that wait for a browser that does not answer close when the browser ends.
             await asyncio.wait_for(self._attachments.emptied(), self._timings.sockets)
         while self.browsers.ids():
-            await self.end(self.browsers.with_browser(), GATEWAY_STOPPED)
+            ending = [self.browsers.get(runtime_id) for runtime_id in self.browsers.with_browser()]
+            await self.end([hosted.runtime_id for hosted in ending], GATEWAY_STOPPED)
+            await asyncio.gather(*(hosted.over.wait() for hosted in ending))
             if self.browsers.any_starting():
                 await asyncio.sleep(self._timings.drain_poll)
 

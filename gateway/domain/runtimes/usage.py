@@ -23,13 +23,19 @@ class RuntimeUsage:
     def forget(self, runtime_id: UUID) -> None:
         self._of.pop(runtime_id, None)
 
+    def unwritten(self, runtime_ids: Iterable[UUID]) -> dict[UUID, Totals]:
+        """The totals of those runtimes of which they are not written yet."""
+        used = [(runtime_id, *self._of[runtime_id]) for runtime_id in runtime_ids if runtime_id in self._of]
+        return {runtime_id: usage.totals() for runtime_id, usage, written in used if usage.totals() != written}
+
     async def write(self, connection: Connection, runtime_ids: Iterable[UUID]) -> None:
         """Write the totals that are not written yet."""
-        used = [(runtime_id, *self._of[runtime_id]) for runtime_id in runtime_ids if runtime_id in self._of]
-        fresh = {runtime_id: usage.totals() for runtime_id, usage, written in used if usage.totals() != written}
-        if not fresh:
-            return
-        await runtimes.write_usage(connection, fresh)
+        if fresh := self.unwritten(runtime_ids):
+            await runtimes.write_usage(connection, fresh)
+            self.written(fresh)
+
+    def written(self, fresh: dict[UUID, Totals]) -> None:
+        """These totals are written."""
         for runtime_id, totals in fresh.items():
             # It may have ended while this was written.
             if runtime_id in self._of:
