@@ -38,6 +38,7 @@ from gateway.domain.events.streams import EventStreams
 from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.files.service import Files
 from gateway.domain.idempotency import Idempotency
+from gateway.domain.invocations import InvocationLimits, Invocations
 from gateway.domain.leases.service import Leases
 from gateway.domain.readiness import Readiness
 from gateway.domain.recordings import Recordings
@@ -95,6 +96,7 @@ class Gateway:
     async def drain(self) -> None:
         """Take nothing new, close sockets, end browsers, write it down; within the grace, or as far as it goes."""
         self.services.event_streams.close()
+        self.services.invocations.close()
         try:
             async with asyncio.timeout(self.services.settings.shutdown_grace_seconds * _DRAIN_SHARE):
                 self.services.viewers.close_all(ViewerClose.DRAINING)
@@ -233,12 +235,33 @@ async def build(
             silent_seconds=SILENT_SECONDS,
             shares=settings.shares,
         ),
+        invocations=Invocations(
+            database,
+            audit,
+            events,
+            gateway_id,
+            InvocationLimits(
+                settings.events_days,
+                settings.operation_result_bytes,
+                settings.operation_wait_seconds,
+                settings.operation_max_wait_seconds,
+            ),
+            dead_seconds=SILENT_SECONDS,
+        ),
         readiness=Readiness(database, living, disk, sandbox=not settings.unsafe_no_sandbox, board=board),
         metrics_page=metrics_page,
         handing=handing,
     )
     supervisor = Supervisor(
-        database, living, services.leases, launcher, access, event_streams, services.idempotency, gateway_id
+        database,
+        living,
+        services.leases,
+        launcher,
+        access,
+        event_streams,
+        services.idempotency,
+        services.invocations,
+        gateway_id,
     )
     chosen = Contracts(contracts, settings.contract)
     return Gateway(

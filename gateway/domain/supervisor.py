@@ -22,13 +22,21 @@ from gateway.core.errors import Unavailable
 from gateway.domain.accounts.access import Access
 from gateway.domain.events.streams import EventStreams
 from gateway.domain.idempotency import Idempotency
+from gateway.domain.invocations import Invocations
 from gateway.domain.leases.service import Leases
 from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
 from gateway.launchers.base import Launcher
 from gateway.store import leases as lease_store
 from gateway.store import runtimes as store
 from gateway.store.database import Connection, Database
-from gateway.store.notifications import EVENTS, REVOKED, STOP_WANTED, Notifications
+from gateway.store.notifications import (
+    CANCEL_WANTED,
+    EVENTS,
+    INVOCATION_ENDED,
+    REVOKED,
+    STOP_WANTED,
+    Notifications,
+)
 
 _log = structlog.get_logger("gateway.supervisor")
 
@@ -55,6 +63,7 @@ class Supervisor:
         access: Access,
         event_streams: EventStreams,
         idempotency: Idempotency,
+        invocations: Invocations,
         gateway_id: UUID,
         pace: Pace | None = None,
     ) -> None:
@@ -66,6 +75,7 @@ class Supervisor:
         self._access = access
         self._event_streams = event_streams
         self._idempotency = idempotency
+        self._invocations = invocations
         self._gateway_id = gateway_id
         # How the earlier process of this gateway ended. One that stopped may have lost its database before it did.
         self.earlier_end = endings.GATEWAY_CRASHED
@@ -78,8 +88,10 @@ class Supervisor:
             REVOKED: leases.on_revoked,
             STOP_WANTED: self._on_stop_wanted,
             EVENTS: event_streams.on_written,
+            INVOCATION_ENDED: invocations.on_ended,
+            CANCEL_WANTED: invocations.on_cancel_wanted,
         }
-        self.notifications = Notifications(database.url, handlers, self._on_connected)
+        self.notifications = Notifications(database.url, handlers, self._on_connected, gateway_id)
 
     def reached_at(self, internal_url: str | None) -> None:
         """Set the URL at which other gateways reach this one, which is known once it listens."""
@@ -94,11 +106,17 @@ class Supervisor:
         """End what an earlier process of this gateway left live, then supervise round by round."""
         await self.end_left()
         streams = self._event_streams
-        works = (self._run(), self.notifications.run(), streams.look(), streams.remove_old())
+        works = (
+            self._run(),
+            self.notifications.run(),
+            streams.look(),
+            streams.remove_old(),
+            self._invocations.watch(),
+        )
         self._tasks = [asyncio.create_task(work) for work in works]
 
     async def end_left(self) -> None:
-        """End the runtimes, sockets and requests that an earlier process of this gateway left."""
+        """End the runtimes, sockets, requests and invocations that an earlier process of this gateway left."""
         async with self._database.connect() as connection:
             # Before the first heartbeat, because the last one of the earlier process says when it was alive.
             close = Close.DRAINING.value if self.earlier_end is endings.GATEWAY_STOPPED else _CRASHED
@@ -111,6 +129,8 @@ class Supervisor:
                 _log.warning("an earlier process left runtimes live", runtimes=len(left), code=self.earlier_end.code)
         if requests := await self._idempotency.release_left():
             _log.warning("an earlier process left requests with idempotency keys unanswered", requests=requests)
+        if invocations := await self._invocations.end_left(self.earlier_end):
+            _log.warning("an earlier process left invocations running", invocations=invocations)
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -120,6 +140,7 @@ class Supervisor:
             await self._access.write_usage()
             await self._leases.write_ended()
             await self._idempotency.write_waiting()
+            await self._invocations.stop()
             async with self._database.connect() as connection:
                 await store.forget_gateway(connection, self._gateway_id)
         except Unavailable as error:

@@ -39,6 +39,8 @@ CODES: dict[int, dict[str, str]] = {
         "file.not_found": "there is no such stored file, or it is not the caller's",
         "runtime_file.not_found": "the runtime has no such file",
         "ai_connection.not_found": "there is no such AI connection, or it is not the caller's",
+        "operation.not_found": "there is no such operation, or it is not the caller's",
+        "invocation.not_found": "there is no such invocation, or it is not the caller's",
         "subaccount.not_found": "there is no such subaccount, or it is not the caller's",
         "api_key.not_found": "there is no such API key, or it is not the caller's",
         "viewer.no_activity": "the viewer does not show the activity",
@@ -70,7 +72,7 @@ CODES: dict[int, dict[str, str]] = {
         "subaccount.storage_full": "the files of the subaccount use all of its bytes",
         "subaccount.archived": "the subaccount is archived",
         "subaccount.conflict": "another subaccount has this `externalId`",
-        "idempotency.mismatch": "the `Idempotency-Key` was used for another request",
+        "idempotency.mismatch": "the idempotency key was used for another request",
         "idempotency.in_progress": "the request with this `Idempotency-Key` is in progress",
     },
     410: {

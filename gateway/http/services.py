@@ -18,6 +18,7 @@ from gateway.domain.events.streams import EventStreams
 from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.files.service import Files
 from gateway.domain.idempotency import Idempotency
+from gateway.domain.invocations import Invocations
 from gateway.domain.leases.service import Leases
 from gateway.domain.readiness import Readiness
 from gateway.domain.recordings import Recordings
@@ -63,6 +64,7 @@ class Services:
     viewers: Viewers
     recordings: Recordings
     idempotency: Idempotency
+    invocations: Invocations
     readiness: Readiness
     metrics_page: MetricsPage = own_metrics
     # None for a gateway of one process.

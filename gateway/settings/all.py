@@ -10,6 +10,7 @@ from gateway.settings.events import EventSettings
 from gateway.settings.files import FileSettings
 from gateway.settings.leases import LeaseSettings
 from gateway.settings.listening import ListeningSettings
+from gateway.settings.operations import OperationSettings
 from gateway.settings.process import ProcessSettings
 from gateway.settings.providers import ProviderSettings
 from gateway.settings.recordings import RecordingSettings
@@ -29,6 +30,7 @@ class Settings(
     FileSettings,
     EgressSettings,
     AuditSettings,
+    OperationSettings,
     ProcessSettings,
 ):
     """Every option. Groups that others include (data, browsers, events, shares) are part of those."""
@@ -45,6 +47,7 @@ GROUPS: dict[str, type[Group]] = {
     "Shares": ShareSettings,
     "AI providers": ProviderSettings,
     "The record of runs": EventSettings,
+    "Operations": OperationSettings,
     "Recordings": RecordingSettings,
     "Viewers": ViewerSettings,
     "Files": FileSettings,

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import structlog
 
+from gateway.store import presence
 from gateway.store.database import where_and_why
 
 _log = structlog.get_logger("gateway.notifications")
@@ -22,6 +24,10 @@ REVOKED = "gateway_lease_revoked"
 STOP_WANTED = "gateway_stop_wanted"
 # The payload is ids of streams that have new events, with commas.
 EVENTS = "gateway_events"
+# The payload is the id of an invocation that has ended.
+INVOCATION_ENDED = "gateway_invocation_ended"
+# The payload is the id of an invocation.
+CANCEL_WANTED = "gateway_cancel_wanted"
 
 # The connection's name in pg_stat_activity.
 APPLICATION = "gateway notifications"
@@ -34,14 +40,17 @@ _LONGEST_RETRY_SECONDS = 5.0
 
 
 class Notifications:
-    """One connection that listens.
+    """One connection that listens, and says that this gateway is there (store/presence.py).
 
     `handlers` get each payload of their channel; `connected` is called after each connect, because earlier
     notifications are lost.
     """
 
-    def __init__(self, url: str, handlers: dict[str, Callable[[str], None]], connected: Callable[[], None]) -> None:
+    def __init__(
+        self, url: str, handlers: dict[str, Callable[[str], None]], connected: Callable[[], None], gateway_id: UUID
+    ) -> None:
         self._url = url
+        self._gateway_id = gateway_id
         self._handlers = handlers
         self._connected = connected
         # Before the first new connect; each further attempt waits twice as long, up to 5 seconds.
@@ -77,6 +86,7 @@ class Notifications:
         )
         try:
             connection.add_termination_listener(lambda _: broken.set())
+            await presence.hold(connection, self._gateway_id)
             for channel in self._handlers:
                 await connection.add_listener(channel, self._on_notification)
             self._connected()

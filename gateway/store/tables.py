@@ -474,6 +474,64 @@ files = Table(
     Index(None, "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
 )
 
+# Work that a gateway does with a runtime on behalf of a caller, such as an execution of steps; `gateway_id` runs it.
+# `input`, `progress` and `result` have nothing secret. A key of a space is that of one invocation, whatever became of
+# it, so that no request with the key runs twice.
+invocations = Table(
+    "invocations",
+    metadata,
+    _id(),
+    _organization(),
+    _subaccount(),
+    Column("space_id", Uuid, ForeignKey("spaces.id", ondelete="CASCADE"), nullable=False),
+    Column("runtime_id", Uuid, ForeignKey("runtimes.id", ondelete="CASCADE"), nullable=False),
+    Column("run_id", Uuid, ForeignKey("runs.id", ondelete="CASCADE")),
+    Column("gateway_id", Uuid, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column(
+        "execution_mode",
+        Text,
+        CheckConstraint("execution_mode IN ('inline', 'durable')", name="execution_mode"),
+        nullable=False,
+    ),
+    Column(
+        "status",
+        Text,
+        CheckConstraint("status IN ('pending', 'running', 'completed', 'failed', 'cancelled')", name="status"),
+        nullable=False,
+    ),
+    Column("idempotency_key", Text(collation="C")),
+    Column("fingerprint", LargeBinary),
+    Column("input", JSONB),
+    Column("progress", JSONB),
+    Column("result", JSONB),
+    # Of a result that was too large to be kept.
+    Column("result_bytes", BigInteger),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("error_details", JSONB),
+    Column("cancel_wanted_at", DateTime(timezone=True)),
+    Column("started_at", DateTime(timezone=True)),
+    Column("finished_at", DateTime(timezone=True)),
+    _created_at(),
+    _updated_at(),
+    Index(
+        "invocations_space_id_idempotency_key_key",
+        "space_id",
+        "idempotency_key",
+        unique=True,
+        postgresql_where=text("idempotency_key IS NOT NULL"),
+    ),
+    Index(None, "organization_id", *_ORDER),
+    Index(None, "organization_id", "subaccount_id", *_ORDER),
+    Index(None, "space_id", *_ORDER),
+    Index(None, "runtime_id", *_ORDER),
+    Index(None, "run_id"),
+    Index("invocations_live_idx", "gateway_id", postgresql_where=text("status IN ('pending', 'running')")),
+    Index(None, "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+)
+
 # A file that a run produced, and its origin.
 artifacts = Table(
     "artifacts",

@@ -32,6 +32,7 @@ from gateway.app import CONTRACTS, Gateway
 from gateway.settings import Settings as GatewaySettings
 from tests.support.api import Json, make_runtime, make_space, make_subaccount, ok
 from tests.support.fake_providers import KEYS
+from tests.support.invocations import make_invocation
 from tests.support.serving import serving
 
 EXAMPLES = int(os.environ.get("GATEWAY_TEST_EXAMPLES", "3"))
@@ -131,7 +132,7 @@ def play(operation: Operation, base_url: str, headers: dict[str, str], known: di
     send()
 
 
-async def made(client: httpx.AsyncClient) -> dict[str, str]:
+async def made(gateway: Gateway, client: httpx.AsyncClient) -> dict[str, str]:
     """Ids of things that there are, by the names that paths have for them, or for their collections."""
     space = await make_space(client)
     runtime = await make_runtime(client, space)
@@ -140,12 +141,15 @@ async def made(client: httpx.AsyncClient) -> dict[str, str]:
     subaccount, _ = await make_subaccount(client)
     key = await ok(client.post(f"/v1/subaccounts/{subaccount}/keys", json={"name": "key"}))
     provider = await ok(client.post("/v1/ai-connections", json=PROVIDER))
+    invocation = await make_invocation(gateway, client, runtime)
     return {
         "spaces": space,
         "workspaces": space,
         "runs": runtime["activeRunId"],
         "subaccounts": subaccount,
         "ai-connections": provider["id"],
+        "invocations": invocation,
+        "operations": invocation,
         "runtimeId": runtime["id"],
         "connectionId": lease["id"],
         "fileId": file["id"],
@@ -169,7 +173,7 @@ async def test_every_answer_to_a_valid_request_is_as_documented(
     async with serving(gateway, settings) as port:
         for operation in operations(document):
             # Again, since the previous operation may have ended or deleted it.
-            known = await made(client)
+            known = await made(gateway, client)
             try:
                 await asyncio.to_thread(play, operation, f"http://127.0.0.1:{port}", headers, known)
             except Exception as error:

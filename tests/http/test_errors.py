@@ -46,6 +46,7 @@ from tests.support.api import (
     refusal,
     refused,
 )
+from tests.support.invocations import make_invocation
 from tests.support.launchers import WorkingLauncher
 
 EVERY_METHOD = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
@@ -432,23 +433,28 @@ def body_with(place: list[str], value: str, minimal: Json) -> str:
     return json.dumps(body).replace(json.dumps(mark), value)
 
 
-async def test_no_value_at_any_place_of_any_body_makes_a_500(client: httpx.AsyncClient) -> None:
+async def test_no_value_at_any_place_of_any_body_makes_a_500(client: httpx.AsyncClient, gateway: Gateway) -> None:
     runtime = await make_runtime(client)
     connection = await ok(client.post("/v1/ai-connections", json={"label": "x", "provider": "openai"}))
     subaccount, _ = await make_subaccount(client)
     leases = f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}/connections"
     lease = await ok(client.post(leases, json={"protocol": "cdp"}))
+    invocation = await make_invocation(gateway, client, runtime)
     ids = {
         "/v1/spaces": {"id": runtime["spaceId"], "runtimeId": runtime["id"], "connectionId": lease["id"]},
+        "/v1/workspaces": {"id": runtime["spaceId"]},
         "/v1/ai-connections": {"id": connection["id"]},
         "/v1/subaccounts": {"id": subaccount},
         "/v1/runs": {"id": runtime["activeRunId"]},
+        "/v1/invocations": {"id": invocation},
+        "/v1/operations": {"id": invocation},
     }
     minimal: dict[str, Json] = {
         "create": {"label": "x", "provider": "openai"},
         "runtimes-connections-create": {"protocol": "cdp"},
         "subaccounts-create": {"name": "x"},
         "keys-create": {"name": "x"},
+        "workspaces-create": {"name": "x"},
         "runs-events-wait": {"timeoutMs": 0},
     }
     tried = 0

@@ -62,7 +62,9 @@ def beginning(path: str, ids: Json) -> str:
     query: Any = read_query(QueryParams(given), model)
     place = filled(plain, ids)
     scope = [UUID(part) for part in place.split("/") if part in ids.values()][-1:]
-    return Listing(names.get(plain, "runs"), query, *scope).cursor("2000-01-01T00:00:00+00:00", UUID(NEVER))
+    return Listing(names.get(plain, plain.rpartition("/")[2]), query, *scope).cursor(
+        "2000-01-01T00:00:00+00:00", UUID(NEVER)
+    )
 
 
 async def pages(client: httpx.AsyncClient, path: str, **query: Any) -> list[list[str]]:
@@ -198,7 +200,8 @@ async def test_a_page_is_read_in_the_order_of_an_index(
     runtime = (await ok(client.post(f"/v1/spaces/{space}/runtimes", json={"name": "a"}, headers=headers)))["id"]
     ids = {"space": space, "runtime": runtime, "subaccount": subaccount}
     filters = ("", f"?spaceId={space}", f"?runtimeId={runtime}", "?createdBefore=2100-01-01T00:00:00Z")
-    for path in (*WHOLE, *PAGED, *(f"/v1/runs{given}" for given in filters)):
+    operations = [f"/v1/operations{given}" for given in ("", f"?workspace={space}", f"?runtime={runtime}")]
+    for path in (*WHOLE, *PAGED, *(f"/v1/runs{given}" for given in filters), *operations):
         place, query = filled(path, ids), {"limit": "1", "cursor": beginning(path, ids)}
         with statements() as made:
             await ok(client.get(httpx.URL(place).copy_merge_params(query), headers=headers))

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
+from gateway.app import Gateway
 from gateway.contracts.shared.runtime_config import RuntimeConfig
 from gateway.contracts.spaces.live import LiveViewer
 from gateway.contracts.spaces.recordings import RecordingViewer
@@ -24,6 +25,7 @@ from gateway.http.openapi import document
 from gateway.http.paths import documented
 from gateway.http.schemas import components, docstrings
 from tests.support.api import ENDPOINTS, NEVER, SERVED, Json, Recorder, make_runtime, mismatches, ok, problems, refused
+from tests.support.invocations import make_invocation
 
 CONTRACT = Path(__file__).parent.parent / "contracts" / "spaces" / "samples"
 JSON = "application/json"
@@ -362,7 +364,7 @@ def test_every_example_of_a_body_fits_its_schema(served: Json) -> None:
 
 
 async def test_every_example_is_accepted_and_the_answers_are_as_the_document_says(
-    client: httpx.AsyncClient, served: Json
+    client: httpx.AsyncClient, served: Json, gateway: Gateway
 ) -> None:
     """Each one in order, right and wrong; `Recorder` judges. The other tests of the API have it watch them, too."""
     recorder = Recorder()
@@ -381,12 +383,16 @@ async def test_every_example_is_accepted_and_the_answers_are_as_the_document_say
     subaccount = await make("/v1/subaccounts", {"name": "a", "limits": {"maxSpaces": 1}})
     key = (await ok(client.post(f"/v1/subaccounts/{subaccount}/keys", json={"name": "k"})))["apiKey"]["id"]
     file = await ok(client.post(f"/v1/spaces/{space}/storage/files", files={"file": ("a", b"a")}))
+    at = {"spaceId": space, "id": runtime, "activeRunId": run["id"]}
+    invocation = await make_invocation(gateway, client, at)
     ids = {
         "/v1/spaces": {"id": space, "runtimeId": runtime, "connectionId": lease, "fileId": file["id"]},
         "/v1/workspaces": {"id": await make("/v1/workspaces", {"name": "a"})},
         "/v1/runs": {"id": run["id"]},
         "/v1/ai-connections": {"id": ai},
         "/v1/subaccounts": {"id": subaccount, "keyId": key},
+        "/v1/invocations": {"id": invocation},
+        "/v1/operations": {"id": invocation},
     }
 
     # What ends a thing comes last, and what a thing is in after it. A file is stored, copied in, and out again.

@@ -26,6 +26,7 @@ from gateway.settings import Settings
 from gateway.store import accounts
 from gateway.store.database import Database
 from tests.support.api import ENDPOINTS, Json, bearer, ok, refused
+from tests.support.invocations import make_invocation
 
 # Whose things each key sees.
 SEES = {"A": {"A", "A1", "A2"}, "A1": {"A1"}, "A2": {"A2"}, "B": {"B", "B1"}}
@@ -36,6 +37,8 @@ NOUNS = {
     "/v1/workspaces": {"id": "space"},
     "/v1/runs": {"id": "run"},
     "/v1/ai-connections": {"id": "ai_connection"},
+    "/v1/invocations": {"id": "invocation"},
+    "/v1/operations": {"id": "invocation"},
     "/v1/subaccounts": {"id": "subaccount", "keyId": "key"},
 }
 BODIES: dict[str, Json] = {
@@ -56,6 +59,8 @@ BODIES: dict[str, Json] = {
     "subaccounts-update": {"name": "taken over"},
     "keys-create": {"name": "x"},
     "runs-events-wait": {"timeoutMs": 0},
+    "invocations-wait": {"timeoutMs": 0},
+    "operations-wait": {"timeoutMs": 0},
 }
 # Without it a stream has no end.
 LIMITED = {"limit": "1", "cursor": "0"}
@@ -89,22 +94,22 @@ async def world(anonymous: httpx.AsyncClient, gateway: Gateway, database: Databa
     made: World = {}
     for owner, key, names in (("A", api_key, ("A1", "A2")), ("B", b_key, ("B1",))):
         for name in names:
-            made[name] = await _subaccount(anonymous, name, bearer(key))
-        own = await _things(anonymous, owner, bearer(key))
+            made[name] = await _subaccount(gateway, anonymous, name, bearer(key))
+        own = await _things(gateway, anonymous, owner, bearer(key))
         lent = made[names[0]].ids
         made[owner] = Tenant(bearer(key), {**own, "subaccount": lent["subaccount"], "key": lent["key"]})
     return made
 
 
-async def _subaccount(client: httpx.AsyncClient, name: str, organization: dict[str, str]) -> Tenant:
+async def _subaccount(gateway: Gateway, client: httpx.AsyncClient, name: str, organization: dict[str, str]) -> Tenant:
     made = await ok(client.post("/v1/subaccounts", json={"name": name, "externalId": name}, headers=organization))
     key = await ok(client.post(f"/v1/subaccounts/{made['id']}/keys", json={"name": name}, headers=organization))
     headers = bearer(key["secret"])
-    ids = await _things(client, name, headers)
+    ids = await _things(gateway, client, name, headers)
     return Tenant(headers, {**ids, "subaccount": made["id"], "key": key["apiKey"]["id"]})
 
 
-async def _things(client: httpx.AsyncClient, name: str, headers: dict[str, str]) -> dict[str, str]:
+async def _things(gateway: Gateway, client: httpx.AsyncClient, name: str, headers: dict[str, str]) -> dict[str, str]:
     async def make(path: str, body: Json) -> Json:
         made: Json = await ok(client.post(path, json=body, headers=headers))
         return made
@@ -123,6 +128,7 @@ async def _things(client: httpx.AsyncClient, name: str, headers: dict[str, str])
         "runtime": runtime["id"],
         "run": runtime["activeRunId"],
         "connection": lease["id"],
+        "invocation": await make_invocation(gateway, client, runtime, headers=headers),
     }
 
 
@@ -184,7 +190,14 @@ async def state(client: httpx.AsyncClient, world: World) -> Json:
     found: Json = {}
     for name in OF_ORGANIZATION:
         headers = world[name].headers
-        for path in ("/v1/spaces", "/v1/workspaces", "/v1/runs", "/v1/ai-connections", "/v1/subaccounts"):
+        for path in (
+            "/v1/spaces",
+            "/v1/workspaces",
+            "/v1/runs",
+            "/v1/operations",
+            "/v1/ai-connections",
+            "/v1/subaccounts",
+        ):
             found[name + path] = await ok(client.get(path, headers=headers))
         for space in found[f"{name}/v1/spaces"]["spaces"]:
             path = f"/v1/spaces/{space['id']}/runtimes"
@@ -292,6 +305,7 @@ async def test_every_key_lists_all_that_it_sees(anonymous: httpx.AsyncClient, wo
             ("/v1/spaces", "spaces", "space"),
             ("/v1/workspaces", "workspaces", "space"),
             ("/v1/runs", "runs", "run"),
+            ("/v1/operations", "operations", "invocation"),
             ("/v1/ai-connections", "aiConnections", "ai_connection"),
             ("/v1/subaccounts", "subaccounts", "subaccount"),
         ):
@@ -378,6 +392,7 @@ def test_every_operation_is_in_the_matrix() -> None:
         "workspaces-create",
         "workspaces-list",
         "runs-list",
+        "operations-list",
         "subaccounts-create",
         "subaccounts-list",
         "auth-whoami",

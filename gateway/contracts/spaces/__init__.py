@@ -6,6 +6,7 @@ from gateway.contracts.spaces import (
     artifacts,
     connections,
     events,
+    invocations,
     live,
     recordings,
     run_commands,
@@ -33,6 +34,7 @@ _RESOURCES = (
     live,
     recordings,
     artifacts,
+    invocations,
     subaccounts,
 )
 

@@ -1,4 +1,4 @@
-"""Errors in the words of this contract: what the domain calls a space is a workspace here."""
+"""Errors in the words of this contract: a space of the domain is a workspace here, an invocation an operation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from gateway.http.errors import Error, ErrorShape
 _CODES = {
     "space.not_found": "workspace.not_found",
     "space.closed": "workspace.closed",
+    "invocation.not_found": "operation.not_found",
 }
 
 

@@ -21,6 +21,7 @@ import structlog
 
 from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace, Use
 from gateway.core.ids import new_id
+from gateway.core.json_text import storable_json, storable_text
 from gateway.core.observation import Level
 from gateway.core.scope import Scope
 from gateway.domain.batches import BatchWriter
@@ -34,7 +35,6 @@ _log = structlog.get_logger("gateway.events")
 # Limits of an event: its data as JSON, and a page's id, which is in an index.
 _DATA_BYTES = 65_536
 _PAGE_ID_LENGTH = 128
-_DEEPEST = 64
 # Of a busy run. A transaction takes as long as fifty events in it.
 _GATHER_SECONDS = 0.1
 # So many full batches are written without waiting for more.
@@ -93,6 +93,10 @@ TYPES: Mapping[str, Kind] = {
     "space.closed": Kind("lifecycle", Level.OFF),
     "space.deleted": Kind("lifecycle", Level.OFF),
     "file.created": Kind("lifecycle", Level.OFF),
+    "operation.created": Kind("lifecycle", Level.OFF),
+    "operation.completed": Kind("lifecycle", Level.OFF),
+    "operation.failed": Kind("lifecycle", Level.OFF),
+    "operation.cancelled": Kind("lifecycle", Level.OFF),
     "recording.ready": Kind("lifecycle", Level.OFF),
 }
 
@@ -335,7 +339,7 @@ def _row(noted: Noted) -> NewEvent:
         time=datetime.fromtimestamp(noted.at, UTC),
         type=noted.type,
         category=noted.kind.category,
-        page_id=None if noted.page_id is None else _storable(noted.page_id)[:_PAGE_ID_LENGTH],
+        page_id=None if noted.page_id is None else storable_text(noted.page_id)[:_PAGE_ID_LENGTH],
         connection_id=noted.connection_id,
         subaccount_id=noted.subaccount_id,
         in_activity=noted.kind.in_activity and noted.shown,
@@ -365,46 +369,18 @@ def _command(noted: Noted) -> NewCommand:
         actor=data["actor"],
         input=_json(data["input"]),
         error_code=error.get("code"),
-        error_message=error.get("message") and _storable(error["message"]),
+        error_message=error.get("message") and storable_text(error["message"]),
         created_at=datetime.fromtimestamp(noted.at - data["durationMs"] / 1000, UTC),
         finished_at=datetime.fromtimestamp(noted.at, UTC),
     )
 
 
 def _json(data: dict[str, Any]) -> str:
-    """Data as the database accepts them: without U+0000 and lone surrogates, and bounded in size."""
-    try:
-        text = orjson.dumps(data)
-    except TypeError:
-        text = orjson.dumps(_cleaned(data))
-    if b"\\u0000" in text:
-        text = orjson.dumps(_cleaned(data))
+    """Data as the database accepts them, and bounded in size."""
+    text = storable_json(data)
     if len(text) > _DATA_BYTES:
         return orjson.dumps({"omittedBytes": len(text)}).decode()
     return text.decode()
-
-
-def _cleaned(value: Any, depth: int = 0) -> Any:
-    """The same, with values replaced that JSON or the database does not accept; rarely needed, and slow."""
-    if isinstance(value, str):
-        return _storable(value)
-    if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        return str(value) if value.bit_length() < 4096 else "a large number"
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if depth > _DEEPEST:
-        return "more"
-    if isinstance(value, Mapping):
-        return {_storable(str(key)): _cleaned(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_cleaned(item, depth + 1) for item in value]
-    return _storable(str(value))
-
-
-def _storable(text: str) -> str:
-    if text.isascii() and "\0" not in text:
-        return text
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def about_run(space_id: UUID, runtime_id: UUID, run_id: UUID) -> dict[str, Any]:
