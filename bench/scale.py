@@ -63,20 +63,28 @@ _CLONE = """
     CREATE TEMPORARY TABLE clones AS
     SELECT gen_random_uuid() AS runtime_id, gen_random_uuid() AS run_id, gen_random_uuid() AS lease_id,
         gen_random_uuid() AS socket_id FROM generate_series(1, :rows);
-    INSERT INTO runtimes SELECT (jsonb_populate_record(old, jsonb_build_object('id', new.runtime_id))).*
-        FROM runtimes AS old, clones AS new WHERE old.id = :runtime;
-    INSERT INTO runs SELECT (jsonb_populate_record(old, jsonb_build_object(
-            'id', new.run_id, 'runtime_id', new.runtime_id))).*
-        FROM runs AS old, clones AS new WHERE old.runtime_id = :runtime;
-    INSERT INTO leases SELECT (jsonb_populate_record(old, jsonb_build_object(
-            'id', new.lease_id, 'run_id', new.run_id, 'runtime_id', new.runtime_id, 'prefix', new.lease_id))).*
-        FROM leases AS old, clones AS new WHERE old.runtime_id = :runtime;
-    INSERT INTO lease_sockets SELECT (jsonb_populate_record(old, jsonb_build_object(
-            'id', new.socket_id, 'lease_id', new.lease_id))).*
-        FROM lease_sockets AS old JOIN leases ON leases.id = old.lease_id, clones AS new
+    INSERT INTO runtimes SELECT copy.* FROM runtimes AS old, clones AS new,
+        jsonb_populate_record(old, jsonb_build_object('id', new.runtime_id)) AS copy WHERE old.id = :runtime;
+    INSERT INTO runs SELECT copy.* FROM runs AS old, clones AS new, jsonb_populate_record(
+            old, jsonb_build_object('id', new.run_id, 'runtime_id', new.runtime_id)) AS copy
+        WHERE old.runtime_id = :runtime;
+    INSERT INTO leases SELECT copy.* FROM leases AS old, clones AS new, jsonb_populate_record(old, jsonb_build_object(
+            'id', new.lease_id, 'run_id', new.run_id, 'runtime_id', new.runtime_id, 'prefix', new.lease_id)) AS copy
+        WHERE old.runtime_id = :runtime;
+    INSERT INTO lease_sockets SELECT copy.* FROM lease_sockets AS old JOIN leases ON leases.id = old.lease_id,
+        clones AS new, jsonb_populate_record(
+            old, jsonb_build_object('id', new.socket_id, 'lease_id', new.lease_id)) AS copy
         WHERE leases.runtime_id = :runtime;
     DROP TABLE clones;
 """
+# Each live lease so many times; the copies have no token.
+_COPY_LEASES = text(
+    """
+    INSERT INTO leases SELECT copy.* FROM
+        (SELECT old, gen_random_uuid() AS id FROM leases AS old, generate_series(2, :times)) AS new,
+        jsonb_populate_record(old, jsonb_build_object('id', new.id, 'prefix', new.id)) AS copy
+    """
+)
 _STATEMENTS = text(
     """
     SELECT query, calls, total_exec_time AS ms, shared_blks_hit + shared_blks_read AS blocks, rows
@@ -196,6 +204,7 @@ async def each(works: list[Callable[[], Awaitable[None]]]) -> None:
 
 
 async def populate(farm: Farm, runtimes: int, leases: int) -> None:
+    """One lease of each runtime is minted, the others are copies of these."""
     hosts = [farm.gateways[number % len(farm.gateways)] for number in range(runtimes)]
 
     async def create(gateway: Gateway) -> None:
@@ -205,7 +214,10 @@ async def populate(farm: Farm, runtimes: int, leases: int) -> None:
         farm.leases.append(await farm.mint(*farm.runtimes[number % len(farm.runtimes)]))
 
     await each([lambda gateway=gateway: create(gateway) for gateway in hosts])  # type: ignore[misc]
-    await each([lambda number=number: mint(number) for number in range(leases)])  # type: ignore[misc]
+    minted = min(leases, runtimes)
+    await each([lambda number=number: mint(number) for number in range(minted)])  # type: ignore[misc]
+    async with farm.database.begin() as connection:
+        await connection.execute(_COPY_LEASES, {"times": leases // minted})
 
 
 async def add_ended(farm: Farm, rows: int) -> None:

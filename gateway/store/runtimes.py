@@ -466,16 +466,29 @@ async def beat(connection: AsyncConnection, gateway_id: UUID, version: str, inte
     )
 
 
+# Each gateway asks this in each round, so it looks at the gateways, not at their runtimes: one step in the index of
+# live runtimes for each gateway that has any.
+OF_DEAD_GATEWAYS = text(
+    """
+    WITH RECURSIVE hosts AS (
+        (SELECT gateway_id FROM runtimes WHERE status IN ('starting', 'active') ORDER BY gateway_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT gateway_id FROM runtimes WHERE status IN ('starting', 'active')
+            AND runtimes.gateway_id > hosts.gateway_id ORDER BY gateway_id LIMIT 1)
+        FROM hosts WHERE hosts.gateway_id IS NOT NULL
+    )
+    SELECT id FROM runtimes WHERE status IN ('starting', 'active') AND gateway_id = ANY(ARRAY(
+        SELECT hosts.gateway_id FROM hosts LEFT JOIN gateways ON gateways.id = hosts.gateway_id
+        WHERE hosts.gateway_id IS NOT NULL
+            AND (gateways.id IS NULL OR gateways.heartbeat_at < now() - :silent * interval '1 second')
+    ))
+    """
+)
+
+
 async def of_dead_gateways(connection: AsyncConnection, silent_seconds: int) -> list[UUID]:
     """Live runtimes whose gateway has not beaten for so long, or left no row."""
-    rows = await connection.execute(
-        text(
-            "SELECT r.id FROM runtimes r LEFT JOIN gateways g ON g.id = r.gateway_id"
-            " WHERE r.status IN ('starting', 'active')"
-            " AND (g.id IS NULL OR g.heartbeat_at < now() - :silent * interval '1 second')"
-        ),
-        {"silent": silent_seconds},
-    )
+    rows = await connection.execute(OF_DEAD_GATEWAYS, {"silent": silent_seconds})
     return [row[0] for row in rows]
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,21 @@ class StuckLauncher(WorkingLauncher):
 
     async def _never(self) -> None:
         await asyncio.Event().wait()
+
+
+@contextmanager
+def statements_run() -> Iterator[list[str]]:
+    """Statements that are executed in the block, by any gateway of this process."""
+    statements: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
 
 
 @dataclass
@@ -154,6 +169,14 @@ async def assert_ended(house: House, path: str, status: str, code: str) -> None:
     assert run["status"] == status
     assert run["finishedAt"] is not None
     assert [lease["status"] for lease in (await house.get(f"{path}/connections"))["connections"]] == ["closed"]
+
+
+def rows_read(plan: dict[str, Any]) -> int:
+    """Rows of tables that a plan has read, as EXPLAIN ANALYZE reports them."""
+    read = sum(map(rows_read, plan.get("Plans", [])))
+    if "Relation Name" in plan:
+        read += (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)) * plan["Actual Loops"]
+    return int(read)
 
 
 async def heartbeat(house: House) -> Any:
@@ -317,21 +340,30 @@ async def test_the_activity_of_many_runtimes_is_written_in_one_statement(house: 
     for path in paths:
         await house.set_back(path, "last_active_at", 60)
         await house.get(path)
-    statements: list[str] = []
-
-    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
-        statements.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", note)
-    try:
+    with statements_run() as statements:
         await house.round()
-    finally:
-        event.remove(Engine, "before_cursor_execute", note)
     assert len([statement for statement in statements if "last_active_at=now()" in statement]) == 1
     ((late,),) = await house.execute(
         "SELECT count(*) FROM runtimes WHERE last_active_at < now() - interval '30 seconds'"
     )
     assert late == 0
+
+
+async def test_a_round_looks_at_gateways_for_silent_ones_not_at_all_of_their_runtimes(
+    house: House, another: Another
+) -> None:
+    space = await house.space()
+    path = await house.runtime(space)
+    await house.execute(
+        """
+        INSERT INTO runtimes SELECT copy.* FROM runtimes AS old, generate_series(1, 5000), gen_random_uuid() AS id,
+            jsonb_populate_record(old, jsonb_build_object('id', gen_random_uuid(), 'name', generate_series)) AS copy
+        """
+    )
+    await house.execute("ANALYZE runtimes")
+    plan = await house.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {store_runtimes.OF_DEAD_GATEWAYS.text}", silent=30)
+    assert rows_read(plan[0][0][0]["Plan"]) < 20
+    await house.execute("DELETE FROM runtimes WHERE id <> :id", id=UUID(path.rsplit("/", 1)[1]))
 
 
 # Faults
