@@ -40,6 +40,9 @@ from gateway.domain.files.service import Files
 from gateway.domain.idempotency import Idempotency
 from gateway.domain.invocations import InvocationLimits, Invocations
 from gateway.domain.leases.service import Leases
+from gateway.domain.profiles.packing import PackLimits
+from gateway.domain.profiles.service import Profiles
+from gateway.domain.profiles.states import ProfileStates
 from gateway.domain.readiness import Readiness
 from gateway.domain.recordings import Recordings
 from gateway.domain.runtimes.downloads import DownloadStore
@@ -122,6 +125,7 @@ class Gateway:
                 await self.drain()
                 await self.observers.close()
                 await self.services.recordings.close()
+                await self.services.profiles.close()
                 await self.services.large_commands.close()
                 await self.supervisor.stop()
                 await self.providers.aclose()
@@ -190,6 +194,16 @@ async def build(
     if objects.directory is not None and not objects.directory.is_relative_to(disk.directory):
         disks["files"] = files_disk
     files = Files(database, objects, settings, audit, events, files_disk)
+    limits = PackLimits(settings.profile_max_bytes, settings.profile_max_entries)
+    profiles = Profiles(
+        database,
+        secrets,
+        ProfileStates(objects, secrets, limits, files_disk),
+        settings,
+        audit,
+        events,
+        silent_seconds=SILENT_SECONDS,
+    )
     run_artifacts = Artifacts(database, files, audit)
     commands = Commands(database, events)
     recordings = Recordings(database, files, events, settings, gateway_id, disk, board)
@@ -222,6 +236,7 @@ async def build(
         event_streams=event_streams,
         commands=commands,
         files=files,
+        profiles=profiles,
         artifacts=run_artifacts,
         runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit, commands, disk),
         viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands, observers),

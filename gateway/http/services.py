@@ -20,6 +20,7 @@ from gateway.domain.files.service import Files
 from gateway.domain.idempotency import Idempotency
 from gateway.domain.invocations import Invocations
 from gateway.domain.leases.service import Leases
+from gateway.domain.profiles.service import Profiles
 from gateway.domain.readiness import Readiness
 from gateway.domain.recordings import Recordings
 from gateway.domain.runtimes.files import RuntimeFiles
@@ -59,6 +60,7 @@ class Services:
     event_streams: EventStreams
     commands: Commands
     files: Files
+    profiles: Profiles
     artifacts: Artifacts
     runtime_files: RuntimeFiles
     viewers: Viewers

@@ -15,6 +15,7 @@ from gateway.settings.leases import LeaseSettings
 from gateway.settings.listening import ListeningSettings
 from gateway.settings.load import PREFIX, flag, forget_secrets, is_secret, load, options, own_options, variable
 from gateway.settings.process import ProcessSettings
+from gateway.settings.profiles import ProfileSettings
 from gateway.settings.providers import ProviderSettings
 from gateway.settings.recordings import RecordingSettings
 from gateway.settings.requests import RequestSettings
@@ -33,6 +34,7 @@ __all__ = [
     "LeaseSettings",
     "ListeningSettings",
     "ProcessSettings",
+    "ProfileSettings",
     "ProviderSettings",
     "RecordingSettings",
     "RequestSettings",

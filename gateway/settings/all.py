@@ -12,6 +12,7 @@ from gateway.settings.leases import LeaseSettings
 from gateway.settings.listening import ListeningSettings
 from gateway.settings.operations import OperationSettings
 from gateway.settings.process import ProcessSettings
+from gateway.settings.profiles import ProfileSettings
 from gateway.settings.providers import ProviderSettings
 from gateway.settings.recordings import RecordingSettings
 from gateway.settings.requests import RequestSettings
@@ -27,7 +28,7 @@ class Settings(
     ProviderSettings,
     ViewerSettings,
     RecordingSettings,
-    FileSettings,
+    ProfileSettings,
     EgressSettings,
     AuditSettings,
     OperationSettings,
@@ -51,6 +52,7 @@ GROUPS: dict[str, type[Group]] = {
     "Recordings": RecordingSettings,
     "Viewers": ViewerSettings,
     "Files": FileSettings,
+    "Browser profiles": ProfileSettings,
     "Audit log": AuditSettings,
     "Process": ProcessSettings,
 }

@@ -200,12 +200,16 @@ async def remove_expired(connection: AsyncConnection, limit: int) -> list[str]:
 
 
 async def without_row(connection: AsyncConnection, keys: list[str]) -> list[str]:
-    """Which of these objects belong to no file."""
+    """Which of these objects belong to no file, and are no profile's state."""
     rows = await connection.execute(
         text(
             """
             SELECT key FROM unnest(CAST(:keys AS text[])) AS given (key)
             WHERE NOT EXISTS (SELECT FROM files WHERE object_key = key)
+            AND NOT EXISTS (
+                SELECT FROM browser_profiles WHERE object_id =
+                    CASE WHEN key ~ '^profiles/[0-9a-f-]{36}$' THEN CAST(substr(key, 10) AS uuid) END
+            )
             """
         ),
         {"keys": keys},

@@ -251,6 +251,9 @@ runtimes = Table(
     Column("driver", Text),
     # What it may use of the space's mounts; null for all.
     Column("mounts", _Kept(Mounts)),
+    # The saved profile that it was launched from, which may be gone by now.
+    Column("profile_id", Uuid),
+    Column("profile_read_only", Boolean),
     Column("desired", Text, CheckConstraint("desired IN ('active', 'stopped')", name="desired"), nullable=False),
     Column(
         "status",
@@ -589,4 +592,48 @@ recordings = Table(
         "created_at",
         postgresql_where=text("status IN ('recording', 'preparing', 'processing')"),
     ),
+)
+
+# Saved profiles of browsers. The state that was saved last is the object `object_id`, whose data key is the row of
+# `secrets` with this id; each save, and each reset, is a further `generation`. `runtime_id` is the runtime that may
+# save, as long as its gateway lives.
+browser_profiles = Table(
+    "browser_profiles",
+    metadata,
+    _id(),
+    _organization(),
+    _subaccount(),
+    Column("name", Text, nullable=False),
+    Column("config", JSONB, nullable=False),
+    Column("metadata", JSONB),
+    Column("browser", Text),
+    Column("object_id", Uuid, unique=True),
+    _count("generation"),
+    _count("size_bytes"),
+    _count("stored_bytes"),
+    Column("runtime_id", Uuid),
+    Column("gateway_id", Uuid),
+    Column("last_used_at", DateTime(timezone=True)),
+    Column("saved_at", DateTime(timezone=True)),
+    Column("save_error_code", Text),
+    Column("save_error_message", Text),
+    _created_at(),
+    _updated_at(),
+    Index(
+        "browser_profiles_organization_name_key",
+        "organization_id",
+        "name",
+        unique=True,
+        postgresql_where=text("subaccount_id IS NULL"),
+    ),
+    Index(
+        "browser_profiles_subaccount_name_key",
+        "subaccount_id",
+        "name",
+        unique=True,
+        postgresql_where=text("subaccount_id IS NOT NULL"),
+    ),
+    Index("browser_profiles_organization_idx", "organization_id", *_ORDER),
+    Index("browser_profiles_subaccount_idx", "organization_id", "subaccount_id", *_ORDER),
+    Index("browser_profiles_used_idx", "gateway_id", postgresql_where=text("runtime_id IS NOT NULL")),
 )

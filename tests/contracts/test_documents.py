@@ -142,7 +142,9 @@ async def made(gateway: Gateway, client: httpx.AsyncClient) -> dict[str, str]:
     key = await ok(client.post(f"/v1/subaccounts/{subaccount}/keys", json={"name": "key"}))
     provider = await ok(client.post("/v1/ai-connections", json=PROVIDER))
     invocation = await make_invocation(gateway, client, runtime)
+    profile = await ok(client.post("/v1/browser-profiles", json={"name": f"profile {space}"}))
     return {
+        "browser-profiles": profile["id"],
         "spaces": space,
         "workspaces": space,
         "runs": runtime["activeRunId"],

@@ -388,6 +388,7 @@ async def test_every_example_is_accepted_and_the_answers_are_as_the_document_say
     ids = {
         "/v1/spaces": {"id": space, "runtimeId": runtime, "connectionId": lease, "fileId": file["id"]},
         "/v1/workspaces": {"id": await make("/v1/workspaces", {"name": "a"})},
+        "/v1/browser-profiles": {"id": await make("/v1/browser-profiles", {"name": "a"})},
         "/v1/runs": {"id": run["id"]},
         "/v1/ai-connections": {"id": ai},
         "/v1/subaccounts": {"id": subaccount, "keyId": key},

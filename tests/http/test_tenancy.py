@@ -35,6 +35,7 @@ OF_ORGANIZATION = ("A", "B")
 NOUNS = {
     "/v1/spaces": {"id": "space", "runtimeId": "runtime", "connectionId": "connection", "fileId": "file"},
     "/v1/workspaces": {"id": "space"},
+    "/v1/browser-profiles": {"id": "browser_profile"},
     "/v1/runs": {"id": "run"},
     "/v1/ai-connections": {"id": "ai_connection"},
     "/v1/invocations": {"id": "invocation"},
@@ -48,6 +49,9 @@ BODIES: dict[str, Json] = {
     "spaces-update": {"name": "taken over"},
     "workspaces-create": {"name": "x"},
     "workspaces-update": {"name": "taken over"},
+    "browser-profiles-create": {"name": "x"},
+    "browser-profiles-update": {"name": "taken over", "config": None},
+    "browser-profiles-clone": {"name": "taken over"},
     "runtimes-create": {},
     "runs-live": {"control": "input"},
     "runtimes-connections-create": {"protocol": "cdp"},
@@ -118,12 +122,14 @@ async def _things(gateway: Gateway, client: httpx.AsyncClient, name: str, header
     space = await make("/v1/spaces", {"name": name, "mounts": {"ai": {"allowConnections": [ai["id"]]}}})
     runtime = await make(f"/v1/spaces/{space['id']}/runtimes", {"name": name})
     lease = await make(f"/v1/spaces/{space['id']}/runtimes/{runtime['id']}/connections", {"protocol": "cdp"})
+    profile = await make("/v1/browser-profiles", {"name": f"profile of {name}"})
     file = await ok(
         client.post(f"/v1/spaces/{space['id']}/storage/files", files={"file": (name, name.encode())}, headers=headers)
     )
     return {
         "file": file["id"],
         "ai_connection": ai["id"],
+        "browser_profile": profile["id"],
         "space": space["id"],
         "runtime": runtime["id"],
         "run": runtime["activeRunId"],
@@ -195,6 +201,7 @@ async def state(client: httpx.AsyncClient, world: World) -> Json:
             "/v1/workspaces",
             "/v1/runs",
             "/v1/operations",
+            "/v1/browser-profiles",
             "/v1/ai-connections",
             "/v1/subaccounts",
         ):
@@ -264,6 +271,7 @@ async def test_a_foreign_id_in_a_body_is_answered_as_one_that_never_was(
                 ("POST", "/v1/spaces", "subaccount", 404, lambda it: {"subaccountId": it}),
                 ("POST", "/v1/workspaces", "subaccount", 404, lambda it: {"name": "x", "subaccountId": it}),
                 ("PATCH", workspace, "ai_connection", 400, lambda it: {"mounts": {"ai": {"allow": [it]}}}),
+                ("POST", "/v1/browser-profiles", "subaccount", 404, lambda it: {"name": "x", "subaccountId": it}),
                 ("POST", "/v1/ai-connections", "subaccount", 404, lambda it: {**BODIES["create"], "subaccountId": it}),
                 ("POST", "/v1/spaces", "ai_connection", 400, mounts),
                 ("PATCH", space, "ai_connection", 400, mounts),
@@ -304,6 +312,7 @@ async def test_every_key_lists_all_that_it_sees(anonymous: httpx.AsyncClient, wo
         for path, field, kind in (
             ("/v1/spaces", "spaces", "space"),
             ("/v1/workspaces", "workspaces", "space"),
+            ("/v1/browser-profiles", "browserProfiles", "browser_profile"),
             ("/v1/runs", "runs", "run"),
             ("/v1/operations", "operations", "invocation"),
             ("/v1/ai-connections", "aiConnections", "ai_connection"),
@@ -391,6 +400,8 @@ def test_every_operation_is_in_the_matrix() -> None:
         "spaces-list",
         "workspaces-create",
         "workspaces-list",
+        "browser-profiles-create",
+        "browser-profiles-list",
         "runs-list",
         "operations-list",
         "subaccounts-create",

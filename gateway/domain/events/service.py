@@ -92,6 +92,10 @@ TYPES: Mapping[str, Kind] = {
     "space.created": Kind("lifecycle", Level.OFF),
     "space.closed": Kind("lifecycle", Level.OFF),
     "space.deleted": Kind("lifecycle", Level.OFF),
+    **{
+        f"browser_profile.{what}": Kind("lifecycle", Level.OFF)
+        for what in ("created", "reset", "saved", "save_failed", "deleted")
+    },
     "file.created": Kind("lifecycle", Level.OFF),
     "operation.created": Kind("lifecycle", Level.OFF),
     "operation.completed": Kind("lifecycle", Level.OFF),
