@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import html
-import socket
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, cast
@@ -25,7 +24,7 @@ from gateway.core.hosts import Address, Refusal
 from gateway.core.traffic_rules import Traffic
 from gateway.core.usage import Usage
 from gateway.egress.channels import Channel
-from gateway.egress.dialer import Dialled, ProxyFailed, ProxyRefused, Unreachable
+from gateway.egress.dialer import Factory, P, ProxyFailed, ProxyRefused, Unreachable
 from gateway.egress.http_heads import REQUEST_END, AnswerHeads, BadMessage, Body, RequestHead, parse_request
 from gateway.egress.resolver import NameNotFound
 from gateway.egress.tcp_splice import Silence, TunnelEnd
@@ -123,8 +122,8 @@ class Listener(Protocol):
 
     def note_refusal(self, refused: Refused, head: RequestHead | None) -> None: ...
 
-    async def dial(self, head: RequestHead) -> Dialled:
-        """Connect to the host of a request.
+    async def dial(self, head: RequestHead, make: Factory[P]) -> P:
+        """Connect to the host of a request. Returns what `make` made of the connection.
 
         Raises Refusal, ProxyFailed, NameNotFound, Unreachable, TimeoutError, OSError.
         """
@@ -303,18 +302,15 @@ class BrowserConnection(asyncio.Protocol):
     async def _connect(self, request: _Request) -> None:
         """Connect to what a request asks for, if it may, and send it there."""
         head = request.head
-        early = b""
+
+        def server_of(early: bytes, addresses: Sequence[Address]) -> ServerConnection:
+            return ServerConnection(self, self._listener.share, head, addresses, early)
+
         try:
-            made, early, addresses = await self._listener.dial(head)
-            try:
-                if head.path is None:
-                    await self._open_tunnel(made, early)
-                    return
-                server = ServerConnection(self, self._listener.share, head, addresses)
-                await asyncio.get_running_loop().create_connection(lambda: server, sock=made)
-            except BaseException:
-                made.close()
-                raise
+            if head.path is None:
+                self._become_tunnel(await self._listener.dial(head, self._far_end))
+                return
+            server = await self._listener.dial(head, server_of)
         except Refusal as error:
             self._refuse(Refused(403, error.rule, error.message, of_proxy=isinstance(error, ProxyRefused)))
         except ProxyFailed as error:
@@ -330,8 +326,8 @@ class BrowserConnection(asyncio.Protocol):
         else:
             self._task = None
             self._send(server, request)
-            if early:
-                server.take(early)
+            if server.early:
+                server.take(server.early)
 
     def _send(self, server: ServerConnection, request: _Request) -> None:
         self._server = server
@@ -397,14 +393,13 @@ class BrowserConnection(asyncio.Protocol):
         """The server's response is one that must not be forwarded."""
         self._refuse(Refused(502, "egress.bad_answer", message))
 
-    async def _open_tunnel(self, made: socket.socket, early: bytes) -> None:
-        far = TunnelEnd(self._listener.share, self._listener.half_closed_seconds, self._count_received)
+    def _far_end(self, early: bytes, _: Sequence[Address]) -> TunnelEnd:
+        far = TunnelEnd(
+            self._listener.share, self._listener.half_closed_seconds, self._count_received, _ESTABLISHED + early
+        )
         far.peer = self.channel
-        # Before connecting: a server that speaks first may send data at once.
-        self.channel.write(_ESTABLISHED + early)
         self._usage.received += len(early)
-        await asyncio.get_running_loop().create_connection(lambda: far, sock=made)
-        self._become_tunnel(far)
+        return far
 
     def switch(self, server: ServerConnection, early: bytes) -> None:
         """The server has switched protocols: from here on the two connections are a tunnel."""
@@ -418,7 +413,7 @@ class BrowserConnection(asyncio.Protocol):
     def _become_tunnel(self, far: TunnelEnd) -> None:
         listener = self._listener
         near = TunnelEnd(
-            listener.share, listener.half_closed_seconds, self._count_sent, lambda: self._listener.leave(self)
+            listener.share, listener.half_closed_seconds, self._count_sent, lost=lambda: self._listener.leave(self)
         )
         near.peer, near.far, far.far = far.channel, far, near
         near.take_over(self.channel)
@@ -459,10 +454,12 @@ class ServerConnection(asyncio.Protocol):
     """The outbound connection, for the requests of one browser connection to one host."""
 
     def __init__(
-        self, browser: BrowserConnection, share: Share, head: RequestHead, addresses: Sequence[Address]
+        self, browser: BrowserConnection, share: Share, head: RequestHead, addresses: Sequence[Address], early: bytes
     ) -> None:
         self.channel: Channel
         self.addresses = addresses
+        # Received before it was a connection of this protocol.
+        self.early = early
         self._browser: BrowserConnection | None = browser
         self._share = share
         self._origin = (head.host, head.port)

@@ -11,9 +11,9 @@ import base64
 import re
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address
-from typing import NamedTuple
+from typing import TypeVar
 
 from gateway.core.hosts import Address, Host, Refusal
 from gateway.core.upstream_proxy import UpstreamProxy
@@ -28,12 +28,10 @@ _SOCKS_USER = 2
 _SOCKS_REFUSALS = {2: "does not allow it", 3: "can't reach the network", 4: "can't reach the host", 5: "was refused"}
 
 
-class Dialled(NamedTuple):
-    """A connected socket, the bytes that it received already, and the addresses that the asked host was resolved to."""
-
-    socket: socket.socket
-    early: bytes
-    addresses: Sequence[Address]
+P = TypeVar("P", bound=asyncio.Protocol)
+# Makes the protocol of an outbound connection from the bytes that were received on it before, and the addresses that
+# the asked host was resolved to.
+Factory = Callable[[bytes, Sequence[Address]], P]
 
 
 class Unreachable(Exception):
@@ -53,6 +51,28 @@ class ProxyRefused(Refusal):
     """Raised when the address of the runtime's own proxy is forbidden."""
 
 
+async def open_direct(make: Callable[[], P], addresses: Sequence[Address], port: int) -> P:
+    """The protocol of a connection to one of the addresses. Raises Unreachable."""
+    if len(addresses) > 1:
+        return await open_on(make, await connect(addresses, port))
+    # As most are. The event loop connects by itself, which costs less than a socket that it has to watch.
+    try:
+        _, protocol = await asyncio.get_running_loop().create_connection(make, str(addresses[0]), port)
+    except OSError as error:
+        raise _unreachable_by([error]) from error
+    return protocol
+
+
+async def open_on(make: Callable[[], P], connected: socket.socket) -> P:
+    """The protocol of a connection that is made already, and closed if that fails."""
+    try:
+        _, protocol = await asyncio.get_running_loop().create_connection(make, sock=connected)
+    except BaseException:
+        connected.close()
+        raise
+    return protocol
+
+
 async def connect(
     addresses: Sequence[Address], port: int, next_address_seconds: float = NEXT_ADDRESS_SECONDS
 ) -> socket.socket:
@@ -60,12 +80,6 @@ async def connect(
 
     Raises Unreachable.
     """
-    if len(addresses) == 1:
-        # As most are: without a task of its own, and a wait for it.
-        try:
-            return await _connected(addresses[0], port)
-        except OSError as error:
-            raise _unreachable_by([error]) from error
     loop = asyncio.get_running_loop()
     left = list(addresses)
     failures: list[BaseException | None] = []

@@ -41,7 +41,7 @@ from gateway.core.usage import Usage
 from gateway.core.worker_board import Board
 from gateway.egress import dialer, socket_owners
 from gateway.egress.browser_connections import BrowserConnection, Refused
-from gateway.egress.dialer import Dialled, ProxyFailed, ProxyRefused, Unreachable
+from gateway.egress.dialer import Factory, P, ProxyFailed, ProxyRefused, Unreachable
 from gateway.egress.http_heads import RequestHead
 from gateway.egress.ip_rules import Machine, Rules, kind_of
 from gateway.egress.resolver import CACHE_SECONDS, Lookup, NameNotFound, Resolver, system_lookup
@@ -311,8 +311,8 @@ class EgressListener:
                 "egress refused", runtime_id=str(self.runtime_id), rule=refused.rule, target=target, last_logged=last
             )
 
-    async def dial(self, head: RequestHead) -> Dialled:
-        """Connect to the host of a request, after it was checked.
+    async def dial(self, head: RequestHead, make: Factory[P]) -> P:
+        """Connect to the host of a request, after it was checked. Returns what `make` made of the connection.
 
         Raises Refusal, ProxyFailed, NameNotFound, Unreachable; TimeoutError when it takes too long.
         """
@@ -326,15 +326,16 @@ class EgressListener:
                     addresses = await self._checked(host, port)
                 self.traffic.judge(host, port, head.path_text, addresses)
                 if through is None:
-                    return Dialled(await dialer.connect(addresses, port), b"", addresses)
+                    return await dialer.open_direct(lambda: make(b"", addresses), addresses, port)
                 asks_proxy = True
                 made = await self._reach(through)
                 try:
                     target = host if through.resolves_names else addresses[0]
-                    return Dialled(made, await dialer.tunnel(made, through, target, port), addresses)
+                    early = await dialer.tunnel(made, through, target, port)
                 except BaseException:
                     made.close()
                     raise
+                return await dialer.open_on(lambda: make(early, addresses), made)
         except TimeoutError:
             if asks_proxy:
                 raise ProxyFailed("egress.proxy_timeout", "The runtime's proxy did not answer in time.") from None

@@ -35,13 +35,17 @@ class Silence:
 
 
 class TunnelEnd(asyncio.Protocol):
-    """One of the two ends. Calls `count` with the number of bytes received, and `lost` when the connection ends."""
+    """One of the two ends. Calls `count` with the number of bytes received, and `lost` when the connection ends.
+
+    `greeting` is written to the other end before what this one sends.
+    """
 
     def __init__(
         self,
         share: Share,
         half_closed_seconds: float,
         count: Callable[[int], None],
+        greeting: bytes = b"",
         lost: Callable[[], None] = lambda: None,
     ) -> None:
         self.channel: Channel
@@ -52,6 +56,7 @@ class TunnelEnd(asyncio.Protocol):
         self.received = 0
         self._share = share
         self._count = count
+        self._greeting = greeting
         self._lost = lost
         self._half_closed_seconds = half_closed_seconds
         # Of the other end, once this one has half-closed.
@@ -59,6 +64,9 @@ class TunnelEnd(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.channel = Channel(cast(asyncio.Transport, transport), self._share, self.take)
+        if self._greeting:
+            # Here, since a server that speaks first may send data at once.
+            self.peer.write(self._greeting)
 
     def take_over(self, channel: Channel) -> None:
         """Become the protocol of a connection that is open already."""

@@ -87,6 +87,16 @@ async def test_it_is_unreachable_when_all_attempts_fail(race: Race, failure: OSE
     assert all(map(race.is_closed, (0, 1)))
 
 
+async def test_a_connected_socket_is_closed_when_it_becomes_no_connection() -> None:
+    def fail() -> asyncio.Protocol:
+        raise ValueError("no protocol")
+
+    near, far = socket.socketpair()
+    with far, pytest.raises(ValueError, match="no protocol"):
+        await dialer.open_on(fail, near)
+    assert near.fileno() == -1
+
+
 # Upstream proxies
 
 
