@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from gateway.core.canonical import texts, to_json
+from gateway.core.errors import Forbidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,11 +19,30 @@ class StorageMount:
 
 @dataclass(frozen=True, slots=True)
 class VaultMount:
-    """Prefixes of keys. `deny` beats `allow`; None is absent, which an empty tuple is not."""
+    """Prefixes of keys. `deny` beats `allow`. Without `allow` every key may be used; an empty one allows none."""
 
     allow: tuple[str, ...] | None = None
     deny: tuple[str, ...] | None = None
     allow_raw_reads: bool | None = None
+
+    def allows(self, key: str) -> bool:
+        """Whether a secret may be used; reading it as text needs `allow_raw_reads` besides."""
+        return self._is_below_allowed(key) and not any(key.startswith(prefix) for prefix in self.deny or ())
+
+    def _is_below_allowed(self, prefix: str) -> bool:
+        return self.allow is None or any(prefix.startswith(each) for each in self.allow)
+
+    def narrowed(self, inner: VaultMount, found: _Widenings) -> VaultMount:
+        allow = self.allow
+        if inner.allow is not None:
+            allow = found.kept("vault.allow", inner.allow, self._is_below_allowed)
+        deny = tuple(dict.fromkeys((*(self.deny or ()), *(inner.deny or ())))) or None
+        raw = self.allow_raw_reads
+        if inner.allow_raw_reads is not None:
+            if inner.allow_raw_reads and not raw:
+                found.note("vault.allow_raw_reads", True)
+            raw = inner.allow_raw_reads and bool(raw)
+        return VaultMount(allow, deny, raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +55,7 @@ class AiDefault:
 
 @dataclass(frozen=True, slots=True)
 class AiMount:
-    """AI connections that may be used, by id or label.
+    """AI connections that may be used, by id or label; without `allow_connections` every one, with an empty one none.
 
     `defaults` are by the tool that asks (stagehand, browser_use), `provider_defaults` by provider (openai, ...).
     """
@@ -52,9 +72,42 @@ class AiMount:
             for key, default in (getattr(self, field) or {}).items():
                 yield f"ai.{field}.{key}.connection", default.connection
 
+    def allows(self, connection: str) -> bool:
+        """Whether an AI connection may be used, named as the mount names it."""
+        return self.allow_connections is None or connection in self.allow_connections
+
+    def narrowed(self, inner: AiMount, found: _Widenings) -> AiMount:
+        allowed = self.allow_connections
+        if inner.allow_connections is not None:
+            allowed = found.kept("ai.allow_connections", inner.allow_connections, self.allows)
+        effective = AiMount(allowed)
+        by_tool = effective._defaults("ai.defaults", self.defaults, inner.defaults, found)
+        by_provider = effective._defaults(
+            "ai.provider_defaults", self.provider_defaults, inner.provider_defaults, found
+        )
+        return AiMount(allowed, by_tool, by_provider)
+
+    def _defaults(
+        self,
+        field: str,
+        outer: Mapping[str, AiDefault] | None,
+        inner: Mapping[str, AiDefault] | None,
+        found: _Widenings,
+    ) -> Mapping[str, AiDefault] | None:
+        """Those of the inner mount before those around it. What is not allowed any more is no default either."""
+        if outer is None and inner is None:
+            return None
+        for key, default in (inner or {}).items():
+            if not self.allows(default.connection):
+                found.note(f"{field}.{key}.connection", default.connection)
+        merged = {**(outer or {}), **(inner or {})}
+        return {key: default for key, default in merged.items() if self.allows(default.connection)}
+
 
 @dataclass(frozen=True, slots=True)
 class Mounts:
+    """What may be used. Of a kind that is absent nothing may, but for `storage`: then each space has its own."""
+
     storage: StorageMount | None = None
     vault: VaultMount | None = None
     ai: AiMount | None = None
@@ -78,6 +131,61 @@ class Mounts:
             vault=None if vault is None else _vault(vault),
             ai=None if ai is None else _ai(ai),
         )
+
+
+def narrowed(outer: Mounts, inner: Mounts) -> Mounts:
+    """What may be used where `inner` narrows `outer`: a runtime the mounts of its space, an execution those of both.
+
+    Raises Forbidden, whose `details.errors` have each field that would allow more.
+    """
+    found = _Widenings()
+    mounts = _narrowed(outer, inner, found)
+    if found.errors:
+        fields = ", ".join(each["field"] for each in found.errors)
+        message = f"Mounts may be narrowed and not widened: {fields}."
+        raise Forbidden(message, "mounts.widened", details={"errors": found.errors})
+    return mounts
+
+
+def effective(outer: Mounts, inner: Mounts | None) -> Mounts:
+    """As `narrowed`, of mounts that were narrower once: what `outer` does not allow any more is left out."""
+    return outer if inner is None else _narrowed(outer, inner, _Widenings())
+
+
+class _Widenings:
+    """The fields of inner mounts that would allow more than the outer ones."""
+
+    def __init__(self) -> None:
+        self.errors: list[dict[str, Any]] = []
+
+    def note(self, field: str, value: Any = None) -> None:
+        shown = {} if value is None else {"value": value}
+        message = "The mounts around it do not allow this"
+        self.errors.append({"field": field, "message": message, **shown, "code": "mounts.widened"})
+
+    def kept(self, field: str, given: tuple[str, ...], is_allowed: Callable[[str], bool]) -> tuple[str, ...]:
+        """Those of a list that are allowed."""
+        for place, each in enumerate(given):
+            if not is_allowed(each):
+                self.note(f"{field}.{place}", each)
+        return tuple(each for each in given if is_allowed(each))
+
+
+def _narrowed(outer: Mounts, inner: Mounts, found: _Widenings) -> Mounts:
+    vault, ai = outer.vault, outer.ai
+    if inner.vault is not None:
+        if vault is None:
+            found.note("vault")
+        else:
+            vault = vault.narrowed(inner.vault, found)
+    if inner.ai is not None:
+        if ai is None:
+            found.note("ai")
+        else:
+            ai = ai.narrowed(inner.ai, found)
+    if inner.storage not in (None, outer.storage):
+        found.note("storage.space", inner.storage.space if inner.storage else None)
+    return Mounts(outer.storage, vault, ai)
 
 
 class AiChange(TypedDict, total=False):

@@ -364,6 +364,8 @@ class Observed:
     event_limits: EventLimits = EventLimits()
     clients: Clients = field(default_factory=Clients)
     download_behaviors: DownloadBehaviors = field(default_factory=DownloadBehaviors)
+    # The caller's name of the runtime.
+    alias: str | None = None
     bounded: BoundedRecord = field(init=False)
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""References to a runtime, as callers give them: by id, or by a name within a space (an alias) or within a scope."""
+"""References to a runtime, as callers give them: by id, by an alias in a space, or by a name in a space or scope."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ById:
 
 @dataclass(frozen=True, slots=True)
 class ByName:
-    """A runtime by its name: in one space, where the name is its alias, or in all spaces of the caller's scope.
+    """A runtime by its name: in one space, or in all spaces of the caller's scope.
 
     Names are not unique over time. A live runtime comes before one that has ended, and a newer one before an older.
     """
@@ -26,7 +26,15 @@ class ByName:
     space_id: UUID | None = None
 
 
-RuntimeRef = ById | ByName
+@dataclass(frozen=True, slots=True)
+class ByAlias:
+    """A runtime by its alias in a space; of several that had it, the newest. Its id stands for an alias as well."""
+
+    alias: str
+    space_id: UUID
+
+
+RuntimeRef = ById | ByName | ByAlias
 
 
 class RuntimeAt(NamedTuple):

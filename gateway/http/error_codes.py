@@ -26,6 +26,7 @@ CODES: dict[int, dict[str, str]] = {
     403: {
         "organization.suspended": "the organization of this key is suspended",
         "auth.forbidden": "this kind of key is not allowed to do this",
+        "mounts.widened": "a mount allows more than the mounts around it; `details.errors` lists each",
         "connection.policy_forbidden": "the operator does not permit this policy of commands",
         "connection.auto_renew_forbidden": "the operator does not permit leases that are renewed automatically",
         "viewer.origin_refused": "a page of this origin may not use the viewer",
@@ -61,6 +62,7 @@ CODES: dict[int, dict[str, str]] = {
     409: {
         "request.conflict": "the state of the resource does not allow this",
         "runtime.not_active": "the runtime is not live",
+        "runtime.alias_active": "a live runtime of the workspace has this alias",
         "runtime.stopped": "the runtime was stopped while it was starting",
         "runtime.staged_full": "the runtime has no room for more files",
         "run.live_not_active": "the run has ended, so there is nothing to watch",
@@ -141,6 +143,7 @@ FIELD_CODES: dict[str, str] = {
     "field.repeated": "the field or parameter is given more than once",
     "field.invalid": "a rule of the field is broken, such as a UUID, a time, or fields that exclude each other",
     "ai_connection.not_found": "there is no such AI connection, or it is not the caller's",
+    "mounts.widened": "the mounts around it do not allow this",
     "model_type": "the value is not an object",
     "model_attributes_type": "the value is not an object",
     "dict_type": "the value is not an object",

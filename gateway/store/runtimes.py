@@ -8,13 +8,29 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, Text, bindparam, case, cast, func, insert, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Label,
+    Row,
+    Select,
+    Text,
+    bindparam,
+    case,
+    cast,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.endings import Ending
 from gateway.core.mounts import Mounts
 from gateway.core.runtime_config import RuntimeConfig
-from gateway.core.runtime_ref import ById, RuntimeAt, RuntimeRef
+from gateway.core.runtime_ref import ById, ByName, RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
 from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.core.usage import Totals
@@ -54,6 +70,8 @@ class Runtime:
     created_at: datetime
     updated_at: datetime
     active_run_id: UUID | None
+    # The storage that its space mounts.
+    storage_space: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +151,14 @@ class LiveRow:
     due: str | None
 
 
+def _mounted_storage(space_id: ColumnElement[UUID]) -> Label[str | None]:
+    mounts = cast(spaces.c.mounts, JSONB)
+    of_space = select(mounts["storage"]["space"].astext).where(spaces.c.id == space_id)
+    return of_space.scalar_subquery().label("storage_space")
+
+
 _OWN = (
-    *(runtimes.c[field.name] for field in fields(Runtime) if field.name != "active_run_id"),
+    *(runtimes.c[field.name] for field in fields(Runtime) if field.name not in ("active_run_id", "storage_space")),
     runtimes.c.event_level,
 )
 _ACTIVE_RUN = (
@@ -144,7 +168,8 @@ _ACTIVE_RUN = (
     .scalar_subquery()
     .label("active_run_id")
 )
-_COLUMNS = (*_OWN, _ACTIVE_RUN)
+_STORAGE_SPACE = _mounted_storage(runtimes.c.space_id)
+_COLUMNS = (*_OWN, _ACTIVE_RUN, _STORAGE_SPACE)
 _RUN = tuple(runs.c[field.name] for field in fields(Run))
 
 _ONE = select(*_COLUMNS).where(
@@ -241,7 +266,9 @@ async def activate(
         .returning(runs.c.id)
         .cte("begun")
     )
-    answer = select(*activated.c, begun.c.id.label("active_run_id")).select_from(activated.join(begun, text("true")))
+    answer = select(
+        *activated.c, begun.c.id.label("active_run_id"), _mounted_storage(activated.c.space_id)
+    ).select_from(activated.join(begun, text("true")))
     if recording:
         answer = answer.add_cte(
             insert(recordings)
@@ -273,9 +300,8 @@ async def get(connection: AsyncConnection, scope: Scope, space_id: UUID, runtime
 
 async def locate(connection: AsyncConnection, scope: Scope, ref: RuntimeRef) -> RuntimeAt | None:
     """The runtime of a reference, within the scope and not still starting; a live one first, then the newest."""
-    wanted = runtimes.c.id == ref.runtime_id if isinstance(ref, ById) else runtimes.c.name == ref.name
     statement = select(runtimes.c.space_id, runtimes.c.id).where(
-        within(scope, runtimes), wanted, runtimes.c.status != "starting"
+        within(scope, runtimes), _referred(ref), runtimes.c.status != "starting"
     )
     if ref.space_id is not None:
         statement = statement.where(runtimes.c.space_id == ref.space_id)
@@ -284,11 +310,24 @@ async def locate(connection: AsyncConnection, scope: Scope, ref: RuntimeRef) -> 
     return None if row is None else RuntimeAt(row.space_id, row.id)
 
 
-async def listed(connection: AsyncConnection, scope: Scope, space_id: UUID, part: Slice = WHOLE_LIST) -> list[Runtime]:
+def _referred(ref: RuntimeRef) -> ColumnElement[bool]:
+    if isinstance(ref, ById):
+        return runtimes.c.id == ref.runtime_id
+    if isinstance(ref, ByName):
+        return runtimes.c.name == ref.name
+    aliased = runtimes.c.alias == ref.alias
+    try:
+        return or_(aliased, runtimes.c.id == UUID(ref.alias))
+    except ValueError:
+        return aliased
+
+
+async def listed(
+    connection: AsyncConnection, scope: Scope, space_id: UUID, part: Slice = WHOLE_LIST, *, live: bool = False
+) -> list[Runtime]:
     """Runtimes of a space; one that is still starting is left out, because no client knows it yet."""
-    query = select(*_COLUMNS).where(
-        within(scope, runtimes), runtimes.c.space_id == space_id, runtimes.c.status != "starting"
-    )
+    status = runtimes.c.status == "active" if live else runtimes.c.status != "starting"
+    query = select(*_COLUMNS).where(within(scope, runtimes), runtimes.c.space_id == space_id, status)
     rows = await connection.execute(sliced(query, runtimes, part))
     return [_runtime(row) for row in rows]
 
@@ -343,7 +382,8 @@ _END = text(
     ), forgotten AS (
         DELETE FROM secrets USING ended WHERE secrets.id = ended.id
     )
-    SELECT ended.*, finished.id AS run_id, NULL AS active_run_id
+    SELECT ended.*, finished.id AS run_id, NULL AS active_run_id,
+        (SELECT mounts->'storage'->>'space' FROM spaces WHERE id = ended.space_id) AS storage_space
     FROM ended LEFT JOIN finished ON finished.runtime_id = ended.id
     """
 ).columns(*_OWN)

@@ -153,6 +153,7 @@ async def made(gateway: Gateway, client: httpx.AsyncClient) -> dict[str, str]:
         "invocations": invocation,
         "operations": invocation,
         "runtimeId": runtime["id"],
+        "alias": runtime["id"],
         "connectionId": lease["id"],
         "fileId": file["id"],
         "keyId": key["apiKey"]["id"],

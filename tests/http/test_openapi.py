@@ -385,10 +385,12 @@ async def test_every_example_is_accepted_and_the_answers_are_as_the_document_say
     file = await ok(client.post(f"/v1/spaces/{space}/storage/files", files={"file": ("a", b"a")}))
     at = {"spaceId": space, "id": runtime, "activeRunId": run["id"]}
     invocation = await make_invocation(gateway, client, at)
+    workspace = await make("/v1/workspaces", {"name": "a", "mounts": {"storage": {"workspace": "shared"}}})
+    alias = (await ok(client.post(f"/v1/workspaces/{workspace}/runtimes", json={"alias": "first"})))["alias"]
     ids = {
         "/v1/spaces": {"id": space, "runtimeId": runtime, "connectionId": lease, "fileId": file["id"]},
-        "/v1/workspaces": {"id": await make("/v1/workspaces", {"name": "a"})},
         "/v1/browser-profiles": {"id": await make("/v1/browser-profiles", {"name": "a"})},
+        "/v1/workspaces": {"id": workspace, "alias": alias},
         "/v1/runs": {"id": run["id"]},
         "/v1/ai-connections": {"id": ai},
         "/v1/subaccounts": {"id": subaccount, "keyId": key},

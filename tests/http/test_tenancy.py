@@ -34,8 +34,9 @@ TENANTS = ("A", "A1", "A2", "B", "B1")
 OF_ORGANIZATION = ("A", "B")
 NOUNS = {
     "/v1/spaces": {"id": "space", "runtimeId": "runtime", "connectionId": "connection", "fileId": "file"},
-    "/v1/workspaces": {"id": "space"},
     "/v1/browser-profiles": {"id": "browser_profile"},
+    # An id stands for an alias.
+    "/v1/workspaces": {"id": "space", "alias": "runtime"},
     "/v1/runs": {"id": "run"},
     "/v1/ai-connections": {"id": "ai_connection"},
     "/v1/invocations": {"id": "invocation"},
@@ -52,6 +53,7 @@ BODIES: dict[str, Json] = {
     "browser-profiles-create": {"name": "x"},
     "browser-profiles-update": {"name": "taken over", "config": None},
     "browser-profiles-clone": {"name": "taken over"},
+    "workspaces-runtimes-create": {"alias": "x"},
     "runtimes-create": {},
     "runs-live": {"control": "input"},
     "runtimes-connections-create": {"protocol": "cdp"},

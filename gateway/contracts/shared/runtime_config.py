@@ -1,4 +1,4 @@
-"""How a browser is launched: the config of a new runtime, and as it was given in answers."""
+"""How a browser is launched: the config of a new runtime, and as it was given in answers; and why it ended."""
 
 from __future__ import annotations
 
@@ -172,6 +172,15 @@ class GivenConfig(Answer):
     """Stop after as many seconds without a client."""
     max_lifetime_seconds: int = optional()
     """Stop after as many seconds in any case."""
+
+
+class Failure(Answer):
+    """Why a runtime ended."""
+
+    code: str
+    """Stable code, such as `runtime.stopped` or `browser.crashed`."""
+    message: str
+    """The cause in one sentence for people."""
 
 
 def spelled_config(config: values.RuntimeConfig) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic.alias_generators import to_camel
 
-from gateway.core.errors import RequestInvalid
+from gateway.core.errors import GatewayError, RequestInvalid
 
 _Value_co = TypeVar("_Value_co", covariant=True)
 
@@ -46,8 +46,13 @@ def fields_below(prefix: str, name: Callable[[str], str] = camel) -> Iterator[No
     try:
         yield
     except RequestInvalid as error:
-        for each in error.details.get("errors", ()):
-            field = f"{prefix}.{name(each['field'])}"
-            error.message = error.message.replace(each["field"], field)
-            each["field"] = field
+        rename_fields(error, prefix, name)
         raise
+
+
+def rename_fields(error: GatewayError, prefix: str, name: Callable[[str], str] = camel) -> None:
+    """Name the fields of `details.errors` as the request has them, in the message too."""
+    for each in error.details.get("errors", ()):
+        field = f"{prefix}.{name(each['field'])}"
+        error.message = error.message.replace(each["field"], field)
+        each["field"] = field

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
-from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
-import structlog
 from pydantic import Field
 from starlette.responses import Response
 
-from gateway.contracts.shared.runtime_config import GivenConfig, RuntimeConfig, spelled_config
+from gateway.contracts.shared.launching import Preferences, launched, stopped
+from gateway.contracts.shared.runtime_config import Failure, GivenConfig, RuntimeConfig, spelled_config
 from gateway.contracts.shared.spelling import fields_below
 from gateway.contracts.spaces.example_values import CREATED, RUN, RUNTIME, SPACE, STARTED
 from gateway.contracts.spaces.runs import RunList, RunQuery, run_page
-from gateway.core.errors import HostedElsewhere, host_unavailable
 from gateway.core.launch import BrowserName
 from gateway.core.runtime_ref import ById
 from gateway.domain.runtimes.service import Runtime as Record
 from gateway.domain.runtimes.service import RuntimeRequest
 from gateway.http.cursors import Listing, WholeListQuery, following_page
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.forwarding import forward, is_forwarded
-from gateway.http.idempotency import idempotency_key
-from gateway.http.models import Answer, Body, Headers, Metadata, Name, Time, optional
-from gateway.http.peers import NoResponse
-from gateway.http.preferences import APPLIED, WARNING, wait_seconds
+from gateway.http.models import Answer, Body, Metadata, Name, Time, optional
 from gateway.http.schemas import SchemaOf
-from gateway.http.sse import until_disconnect
-
-_log = structlog.get_logger("gateway.api")
-
-# As long as a stop may take on the gateway that has the browser.
-_HOST_SECONDS = 15.0
 
 endpoints = Endpoints("Runtimes")
 
@@ -66,15 +53,6 @@ class Backing(Answer):
 
     kind: Literal["ephemeral"] = "ephemeral"
     """`ephemeral`: nothing of the browser outlives the runtime."""
-
-
-class Failure(Answer):
-    """Why a runtime ended."""
-
-    code: str
-    """Stable code, such as `runtime.stopped` or `browser.crashed`."""
-    message: str
-    """The cause in one sentence for people."""
 
 
 class Summary(Answer):
@@ -223,13 +201,6 @@ class Runtime(Answer):
         )
 
 
-class Preferences(Headers):
-    """Preferences of RFC 7240."""
-
-    prefer: str = optional()
-    """`wait=N`: wait up to N seconds for a turn where too many runtimes are starting. Others are ignored."""
-
-
 class RuntimeList(Answer):
     """Runtimes of a space."""
 
@@ -262,46 +233,9 @@ async def create(call: Call, headers: Preferences, body: CreateRuntime) -> Runti
         metadata=body.metadata,
         proxy_password=config.proxy.upstream().password if config.proxy else None,
     )
-    space_id = call.path_id("id", "space")
-    runtimes, wanted = call.services.runtimes, wait_seconds(call.request.headers.getlist("prefer"))
-    patience = runtimes.patience(wanted, partial(until_disconnect, call.request.receive))
-    forwards = not is_forwarded(call.request)
-    try:
-        with fields_below("config"):
-            record = await runtimes.create(
-                call.scope, space_id, request, call.principal.key_id, patience, forward=forwards
-            )
-    except HostedElsewhere as elsewhere:
-        return await _created_elsewhere(call, elsewhere.url, patience.seconds)
-    runtime = Runtime.of(record)
-    if wanted is not None:
-        call.headers[APPLIED] = f"wait={patience.seconds}"
-    if (observed := runtimes.observed(runtime.id)) is not None and observed.browser.warning is not None:
-        call.headers[WARNING] = observed.browser.warning
-    return runtime
-
-
-async def _created_elsewhere(call: Call, url: str, seconds: float) -> Response:
-    """The answer of another worker, which gives the launch up when the client disconnects.
-
-    With an Idempotency-Key it is waited for anyway: if it were not kept, the repeated request would launch another one.
-    """
-    most = seconds + call.services.settings.launch_timeout_seconds + _HOST_SECONDS
-    forwarding = asyncio.create_task(forward(call.request, call.services, url, seconds=most))
-    gone = asyncio.create_task(until_disconnect(call.request.receive))
-    try:
-        waited_for: set[asyncio.Task[Any]] = (
-            {forwarding, gone} if idempotency_key(call.request) is None else {forwarding}
-        )
-        await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
-        if forwarding.done():
-            return forwarding.result()
-    except NoResponse as error:
-        raise host_unavailable("runtime", error) from error
-    finally:
-        forwarding.cancel()
-        gone.cancel()
-    raise host_unavailable("runtime", "the client disconnected")
+    with fields_below("config"):
+        made = await launched(call, call.path_id("id", "space"), request)
+    return made if isinstance(made, Response) else Runtime.of(made)
 
 
 @endpoints.get("/v1/spaces/{id}/runtimes", id="runtimes-list", summary="List runtimes of a space", errors=(404,))
@@ -327,16 +261,8 @@ async def get(call: Call) -> Runtime:
 )
 async def stop(call: Call) -> Runtime | Response:
     """End the browser and its run. Idempotent."""
-    ref, runtimes = runtime_ref(call), call.services.runtimes
-    try:
-        return Runtime.of(await runtimes.stop(call.scope, ref, forward=not is_forwarded(call.request)))
-    except HostedElsewhere as elsewhere:
-        try:
-            return await forward(call.request, call.services, elsewhere.url, seconds=_HOST_SECONDS)
-        except NoResponse as error:
-            # Its host is notified by the database as well, only later.
-            _log.warning("a stop can't be forwarded", runtime_id=str(ref.runtime_id), cause=str(error))
-    return Runtime.of(await runtimes.stop(call.scope, ref, forward=False))
+    ended = await stopped(call, runtime_ref(call))
+    return ended if isinstance(ended, Response) else Runtime.of(ended)
 
 
 @endpoints.get(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import Field
 
-from gateway.contracts.shared.spelling import camel, domain, fields_below
+from gateway.contracts.shared.spelling import camel, domain, fields_below, rename_fields
 from gateway.core import mounts as values
 from gateway.core.canonical import texts
+from gateway.core.errors import Forbidden
 from gateway.http.models import STORABLE, Body, Shown, optional
 
 Reference = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
@@ -114,9 +115,20 @@ def spelled_mounts(mounts: values.Mounts) -> dict[str, Any]:
     return kinds
 
 
-def mount_fields(prefix: str = "mounts") -> contextlib.AbstractContextManager[None]:
+def mount_fields() -> contextlib.AbstractContextManager[None]:
     """Errors of the block name mounts as the request has them."""
-    return fields_below(prefix, _field)
+    return fields_below("mounts", _field)
+
+
+@contextlib.contextmanager
+def narrowing_fields() -> Iterator[None]:
+    """As `mount_fields`, of mounts that would allow more than those around them."""
+    try:
+        yield
+    except Forbidden as error:
+        if error.code == "mounts.widened":
+            rename_fields(error, "mounts", _field)
+        raise
 
 
 _NAMES = {"ai.allow_connections": "ai.allow", "storage.space": "storage.workspace"}

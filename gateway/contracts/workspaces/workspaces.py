@@ -7,6 +7,7 @@ from uuid import UUID
 
 from gateway.contracts.workspaces.example_values import CREATED, WORKSPACE
 from gateway.contracts.workspaces.mounts import WorkspaceMounts, mount_fields, spelled_mounts
+from gateway.contracts.workspaces.runtimes import WorkspaceRuntime
 from gateway.core import mounts as values
 from gateway.domain.spaces import Space as Record
 from gateway.domain.spaces import SpaceRequest
@@ -94,6 +95,17 @@ class WorkspaceList(Answer):
     """The `cursor` of the next page; absent if there is none."""
 
 
+class WorkspaceState(Answer):
+    """A workspace and what is live in it."""
+
+    example: ClassVar = {"workspace": Workspace.example, "runtimes": [WorkspaceRuntime.example]}
+
+    workspace: Workspace
+    """The workspace, with its mounts."""
+    runtimes: list[WorkspaceRuntime]
+    """Its live runtimes, oldest first."""
+
+
 class Done(Answer):
     """Confirms what was done."""
 
@@ -136,6 +148,17 @@ async def update(call: Call, body: UpdateWorkspace) -> Workspace:
     with mount_fields():
         changed = await call.services.spaces.change(call.scope, workspace_id, name=body.name, mounts=mounts)
     return Workspace.of(changed)
+
+
+@endpoints.get(
+    "/v1/workspaces/{id}/state", id="workspaces-state", summary="Get the state of a workspace", errors=(404,)
+)
+async def state(call: Call) -> WorkspaceState:
+    """The workspace with its mounts, and its live runtimes."""
+    workspace_id = call.path_id("id", "workspace")
+    workspace = await call.services.spaces.get(call.scope, workspace_id)
+    live = await call.services.runtimes.listed(call.scope, workspace_id, live=True)
+    return WorkspaceState(workspace=Workspace.of(workspace), runtimes=[WorkspaceRuntime.of(each) for each in live])
 
 
 @endpoints.post("/v1/workspaces/{id}/close", id="workspaces-close", summary="Close a workspace", errors=(404,))

@@ -387,9 +387,10 @@ def _json(data: dict[str, Any]) -> str:
     return text.decode()
 
 
-def about_run(space_id: UUID, runtime_id: UUID, run_id: UUID) -> dict[str, Any]:
-    """The members of an update that name its run."""
-    return {"spaceId": str(space_id), "runtimeId": str(runtime_id), "runId": str(run_id)}
+def about_run(space_id: UUID, runtime_id: UUID, run_id: UUID, alias: str | None = None) -> dict[str, Any]:
+    """The members of an update that name its run; `alias` is that of the runtime, if it has one."""
+    about = {"spaceId": str(space_id), "runtimeId": str(runtime_id), "runId": str(run_id)}
+    return about if alias is None else {**about, "alias": alias}
 
 
 class RunRecord:

@@ -109,7 +109,7 @@ class Endings:
         if runtime_id in self._ended_by_peer:
             self._ended_by_peer.remove(runtime_id)
             return
-        about = about_run(observed.space_id, observed.runtime_id, observed.run_id)
+        about = about_run(observed.space_id, observed.runtime_id, observed.run_id, observed.alias)
         self._publish(observed.record, observed.owner, about, ending)
 
     def _publish(self, record: Record, owner: Scope, about: dict[str, Any], ending: Ending) -> None:
@@ -123,7 +123,7 @@ class Endings:
         self.audit(runtime.id, ended.owner, ending)
         if ended.run_id is not None:
             level = Level.named(runtime.config.event_level or self._event_level)
-            about = about_run(runtime.space_id, runtime.id, ended.run_id)
+            about = about_run(runtime.space_id, runtime.id, ended.run_id, runtime.alias)
             self._publish(self._events.record(ended.run_id, level), ended.owner, about, ending)
 
     def audit(self, runtime_id: UUID, owner: Scope, ending: Ending, by: Origin = audit.GATEWAY) -> None:

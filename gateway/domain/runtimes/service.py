@@ -32,9 +32,10 @@ from gateway.core.errors import (
 from gateway.core.hosts import Refusal
 from gateway.core.ids import new_id, not_found
 from gateway.core.launch import LaunchSpec
+from gateway.core.mounts import Mounts, narrowed
 from gateway.core.observation import EventLimits, Level, Observed, Observers
 from gateway.core.runtime_config import NetworkTraffic, RuntimeConfig
-from gateway.core.runtime_ref import ById, RuntimeAt, RuntimeRef
+from gateway.core.runtime_ref import ByAlias, ById, RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
 from gateway.core.sealed import SecretOwner
 from gateway.core.shares import Taker
@@ -56,7 +57,7 @@ from gateway.domain.spaces import find_space, space_closed
 from gateway.launchers.base import Browser, Launcher
 from gateway.settings import RecordingSettings
 from gateway.store import accounts, runtimes
-from gateway.store.database import Connection, Database
+from gateway.store.database import Connection, Database, constraint_as
 from gateway.store.runtimes import EndedRuntime, NewRuntime, Run, RunFilter, Runtime
 from gateway.store.spaces import Space
 from gateway.telemetry import metrics
@@ -82,12 +83,18 @@ SILENT_SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class RuntimeRequest:
-    """A caller's request. `proxy_password` is that of the config's proxy."""
+    """A caller's request. `proxy_password` is that of the config's proxy.
+
+    `mounts` narrow those of the space. Of one alias, one runtime may be live in a space.
+    """
 
     config: RuntimeConfig = field(default_factory=RuntimeConfig)
     name: str | None = None
     metadata: dict[str, Any] | None = None
     proxy_password: str | None = field(default=None, repr=False)
+    alias: str | None = None
+    driver: str | None = None
+    mounts: Mounts | None = None
 
     def spec(self, runtime_id: UUID, taker: Taker) -> LaunchSpec:
         """The request to the launcher; `taker` is who waits for the launch."""
@@ -219,7 +226,8 @@ class Runtimes:
 
         Raises HostedElsewhere, with `forward`, where another worker of this gateway has fewer runtimes: so a client of
         one connection uses all. Raises RequestInvalid (a lifetime above the gateway's maximum, a proxy that is not
-        allowed), NotFound (space), LimitReached (429), NotSupported (501, recording), LaunchFailed (503).
+        allowed), Forbidden (mounts beyond the space's), NotFound (space), Conflict (a closed space, an alias that is in
+        use), LimitReached (429), NotSupported (501, recording), LaunchFailed (503).
         """
         if forward and self._board is not None and (url := self._board.quieter()) is not None:
             raise HostedElsewhere(url)
@@ -257,6 +265,8 @@ class Runtimes:
             space = await find_space(connection, scope, space_id)
             if space.closed_at is not None:
                 raise space_closed(space_id)
+            if request.mounts is not None:
+                narrowed(space.mounts, request.mounts)
             organization_id = space.owner.organization_id
             is_alone = not await accounts.has_others(connection, organization_id)
         steps.done("find space")
@@ -283,7 +293,7 @@ class Runtimes:
             await self._add_row(space, runtime_id, request)
             steps.done("insert runtime")
             browser = await self._launch(spec)
-            return await self._activate(hosted, self._observed(space, runtime_id, request.config, browser))
+            return await self._activate(hosted, self._observed(space, runtime_id, request, browser))
         except BaseException:
             self.browsers.discard(runtime_id)
             # A drain may have requested its end meanwhile, and waits for it.
@@ -302,7 +312,15 @@ class Runtimes:
             config=request.config,
             idle_timeout_seconds=request.config.idle_timeout_seconds or self._settings.idle_timeout_seconds,
             max_lifetime_seconds=request.config.max_lifetime_seconds or self._settings.max_lifetime_seconds,
+            alias=request.alias,
+            driver=request.driver,
+            mounts=request.mounts,
         )
+        # Nothing else in the row or the secret's can be there twice.
+        with constraint_as(_alias_active(space.id, request.alias)):
+            await self._write_new(space, new, request)
+
+    async def _write_new(self, space: Space, new: NewRuntime, request: RuntimeRequest) -> None:
         async with self._database.begin() as connection:
             if space.subaccount_id is not None:
                 await self._check_subaccount(connection, space.owner, space.subaccount_id)
@@ -311,7 +329,7 @@ class Runtimes:
                 await find_space(connection, space.owner, space.id)
                 raise space_closed(space.id)
             if request.proxy_password is not None:
-                await self._secrets.put(connection, _owner(space.owner, runtime_id), request.proxy_password)
+                await self._secrets.put(connection, _owner(space.owner, new.id), request.proxy_password)
 
     async def _check_subaccount(self, connection: Connection, scope: Scope, subaccount_id: UUID) -> None:
         # The row's lock lets two requests of one subaccount count one after the other.
@@ -340,12 +358,23 @@ class Runtimes:
             await self._endings.write(spec.runtime_id, Ending(error.code, error.message))
             raise
 
-    def _observed(self, space: Space, runtime_id: UUID, config: RuntimeConfig, browser: Browser) -> Observed:
+    def _observed(self, space: Space, runtime_id: UUID, request: RuntimeRequest, browser: Browser) -> Observed:
+        config = request.config
         level = Level.named(config.event_level or self._settings.event_level)
         recording = self._settings.recording if config.recording is None else config.recording
         run_id = new_id()
         record = self._events.record(run_id, level)
-        return Observed(space.id, runtime_id, run_id, space.owner, browser, record, recording, self._event_limits)
+        return Observed(
+            space.id,
+            runtime_id,
+            run_id,
+            space.owner,
+            browser,
+            record,
+            recording,
+            self._event_limits,
+            alias=request.alias,
+        )
 
     async def _activate(self, hosted: HostedRuntime, observed: Observed) -> Runtime:
         runtime_id, browser = observed.runtime_id, observed.browser
@@ -388,17 +417,22 @@ class Runtimes:
         self._usage.begin(runtime_id, browser.usage)
         metrics.runtimes_live.inc()
         self._events.update(
-            observed.owner, "runtime.started", about_run(observed.space_id, runtime_id, observed.run_id)
+            observed.owner,
+            "runtime.started",
+            about_run(observed.space_id, runtime_id, observed.run_id, observed.alias),
         )
         browser.ended.add_done_callback(lambda _: self._spawn(self._after_end(hosted)))
         return runtime
 
-    async def listed(self, scope: Scope, space_id: UUID, part: Slice = WHOLE_LIST) -> list[Runtime]:
+    async def listed(
+        self, scope: Scope, space_id: UUID, part: Slice = WHOLE_LIST, *, live: bool = False
+    ) -> list[Runtime]:
+        """Runtimes of a space, or those of them that are live. Raises NotFound."""
         with self._audit.noting(Action.RUNTIME_READ) as noting:
             noting.details["spaceId"] = str(space_id)
             async with self._database.connect() as connection:
                 await find_space(connection, scope, space_id)
-                return await runtimes.listed(connection, scope, space_id, part)
+                return await runtimes.listed(connection, scope, space_id, part, live=live)
 
     async def resolve(self, scope: Scope, ref: RuntimeRef) -> RuntimeAt:
         """Where the runtime of a reference is. Raises NotFound.
@@ -410,7 +444,7 @@ class Runtimes:
         async with self._database.connect() as connection:
             found = await runtimes.locate(connection, scope, ref)
         if found is None:
-            raise not_found("runtime", ref.runtime_id if isinstance(ref, ById) else ref.name)
+            raise not_found("runtime", _named(ref))
         return found
 
     async def get(self, scope: Scope, ref: RuntimeRef) -> Runtime:
@@ -697,6 +731,21 @@ class Runtimes:
 
 def _draining() -> Unavailable:
     return Unavailable("This gateway is stopping and takes no new runtimes.", "gateway.draining", retry_after=5)
+
+
+def _named(ref: RuntimeRef) -> object:
+    """A reference as the caller gave it."""
+    if isinstance(ref, ById):
+        return ref.runtime_id
+    return ref.alias if isinstance(ref, ByAlias) else ref.name
+
+
+def _alias_active(space_id: UUID, alias: str | None) -> Conflict:
+    return Conflict(
+        f"A live runtime has the alias {alias!r}; stop it first, or take another alias.",
+        "runtime.alias_active",
+        details={"spaceId": str(space_id), "alias": alias},
+    )
 
 
 def not_active(runtime_id: UUID, status: str) -> Conflict:
