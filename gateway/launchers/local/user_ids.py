@@ -23,7 +23,6 @@ from typing import NamedTuple
 
 import structlog
 
-from gateway.core import background
 from gateway.core.errors import LaunchFailed
 from gateway.core.launch import Failure
 from gateway.launchers.local import limits
@@ -75,8 +74,6 @@ class UserIds:
         # Set by `open`. Not the lowest one, so that an id rests for as long as possible, also over a restart.
         self._next = 0
         self._locks = -1
-        # The id of the next launch, which takes some milliseconds to be cleared.
-        self._ahead: asyncio.Task[int | None] | None = None
         self._taken: set[int] = set()
         self._cleared: set[int] = set()
         # Ids of this gateway beside its block.
@@ -125,31 +122,15 @@ class UserIds:
         self._next = secrets.randbelow(len(self._ids))
 
     async def take(self) -> int:
-        """An id that no process has; raises LaunchFailed when all are taken. The next one is cleared meanwhile."""
-        ahead, self._ahead = self._ahead, None
-        uid: int | None = None
-        if ahead is not None:
-            try:
-                uid = await asyncio.shield(ahead)
-            except asyncio.CancelledError:
-                ahead.add_done_callback(self._return)
-                raise
-        if uid is None:
-            uid = await self._take()
+        """An id that no process has; raises LaunchFailed when all are taken."""
+        uid = await self._take()
         if uid is None:
             raise LaunchFailed(
                 f"All {len(self._all)} user ids for browsers are taken.",
                 failure=Failure.OUT_OF_PROCESSES,
                 advice="Raise GATEWAY_UID_COUNT.",
             )
-        if self._ahead is None:
-            self._ahead = background.start(self._take())
         return uid
-
-    def _return(self, ahead: asyncio.Task[int | None]) -> None:
-        """Free an id that was cleared ahead and is not wanted any more."""
-        if not ahead.cancelled() and ahead.exception() is None and (uid := ahead.result()) is not None:
-            self.free(uid)
 
     async def _take(self) -> int | None:
         """An id that no process has; None when all are taken."""
@@ -181,7 +162,7 @@ class UserIds:
 
     async def _clear(self, uid: int) -> bool:
         """Whether no process has a locked id. It was ended after its last use; but at the start, reading /proc may have
-        missed a process that keeps forking."""
+        missed one that keeps forking."""
         try:
             return uid in self._cleared or await self.end(uid)
         except BaseException:
@@ -191,6 +172,10 @@ class UserIds:
     async def end(self, uid: int) -> bool:
         """Kill every process of a taken id until none is left; where some stay, the id does not become free."""
         began = time.monotonic()
+        # Nearly always so, since the runtime's process group was ended before: nothing is started, and /proc not read.
+        if not _has_processes(uid):
+            self._cleared.add(uid)
+            return True
         # What /proc shows counts only after a complete kill: then nothing is left that could fork while it is read.
         while not (await asyncio.to_thread(self._kill_all, uid) and await asyncio.to_thread(_none_left, uid)):
             if time.monotonic() - began > self._end_seconds:
@@ -229,8 +214,6 @@ class UserIds:
         return done.returncode in (_KILLED, _NONE_THERE)
 
     def close(self) -> None:
-        if self._ahead is not None:
-            self._ahead.cancel()
         if self._locks >= 0:
             os.close(self._locks)
             self._locks = -1
@@ -258,6 +241,20 @@ def _open_locks(directory: Path) -> int:
     except OSError:
         # A container whose system is read-only, in which there is no other gateway.
         return os.open(directory / _MACHINE.name, flags, 0o600)
+
+
+def _has_processes(uid: int) -> bool:
+    """Whether there is a process, a zombie too, whose real id this is, by the kernel's own list of all processes.
+
+    The kernel looks through it in one go, and a process is added at its end, so that it misses none that keeps forking.
+    Without privileges, and with no new ones, all that a browser starts has the browser's real id. Another real id
+    means a set-user-id file, which whoever may run it can run at any later time too.
+    """
+    try:
+        os.getpriority(os.PRIO_USER, uid)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _none_left(uid: int) -> bool:
