@@ -78,10 +78,11 @@ lint: .venv/installed-dev
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-issue-forms \
 		$(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
 
-# docs/settings.md from the options, and docs/modules.md from the docstrings of modules.
+# docs/settings.md from the options, docs/modules.md from the docstrings of modules, docs/execute.md from the calls.
 docs: .venv/installed-dev
 	@$(BIN)/python -m tools.settings_page
 	@$(BIN)/python -m tools.modules_page
+	@$(BIN)/python -m tools.execute_page
 
 format: .venv/installed-dev
 	@$(BIN)/ruff check --quiet --fix

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from gateway.attach import discovery, downloads
 from gateway.attach import socket as connect
+from gateway.automation.workers import Workers
 from gateway.contracts import spaces, workspaces
 from gateway.contracts.spaces import activity
 from gateway.core import extras
@@ -35,6 +36,7 @@ from gateway.domain.disk_watch import DiskWatch
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.events.service import Events
 from gateway.domain.events.streams import EventStreams
+from gateway.domain.execution.service import Executions
 from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.files.service import Files
 from gateway.domain.idempotency import Idempotency
@@ -123,6 +125,7 @@ class Gateway:
                 yield
             finally:
                 await self.drain()
+                await self.services.executions.close()
                 await self.observers.close()
                 await self.services.recordings.close()
                 await self.services.profiles.close()
@@ -216,6 +219,8 @@ async def build(
         Recording(audit, events, commands, observers),
         space=disk,
     )
+    leases = Leases(database, issuer, attachments, living, settings, gateway_id, audit, events, commands)
+    workers = Workers(settings, settings.own_dir.absolute() / "executions", settings.uid_base)
     services = Services(
         settings=settings,
         audit=audit,
@@ -224,7 +229,7 @@ async def build(
         ai_connections=AiConnections(database, secrets, providers, audit),
         spaces=Spaces(database, settings.region, audit, events, living.end),
         runtimes=living,
-        leases=Leases(database, issuer, attachments, living, settings, gateway_id, audit, events, commands),
+        leases=leases,
         large_commands=LargeCommands(
             settings.max_held_bytes, settings.large_command_seconds, settings.max_command_values, settings.shares
         ),
@@ -241,6 +246,7 @@ async def build(
         runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit, commands, disk),
         viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands, observers),
         recordings=recordings,
+        executions=Executions(living, leases, run_artifacts, workers, settings, audit, commands),
         idempotency=Idempotency(
             database,
             keys,

@@ -94,6 +94,7 @@ class Attachments:
         self._open: dict[str, set[Attachment]] = {}
         self._count = 0
         self._checked: dict[str, int] = {}
+        self._idle: set[str] = set()
         self.checked = 0
         self._emptied: asyncio.Event = asyncio.Event()
         self._emptied.set()
@@ -147,8 +148,21 @@ class Attachments:
     def close_all(self, why: Close) -> None:
         self._close(self._all(), why)
 
+    def leave_idle(self, prefix: str) -> None:
+        """Count the sockets of a lease as no activity of their runtime."""
+        self._idle.add(prefix)
+
+    def forget_idle(self, prefix: str) -> None:
+        """The lease has ended."""
+        self._idle.discard(prefix)
+
     def attached_runtimes(self) -> Iterable[UUID]:
-        return {attachment.runtime_id for attachment in self._all() if attachment.runtime_id is not None}
+        """Runtimes with a socket that counts as activity."""
+        return {
+            attachment.runtime_id
+            for attachment in self._all()
+            if attachment.runtime_id is not None and attachment.prefix not in self._idle
+        }
 
     def attached_leases(self) -> dict[UUID, str]:
         """Leases with a socket that has not been asked to close, and the prefix that each is known by."""

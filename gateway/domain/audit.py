@@ -87,6 +87,7 @@ class Action(StrEnum):
     BROWSER_PROFILE_DELETED = "browser_profile.deleted"
     RUNTIME_CREATED = "runtime.created"
     RUNTIME_READ = "runtime.read"
+    RUNTIME_EXECUTED = "runtime.executed"
     RUNTIME_STOP_WANTED = "runtime.stop_wanted"
     RUNTIME_STOPPED = "runtime.stopped"
     RUNTIME_FAILED = "runtime.failed"

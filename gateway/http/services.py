@@ -15,6 +15,7 @@ from gateway.domain.audit import Audit
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.events.service import Events
 from gateway.domain.events.streams import EventStreams
+from gateway.domain.execution.service import Executions
 from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.files.service import Files
 from gateway.domain.idempotency import Idempotency
@@ -65,6 +66,7 @@ class Services:
     runtime_files: RuntimeFiles
     viewers: Viewers
     recordings: Recordings
+    executions: Executions
     idempotency: Idempotency
     invocations: Invocations
     readiness: Readiness

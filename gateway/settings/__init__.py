@@ -10,6 +10,7 @@ from gateway.settings.browsers import BrowserSettings
 from gateway.settings.data import DataSettings
 from gateway.settings.egress import EgressSettings
 from gateway.settings.events import EventSettings
+from gateway.settings.execution import ExecutionSettings
 from gateway.settings.files import FileSettings
 from gateway.settings.leases import LeaseSettings
 from gateway.settings.listening import ListeningSettings
@@ -30,6 +31,7 @@ __all__ = [
     "DataSettings",
     "EgressSettings",
     "EventSettings",
+    "ExecutionSettings",
     "FileSettings",
     "LeaseSettings",
     "ListeningSettings",

@@ -7,6 +7,7 @@ from gateway.settings.browsers import BrowserSettings
 from gateway.settings.data import DataSettings
 from gateway.settings.egress import EgressSettings
 from gateway.settings.events import EventSettings
+from gateway.settings.execution import ExecutionSettings
 from gateway.settings.files import FileSettings
 from gateway.settings.leases import LeaseSettings
 from gateway.settings.listening import ListeningSettings
@@ -28,6 +29,7 @@ class Settings(
     ProviderSettings,
     ViewerSettings,
     RecordingSettings,
+    ExecutionSettings,
     ProfileSettings,
     EgressSettings,
     AuditSettings,
@@ -51,6 +53,7 @@ GROUPS: dict[str, type[Group]] = {
     "Operations": OperationSettings,
     "Recordings": RecordingSettings,
     "Viewers": ViewerSettings,
+    "Executions": ExecutionSettings,
     "Files": FileSettings,
     "Browser profiles": ProfileSettings,
     "Audit log": AuditSettings,

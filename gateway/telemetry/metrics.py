@@ -146,6 +146,13 @@ recording_encodings = Histogram(
     registry=registry,
 )
 recordings_failed = Counter("gateway_recordings_failed", "Recordings that failed.", registry=registry)
+executions = Counter("gateway_executions", "Executions of steps, by outcome.", ["outcome"], registry=registry)
+execution_starts = Histogram(
+    "gateway_execution_start_seconds",
+    "Seconds that a process for executions took to start; most start before they are needed.",
+    buckets=(0.25, 0.5, 1, 2, 5, 10, 30),
+    registry=registry,
+)
 _requests = Histogram(
     "gateway_request_seconds",
     "Seconds to answer API requests, by contract, route and status class.",
@@ -246,6 +253,8 @@ for _code in _EGRESS_FAILURES:
 for _direction in ("from_client", "to_client"):
     socket_bytes.labels(_direction)
 # That of files has series only where these have a disk of their own.
+for _outcome in ("ok", "failed"):
+    executions.labels(_outcome)
 disk_free.labels("data")
 disk_step.labels("data")
 for _direction in ("in", "out"):

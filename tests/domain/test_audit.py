@@ -199,6 +199,9 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
     secrets.note(shown["iframeUrl"][-42:])
     await ok(anonymous.get(f"{urlsplit(shown['iframeUrl']).path}/state"))
 
+    steps = {"runtime": runtime["id"], "steps": [{"call": "page.nothing"}]}
+    assert (await client.post(f"/v1/workspaces/{space}/execute", json=steps)).status_code == 400
+
     # Another gateway
     await ok(client.get("/v1/spaces", headers={"Gateway-Hop": "1"}))
     gateway.supervisor.reached_at("http://127.0.0.1:9")
@@ -219,6 +222,7 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
     failing = await make_runtime(client, space)
     launcher.browsers[UUID(failing["id"])].end(Ending("browser.crashed", "It crashed."))
     await until(lambda: not launcher.browsers and not gateway.services.runtimes.hosted(), "the end is written")
+    await ok(client.post(f"/v1/workspaces/{space}/close"))
     await ok(client.delete(f"/v1/spaces/{space}"))
 
     # The command line

@@ -320,6 +320,8 @@ def test_the_comparison_itself_finds_a_difference(wrong: Any, served: Json) -> N
     )
 
 
+# With a real one they have tests of their own (tests/automation).
+NEED_A_BROWSER = {"workspaces-execute"}
 FILES_IN_ORDER = {"storage-files-upload": -3, "runtimes-files-stage": -2, "runtimes-files-collect": -1}
 
 
@@ -419,9 +421,10 @@ async def test_every_example_is_accepted_and_the_answers_are_as_the_document_say
         answer = await client.request(
             endpoint.method, endpoint.path.format(**right), json=body, data=fields, files=form, params=params
         )
-        assert answer.status_code == 200, answer.text
+        assert answer.status_code == (503 if endpoint.operation_id in NEED_A_BROWSER else 200), answer.text
 
-    assert {name for name, status in recorder.seen if status == 200} == {it.operation_id for it in ENDPOINTS}
+    accepted = {name for name, status in recorder.seen if status == 200}
+    assert accepted == {it.operation_id for it in ENDPOINTS} - NEED_A_BROWSER
 
 
 async def test_the_recorder_itself_finds_what_does_not_fit() -> None:

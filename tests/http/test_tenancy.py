@@ -47,6 +47,7 @@ BODIES: dict[str, Json] = {
     "create": {"label": "x", "provider": "openai"},
     "ai-connections-update": {"label": "taken over", "apiKey": None},
     "spaces-create": {},
+    "workspaces-execute": {"runtime": "main", "steps": [{"call": "page.title"}]},
     "spaces-update": {"name": "taken over"},
     "workspaces-create": {"name": "x"},
     "workspaces-update": {"name": "taken over"},

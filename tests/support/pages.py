@@ -8,6 +8,7 @@
 | `/noise` | 1700 x 1500 pixels that can't be compressed: a PNG of the whole page has more than 5 MB |
 | `/download` | an attachment, `report.txt` |
 | `/step` | the colour of `?colour=rrggbb` all over; `#step` logs its `?number` to the console |
+| `/playground` | fields, lists, a frame, and what else calls of automation work on |
 | `/upload` | `#file` in a form; its POST answers with name, size and hash of what came |
 """
 
@@ -80,6 +81,34 @@ STEP = """<!doctype html>
 </script>
 """
 
+PLAYGROUND = """<!doctype html>
+<title>Playground</title>
+<label>Name <input id="name" placeholder="Your name" autocomplete="off"></label>
+<label>Password <input id="password" type="password"></label>
+<button id="greet" type="button" title="greets">Greet</button>
+<div id="result" data-testid="result"></div>
+<input id="agree" type="checkbox">
+<select id="colour" name="colour">
+  <option value="red">Red</option><option value="green">Green</option><option value="blue">Blue</option>
+</select>
+<select id="many" name="many" multiple><option value="a">A</option><option value="b">B</option></select>
+<input id="file" type="file">
+<a id="download" href="/download">Download</a> <a id="link" href="/blank">A link</a>
+<ul id="list"><li class="item">one</li><li class="item">two</li><li class="item">three</li></ul>
+<p id="hidden" style="display: none">hidden</p>
+<img alt="a dot" src="data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=">
+<div id="drag" draggable="true">drag</div> <div id="drop" style="width: 50px; height: 50px">drop</div>
+<button id="ask" type="button">Ask</button>
+<iframe id="frame" name="inner" src="/blank?inner"></iframe>
+<script>
+  const element = (id) => document.getElementById(id);
+  const show = (text) => { element('result').textContent = text; };
+  element('greet').addEventListener('click', () => show(`Hello ${element('name').value}`));
+  element('ask').addEventListener('click', () => show(String(prompt('Who?', 'nobody'))));
+  element('drop').addEventListener('dragover', (event) => event.preventDefault());
+</script>
+"""
+
 UPLOAD = """<!doctype html>
 <title>Upload</title>
 <form method="post" enctype="multipart/form-data">
@@ -136,6 +165,7 @@ def _pages(released: threading.Event) -> Starlette:
             Route("/noise", lambda request: HTMLResponse(NOISE)),
             Route("/download", _download),
             Route("/step", lambda request: HTMLResponse(STEP)),
+            Route("/playground", lambda request: HTMLResponse(PLAYGROUND)),
             Route("/upload", lambda request: HTMLResponse(UPLOAD)),
             Route("/upload", _upload, methods=["POST"]),
         ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import modules_page
+from tools import execute_page, modules_page
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/*.md"), *ROOT.glob("tests/**/*.md")])
@@ -45,6 +45,10 @@ def test_every_named_test_exists() -> None:
 def test_the_page_of_modules_is_up_to_date() -> None:
     assert modules_page.PAGE.read_text() == modules_page.document(), "run `make docs`"
     assert "](../gateway/app.py) |  |" not in modules_page.document(), "each module has a docstring"
+
+
+def test_the_page_of_calls_is_up_to_date() -> None:
+    assert execute_page.PAGE.read_text() == execute_page.document(), "run `make docs`"
 
 
 def test_the_architecture_names_every_room() -> None:

@@ -2,6 +2,7 @@
 
 from gateway.contracts.workspaces import (
     browser_profiles,
+    execute,
     operations,
     runtimes,
     updates,
@@ -14,6 +15,7 @@ from gateway.http.contract import Contract
 _RESOURCES = (
     workspaces,
     runtimes,
+    execute,
     browser_profiles,
     operations,
     updates,

@@ -94,6 +94,7 @@ _DONE = {
     "connections.create": "A connection was created.",
     "connections.renew": "A connection was renewed.",
     "connections.revoke": "A connection was revoked.",
+    "execute": "Steps were executed.",
     "files.stage": "A file was staged for the browser.",
     "files.collect": "Files of the browser were collected.",
     "runtimes.stop": "The runtime was stopped.",

@@ -167,6 +167,36 @@ class Leases:
         Raises NotFound, Forbidden (policy), Conflict (runtime not active).
         """
         self.check_options(options)
+        return await self._mint(scope, ref, protocol=protocol, ttl_seconds=ttl_seconds, options=options)
+
+    async def mint_internal(self, scope: Scope, ref: RuntimeRef, *, purpose: str) -> tuple[Lease, str]:
+        """A lease of the gateway's own, such as for executions: renewed while it is used. Its sockets are no activity
+        of the runtime, so that they do not put off its idle timeout. Raises what `mint` does."""
+        lease, token = await self._mint(
+            scope, ref, protocol="cdp", ttl_seconds=None, options={"autoRenew": True}, purpose=purpose
+        )
+        if (prefix := lease_token_prefix(token)) is not None:
+            self._attachments.leave_idle(prefix)
+        return lease, token
+
+    async def end_internal(self, scope: Scope, ref: RuntimeRef, lease_id: UUID, token: str) -> None:
+        """Revoke a lease of the gateway's own. Raises what `revoke` does."""
+        try:
+            await self.revoke(scope, ref, lease_id)
+        finally:
+            if (prefix := lease_token_prefix(token)) is not None:
+                self._attachments.forget_idle(prefix)
+
+    async def _mint(
+        self,
+        scope: Scope,
+        ref: RuntimeRef,
+        *,
+        protocol: str,
+        ttl_seconds: int | None,
+        options: dict[str, Any] | None,
+        purpose: str | None = None,
+    ) -> tuple[Lease, str]:
         space_id, runtime_id = await self._runtimes.resolve(scope, ref)
         lease_id = new_id()
         with self._audit.noting(Action.LEASE_MINTED, lease_id) as noting:
@@ -175,9 +205,13 @@ class Leases:
                 "protocol": protocol,
                 "policy": "unrestricted" if _is_unrestricted(options) else "standard",
             }
+            if purpose is not None:
+                noting.details["purpose"] = purpose
             ttl = ttl_seconds or self._settings.lease_ttl_seconds
             given = {"connectionId": str(lease_id), "protocol": protocol, "ttlSeconds": ttl}
             given["policy"] = noting.details["policy"]
+            if purpose is not None:
+                given["purpose"] = purpose
             with self._commands.noting(None, "connections.create", given) as command:
                 token = self._issuer.lease_token()
                 new = NewLease(

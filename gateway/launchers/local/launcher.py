@@ -301,6 +301,11 @@ class LocalLauncher:
             self._networks = Networks()
         metrics.browser_networks.set(reason is None)
 
+    @property
+    def users(self) -> UserIds | None:
+        """User ids of this gateway's unprivileged processes; None where it is not root."""
+        return self._users
+
     async def check(self, spec: LaunchSpec) -> None:
         if spec.upstream is not None:
             await self.egress.check_upstream(spec.upstream)
