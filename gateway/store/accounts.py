@@ -223,7 +223,9 @@ async def revoke_key(connection: AsyncConnection, scope: Scope, key: UUID | str)
 
 
 async def touch_keys(connection: AsyncConnection, key_ids: list[UUID]) -> None:
-    await connection.execute(update(api_keys).where(api_keys.c.id.in_(key_ids)).values(last_used_at=func.now()))
+    await connection.execute(
+        text("UPDATE api_keys SET last_used_at = now() WHERE id = ANY(CAST(:ids AS uuid[]))"), {"ids": key_ids}
+    )
 
 
 async def add_subaccount(connection: AsyncConnection, organization_id: UUID, new: NewSubaccount) -> Subaccount:

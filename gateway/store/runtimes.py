@@ -431,7 +431,10 @@ async def live_on(connection: AsyncConnection, gateway_id: UUID) -> list[LiveRow
 
 async def touch(connection: AsyncConnection, runtime_ids: list[UUID]) -> None:
     """Note activity now, which puts the idle timeout off."""
-    await connection.execute(update(runtimes).where(runtimes.c.id.in_(runtime_ids)).values(last_active_at=func.now()))
+    # One array, since a list of parameters is a statement of its own for each length, and costs some 5 us for each id.
+    await connection.execute(
+        text("UPDATE runtimes SET last_active_at = now() WHERE id = ANY(CAST(:ids AS uuid[]))"), {"ids": runtime_ids}
+    )
 
 
 async def runs_of(

@@ -342,7 +342,7 @@ async def test_the_activity_of_many_runtimes_is_written_in_one_statement(house: 
         await house.get(path)
     with statements_run() as statements:
         await house.round()
-    assert len([statement for statement in statements if "last_active_at=now()" in statement]) == 1
+    assert len([statement for statement in statements if "SET last_active_at = now()" in statement]) == 1
     ((late,),) = await house.execute(
         "SELECT count(*) FROM runtimes WHERE last_active_at < now() - interval '30 seconds'"
     )
