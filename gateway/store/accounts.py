@@ -124,6 +124,11 @@ _API_KEY = tuple(
     for name in ("id", "subaccount_id", "name", "prefix", "expires_at", "revoked_at", "last_used_at", "created_at")
 )
 
+_HAS_OTHERS = select(
+    select(organizations.c.id)
+    .where(organizations.c.id != bindparam("organization"), organizations.c.suspended_at.is_(None))
+    .exists()
+)
 _KEY_BY_PREFIX = (
     select(
         api_keys.c.id,
@@ -157,10 +162,7 @@ async def first_organization(connection: AsyncConnection) -> UUID | None:
 
 async def has_others(connection: AsyncConnection, organization_id: UUID) -> bool:
     """Whether the gateway has another organization that is not suspended."""
-    others = select(organizations.c.id).where(
-        organizations.c.id != organization_id, organizations.c.suspended_at.is_(None)
-    )
-    return bool(await connection.scalar(select(others.exists())))
+    return bool(await connection.scalar(_HAS_OTHERS, {"organization": organization_id}))
 
 
 async def add_organization(connection: AsyncConnection, organization_id: UUID, name: str) -> None:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ColumnElement,
+    Insert,
     Label,
     Row,
     Select,
@@ -207,47 +208,29 @@ _WRITE_USAGE = text(
 )
 
 
-async def add(connection: AsyncConnection, owner: Scope, new: NewRuntime) -> bool:
-    """Add a runtime that starts; False where its space is closed or gone.
-
-    Closing locks the space's row, as this does: so either it sees the runtime, or this sees that the space is closed.
-    """
-    values = {
-        **owner_columns(owner),
-        **{field.name: getattr(new, field.name) for field in fields(NewRuntime)},
-        "config": new.config.to_json(),
-        "event_level": new.config.event_level,
-    }
-    values |= {"desired": "active", "status": "starting"}
+# Statements of the hot path are built here once: SQLAlchemy takes milliseconds to build the larger ones.
+def _adding() -> Insert:
+    given = ("organization_id", "subaccount_id", "event_level", *(field.name for field in fields(NewRuntime)))
     is_open = (
-        select(*(bindparam(name, value, type_=runtimes.c[name].type) for name, value in values.items()))
+        select(*(bindparam(name, type_=runtimes.c[name].type) for name in given), text("'active'"), text("'starting'"))
         .select_from(spaces)
-        .where(spaces.c.id == new.space_id, spaces.c.closed_at.is_(None))
+        .where(spaces.c.id == bindparam("space_id"), spaces.c.closed_at.is_(None))
         .with_for_update(key_share=True, read=True)
     )
-    added = await connection.execute(insert(runtimes).from_select(list(values), is_open))
-    return bool(added.rowcount)
+    return insert(runtimes).from_select([*given, "desired", "status"], is_open)
 
 
-async def activate(
-    connection: AsyncConnection,
-    runtime_id: UUID,
-    run_id: UUID,
-    devtools_url: str,
-    name: str,
-    version: str,
-    *,
-    recording: bool,
-) -> Runtime | None:
-    """Starting becomes active and its run begins, with its recording; None when it was stopped or removed meanwhile."""
+def _activation(*, recording: bool) -> Select[Any]:
     activated = (
         update(runtimes)
-        .where(runtimes.c.id == runtime_id, runtimes.c.status == "starting", runtimes.c.desired == "active")
+        .where(
+            runtimes.c.id == bindparam("runtime_id"), runtimes.c.status == "starting", runtimes.c.desired == "active"
+        )
         .values(
             status="active",
-            devtools_url=devtools_url,
-            browser_name=name,
-            browser_version=version,
+            devtools_url=bindparam("url"),
+            browser_name=bindparam("name_now"),
+            browser_version=bindparam("version_now"),
             last_active_at=func.now(),
             updated_at=func.now(),
         )
@@ -260,7 +243,10 @@ async def activate(
         .from_select(
             ["id", *columns, "runtime_id", "status"],
             select(
-                bindparam("run_id", run_id), *(activated.c[name] for name in columns), activated.c.id, text("'active'")
+                bindparam("run", type_=runs.c.id.type),
+                *(activated.c[name] for name in columns),
+                activated.c.id,
+                text("'active'"),
             ),
         )
         .returning(runs.c.id)
@@ -280,7 +266,40 @@ async def activate(
             )
             .cte("recorded")
         )
-    row = (await connection.execute(answer)).first()
+    return answer
+
+
+_ADD = _adding()
+_ACTIVATE, _ACTIVATE_RECORDED = (_activation(recording=recording) for recording in (False, True))
+
+
+async def add(connection: AsyncConnection, owner: Scope, new: NewRuntime) -> bool:
+    """Add a runtime that starts; False where its space is closed or gone.
+
+    Closing locks the space's row, as this does: so either it sees the runtime, or this sees that the space is closed.
+    """
+    values = {
+        **owner_columns(owner),
+        **{field.name: getattr(new, field.name) for field in fields(NewRuntime)},
+        "config": new.config.to_json(),
+        "event_level": new.config.event_level,
+    }
+    return bool((await connection.execute(_ADD, values)).rowcount)
+
+
+async def activate(
+    connection: AsyncConnection,
+    runtime_id: UUID,
+    run_id: UUID,
+    devtools_url: str,
+    name: str,
+    version: str,
+    *,
+    recording: bool,
+) -> Runtime | None:
+    """Starting becomes active and its run begins, with its recording; None when it was stopped or removed meanwhile."""
+    values = {"runtime_id": runtime_id, "run": run_id, "url": devtools_url, "name_now": name, "version_now": version}
+    row = (await connection.execute(_ACTIVATE_RECORDED if recording else _ACTIVATE, values)).first()
     return _runtime(row) if row else None
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import case, delete, func, insert, select, update
+from sqlalchemy import bindparam, case, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.mounts import Mounts
@@ -53,6 +53,9 @@ class SpaceChanges(TypedDict, total=False):
 
 
 _COLUMNS = tuple(spaces.c[field.name] for field in fields(Space))
+# Built once, since each runtime's start reads its space.
+_ONE = select(*_COLUMNS).where(spaces.c.id == bindparam("space"), spaces.c.organization_id == bindparam("organization"))
+_ONE_OF_SUBACCOUNT = _ONE.where(spaces.c.subaccount_id == bindparam("subaccount"))
 
 
 async def add(connection: AsyncConnection, owner: Scope, new: NewSpace) -> Space:
@@ -78,8 +81,11 @@ async def listed(connection: AsyncConnection, scope: Scope, part: Slice = WHOLE_
 
 
 async def get(connection: AsyncConnection, scope: Scope, space_id: UUID, *, lock: bool = False) -> Space | None:
-    query = select(*_COLUMNS).where(within(scope, spaces), spaces.c.id == space_id)
-    row = (await connection.execute(query.with_for_update() if lock else query)).mappings().first()
+    values = {"space": space_id, "organization": scope.organization_id}
+    query = _ONE
+    if scope.subaccount_id is not None:
+        query, values = _ONE_OF_SUBACCOUNT, {**values, "subaccount": scope.subaccount_id}
+    row = (await connection.execute(query.with_for_update() if lock else query, values)).mappings().first()
     return Space(**row) if row else None
 
 

@@ -321,7 +321,9 @@ class Runtimes:
             await self._write_new(space, new, request)
 
     async def _write_new(self, space: Space, new: NewRuntime, request: RuntimeRequest) -> None:
-        async with self._database.begin() as connection:
+        # One statement needs no transaction of three more.
+        is_single = space.subaccount_id is None and request.proxy_password is None
+        async with self._database.connect() if is_single else self._database.begin() as connection:
             if space.subaccount_id is not None:
                 await self._check_subaccount(connection, space.owner, space.subaccount_id)
             if not await runtimes.add(connection, space.owner, new):
