@@ -29,6 +29,7 @@ _PURPOSE = b"gateway viewer tokens"
 _BODY = struct.Struct(">BBBQ16s16s")
 _INPUT = 1
 _ACTIVITY = 2
+_FOLLOWS_CLIENTS = 4
 
 
 class Kind(IntEnum):
@@ -51,6 +52,8 @@ class Viewer:
     input: bool = False
     # Whether the page shows the run's activity beside it.
     activity: bool = False
+    # Whether the page follows the tab that clients work in, rather than the one that anyone used last.
+    follows_clients: bool = False
 
     def seconds_left(self) -> float:
         """By this machine's clock; 0 or less once it has expired."""
@@ -65,6 +68,7 @@ class ViewerTokens:
 
     def sign(self, viewer: Viewer) -> str:
         rights = (_INPUT if viewer.input else 0) | (_ACTIVITY if viewer.activity else 0)
+        rights |= _FOLLOWS_CLIENTS if viewer.follows_clients else 0
         expiry = int(viewer.expires_at.timestamp())
         body = _BODY.pack(_VERSION, viewer.kind, rights, expiry, viewer.run_id.bytes, viewer.id.bytes)
         return PREFIX + base64.urlsafe_b64encode(body + self._signature(body)).decode()
@@ -87,6 +91,7 @@ class ViewerTokens:
             datetime.fromtimestamp(expiry, UTC),
             input=bool(rights & _INPUT),
             activity=bool(rights & _ACTIVITY),
+            follows_clients=bool(rights & _FOLLOWS_CLIENTS),
         )
 
     def _signature(self, body: bytes) -> bytes:

@@ -111,6 +111,7 @@ class Viewers:
         seconds: int | None,
         may_control: bool = False,
         activity: bool = False,
+        follows_clients: bool = False,
     ) -> Minted:
         """A viewer of a run that the caller can see. Raises NotFound, and Conflict for a live view of an ended run."""
         viewer_id = new_id()
@@ -132,7 +133,15 @@ class Viewers:
         self._runtimes.note_activity(found.runtime_id)
         # Whole seconds, never fewer than were asked for.
         expiry = datetime.fromtimestamp(math.ceil(now.timestamp()), UTC) + timedelta(seconds=seconds or DEFAULT_SECONDS)
-        viewer = Viewer(viewer_id, kind, run_id, expiry, input=may_control, activity=activity)
+        viewer = Viewer(
+            viewer_id,
+            kind,
+            run_id,
+            expiry,
+            input=may_control,
+            activity=activity,
+            follows_clients=follows_clients,
+        )
         return Minted(viewer, self._tokens.sign(viewer), self.activity_token(viewer))
 
     def activity_token(self, viewer: Viewer) -> str | None:

@@ -97,6 +97,8 @@ class PagesOfRun:
             data = page.about(self.masking)
             if opener := info.get("openerId"):
                 data["openerPageId"] = opener
+            if context := info.get("browserContextId"):
+                data["contextId"] = context
             self.record.note("page.created", data, page_id=page_id)
         elif known.url != page.url:
             self.record.note("navigation", page.about(self.masking), page_id=page_id)

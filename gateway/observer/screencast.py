@@ -102,6 +102,8 @@ class Screencasts:
         self._tabs: dict[str, Tab] = {}
         # Ids of tabs, the least recently used first.
         self._used: list[str] = []
+        # The tab that a client works in.
+        self._worked: str | None = None
         self._casts: dict[str, _Cast] = {}
         self._subscriptions: set[Subscription] = set()
         self._listeners: list[TabListener] = []
@@ -163,6 +165,11 @@ class Screencasts:
         """The tab that was opened, brought to the front or used last; None without tabs."""
         return self._used[-1] if self._used else None
 
+    @property
+    def of_clients(self) -> str | None:
+        """The tab that a client worked in last; before any did, and once it is closed, the active one."""
+        return self._worked or self.active
+
     def listen(self, listener: TabListener) -> None:
         """Call `listener` for all further events of tabs."""
         self._listeners.append(listener)
@@ -180,14 +187,29 @@ class Screencasts:
             self._notify("active", self._tabs[tab_id])
             self._follow()
 
+    def worked_in(self, tab_id: str) -> None:
+        """A client works in a tab, which makes it the active one."""
+        if tab_id in self._tabs and self._worked != tab_id:
+            self._worked = tab_id
+            self._follow()
+        self.used(tab_id)
+
     # Pictures
 
-    def subscribe(self, listener: FrameListener, tab_id: str | None = None, *, fps: float = math.inf) -> Subscription:
+    def subscribe(
+        self,
+        listener: FrameListener,
+        tab_id: str | None = None,
+        *,
+        fps: float = math.inf,
+        of_clients: bool = False,
+    ) -> Subscription:
         """Call `listener` with the frames of a tab, or of the active one, beginning with its last frame.
 
+        With `of_clients`, the tab that clients work in is meant in place of the active one.
         The browser sends frames at the highest rate that a subscriber wants, and all subscribers get them.
         """
-        subscription = Subscription(self, listener, tab_id, fps)
+        subscription = Subscription(self, listener, tab_id, fps, of_clients=of_clients)
         self._subscriptions.add(subscription)
         self._observation.observed.browser.use.begin(subscription)
         subscription.point_at(tab_id)
@@ -267,14 +289,15 @@ class Screencasts:
             return
         was_active = self.active == tab_id
         self._used.remove(tab_id)
+        if self._worked == tab_id:
+            self._worked = None
         cast = self._casts.pop(tab_id, None)
         if cast is not None:
             cast.forget()
         self._notify("closed", tab)
-        if was_active:
-            if self.active is not None:
-                self._notify("active", self._tabs[self.active])
-            self._follow()
+        if was_active and self.active is not None:
+            self._notify("active", self._tabs[self.active])
+        self._follow()
 
     def _shown(self, tab_id: str, visible: bool) -> None:
         """The browser shows the tab, or another one instead of it."""
@@ -321,10 +344,22 @@ class Screencasts:
 
 
 class Subscription:
-    """Gets the pictures of one tab, or of the active one (`wanted` is None), until `close`."""
+    """Gets the pictures of one tab, or of the active one (`wanted` is None), until `close`.
 
-    def __init__(self, screencasts: Screencasts, listener: FrameListener, wanted: str | None, fps: float) -> None:
+    With `of_clients`, the tab that clients work in is meant in place of the active one.
+    """
+
+    def __init__(
+        self,
+        screencasts: Screencasts,
+        listener: FrameListener,
+        wanted: str | None,
+        fps: float,
+        *,
+        of_clients: bool = False,
+    ) -> None:
         self._screencasts = screencasts
+        self._of_clients = of_clients
         self._cast: _Cast | None = None
         self._rests = False
         self.listener = listener
@@ -340,7 +375,8 @@ class Subscription:
     def point_at(self, tab_id: str | None) -> None:
         """Switch to this tab, or, with None, to the active one."""
         self.wanted = tab_id
-        cast = self._screencasts.cast_of(tab_id or self._screencasts.active)
+        followed = self._screencasts.of_clients if self._of_clients else self._screencasts.active
+        cast = self._screencasts.cast_of(tab_id or followed)
         if cast is self._cast:
             return
         if self._cast is not None:
@@ -547,7 +583,7 @@ class ScreencastWatcher:
 
     async def begin(self, observation: Observation) -> Screencasts:
         screencasts = Screencasts(observation, self._settings)
-        observation.observed.clients.on_work = screencasts.used
+        observation.observed.clients.on_work = screencasts.worked_in
         await screencasts.resume()
         return screencasts
 

@@ -79,6 +79,15 @@ class EventSettings(ShareSettings):
         le=1_000_000,
         description="Streams of events, and waits for one, that may be open on this gateway at once.",
     )
+    event_wait_seconds: int = Field(
+        30,
+        ge=1,
+        le=3600,
+        description="Seconds that a wait for an event of a workspace's runtime takes, where the request has none.",
+    )
+    event_max_wait_seconds: int = Field(
+        120, ge=1, le=3600, description="Maximum of seconds that a request may wait for such an event."
+    )
     event_heartbeat_seconds: float = Field(
         15.0, gt=0, le=3600, description="Seconds without an event after which a stream sends a heartbeat."
     )

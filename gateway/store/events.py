@@ -62,6 +62,8 @@ class Wanted:
     connection_id: UUID | None = None
     subaccount_id: UUID | None = None
     in_activity: bool = False
+    # The browser context of pages.
+    context_id: str | None = None
 
 
 ALL = Wanted()
@@ -287,7 +289,7 @@ async def page(
         values["types"] = list(wanted.types)
     if wanted.failed_types:
         values["failed_types"] = list(wanted.failed_types)
-    for name in ("page_id", "connection_id", "subaccount_id"):
+    for name in ("page_id", "connection_id", "subaccount_id", "context_id"):
         if getattr(wanted, name) is not None:
             values[name] = getattr(wanted, name)
     query = page_query(frozenset(values), wanted.in_activity, descending)
@@ -305,13 +307,17 @@ def page_query(given: frozenset[str], in_activity: bool, descending: bool) -> Te
     if "after" in given:
         conditions.append(f"sequence {'<' if descending else '>'} :after")
     conditions += [f"{name} = :{name}" for name in ("page_id", "connection_id", "subaccount_id") if name in given]
+    if "context_id" in given:
+        # The event of a page's creation alone has its context.
+        created = "stream_id = :stream_id AND type = 'page.created' AND data ->> 'contextId' = :context_id"
+        conditions.append(f"page_id IN (SELECT page_id FROM events WHERE {created})")
     if in_activity:
         # Few of a stream are in it, so that its own index is read whatever the types.
         conditions.append("in_activity")
     if "failed_types" in given:
         also = "(type = ANY(CAST(:failed_types AS text[])) AND data ->> 'status' = 'failed')"
         conditions.append(f"(type = ANY(CAST(:types AS text[])) OR {also})")
-    elif "types" in given and (in_activity or given & {"page_id", "connection_id"}):
+    elif "types" in given and (in_activity or given & {"page_id", "connection_id", "context_id"}):
         conditions.append("type = ANY(CAST(:types AS text[]))")
     elif "types" in given:
         # Each type separately, because an index has only those of one type in their order.
@@ -327,6 +333,12 @@ def page_query(given: frozenset[str], in_activity: bool, descending: bool) -> Te
             """
         )
     return text(f"SELECT {_EVENT} FROM events WHERE {' AND '.join(conditions)} ORDER BY sequence {order} LIMIT :limit")
+
+
+async def find(connection: AsyncConnection, stream_id: UUID, event_id: UUID) -> int | None:
+    """The number of an event of a stream; the newer it is, the sooner it is found."""
+    query = text("SELECT sequence FROM events WHERE stream_id = :stream_id AND id = :id ORDER BY sequence DESC LIMIT 1")
+    return (await connection.execute(query, {"stream_id": stream_id, "id": event_id})).scalar()
 
 
 async def head(connection: AsyncConnection, stream_id: UUID) -> int:

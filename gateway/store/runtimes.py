@@ -483,6 +483,13 @@ async def run(connection: AsyncConnection, scope: Scope, run_id: UUID) -> Run | 
     return Run(**row) if row else None
 
 
+async def latest_run(connection: AsyncConnection, runtime_id: UUID) -> UUID | None:
+    """The newest run of a runtime; None where its launch failed."""
+    newest = select(runs.c.id).where(runs.c.runtime_id == runtime_id).order_by(runs.c.created_at.desc()).limit(1)
+    found: UUID | None = (await connection.execute(newest)).scalar()
+    return found
+
+
 async def now(connection: AsyncConnection) -> datetime:
     """The time by the database's clock."""
     moment: datetime = (await connection.execute(select(func.now()))).scalar_one()

@@ -67,7 +67,7 @@ class LiveView:
         self._seen = 0
         self._asking: asyncio.Task[None] | None = None
         self._resting: asyncio.TimerHandle | None = None
-        self._subscription = screen.screencasts.subscribe(self._take)
+        self._subscription = screen.screencasts.subscribe(self._take, of_clients=session.viewer.follows_clients)
 
     async def run(self) -> ViewerClose:
         """Run until it ends; returns the reason. The caller closes the socket."""

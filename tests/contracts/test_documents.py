@@ -89,6 +89,8 @@ def fit(body: Json, fields: set[str]) -> None:
     """Changes what no schema can say: a time is in the future, and no text in free JSON has U+0000."""
     if "timeoutMs" in fields:
         body["timeoutMs"] = WAIT_MS
+    if body.get("after") == CURSOR:
+        del body["after"]
     if body.get("expiresAt") is not None:
         body["expiresAt"] = "2999-12-31T23:59:59Z"
     for name in ("metadata", "options"):
@@ -121,8 +123,9 @@ def play(operation: Operation, base_url: str, headers: dict[str, str], known: di
             case.path_parameters.update(actual)
         if isinstance(case.body, dict):
             fit(case.body, operation_fields(operation))
-        if case.query.get("cursor") == CURSOR:
-            del case.query["cursor"]
+        for name in ("cursor", "after"):
+            if case.query.get(name) == CURSOR:
+                del case.query[name]
         # Any other may begin behind the end of the file, which no schema knows.
         if "Range" in (case.headers or {}):
             case.headers["Range"] = "bytes=0-0"

@@ -388,7 +388,8 @@ async def test_every_example_is_accepted_and_the_answers_are_as_the_document_say
     at = {"spaceId": space, "id": runtime, "activeRunId": run["id"]}
     invocation = await make_invocation(gateway, client, at)
     workspace = await make("/v1/workspaces", {"name": "a", "mounts": {"storage": {"workspace": "shared"}}})
-    alias = (await ok(client.post(f"/v1/workspaces/{workspace}/runtimes", json={"alias": "first"})))["alias"]
+    recorded = {"alias": "first", "launch": {"mode": "ephemeral", "config": {"recording": True}}}
+    alias = (await ok(client.post(f"/v1/workspaces/{workspace}/runtimes", json=recorded)))["alias"]
     ids = {
         "/v1/spaces": {"id": space, "runtimeId": runtime, "connectionId": lease, "fileId": file["id"]},
         "/v1/browser-profiles": {"id": await make("/v1/browser-profiles", {"name": "a"})},

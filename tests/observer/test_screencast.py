@@ -222,6 +222,24 @@ async def test_the_active_tab_is_followed_without_effect_on_tabs(launcher: Local
         assert kinds[-1] == "closed"
 
 
+async def test_the_tab_that_clients_work_in_is_followed_whatever_a_viewer_uses(launcher: LocalLauncher) -> None:
+    async with watched(launcher) as seen:
+        first, _ = await seen.open(page("#f00", "first"))
+        second, _ = await seen.open(page("#0f0", "second"))
+        frames: list[Frame] = []
+        seen.subscriptions.append(seen.screencasts.subscribe(frames.append, of_clients=True))
+        await shows(frames, GREEN, second)
+        seen.screencasts.worked_in(first)
+        assert seen.screencasts.active == first
+        await shows(frames, RED, first)
+        seen.screencasts.used(second)
+        assert (seen.screencasts.active, seen.screencasts.of_clients) == (second, first)
+        assert seen.subscriptions[0].tab_id == first
+        await seen.client.send("Target.closeTarget", targetId=first)
+        await shows(frames, GREEN, second)
+        assert seen.screencasts.of_clients == second
+
+
 async def test_a_screencast_recovers_from_a_lost_connection(launcher: LocalLauncher) -> None:
     async with watched(launcher) as seen:
         tab, _ = await seen.open(page("#f00"))

@@ -31,6 +31,7 @@ unhurried = settings(deadline=None)  # the machine may have other things to do
         st.integers(0, 4_000_000_000).map(lambda seconds: datetime.fromtimestamp(seconds, UTC)),
         input=st.booleans(),
         activity=st.booleans(),
+        follows_clients=st.booleans(),
     )
 )
 def test_a_token_says_what_was_signed_to_its_own_kind_alone(viewer: Viewer) -> None:

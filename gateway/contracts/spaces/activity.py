@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway.contracts.spaces.events import Category, read_run
+from gateway.contracts.spaces.events import Category, event_data, read_run
 from gateway.contracts.spaces.example_values import ARTIFACT, FILE, LATER
 from gateway.core.shares import Taker
 from gateway.domain.events import activity
@@ -106,7 +106,7 @@ class ActivityItem(Answer):
             category=event.category,
             message=activity.message(event),
             severity=activity.severity(event).name.lower(),
-            data=event.data,
+            data=event_data(event),
             **{name: value for name, value in about.items() if value is not None},
         )
 

@@ -134,8 +134,14 @@ class RunEvent(Answer):
             time=record.time,
             page_id=record.page_id,
             connection_id=record.connection_id,
-            data=record.data,
+            data=event_data(record),
         )
+
+
+def event_data(record: Record) -> dict[str, Any]:
+    """As this contract has it, which has no browser contexts."""
+    data = record.data
+    return {name: data[name] for name in data if name != "contextId"} if "contextId" in data else data
 
 
 class EventList(Answer):

@@ -2,8 +2,10 @@
 
 from gateway.contracts.workspaces import (
     browser_profiles,
+    embeds,
     execute,
     operations,
+    runtime_events,
     runtimes,
     updates,
     workspaces,
@@ -16,6 +18,8 @@ _RESOURCES = (
     workspaces,
     runtimes,
     execute,
+    runtime_events,
+    embeds,
     browser_profiles,
     operations,
     updates,

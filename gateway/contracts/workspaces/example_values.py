@@ -12,3 +12,8 @@ ALIAS = "main"
 CREATED = "2026-11-29T09:00:00.000Z"
 STARTED = "2026-11-29T09:00:01.250Z"
 LATER = "2026-11-29T09:05:00.000Z"
+EXPIRES = "2026-11-30T09:05:00.000Z"
+
+ROOT = "https://gateway.example.com"
+# Stands for tokens.
+OPAQUE = "7Qm3xR2kVtYb8NfLw0JcZp5sDgHa1eUi"

@@ -133,6 +133,16 @@ class EventStreams:
         async with self._database.connect() as connection:
             return await store.page(connection, stream_id, wanted, after=after, descending=descending, limit=limit)
 
+    async def find(self, stream_id: UUID, event_id: UUID) -> int | None:
+        """The number of an event; None for one that is not in the stream any more, or never was."""
+        async with self._database.connect() as connection:
+            return await store.find(connection, stream_id, event_id)
+
+    async def last(self, stream_id: UUID, number: int) -> Event | None:
+        """The last event up to this number; None where there is none."""
+        found = await self.page(stream_id, ALL, after=number + 1, descending=True, limit=1)
+        return found[0] if found else None
+
     async def head(self, stream_id: UUID) -> int:
         """The number of the newest event."""
         async with self._database.connect() as connection:

@@ -553,6 +553,19 @@ class Runtimes:
                 raise not_found("run", run_id)
             return found
 
+    async def latest_run(self, scope: Scope, ref: RuntimeRef, *, record: str | None = None) -> tuple[Runtime, UUID]:
+        """A runtime and its newest run; `record` is what of the run's record is read besides. Raises NotFound."""
+        runtime = await self.find(scope, await self.resolve(scope, ref))
+        run_id = runtime.active_run_id
+        if run_id is None:
+            async with self._database.connect() as connection:
+                run_id = await runtimes.latest_run(connection, runtime.id)
+        if run_id is None:
+            raise not_found("run", runtime.id)
+        if record is not None:
+            self._audit.note(Action.RUN_READ, run_id, details={"record": record})
+        return runtime, run_id
+
     # Ending
 
     async def end(self, runtime_ids: Iterable[UUID], reason: Ending) -> None:
