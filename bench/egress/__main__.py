@@ -33,6 +33,7 @@ _WARM_UP_SECONDS = 0.3
 _VICTIM, _FLOOD = 0, 1
 # How many connections of each kind flood; a runtime may have 512.
 _FLOODS = {"kept": 504, "fresh": 48, "connects": 48, "down": 64, "up": 64}
+_PERCENTS = (50, 95, 99)
 _ALONE, _ELSEWHERE, _BESIDE = "alone", "flood elsewhere", "beside"
 
 
@@ -123,11 +124,11 @@ def _load_report(rows: list[dict[str, Any]]) -> str:
 
 
 def _flood(options: argparse.Namespace) -> list[dict[str, Any]]:
-    # By load, place of the flood and what the victim asks: p50 and p99 of each round, in seconds.
-    found: dict[tuple[str, str, str], list[tuple[float, float]]] = defaultdict(list)
+    # By load, place of the flood and what the victim asks: seconds of all rounds.
+    found: dict[tuple[str, str, str], list[float]] = defaultdict(list)
     with ExitStack() as stack:
-        port = stack.enter_context(origin.serving())
-        flooded = stack.enter_context(origin.serving(less_urgent=True))
+        port = stack.enter_context(origin.serving(is_urgent=True))
+        flooded = stack.enter_context(origin.serving(is_urgent=False))
         near, far = (stack.enter_context(proxies.running(proxies.GATEWAY, 2)).ports for _ in range(2))
         victim = Target([near[_VICTIM]], port)
         latencies(victim, _WARM_UP_SECONDS)
@@ -143,16 +144,15 @@ def _flood(options: argparse.Namespace) -> list[dict[str, Any]]:
                             floods.enter_context(flooding(name, target))
                             latencies(victim, _WARM_UP_SECONDS)
                         for asked, times in latencies(victim, options.seconds).items():
-                            found[name, place, asked].append((percentile(times, 50), percentile(times, 99)))
+                            found[name, place, asked] += times
     return [
         {
             "flood": name,
             "place": place,
             "asked": asked,
-            "p50Us": 1e6 * median(each for each, _ in values),
-            "p99Us": 1e6 * median(each for _, each in values),
+            **{f"p{percent}Us": 1e6 * percentile(times, percent) for percent in _PERCENTS},
         }
-        for (name, place, asked), values in found.items()
+        for (name, place, asked), times in found.items()
     ]
 
 
@@ -160,12 +160,23 @@ def _flood_report(rows: list[dict[str, Any]]) -> str:
     p99 = {(row["flood"], row["place"], row["asked"]): row["p99Us"] for row in rows}
     cells: list[Sequence[object]] = []
     for row in sorted(rows, key=lambda row: (list(LOADS).index(row["flood"]), row["asked"], row["place"])):
-        value = ratio(row["p99Us"], p99[row["flood"], _ALONE, row["asked"]])
-        judged = verdict(value, FLOOD_GOAL) if row["place"] == _BESIDE else ""
-        names = (row["flood"], row["asked"], row["place"])
-        cells.append((*names, f"{row['p50Us']:.0f}", f"{row['p99Us']:.0f}", f"{value:.2f}", judged))
-    header = ("flood", "victim asks", "flood is", "p50 us", "p99 us", "p99 of alone", f"at most {FLOOD_GOAL:.0f}")
-    return table(header, cells)
+        of_alone, of_elsewhere = (
+            ratio(row["p99Us"], p99[row["flood"], of, row["asked"]]) for of in (_ALONE, _ELSEWHERE)
+        )
+        is_beside = row["place"] == _BESIDE
+        cells.append(
+            (
+                row["flood"],
+                row["asked"],
+                row["place"],
+                *(f"{row[f'p{percent}Us']:.0f}" for percent in _PERCENTS),
+                f"{of_alone:.2f}",
+                f"{of_elsewhere:.2f}" if is_beside else "",
+                verdict(of_alone, FLOOD_GOAL) if is_beside else "",
+            )
+        )
+    measured = (*(f"p{percent} us" for percent in _PERCENTS), "p99 of alone", "of flood elsewhere")
+    return table(("flood", "victim asks", "flood is", *measured, f"at most {FLOOD_GOAL:.0f} of alone"), cells)
 
 
 _PARTS: dict[str, tuple[Callable[[argparse.Namespace], Any], Callable[[Any], str]]] = {
@@ -185,7 +196,7 @@ def main() -> int:
     parser.add_argument("--resources", type=int, default=200, help="page: resources of the page")
     parser.add_argument("--bytes", type=int, default=8192, help="page: bytes of each resource")
     parser.add_argument("--browsers", type=int, nargs="+", default=[1, 8, 64], help="load: browsers at once")
-    default = [kind for kind in proxies.KINDS if kind != proxies.WITHOUT_TURNS]
+    default = [proxies.GATEWAY, proxies.TINYPROXY, proxies.SQUID]
     parser.add_argument("--kinds", nargs="+", choices=proxies.KINDS, default=default, help="load: proxies")
     parser.add_argument("--loads", nargs="+", choices=LOADS, default=list(LOADS), help="load and flood: kinds of load")
     parser.add_argument("--rounds", type=int, default=3, help="load and flood: rounds")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any
 
-from bench.egress.origin import ANSWER, DOWN, ECHO, HEAD_END, LESS_URGENT, UP
+from bench.egress.origin import ANSWER, DOWN, ECHO, HEAD_END, LESS_URGENT, UP, urgent
 
 # Of a browser to one server.
 CONNECTIONS = 6
@@ -234,7 +234,7 @@ def latencies(target: Target, seconds: float) -> dict[str, list[float]]:
     request = target.request(keep=True)
     port = target.ports[0]
     found: dict[str, list[float]] = {"plain": [], "tunnel": []}
-    with closing(target.connection(port, request)) as plain, closing(target.tunnel(port, _ECHOED)) as tunnel:
+    with urgent(), closing(target.connection(port, request)) as plain, closing(target.tunnel(port, _ECHOED)) as tunnel:
         asked: list[tuple[list[float], socket.socket, bytes, int]] = [
             (found["plain"], plain, request, len(ANSWER)),
             (found["tunnel"], tunnel, _ECHOED, len(_ECHOED)),

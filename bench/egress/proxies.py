@@ -26,8 +26,10 @@ from gateway.egress.proxy import EgressProxy
 from gateway.egress.turns import Turns
 from gateway.settings import Settings
 
-GATEWAY, WITHOUT_TURNS, TINYPROXY, SQUID = "gateway", "gateway-without-turns", "tinyproxy", "squid"
-OURS = (GATEWAY, WITHOUT_TURNS)
+GATEWAY, TINYPROXY, SQUID = "gateway", "tinyproxy", "squid"
+# Where runtimes have no network of their own, the kernel is asked for the user of each connection.
+WITHOUT_TURNS, WITHOUT_NETWORKS = "gateway-without-turns", "gateway-without-networks"
+OURS = (GATEWAY, WITHOUT_TURNS, WITHOUT_NETWORKS)
 KINDS = (*OURS, TINYPROXY, SQUID)
 
 _START_SECONDS = 15.0
@@ -76,7 +78,7 @@ def _executable(kind: str) -> str | None:
 def running(kind: str, browsers: int) -> Iterator[Proxy]:
     """A proxy of this kind; the gateway's has a listener for each browser, as it has for each runtime."""
     if kind in OURS:
-        with _gateway(browsers, takes_turns=kind == GATEWAY) as proxy:
+        with _gateway(kind, browsers) as proxy:
             yield proxy
         return
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -111,10 +113,10 @@ def _wait_for(port: int) -> None:
 
 
 @contextlib.contextmanager
-def _gateway(browsers: int, *, takes_turns: bool) -> Iterator[Proxy]:
+def _gateway(kind: str, browsers: int) -> Iterator[Proxy]:
     spawning = multiprocessing.get_context("spawn")
     near, far = spawning.Pipe()
-    process = spawning.Process(target=_serve, args=(far, browsers, takes_turns), daemon=True)
+    process = spawning.Process(target=_serve, args=(far, kind, browsers), daemon=True)
     process.start()
     try:
         assert process.pid is not None
@@ -124,16 +126,15 @@ def _gateway(browsers: int, *, takes_turns: bool) -> Iterator[Proxy]:
         process.join()
 
 
-def _serve(started: Any, browsers: int, takes_turns: bool) -> None:
-    uvloop.run(_listen(started, browsers, takes_turns))
+def _serve(started: Any, kind: str, browsers: int) -> None:
+    uvloop.run(_listen(started, kind, browsers))
 
 
-async def _listen(started: Any, browsers: int, takes_turns: bool) -> None:
-    """The gateway's own class in its own event loop, without the rest of the gateway. As root, the user of each
-    connection is asked for, as it is for a runtime's."""
-    turns = Turns() if takes_turns else Turns(burst_seconds=math.inf)
+async def _listen(started: Any, kind: str, browsers: int) -> None:
+    """The gateway's own class in its own event loop, without the rest of the gateway."""
+    turns = Turns(burst_seconds=math.inf) if kind == WITHOUT_TURNS else Turns()
     proxy = EgressProxy(Settings(data_dir=Path("/nonexistent"), egress_allow=("127.0.0.1",)), turns=turns)
-    uid = os.getuid() if os.getuid() == 0 else None
+    uid = os.getuid() if kind == WITHOUT_NETWORKS else None
     listeners = [await proxy.open_listener(uuid4(), uid) for _ in range(browsers)]
     started.send([listener.port for listener in listeners])
     await asyncio.Event().wait()

@@ -53,6 +53,8 @@ _PAGE = "<!doctype html><title>{title}</title><h1>{title}</h1><p>{message}</p><p
 _LINGER_SECONDS = 5.0
 # A larger head is read outside of the event loop, one at a time for a runtime, and counts against what it may hold.
 _LARGE_HEAD_BYTES = 65_536
+# What it takes the event loop to accept a connection, to connect to a server, and to close both.
+_CONNECT_SECONDS = 0.00015
 # A server may send interim answers without end, in a few bytes each.
 _HEADS_A_TURN = 32
 
@@ -292,6 +294,7 @@ class BrowserConnection(asyncio.Protocol):
         if isinstance(read, Refused):
             self._refuse(read)
         elif self._server is None:
+            self._listener.share.expect(_CONNECT_SECONDS)
             self._task = self._listener.spawn(self._connect(read))
             self._set_reading()
         elif self._server.serves(read.head):

@@ -1,8 +1,10 @@
 """Turns of runtimes in the event loop, so that none whose pages load much delays the traffic of the others.
 
 What a runtime's connections receive is processed at once as long as that takes little of the loop's time. Beyond it,
-its work waits in a queue of its own. The queues are served in turn by the time that their work takes (deficit round
-robin), for a short time in each turn of the loop, which then gets to everything else: other runtimes, leases, the API.
+its work waits in a queue of its own. In a turn of the loop, some of what waits runs for a short time, always of the
+runtime that has used the least (start-time fair queueing). The loop then gets to everything else: other runtimes,
+leases, the API. While it has much else to do, turns are left out: mostly that is what earlier work has led to, such as
+connections that are made and sockets that become writable, of which more work would only make more.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from operator import attrgetter
 
 # Of one turn of the loop, for all work that waits. A turn of the loop costs some 10 us by itself.
 TURN_SECONDS = 0.00005
@@ -18,8 +21,14 @@ TURN_SECONDS = 0.00005
 BURST_SECONDS = 0.0001
 # How fast that is forgotten: a runtime may take this part of the loop's time without waiting.
 _FREE_PART = 0.25
-# In turns: how much work that took long is held against a runtime.
-_MOST_OWED = 20
+# A turn is left out where the loop did other work for more than this part of it, but not for longer than the patience.
+_BUSY_PART = 0.6
+PATIENCE_SECONDS = 0.0004
+# In patiences: a runtime that had no turn for so long is not one of those that load much, and need not be patient.
+_LIGHT = 50
+# In turns: how much less or more than the others a runtime has used at most, as far as the order is concerned.
+_MOST_BEHIND = 2
+_MOST_AHEAD = 20
 
 Work = Callable[[], None]
 
@@ -31,16 +40,27 @@ class Turns:
         self,
         turn_seconds: float = TURN_SECONDS,
         burst_seconds: float = BURST_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.turn_seconds = turn_seconds
         self.burst_seconds = burst_seconds
+        self.patience_seconds = patience_seconds
         self.clock = clock
-        # Those with work that waits; the one whose turn is next first.
-        self._waiting: deque[Share] = deque()
+        # Those with work that waits.
+        self._waiting: list[Share] = []
         self._is_scheduled = False
+        # What the runtime had used that was served last; never less than before.
+        self._used = 0.0
+        # What work of this turn will take outside of it.
+        self.expected = 0.0
+        # When the last turn ended, and when the last one ended in which something ran.
+        self._ended = float("-inf")
+        self._served = float("-inf")
 
     def add(self, share: Share) -> None:
+        least, most = -_MOST_BEHIND * self.turn_seconds, _MOST_AHEAD * self.turn_seconds
+        share.used = self._used + min(max(share.used - self._used, least), most)
         self._waiting.append(share)
         self._schedule()
 
@@ -53,20 +73,19 @@ class Turns:
         self._is_scheduled = False
         waiting = self._waiting
         began = now = self.clock()
-        while waiting and now - began < self.turn_seconds:
-            share = waiting.popleft()
-            if share.credit <= 0:
-                # It took more than its part; those behind it are next.
-                share.credit += self.turn_seconds
-                waiting.append(share)
-                continue
-            # Before it runs: it may end in a way that adds work, which must not add the share twice.
-            waiting.appendleft(share)
+        waits = began - self._ended > _BUSY_PART * self.turn_seconds and began - self._served < self.patience_seconds
+        self.expected = 0.0
+        while waiting and now - began + self.expected < self.turn_seconds:
+            share = min(waiting, key=_BY_USED)
+            if waits and now - share.served < _LIGHT * self.patience_seconds:
+                break
+            self._used = max(self._used, share.used)
             share.run_next()
-            now = self.clock()
+            share.used = min(share.used, self._used + _MOST_AHEAD * self.turn_seconds)
+            share.served = self._served = now = self.clock()
             if not share.is_waiting:
-                share.credit = 0.0
                 waiting.remove(share)
+        self._ended = now
         if waiting:
             self._schedule()
 
@@ -74,7 +93,7 @@ class Turns:
 class Share:
     """One runtime's part of the loop's time."""
 
-    __slots__ = ("_since", "_taken", "_turns", "_work", "credit")
+    __slots__ = ("_since", "_taken", "_turns", "_work", "served", "used")
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
@@ -82,8 +101,10 @@ class Share:
         # The seconds that were taken and not forgotten, as of `_since`.
         self._taken = 0.0
         self._since = 0.0
-        # Seconds that it may take of the turns, negative for what it took too much.
-        self.credit = 0.0
+        # All seconds that it took, and more where it had nothing to do for a while.
+        self.used = 0.0
+        # When it last ran in a turn.
+        self.served = float("-inf")
 
     @property
     def is_waiting(self) -> bool:
@@ -123,11 +144,19 @@ class Share:
         # It stays in the queue meanwhile, so that the share is known to wait.
         self._work[0]()
         self._work.popleft()
-        now = clock()
-        self.credit = max(self.credit - (now - began), -_MOST_OWED * self._turns.turn_seconds)
-        self._charge(began, now)
+        self._charge(began, clock())
+
+    def expect(self, seconds: float) -> None:
+        """Charge what the loop will do later for the work that runs now, which nobody measures; it ends the turn."""
+        self.used += seconds
+        self._taken = min(self._taken + seconds, 2 * self._turns.burst_seconds)
+        self._turns.expected += seconds
 
     def _charge(self, began: float, now: float) -> None:
+        self.used += now - began
         # At most so much, so that it is forgotten soon after a flood.
         self._taken = min(self._left(began) + now - began, 2 * self._turns.burst_seconds)
         self._since = now
+
+
+_BY_USED = attrgetter("used")

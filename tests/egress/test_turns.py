@@ -24,8 +24,8 @@ def clock() -> Clock:
     return Clock()
 
 
-def turns_by(clock: Clock) -> Turns:
-    return Turns(turn_seconds=10, burst_seconds=20, clock=clock)
+def turns_by(clock: Clock, patience_seconds: float = 0) -> Turns:
+    return Turns(turn_seconds=10, burst_seconds=20, patience_seconds=patience_seconds, clock=clock)
 
 
 def taking(clock: Clock, seconds: float, done: list[str], name: str = "") -> Callable[[], None]:
@@ -125,3 +125,81 @@ async def test_what_took_long_is_not_held_against_a_share_forever(clock: Clock) 
     assert done[0] == "slow"
     # Twenty turns' time, and the turn that was begun.
     assert 200 <= done.index("slow", 1) <= 221
+
+
+async def test_the_runtime_that_used_less_is_first(clock: Clock) -> None:
+    turns, done = turns_by(clock), list[str]()
+    much, little = Share(turns), Share(turns)
+    for _ in range(3):
+        much.wait(taking(clock, 10, done, "much"))
+    await asyncio.sleep(0)
+    little.wait(taking(clock, 5, done, "little"))
+    await until(lambda: len(done) == 4, "all is done")
+    assert done == ["much", "little", "much", "much"]
+
+
+async def test_what_a_runtime_used_while_others_did_nothing_delays_it_little(clock: Clock) -> None:
+    turns, done = turns_by(clock), list[str]()
+    much, little = Share(turns), Share(turns)
+    much.run(lambda _: taking(clock, 1_000_000, done)(), b"")
+    much.wait(taking(clock, 1, done, "much"))
+    for _ in range(1000):
+        little.wait(taking(clock, 1, done, "little"))
+    await until(lambda: "much" in done)
+    assert 200 <= done.index("much") <= 221
+
+
+async def test_a_turn_is_left_out_while_the_loop_is_busy_but_not_for_long(clock: Clock) -> None:
+    turns, done = turns_by(clock, patience_seconds=50), list[str]()
+    share = Share(turns)
+    for _ in range(3):
+        share.wait(taking(clock, 10, done))
+    counts = []
+
+    async def pass_turn(seconds: float) -> None:
+        """A turn of the loop in which something else takes so long."""
+        await asyncio.sleep(0)
+        counts.append(len(done))
+        clock.now += seconds
+
+    await pass_turn(7)
+    # 7, 14 and so on after it last ran, until the patience is over.
+    while len(done) == 1:
+        await pass_turn(7)
+    assert counts == [1] * 8 + [2]
+    counts.clear()
+    clock.now -= 1
+    # The loop had little else to do.
+    await pass_turn(0)
+    assert counts == [3]
+
+
+async def test_a_runtime_that_loads_little_need_not_wait_while_the_loop_is_busy(clock: Clock) -> None:
+    turns, done = turns_by(clock, patience_seconds=50), list[str]()
+    much, little = Share(turns), Share(turns)
+    for _ in range(2):
+        much.wait(taking(clock, 10, done, "much"))
+    await asyncio.sleep(0)
+    clock.now += 7
+    little.wait(taking(clock, 1, done, "little"))
+    await asyncio.sleep(0)
+    assert done == ["much", "little"]
+
+
+async def test_work_that_leads_to_more_outside_of_its_turn_ends_it(clock: Clock) -> None:
+    turns, done = turns_by(clock), list[str]()
+    share = Share(turns)
+
+    def connect() -> None:
+        clock.now += 1
+        done.append("connect")
+        share.expect(30)
+
+    share.wait(connect)
+    share.wait(connect)
+    await asyncio.sleep(0)
+    assert done == ["connect"]
+    await asyncio.sleep(0)
+    assert done == ["connect"] * 2
+    assert share.used == 62
+    assert share.must_wait()
