@@ -14,40 +14,24 @@ browser resends a request where it would without a proxy, and nowhere else.
 from __future__ import annotations
 
 import asyncio
-import html
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, cast
 
-from gateway.core.failures import ANSWER_HEADER
 from gateway.core.hosts import Address, Refusal
 from gateway.core.traffic_rules import Traffic
 from gateway.core.usage import Usage
 from gateway.egress.channels import Channel
 from gateway.egress.dialer import Factory, P, ProxyFailed, ProxyRefused, Unreachable
-from gateway.egress.http_heads import REQUEST_END, AnswerHeads, BadMessage, Body, RequestHead, parse_request
+from gateway.egress.http_heads import REQUEST_END, BadMessage, Body, RequestHead, parse_request
+from gateway.egress.refusals import Refused
 from gateway.egress.resolver import NameNotFound
+from gateway.egress.server_connections import ServerConnection
 from gateway.egress.tcp_splice import Silence, TunnelEnd
 from gateway.egress.turns import Share
 from gateway.settings import EgressSettings
 
 _ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
-_REASONS = {
-    400: "Bad Request",
-    403: "Forbidden",
-    407: "Proxy Authentication Required",
-    431: "Request Header Fields Too Large",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-}
-_CLASSES = {
-    "egress.name_not_found": "dns",
-    "egress.unreachable": "connect",
-    "egress.timeout": "timeout",
-    "egress.bad_answer": "http",
-}
-_PAGE = "<!doctype html><title>{title}</title><h1>{title}</h1><p>{message}</p><p><code>{rule}</code></p>\n"
 # For what is still being sent when a request is refused: closing with unread data would reset the connection,
 # and the browser would lose the response.
 _LINGER_SECONDS = 5.0
@@ -55,50 +39,6 @@ _LINGER_SECONDS = 5.0
 _LARGE_HEAD_BYTES = 65_536
 # What it takes the event loop to accept a connection, to connect to a server, and to close both.
 _CONNECT_SECONDS = 0.00015
-# A server may send interim answers without end, in a few bytes each.
-_HEADS_A_TURN = 32
-
-
-class Refused(Exception):
-    """A response of the proxy itself: status, rule and message."""
-
-    def __init__(
-        self, status: int, rule: str, message: str, head: RequestHead | None = None, *, of_proxy: bool = False
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.rule = rule
-        self.message = message
-        # Whether the runtime's own proxy is the cause. Pages do not learn which one it is.
-        self.of_proxy = of_proxy
-        # Of the request that was refused, where it could be read.
-        self.head = head
-
-    @property
-    def is_failure(self) -> bool:
-        """Whether the request was allowed and failed, rather than refused."""
-        return self.status in (502, 504)
-
-    @property
-    def failure_class(self) -> str:
-        """One of core.failures.CLASSES."""
-        if self.is_failure:
-            return "proxy" if self.of_proxy else _CLASSES[self.rule]
-        return "policy"
-
-    def answer(self, *, with_page: bool) -> bytes:
-        title = "No answer" if self.is_failure else "Refused by the gateway"
-        page = _PAGE.format(title=title, message=html.escape(self.message), rule=html.escape(self.rule)).encode()
-        lines = [
-            f"HTTP/1.1 {self.status} {_REASONS[self.status]}",
-            "Content-Type: text/html; charset=utf-8",
-            f"Content-Length: {len(page)}",
-            "Cache-Control: no-store",
-            # By which an observer of the browser finds the reason (observer/pages.py).
-            f"{ANSWER_HEADER}: {self.rule}",
-            "Connection: close",
-        ]
-        return "\r\n".join(lines).encode() + REQUEST_END + (page if with_page else b"")
 
 
 class Listener(Protocol):
@@ -451,135 +391,3 @@ class BrowserConnection(asyncio.Protocol):
         self.channel.write_eof()
         self.channel.resume()
         asyncio.get_running_loop().call_later(_LINGER_SECONDS, self.channel.abort)
-
-
-class ServerConnection(asyncio.Protocol):
-    """The outbound connection, for the requests of one browser connection to one host."""
-
-    def __init__(
-        self, browser: BrowserConnection, share: Share, head: RequestHead, addresses: Sequence[Address], early: bytes
-    ) -> None:
-        self.channel: Channel
-        self.addresses = addresses
-        # Received before it was a connection of this protocol.
-        self.early = early
-        self._browser: BrowserConnection | None = browser
-        self._share = share
-        self._origin = (head.host, head.port)
-        self._upgrade = False
-        self._heads = AnswerHeads()
-        self._browser_full = False
-        # Whether interim heads were left for the loop's next turn.
-        self._heads_left = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.channel = Channel(cast(asyncio.Transport, transport), self._share, self.take)
-
-    def serves(self, head: RequestHead) -> bool:
-        return self._origin == (head.host, head.port)
-
-    @property
-    def has_answered(self) -> bool:
-        """Whether the final head of the newest request's answer has come."""
-        return self._heads.final
-
-    def send(self, head: RequestHead, wire: bytes) -> None:
-        self._heads = AnswerHeads()
-        self._upgrade = head.upgrade
-        self.channel.write(wire)
-
-    def leave(self, *, broken: bool) -> None:
-        """End the connection as the browser ended its own, with no further effect on that one."""
-        self._browser = None
-        if broken:
-            self.channel.reset()
-        else:
-            self.channel.close()
-
-    def data_received(self, data: bytes) -> None:
-        self.channel.receive(data)
-
-    def take(self, data: bytes) -> None:
-        if self._browser is None:
-            return
-        if self._heads.final:
-            self._browser.forward(data)
-        else:
-            self._heads.add(data)
-            if not self._heads_left:
-                self._read_heads()
-
-    def _read_heads(self) -> None:
-        browser = self._browser
-        if browser is None:
-            return
-        self._heads_left = False
-        status = None
-        passed = []
-        for _ in range(_HEADS_A_TURN):
-            if (found := self._heads.next()) is None:
-                break
-            status, data = found
-            if status == 407:
-                break
-            passed.append(data)
-            if self._heads.final or (status == 101 and self._upgrade):
-                break
-        else:
-            self._heads_left = True
-            self.channel.in_turn(self._read_heads)
-        if passed:
-            browser.forward(b"".join(passed))
-        self._set_reading()
-        if status == 407:
-            browser.fail("The server answered 407, which only a proxy may.")
-        elif self._heads.final:
-            browser.answered()
-        elif status == 101 and self._upgrade:
-            browser.switch(self, self._heads.rest())
-
-    def browser_is_full(self, full: bool) -> None:
-        """Whether the browser takes no more for now of what the server sends."""
-        self._browser_full = full
-        self._set_reading()
-
-    def _set_reading(self) -> None:
-        if self._browser_full or self._heads_left:
-            self.channel.pause()
-        else:
-            self.channel.resume()
-
-    def pause_writing(self) -> None:
-        if self._browser is not None:
-            self._browser.server_is_full(True)
-
-    def resume_writing(self) -> None:
-        if self._browser is not None:
-            self._browser.server_is_full(False)
-
-    def eof_received(self) -> bool:
-        self.channel.flush()
-        if (now := self.channel.protocol) is not self:
-            # What waited was the switch to another protocol.
-            return bool(now.eof_received())
-        if self._browser is None:
-            return False
-        # A head that was cut short is the browser's to judge, too.
-        if rest := self._heads.rest():
-            self._browser.forward(rest)
-        return self._browser.server_ended()
-
-    def connection_lost(self, error: Exception | None) -> None:
-        browser = self._browser
-        if browser is None:
-            return
-        if error is None and self.channel.broken is None:
-            self._browser = None
-            browser.end()
-            return
-        # Data that was received before a write failed.
-        if rest := self.channel.unread():
-            self.take(rest)
-        if self._browser is not None:
-            self._browser = None
-            browser.server_broke()

@@ -40,10 +40,11 @@ from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.core.usage import Usage
 from gateway.core.worker_board import Board
 from gateway.egress import dialer, socket_owners
-from gateway.egress.browser_connections import BrowserConnection, Refused
+from gateway.egress.browser_connections import BrowserConnection
 from gateway.egress.dialer import Factory, P, ProxyFailed, ProxyRefused, Unreachable
 from gateway.egress.http_heads import RequestHead
 from gateway.egress.ip_rules import Machine, Rules, kind_of
+from gateway.egress.refusals import Refused
 from gateway.egress.resolver import CACHE_SECONDS, Lookup, NameNotFound, Resolver, system_lookup
 from gateway.egress.tcp_splice import HALF_CLOSED_SECONDS
 from gateway.egress.turns import Share, Turns
