@@ -53,6 +53,7 @@ from gateway.domain.runtimes.service import SILENT_SECONDS, Host, Recording, Run
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
 from gateway.domain.supervisor import Supervisor
+from gateway.domain.vault import Vault, VaultLimits
 from gateway.domain.viewers import Viewers
 from gateway.http import docs, health, home
 from gateway.http.contract import Contract
@@ -244,6 +245,12 @@ async def build(
         profiles=profiles,
         artifacts=run_artifacts,
         runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit, commands, disk),
+        vault=Vault(
+            database,
+            secrets,
+            audit,
+            VaultLimits(settings.vault_entry_bytes, settings.vault_max_entries, settings.vault_raw_reads),
+        ),
         viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands, observers),
         recordings=recordings,
         executions=Executions(living, leases, run_artifacts, workers, settings, audit, commands),

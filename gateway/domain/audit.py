@@ -60,6 +60,13 @@ class Action(StrEnum):
     AI_CONNECTION_CHANGED = "ai_connection.changed"
     AI_CONNECTION_DELETED = "ai_connection.deleted"
     AI_CONNECTION_TESTED = "ai_connection.tested"
+    VAULT_WRITTEN = "vault.written"
+    VAULT_READ = "vault.read"
+    VAULT_DELETED = "vault.deleted"
+    # Of what is secret, so that they are noted whatever `audit_reads` says.
+    VAULT_VALUE_READ = "vault.value_read"
+    VAULT_TOTP_READ = "vault.totp_read"
+    VAULT_USED = "vault.used"
     SECRET_DECRYPTED = "secret.decrypted"  # noqa: S105 - an action's name
     SECRETS_ROTATED = "secrets.rotated"
     AUTH_REFUSED = "auth.refused"

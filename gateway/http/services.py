@@ -27,6 +27,7 @@ from gateway.domain.recordings import Recordings
 from gateway.domain.runtimes.files import RuntimeFiles
 from gateway.domain.runtimes.service import Runtimes
 from gateway.domain.spaces import Spaces
+from gateway.domain.vault import Vault
 from gateway.domain.viewers import Viewers
 from gateway.http.peers import PeerClient
 from gateway.settings import Settings
@@ -64,6 +65,7 @@ class Services:
     profiles: Profiles
     artifacts: Artifacts
     runtime_files: RuntimeFiles
+    vault: Vault
     viewers: Viewers
     recordings: Recordings
     executions: Executions

@@ -19,6 +19,7 @@ from gateway.settings.recordings import RecordingSettings
 from gateway.settings.requests import RequestSettings
 from gateway.settings.shares import ShareSettings
 from gateway.settings.types import Group
+from gateway.settings.vault import VaultSettings
 from gateway.settings.viewers import ViewerSettings
 
 
@@ -34,6 +35,7 @@ class Settings(
     EgressSettings,
     AuditSettings,
     OperationSettings,
+    VaultSettings,
     ProcessSettings,
 ):
     """Every option. Groups that others include (data, browsers, events, shares) are part of those."""
@@ -51,6 +53,7 @@ GROUPS: dict[str, type[Group]] = {
     "AI providers": ProviderSettings,
     "The record of runs": EventSettings,
     "Operations": OperationSettings,
+    "Vault": VaultSettings,
     "Recordings": RecordingSettings,
     "Viewers": ViewerSettings,
     "Executions": ExecutionSettings,

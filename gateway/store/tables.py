@@ -477,6 +477,37 @@ files = Table(
     Index(None, "expires_at", postgresql_where=text("expires_at IS NOT NULL")),
 )
 
+# Names of secrets, each unique in its owner. What is secret of an entry is the row of `secrets` with its id.
+vault_entries = Table(
+    "vault_entries",
+    metadata,
+    _id(),
+    _organization(),
+    _subaccount(),
+    Column("key", Text(collation="C"), nullable=False),
+    Column("kind", Text, CheckConstraint("kind IN ('login', 'value')", name="kind"), nullable=False),
+    Column("has_totp", Boolean, nullable=False),
+    Column("label", Text),
+    Column("origins", JSONB, nullable=False),
+    Column("origin_patterns", JSONB, nullable=False),
+    _created_at(),
+    _updated_at(),
+    Index(
+        "vault_entries_organization_key",
+        "organization_id",
+        "key",
+        unique=True,
+        postgresql_where=text("subaccount_id IS NULL"),
+    ),
+    Index(
+        "vault_entries_subaccount_key",
+        "subaccount_id",
+        "key",
+        unique=True,
+        postgresql_where=text("subaccount_id IS NOT NULL"),
+    ),
+)
+
 # Work that a gateway does with a runtime on behalf of a caller, such as an execution of steps; `gateway_id` runs it.
 # `input`, `progress` and `result` have nothing secret. A key of a space is that of one invocation, whatever became of
 # it, so that no request with the key runs twice.

@@ -29,6 +29,7 @@ from gateway.app import Gateway, build
 from gateway.core.endings import Ending
 from gateway.core.errors import ConfigurationError, GatewayError, Unauthorized, Unavailable
 from gateway.core.ids import new_id
+from gateway.core.mounts import Mounts, VaultMount
 from gateway.core.scope import Scope
 from gateway.crypto import audit_chain as chain
 from gateway.crypto.viewer_tokens import Kind
@@ -46,6 +47,7 @@ from tests.support.busy import Busy
 from tests.support.cli import Cli, Done
 from tests.support.fake_providers import KEYS, FakeProviders
 from tests.support.gateway_process import ROOT
+from tests.support.invocations import make_invocation
 from tests.support.launchers import WorkingLauncher
 from tests.support.nodes import ENDED
 from tests.support.recorder import Recorder
@@ -199,6 +201,29 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
     secrets.note(shown["iframeUrl"][-42:])
     await ok(anonymous.get(f"{urlsplit(shown['iframeUrl']).path}/state"))
 
+    # Profiles
+    profile = f"/v1/browser-profiles/{(await ok(client.post('/v1/browser-profiles', json={'name': 'x'})))['id']}"
+    await ok(client.get(profile))
+    await ok(client.patch(profile, json={"name": "y"}))
+    await ok(client.post(f"{profile}/reset"))
+    await ok(client.delete(profile))
+
+    # Operations and the vault
+    operation = f"/v1/operations/{await make_invocation(gateway, client, runtime)}"
+    await ok(client.get(operation))
+    await ok(client.post(f"{operation}/cancel"))
+    login = {"username": "x", "password": "p4ssw0rd-of-x", "totp": "JBSWY3DPEHPK3PXP", "origins": ["https://a.com"]}
+    secrets.note(str(login["password"]))
+    secrets.note(str(login["totp"]))
+    await ok(client.put("/v1/vault/a", json=login))
+    await ok(client.get("/v1/vault"))
+    await ok(client.get("/v1/vault/a/totp"))
+    await refused(client.get("/v1/vault/a"), 403, "vault.raw_reads_forbidden")
+    used = Mounts(vault=VaultMount())
+    with domain_audit.acting(Origin("a test", Scope(UUID(organization)))):
+        await gateway.services.vault.for_page(Scope(UUID(organization)), used, "a", "password", ["https://a.com"])
+    await ok(client.delete("/v1/vault/a"))
+
     steps = {"runtime": runtime["id"], "steps": [{"call": "page.nothing"}]}
     assert (await client.post(f"/v1/workspaces/{space}/execute", json=steps)).status_code == 400
 
@@ -233,8 +258,10 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
     assert (await command("secrets", "rotate")).code == 0
 
     events = await log(database, gateway.audit)
-    # Losses have a test of their own, since a gateway that lost nothing must not say so.
-    assert {event["action"] for event in events} == set(Action) - {Action.AUDIT_LOST}
+    # Losses have a test of their own, since a gateway that lost nothing must not say so; a profile is saved by the end
+    # of a browser alone.
+    elsewhere = {Action.AUDIT_LOST, Action.BROWSER_PROFILE_SAVED}
+    assert {event["action"] for event in events} - elsewhere == set(Action) - elsewhere
     ours = [event for event in events if event["actor"] not in ("gateway", "anonymous")]
     others = [event for event in ours if event["objectKind"] == "organization"]
     assert {event["organizationId"] for event in others if event["action"] != "organization.read"} == {

@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 import typing
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -121,7 +122,7 @@ async def test_every_error_has_the_one_shape(
 
 
 # For whichever parameters a path has.
-ANY_IDS = dict.fromkeys(("id", "runtimeId", "connectionId", "keyId", "fileId"), "x")
+ANY_IDS: defaultdict[str, str] = defaultdict(lambda: "x")
 
 
 async def test_every_answer_has_a_request_id_of_its_own(client: httpx.AsyncClient) -> None:
@@ -183,7 +184,7 @@ async def test_a_request_without_a_good_key_is_refused(
 
 async def test_the_key_is_checked_before_anything_else(anonymous: httpx.AsyncClient) -> None:
     for endpoint in ENDPOINTS:
-        path = endpoint.path.format(**ANY_IDS)
+        path = endpoint.path.format_map(ANY_IDS)
         answer = await anonymous.request(endpoint.method, path, content=b"{", params={"nonsense": "1"})
         refusal(answer, 401, "auth.required")
 
@@ -200,7 +201,7 @@ async def test_an_unknown_method_of_a_path_is_answered_with_the_allowed_ones(cli
     for path, methods in allowed.items():
         methods |= {"HEAD"} if "GET" in methods else set()
         for method in sorted(set(EVERY_METHOD) - methods):
-            answer = await client.request(method, path.format(**ANY_IDS))
+            answer = await client.request(method, path.format_map(ANY_IDS))
             assert (answer.status_code, answer.headers["allow"]) == (405, ", ".join(sorted(methods)))
             if method != "HEAD":
                 body = shaped(answer)
@@ -226,7 +227,7 @@ async def test_what_is_no_route_is_not_found(client: httpx.AsyncClient) -> None:
         "//v1/spaces",
         "/v1//spaces",
         "/V1/spaces",
-        "/v1/workspaces",
+        "/v1/unknown",
         "/v1/spaces/%2e%2e/runs/x/y/z",
         "/docs/",
         "/docs/assets/none.js",
@@ -440,13 +441,16 @@ async def test_no_value_at_any_place_of_any_body_makes_a_500(client: httpx.Async
     leases = f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}/connections"
     lease = await ok(client.post(leases, json={"protocol": "cdp"}))
     invocation = await make_invocation(gateway, client, runtime)
+    profile = await ok(client.post("/v1/browser-profiles", json={"name": "x"}))
     ids = {
         "/v1/spaces": {"id": runtime["spaceId"], "runtimeId": runtime["id"], "connectionId": lease["id"]},
-        "/v1/workspaces": {"id": runtime["spaceId"]},
+        "/v1/workspaces": {"id": runtime["spaceId"], "alias": runtime["id"]},
+        "/v1/browser-profiles": {"id": profile["id"]},
         "/v1/ai-connections": {"id": connection["id"]},
         "/v1/subaccounts": {"id": subaccount},
         "/v1/runs": {"id": runtime["activeRunId"]},
         "/v1/invocations": {"id": invocation},
+        "/v1/vault": {"key": "a"},
         "/v1/operations": {"id": invocation},
     }
     minimal: dict[str, Json] = {
@@ -455,6 +459,13 @@ async def test_no_value_at_any_place_of_any_body_makes_a_500(client: httpx.Async
         "subaccounts-create": {"name": "x"},
         "keys-create": {"name": "x"},
         "workspaces-create": {"name": "x"},
+        "browser-profiles-create": {"name": "x"},
+        "browser-profiles-clone": {"name": "y"},
+        **{
+            f"{name}-{verb}": {"username": "x", "password": "y"}
+            for name in ("vault", "vault-secrets")
+            for verb in ("set", "create")
+        },
         "runs-events-wait": {"timeoutMs": 0},
     }
     tried = 0

@@ -406,7 +406,9 @@ async def test_every_example_is_accepted_and_the_answers_are_as_the_document_say
         ends = endpoint.method == "DELETE" or endpoint.operation_id.endswith(("stop", "close", "archive"))
         return ends, FILES_IN_ORDER.get(endpoint.operation_id, 0), -len(endpoint.path)
 
-    for endpoint in sorted(ENDPOINTS, key=order):
+    # The vault's, which need a secret and mounts, are played in tests/contracts/test_vault.py.
+    played = [endpoint for endpoint in ENDPOINTS if not endpoint.path.startswith("/v1/vault")]
+    for endpoint in sorted(played, key=order):
         fields = dict(example_of(served, endpoint.path, endpoint.method)) if endpoint.form is not None else None
         form = {"file": ("b", fields.pop("file").encode())} if fields is not None else None
         body = example_of(served, endpoint.path, endpoint.method) if endpoint.body is not None else None
@@ -425,7 +427,7 @@ async def test_every_example_is_accepted_and_the_answers_are_as_the_document_say
         assert answer.status_code == (503 if endpoint.operation_id in NEED_A_BROWSER else 200), answer.text
 
     accepted = {name for name, status in recorder.seen if status == 200}
-    assert accepted == {it.operation_id for it in ENDPOINTS} - NEED_A_BROWSER
+    assert accepted == {it.operation_id for it in played} - NEED_A_BROWSER
 
 
 async def test_the_recorder_itself_finds_what_does_not_fit() -> None:

@@ -212,6 +212,14 @@ NOT_SECRET = {
     "ApiKey.key_prefix": "the public part",
     "CreatedKey.api_key": "its row; the secret stands beside it",
     "KeyList.keys": "their rows",
+    "SecretList.keys": "names of secrets",
+    "SecretList.credentials": "metadata of secrets",
+    "SecretMetadata.key": "the name of a secret",
+    "SecretMetadata.has_totp": "whether there is a seed",
+    "VaultListQuery.has_totp": "whether there is a seed",
+    "SecretValue.key": "the name of a secret",
+    "SecretValue.password": "what was asked for",
+    "SecretValue.totp": "what was asked for",
     "WhoAmI.key_id": "an id",
 }
 _SOUNDS_SECRET = re.compile(

@@ -6,6 +6,7 @@ import copy
 import json
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -18,13 +19,16 @@ from gateway.app import CONTRACTS
 from gateway.http.dispatch import Contracts
 from gateway.http.error_codes import FIELD_CODES
 from gateway.http.openapi import document
+from gateway.http.paths import documented
 
 Json = dict[str, Any]
 Send = Callable[[Any], Awaitable[httpx.Response]]
 
 SERVED = Contracts(CONTRACTS, "spaces")
 # What is served to a client that claims no contract.
-ENDPOINTS = [endpoint for _, endpoints in SERVED.unclaimed() for endpoint in endpoints]
+ENDPOINTS = [
+    replace(endpoint, path=documented(endpoint.path)) for _, endpoints in SERVED.unclaimed() for endpoint in endpoints
+]
 JSON = {"Content-Type": "application/json"}
 NEVER = "0198b7d4-2f6c-7d3e-9a51-1c6f2b8e4d70"
 # Operations that answer bytes instead of JSON.
@@ -156,16 +160,21 @@ def strict_document() -> Json:
 
 
 @cache
-def _patterns() -> list[tuple[str, re.Pattern[str], str]]:
+def _patterns() -> list[tuple[re.Pattern[str], dict[str, str]]]:
+    """Of each path, its operations by their methods. What is spelled out beats a parameter."""
+    paths = sorted(strict_document()["paths"].items(), key=lambda path: path[0].count("{"))
     return [
-        (method.upper(), re.compile(re.sub(r"{\w+}", "[^/]+", path)), operation["operationId"])
-        for path, methods in strict_document()["paths"].items()
-        for method, operation in methods.items()
+        (
+            re.compile(re.sub(r"{\w+}", "[^/]+", path)),
+            {method.upper(): operation["operationId"] for method, operation in methods.items()},
+        )
+        for path, methods in paths
     ]
 
 
 def _operation(method: str, path: str) -> str | None:
-    return next((name for verb, pattern, name in _patterns() if verb == method and pattern.fullmatch(path)), None)
+    methods = next((methods for pattern, methods in _patterns() if pattern.fullmatch(path)), {})
+    return methods.get(method)
 
 
 @cache

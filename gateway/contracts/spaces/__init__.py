@@ -1,5 +1,6 @@
 """The contract of spaces: spaces, their runtimes, connections, runs, files and AI connections."""
 
+from gateway.contracts.shared import vault
 from gateway.contracts.spaces import (
     activity,
     ai_connections,
@@ -35,6 +36,7 @@ _RESOURCES = (
     recordings,
     artifacts,
     invocations,
+    vault,
     subaccounts,
 )
 

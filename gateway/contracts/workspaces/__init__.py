@@ -1,5 +1,6 @@
 """The contract of workspaces."""
 
+from gateway.contracts.shared import vault
 from gateway.contracts.workspaces import (
     browser_profiles,
     embeds,
@@ -22,6 +23,7 @@ _RESOURCES = (
     embeds,
     browser_profiles,
     operations,
+    vault,
     updates,
 )
 
