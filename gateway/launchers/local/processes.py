@@ -82,7 +82,8 @@ async def end_group(group: int) -> bool:
             return False
         if waited > _REAPING_SECONDS and not await asyncio.to_thread(_lives, group):
             return True
-        await asyncio.sleep(_GROUP_POLL_SECONDS)
+        # On a busy machine the kernel takes longer, and a look at all processes takes some time of it.
+        await asyncio.sleep(_GROUP_POLL_SECONDS if waited <= _REAPING_SECONDS else _REAPING_SECONDS)
         kill_group(group)
     return True
 
