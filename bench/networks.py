@@ -13,7 +13,7 @@ import uvloop
 
 from bench.figures import percentile
 from gateway.launchers.base import LaunchSpec
-from gateway.launchers.local.launcher import LocalBrowser
+from gateway.launchers.local.local_browser import LocalBrowser
 from tests.support.launchers import local_launcher
 
 _CONNECTIONS = 50

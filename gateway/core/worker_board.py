@@ -179,7 +179,7 @@ class Board:
         """State how many this worker is starting."""
         self._write("<I", _STARTING, count)
 
-    # The largest runtime on a disk that is nearly full (launchers/local/launcher.py)
+    # The largest runtime on a disk that is nearly full (launchers/local/disk_limits.py)
 
     def ends_largest(self, size: int) -> bool:
         """Whether this worker's largest runtime, of `size` bytes (0: there is none), is to end: no other worker has a

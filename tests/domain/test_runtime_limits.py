@@ -26,7 +26,8 @@ from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local import browsers, control_groups, limits, processes
 from gateway.launchers.local.browsers import Browsers
 from gateway.launchers.local.control_groups import ControlGroup, ControlGroups
-from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
+from gateway.launchers.local.launcher import LocalLauncher
+from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.settings import Settings
 from tests.support.devtools import DevTools
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir

@@ -26,7 +26,8 @@ from gateway.core.traffic_rules import Traffic
 from gateway.egress.proxy import EgressProxy
 from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local import browsers
-from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
+from gateway.launchers.local.launcher import LocalLauncher
+from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.settings import Settings
 from tests.support import own_network
 from tests.support.devtools import DevTools

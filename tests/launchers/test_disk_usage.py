@@ -17,7 +17,8 @@ from gateway.launchers.base import LaunchSpec
 from gateway.launchers.local import browsers
 from gateway.launchers.local.browsers import Browsers
 from gateway.launchers.local.disk_usage import used_bytes
-from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
+from gateway.launchers.local.launcher import LocalLauncher
+from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.settings import Settings
 from tests.support.devtools import DevTools
 from tests.support.disk import FullDisk

@@ -20,7 +20,7 @@ from gateway.core.launch import Failure, LaunchSpec
 from gateway.launchers.failures import classify_exit, classify_start, classify_timeout
 from gateway.launchers.local import browsers, command_line, processes
 from gateway.launchers.local.launch_process import LaunchProcess
-from gateway.launchers.local.launcher import ready
+from gateway.launchers.local.readiness import ready
 from gateway.settings import Settings
 from tests.support import missing
 

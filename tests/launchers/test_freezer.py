@@ -21,7 +21,8 @@ from gateway.core.browser_use import BrowserUse
 from gateway.core.usage import Usage
 from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local.freezer import Freezable, Freezer
-from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
+from gateway.launchers.local.launcher import LocalLauncher
+from gateway.launchers.local.local_browser import LocalBrowser
 from tests.support.devtools import DevTools
 from tests.support.launchers import local_launcher
 from tests.support.waiting import until

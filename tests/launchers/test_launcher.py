@@ -30,7 +30,8 @@ from gateway.egress.proxy import LOOPBACK
 from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local import browsers, locales, processes, user_agent
 from gateway.launchers.local.browsers import Binary, Browsers
-from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
+from gateway.launchers.local.launcher import LocalLauncher
+from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.settings import Settings
 from tests.support.devtools import DevTools
 from tests.support.gateway_process import ROOT, temporary_data_dir

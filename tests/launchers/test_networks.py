@@ -21,7 +21,8 @@ import pytest_asyncio
 from gateway.core.errors import LaunchFailed
 from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local import networks
-from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
+from gateway.launchers.local.launcher import LocalLauncher
+from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.launchers.local.networks import Networks
 from tests.support.devtools import DevTools
 from tests.support.egress import serving

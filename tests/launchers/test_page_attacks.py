@@ -18,7 +18,8 @@ import pytest_asyncio
 from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local import browsers
 from gateway.launchers.local.command_line import NO_PROGRAMS
-from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
+from gateway.launchers.local.launcher import LocalLauncher
+from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.settings import Settings
 from tests.support.devtools import DevTools
 from tests.support.gateway_process import temporary_data_dir

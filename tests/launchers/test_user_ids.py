@@ -22,7 +22,8 @@ import structlog
 from gateway.core.errors import LaunchFailed
 from gateway.launchers.base import LaunchSpec
 from gateway.launchers.local import browsers
-from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
+from gateway.launchers.local.launcher import LocalLauncher
+from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.launchers.local.user_ids import UserIds
 from gateway.settings import Settings
 from tests.support.devtools import DevTools

@@ -21,7 +21,8 @@ from gateway.core.scope import Scope
 from gateway.core.usage import Usage
 from gateway.domain.events.service import TYPES, Events, RunRecord
 from gateway.launchers.base import BrowserName, LaunchSpec
-from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
+from gateway.launchers.local.launcher import LocalLauncher
+from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.observer import error_page
 from gateway.observer.egress_failures import EgressFailures, EgressFailuresOfRun
 from gateway.observer.masking import Masking

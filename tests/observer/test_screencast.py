@@ -15,7 +15,8 @@ import pytest
 import pytest_asyncio
 
 from gateway.launchers.base import BrowserName, LaunchSpec
-from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
+from gateway.launchers.local.launcher import LocalLauncher
+from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.observer.devtools import AnswerTooLarge, DevTools, Listener
 from gateway.observer.observers import Observation
 from gateway.observer.screencast import Frame, Screencasts, Subscription, TabEvent

@@ -35,7 +35,8 @@ from gateway.crypto.hops import Hop, Target
 from gateway.crypto.tokens import TokenIssuer
 from gateway.domain.secrets import KeySource
 from gateway.launchers.base import LaunchSpec
-from gateway.launchers.local.launcher import LocalBrowser, LocalLauncher
+from gateway.launchers.local.launcher import LocalLauncher
+from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.server import Server, configuration_of
 from gateway.settings import Settings
 from gateway.store.database import Database

@@ -19,39 +19,43 @@ import errno
 import os
 import shlex
 import shutil
-import signal
-import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import psutil
 import structlog
 
 from gateway.core import background, steps
-from gateway.core.browser_network import BrowserNetwork
-from gateway.core.browser_use import BrowserUse
 from gateway.core.cores import usable_cores
-from gateway.core.disk_space import DiskSpace, Use
-from gateway.core.endings import STOPPED, Ending
+from gateway.core.disk_space import DiskSpace
 from gateway.core.errors import ConfigurationError, LaunchFailed
 from gateway.core.launch import BrowserName, Failure, LaunchSpec, Variant
 from gateway.core.shares import Turns
-from gateway.core.threads import in_thread
 from gateway.core.unprivileged import grant_search
 from gateway.core.worker_board import Board
 from gateway.egress.proxy import LOOPBACK, EgressListener, EgressProxy
 from gateway.launchers import failures
-from gateway.launchers.base import FilesHold
-from gateway.launchers.local import command_line, control_groups, limits, locales, networks, processes, user_agent
+from gateway.launchers.local import (
+    command_line,
+    control_groups,
+    locales,
+    networks,
+    processes,
+    runtime_directory,
+    stray_processes,
+    user_agent,
+)
 from gateway.launchers.local.browsers import Binary, Browsers
 from gateway.launchers.local.control_groups import ControlGroup, ControlGroups
 from gateway.launchers.local.demand import Demand
-from gateway.launchers.local.disk_usage import used_bytes
+from gateway.launchers.local.disk_limits import DiskLimits
 from gateway.launchers.local.freezer import Freezer
 from gateway.launchers.local.launch_process import LaunchProcess, PipeClosed
+from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.launchers.local.networks import Network, Networks
+from gateway.launchers.local.readiness import ready
 from gateway.launchers.local.user_ids import UserIds
 from gateway.launchers.local.warm_pool import WarmPool
 from gateway.settings import Settings
@@ -59,120 +63,10 @@ from gateway.telemetry import metrics
 
 _log = structlog.get_logger("gateway.launchers")
 
-_PORT_POLL_SECONDS = 0.002
 _KEEP_SECONDS = 120.0
-
-# A runtime's directory is measured the more often the nearer it is to its limit, as if it were filled at this rate.
-_FILLING_BYTES_PER_SECOND = 512 * 1024**2
-_MEASURE_SECONDS = (1.0, 30.0)
-# A runtime that takes less than this share of the reserve is not ended to make room.
-_WORTH_ENDING = 1 / 8
-_REMOVAL_SECONDS = 10.0
-# Directories that are measured at once.
-_MEASURED_AT_ONCE = 2
-
-# What a program does to itself; every other signal was sent to it.
-_CRASHES = {
-    signal.SIGABRT,
-    signal.SIGBUS,
-    signal.SIGFPE,
-    signal.SIGILL,
-    signal.SIGSEGV,
-    signal.SIGSYS,
-    signal.SIGTRAP,
-}
 
 # Full Chromium makes no narrower window, so its screen must not be narrower either.
 _NARROWEST_WINDOW = 500
-
-# For full Chromium; the headless shell has neither. The viewer of PDFs is an extension, where a client could open any
-# file. When a name is not found, the error page asks name servers itself, also Google's, past the resolver rules.
-_PREFERENCES = '{"plugins": {"always_open_pdf_externally": true}, "alternate_error_pages": {"enabled": false}}'
-
-
-def _warning(binary: Path, locale: str) -> str | None:
-    """What a browser that is asked for a locale does not do."""
-    resolved = locales.intl_locale(binary, locale)
-    # Elsewhere than on Linux, browsers have all files.
-    if sys.platform != "linux" or locales.follows(resolved, locale):
-        return None
-    return f"Intl stays {resolved}: the browser has no language file for {locale}."
-
-
-class LocalBrowser:
-    """A browser of this machine (see base.Browser)."""
-
-    def __init__(
-        self,
-        name: BrowserName,
-        version: str,
-        devtools_url: str,
-        files_dir: str,
-        process: LaunchProcess,
-        listener: EgressListener,
-        network: Network | None = None,
-        warning: str | None = None,
-        user_agent_override: dict[str, Any] | None = None,
-    ) -> None:
-        self.name = name
-        self.warning = warning
-        self.user_agent_override = user_agent_override
-        self.version = version
-        self.devtools_url = devtools_url
-        self.files_dir = files_dir
-        self.files = FilesHold()
-        self.use = BrowserUse()
-        self.process = process
-        self.group = process.pid
-        self.listener = listener
-        self.network: BrowserNetwork | None = network
-        self.usage = listener.usage
-        self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
-        # Set once its directory is removed, or can't be.
-        self.removed = asyncio.Event()
-        # Called once when it is killed by the gateway; set by the launcher.
-        self.on_killed: Callable[[], None] = lambda: None
-        self._asked = False
-        self._cause: Ending | None = None
-        self._memory_kills = processes.out_of_memory_kills()
-
-    async def stop(self) -> None:
-        # Its profile is deleted anyway, so a graceful shutdown would only take time.
-        self._asked = True
-        await self._kill()
-
-    async def end_for(self, cause: Ending) -> None:
-        """End it because of a limit that it has passed, unless it ends already."""
-        if not self._asked:
-            self._cause = cause
-            await self._kill()
-
-    async def _kill(self) -> None:
-        """From the signal on, no process of the group executes anything more. How long the kernel needs to take them
-        down is waited for by what clears it."""
-        if not self.ended.done():
-            processes.kill_group(self.group)
-            self.on_killed()
-
-    def ending(self, group: ControlGroup | None) -> Ending:
-        """Why it ended, judged by whether a stop was requested and by its exit status."""
-        if self._cause is not None:
-            return self._cause
-        if self._asked:
-            return STOPPED
-        if group is not None and group.out_of_memory():
-            return Ending("browser.out_of_memory", "The kernel ended the browser at its limit of memory.")
-        status = processes.exit_status(self.group)
-        if status is None or status < 0:
-            return Ending("browser.killed", "The browser's process group was killed from outside.")
-        if status <= 128:
-            return Ending("browser.exited", f"The browser exited by itself with status {status}.")
-        name = _signal_name(status - 128)
-        if status - 128 in _CRASHES:
-            return Ending("browser.crashed", f"The browser crashed ({name}).")
-        if status - 128 == signal.SIGKILL and processes.out_of_memory_kills() > self._memory_kills:
-            return Ending("browser.out_of_memory", "The kernel killed the browser because memory ran out.")
-        return Ending("browser.killed", f"The browser was killed from outside ({name}).")
 
 
 class LocalLauncher:
@@ -186,15 +80,20 @@ class LocalLauncher:
         arguments: Callable[[int], list[str]] | None = None,
         path: str = command_line.NO_PROGRAMS,
         user_ids: UserIds | None = None,
-        measure_seconds: tuple[float, float] = _MEASURE_SECONDS,
+        measure_seconds: tuple[float, float] | None = None,
         space: DiskSpace | None = None,
         groups: ControlGroups | None = None,
         board: Board | None = None,
     ) -> None:
         """`measure_seconds` are the shortest and the longest time between two measurements of a runtime's directory;
         `space` is of the disk that has them; `board` is what workers of this gateway share, if there are several."""
-        self._board = board
-        self._space = space or DiskSpace(settings.data_dir.absolute(), settings.disk_reserve_bytes)
+        self._disk = DiskLimits(
+            space or DiskSpace(settings.data_dir.absolute(), settings.disk_reserve_bytes),
+            settings.runtime_max_disk_bytes,
+            lambda: self._live,
+            measure_seconds,
+            board,
+        )
         self._watching_space: asyncio.Task[None] | None = None
         self.freezer = Freezer(settings.freeze_after_seconds)
         self._freezing: asyncio.Task[None] | None = None
@@ -204,8 +103,6 @@ class LocalLauncher:
         self._base_arguments = arguments or command_line.base_arguments
         self._path = path
         self._root = settings.runtimes_dir.absolute()
-        self._measure_seconds = measure_seconds
-        self._measuring_disk = asyncio.Semaphore(_MEASURED_AT_ONCE)
         self._parallel = Turns(settings.launch_parallel)
         default = Variant(browsers.default.name, settings.viewport_size)
         self._pool: WarmPool[LocalBrowser] = WarmPool(
@@ -258,7 +155,7 @@ class LocalLauncher:
         if self._users is not None:
             await self._users.open()
         await self._open_networks()
-        self._watching_space = asyncio.create_task(self._watch_space())
+        self._watching_space = asyncio.create_task(self._disk.watch_space())
         self._freezing = asyncio.create_task(self.freezer.run(self._claimed))
         self._pool.open()
 
@@ -359,7 +256,7 @@ class LocalLauncher:
         browser.on_killed = lambda: self._on_end(browser, directory, uid)
         # The watch keeps itself alive in the event loop until the process ends, which is after a kill.
         processes.ProcessWatch(browser.group, browser.on_killed)
-        self._spawn(self._watch_disk(browser, directory / "home"))
+        self._spawn(self._disk.watch(browser, directory / "home"))
         return browser
 
     async def _make_network(self, directory: Path) -> Network | None:
@@ -378,7 +275,8 @@ class LocalLauncher:
 
     async def _prepared(self, directory: Path, binary: Path, uid: int | None) -> None:
         try:
-            await asyncio.to_thread(self._prepare, directory, binary, uid)
+            enter_group = partial(self._enter_group, directory)
+            await asyncio.to_thread(runtime_directory.make, self._settings, directory, binary, uid, enter_group)
         except OSError as error:
             # A container whose root has no other user ids can't give one away.
             refused = error.errno in (errno.EINVAL, errno.EPERM)
@@ -387,35 +285,6 @@ class LocalLauncher:
                 failure=Failure.SANDBOX_REFUSED if refused else Failure.EXITED,
                 advice="Run `gateway doctor`.",
             ) from error
-
-    def _prepare(self, directory: Path, binary: Path, uid: int | None) -> None:
-        home = directory / "home"
-        directory.mkdir()
-        directory.chmod(0o711)
-        home.mkdir(mode=0o700)
-        group = self._settings.uid_base
-        drop = ""
-        if uid is not None:
-            os.chown(home, uid, group)
-            drop = limits.as_user(self._settings, uid)
-        for name in ("tmp", "profile", "downloads", "profile/Default"):
-            (home / name).mkdir(mode=0o700)
-            if uid is not None:
-                os.chown(home / name, uid, group)
-        preferences = home / "profile" / "Default" / "Preferences"
-        preferences.write_text(_PREFERENCES)
-        if uid is not None:
-            os.chown(preferences, uid, group)
-        at = shlex.quote(str(directory))
-        # Where the directory is gone the launch was given up meanwhile, and nothing may start any more.
-        (directory / "launch").write_text(
-            f"cd {at}/home || exit\n"
-            f"{self._enter_group(directory)}{limits.script_lines(self._settings)}"
-            # The DevTools pipe, and the one output for all that is printed. It is closed once the browser has started.
-            "exec 3<&0 4>&1 </dev/null >&2\ntrap '' PIPE\n"
-            f'{drop}{shlex.quote(str(binary))} "$@"\n'
-            "exit $?\n"
-        )
 
     def _enter_group(self, directory: Path) -> str:
         """The line of the script that enters the runtime's control group, if runtimes have those."""
@@ -457,58 +326,9 @@ class LocalLauncher:
         listener.reserve_port(port)
         version = product.rpartition("/")[2]
         url = f"ws://{LOOPBACK}:{port}{path}"
-        warning = None if spec.locale is None else _warning(binary.path, spec.locale)
+        warning = None if spec.locale is None else locales.warning(binary.path, spec.locale)
         files_dir = str(home / "downloads")
         return LocalBrowser(binary.name, version, url, files_dir, process, listener, network, warning, override)
-
-    async def _watch_disk(self, browser: LocalBrowser, home: Path) -> None:
-        """End a runtime whose directory takes more on disk than it may."""
-        shortest, longest = self._measure_seconds
-        while not browser.ended.done():
-            most = self._settings.runtime_max_disk_bytes + browser.files.staged_bytes
-            used = await self._measured(home, most)
-            if used > most:
-                await browser.end_for(out_of_disk(self._settings.runtime_max_disk_bytes))
-                return
-            seconds = max(shortest, min(longest, (most - used) / _FILLING_BYTES_PER_SECOND))
-            await asyncio.wait({browser.ended}, timeout=seconds)
-
-    async def _measured(self, home: Path, enough: int) -> int:
-        async with self._measuring_disk:
-            return await in_thread(used_bytes, home, enough)
-
-    async def _watch_space(self) -> None:
-        """End the largest runtime of all workers, one after the other, as long as the disk is nearly full."""
-        while True:
-            if not self._space.has_room(Use.RUNTIMES):
-                await self._end_largest()
-            elif self._board is not None:
-                self._board.has_room()
-            await asyncio.sleep(self._measure_seconds[0])
-
-    async def _end_largest(self) -> None:
-        """Returns when its directory is removed, or after some seconds if something still reads it."""
-        homes = {each: Path(each.files_dir).parent for each in self._live}
-        most = self._settings.runtime_max_disk_bytes
-        sizes = {each: await self._measured(home, most + each.files.staged_bytes) for each, home in homes.items()}
-        largest = max(sizes, key=lambda browser: sizes[browser], default=None)
-        size = 0 if largest is None else sizes[largest]
-        # The end of a small one would not help: something else fills the disk.
-        if size < self._space.reserve * _WORTH_ENDING:
-            size = 0
-        ends = size > 0 if self._board is None else self._board.ends_largest(size)
-        if largest is None or not ends:
-            return
-        _log.error("the disk is nearly full: the largest runtime ends", free=self._space.free, used=sizes[largest])
-        await largest.end_for(
-            Ending(
-                "browser.out_of_disk",
-                "The disk of the gateway was nearly full, and this runtime's files took most of it "
-                f"({sizes[largest]} bytes).",
-            )
-        )
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(largest.removed.wait(), _REMOVAL_SECONDS)
 
     def _window(self, spec: LaunchSpec, name: BrowserName) -> tuple[int, int]:
         """The size of a window whose page has the spec's viewport."""
@@ -603,7 +423,7 @@ class LocalLauncher:
     async def sweep(self) -> int:
         await asyncio.to_thread(processes.reap_orphans)
         own = set(self._directories)
-        groups = await asyncio.to_thread(_groups_below, self._root)
+        groups = await asyncio.to_thread(stray_processes.groups_below, self._root)
         # Some may have been launched or have ended meanwhile.
         stray = set(groups) - own - self._directories
         await asyncio.gather(*(processes.end_group(group) for name in stray for group in groups[name]))
@@ -635,90 +455,3 @@ class LocalLauncher:
             for network in self._network_of.values():
                 network.close()
             self._networks.close()
-
-
-def out_of_disk(most: int) -> Ending:
-    return Ending(
-        "browser.out_of_disk",
-        f"The browser's files took more than the {most} bytes that a runtime may have on disk.",
-    )
-
-
-async def ready(process: LaunchProcess, port_file: Path, seconds: float) -> tuple[str, int, str]:
-    """The browser's product, and port and path of its DevTools, once it has a page; raises LaunchFailed."""
-    try:
-        async with asyncio.timeout(seconds):
-            try:
-                # Both wait in the pipe until the browser reads them, which saves the way back and forth in between.
-                version = process.send("Browser.getVersion")
-                # Clients expect the first page that a browser opens with; started with a pipe, it opens none.
-                page = process.send("Target.createTarget", url="about:blank")
-                product: str = (await process.result(version))["product"]
-                steps.done("browser answers")
-                await process.result(page)
-                steps.done("first page")
-                return product, *await _port_of(port_file, process)
-            except PipeClosed as error:
-                raise failures.classify_exit(process.printed(), await _exit_status(process)) from error
-    except TimeoutError as error:
-        raise failures.classify_timeout(process.printed(), seconds) from error
-
-
-async def _port_of(file: Path, process: LaunchProcess) -> tuple[int, str]:
-    """Port and path of the browser's DevTools, once it has written both; raises PipeClosed when it ends before."""
-    while not (content := _read_port_file(file)):
-        if processes.exit_status(process.pid) is not None:
-            raise PipeClosed
-        await asyncio.sleep(_PORT_POLL_SECONDS)
-    return content
-
-
-async def _exit_status(process: LaunchProcess) -> int:
-    ended = asyncio.Event()
-    watch = processes.ProcessWatch(process.pid, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        watch.close()
-    status = processes.exit_status(process.pid)
-    assert status is not None
-    return status
-
-
-def _read_port_file(path: Path) -> tuple[int, str] | None:
-    """Port and path that the browser wrote, or None as long as it has not written both."""
-    try:
-        port, _, rest = path.read_text().partition("\n")
-    except FileNotFoundError:
-        return None
-    return (int(port), rest.strip()) if rest else None
-
-
-def _groups_below(root: Path) -> dict[str, set[int]]:
-    """Name of each runtime directory -> process groups that run from it, also where the directory is gone."""
-    groups: dict[str, set[int]] = {entry.name: set() for entry in root.iterdir()}
-    for process in psutil.process_iter():
-        try:
-            name = _runtime_of(process.cmdline(), root)
-            if name is not None:
-                groups.setdefault(name, set()).add(os.getpgid(process.pid))
-        except (psutil.Error, ProcessLookupError):
-            continue
-    return groups
-
-
-def _runtime_of(command: list[str], root: Path) -> str | None:
-    """The runtime whose launch script or browser this command is; None for anything else, an editor, say."""
-    paths = [
-        argument.removeprefix(command_line.PROFILE) for argument in command if argument.startswith(command_line.PROFILE)
-    ]
-    if len(command) > 1 and command[0] == "/bin/sh" and command[1].endswith("/launch"):
-        paths.append(command[1])
-    return next((path[len(f"{root}/") :].split("/", 1)[0] for path in paths if path.startswith(f"{root}/")), None)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -6,6 +6,7 @@ On Linux it asks for the language in the environment, not on its command line, a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,3 +58,12 @@ def _of_region(language: str, region: str) -> Iterator[str]:
             yield "pt-PT"
         case "en":
             yield "en-US" if region in ("LR", "PH") else "en-GB"
+
+
+def warning(binary: Path, locale: str) -> str | None:
+    """What a browser that is asked for a locale does not do."""
+    resolved = intl_locale(binary, locale)
+    # Elsewhere than on Linux, browsers have all files.
+    if sys.platform != "linux" or follows(resolved, locale):
+        return None
+    return f"Intl stays {resolved}: the browser has no language file for {locale}."
