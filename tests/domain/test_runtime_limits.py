@@ -475,6 +475,29 @@ async def test_the_end_of_a_group_ends_also_what_left_the_process_group() -> Non
             stray.wait(5)
 
 
+@as_root
+async def test_a_user_ends_what_is_in_a_group_of_its_own() -> None:
+    own = real_group() / f"gateway-test-{uuid4().hex}"
+    group = ControlGroup(own / "runtime")
+    group.path.mkdir(parents=True)
+    for path in (own, group.path, *group.path.iterdir()):
+        os.chown(path, UID_BASE, -1)
+    (stray,) = sleepers(1)
+    group.entrance.write_text(str(stray.pid))
+    try:
+        os.seteuid(UID_BASE)
+        try:
+            assert not group.remove()
+        finally:
+            os.seteuid(0)
+        assert await asyncio.to_thread(stray.wait, 20) == -9
+        assert await group.end()
+    finally:
+        stray.kill()
+        stray.wait(5)
+        own.rmdir()
+
+
 async def test_a_group_without_limits_ends_what_left_its_runtime(found: Browsers) -> None:
     """Processes of another user, that only the group leads to."""
     own = real_group() / f"gateway-test-{uuid4().hex}"

@@ -72,12 +72,17 @@ class ControlGroup:
 
     def _kill(self) -> None:
         try:
-            with (self.path / "cgroup.kill").open("r+") as file:
-                file.write("1")
+            # The kernel lets its owner write it, but not read it, and a mode of open() that only writes would also create.
+            descriptor = os.open(self.path / "cgroup.kill", os.O_WRONLY)
         except FileNotFoundError:  # before Linux 5.14
             for pid in self.entrance.read_text().split():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
+            return
+        try:
+            os.write(descriptor, b"1")
+        finally:
+            os.close(descriptor)
 
 
 class ControlGroups:
