@@ -1,6 +1,6 @@
 """How many runtimes fit one machine: memory and processor time awake and frozen, the gateway's own part and its lag.
 
-python -m bench.density [--count 50] [--many 100] [--browser headless-shell] [--views 10] [--freeze 3] [--pause]
+python -m bench.density [--count 50] [--pages blank ...] [--many 100] [--browser headless-shell] [--views 10] [--pause]
 
 Default settings, but for the limits of runtimes, no warm browsers, and pages that are frozen after `--freeze` seconds
 (the default is 120). A runtime is kept awake by a client that is attached and says nothing. Run it as root, who may
@@ -375,7 +375,7 @@ def report(one: Figures) -> str:
 
 
 def _goals(one: Figures) -> list[str]:
-    blank = one.stages[0]
+    blank = next((stage for stage in one.stages if stage.page == "blank"), one.stages[0])
     part = (blank.awake.gateway_memory - one.gateway_memory) / one.count
     cores = blank.frozen.cores * 50 / one.count
     thaw = percentile(blank.first, 50) - percentile(blank.again, 50)
@@ -393,6 +393,9 @@ def main() -> int:
     parser.add_argument(
         "--many", type=int, default=100, help="runtimes with blank pages, on another gateway; 0 for none"
     )
+    parser.add_argument(
+        "--pages", nargs="+", choices=PAGES, default=[*PAGES], help="which of them `--count` show, in turn"
+    )
     parser.add_argument("--browser", choices=("headless-shell", "chromium"), default="headless-shell")
     parser.add_argument("--views", type=int, default=10, help="live views at once")
     parser.add_argument("--freeze", type=float, default=3, help="seconds after which pages are frozen")
@@ -402,7 +405,7 @@ def main() -> int:
     options = parser.parse_args()
     runs: list[tuple[int, list[str], int]] = []
     if options.count:
-        runs.append((options.count, list(PAGES), min(options.views, options.count)))
+        runs.append((options.count, options.pages, min(options.views, options.count)))
     if options.many:
         runs.append((options.many, ["blank"], 0))
     figures = []

@@ -72,7 +72,7 @@ class ControlGroup:
 
     def _kill(self) -> None:
         try:
-            # The kernel lets its owner write it, but not read it, and a mode of open() that only writes would also create.
+            # Its owner may write it, but not read it; and open() would create it with any mode that only writes.
             descriptor = os.open(self.path / "cgroup.kill", os.O_WRONLY)
         except FileNotFoundError:  # before Linux 5.14
             for pid in self.entrance.read_text().split():
