@@ -19,6 +19,8 @@ def document() -> str:
     parts = [PAGE.read_text().partition(_MARK)[0], _MARK]
     for vocabulary in VOCABULARIES.values():
         parts.append(f"\n## Calls of `{vocabulary.name}`\n\n| call | arguments | what it does |\n|---|---|---|\n")
+        if vocabulary.extends is not None:
+            parts[-1] = parts[-1].replace("\n\n|", f"\n\nAll calls of `{vocabulary.extends.name}`, and these:\n\n|", 1)
         parts += [_row(call) for call in vocabulary]
     return "".join(parts)
 

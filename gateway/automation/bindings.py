@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,7 @@ MOST = 1000
 _REMEMBERED = 1000
 _MOST_EVENTS = 1000
 
-_PAGE_PARTS = ("keyboard", "mouse", "touchscreen", "driver")
+_PAGE_PARTS = ("keyboard", "mouse", "touchscreen")
 
 
 class StepError(Exception):
@@ -89,6 +89,18 @@ class Subscription:
     def close(self) -> None:
         self._emitter.remove_listener(self.event, self._handler)
         self._waiting.clear()
+
+
+def subscribed(page: Page, event: str, options: Mapping[str, Any]) -> Subscription:
+    """A subscription to a page's events. Dialogs are accepted or dismissed, as `options` (Listening) says."""
+
+    async def answer(dialog: Dialog) -> None:
+        if options.get("dialog") == "accept":
+            await dialog.accept(options.get("promptText"))
+        else:
+            await dialog.dismiss()
+
+    return Subscription(page, event, page, answer if event == "dialog" else None)
 
 
 # Kind of object that a call is about -> its class.

@@ -61,6 +61,7 @@ class ArgumentKind:
 
 
 REF = ArgumentKind("ref")
+REST = ArgumentKind("rest")
 TEXT = ArgumentKind("text")
 
 
@@ -110,6 +111,8 @@ if typing.TYPE_CHECKING:
     Ref = Any
     Text = Any
     Texts = Any
+    Rest = list[Any]
+    RestOfTexts = list[str]
 else:
     # The object of a binding: the function gets the object itself.
     Ref = _checked(_is_ref, 'must be a binding, such as {"ref": "alias"}', _REF_SCHEMA, REF)
@@ -128,6 +131,9 @@ else:
         "must be a text or a list of texts",
         {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
     )
+    # All further arguments by position, of a library's function that takes any number; a list by name.
+    Rest = Annotated[list[Any], Field(max_length=100), REST]
+    RestOfTexts = Annotated[list[str], Field(max_length=100), REST]
 
 Milliseconds = Annotated[float, Field(ge=0, le=86_400_000)]
 # A JSON value of any type.
@@ -205,7 +211,8 @@ class Call:
     def _model(self) -> type[BaseModel]:
         given = inspect.signature(self.function).parameters
         fields: dict[str, Any] = {
-            parameter.python_name: (
+            # A model has attributes of its own, such as `schema`.
+            f"argument_{parameter.python_name}": (
                 self._annotations[parameter.python_name],
                 Field(... if parameter.is_required else given[parameter.python_name].default, alias=parameter.name),
             )
@@ -230,7 +237,11 @@ class Call:
     def arguments(self, args: list[Any] | dict[str, Any] | None, at: str) -> dict[str, Any]:
         """The arguments by their names on the wire. Raises WrongArguments, with fields below `at`."""
         names = [parameter.name for parameter in self.parameters]
-        if isinstance(args, list):
+        if isinstance(args, list) and self.parameters and self.parameters[-1].kind is REST:
+            fixed = len(names) - 1
+            given = dict(zip(names, [*args[:fixed], *([args[fixed:]] if len(args) > fixed else [])], strict=False))
+            places = {name: str(place) for place, name in enumerate(names)}
+        elif isinstance(args, list):
             if len(args) > len(names):
                 takes = f"takes {len(names)} arguments" if len(names) != 1 else "takes 1 argument"
                 shown = f" ({', '.join(names)})" if names else ""
@@ -248,6 +259,10 @@ class Call:
 
     def _problem(self, error: dict[str, Any], at: str, places: dict[str, str]) -> Problem:
         first, *rest = [str(part) for part in error["loc"]]
+        last = self.parameters[-1].name if self.parameters else None
+        if rest and first == last and self.parameters[-1].kind is REST and places[first].isdigit():
+            # By position they are no list of their own.
+            places, rest = {first: str(int(places[first]) + int(rest[0]))}, rest[1:]
         where = ".".join([at, places.get(first, first[:_SHOWN_NAME]), *(part[:_SHOWN_NAME] for part in rest)])
         if error["type"] == "missing":
             return Problem(where, f"{self.name} needs {rest[-1] if rest else first}", "field.missing")
@@ -269,11 +284,20 @@ class Call:
 
 
 class Vocabulary:
-    """The calls of one driver, by their names."""
+    """The calls of one driver, by their names; those of another vocabulary besides, if it `extends` one."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, extends: Vocabulary | None = None) -> None:
         self.name = name
+        self.extends = extends
         self.calls: dict[str, Call] = {}
+
+    def get(self, name: str) -> Call | None:
+        own = self.calls.get(name)
+        return own if own is not None or self.extends is None else self.extends.get(name)
+
+    def names(self) -> list[str]:
+        """Of all calls."""
+        return [*self.calls, *(self.extends.names() if self.extends is not None else ())]
 
     def call(
         self,
@@ -309,15 +333,16 @@ class Vocabulary:
 
     def find(self, name: str, at: str) -> Call:
         """The call. Raises WrongArguments, which names the nearest known ones."""
-        found = self.calls.get(name)
+        found = self.get(name)
         if found is not None:
             return found
-        near = difflib.get_close_matches(name[:_SHOWN_NAME], self.calls, n=_NEAREST, cutoff=0.5)
+        near = difflib.get_close_matches(name[:_SHOWN_NAME], self.names(), n=_NEAREST, cutoff=0.5)
         hint = f"; the nearest are {', '.join(near)}" if near else ""
         message = f"The driver {self.name} has no call {name[:_SHOWN_NAME]!r}{hint}"
         raise WrongArguments([Problem(at, message, "field.unknown")])
 
     def __iter__(self) -> Iterator[Call]:
+        """Its own calls."""
         return iter(self.calls.values())
 
 

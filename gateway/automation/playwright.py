@@ -550,21 +550,16 @@ async def on_page(on: Page, event: PageEvent, options: o.Listening = NO_OPTIONS)
 
     Dialogs are answered as `options` says: accepted, with `promptText` if given, or dismissed.
     """
-    from gateway.automation.bindings import Subscription
+    from gateway.automation.bindings import subscribed
 
-    async def answer(dialog: Any) -> None:
-        if options.get("dialog") == "accept":
-            await dialog.accept(options.get("promptText"))
-        else:
-            await dialog.dismiss()
-
-    return Subscription(on, event, on, answer if event == "dialog" else None)
+    return subscribed(on, event, options)
 
 
 # Pictures
 
 
-def _file(content: bytes, kind: str, options: o.Picture) -> File:
+def picture_file(content: bytes, kind: str, options: o.Picture) -> File:
+    """A picture of the type that was asked for."""
     type_ = options.get("type", "png")
     return File(content, kind, f"screenshot.{type_}", f"image/{type_}")
 
@@ -572,7 +567,7 @@ def _file(content: bytes, kind: str, options: o.Picture) -> File:
 @call("page.screenshot", args=[{"type": "jpeg", "quality": 50}])
 async def screenshot(on: Page, options: o.PagePicture = NO_OPTIONS) -> File:
     """A picture of the page, which becomes an artifact."""
-    return _file(await on.screenshot(**pythonic(options)), "screenshot", options)
+    return picture_file(await on.screenshot(**pythonic(options)), "screenshot", options)
 
 
 @call("page.pdf", args=[{"format": "A4"}])
@@ -1048,7 +1043,7 @@ async def wait_for(on: Locator, options: o.WaitFor = NO_OPTIONS) -> None:
 @call("locator.screenshot", ref="button", before=[_GREET])
 async def locator_screenshot(on: Locator, options: o.Picture = NO_OPTIONS) -> File:
     """A picture of the element, which becomes an artifact."""
-    return _file(await on.screenshot(**pythonic(options)), "screenshot", options)
+    return picture_file(await on.screenshot(**pythonic(options)), "screenshot", options)
 
 
 @call("locator.ariaSnapshot", ref="button", before=[_GREET], value='- button "Greet"')
@@ -1290,7 +1285,7 @@ async def element_evaluate(on: ElementHandle, expression: str, arg: Json = None)
 @call("elementHandle.screenshot", ref="element", before=[_BUTTON])
 async def element_screenshot(on: ElementHandle, options: o.Picture = NO_OPTIONS) -> File:
     """A picture of the element, which becomes an artifact."""
-    return _file(await on.screenshot(**pythonic(options)), "screenshot", options)
+    return picture_file(await on.screenshot(**pythonic(options)), "screenshot", options)
 
 
 @call("jsHandle.evaluate", ref="object", args=["(object) => object.a"], before=[_OBJECT], value=1)

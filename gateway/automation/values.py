@@ -22,7 +22,7 @@ _DEEPEST = 40
 
 # Called with the elements of the library's own call, if any, and an object of what is asked for.
 _EVALUATE = r"""async (...given) => {
-  const { source, arg, hasArg, limit } = given.pop();
+  const { source, args, limit } = given.pop();
   let text = source;
   try {
     new Function('return (' + source + '\n)');
@@ -31,7 +31,7 @@ _EVALUATE = r"""async (...given) => {
     // Statements, or an expression that is none: eval reports what is wrong.
   }
   let value = globalThis.eval(text);
-  if (typeof value === 'function') value = value(...given, ...(hasArg ? [arg] : []));
+  if (typeof value === 'function') value = value(...given, ...args);
   value = await value;
 
   let left = limit;
@@ -134,9 +134,16 @@ class Value:
     truncated: bool = False
 
 
-async def evaluated(on: Any, expression: str, arg: Any = None, *, has_arg: bool = False, **options: Any) -> Value:
-    """What `expression` returns in the page of `on`: a page, a frame, a locator or a handle of the library."""
-    asked = {"source": expression, "arg": arg, "hasArg": has_arg or arg is not None, "limit": limit.get()}
+async def evaluated(
+    on: Any, expression: str, arg: Any = None, *, args: list[Any] | None = None, **options: Any
+) -> Value:
+    """What `expression` returns in the page of `on`: a page, a frame, a locator or a handle of the library.
+
+    A function is called with the element or object of `on`, if it is one, and with `args`, or with `arg`.
+    """
+    if args is None:
+        args = [] if arg is None else [arg]
+    asked = {"source": expression, "args": args, "limit": limit.get()}
     answer = json.loads(await on.evaluate(_EVALUATE, asked, **options))
     value = bounded(json.loads(answer["written"]))
     return Value(value.json, value.truncated or answer["truncated"] is True)

@@ -1,6 +1,8 @@
 """All vocabularies, by the name of the driver that they are of."""
 
+from gateway.automation import playwright, puppeteer, selenium, stagehand
 from gateway.automation.calls import Vocabulary
-from gateway.automation.playwright import calls as playwright
 
-VOCABULARIES: dict[str, Vocabulary] = {vocabulary.name: vocabulary for vocabulary in (playwright,)}
+VOCABULARIES: dict[str, Vocabulary] = {
+    module.calls.name: module.calls for module in (playwright, puppeteer, selenium, stagehand)
+}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import resource
@@ -20,7 +21,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, BrowserContext, CDPSession, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, CDPSession, ConsoleMessage, Frame, Page, async_playwright
 from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import TimeoutError as PlaywrightTimeout
 
@@ -96,7 +97,9 @@ class Session:
         self._browser = browser
         self._gateway = gateway
         self._guards: dict[Page, Guard] = {}
-        self._context_ids: dict[BrowserContext, str] = {}
+        # Of the vocabulary whose driver switches between them; None for the first page, and for its main frame.
+        self._current: Page | None = None
+        self._frame: Frame | None = None
         browser.on("disconnected", lambda _: os._exit(DISCONNECTED))
         for context in browser.contexts:
             self._watch_context(context)
@@ -128,7 +131,7 @@ class Session:
 
     async def _step(self, vocabulary: Vocabulary, place: int, step: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         began = time.monotonic()
-        call = vocabulary.calls[step["call"]]
+        call = vocabulary.find(step["call"], "call")
         result: dict[str, Any] = {"ok": True, "call": call.name}
         content = b""
         page: Page | None = None
@@ -142,7 +145,7 @@ class Session:
                     if step["logs"] and page is not None:
                         stack.enter_context(_captured(page, logs))
                     arguments = self._arguments(call, step["arguments"], place)
-                    self._limit(call, arguments, step["timeoutMs"])
+                    self._limit(call, arguments, step["timeoutMs"], page)
                     if call.unavailable is not None:
                         raise StepError(call.unavailable, f"{call.name} is not available: no agent is configured.")
                     returned = await self._in_time(call.function(on, **arguments), step["timeoutMs"], page)
@@ -180,6 +183,8 @@ class Session:
             return self._browser.contexts[0], None
         if call.on == "browser":
             return self, None
+        if call.on == "driver":
+            return self, await self.current_page()
         raise StepError("execute.ref_missing", f"{call.name} needs `ref`: a binding that is a {call.on}.")
 
     def _bound(self, call: Call, ref: str) -> tuple[Any, Page | None]:
@@ -194,7 +199,7 @@ class Session:
         """Raises StepError for an object of another kind than the call is about."""
         if call.on == "frame" and isinstance(item, Page):
             item = item.main_frame
-        if call.on == "browser" or not is_kind(item, call.on):
+        if call.on in ("browser", "driver") or not is_kind(item, call.on):
             raise StepError(
                 "execute.ref_mismatch", f"{call.name} is about a {call.on}, and {ref!r} is a {kind_of(item)}.", ref=ref
             )
@@ -204,6 +209,41 @@ class Session:
         """The oldest open page of the browser's own context; a new one where there is none."""
         context = self._browser.contexts[0]
         return next((page for page in context.pages if not page.is_closed()), None) or await context.new_page()
+
+    async def current_page(self) -> Page:
+        """The page that was switched to, while it is open."""
+        if self._current is None or self._current.is_closed():
+            return await self.default_page()
+        return self._current
+
+    async def current_frame(self) -> Frame:
+        """The frame that was switched to, while it is there."""
+        page = await self.current_page()
+        if self._frame is None or self._frame.is_detached() or self._frame.page is not page:
+            return page.main_frame
+        return self._frame
+
+    def switch_to(self, page: Page) -> Page:
+        self._current, self._frame = page, None
+        return page
+
+    async def switch_to_frame(self, name: str | None) -> None:
+        """By the name of a frame, or the id of its element; None for the page itself."""
+        self._frame = None
+        if name is None:
+            return
+        page = await self.current_page()
+        found = page.frame(name=name)
+        if found is None:
+            element = await page.query_selector(f"css=[id={json.dumps(name)}]")
+            found = await element.content_frame() if element is not None else None
+        if found is None:
+            raise StepError("execute.failed", f"There is no frame {name!r}.")
+        self._frame = found
+
+    async def id_of(self, page: Page) -> str | None:
+        """Id of a page, as its events have it."""
+        return await self._id_of(page)
 
     async def new_context(self, **options: Any) -> BrowserContext:
         context = await self._browser.new_context(**options)
@@ -245,8 +285,14 @@ class Session:
         return found
 
     @staticmethod
-    def _limit(call: Call, arguments: dict[str, Any], timeout_ms: int) -> None:
-        """Let the library end the call in the time of the step, and say what it waited for."""
+    def _limit(call: Call, arguments: dict[str, Any], timeout_ms: int, page: Page | None) -> None:
+        """Let the library end the call in the time of the step, and say what it waited for.
+
+        Nothing else ends it: what waits in the library's own process goes on, though nothing waits for it here.
+        """
+        if page is not None:
+            page.set_default_timeout(timeout_ms)
+            page.set_default_navigation_timeout(timeout_ms)
         if call.timeout_option is None:
             return
         name = next(each.python_name for each in call.parameters if each.name == call.timeout_option)

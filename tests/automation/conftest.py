@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from tests.support.execution import Executing
+from tests.support.execution import Drivers, Executing
 from tests.support.gateway_process import MEASURED, GatewayProcess, temporary_data_dir
 from tests.support.pages import PageServer
 from tests.support.remote import Remote
@@ -39,6 +39,13 @@ async def remote(gateway: GatewayProcess) -> AsyncIterator[Remote]:
     async with Remote(gateway) as remote:
         yield remote
         await remote.clear()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def drivers(remote: Remote, pages: PageServer) -> AsyncIterator[Drivers]:
+    made = Drivers(remote, pages.base_url)
+    yield made
+    await made.clear()
 
 
 @pytest_asyncio.fixture(scope="module")

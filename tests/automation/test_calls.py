@@ -10,9 +10,11 @@ import pytest
 
 from gateway.automation.calls import (
     NO_OPTIONS,
+    REST,
     Call,
     Json,
     Ref,
+    RestOfTexts,
     Step,
     Text,
     Texts,
@@ -35,6 +37,11 @@ async def act(on: Any, name: str, count: int = 1, options: Click = NO_OPTIONS) -
 @calls.call("thing.type")
 async def type_(on: Any, text: Text, others: Texts = None, target: Ref = None, more: Json = None) -> None:
     """Type."""
+
+
+@calls.call("thing.pick")
+async def pick(on: Any, name: str, choices: RestOfTexts = NO_OPTIONS) -> None:
+    """Pick."""
 
 
 def problems(call: str, args: Any, **more: Any) -> dict[str, str]:
@@ -99,6 +106,26 @@ def test_types_with_one_error() -> None:
     checked(calls, [Step("thing.type", ["a", ["b"], {"ref": "c"}, {"any": [1]}])])
 
 
+def test_further_arguments_are_a_list_by_name() -> None:
+    for args in (["a", "b", "c"], {"name": "a", "choices": ["b", "c"]}):
+        (step,) = checked(calls, [Step("thing.pick", args)])
+        assert step.arguments == {"name": "a", "choices": ["b", "c"]}
+    (alone,) = checked(calls, [Step("thing.pick", ["a"])])
+    assert alone.arguments == {"name": "a"}
+    assert problems("thing.pick", ["a", "b", 3, 4]) == {
+        "steps.0.args.2": "string_type",
+        "steps.0.args.3": "string_type",
+    }
+    assert problems("thing.pick", {"name": "a", "choices": ["b", 3]}) == {"steps.0.args.choices.1": "string_type"}
+
+
+def test_a_vocabulary_may_extend_another() -> None:
+    more = Vocabulary("more", extends=calls)
+    assert checked(more, [Step("thing.act", ["a"])])[0].call.name == "thing.act"
+    assert [call.name for call in more] == []
+    assert more.names() == list(calls.calls)
+
+
 def test_an_unknown_call_names_the_nearest() -> None:
     with pytest.raises(WrongArguments) as raised:
         checked(calls, [Step("thing.act", ["a"]), Step("thing.atc")])
@@ -143,7 +170,8 @@ def _wrong(call: Call) -> Iterator[tuple[str, Any, str]]:
     names = list(call.schema().get("properties", {}))
     required = call.schema().get("required", [])
     good = list(call.example.args) if not isinstance(call.example.args, dict) else []
-    yield "too many", [*good, *[None] * (len(names) - len(good)), None], f"args.{len(names)}"
+    if not call.parameters or call.parameters[-1].kind is not REST:
+        yield "too many", [*good, *[None] * (len(names) - len(good)), None], f"args.{len(names)}"
     yield "unknown", {"nope": 1}, "args.nope"
     if required:
         yield "missing", {}, f"args.{required[0]}"

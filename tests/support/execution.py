@@ -9,10 +9,8 @@ from gateway.automation.vocabularies import VOCABULARIES
 from tests.support.remote import Remote
 
 # How each driver opens an address.
-OPENS = {"playwright": "page.goto", "puppeteer": "page.goto", "selenium": "driver.get"}
-EVERY_CALL = [
-    (vocabulary.name, call.name) for vocabulary in VOCABULARIES.values() for call in vocabulary if not call.unavailable
-]
+OPENS = {"playwright": "page.goto", "puppeteer": "page.goto", "selenium": "driver.get", "stagehand": "page.goto"}
+EVERY_CALL = [(vocabulary.name, call.name) for vocabulary in VOCABULARIES.values() for call in vocabulary]
 
 
 class Executing:
@@ -56,6 +54,30 @@ class Executing:
         assert not result["ok"], result
         found: dict[str, Any] = result["error"]
         return found
+
+
+class Drivers:
+    """A runtime for each driver, launched when a test first asks for it."""
+
+    def __init__(self, remote: Remote, pages: str) -> None:
+        self._remote = remote
+        self._pages = pages
+        self._found: dict[str, Executing] = {}
+        self._workspace = ""
+
+    async def of(self, driver: str) -> Executing:
+        if not self._workspace:
+            self._workspace = (await self._remote.post("/v1/workspaces", {"name": "drivers"}))["id"]
+        if driver not in self._found:
+            body = {"kind": "browser", "alias": driver, "driver": driver}
+            made = await self._remote.post(f"/v1/workspaces/{self._workspace}/runtimes", body)
+            path = f"/v1/spaces/{self._workspace}/runtimes/{made['id']}"
+            self._found[driver] = Executing(self._remote, path, self._pages)
+        return self._found[driver]
+
+    async def clear(self) -> None:
+        if self._workspace:
+            (await self._remote.api.delete(f"/v1/workspaces/{self._workspace}")).raise_for_status()
 
 
 def filled(value: Any, pages: str) -> Any:
