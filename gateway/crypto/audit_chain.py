@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -39,6 +40,25 @@ _ENCODERS = {
 def canonical(entry: dict[str, Any], form: Form) -> bytes:
     """The entry as the bytes that are hashed."""
     return _ENCODERS[form].encode(entry).encode()
+
+
+def canonical_around(entry: dict[str, Any], later: Sequence[str], form: Form) -> list[bytes]:
+    """The canonical form of an entry that still lacks the members `later`: one or more plain names, in order.
+
+    Returns the bytes before, between and after the values of these members.
+    """
+    pieces, begin, after = [], "{", ""
+    for name in later:
+        between = _members({key: value for key, value in entry.items() if after < key < name}, form)
+        pieces.append(f'{begin}{between},"{name}":' if between else f'{begin}"{name}":')
+        begin, after = ",", name
+    rest = _members({key: value for key, value in entry.items() if key > after}, form)
+    pieces.append(f",{rest}}}" if rest else "}")
+    return [piece.encode() for piece in pieces]
+
+
+def _members(entry: dict[str, Any], form: Form) -> str:
+    return _ENCODERS[form].encode(entry)[1:-1]
 
 
 def digest(entry: dict[str, Any], form: Form) -> bytes:

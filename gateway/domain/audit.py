@@ -15,7 +15,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from itertools import islice
@@ -33,7 +33,7 @@ from gateway.core.shares import Taker
 from gateway.crypto import audit_chain as chain
 from gateway.domain.batches import BatchWriter
 from gateway.store import audit as store
-from gateway.store.audit import Entry, Record, Value
+from gateway.store.audit import Addition, NewEntry, Record, Value
 from gateway.store.database import Connection, Database
 from gateway.telemetry import metrics
 
@@ -41,7 +41,7 @@ _log = structlog.get_logger("gateway.audit")
 
 OK = "ok"
 
-# A batch is hashed in the event loop, which is held up meanwhile.
+# A batch is encoded in the event loop, which is held up meanwhile.
 _BATCH = 200
 _REPEAT_SECONDS = 1.0
 # How long further refusals are only counted once those of an hour are used up.
@@ -249,8 +249,8 @@ class Audit:
 
     At most `kept` events wait while the database is away; of further ones the log gets their number. `refusals` is how
     many different refusals are noted separately in a second, and `hourly_refusals` in an hour: of strangers together,
-    and of each organization. `clock` is monotonic, in seconds. A gateway that stands still during a write gives way to
-    the others after `idle_seconds`.
+    and of each organization. `clock` is monotonic, in seconds. A gateway that stands still while it repeats a write
+    gives way to the others after `idle_seconds`.
     """
 
     def __init__(
@@ -398,8 +398,7 @@ class Audit:
             while left > 0:
                 batch = list(islice(self._waiting, min(_BATCH, left)))
                 again, self._unsure = self._unsure, True
-                async with self._database.begin() as connection:
-                    await self._append(connection, batch, again=again)
+                await (self._append_missing(batch) if again else self._append(batch))
                 self._unsure = False
                 for _ in batch:
                     self._waiting.popleft()
@@ -409,43 +408,43 @@ class Audit:
                     left = len(self._waiting)
             self._writer.written(len(self._waiting))
 
-    async def _append(self, connection: Connection, batch: list[Noted], *, again: bool) -> None:
-        """Append in one transaction, which other gateways wait for. If `again`, a batch may be there already."""
-        now = self._clock()
-        await store.lock(connection, self._idle_seconds)
-        if again:
-            known = await store.known(connection, [noted.id for noted in batch])
-            batch = [noted for noted in batch if noted.id not in known]
-        if batch:
-            tail = await store.tail(connection)
-            await store.append(connection, self._chained(batch, tail, now))
+    async def _append(self, batch: list[Noted]) -> None:
+        """Append in one statement. Other gateways wait for it, so it is sent whole, and locks the log by itself."""
+        async with self._database.connect() as connection:
+            await self._add(connection, batch)
 
-    def _chained(self, batch: list[Noted], tail: store.Tail, now: float) -> list[Record]:
-        """The events as rows behind `tail`, with times by the database's clock."""
-        records = []
-        previous = tail.hash or chain.START
-        for sequence, noted in enumerate(batch, tail.sequence + 1):
-            entry = Entry(
-                sequence=sequence,
-                id=noted.id,
-                time=tail.now - timedelta(seconds=max(0.0, now - noted.noted_at)),
-                organization_id=noted.organization_id,
-                subaccount_id=noted.subaccount_id,
-                actor=noted.actor,
-                action=noted.action,
-                object_kind=_KINDS[noted.action],
-                object_id=noted.object_id,
-                outcome=noted.outcome,
-                address=noted.address,
-                request_id=noted.request_id,
-                gateway_id=self.gateway_id,
-                details=_exact(noted.details),
-                form=chain.LATEST,
-                previous_hash=previous,
-            )
-            previous = chain.digest(entry.members(), chain.LATEST)
-            records.append(Record(entry, previous))
-        return records
+    async def _append_missing(self, batch: list[Noted]) -> None:
+        """Append what is not in the log yet, after a write whose outcome is not known."""
+        async with self._database.begin() as connection:
+            await store.lock(connection, self._idle_seconds)
+            known = await store.known(connection, [noted.id for noted in batch])
+            if missing := [noted for noted in batch if noted.id not in known]:
+                await self._add(connection, missing)
+
+    async def _add(self, connection: Connection, batch: list[Noted]) -> None:
+        additions = [self._addition(noted) for noted in batch]
+        now = self._clock()
+        ages = [max(0.0, now - noted.noted_at) for noted in batch]
+        await store.append(connection, additions, ages, chain.START)
+
+    def _addition(self, noted: Noted) -> Addition:
+        """The event as a row, but for what depends on its place in the log, and is known under the lock."""
+        entry = NewEntry(
+            id=noted.id,
+            organization_id=noted.organization_id,
+            subaccount_id=noted.subaccount_id,
+            actor=noted.actor,
+            action=noted.action,
+            object_kind=_KINDS[noted.action],
+            object_id=noted.object_id,
+            outcome=noted.outcome,
+            address=noted.address,
+            request_id=noted.request_id,
+            gateway_id=self.gateway_id,
+            details=_exact(noted.details),
+            form=chain.LATEST,
+        )
+        return Addition(entry, chain.canonical_around(entry.members(), store.LATER, chain.LATEST))
 
     def _noted(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -25,7 +24,7 @@ Value = str | int | bool | None | list[str]
 class Entry(NamedTuple):
     """All of a row but its hash. `form` is how it was hashed (crypto/audit_chain.py).
 
-    A tuple, since a batch of them is made in the event loop, and a frozen dataclass takes four times as long.
+    A tuple, since many of them are made in the event loop, and a frozen dataclass takes four times as long.
     """
 
     sequence: int
@@ -47,26 +46,64 @@ class Entry(NamedTuple):
 
     def members(self) -> dict[str, Any]:
         """The entry as JSON, as it is hashed and exported. Entries of form 1 have no member `form`."""
-        members = {
+        members = _members(self) | {
             "sequence": self.sequence,
-            "id": str(self.id),
             "time": self.time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
-            "organizationId": _text(self.organization_id),
-            "subaccountId": _text(self.subaccount_id),
-            "actor": self.actor,
-            "action": self.action,
-            "objectKind": self.object_kind,
-            "objectId": _text(self.object_id),
-            "outcome": self.outcome,
-            "address": self.address,
-            "requestId": self.request_id,
-            "gatewayId": _text(self.gateway_id),
-            "details": self.details,
             "previousHash": self.previous_hash.hex(),
         }
         if self.form != 1:
             members["form"] = self.form
         return members
+
+
+class NewEntry(NamedTuple):
+    """An entry that is to be added: what it has before its place in the log is known."""
+
+    id: UUID
+    organization_id: UUID | None
+    subaccount_id: UUID | None
+    actor: str
+    action: str
+    object_kind: str
+    object_id: UUID | None
+    outcome: str
+    address: str | None
+    request_id: str | None
+    gateway_id: UUID | None
+    details: dict[str, Value]
+    form: int
+
+    def members(self) -> dict[str, Any]:
+        """The members of the entry's JSON, but for those of LATER."""
+        return _members(self) | {"form": self.form}
+
+
+# The members of an entry's JSON that only its place in the log gives it, in the order of their names.
+LATER = ("previousHash", "sequence", "time")
+
+
+def _members(entry: Entry | NewEntry) -> dict[str, Any]:
+    return {
+        "id": str(entry.id),
+        "organizationId": _text(entry.organization_id),
+        "subaccountId": _text(entry.subaccount_id),
+        "actor": entry.actor,
+        "action": entry.action,
+        "objectKind": entry.object_kind,
+        "objectId": _text(entry.object_id),
+        "outcome": entry.outcome,
+        "address": entry.address,
+        "requestId": entry.request_id,
+        "gatewayId": _text(entry.gateway_id),
+        "details": entry.details,
+    }
+
+
+class Addition(NamedTuple):
+    """An entry to be added. `pieces` are its bytes that are hashed, around the values of LATER."""
+
+    entry: NewEntry
+    pieces: Sequence[bytes]
 
 
 class Record(NamedTuple):
@@ -76,28 +113,10 @@ class Record(NamedTuple):
     hash: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Tail:
-    """The end of the log: the last row's sequence number and hash, None for an empty log; and the database's time."""
-
-    now: datetime
-    sequence: int
-    hash: bytes | None
-
-
 _COLUMNS = tuple(audit_events.c[name] for name in (*Entry._fields, "hash"))
-_TAIL = text(
-    """
-    SELECT clock_timestamp(), coalesce(last.sequence, 0), last.hash
-    FROM (VALUES (1)) AS always LEFT JOIN
-        (SELECT sequence, hash FROM audit_events ORDER BY sequence DESC LIMIT 1) AS last ON true
-    """
-)
 _KNOWN = text("SELECT id FROM audit_events WHERE id = ANY(CAST(:ids AS uuid[]))")
 _TYPES = {
-    "sequence": "bigint",
     "id": "uuid",
-    "time": "timestamptz",
     "organization_id": "uuid",
     "subaccount_id": "uuid",
     "actor": "text",
@@ -110,17 +129,13 @@ _TYPES = {
     "gateway_id": "uuid",
     "details": "text",
     "form": "smallint",
-    "previous_hash": "bytea",
-    "hash": "bytea",
 }
-_INSERT = text(
-    f"""
-    INSERT INTO audit_events ({", ".join(_TYPES)})
-    SELECT {", ".join("CAST(details AS jsonb)" if name == "details" else name for name in _TYPES)}
-    FROM unnest({", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in _TYPES.items())}) AS added
-        ({", ".join(_TYPES)})
-    """
-)
+_PIECES = ("before_hash", "before_sequence", "before_time", "behind")
+_ARRAYS = {"ages": "float8", **dict.fromkeys(_PIECES, "bytea"), **_TYPES}
+# The database gives the rows their numbers and times, and hashes them one after the other (migrations/): all other
+# gateways wait meanwhile, so nothing under the lock waits for this process.
+_GIVEN = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in _ARRAYS.items())
+_APPEND = text(f"SELECT audit_events_append(:lock, :start, {_GIVEN})")
 
 
 async def lock(connection: AsyncConnection, idle_seconds: float) -> None:
@@ -134,19 +149,20 @@ async def known(connection: AsyncConnection, ids: Iterable[UUID]) -> set[UUID]:
     return set((await connection.execute(_KNOWN, {"ids": list(ids)})).scalars())
 
 
-async def tail(connection: AsyncConnection) -> Tail:
-    """The end of the log. A statement of its own, since one that waited for the lock still sees what was before."""
-    return Tail(*(await connection.execute(_TAIL)).one())
+async def append(
+    connection: AsyncConnection, additions: Sequence[Addition], ages: Sequence[float], start: bytes
+) -> None:
+    """Add entries to the end of the log, chained, in one statement, which takes the lock by itself.
 
-
-async def append(connection: AsyncConnection, records: Sequence[Record]) -> None:
-    """Add rows, whose numbers follow the tail, in one statement."""
-    columns: dict[str, list[Any]] = dict(
-        zip(Entry._fields, map(list, zip(*(record.entry for record in records), strict=True)), strict=True)
+    `ages` are how many seconds ago they happened; `start` is the previous hash of the first entry of all.
+    """
+    columns: dict[str, Any] = dict(
+        zip(NewEntry._fields, map(list, zip(*(added.entry for added in additions), strict=True)), strict=True)
     )
     columns["details"] = [json.dumps(details) for details in columns["details"]]
-    columns["hash"] = [record.hash for record in records]
-    await connection.execute(_INSERT, columns)
+    pieces = zip(*(added.pieces for added in additions), strict=True)
+    columns |= dict(zip(_PIECES, map(list, pieces), strict=True))
+    await connection.execute(_APPEND, {**columns, "ages": list(ages), "lock": _LOCK, "start": start})
 
 
 async def page(

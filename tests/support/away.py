@@ -15,7 +15,7 @@ from gateway.store.database import Database
 class Away(Database):
     """A database that can be `away`, or `mute`: it takes what it is given, and its answer is lost.
 
-    `tried` is how many transactions were begun.
+    `tried` is how often it was asked for a transaction or a connection.
     """
 
     away = False
@@ -31,6 +31,7 @@ class Away(Database):
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[AsyncConnection]:
+        self.tried += 1
         with self._unreliable():
             async with super().connect() as connection:
                 yield connection
@@ -44,7 +45,7 @@ class Away(Database):
             raise Unavailable("away", "database.unavailable")
 
 
-class StandsStill(Database):
+class StandsStill(Away):
     """A database whose client stalls at the end of its next transaction, until `during` is done."""
 
     during: Awaitable[None] | None = None

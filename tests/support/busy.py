@@ -11,7 +11,7 @@ from gateway.store.database import Database
 
 
 class Busy(Database):
-    """A database during each of whose transactions `meanwhile` is called; they are counted."""
+    """A database during each use of which `meanwhile` is called; uses, transactions or not, are counted."""
 
     begun = 0
     meanwhile: Callable[[], None] = staticmethod(lambda: None)
@@ -21,4 +21,11 @@ class Busy(Database):
         self.begun += 1
         self.meanwhile()
         async with super().begin() as connection:
+            yield connection
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[AsyncConnection]:
+        self.begun += 1
+        self.meanwhile()
+        async with super().connect() as connection:
             yield connection

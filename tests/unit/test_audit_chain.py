@@ -34,6 +34,24 @@ def test_both_forms_are_the_entry_and_the_older_one_is_ascii(entry: dict[str, ob
     assert chain.canonical(entry, Form.ASCII).isascii()
 
 
+plain_names = st.text("abc", min_size=1, max_size=3)
+
+
+@given(
+    entry=st.dictionaries(plain_names, values, max_size=6),
+    later=st.dictionaries(plain_names, integers, min_size=1, max_size=4),
+)
+def test_the_form_of_an_entry_is_the_same_if_some_of_it_is_known_later(
+    entry: dict[str, Any], later: dict[str, int]
+) -> None:
+    first = {name: value for name, value in entry.items() if name not in later}
+    for form in Form:
+        pieces = chain.canonical_around(first, sorted(later), form)
+        values = [str(later[name]).encode() for name in sorted(later)]
+        joined = b"".join(piece + value for piece, value in zip(pieces, [*values, b""], strict=True))
+        assert joined == chain.canonical(first | later, form)
+
+
 def test_the_forms_of_an_entry_are_known() -> None:
     entry = {"b": "é\u2028\U0001f600", "a": {"y": None, "x": [True, 12]}, "c": '\x00\x1f\x7f"\\/\n'}
     escaped = '"c":"\\u0000\\u001f{}\\"\\\\/\\n"'
