@@ -101,6 +101,10 @@ are refused everywhere, and so are repeated ones that are not lists.
 | `proxy-host` | host name or address of a proxy |
 | `proxy-credential` | printable characters, at most 255 bytes in UTF-8 |
 | `json-object` | a JSON object |
+| `vault-key` | segments between slashes, at most 512 characters; none is empty, `.` or `..` (docs/vault.md) |
+| `origin` | `https://host` or `http://host`, with `:port` where it is not the usual one |
+| `origin-pattern` | an origin with a `*` in the first label, before two labels or more, or as its port |
+| `totp-seed` | base32, or an `otpauth://totp/` address |
 
 No text in `metadata` and `options` may have the character U+0000. An `expiresAt` in a request is in the future.
 
@@ -255,17 +259,23 @@ def _sentences(model: type[BaseModel]) -> str:
     return " ".join(inspect.cleandoc(model.__doc__ or "").split())
 
 
+_KEY_OF_VAULT = "Key of the secret; its slashes may be percent-encoded."
+
+
 def _parameters(contract: Contract, endpoint: Endpoint) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [
-        {
-            "name": name,
-            "in": "path",
-            "description": f"Id of the {_noun(endpoint.path, name)}.",
-            "required": True,
-            "schema": {"type": "string"},
-        }
-        for name in parameters(endpoint.path)
-    ]
+    found: list[dict[str, Any]] = []
+    for name in parameters(endpoint.path):
+        # One of several segments is not an id.
+        has_segments = f"{{{name}:path}}" in endpoint.path
+        found.append(
+            {
+                "name": name,
+                "in": "path",
+                "description": _KEY_OF_VAULT if has_segments else f"Id of the {_noun(endpoint.path, name)}.",
+                "required": True,
+                "schema": {"type": "string", **({"format": "vault-key"} if has_segments else {})},
+            }
+        )
     for place, model in (("query", endpoint.query), ("header", endpoint.headers)):
         schema = schema_of(model) if model is not None else {"properties": {}}
         for name, field in schema["properties"].items():

@@ -65,6 +65,10 @@ FORMATS = {
     "proxy-credential": st.text("ab :%é", min_size=1, max_size=20),
     "proxy-host": st.sampled_from(["proxy.example", "192.0.2.1", "2001:db8::1"]),
     "proxy-url": st.sampled_from(["http://user:password@proxy.example:3128", "socks5://192.0.2.1"]),
+    "vault-key": st.sampled_from(["prod/crm", "a", "a b", "\N{SNOWMAN}"]),
+    "origin": st.sampled_from(["https://bank.example", "http://127.0.0.1:8080"]),
+    "origin-pattern": st.sampled_from(["https://*.bank.example", "https://bank.example:*"]),
+    "totp-seed": st.sampled_from(["JBSWY3DPEHPK3PXP", "otpauth://totp/x?secret=JBSWY3DP&digits=8"]),
     "url-pattern": st.sampled_from(["example.com", "*.example.com", "https://*:8443", "http://example.com/path*"]),
 }
 for _name, _strategy in FORMATS.items():

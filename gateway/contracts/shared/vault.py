@@ -7,19 +7,22 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from gateway.core.errors import invalid_field
+from gateway.core.errors import Conflict
 from gateway.core.origins import is_pattern
 from gateway.core.secret import Secret
 from gateway.domain.vault import KEY_CHARACTERS, VaultEntry, VaultPlace, VaultSecret, VaultValue
 from gateway.http.cursors import Listing, WholeListQuery, cut
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.models import STORABLE, Answer, Body, Query, Time, optional
+from gateway.http.models import STORABLE, Answer, Body, Query, Shown, Time, one_of, optional
 
 endpoints = Endpoints("Vault")
 
 Prefix = Annotated[str, Field(min_length=1, max_length=KEY_CHARACTERS), STORABLE]
 Text = Annotated[str, Field(min_length=1, max_length=16_384), STORABLE]
-Origins = Annotated[list[Annotated[str, Field(min_length=1, max_length=300), STORABLE]], Field(max_length=100)]
+Origin = Annotated[str, Field(min_length=1, max_length=300), STORABLE]
+Origins = Annotated[list[Annotated[Origin, Shown(format="origin")]], Field(max_length=100)]
+OriginPatterns = Annotated[list[Annotated[Origin, Shown(format="origin-pattern")]], Field(max_length=100)]
+_OF_LOGIN = ("username", "password", "totp")
 
 
 class VaultQuery(Query):
@@ -47,6 +50,9 @@ class VaultListQuery(WholeListQuery, VaultQuery):
 class SetSecret(Body):
     """A login, or with `value` a text. What is left out is not kept of an earlier one with the same key."""
 
+    model_config = one_of(
+        ("username", "password"), ("value",), never=[{"required": ["value", name]} for name in _OF_LOGIN]
+    )
     example: ClassVar = {
         "username": "ada",
         "password": "correct horse battery staple",
@@ -56,23 +62,19 @@ class SetSecret(Body):
         "label": "The bank",
     }
 
-    type: Literal["login", "value"] = optional()
-    """`login` has `username` and `password`, `value` has `value`; by default what is given says which."""
     username: Annotated[str, Field(min_length=1, max_length=1024), STORABLE] = optional()
     """Name of a login."""
     password: Secret[Text] = optional()
     """Password of a login."""
-    totp: Secret[Text] = optional()
+    totp: Secret[Annotated[Text, Shown(format="totp-seed")]] = optional()
     """Seed of its one-time passwords: base32, or an `otpauth://totp/` address."""
-    totp_secret: Secret[Text] = optional()
-    """The same as `totp`."""
     value: Secret[Text] = optional()
-    """The text of a `value`."""
+    """A text, in place of a login."""
     origins: Origins = optional()
     """Origins of the pages that it may be typed into, such as `https://bank.example`."""
-    origin_patterns: Origins = optional()
+    origin_patterns: OriginPatterns = optional()
     """Patterns of such origins: `https://*.bank.example`, `https://bank.example:*`."""
-    match_origins: Origins = optional()
+    match_origins: OriginPatterns = optional()
     """Both kinds in one list."""
     label: Annotated[str, Field(min_length=1, max_length=200), STORABLE] = optional()
     """What people call it."""
@@ -81,20 +83,13 @@ class SetSecret(Body):
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> SetSecret:
-        given = self.model_fields_set
-        if "totp" in given and "totp_secret" in given:
-            raise ValueError("totp and totpSecret are the same field; give one of them")
-        kind = self.type if "type" in given else ("value" if "value" in given else "login")
-        if kind == "value":
-            wrong = given & {"username", "password", "totp", "totp_secret"}
-            if wrong or "value" not in given:
-                raise ValueError("a secret of type value has value, and nothing of a login")
-        elif "value" in given or not {"username", "password"} <= given:
-            raise ValueError("a login has username and password")
+        login = self.model_fields_set & {"username", "password", "totp"}
+        if login if "value" in self.model_fields_set else not login >= {"username", "password"}:
+            raise ValueError("give username and password of a login, or value and nothing of a login")
         return self
 
     def secret(self) -> VaultSecret:
-        return VaultSecret(self.username, self.password, self.totp or self.totp_secret, self.value, self.notes)
+        return VaultSecret(self.username, self.password, self.totp, self.value, self.notes)
 
     def split_origins(self) -> tuple[list[str], list[str]]:
         """Exact origins, and patterns."""
@@ -286,26 +281,28 @@ _PLAIN, _SECRETS = "/v1/vault/{key:path}", "/v1/vault/secrets/{key:path}"
 
 for _root, _id in (("/v1/vault", "vault"), ("/v1/vault/secrets", "vault-secrets")):
     _one = f"{_root}/{{key:path}}"
-    endpoints.get(_root, id=f"{_id}-list", summary="List secrets of the vault", errors=(403, 404))(listed)
+    endpoints.get(_root, id=f"{_id}-list", summary="List secrets of the vault", errors=(403, 404, 409))(listed)
     endpoints.put(_one, id=f"{_id}-set", summary="Store a secret", errors=(403, 404, 409, 413))(put)
     endpoints.post(_one, id=f"{_id}-create", summary="Store a secret, as PUT does", errors=(403, 404, 409, 413))(put)
-    endpoints.delete(_one, id=f"{_id}-delete", summary="Delete a secret", errors=(403, 404))(delete)
-    endpoints.get(f"{_one}/totp", id=f"{_id}-totp", summary="Get a one-time password", errors=(403, 404))(totp)
-    endpoints.get(f"{_one}/value", id=f"{_id}-value", summary="Read a secret as text", errors=(403, 404))(value)
-endpoints.get(_PLAIN, id="vault-get", summary="Read a secret as text", errors=(403, 404))(value)
-endpoints.get(_SECRETS, id="vault-secrets-get", summary="Get the metadata of a secret", errors=(403, 404))(metadata)
+    endpoints.delete(_one, id=f"{_id}-delete", summary="Delete a secret", errors=(403, 404, 409))(delete)
+    endpoints.get(f"{_one}/totp", id=f"{_id}-totp", summary="Get a one-time password", errors=(403, 404, 409))(totp)
+    endpoints.get(f"{_one}/value", id=f"{_id}-value", summary="Read a secret as text", errors=(403, 404, 409))(value)
+endpoints.get(_PLAIN, id="vault-get", summary="Read a secret as text", errors=(403, 404, 409))(value)
+endpoints.get(_SECRETS, id="vault-secrets-get", summary="Get the metadata of a secret", errors=(403, 404, 409))(
+    metadata
+)
 
 
 async def _place(call: Call, query: VaultQuery) -> VaultPlace:
     named = {given for given in (query.workspace_id, query.space_id) if given is not None}
     if len(named) > 1:
-        raise invalid_field("spaceId", "It is the same as workspaceId, which names another one", str(query.space_id))
+        raise Conflict("workspaceId and spaceId are the same parameter, and name two workspaces here.")
     owner = await call.owner(None if query.subaccount_id is None else str(query.subaccount_id))
     if not named:
         return VaultPlace(owner)
     place = await call.services.vault.in_space(call.scope, named.pop())
     if query.subaccount_id is not None and place.owner != owner:
-        raise invalid_field("subaccountId", "The workspace belongs to another owner", str(query.subaccount_id))
+        raise Conflict("The workspace does not belong to the subaccount.")
     return place
 
 
