@@ -50,6 +50,7 @@ from gateway.domain.recordings import Recordings
 from gateway.domain.runtimes.downloads import DownloadStore
 from gateway.domain.runtimes.files import RuntimeFiles
 from gateway.domain.runtimes.service import SILENT_SECONDS, Host, Recording, Runtimes
+from gateway.domain.runtimes.state import RuntimeStates
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
 from gateway.domain.supervisor import Supervisor
@@ -251,6 +252,7 @@ async def build(
             audit,
             VaultLimits(settings.vault_entry_bytes, settings.vault_max_entries, settings.vault_raw_reads),
         ),
+        runtime_states=RuntimeStates(living, observers, audit, settings.state_timeout_seconds),
         viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands, observers),
         recordings=recordings,
         executions=Executions(living, leases, run_artifacts, workers, settings, audit, commands),

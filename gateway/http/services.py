@@ -26,6 +26,7 @@ from gateway.domain.readiness import Readiness
 from gateway.domain.recordings import Recordings
 from gateway.domain.runtimes.files import RuntimeFiles
 from gateway.domain.runtimes.service import Runtimes
+from gateway.domain.runtimes.state import RuntimeStates
 from gateway.domain.spaces import Spaces
 from gateway.domain.vault import Vault
 from gateway.domain.viewers import Viewers
@@ -66,6 +67,7 @@ class Services:
     artifacts: Artifacts
     runtime_files: RuntimeFiles
     vault: Vault
+    runtime_states: RuntimeStates
     viewers: Viewers
     recordings: Recordings
     executions: Executions

@@ -45,12 +45,16 @@ _STARTS_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 @dataclass(frozen=True, slots=True)
 class Tab:
-    """A page of the browser. `in_front` is False if the browser is known to show another tab instead."""
+    """A page of the browser. `in_front` is False if the browser is known to show another tab instead.
+
+    `context_id` is the browser context that it is in.
+    """
 
     id: str
     title: str
     url: str
     in_front: bool = True
+    context_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,15 @@ class Screencasts:
         """The tab that was opened, brought to the front or used last; None without tabs."""
         return self._used[-1] if self._used else None
 
+    def tab(self, tab_id: str | None) -> Tab | None:
+        """The tab of this id, if there is one."""
+        return None if tab_id is None else self._tabs.get(tab_id)
+
+    def last_in(self, context_id: str) -> Tab | None:
+        """The tab of a browser context that was used last."""
+        used = (self._tabs[tab_id] for tab_id in reversed(self._used))
+        return next((tab for tab in used if tab.context_id == context_id), None)
+
     @property
     def of_clients(self) -> str | None:
         """The tab that a client worked in last; before any did, and once it is closed, the active one."""
@@ -271,7 +284,8 @@ class Screencasts:
             # A page that is prepared behind another one has a subtype.
             return
         known = self._tabs.get(info["targetId"])
-        tab = Tab(info["targetId"], info["title"], info["url"], known is None or known.in_front)
+        in_front = known is None or known.in_front
+        tab = Tab(info["targetId"], info["title"], info["url"], in_front, info.get("browserContextId"))
         if tab == known:
             return
         self._tabs[tab.id] = tab

@@ -1,4 +1,4 @@
-"""Limits and embedding of live views and players."""
+"""Limits of live views, players and states of pages; embedding."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gateway.settings.types import FrameAncestor, split
 
 
 class ViewerSettings(ShareSettings):
-    """Limits and embedding of live views and players."""
+    """Limits of live views, players and states of pages; embedding."""
 
     max_viewers: int = Field(
         500, ge=1, le=100_000, description="Sockets of live views that may be open on this gateway at once."
@@ -34,6 +34,22 @@ class ViewerSettings(ShareSettings):
         ("*",),
         description="Origins that may embed live views and recordings, as `frame-ancestors` of a Content Security "
         "Policy; `'none'` forbids all.",
+    )
+
+    state_timeout_seconds: float = Field(
+        10.0, gt=0, le=120, description="Seconds that reading the state of a page takes at most."
+    )
+    state_html_characters: int = Field(
+        500_000,
+        ge=1,
+        le=4_000_000,
+        description="Maximum length of the HTML in the state of a page, in characters; the rest is cut.",
+    )
+    state_screenshot_bytes: int = Field(
+        4 * 1024**2,
+        ge=1024,
+        le=20 * 1024**2,
+        description="Maximum size of the picture in the state of a page; one with more bytes is made smaller.",
     )
 
     _split_viewers = split("viewer_frame_ancestors")

@@ -321,7 +321,7 @@ def test_the_comparison_itself_finds_a_difference(wrong: Any, served: Json) -> N
 
 
 # With a real one they have tests of their own (tests/automation).
-NEED_A_BROWSER = {"workspaces-execute"}
+NEED_A_BROWSER = {"workspaces-execute", "workspaces-runtimes-state", "workspaces-runtimes-state-read"}
 FILES_IN_ORDER = {"storage-files-upload": -3, "runtimes-files-stage": -2, "runtimes-files-collect": -1}
 
 

@@ -56,6 +56,7 @@ BODIES: dict[str, Json] = {
     "browser-profiles-clone": {"name": "taken over"},
     "workspaces-runtimes-create": {"alias": "x"},
     "workspaces-runtimes-events-wait": {"timeoutMs": 0},
+    "workspaces-runtimes-state-read": {},
     "workspaces-runtimes-embed-live": {},
     "workspaces-runtimes-embeds-live": {},
     "runtimes-create": {},

@@ -176,8 +176,9 @@ class WorkspaceRuntime(Answer):
     """Why it failed; null unless it did."""
 
     @classmethod
-    def of(cls, record: Record) -> WorkspaceRuntime:
+    def of(cls, call: Call, record: Record) -> WorkspaceRuntime:
         live, reason = record.status == "active", None
+        context_id, page_id = (call.services.runtime_states.default_page(record.id) if live else None) or (None, None)
         if record.end_code is not None:
             reason = Failure(code=record.end_code, message=record.end_message or "")
         return cls(
@@ -189,8 +190,8 @@ class WorkspaceRuntime(Answer):
             summary=WorkspaceRuntimeSummary(
                 browser_running=live,
                 current_driver=record.driver,
-                default_context_id=None,
-                default_page_id=None,
+                default_context_id=context_id,
+                default_page_id=page_id,
                 launch_mode="ephemeral",
                 profile_id=None,
                 storage_workspace=record.storage_space,
@@ -229,7 +230,7 @@ async def create(call: Call, headers: Preferences, body: CreateWorkspaceRuntime)
     request = body.to_domain()
     with fields_below("launch.config"), narrowing_fields():
         made = await launched(call, workspace_id, request)
-    return made if isinstance(made, Response) else WorkspaceRuntime.of(made)
+    return made if isinstance(made, Response) else WorkspaceRuntime.of(call, made)
 
 
 @endpoints.get(
@@ -244,7 +245,7 @@ async def listed(call: Call, query: WholeListQuery) -> WorkspaceRuntimeList:
     listing = Listing("workspace-runtimes", query, workspace_id)
     records = await call.services.runtimes.listed(call.scope, workspace_id, query.part(listing))
     page, following = following_page(records, query, listing)
-    return WorkspaceRuntimeList(runtimes=[WorkspaceRuntime.of(record) for record in page], **following)
+    return WorkspaceRuntimeList(runtimes=[WorkspaceRuntime.of(call, record) for record in page], **following)
 
 
 @endpoints.get(
@@ -254,7 +255,7 @@ async def get(call: Call) -> WorkspaceRuntime:
     """By its alias, of several that had it the newest; or by its id."""
     record = await call.services.runtimes.get(call.scope, runtime_ref(call))
     call.services.runtimes.note_activity(record.id)
-    return WorkspaceRuntime.of(record)
+    return WorkspaceRuntime.of(call, record)
 
 
 @endpoints.post(
@@ -266,7 +267,7 @@ async def get(call: Call) -> WorkspaceRuntime:
 async def stop(call: Call) -> WorkspaceRuntime | Response:
     """End the browser and its run. Idempotent."""
     ended = await stopped(call, runtime_ref(call))
-    return ended if isinstance(ended, Response) else WorkspaceRuntime.of(ended)
+    return ended if isinstance(ended, Response) else WorkspaceRuntime.of(call, ended)
 
 
 def runtime_ref(call: Call) -> ByAlias:

@@ -158,7 +158,9 @@ async def state(call: Call) -> WorkspaceState:
     workspace_id = call.path_id("id", "workspace")
     workspace = await call.services.spaces.get(call.scope, workspace_id)
     live = await call.services.runtimes.listed(call.scope, workspace_id, live=True)
-    return WorkspaceState(workspace=Workspace.of(workspace), runtimes=[WorkspaceRuntime.of(each) for each in live])
+    return WorkspaceState(
+        workspace=Workspace.of(workspace), runtimes=[WorkspaceRuntime.of(call, each) for each in live]
+    )
 
 
 @endpoints.post("/v1/workspaces/{id}/close", id="workspaces-close", summary="Close a workspace", errors=(404,))
