@@ -25,6 +25,7 @@ _PATH = "/v1/workspaces/{id}/runtimes/{alias}/events"
 # Types of the domain that have another name here.
 _SPELLED = {"navigation": "page.navigated"}
 _TYPES = {_SPELLED.get(name, name): name for name in RUN_TYPES}
+EVENT_TYPES = list(_TYPES)
 _CURSOR = re.compile(r"[^|]{1,40}\|([0-9a-f-]{36})")
 
 

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from gateway.automation.calls import ALIAS, CheckedStep, Step, Vocabulary, WrongArguments, checked
-from gateway.automation.vocabularies import VOCABULARIES
+from gateway.automation.vocabularies import DEFAULT_DRIVER, VOCABULARIES
 from gateway.automation.workers import Worker, WorkerLost, Workers
 from gateway.core import background, steps
 from gateway.core.errors import Conflict, GatewayError, NotFound, RequestInvalid, Unavailable
@@ -39,7 +39,6 @@ _log = structlog.get_logger("gateway.executions")
 
 COMMAND = "execute"
 # Of a runtime that names none.
-_DRIVER = "playwright"
 _NOTED_CALLS = 100
 _NO_BROWSER = "The process that carries out steps has no connection."
 
@@ -136,7 +135,7 @@ class Executions:
             runtime = await self._runtimes.find(scope, at)
             observed = self._live(runtime)
             command.run_id = observed.run_id
-            vocabulary = VOCABULARIES.get(runtime.driver or _DRIVER, VOCABULARIES[_DRIVER])
+            vocabulary = VOCABULARIES.get(runtime.driver or DEFAULT_DRIVER, VOCABULARIES[DEFAULT_DRIVER])
             wanted = self._checked(vocabulary, request)
             noting.details["steps"] = len(wanted)
             steps.done("check steps")
