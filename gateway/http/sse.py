@@ -68,6 +68,8 @@ class Followed:
     over: Over | None = None
     limit: int | None = None
     named: bool = True
+    # The name of a type, where a contract has another one than the domain.
+    spelled: Callable[[str], str] = str
 
 
 class EventStream(Response):
@@ -158,7 +160,7 @@ class EventStream(Response):
 
     def _frame(self, event: Event) -> bytes:
         data = self._followed.wire(event).model_dump_json(exclude_unset=True)
-        name = f"event: {event.type}\n" if self._followed.named else ""
+        name = f"event: {self._followed.spelled(event.type)}\n" if self._followed.named else ""
         return f"id: {event.sequence}\n{name}data: {data}\n\n".encode()
 
 

@@ -244,7 +244,8 @@ async def test_updates_report_starts_and_ends_to_the_owners(client: httpx.AsyncC
     ours = await make_space(client, name="ours")
     theirs = await make_space(client, name="theirs", subaccountId=subaccount)
     runtime = await make_runtime(client, theirs)
-    about = {"spaceId": theirs, "runtimeId": runtime["id"], "runId": runtime["activeRunId"]}
+    of_theirs = {"spaceId": theirs, "workspaceId": theirs}
+    about = {**of_theirs, "runtimeId": runtime["id"], "runId": runtime["activeRunId"]}
     path = f"/v1/spaces/{theirs}/runtimes/{runtime['id']}"
     lease = await ok(client.post(f"{path}/connections", json={"protocol": "cdp"}))
     for _ in range(2):
@@ -252,15 +253,16 @@ async def test_updates_report_starts_and_ends_to_the_owners(client: httpx.AsyncC
     await ok(client.delete(f"/v1/spaces/{theirs}"))
     deleted = {"code": "space.deleted", "message": endings.SPACE_DELETED.message}
     expected = [
-        ("space.created", {"spaceId": theirs, "name": "theirs"}),
+        ("workspace.created", {**of_theirs, "name": "theirs"}),
         ("runtime.started", about),
         ("connection.created", {**about, "connectionId": lease["id"]}),
         ("connection.revoked", {**about, "connectionId": lease["id"]}),
         ("runtime.stopped", {**about, **deleted}),
-        ("space.deleted", {"spaceId": theirs, "name": "theirs"}),
+        ("workspace.deleted", {**of_theirs, "name": "theirs"}),
     ]
     assert await updates(client, gateway, 6, **headers) == expected
-    assert await updates(client, gateway, 7) == [("space.created", {"spaceId": ours, "name": "ours"}), *expected]
+    first = ("workspace.created", {"spaceId": ours, "workspaceId": ours, "name": "ours"})
+    assert await updates(client, gateway, 7) == [first, *expected]
 
 
 async def test_a_stream_of_updates_begins_now_and_resumes_where_it_was(

@@ -33,8 +33,12 @@ class Update(Answer):
 
     example: ClassVar = {
         "id": "01a22630-9536-7a2f-9d10-4c3b2a190807",
-        "type": "space.created",
-        "data": {"name": "first", "spaceId": "01a22630-950e-76e0-91cf-50dc641c9805"},
+        "type": "workspace.created",
+        "data": {
+            "name": "first",
+            "spaceId": "01a22630-950e-76e0-91cf-50dc641c9805",
+            "workspaceId": "01a22630-950e-76e0-91cf-50dc641c9805",
+        },
         "createdAt": "2026-11-29T09:00:00.000Z",
     }
 
@@ -49,7 +53,18 @@ class Update(Answer):
 
     @classmethod
     def of(cls, event: Event) -> Update:
-        return cls(id=event.id, type=event.type, data=event.data, created_at=event.time)
+        return cls(id=event.id, type=_type(event.type), data=_data(event.data), created_at=event.time)
+
+
+def _type(type_: str) -> str:
+    """The domain's spaces are workspaces here."""
+    noun, _, verb = type_.partition(".")
+    return f"workspace.{verb}" if noun == "space" else type_
+
+
+def _data(data: dict[str, Any]) -> dict[str, Any]:
+    """With the id of the workspace by its name here; `spaceId` stays, since the stream has always had it."""
+    return {**data, "workspaceId": data["spaceId"]} if "spaceId" in data else data
 
 
 async def stream(call: Call, query: UpdateQuery) -> Update | Response:
@@ -61,7 +76,7 @@ async def stream(call: Call, query: UpdateQuery) -> Update | Response:
         if after is None:
             after = await services.event_streams.head(call.scope.organization_id)
     wanted = Wanted(subaccount_id=call.scope.subaccount_id)
-    followed = Followed(call.scope.organization_id, wanted, after, Update.of, limit=query.limit)
+    followed = Followed(call.scope.organization_id, wanted, after, Update.of, limit=query.limit, spelled=_type)
     heartbeat_seconds = services.settings.event_heartbeat_seconds
     return EventStream(services.event_streams, followed, heartbeat_seconds, still_allowed(call), call.taker)
 
