@@ -105,10 +105,11 @@ class Spaces:
                 space = await spaces.close(connection, space_id)
                 await runtimes.want_stopped(connection, space_id=space_id)
                 live = await runtimes.live_in(connection, space_id)
-        # No transaction is open while browsers end, which takes time.
-        await self._end_runtimes(live, SPACE_CLOSED)
+        # From here on it is closed, whatever becomes of its runtimes.
         if was_open:
             self._events.update(space.owner, "space.closed", _about(space))
+        # No transaction is open while browsers end, which takes time.
+        await self._end_runtimes(live, SPACE_CLOSED)
         return space
 
     async def delete(self, scope: Scope, space_id: UUID) -> None:
