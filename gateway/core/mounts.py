@@ -19,7 +19,11 @@ class StorageMount:
 
 @dataclass(frozen=True, slots=True)
 class VaultMount:
-    """Prefixes of keys. `deny` beats `allow`. Without `allow` every key may be used; an empty one allows none."""
+    """Prefixes of keys. `deny` beats `allow`. Without `allow` every key may be used; an empty one allows none.
+
+    Allowed is a prefix itself and what is below it (`a/b` is `a/b` and `a/b/c`, not `a/bc`); denied is whatever begins
+    with a denied one.
+    """
 
     allow: tuple[str, ...] | None = None
     deny: tuple[str, ...] | None = None
@@ -30,7 +34,7 @@ class VaultMount:
         return self._is_below_allowed(key) and not any(key.startswith(prefix) for prefix in self.deny or ())
 
     def _is_below_allowed(self, prefix: str) -> bool:
-        return self.allow is None or any(prefix.startswith(each) for each in self.allow)
+        return self.allow is None or any(_is_below(prefix, each) for each in self.allow)
 
     def narrowed(self, inner: VaultMount, found: _Widenings) -> VaultMount:
         allow = self.allow
@@ -43,6 +47,10 @@ class VaultMount:
                 found.note("vault.allow_raw_reads", True)
             raw = inner.allow_raw_reads and bool(raw)
         return VaultMount(allow, deny, raw)
+
+
+def _is_below(key: str, prefix: str) -> bool:
+    return key == prefix or key.startswith(prefix if prefix.endswith("/") else f"{prefix}/")
 
 
 @dataclass(frozen=True, slots=True)

@@ -276,16 +276,8 @@ def check_key(key: str) -> None:
 
 
 def is_allowed(mounts: Mounts, key: str) -> bool:
-    """Whether mounts allow to use a key. Denied is what begins with a denied prefix; allowed is a prefix itself and
-    what is below it (`a/b` is `a/b` and `a/b/c`, not `a/bc`). Without a vault mount nothing is."""
-    mount = mounts.vault
-    if mount is None or any(key.startswith(prefix) for prefix in mount.deny or ()):
-        return False
-    return mount.allow is None or any(_is_below(key, prefix) for prefix in mount.allow)
-
-
-def _is_below(key: str, prefix: str) -> bool:
-    return key == prefix or key.startswith(prefix if prefix.endswith("/") else f"{prefix}/")
+    """Whether mounts allow to use a key; without a vault mount none may be used."""
+    return mounts.vault is not None and mounts.vault.allows(key)
 
 
 def _check_allowed(mounts: Mounts | None, key: str) -> None:
