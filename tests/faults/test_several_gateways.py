@@ -311,6 +311,30 @@ async def test_a_host_that_is_killed_is_an_upstream_error_and_then_unavailable(m
     assert await refusal(mortal.other.gateway, lease) == Refusal(410, "lease.revoked", {}, {})
 
 
+async def test_an_operation_of_a_killed_gateway_fails_long_before_its_runtime_does(mortal: Two) -> None:
+    runtime = await mortal.host.runtime()
+    # As one that the host runs.
+    begin = """
+        INSERT INTO invocations (id, organization_id, space_id, runtime_id, gateway_id, provider, method,
+            execution_mode, status, started_at)
+        SELECT gen_random_uuid(), organization_id, space_id, id, gateway_id, 'playwright', 'execute', 'durable',
+            'running', now() FROM runtimes WHERE id = $1 RETURNING id
+    """
+    ((operation,),) = await mortal.execute(begin, UUID(runtime.rsplit("/", 1)[1]))
+    waiting = asyncio.create_task(mortal.other.post(f"/v1/operations/{operation}/wait", {"timeoutMs": 50_000}))
+    mortal.host.gateway.kill()
+    answer = await waiting
+    assert (answer["operation"]["status"], answer["operation"]["error"]["code"]) == ("failed", "gateway.lost")
+    # By its connection, not by the silence of 30 seconds that runtimes wait for.
+    ((found_in_time,),) = await mortal.execute(
+        "SELECT finished_at - heartbeat_at < interval '25 seconds' FROM invocations JOIN gateways"
+        " ON gateways.id = gateway_id WHERE invocations.id = $1",
+        operation,
+    )
+    assert found_in_time
+    assert (await mortal.other.get(runtime))["status"] == "active"
+
+
 async def test_a_hanging_host_is_unavailable(mortal: Two) -> None:
     lease = await mortal.host.lease(await mortal.host.runtime())
     mortal.host.gateway.signal(signal.SIGSTOP)
