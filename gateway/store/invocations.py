@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, TextualSelect, bindparam, select, text
+from sqlalchemy import Select, Text, TextualSelect, bindparam, cast, column, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.scope import Scope
@@ -21,14 +21,15 @@ from gateway.store import presence
 from gateway.store.notifications import CANCEL_WANTED, INVOCATION_ENDED
 from gateway.store.scope import within
 from gateway.store.slices import sliced
-from gateway.store.tables import invocations
+from gateway.store.tables import invocations, runtimes
 
 LIVE = ("pending", "running")
 
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """`progress` and `result` are JSON; `result_bytes` is the size of a result that was too large to be kept."""
+    """`progress` and `result` are JSON; `result_bytes` is the size of a result that was too large to be kept. `runtime`
+    is the alias of its runtime, or the id of one without."""
 
     id: UUID
     organization_id: UUID
@@ -52,6 +53,7 @@ class Invocation:
     started_at: datetime | None
     finished_at: datetime | None
     updated_at: datetime
+    runtime: str
 
     @property
     def owner(self) -> Scope:
@@ -106,20 +108,34 @@ class LiveInvocation:
 
 @dataclass(frozen=True, slots=True)
 class InvocationFilter:
-    """Which invocations are listed; None does not filter."""
+    """Which invocations are listed; None does not filter. An alias is of a runtime in the space."""
 
     space_id: UUID | None = None
     runtime_id: UUID | None = None
     status: str | None = None
+    alias: str | None = None
 
 
-_COLUMNS = tuple(invocations.c[field.name] for field in fields(Invocation))
-_NAMES = ", ".join(f"invocations.{column.name}" for column in _COLUMNS)
+_RUNTIME = (
+    select(func.coalesce(runtimes.c.alias, cast(runtimes.c.id, Text)))
+    .where(runtimes.c.id == invocations.c.runtime_id)
+    .correlate(invocations)
+    .scalar_subquery()
+    .label("runtime")
+)
+_OWN = tuple(invocations.c[field.name] for field in fields(Invocation) if field.name != "runtime")
+_COLUMNS = (*_OWN, _RUNTIME)
+_NAMES = ", ".join(
+    (
+        *(f"invocations.{column.name}" for column in _OWN),
+        "(SELECT coalesce(alias, id::text) FROM runtimes WHERE runtimes.id = invocations.runtime_id) AS runtime",
+    )
+)
 
 
 def _returning(statement: str) -> TextualSelect:
     """A statement that returns the columns of Invocation, with their types."""
-    return text(statement).columns(*_COLUMNS)
+    return text(statement).columns(*_OWN, column("runtime", Text))
 
 
 _ADD = _returning(
@@ -295,6 +311,9 @@ async def listed(
     for name in ("space_id", "runtime_id", "status"):
         if (value := getattr(wanted, name)) is not None:
             query = query.where(invocations.c[name] == value)
+    if wanted.alias is not None:
+        of_alias = select(runtimes.c.id).where(runtimes.c.space_id == wanted.space_id, runtimes.c.alias == wanted.alias)
+        query = query.where(invocations.c.runtime_id.in_(of_alias))
     rows = await connection.execute(sliced(query, invocations, part, newest_first=True))
     return [Invocation(*row) for row in rows]
 

@@ -7,10 +7,11 @@ from uuid import UUID
 
 from pydantic import Field
 
+from gateway.core.errors import Conflict
 from gateway.domain.invocations import Invocation, InvocationFilter
 from gateway.http.cursors import Listing, PageQuery, paged
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.models import WHOLE, Answer, Body, Time, optional
+from gateway.http.models import STORABLE, WHOLE, Answer, Body, Time, optional
 
 endpoints = Endpoints("Operations")
 
@@ -22,8 +23,8 @@ class OperationQuery(PageQuery):
 
     workspace: UUID = optional()
     """Only operations in this workspace: its id."""
-    runtime: UUID = optional()
-    """Only operations of this runtime: its id."""
+    runtime: Annotated[str, Field(min_length=1, max_length=200), STORABLE] = optional()
+    """Only operations of this runtime: its id, or with `workspace` its alias."""
     status: Status = optional()
     """Only operations in this state."""
 
@@ -70,6 +71,7 @@ class Operation(Answer):
     example: ClassVar = {
         "id": "01a22630-9d11-7b02-8a3e-5f0c1d2e3f21",
         "workspaceId": "01a22630-950e-76e0-91cf-50dc641c9805",
+        "runtime": "main",
         "runtimeId": "01a22630-951f-7708-b4a8-ede1837dd806",
         "runId": "01a22630-9535-71c2-9137-1fe26c90fc07",
         "provider": "playwright",
@@ -90,8 +92,10 @@ class Operation(Answer):
     """Id of the operation."""
     workspace_id: UUID
     """The workspace of its runtime."""
+    runtime: str
+    """Its runtime's alias; the id of one that was launched without."""
     runtime_id: UUID
-    """Its runtime."""
+    """Its runtime's id."""
     run_id: UUID | None
     """The run that it is part of; null if none."""
     provider: str
@@ -124,6 +128,7 @@ class Operation(Answer):
         return cls(
             id=record.id,
             workspace_id=record.space_id,
+            runtime=record.runtime,
             runtime_id=record.runtime_id,
             run_id=record.run_id,
             provider=record.provider,
@@ -166,11 +171,11 @@ class AwaitedOperation(Answer):
 _DEFAULT_WAIT = WaitForOperation()
 
 
-@endpoints.get("/v1/operations", id="operations-list", summary="List operations")
+@endpoints.get("/v1/operations", id="operations-list", summary="List operations", errors=(409,))
 async def listed(call: Call, query: OperationQuery) -> OperationList:
     """All operations that the key can see, newest first."""
     listing = Listing("operations", query)
-    wanted = InvocationFilter(query.workspace, query.runtime, query.status)
+    wanted = _filter(query)
     found = await call.services.invocations.listed(call.scope, wanted, query.part(listing))
     page, next_cursor = paged(found, query.limit, listing)
     return OperationList(operations=[Operation.of(record) for record in page], next_cursor=next_cursor)
@@ -195,6 +200,19 @@ async def wait(call: Call, body: WaitForOperation = _DEFAULT_WAIT) -> AwaitedOpe
 async def cancel(call: Call) -> Operation:
     """Request a cancellation. It is `cancelled` a moment later, or ended before; wait for it to know."""
     return Operation.of(await call.services.invocations.cancel(call.scope, call.path_id("id", "invocation")))
+
+
+def _filter(query: OperationQuery) -> InvocationFilter:
+    """A runtime without alias is named by its id. Raises Conflict for an alias of an unnamed workspace."""
+    runtime: str | None = query.runtime
+    if runtime is None:
+        return InvocationFilter(query.workspace, status=query.status)
+    try:
+        return InvocationFilter(query.workspace, UUID(runtime), query.status)
+    except ValueError:
+        if query.workspace is None:
+            raise Conflict("An alias is of a runtime in a workspace; name the workspace, too.") from None
+        return InvocationFilter(query.workspace, status=query.status, alias=runtime)
 
 
 def _object(result: Any) -> dict[str, Any] | None:

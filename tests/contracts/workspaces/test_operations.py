@@ -50,6 +50,7 @@ async def test_a_completed_operation(gateway: Gateway, client: httpx.AsyncClient
     assert found == {
         "id": operation,
         "workspaceId": runtime["spaceId"],
+        "runtime": runtime["id"],
         "runtimeId": runtime["id"],
         "runId": runtime["activeRunId"],
         "provider": "playwright",
@@ -106,6 +107,21 @@ async def test_operations_are_listed_newest_first_and_by_filters(
     page = await ok(client.get("/v1/operations", params={"limit": 2}))
     assert await ids(cursor=page["nextCursor"]) == [first]
     assert await problems(client.get("/v1/operations", params={"status": "succeeded"})) == {"status": "literal_error"}
+
+
+async def test_a_runtime_is_named_by_its_alias(gateway: Gateway, client: httpx.AsyncClient) -> None:
+    workspace = (await ok(client.post("/v1/workspaces", json={"name": "a"})))["id"]
+    runtimes = f"/v1/workspaces/{workspace}/runtimes"
+    made = []
+    for alias in ("main", "other", "main"):
+        runtime = await ok(client.post(runtimes, json={"alias": alias}))
+        of_spaces = await ok(client.get(f"/v1/spaces/{workspace}/runtimes/{runtime['id']}"))
+        made.append(await make_invocation(gateway, client, of_spaces))
+        assert (await ok(client.get(f"/v1/operations/{made[-1]}")))["runtime"] == alias
+        await ok(client.post(f"{runtimes}/{alias}/stop"))
+    listed = await ok(client.get("/v1/operations", params={"workspace": workspace, "runtime": "main"}))
+    assert [it["id"] for it in listed["operations"]] == [made[2], made[0]]
+    await refused(client.get("/v1/operations", params={"runtime": "main"}), 409, "request.conflict")
 
 
 async def test_a_wait_ends_with_the_operation(gateway: Gateway, client: httpx.AsyncClient, runtime: Json) -> None:
