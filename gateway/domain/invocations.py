@@ -133,7 +133,8 @@ class InvocationLimits:
 @dataclass(slots=True)
 class _Running:
     cancel: Callable[[], object]
-    progress: Progress | None = None
+    # As JSON, without secrets of the request.
+    progress: dict[str, Any] | None = None
     is_progress_new: bool = False
     is_cancelled: bool = False
     is_finished: bool = False
@@ -271,7 +272,7 @@ class Invocations:
     def progress(self, invocation_id: UUID, progress: Progress) -> None:
         """Note how far a running one is; written once a second at most, and with its end."""
         if (running := self._running.get(invocation_id)) is not None:
-            running.progress, running.is_progress_new = progress, True
+            running.progress, running.is_progress_new = masked(progress.to_json()), True
 
     async def finish(self, invocation_id: UUID, outcome: Outcome) -> Invocation | None:
         """Write the end; None where it has ended before, or where the database is away and it is written later."""
@@ -303,7 +304,7 @@ class Invocations:
         """What callers of this gateway wait for."""
         return set(self._waiting)
 
-    def _bounded(self, outcome: Outcome, progress: Progress | None) -> Finish:
+    def _bounded(self, outcome: Outcome, progress: dict[str, Any] | None) -> Finish:
         result = None if outcome.result is None else storable_json(masked(outcome.result))
         size = 0 if result is None else len(result)
         is_kept = size <= self._limits.result_bytes
@@ -311,7 +312,7 @@ class Invocations:
         details = None if outcome.error_details is None else _text(masked(outcome.error_details))
         return Finish(
             status=outcome.status,
-            progress=None if progress is None else _text(masked(progress.to_json())),
+            progress=None if progress is None else _text(progress),
             result=result.decode() if result is not None and is_kept else None,
             result_bytes=None if is_kept else size,
             error_code=outcome.error_code,
@@ -472,7 +473,7 @@ class Invocations:
         for invocation_id, running in self._running.items():
             if running.is_progress_new and running.progress is not None:
                 running.is_progress_new = False
-                fresh[invocation_id] = masked(running.progress.to_json())
+                fresh[invocation_id] = running.progress
         if fresh:
             await store.write_progress(connection, self._gateway_id, fresh)
 

@@ -72,7 +72,12 @@ class EventSettings(ShareSettings):
         description="Events that are kept in memory while the database is slow or unavailable; further ones "
         "are counted.",
     )
-    events_days: int = Field(7, ge=1, le=3650, description="Days after which events and commands of runs are deleted.")
+    events_days: int = Field(
+        7,
+        ge=1,
+        le=3650,
+        description="Days after which events and commands of runs, and operations that have ended, are deleted.",
+    )
     max_event_streams: int = Field(
         1000,
         ge=1,

@@ -5,7 +5,6 @@ A row is live while its status is `pending` or `running`. Its gateway alone ends
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -15,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import Select, Text, TextualSelect, bindparam, cast, column, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.core.json_text import storable_json
 from gateway.core.scope import Scope
 from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.store import presence
@@ -293,7 +293,7 @@ async def want_cancelled(connection: AsyncConnection, invocation_id: UUID) -> No
 
 
 async def write_progress(connection: AsyncConnection, gateway_id: UUID, progress: dict[UUID, dict[str, Any]]) -> None:
-    texts = [json.dumps(each) for each in progress.values()]
+    texts = [storable_json(each).decode() for each in progress.values()]
     await connection.execute(_PROGRESS, {"ids": list(progress), "progress": texts, "gateway_id": gateway_id})
 
 

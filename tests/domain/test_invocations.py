@@ -134,9 +134,14 @@ async def test_progress_is_written_by_the_rounds(invocations: Invocations, place
     begun = await place.begin(invocations)
     with running(invocations, begun):
         for step in range(1, 4):
-            invocations.progress(begun.id, Progress(step, 3, "page.fill"))
+            invocations.progress(begun.id, Progress(step, 3, "page.fill", "Filled \0"))
         await invocations.round()
-        assert (await current(begun)).progress == {"step": 3, "totalSteps": 3, "currentCall": "page.fill"}
+        assert (await current(begun)).progress == {
+            "step": 3,
+            "totalSteps": 3,
+            "currentCall": "page.fill",
+            "message": "Filled \ufffd",
+        }
         await invocations.finish(begun.id, Outcome("completed"))
 
 
@@ -488,6 +493,7 @@ async def test_each_change_is_an_update(
     assert updates[3]["data"] == {
         "operationId": updates[2]["data"]["operationId"],
         "spaceId": str(place.at.space_id),
+        "workspaceId": str(place.at.space_id),
         "runtimeId": str(place.at.runtime_id),
         "runId": str(place.run_id),
         "provider": "playwright",
