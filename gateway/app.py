@@ -223,6 +223,25 @@ async def build(
     )
     leases = Leases(database, issuer, attachments, living, settings, gateway_id, audit, events, commands)
     workers = Workers(settings, settings.own_dir.absolute() / "executions", settings.uid_base)
+    vault = Vault(
+        database,
+        secrets,
+        audit,
+        VaultLimits(settings.vault_entry_bytes, settings.vault_max_entries, settings.vault_raw_reads),
+    )
+    invocations = Invocations(
+        database,
+        audit,
+        events,
+        gateway_id,
+        InvocationLimits(
+            settings.events_days,
+            settings.operation_result_bytes,
+            settings.operation_wait_seconds,
+            settings.operation_max_wait_seconds,
+        ),
+        dead_seconds=SILENT_SECONDS,
+    )
     services = Services(
         settings=settings,
         audit=audit,
@@ -246,16 +265,11 @@ async def build(
         profiles=profiles,
         artifacts=run_artifacts,
         runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit, commands, disk),
-        vault=Vault(
-            database,
-            secrets,
-            audit,
-            VaultLimits(settings.vault_entry_bytes, settings.vault_max_entries, settings.vault_raw_reads),
-        ),
+        vault=vault,
         runtime_states=RuntimeStates(living, observers, audit, settings.state_timeout_seconds),
         viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands, observers),
         recordings=recordings,
-        executions=Executions(living, leases, run_artifacts, workers, settings, audit, commands),
+        executions=Executions(living, leases, run_artifacts, workers, settings, audit, commands, invocations, vault),
         idempotency=Idempotency(
             database,
             keys,
@@ -265,19 +279,7 @@ async def build(
             silent_seconds=SILENT_SECONDS,
             shares=settings.shares,
         ),
-        invocations=Invocations(
-            database,
-            audit,
-            events,
-            gateway_id,
-            InvocationLimits(
-                settings.events_days,
-                settings.operation_result_bytes,
-                settings.operation_wait_seconds,
-                settings.operation_max_wait_seconds,
-            ),
-            dead_seconds=SILENT_SECONDS,
-        ),
+        invocations=invocations,
         readiness=Readiness(database, living, disk, sandbox=not settings.unsafe_no_sandbox, board=board),
         metrics_page=metrics_page,
         handing=handing,

@@ -80,7 +80,7 @@ def _is_ref(value: Any) -> bool:
     return isinstance(value, dict) and set(value) == {"ref"} and isinstance(value["ref"], str)
 
 
-SECRET_FIELDS = ("password", "totp", "username")
+SECRET_FIELDS = ("password", "totp", "username", "value")
 
 
 def is_secret_reference(value: Any) -> bool:
@@ -89,7 +89,7 @@ def is_secret_reference(value: Any) -> bool:
         isinstance(value, dict)
         and set(value) == {"secret", "field"}
         and isinstance(value["secret"], str)
-        and 0 < len(value["secret"]) <= 255
+        and 0 < len(value["secret"]) <= 512
         and value["field"] in SECRET_FIELDS
     )
 

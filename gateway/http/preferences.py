@@ -1,4 +1,5 @@
-"""The header `Prefer` (RFC 7240), of which `wait` is served: for how many seconds a client is willing to wait."""
+"""The header `Prefer` (RFC 7240), of which `wait` is served, for how many seconds a client is willing to wait, and
+`respond-async`."""
 
 from __future__ import annotations
 
@@ -20,3 +21,10 @@ def wait_seconds(headers: Iterable[str]) -> int | None:
             digits = value.strip().removeprefix('"').removesuffix('"')
             return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= _MAX_DIGITS else None
     return None
+
+
+def responds_async(headers: Iterable[str]) -> bool:
+    """Whether `respond-async` is among the preferences."""
+    return any(
+        preference.partition(";")[0].strip().lower() == "respond-async" for preference in ",".join(headers).split(",")
+    )

@@ -23,6 +23,12 @@ class ExecutionSettings(BrowserSettings):
         le=16 * 1024**2,
         description="Maximum size of a step's value, in characters of its JSON; what is longer is cut (`truncated`).",
     )
+    execute_answer_seconds: float = Field(
+        60.0,
+        ge=0.1,
+        le=3600,
+        description="Seconds after which an execution that still runs is answered with its operation.",
+    )
     execute_wait_seconds: float = Field(
         10.0,
         ge=0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
@@ -9,16 +10,22 @@ from pydantic import Field
 from starlette.responses import Response
 
 from gateway.contracts.workspaces.example_values import ALIAS as RUNTIME_ALIAS
+from gateway.contracts.workspaces.operations import Operation
 from gateway.core.errors import host_unavailable
 from gateway.core.runtime_ref import ByAlias, ById
 from gateway.domain.execution.service import ALIAS, Executed, ExecutionRequest, KeptFile, StepResult
 from gateway.domain.execution.service import Step as DomainStep
+from gateway.domain.invocations import Invocation
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forwarding import forward, is_forwarded
 from gateway.http.models import WHOLE, Answer, Body, Text, optional
 from gateway.http.peers import NoResponse
+from gateway.http.preferences import responds_async
 
 endpoints = Endpoints("Execution")
+
+# Of an answer of another gateway, beside the time of the execution: for the start of its process.
+_BESIDE_SECONDS = 30.0
 
 Milliseconds = Annotated[int, Field(ge=1), WHOLE]
 Label = Annotated[Text, Field(min_length=1, max_length=200)]
@@ -87,13 +94,20 @@ class Execute(Body):
     """The steps, in their order."""
     mode: Literal["fail-fast"] = optional()
     """`fail-fast`: stop at the first step that fails."""
+    idempotency_key: Annotated[Text, Field(min_length=1, max_length=255)] = optional()
+    """A key of the workspace: a further request with it runs nothing, and is answered as the first one."""
+    prefer: Literal["sync", "async"] = optional()
+    """`async` answers with an operation at once, as the header `Prefer: respond-async` does."""
 
-    def to_domain(self) -> ExecutionRequest:
+    def to_domain(self, *, is_async: bool) -> ExecutionRequest:
         options = [step.options for step in self.steps if step.options is not None]
         return ExecutionRequest(
             [step.to_domain() for step in self.steps],
             next((each.script_id for each in options if each.script_id is not None), None),
             next((each.script_name for each in options if each.script_name is not None), None),
+            self.idempotency_key,
+            hashlib.sha256(self.model_dump_json(exclude={"idempotency_key", "prefer"}).encode()).digest(),
+            is_async if self.prefer is None else self.prefer == "async",
         )
 
 
@@ -191,7 +205,8 @@ class ExecutedStep(Answer):
 
 
 class ExecuteResult(Answer):
-    """The steps that were carried out: all, or those up to the first that failed."""
+    """The steps that were carried out: all, or those up to the first that failed. An execution that takes long, or that
+    prefers `async`, answers its `operation` instead."""
 
     example: ClassVar = {
         "mode": "fail-fast",
@@ -212,14 +227,20 @@ class ExecuteResult(Answer):
         ],
     }
 
-    mode: Literal["fail-fast"]
+    mode: Literal["fail-fast"] = optional()
     """As it was asked for."""
-    steps: list[ExecutedStep]
+    steps: list[ExecutedStep] = optional()
     """One result for each step that was carried out."""
+    operation: Operation = optional()
+    """The operation to come back to."""
 
     @classmethod
-    def of(cls, executed: Executed) -> ExecuteResult:
-        return cls(mode=executed.mode, steps=[ExecutedStep.of(step) for step in executed.steps])
+    def of(cls, executed: Executed | Invocation) -> ExecuteResult:
+        if isinstance(executed, Executed):
+            return cls(mode=executed.mode, steps=[ExecutedStep.of(step) for step in executed.steps])
+        if executed.is_live or not isinstance(executed.result, dict) or executed.status == "cancelled":
+            return cls(operation=Operation.of(executed))
+        return cls.model_validate(executed.result)
 
 
 @endpoints.post(
@@ -229,14 +250,18 @@ class ExecuteResult(Answer):
     errors=(404, 409, 429, 503),
 )
 async def execute(call: Call, body: Execute) -> ExecuteResult | Response:
-    """Carry out steps in their order, and stop at the first that fails: its `ok` is false, and the status is 200."""
+    """Carry out steps in their order, and stop at the first that fails: its `ok` is false, and the status is 200.
+
+    With `prefer: "async"`, or if it takes long, the answer is an `operation`.
+    """
     space_id, runtime_id = await call.services.runtimes.resolve(
         call.scope, ByAlias(body.runtime, call.path_id("id", "workspace"))
     )
     ref = ById(runtime_id, space_id)
     if (answer := await _elsewhere(call, ref)) is not None:
         return answer
-    return ExecuteResult.of(await call.services.executions.run(call.scope, ref, body.to_domain()))
+    request = body.to_domain(is_async=responds_async(call.request.headers.getlist("prefer")))
+    return ExecuteResult.of(await call.services.executions.run(call.scope, ref, request))
 
 
 async def _elsewhere(call: Call, ref: ById) -> Response | None:
@@ -246,7 +271,8 @@ async def _elsewhere(call: Call, ref: ById) -> Response | None:
     host_url = await call.services.runtimes.elsewhere(call.scope, ref)
     if host_url is None:
         return None
-    seconds = call.services.settings.execute_max_timeout_ms * call.services.settings.execute_max_steps / 1000
+    settings = call.services.settings
+    seconds = settings.execute_answer_seconds + settings.execute_wait_seconds + _BESIDE_SECONDS
     try:
         return await forward(call.request, call.services, host_url, seconds=seconds)
     except NoResponse as error:

@@ -18,18 +18,22 @@ import structlog
 
 from gateway.automation.calls import ALIAS, CheckedStep, Step, Vocabulary, WrongArguments, checked
 from gateway.automation.vocabularies import DEFAULT_DRIVER, VOCABULARIES
-from gateway.automation.workers import Worker, WorkerLost, Workers
+from gateway.automation.workers import WorkerLost, Workers
 from gateway.core import background, steps
 from gateway.core.errors import Conflict, GatewayError, NotFound, RequestInvalid, Unavailable
 from gateway.core.ids import new_id
+from gateway.core.mounts import Mounts, narrowed
 from gateway.core.observation import Observed
-from gateway.core.runtime_ref import ById, RuntimeRef
+from gateway.core.runtime_ref import ById, RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
-from gateway.domain.audit import Action, Audit
+from gateway.core.secret import masked, remember
+from gateway.domain.audit import OK, Action, Audit
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.files.artifacts import Artifacts
+from gateway.domain.invocations import Begun, Invocation, InvocationRequest, Invocations, Outcome, Progress
 from gateway.domain.leases.service import Leases
-from gateway.domain.runtimes.service import Runtimes, not_active
+from gateway.domain.runtimes.service import Runtime, Runtimes, not_active
+from gateway.domain.vault import Vault
 from gateway.settings import ExecutionSettings
 from gateway.telemetry import metrics
 
@@ -50,6 +54,11 @@ class ExecutionRequest:
     steps: Sequence[Step]
     script_id: str | None = None
     script_name: str | None = None
+    # Of the runtime's space; the request with it, which another one with the same key must equal.
+    idempotency_key: str | None = None
+    fingerprint: bytes = b""
+    # Whether it is answered with its invocation at once.
+    is_async: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,17 @@ class StepResult:
     def ok(self) -> bool:
         return self.result["ok"] is True
 
+    def to_json(self) -> dict[str, Any]:
+        """As the API answers it."""
+        if self.file is None:
+            return self.result
+        file = self.file
+        about = {"id": str(file.artifact_id), "fileId": str(file.file_id), "name": file.name}
+        return {
+            **self.result,
+            "artifact": {**about, "contentType": file.content_type, "sizeBytes": file.size_bytes},
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Executed:
@@ -83,8 +103,48 @@ class Executed:
     mode: Literal["fail-fast"] = "fail-fast"
 
     @property
+    def failed(self) -> StepResult | None:
+        """The step that failed, if one did."""
+        return next((step for step in self.steps if not step.ok), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """As the API answers it."""
+        return {"mode": self.mode, "steps": [step.to_json() for step in self.steps]}
+
+
+@dataclass(slots=True)
+class _Execution:
+    """One execution, from its check to its end. `invocation` is None for one that nobody can come back to."""
+
+    scope: Scope
+    runtime: Runtime
+    observed: Observed
+    vocabulary: Vocabulary
+    wanted: list[CheckedStep]
+    request: ExecutionRequest
+    executed: Executed = field(default_factory=Executed)
+    invocation: Invocation | None = None
+    error: GatewayError | None = None
+    is_cancelled: bool = False
+    task: asyncio.Task[Executed | Invocation] | None = None
+    stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    @property
     def outcome(self) -> str:
-        return "ok" if all(step.ok for step in self.steps) else str(self.steps[-1].result["error"]["code"])
+        if self.is_cancelled:
+            return "cancelled"
+        if self.error is not None:
+            return self.error.code
+        failed = self.executed.failed
+        return OK if failed is None else str(failed.result["error"]["code"])
+
+    def running(self, invocations: Invocations, invocation_id: UUID) -> None:
+        """Let a cancellation of the invocation reach the task."""
+        self.stack.enter_context(invocations.running(invocation_id, self._cancel))
+
+    def _cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +165,8 @@ class Executions:
         settings: ExecutionSettings,
         audit: Audit,
         commands: Commands,
+        invocations: Invocations,
+        vault: Vault,
     ) -> None:
         self._runtimes = runtimes
         self._leases = leases
@@ -112,43 +174,169 @@ class Executions:
         self._settings = settings
         self._audit = audit
         self._commands = commands
+        self._invocations = invocations
+        self._vault = vault
         self.workers = workers
+        self._tasks: set[asyncio.Task[Executed | Invocation]] = set()
+        # What of the vault was typed into a runtime's pages, to be masked in what comes back.
+        self._secrets: dict[UUID, list[str]] = {}
         self._url: str | None = None
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._minted: dict[UUID, _Lease] = {}
+        self._endings: set[asyncio.Task[None]] = set()
         workers.on_ended(self._worker_ended)
 
     def reached_at(self, url: str) -> None:
         """Set the URL at which processes of this machine reach this gateway."""
         self._url = url
 
-    async def run(self, scope: Scope, ref: RuntimeRef, request: ExecutionRequest) -> Executed:
+    async def run(self, scope: Scope, ref: RuntimeRef, request: ExecutionRequest) -> Executed | Invocation:
         """Carry out steps on a runtime of this gateway, until one fails.
 
-        Raises NotFound, Conflict (not active, busy), RequestInvalid, LimitReached, Unavailable.
+        Returns an invocation for one that is to be answered at once, that takes long, or that an earlier request with
+        the same idempotency key began. Such a key never runs twice: an interrupted execution has failed.
+
+        Raises NotFound, Conflict (not active, busy, the key is of another request), RequestInvalid, LimitReached,
+        Unavailable.
         """
         at = await self._runtimes.resolve(scope, ref)
-        with (
-            self._audit.noting(Action.RUNTIME_EXECUTED, at.runtime_id) as noting,
-            self._commands.noting(None, COMMAND, _noted(request)) as command,
-        ):
-            runtime = await self._runtimes.find(scope, at)
+        runtime = await self._runtimes.find(scope, at)
+        with self._audit.noting(Action.RUNTIME_EXECUTED, at.runtime_id, failures_only=True):
+            if request.idempotency_key is not None:
+                found = await self._invocations.by_key(scope, at.space_id, request.idempotency_key)
+                if found is not None:
+                    # Compares the requests.
+                    begun = await self._begin(runtime, None, "", request, is_queued=False)
+                    return begun.invocation
             observed = self._live(runtime)
-            command.run_id = observed.run_id
             vocabulary = VOCABULARIES.get(runtime.driver or DEFAULT_DRIVER, VOCABULARIES[DEFAULT_DRIVER])
-            wanted = self._checked(vocabulary, request)
-            noting.details["steps"] = len(wanted)
+            execution = _Execution(scope, runtime, observed, vocabulary, self._checked(vocabulary, request), request)
             steps.done("check steps")
-            self._runtimes.note_activity(at.runtime_id)
-            async with self._turn(at.runtime_id):
-                executed = await self._execute(scope, observed, vocabulary, wanted)
-            self._runtimes.note_activity(at.runtime_id)
-            noting.details["outcome"] = executed.outcome
-            command.input["outcome"] = executed.outcome
-        metrics.executions.labels("ok" if executed.outcome == "ok" else "failed").inc()
-        return executed
+            if request.is_async:
+                begun = await self._begin(runtime, observed.run_id, vocabulary.name, request, is_queued=True)
+                if not begun.is_new:
+                    return begun.invocation
+                execution.invocation = begun.invocation
+        execution.task = background.start_on_behalf(self._carry_out(execution))
+        self._tasks.add(execution.task)
+        execution.task.add_done_callback(self._ended)
+        if execution.invocation is not None:
+            return execution.invocation
+        return await self._answer(execution)
 
-    def _live(self, runtime: Any) -> Observed:
+    def _ended(self, task: asyncio.Task[Executed | Invocation]) -> None:
+        self._tasks.discard(task)
+        # Where its request has been answered already, its invocation has the error.
+        if not task.cancelled():
+            task.exception()
+
+    async def _answer(self, execution: _Execution) -> Executed | Invocation:
+        """What an execution came to, or its invocation once it takes long."""
+        task = execution.task
+        assert task is not None
+        await asyncio.wait({task}, timeout=self._settings.execute_answer_seconds)
+        if not task.done() and execution.invocation is None:
+            begun = await self._begin(
+                execution.runtime,
+                execution.observed.run_id,
+                execution.vocabulary.name,
+                execution.request,
+                is_queued=False,
+                is_slow=True,
+            )
+            execution.invocation = begun.invocation
+            if not task.done():
+                execution.running(self._invocations, begun.invocation.id)
+            else:
+                with self._invocations.running(begun.invocation.id, lambda: None):
+                    await self._finish(execution)
+        if task.done():
+            return task.result()
+        assert execution.invocation is not None
+        return execution.invocation
+
+    async def _begin(
+        self,
+        runtime: Runtime,
+        run_id: UUID | None,
+        driver: str,
+        request: ExecutionRequest,
+        *,
+        is_queued: bool,
+        is_slow: bool = False,
+    ) -> Begun:
+        wanted = InvocationRequest(
+            driver or runtime.driver or DEFAULT_DRIVER,
+            COMMAND,
+            is_durable=request.is_async or is_slow,
+            is_queued=is_queued,
+            input=_noted(request),
+            total_steps=len(request.steps),
+            idempotency_key=request.idempotency_key,
+            fingerprint=request.fingerprint if request.idempotency_key is not None else None,
+        )
+        owner = Scope(runtime.organization_id, runtime.subaccount_id)
+        return await self._invocations.begin(owner, RuntimeAt(runtime.space_id, runtime.id), run_id, wanted)
+
+    async def _carry_out(self, execution: _Execution) -> Executed | Invocation:
+        """Carry it out in its turn, and write what became of it. Runs in a task of its own."""
+        runtime_id = execution.observed.runtime_id
+        with (
+            self._audit.noting(Action.RUNTIME_EXECUTED, runtime_id) as noting,
+            self._commands.noting(execution.observed.run_id, COMMAND, _noted(execution.request)) as command,
+            execution.stack,
+        ):
+            noting.details["steps"] = len(execution.wanted)
+            if execution.invocation is not None:
+                execution.running(self._invocations, execution.invocation.id)
+            self._runtimes.note_activity(runtime_id)
+            try:
+                async with self._turn(runtime_id):
+                    if execution.request.is_async and execution.invocation is not None:
+                        await self._invocations.start(execution.invocation.id)
+                    elif execution.request.idempotency_key is not None:
+                        begun = await self._begin(
+                            execution.runtime, execution.observed.run_id, "", execution.request, is_queued=False
+                        )
+                        if not begun.is_new:
+                            return begun.invocation
+                        execution.invocation = begun.invocation
+                        execution.running(self._invocations, begun.invocation.id)
+                    await self._execute(execution)
+            except asyncio.CancelledError:
+                if execution.invocation is None or not self._invocations.is_cancelled(execution.invocation.id):
+                    raise
+                execution.is_cancelled = True
+            except GatewayError as error:
+                if execution.invocation is None:
+                    raise
+                execution.error = error
+            self._runtimes.note_activity(runtime_id)
+            noting.details["outcome"] = command.input["outcome"] = execution.outcome
+            finished = None if execution.invocation is None else await self._finish(execution)
+            metrics.executions.labels("ok" if execution.outcome == OK else "failed").inc()
+            if execution.error is not None and not execution.request.is_async:
+                raise execution.error
+            if execution.is_cancelled:
+                return finished or execution.invocation or execution.executed
+            return execution.executed
+
+    async def _finish(self, execution: _Execution) -> Invocation | None:
+        """Write what became of an execution to its invocation, and return it; None where it is written later."""
+        assert execution.invocation is not None
+        result = execution.executed.to_json()
+        if execution.is_cancelled:
+            outcome = Outcome("cancelled", result)
+        elif execution.error is not None:
+            outcome = Outcome("failed", result, execution.error.code, execution.error.message, execution.error.details)
+        elif execution.executed.failed is not None:
+            error = execution.executed.failed.result["error"]
+            outcome = Outcome("failed", result, error["code"], error["message"], error["details"])
+        else:
+            outcome = Outcome("completed", result)
+        return await self._invocations.finish(execution.invocation.id, outcome)
+
+    def _live(self, runtime: Runtime) -> Observed:
         observed = self._runtimes.observed(runtime.id)
         if runtime.status != "active" or observed is None or self._runtimes.is_ending(runtime.id):
             raise not_active(runtime.id, runtime.status if runtime.status != "active" else "no longer active")
@@ -193,28 +381,41 @@ class Executions:
         finally:
             lock.release()
 
-    async def _execute(
-        self, scope: Scope, observed: Observed, vocabulary: Vocabulary, wanted: list[CheckedStep]
-    ) -> Executed:
-        executed = Executed()
+    async def _execute(self, execution: _Execution) -> None:
+        observed, wanted, executed = execution.observed, execution.wanted, execution.executed
+        used = self._secrets.setdefault(observed.runtime_id, [])
+        # What was typed into its pages before can be read from them.
+        remember(used)
 
         async def on_step(place: int, result: dict[str, Any], content: bytes) -> None:
             kept = await self._kept(observed, result, content) if content else None
-            executed.steps.append(StepResult(result, kept))
+            executed.steps.append(StepResult(masked(result), kept))
+            if execution.invocation is not None:
+                self._invocations.progress(execution.invocation.id, _progress(execution))
 
         async def on_secret(key: str, field_name: str, place: int, origins: list[str]) -> dict[str, Any]:
-            return {"error": {"code": "vault.unavailable", "message": "This gateway serves no secrets to steps."}}
+            if place != len(executed.steps) or not _refers(wanted[place], key, field_name):
+                return {"error": {"code": "execute.internal", "message": "The step refers to no such secret."}}
+            try:
+                value = await self._secret(execution, key, field_name, origins)
+            except GatewayError as error:
+                return {"error": {"code": error.code, "message": error.message}}
+            if field_name != "totp" and value not in used:
+                used.append(value)
+            return {"value": value}
 
-        message = self._message(vocabulary, wanted)
+        if execution.invocation is not None:
+            self._invocations.progress(execution.invocation.id, _progress(execution))
+        message = self._message(execution.vocabulary, wanted)
         seconds = sum(step["timeoutMs"] for step in message["steps"]) / 1000
         try:
             async with self.workers.using(observed.runtime_id, lambda: self._lease_url(observed)) as worker:
-                await self._run(worker, message, seconds, on_step, on_secret)
+                await worker.run(message, seconds, on_step, on_secret)
         except WorkerLost as lost:
             place = len(executed.steps)
             if place == len(wanted):
                 # The last step had ended.
-                return executed
+                return
             if not self._runtimes.hosts(observed.runtime_id) or self._runtimes.is_ending(observed.runtime_id):
                 error = {"code": "execute.runtime_ended", "message": "The runtime ended meanwhile.", "details": {}}
             else:
@@ -222,11 +423,15 @@ class Executions:
                 error = {"code": "execute.process_lost", "message": f"{str(lost).capitalize()}.", "details": {}}
             result = {"ok": False, "call": wanted[place].call.name, "error": error, "durationMs": 0}
             executed.steps.append(StepResult(result))
-        return executed
 
-    @staticmethod
-    async def _run(worker: Worker, message: dict[str, Any], seconds: float, on_step: Any, on_secret: Any) -> None:
-        await worker.run(message, seconds, on_step, on_secret)
+    async def _secret(self, execution: _Execution, key: str, field_name: str, origins: list[str]) -> str:
+        """A field of a secret, for pages of these origins. Raises GatewayError."""
+        runtime = execution.runtime
+        place = await self._vault.in_space(execution.observed.owner, runtime.space_id)
+        mounts = place.mounts or Mounts()
+        if runtime.mounts is not None:
+            mounts = narrowed(mounts, runtime.mounts)
+        return await self._vault.for_page(place.owner, mounts, key, field_name, origins)
 
     def _message(self, vocabulary: Vocabulary, wanted: list[CheckedStep]) -> dict[str, Any]:
         default = self._settings.execute_step_timeout_ms
@@ -281,9 +486,15 @@ class Executions:
         ref = ById(observed.runtime_id, observed.space_id)
         lease, token = await self._leases.mint_internal(observed.owner, ref, purpose=COMMAND)
         self._minted[observed.runtime_id] = _Lease(observed.owner, ref, lease.id, token)
-        observed.browser.ended.add_done_callback(lambda _: background.start(self.workers.end(observed.runtime_id)))
+        observed.browser.ended.add_done_callback(lambda _: self._browser_ended(observed.runtime_id))
         steps.done("mint the lease of steps")
         return f"{self._url.replace('http', 'ws', 1)}/v1/connect/{token}"
+
+    def _browser_ended(self, runtime_id: UUID) -> None:
+        self._secrets.pop(runtime_id, None)
+        ending = background.start(self.workers.end(runtime_id))
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
 
     async def _worker_ended(self, runtime_id: UUID) -> None:
         """Revoke the lease of a process that has ended."""
@@ -295,8 +506,22 @@ class Executions:
             await self._leases.end_internal(minted.scope, minted.ref, minted.lease_id, minted.token)
 
     async def close(self) -> None:
-        """End all processes."""
+        """Cut off what runs, and end all processes."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.workers.close()
+
+
+def _progress(execution: _Execution) -> Progress:
+    done, wanted = len(execution.executed.steps), execution.wanted
+    current = wanted[done].call.name if done < len(wanted) else None
+    return Progress(step=min(done + 1, len(wanted)), total_steps=len(wanted), current_call=current)
+
+
+def _refers(step: CheckedStep, key: str, field_name: str) -> bool:
+    """Whether a step has this secret among its arguments: its process gets no other."""
+    return {"secret": key, "field": field_name} in step.arguments.values()
 
 
 def _noted(request: ExecutionRequest) -> dict[str, Any]:

@@ -1,0 +1,118 @@
+"""Secrets of the vault as arguments: typed into pages of their origins, and seen nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.support.execution import Executing, step
+from tests.support.gateway_process import GatewayProcess
+from tests.support.pages import PageServer
+from tests.support.remote import Remote
+
+PASSWORD = "correct-horse-battery-7f3a"
+REFERENCE = {"secret": "site/login", "field": "password"}
+OPEN = step("page.goto", "{pages}/playground")
+READ = step("page.evaluate", "document.querySelector('#password').value.length")
+
+
+@pytest_asyncio.fixture(scope="module")
+async def login(remote: Remote, pages: PageServer) -> Executing:
+    """A runtime whose workspace may use the secret, of these pages' origin."""
+    mounts = {"vault": {"allow": ["site"], "deny": ["site/other"]}}
+    workspace = await remote.post("/v1/workspaces", {"name": "login", "mounts": mounts})
+    made = await remote.post(f"/v1/workspaces/{workspace['id']}/runtimes", {"kind": "browser", "alias": "main"})
+    for key in ("site/login", "site/other", "elsewhere"):
+        body = {"username": "ada", "password": PASSWORD, "totp": "JBSWY3DPEHPK3PXP", "origins": [pages.base_url]}
+        (await remote.api.put(f"/v1/vault/{key}", json=body)).raise_for_status()
+    return Executing(remote, f"/v1/spaces/{workspace['id']}/runtimes/{made['id']}", pages.base_url)
+
+
+@pytest.mark.parametrize(
+    "typing",
+    [
+        [step("page.fill", "#password", REFERENCE)],
+        [step("page.type", "#password", REFERENCE)],
+        [step("page.locator", "#password", alias="field"), step("locator.fill", REFERENCE, ref="field")],
+        [step("page.locator", "#password", alias="field"), step("locator.pressSequentially", REFERENCE, ref="field")],
+        [step("page.querySelector", "#password", alias="field"), step("elementHandle.fill", REFERENCE, ref="field")],
+        [step("page.focus", "#password"), step("keyboard.type", REFERENCE)],
+    ],
+    ids=lambda typing: typing[-1]["call"],
+)
+async def test_a_secret_is_typed(login: Executing, typing: list[dict[str, Any]]) -> None:
+    assert await login.value(OPEN, *typing, READ) == len(PASSWORD)
+
+
+async def test_it_is_masked_in_what_comes_back(login: Executing, gateway: GatewayProcess) -> None:
+    results = await login.run(
+        OPEN,
+        step("page.fill", "#password", REFERENCE),
+        step("page.inputValue", "#password"),
+        step(
+            "page.evaluate",
+            "const it = document.querySelector('#password').value; console.log(it), [`it is ${it}!`]",
+            options={"logs": "capture"},
+        ),
+        step("page.evaluate", "() => { throw new Error(document.querySelector('#password').value); }"),
+    )
+    assert results[2]["value"] == "***"
+    assert results[3]["value"] == ["it is ***!"]
+    assert results[3]["logs"] == [{"type": "log", "text": "***"}]
+    assert not results[4]["ok"]
+    assert PASSWORD not in str(results)
+    # Also in a later execution, which refers to none.
+    assert await login.value(step("page.inputValue", "#password")) == "***"
+    run = (await login.remote.get(login.path))["activeRunId"]
+    kept = await login.remote.get(f"/v1/runs/{run}/events?limit=200")
+    assert PASSWORD not in str([each for each in kept["events"] if each["type"] not in ("console", "page.error")])
+    assert PASSWORD not in gateway.log
+
+
+async def test_a_code_is_typed(login: Executing) -> None:
+    assert await login.value(OPEN, step("page.fill", "#password", {**REFERENCE, "field": "totp"}), READ) == 6
+
+
+async def test_a_page_of_another_origin_gets_none(login: Executing, pages: PageServer) -> None:
+    other = step("page.setContent", "<input id=password>")
+    error = await login.error(step("page.goto", "about:blank"), other, step("page.fill", "#password", REFERENCE))
+    assert error["code"] == "vault.origin_refused"
+    assert await login.value(READ) == 0
+
+
+async def test_a_frame_in_a_page_of_another_origin_gets_none(login: Executing) -> None:
+    """Its own origin is the secret's, but the page around it sees where keys go."""
+    framed = step("page.setContent", '<iframe name="inner" src="{pages}/form"></iframe>')
+    error = await login.error(
+        step("page.goto", "about:blank"),
+        framed,
+        step("page.frame", {"name": "inner"}, alias="inner"),
+        step("frame.waitForSelector", "#name", ref="inner"),
+        step("frame.fill", "#name", REFERENCE, ref="inner"),
+    )
+    assert error["code"] == "vault.origin_refused"
+
+
+@pytest.mark.parametrize(
+    ("key", "code"),
+    [
+        ("site/other", "vault.key_forbidden"),
+        ("elsewhere", "vault.key_forbidden"),
+        ("site/none", "vault.secrets.not_found"),
+    ],
+)
+async def test_mounts_say_which_keys_may_be_used(login: Executing, key: str, code: str) -> None:
+    error = await login.error(OPEN, step("page.fill", "#password", {**REFERENCE, "secret": key}))
+    assert error["code"] == code
+    assert await login.value(READ) == 0
+
+
+async def test_a_call_that_types_nothing_takes_no_secret(login: Executing) -> None:
+    for wrong in (step("page.goto", REFERENCE), step("page.fill", REFERENCE, "x")):
+        body = {"runtime": login.id, "steps": [wrong]}
+        response = await login.remote.api.post(login.url, json=body)
+        assert (response.status_code, response.json()["details"]["errors"][0]["field"]) == (400, "steps.0.args.0")
+    # As data it is data.
+    assert await login.value(OPEN, step("page.evaluate", "(given) => given.secret", REFERENCE)) == "site/login"
