@@ -108,6 +108,7 @@ class Gateway:
             async with asyncio.timeout(self.services.settings.shutdown_grace_seconds * _DRAIN_SHARE):
                 self.services.viewers.close_all(ViewerClose.DRAINING)
                 await self.services.runtimes.drain()
+                await self.services.profiles.saved()
         except TimeoutError:
             _log.error("not all runtimes could be stopped within the grace")
 
@@ -120,6 +121,7 @@ class Gateway:
             self.services.events.running(),
             self.services.files.running(),
         ):
+            await self.services.profiles.release_left()
             await self.supervisor.start()
             # Once the runs of an earlier process have ended.
             self.services.recordings.start()
@@ -207,6 +209,7 @@ async def build(
         settings,
         audit,
         events,
+        gateway_id=gateway_id,
         silent_seconds=SILENT_SECONDS,
     )
     run_artifacts = Artifacts(database, files, audit)
@@ -219,6 +222,7 @@ async def build(
         Host(gateway_id, launcher, attachments, board),
         settings,
         Recording(audit, events, commands, observers),
+        profiles,
         space=disk,
     )
     leases = Leases(database, issuer, attachments, living, settings, gateway_id, audit, events, commands)

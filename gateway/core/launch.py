@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 from gateway.core.shares import Taker
@@ -44,9 +46,24 @@ class Variant:
         return LaunchSpec(runtime_id, self.browser, self.viewport, self.locale, self.timezone, self.user_agent)
 
 
+class LaunchProfile(Protocol):
+    """The saved profile of one launch: what the browser's directory has before it starts, and its session cookies."""
+
+    async def restore(self, directory: Path, owner: tuple[int, int] | None) -> None:
+        """Fill the empty directory that will be the browser's profile; what is in it belongs to the user and group
+        `owner`, or is the gateway's own. A launcher calls it once, before the browser starts. Raises GatewayError."""
+
+    @property
+    def cookies(self) -> Sequence[dict[str, Any]]:
+        """Parameters of Storage.setCookies, to be set before the browser opens a page; known once it is restored."""
+
+
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
-    """Options of one launch. Sizes are CSS pixels; None takes the launcher's default. `taker` is who waits for it."""
+    """Options of one launch. Sizes are CSS pixels; None takes the launcher's default. `taker` is who waits for it.
+
+    A launcher that can't restore a `profile` leaves it alone, and the runtime is refused.
+    """
 
     runtime_id: UUID
     browser: BrowserName | None = None
@@ -57,6 +74,7 @@ class LaunchSpec:
     traffic: Traffic = field(default_factory=Traffic)
     upstream: UpstreamProxy | None = None
     taker: Taker = _UNATTRIBUTED
+    profile: LaunchProfile | None = None
 
     @property
     def variant(self) -> Variant:

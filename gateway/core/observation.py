@@ -297,6 +297,8 @@ class FilesHold(Protocol):
 
     # How much was copied into the browser's directory.
     staged_bytes: int
+    # Set once the browser has ended and no process of it is left that could write.
+    settled: asyncio.Event
 
     def hold(self, holder: object) -> None: ...
 

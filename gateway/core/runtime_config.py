@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from gateway.core.canonical import texts, to_json
@@ -73,6 +73,28 @@ class RuntimeConfig:
     def any_locale(self) -> str | None:
         """The locale, wherever it was given."""
         return self.locale or (self.fingerprint.locale if self.fingerprint else None)
+
+    def over(self, base: RuntimeConfig) -> RuntimeConfig:
+        """This config, with what it lacks from `base`. A viewport or locale may be in either of two places, so where
+        this one has it, that of `base` does not count."""
+        own = {each.name: value for each in fields(self) if (value := getattr(self, each.name)) is not None}
+        viewport, locale = self.any_viewport, self.any_locale
+        if base.fingerprint is not None:
+            kept = Fingerprint(
+                base.fingerprint.viewport if viewport is None else None,
+                base.fingerprint.locale if locale is None else None,
+            )
+            base = replace(base, fingerprint=kept)
+        if viewport is not None:
+            base = replace(base, viewport=None)
+        if locale is not None:
+            base = replace(base, locale=None)
+        if self.fingerprint is not None and base.fingerprint is not None:
+            own["fingerprint"] = Fingerprint(
+                self.fingerprint.viewport or base.fingerprint.viewport,
+                self.fingerprint.locale or base.fingerprint.locale,
+            )
+        return replace(base, **own)
 
     def to_json(self) -> dict[str, Any]:
         """All but the event level, which has a column of its own."""

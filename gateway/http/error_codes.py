@@ -83,6 +83,7 @@ CODES: dict[int, dict[str, str]] = {
         "workspace.closed": "the workspace is closed, so nothing is launched in it",
         "browser_profile.name_taken": "the owner has a browser profile of this name",
         "browser_profile.in_use": "a runtime uses the profile, or is still saving it; `details` says which",
+        "browser_profile.other_browser": "the state of the profile is of another browser than the requested one",
         "organization.profiles_full": "the browser profiles of the organization use all of its bytes",
         "subaccount.profiles_full": "the browser profiles of the subaccount use all of its bytes",
         "space.max_files": "the space has its maximum of files",
@@ -131,6 +132,7 @@ CODES: dict[int, dict[str, str]] = {
     },
     501: {
         "gateway.not_supported": "the installation of the gateway lacks something",
+        "browser_profile.none": "the launcher of the gateway has no browser profiles",
         "recording.not_installed": "recordings are not installed",
         "docs.not_installed": "the page `/docs` is not installed",
     },

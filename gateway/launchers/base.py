@@ -8,21 +8,24 @@ from typing import Any, Protocol
 from gateway.core.browser_network import BrowserNetwork
 from gateway.core.browser_use import BrowserUse
 from gateway.core.endings import Ending
-from gateway.core.launch import BrowserName, LaunchSpec
+from gateway.core.launch import BrowserName, LaunchProfile, LaunchSpec
 from gateway.core.usage import Usage
 
 # The public interface for launchers outside this package.
-__all__ = ["Browser", "BrowserName", "BrowserNetwork", "Ending", "FilesHold", "LaunchSpec", "Launcher"]
+__all__ = ["Browser", "BrowserName", "BrowserNetwork", "Ending", "FilesHold", "LaunchProfile", "LaunchSpec", "Launcher"]
 
 
 class FilesHold:
     """Keeps the files of a browser that has ended, while something still reads them.
 
     `staged_bytes` is how much the gateway copied into the browser's directory, which has a limit of its own.
+    `settled` is set by the launcher once the browser has ended and no process of it is left that could write: only
+    then is a profile saved.
     """
 
     def __init__(self) -> None:
         self.staged_bytes = 0
+        self.settled = asyncio.Event()
         self._holders: set[object] = set()
         self._free = asyncio.Event()
         self._free.set()

@@ -30,9 +30,9 @@ class ProfileSettings(FileSettings):
         50 * 1024**3, ge=1, le=1024**5, description="Bytes in storage of all profiles of one subaccount."
     )
     profile_close_seconds: float = Field(
-        5.0,
+        15.0,
         gt=0,
-        le=60,
+        le=120,
         description="Seconds for a browser with a profile to close in order; then it is killed, and nothing is saved.",
     )
     profile_wait_seconds: float = Field(

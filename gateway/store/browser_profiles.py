@@ -7,9 +7,26 @@ from datetime import datetime
 from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, String, and_, case, cast, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Row,
+    Select,
+    String,
+    and_,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    not_,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.core.errors import Conflict
 from gateway.core.runtime_config import RuntimeConfig
 from gateway.core.scope import Scope
 from gateway.core.slices import WHOLE_LIST, Slice
@@ -256,3 +273,86 @@ async def forget_state(connection: AsyncConnection, profile_id: UUID) -> None:
             updated_at=func.now(),
         )
     )
+
+
+# A profile is used by one runtime
+
+
+async def claim(
+    connection: AsyncConnection, profile_id: UUID, runtime_id: UUID, gateway_id: UUID, silent_seconds: int
+) -> bool:
+    """Make a runtime the one that may save it; False where another one is, whose gateway lives."""
+    free = or_(browser_profiles.c.runtime_id.is_(None), not_(_gateway_lives(silent_seconds)))
+    claimed = await connection.execute(
+        update(browser_profiles)
+        .where(browser_profiles.c.id == profile_id, free)
+        .values(runtime_id=runtime_id, gateway_id=gateway_id, last_used_at=func.now())
+        .returning(browser_profiles.c.id)
+    )
+    return claimed.first() is not None
+
+
+async def note_use(connection: AsyncConnection, profile_id: UUID) -> None:
+    await connection.execute(
+        update(browser_profiles).where(browser_profiles.c.id == profile_id).values(last_used_at=func.now())
+    )
+
+
+async def release(connection: AsyncConnection, profile_id: UUID, runtime_id: UUID) -> None:
+    """Let others use it, if this runtime does."""
+    await connection.execute(
+        update(browser_profiles)
+        .where(browser_profiles.c.id == profile_id, browser_profiles.c.runtime_id == runtime_id)
+        .values(runtime_id=None, gateway_id=None)
+    )
+
+
+async def release_of(connection: AsyncConnection, gateway_id: UUID) -> int:
+    """Let others use all that a gateway used; returns how many there were."""
+    released = await connection.execute(
+        update(browser_profiles)
+        .where(browser_profiles.c.gateway_id == gateway_id, browser_profiles.c.runtime_id.is_not(None))
+        .values(runtime_id=None, gateway_id=None)
+        .returning(browser_profiles.c.id)
+    )
+    return len(released.all())
+
+
+async def save_failed(connection: AsyncConnection, profile_id: UUID, runtime_id: UUID, code: str, message: str) -> None:
+    """Write why the state of a runtime could not be saved, and let others use the profile, if this runtime does."""
+    await connection.execute(
+        update(browser_profiles)
+        .where(browser_profiles.c.id == profile_id, browser_profiles.c.runtime_id == runtime_id)
+        .values(runtime_id=None, gateway_id=None, save_error_code=code, save_error_message=message)
+    )
+
+
+_SAVE = text(
+    """
+    WITH before AS (
+        SELECT id, object_id FROM browser_profiles
+        WHERE id = :id AND runtime_id = :runtime_id AND generation = :generation FOR UPDATE
+    ), moved AS (
+        UPDATE browser_profiles SET object_id = :object_id, size_bytes = :size_bytes, stored_bytes = :stored_bytes,
+            browser = :browser, generation = generation + 1, saved_at = now(), save_error_code = NULL,
+            save_error_message = NULL, runtime_id = NULL, gateway_id = NULL
+        FROM before WHERE browser_profiles.id = before.id
+    ), forgotten AS (
+        DELETE FROM secrets USING before WHERE secrets.id = before.object_id
+    )
+    SELECT id, object_id FROM before
+    """
+)
+
+
+async def save(
+    connection: AsyncConnection, profile_id: UUID, runtime_id: UUID, generation: int, state: SavedState
+) -> UUID | None:
+    """Let a profile have a new state, and end the use by the runtime that saved it; returns the object of the state
+    before, whose data key goes. Raises Conflict where the runtime does not use this generation of it any more."""
+    values = {"id": profile_id, "runtime_id": runtime_id, "generation": generation, **_of_state(state)}
+    row = (await connection.execute(_SAVE, values)).first()
+    if row is None:
+        raise Conflict("Another runtime uses this browser profile by now.", "browser_profile.in_use")
+    before: UUID | None = row.object_id
+    return before

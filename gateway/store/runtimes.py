@@ -73,6 +73,8 @@ class Runtime:
     active_run_id: UUID | None
     # The storage that its space mounts.
     storage_space: str | None
+    profile_id: UUID | None
+    profile_read_only: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ class NewRuntime:
     alias: str | None = None
     driver: str | None = None
     mounts: Mounts | None = None
+    profile_id: UUID | None = None
+    profile_read_only: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

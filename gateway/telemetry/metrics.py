@@ -44,6 +44,23 @@ launches = Histogram(
     buckets=(0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30),
     registry=registry,
 )
+profile_restores = Histogram(
+    "gateway_profile_restore_seconds",
+    "Seconds to restore a saved profile into a new browser's directory, as a part of its launch.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+    registry=registry,
+)
+profile_saves = Histogram(
+    "gateway_profile_save_seconds",
+    "Seconds from the end of a browser until its profile was saved.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30),
+    registry=registry,
+)
+profile_save_failures = Counter(
+    "gateway_profile_save_failures_total",
+    "Profiles that could not be saved, so that the state before stays.",
+    registry=registry,
+)
 browser_networks = Gauge(
     "gateway_browser_networks", "1 where each browser has a network of its own, else 0.", registry=registry
 )

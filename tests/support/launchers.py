@@ -52,6 +52,7 @@ class FakeBrowser:
             self.ended.set_result(ending)
 
     async def stop(self) -> None:
+        self.files.settled.set()
         self.end(Ending("runtime.stopped", "stopped", asked=True))
 
 

@@ -166,6 +166,7 @@ def _pages(released: threading.Event) -> Starlette:
             Route("/download", _download),
             Route("/step", lambda request: HTMLResponse(STEP)),
             Route("/playground", lambda request: HTMLResponse(PLAYGROUND)),
+            Route("/worker.js", lambda request: Response("// Serves nothing.", media_type="text/javascript")),
             Route("/upload", lambda request: HTMLResponse(UPLOAD)),
             Route("/upload", _upload, methods=["POST"]),
         ]

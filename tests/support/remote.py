@@ -56,6 +56,11 @@ class Remote:
         answer: dict[str, Any] = (await self.api.post(path, json=body)).raise_for_status().json()
         return answer
 
+    @property
+    def runtimes(self) -> str:
+        """Path of its runtimes."""
+        return self._runtimes
+
     async def runtime(self, **config: Any) -> str:
         """Path of a new runtime."""
         created = await self.post(self._runtimes, {"config": config} if config else {})

@@ -79,3 +79,18 @@ def test_connections_of_a_mount_are_named_by_field() -> None:
         ("ai.defaults.stagehand.connection", "b"),
         ("ai.provider_defaults.openai.connection", "c"),
     ]
+
+
+def test_a_config_over_another_one_has_what_it_lacks() -> None:
+    base = RuntimeConfig(locale="de-DE", timezone="Europe/Berlin", viewport=Viewport(800, 600), recording=True)
+    assert RuntimeConfig().over(base) == base
+    own = RuntimeConfig(fingerprint=Fingerprint(Viewport(1024, 768), "fr-FR"), recording=False)
+    merged = own.over(base)
+    assert (merged.any_viewport, merged.any_locale) == (Viewport(1024, 768), "fr-FR")
+    assert (merged.timezone, merged.recording) == ("Europe/Berlin", False)
+    merged = RuntimeConfig(locale="it-IT").over(RuntimeConfig(fingerprint=Fingerprint(Viewport(1, 2), "de-DE")))
+    assert (merged.any_viewport, merged.any_locale) == (Viewport(1, 2), "it-IT")
+    merged = RuntimeConfig(fingerprint=Fingerprint(locale="it-IT")).over(
+        RuntimeConfig(fingerprint=Fingerprint(Viewport(1, 2), "de-DE"))
+    )
+    assert (merged.any_viewport, merged.any_locale) == (Viewport(1, 2), "it-IT")

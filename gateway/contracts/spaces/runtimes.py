@@ -16,11 +16,12 @@ from gateway.contracts.spaces.example_values import CREATED, RUN, RUNTIME, SPACE
 from gateway.contracts.spaces.runs import RunList, RunQuery, run_page
 from gateway.core.launch import BrowserName
 from gateway.core.runtime_ref import ById
+from gateway.domain.profiles.service import UseOfProfile
 from gateway.domain.runtimes.service import Runtime as Record
 from gateway.domain.runtimes.service import RuntimeRequest
 from gateway.http.cursors import Listing, WholeListQuery, following_page
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.models import Answer, Body, Metadata, Name, Time, optional
+from gateway.http.models import STORABLE, Answer, Body, Metadata, Name, Time, optional
 from gateway.http.schemas import SchemaOf
 
 endpoints = Endpoints("Runtimes")
@@ -28,8 +29,6 @@ endpoints = Endpoints("Runtimes")
 
 class CreateRuntime(Body):
     """`type` and `kind` are two spellings of one thing; `browser` is what is served."""
-
-    not_served = frozenset({"profile"})
 
     example: ClassVar = {
         "name": "first",
@@ -46,13 +45,18 @@ class CreateRuntime(Body):
     """Any JSON object of yours, of up to 16384 bytes, returned as it is."""
     config: RuntimeConfig = optional()
     """How the browser is launched."""
+    profile: Annotated[str, Field(min_length=1, max_length=120), STORABLE] = optional()
+    """Name or id of a saved browser profile, whose state the browser has and saves at its end. What its config has and
+    this one lacks is added."""
+    read_only: bool = False
+    """Whether the profile is only read: nothing is saved, and other runtimes may use it too."""
 
 
 class Backing(Answer):
     """What a browser is stored in."""
 
-    kind: Literal["ephemeral"] = "ephemeral"
-    """`ephemeral`: nothing of the browser outlives the runtime."""
+    kind: Literal["ephemeral", "profile"] = "ephemeral"
+    """`ephemeral`: nothing of the browser outlives the runtime. `profile`: its state is that of a saved profile."""
 
 
 class Summary(Answer):
@@ -61,10 +65,10 @@ class Summary(Answer):
 
     browser_running: bool
     """Whether the browser is live."""
-    launch_mode: Literal["ephemeral"] = "ephemeral"
-    """`ephemeral`: a new profile for each runtime."""
-    profile_id: None = None
-    """Always null."""
+    launch_mode: Literal["ephemeral", "profile"] = "ephemeral"
+    """`ephemeral`: a new profile for each runtime; `profile`: a saved one."""
+    profile_id: UUID | None = None
+    """The saved profile; null without one."""
     browser: BrowserName | None
     """Which browser was launched."""
     browser_version: str | None
@@ -167,6 +171,7 @@ class Runtime(Answer):
     @classmethod
     def of(cls, record: Record) -> Runtime:
         live = record.status == "active"
+        mode: Literal["ephemeral", "profile"] = "ephemeral" if record.profile_id is None else "profile"
         return cls(
             id=record.id,
             space_id=record.space_id,
@@ -181,12 +186,12 @@ class Runtime(Answer):
             metadata=record.metadata,
             created_at=record.created_at,
             updated_at=record.updated_at,
-            backing=Backing(kind="ephemeral"),
+            backing=Backing(kind=mode),
             config=spelled_config(record.config),
             summary=Summary(
                 browser_running=live,
-                launch_mode="ephemeral",
-                profile_id=None,
+                launch_mode=mode,
+                profile_id=record.profile_id,
                 browser=record.browser_name,
                 browser_version=record.browser_version,
                 idle_timeout_seconds=record.idle_timeout_seconds,
@@ -232,6 +237,7 @@ async def create(call: Call, headers: Preferences, body: CreateRuntime) -> Runti
         name=body.name,
         metadata=body.metadata,
         proxy_password=config.proxy.upstream().password if config.proxy else None,
+        profile=UseOfProfile(body.profile, body.read_only) if body.profile is not None else None,
     )
     with fields_below("config"):
         made = await launched(call, call.path_id("id", "space"), request)

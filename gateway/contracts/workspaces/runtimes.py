@@ -16,6 +16,7 @@ from gateway.contracts.workspaces.example_values import CREATED, RUN, RUNTIME, S
 from gateway.contracts.workspaces.mounts import WorkspaceMounts, narrowing_fields, spelled_mounts
 from gateway.core.ids import not_found
 from gateway.core.runtime_ref import ByAlias
+from gateway.domain.profiles.service import UseOfProfile
 from gateway.domain.runtimes.service import Runtime as Record
 from gateway.domain.runtimes.service import RuntimeRequest
 from gateway.http.cursors import Listing, WholeListQuery, following_page
@@ -61,6 +62,10 @@ class ProfileLaunch(Body):
     """A browser with the state of a saved profile."""
     profile_id: UUID = Field(strict=False)
     """Id of the browser profile."""
+    read_only: bool = False
+    """Whether it is only read: nothing is saved, and other runtimes may use it too."""
+    config: RuntimeConfig = optional()
+    """What takes precedence over the launch configuration of the profile."""
 
 
 class CreateWorkspaceRuntime(Body):
@@ -85,9 +90,9 @@ class CreateWorkspaceRuntime(Body):
     """What it may use of the workspace's mounts; by default all. They may narrow these and not widen them."""
 
     def to_domain(self) -> RuntimeRequest:
-        """Raises NotFound for a profile."""
+        profile = None
         if isinstance(self.launch, ProfileLaunch):
-            raise not_found("browser_profile", self.launch.profile_id)
+            profile = UseOfProfile(str(self.launch.profile_id), self.launch.read_only)
         config = (self.launch.config if self.launch is not None else None) or RuntimeConfig()
         return RuntimeRequest(
             config=config.to_domain(),
@@ -96,6 +101,7 @@ class CreateWorkspaceRuntime(Body):
             alias=self.alias,
             driver=self.driver,
             mounts=domain(self.mounts),
+            profile=profile,
         )
 
 
@@ -192,8 +198,8 @@ class WorkspaceRuntime(Answer):
                 current_driver=record.driver,
                 default_context_id=context_id,
                 default_page_id=page_id,
-                launch_mode="ephemeral",
-                profile_id=None,
+                launch_mode="ephemeral" if record.profile_id is None else "profile",
+                profile_id=record.profile_id,
                 storage_workspace=record.storage_space,
                 end_reason=reason,
             ),

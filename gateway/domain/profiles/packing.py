@@ -137,16 +137,13 @@ class Packing:
         for name, entry in sorted(found, key=lambda each: each[0]):
             if name in _LEFT_OUT_EVERYWHERE or (name in _LEFT_OUT and depth <= 1):
                 continue
-            try:
-                status = entry.stat(follow_symlinks=False)
-                kind = stat.S_IFMT(status.st_mode)
-                if status.st_uid != uid or kind not in (stat.S_IFDIR, stat.S_IFREG):
-                    continue
-                flags = _OPEN_DIRECTORY if kind == stat.S_IFDIR else _OPEN_FILE
-                descriptor = os.open(name, flags, dir_fd=directory)
-            except OSError:
-                # It is gone, or something else by now.
+            # Nothing writes any more. What is gone or can't be opened would be missing in what is kept as whole.
+            status = entry.stat(follow_symlinks=False)
+            kind = stat.S_IFMT(status.st_mode)
+            if status.st_uid != uid or kind not in (stat.S_IFDIR, stat.S_IFREG):
                 continue
+            flags = _OPEN_DIRECTORY if kind == stat.S_IFDIR else _OPEN_FILE
+            descriptor = os.open(name, flags, dir_fd=directory)
             try:
                 yield from self._entry(descriptor, path + name, uid, depth)
             finally:

@@ -3,34 +3,58 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, TypedDict, Unpack, cast
+from typing import Any, TypedDict, TypeVar, Unpack, cast
 from uuid import UUID
 
 import structlog
 
 from gateway.core import background
-from gateway.core.errors import Conflict, LimitReached, Unavailable
+from gateway.core.endings import Ending
+from gateway.core.errors import Conflict, GatewayError, LimitReached, Unavailable
 from gateway.core.ids import new_id, not_found
+from gateway.core.observation import LiveBrowser
 from gateway.core.runtime_config import RuntimeConfig
 from gateway.core.scope import Scope
 from gateway.core.sealed import SecretOwner
 from gateway.core.slices import WHOLE_LIST, Slice
-from gateway.domain.audit import Action, Audit
+from gateway.domain import audit as origins
+from gateway.domain.audit import OK, Action, Audit
 from gateway.domain.events.service import Events
+from gateway.domain.profiles.launched import RuntimeProfile
+from gateway.domain.profiles.packing import TooLarge
 from gateway.domain.profiles.states import ProfileStates, State
 from gateway.domain.secrets import SecretStore
 from gateway.settings import ProfileSettings
 from gateway.store import browser_profiles
 from gateway.store.browser_profiles import BrowserProfile, NewProfile, ProfileChanges, SavedState, Totals
 from gateway.store.database import Connection, Database, constraint_as
+from gateway.telemetry import metrics
 
-__all__ = ["BrowserProfile", "Changes", "ProfileRequest", "Profiles"]
+__all__ = ["BrowserProfile", "Changes", "ProfileRequest", "Profiles", "UseOfProfile"]
 
 _log = structlog.get_logger("gateway.profiles")
 
 # A state that was replaced stays for this long, for launches that still read it.
 _REPLACED_SECONDS = 60.0
+# For packing and storing a state. The launcher keeps the directory of a browser that has ended for two minutes.
+_STORE_SECONDS = 100.0
+# Between two looks at a profile that is still being saved, and between two attempts to write what became of a save.
+_POLL_SECONDS = 0.05
+_AGAIN_SECONDS = 1.0
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class UseOfProfile:
+    """A profile that a runtime is to be launched from, by its id or name. `read_only`: nothing is saved, and others may
+    use it too."""
+
+    name: str
+    read_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +86,12 @@ class Profiles:
         audit: Audit,
         events: Events,
         *,
+        gateway_id: UUID,
         silent_seconds: int,
         replaced_seconds: float = _REPLACED_SECONDS,
     ) -> None:
         """`silent_seconds`: a gateway without a heartbeat for so long is lost, and uses no profile any more."""
+        self._gateway_id = gateway_id
         self._database = database
         self._secrets = secrets
         self._states = states
@@ -75,6 +101,7 @@ class Profiles:
         self._silent_seconds = silent_seconds
         self._replaced_seconds = replaced_seconds
         self._tasks: set[asyncio.Task[None]] = set()
+        self._saving: set[asyncio.Task[None]] = set()
 
     async def create(self, owner: Scope, request: ProfileRequest) -> BrowserProfile:
         """A new profile, without a state. Raises Conflict (the name is taken), LimitReached."""
@@ -216,6 +243,174 @@ class Profiles:
                     details={"limit": most, "used": total.stored_bytes},
                 )
 
+    # The profile of a runtime
+
+    async def open(self, owner: Scope, use: UseOfProfile, runtime_id: UUID) -> RuntimeProfile:
+        """The profile of a runtime of `owner`, which is not claimed yet; waits for a save that is in progress.
+
+        Raises NotFound (also for another owner's), Conflict (in use).
+        """
+        deadline = asyncio.get_running_loop().time() + self._settings.profile_wait_seconds
+        while True:
+            async with self._database.connect() as connection:
+                found = await browser_profiles.named(connection, owner, use.name, self._silent_seconds)
+            if found is None:
+                raise not_found("browser_profile", use.name)
+            if use.read_only or found.used_by is None:
+                return RuntimeProfile(
+                    self._states,
+                    found,
+                    runtime_id,
+                    read_only=use.read_only,
+                    on_restored=metrics.profile_restores.observe,
+                )
+            if found.used_by.is_live or asyncio.get_running_loop().time() >= deadline:
+                raise in_use(found)
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def proxy_password(self, profile: BrowserProfile) -> str | None:
+        """The password of the proxy in the profile's config."""
+        async with self._database.connect() as connection:
+            return await self._secrets.open(connection, proxy_secret(profile.owner, profile.id))
+
+    async def claim(self, connection: Connection, used: RuntimeProfile) -> None:
+        """Make the runtime the one that may save the profile, unless it only reads it, and take the state of this
+        moment. Raises NotFound, Conflict (in use), Internal (the state is damaged)."""
+        profile = used.profile
+        if used.read_only:
+            await browser_profiles.note_use(connection, profile.id)
+        elif not await browser_profiles.claim(
+            connection, profile.id, used.runtime_id, self._gateway_id, self._silent_seconds
+        ):
+            raise in_use(await self._find(connection, profile.owner, profile.id))
+        opened_by = profile.browser
+        used.profile = profile = await self._find(connection, profile.owner, profile.id)
+        if profile.browser not in (None, opened_by):
+            raise Conflict(
+                "The browser profile was saved meanwhile, by another browser; try again.",
+                "browser_profile.other_browser",
+                details={"browser": profile.browser},
+            )
+        if profile.object_id is not None:
+            used.state = await self._states.opened(connection, profile.object_id, profile.owner)
+
+    def close_browser(self, used: RuntimeProfile, browser: LiveBrowser) -> None:
+        """Begin to close the browser in order, unless that has begun."""
+        if used.closing is None:
+            used.closing = background.start(used.close(browser, self._settings.profile_close_seconds))
+
+    def ended(self, used: RuntimeProfile, ending: Ending) -> None:
+        """The browser has ended: begin to save what it left, if it may and has closed in order."""
+        if used.read_only:
+            used.release_files()
+            return
+        task = background.start(self._save(used, ending))
+        self._saving.add(task)
+        task.add_done_callback(self._saving.discard)
+
+    def give_up(self, used: RuntimeProfile) -> None:
+        """The launch has failed: let others use the profile."""
+        used.release_files()
+        if not used.read_only:
+            self._spawn(
+                self._until_written(
+                    lambda connection: browser_profiles.release(connection, used.profile.id, used.runtime_id)
+                )
+            )
+
+    async def _save(self, used: RuntimeProfile, ending: Ending) -> None:
+        about = {"profile_id": str(used.profile.id), "runtime_id": str(used.runtime_id)}
+        began = asyncio.get_running_loop().time()
+        code, message = OK, ""
+        try:
+            await self._save_state(used, ending)
+        except NotSaved as error:
+            code, message = "browser_profile.not_saved", str(error)
+        except TooLarge as error:
+            code, message = "browser_profile.too_large", f"The profile can't be saved: {error}."
+        except GatewayError as error:
+            code, message = error.code, error.message
+        except OSError as error:
+            code, message = "browser_profile.unreadable", f"The browser's files can't be read ({error.strerror})."
+        except Exception:
+            code, message = "internal.error", "The gateway failed; its log says how."
+            _log.exception("a profile can't be saved", **about)
+        finally:
+            used.release_files()
+        if code == OK:
+            metrics.profile_saves.observe(asyncio.get_running_loop().time() - began)
+            _log.info("profile saved", **about)
+        else:
+            metrics.profile_save_failures.inc()
+            _log.error("a profile is not saved", **about, code=code, cause=message)
+            await self._until_written(
+                lambda connection: browser_profiles.save_failed(
+                    connection, used.profile.id, used.runtime_id, code, message
+                )
+            )
+        self._audit.note(
+            Action.BROWSER_PROFILE_SAVED,
+            used.profile.id,
+            outcome=code,
+            details={"runtimeId": str(used.runtime_id)},
+            origin=origins.GATEWAY,
+            scope=used.profile.owner,
+        )
+        self._publish("saved" if code == OK else "save_failed", used.profile, runtimeId=str(used.runtime_id))
+
+    async def _save_state(self, used: RuntimeProfile, ending: Ending) -> None:
+        """Store a new state, and let the row have it. Raises what prevents it; the row is as before then."""
+        if used.closing is not None:
+            await asyncio.wait({used.closing})
+        if used.closed is None:
+            raise NotSaved(used.why_not_closed(ending))
+        if not await used.settled():
+            raise NotSaved("Processes of the browser could not be ended.")
+        profile = used.profile
+        state = State.new(new_id(), profile.owner)
+        packing, chunks = used.packing()
+        try:
+            async with asyncio.timeout(_STORE_SECONDS):
+                stored = await self._states.write(state, chunks)
+        except TimeoutError:
+            raise NotSaved(f"Storing the profile took more than {_STORE_SECONDS:g} seconds.") from None
+        saved = SavedState(state.object_id, packing.size, stored, used.browser_name)
+
+        async def move(connection: Connection) -> UUID | None:
+            await self._check_bytes(connection, profile.owner, stored - profile.stored_bytes)
+            await self._states.keep_key(connection, state)
+            return await browser_profiles.save(connection, profile.id, used.runtime_id, profile.generation, saved)
+
+        try:
+            replaced = await self._until_written(move)
+        except BaseException:
+            with contextlib.suppress(Unavailable):
+                await asyncio.shield(self._states.remove([state.object_id]))
+            raise
+        self._replaced(replaced)
+
+    async def _until_written(self, write: Callable[[Connection], Awaitable[Result]]) -> Result:
+        """Result of `write` in a transaction, repeated as long as the database is away."""
+        while True:
+            try:
+                async with self._database.begin() as connection:
+                    return await write(connection)
+            except Unavailable as error:
+                _log.error("what became of a profile can't be written yet", cause=error.message)
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+    async def release_left(self) -> None:
+        """Let others use the profiles that an earlier process of this gateway used; their last states stay."""
+        async with self._database.begin() as connection:
+            left = await browser_profiles.release_of(connection, self._gateway_id)
+        if left:
+            _log.warning("an earlier process left profiles unsaved", profiles=left)
+
+    async def saved(self) -> None:
+        """Return once nothing is being saved."""
+        while self._saving:
+            await asyncio.wait(set(self._saving))
+
     # States that no profile has any more
 
     def _replaced(self, object_id: UUID | None) -> None:
@@ -236,16 +431,20 @@ class Profiles:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
+        """End what is still being saved, whose last state stays then."""
+        if left := self._tasks | self._saving:
+            for task in left:
+                task.cancel()
+            await asyncio.wait(left)
         self._states.close()
 
-    def _publish(self, what: str, profile: BrowserProfile) -> None:
-        self._events.update(
-            profile.owner, f"browser_profile.{what}", {"profileId": str(profile.id), "name": profile.name}
-        )
+    def _publish(self, what: str, profile: BrowserProfile, **more: str) -> None:
+        about = {"profileId": str(profile.id), "name": profile.name}
+        self._events.update(profile.owner, f"browser_profile.{what}", about | more)
+
+
+class NotSaved(Exception):
+    """Raised where there is nothing whole to save; the message says why, as a whole sentence."""
 
 
 def _of_each(

@@ -12,6 +12,7 @@ from gateway.core.scope import Scope
 from gateway.domain import audit
 from gateway.domain.audit import Origin
 from gateway.domain.events.run_commands import CommandScope
+from gateway.domain.profiles.launched import RuntimeProfile
 from gateway.store.runtimes import Runtime
 
 
@@ -29,8 +30,10 @@ class State(Enum):
 class HostedRuntime:
     """A runtime of this gateway, with its browser once that is launched."""
 
-    def __init__(self, runtime_id: UUID) -> None:
+    def __init__(self, runtime_id: UUID, profile: RuntimeProfile | None = None) -> None:
         self.runtime_id = runtime_id
+        # The saved profile that it is launched from.
+        self.profile = profile
         self.state = State.STARTING
         # Why it ends and who requested it, from the first request on.
         self.reason: Ending | None = None
@@ -122,9 +125,9 @@ class HostedRuntimes:
     def __init__(self) -> None:
         self._all: dict[UUID, HostedRuntime] = {}
 
-    def start(self, runtime_id: UUID) -> HostedRuntime:
+    def start(self, runtime_id: UUID, profile: RuntimeProfile | None = None) -> HostedRuntime:
         """Add a runtime that has no browser yet."""
-        hosted = self._all[runtime_id] = HostedRuntime(runtime_id)
+        hosted = self._all[runtime_id] = HostedRuntime(runtime_id, profile)
         return hosted
 
     def discard(self, runtime_id: UUID) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 from uuid import UUID
 
 import structlog
@@ -31,7 +31,7 @@ from gateway.core.errors import (
 )
 from gateway.core.hosts import Refusal
 from gateway.core.ids import new_id, not_found
-from gateway.core.launch import LaunchSpec
+from gateway.core.launch import BrowserName, LaunchSpec
 from gateway.core.mounts import Mounts, narrowed
 from gateway.core.observation import EventLimits, Level, Observed, Observers
 from gateway.core.runtime_config import NetworkTraffic, RuntimeConfig
@@ -48,6 +48,8 @@ from gateway.domain.attachments import Attachments
 from gateway.domain.audit import Action, Audit
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.events.service import Events, about_run
+from gateway.domain.profiles.launched import RuntimeProfile
+from gateway.domain.profiles.service import Profiles, UseOfProfile
 from gateway.domain.runtimes.capacity import Caller, Capacity, Patience, subaccount_max_starting
 from gateway.domain.runtimes.endings import Endings
 from gateway.domain.runtimes.hosted import HostedRuntime, HostedRuntimes
@@ -95,8 +97,26 @@ class RuntimeRequest:
     alias: str | None = None
     driver: str | None = None
     mounts: Mounts | None = None
+    profile: UseOfProfile | None = None
 
-    def spec(self, runtime_id: UUID, taker: Taker) -> LaunchSpec:
+    def from_profile(self, profile: RuntimeProfile, proxy_password: str | None) -> RuntimeRequest:
+        """The request, with what it lacks from the config of a profile. Raises Conflict where it asks for another
+        browser than the one that saved the state."""
+        saved_by, config = profile.profile.browser, self.config.over(profile.profile.config)
+        if saved_by is not None and config.browser not in (None, saved_by):
+            raise Conflict(
+                f"This browser profile has the state of {saved_by}, and can't be launched with {config.browser}; reset "
+                "it, or leave the browser out.",
+                "browser_profile.other_browser",
+                details={"browser": saved_by},
+            )
+        return replace(
+            self,
+            config=replace(config, browser=cast(BrowserName | None, saved_by) or config.browser),
+            proxy_password=proxy_password if self.config.proxy is None else self.proxy_password,
+        )
+
+    def spec(self, runtime_id: UUID, taker: Taker, profile: RuntimeProfile | None = None) -> LaunchSpec:
         """The request to the launcher; `taker` is who waits for the launch."""
         config, proxy = self.config, self.config.proxy
         viewport, traffic = config.any_viewport, config.network_traffic or NetworkTraffic()
@@ -119,6 +139,7 @@ class RuntimeRequest:
             if proxy
             else None,
             taker=taker,
+            profile=profile,
         )
 
 
@@ -163,6 +184,7 @@ class Runtimes:
         host: Host,
         settings: RecordingSettings,
         recording: Recording,
+        profiles: Profiles,
         timings: Timings = Timings(),
         space: DiskSpace = ALWAYS_ROOM,
     ) -> None:
@@ -176,6 +198,7 @@ class Runtimes:
         self._observers = recording.observers
         self._database = database
         self._secrets = secrets
+        self._profiles = profiles
         self._launcher = host.launcher
         self._attachments = host.attachments
         self._gateway_id = host.gateway_id
@@ -226,8 +249,8 @@ class Runtimes:
 
         Raises HostedElsewhere, with `forward`, where another worker of this gateway has fewer runtimes: so a client of
         one connection uses all. Raises RequestInvalid (a lifetime above the gateway's maximum, a proxy that is not
-        allowed), Forbidden (mounts beyond the space's), NotFound (space), Conflict (a closed space, an alias that is in
-        use), LimitReached (429), NotSupported (501, recording), LaunchFailed (503).
+        allowed), Forbidden (mounts beyond the space's), NotFound (space, profile), Conflict (closed space, an alias or
+        a profile that is in use), LimitReached (429), NotSupported (501, recording), LaunchFailed (503).
         """
         if forward and self._board is not None and (url := self._board.quieter()) is not None:
             raise HostedElsewhere(url)
@@ -253,8 +276,6 @@ class Runtimes:
         patience: Patience,
     ) -> Runtime:
         self._refuse_while_draining()
-        if request.config.recording and not extras.RECORDINGS.installed:
-            raise NotSupported(f"{extras.RECORDINGS.missing} {extras.RECORDINGS.advice}", "recording.not_installed")
         if not self._space.has_room(Use.FILES):
             raise Unavailable(
                 "The disk of this gateway is nearly full; it starts no runtimes. Try again later.",
@@ -270,12 +291,20 @@ class Runtimes:
             organization_id = space.owner.organization_id
             is_alone = not await accounts.has_others(connection, organization_id)
         steps.done("find space")
-        spec = request.spec(runtime_id, Taker(key_id, space.owner))
+        profile: RuntimeProfile | None = None
+        if request.profile is not None:
+            profile = await self._profiles.open(space.owner, request.profile, runtime_id)
+            request = request.from_profile(profile, await self._profiles.proxy_password(profile.profile))
+            self._check_lifetime(request.config.max_lifetime_seconds)
+            steps.done("open profile")
+        if request.config.recording and not extras.RECORDINGS.installed:
+            raise NotSupported(f"{extras.RECORDINGS.missing} {extras.RECORDINGS.advice}", "recording.not_installed")
+        spec = request.spec(runtime_id, Taker(key_id, space.owner), profile)
         await self._check_proxy(spec)
         async with self.capacity.start(Caller(key_id, space.subaccount_id, organization_id, is_alone), patience):
             self._refuse_while_draining()
             with metrics.launches.time():
-                return await self._start(space, spec, request)
+                return await self._start(space, spec, request, profile)
 
     async def _check_proxy(self, spec: LaunchSpec) -> None:
         """Refuse a proxy that the egress rules do not allow: no page of the runtime would load."""
@@ -286,22 +315,28 @@ class Runtimes:
             message = f"The egress rules of this gateway do not allow it ({reason}); its operator may"
             raise invalid_field("proxy", message, code=error.rule) from error
 
-    async def _start(self, space: Space, spec: LaunchSpec, request: RuntimeRequest) -> Runtime:
+    async def _start(
+        self, space: Space, spec: LaunchSpec, request: RuntimeRequest, profile: RuntimeProfile | None
+    ) -> Runtime:
         runtime_id = spec.runtime_id
-        hosted = self.browsers.start(runtime_id)
+        hosted = self.browsers.start(runtime_id, profile)
         try:
-            await self._add_row(space, runtime_id, request)
+            await self._add_row(space, runtime_id, request, profile)
             steps.done("insert runtime")
-            browser = await self._launch(spec)
+            browser = await self._launch(spec, profile)
             return await self._activate(hosted, self._observed(space, runtime_id, request, browser))
         except BaseException:
             self.browsers.discard(runtime_id)
             # A drain may have requested its end meanwhile, and waits for it.
             hosted.written.set()
             hosted.over.set()
+            if profile is not None:
+                self._profiles.give_up(profile)
             raise
 
-    async def _add_row(self, space: Space, runtime_id: UUID, request: RuntimeRequest) -> None:
+    async def _add_row(
+        self, space: Space, runtime_id: UUID, request: RuntimeRequest, profile: RuntimeProfile | None
+    ) -> None:
         new = NewRuntime(
             id=runtime_id,
             space_id=space.id,
@@ -315,14 +350,18 @@ class Runtimes:
             alias=request.alias,
             driver=request.driver,
             mounts=request.mounts,
+            profile_id=None if profile is None else profile.profile.id,
+            profile_read_only=None if profile is None else profile.read_only,
         )
         # Nothing else in the row or the secret's can be there twice.
         with constraint_as(_alias_active(space.id, request.alias)):
-            await self._write_new(space, new, request)
+            await self._write_new(space, new, request, profile)
 
-    async def _write_new(self, space: Space, new: NewRuntime, request: RuntimeRequest) -> None:
+    async def _write_new(
+        self, space: Space, new: NewRuntime, request: RuntimeRequest, profile: RuntimeProfile | None
+    ) -> None:
         # One statement needs no transaction of three more.
-        is_single = space.subaccount_id is None and request.proxy_password is None
+        is_single = space.subaccount_id is None and request.proxy_password is None and profile is None
         async with self._database.connect() if is_single else self._database.begin() as connection:
             if space.subaccount_id is not None:
                 await self._check_subaccount(connection, space.owner, space.subaccount_id)
@@ -330,6 +369,8 @@ class Runtimes:
                 # Closed or deleted since it was found.
                 await find_space(connection, space.owner, space.id)
                 raise space_closed(space.id)
+            if profile is not None:
+                await self._profiles.claim(connection, profile)
             if request.proxy_password is not None:
                 await self._secrets.put(connection, _owner(space.owner, new.id), request.proxy_password)
 
@@ -351,9 +392,15 @@ class Runtimes:
             # Others of it are starting on other gateways: here they would have waited.
             raise subaccount_max_starting(self._settings.subaccount_max_starting)
 
-    async def _launch(self, spec: LaunchSpec) -> Browser:
+    async def _launch(self, spec: LaunchSpec, profile: RuntimeProfile | None) -> Browser:
         try:
-            return await self._launcher.launch(spec)
+            browser = await self._launcher.launch(spec)
+            if profile is not None:
+                if not profile.is_restored:
+                    await browser.stop()
+                    raise NotSupported("The launcher of this gateway has no browser profiles.", "browser_profile.none")
+                profile.launched(browser)
+            return browser
         except GatewayError as error:
             metrics.launch_failures.labels(error.details.get("class", "other")).inc()
             error.details["runtimeId"] = str(spec.runtime_id)
@@ -594,7 +641,13 @@ class Runtimes:
             steps.done("write end")
         close = Close.IDLE_TIMEOUT if reason is IDLE_TIMEOUT else Close.RUNTIME_GONE
         self._attachments.close_runtime(runtime_id, close)
-        await hosted.browser.stop()
+        if hosted.profile is not None and hosted.profile.is_to_be_saved(was_live):
+            # It closes in order, and then its profile is saved, behind the answer.
+            self._profiles.close_browser(hosted.profile, hosted.browser)
+            if hosted.ended is not None and not self._observers.owes(hosted.observed):
+                return
+        else:
+            await hosted.browser.stop()
         steps.done("end browser")
         await hosted.written.wait()
         steps.done("rest of the end")
@@ -629,6 +682,8 @@ class Runtimes:
         self._attachments.close_runtime(runtime_id, Close.RUNTIME_GONE)
         hosted.browser_ended()
         observed, ending = hosted.observed, hosted.browser.ended.result()
+        if hosted.profile is not None:
+            self._profiles.ended(hosted.profile, ending)
         # From here on this runs on behalf of the runtime's creator, which may not be the one that ends it.
         ended_by = audit.GATEWAY
         # Once its end is being written as requested, how its browser ends meanwhile does not count.

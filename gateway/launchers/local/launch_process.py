@@ -25,6 +25,10 @@ class PipeClosed(Exception):
     """The browser closed its DevTools pipe, answered with more than it may, or refused a command."""
 
 
+class CommandRefused(PipeClosed):
+    """The browser refused a command; the pipe is open."""
+
+
 class LaunchProcess:
     """A launch script that leads a process group of its own; `pid` is also the group's id.
 
@@ -97,7 +101,7 @@ class LaunchProcess:
             reply = json.loads(await self._reply())
             if reply.get("id") == command:
                 if "result" not in reply:
-                    raise PipeClosed
+                    raise CommandRefused
                 result: dict[str, Any] = reply["result"]
                 return result
 

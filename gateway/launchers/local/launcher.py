@@ -31,7 +31,7 @@ from gateway.core import background, steps
 from gateway.core.cores import usable_cores
 from gateway.core.disk_space import DiskSpace
 from gateway.core.errors import ConfigurationError, LaunchFailed
-from gateway.core.launch import BrowserName, Failure, LaunchSpec, Variant
+from gateway.core.launch import BrowserName, Failure, LaunchProfile, LaunchSpec, Variant
 from gateway.core.shares import Turns
 from gateway.core.unprivileged import grant_search
 from gateway.core.worker_board import Board
@@ -208,6 +208,10 @@ class LocalLauncher:
             await self.egress.check_upstream(spec.upstream)
 
     async def launch(self, spec: LaunchSpec) -> LocalBrowser:
+        if spec.profile is not None:
+            # A warm browser has a directory already.
+            with self._pool.requested():
+                return await self._launch(spec)
         browser = await self._pool.claim(self._variant(spec), spec.taker)
         if browser is None:
             with self._pool.requested():
@@ -246,7 +250,7 @@ class LocalLauncher:
             try:
                 listener.adopt(spec.runtime_id, spec.traffic, spec.upstream)
                 steps.done("egress listener")
-                await self._prepared(directory, binary.path, uid)
+                await self._prepared(directory, binary.path, uid, spec.profile)
                 steps.done("directory")
                 browser = await self._start(spec, directory, binary, listener)
             except BaseException:
@@ -273,10 +277,24 @@ class LocalLauncher:
                 advice="Run `gateway doctor`.",
             ) from error
 
-    async def _prepared(self, directory: Path, binary: Path, uid: int | None) -> None:
+    async def _prepared(self, directory: Path, binary: Path, uid: int | None, profile: LaunchProfile | None) -> None:
+        owner = None if uid is None else (uid, self._settings.uid_base)
+        place = directory / "home" / "profile"
         try:
             enter_group = partial(self._enter_group, directory)
-            await asyncio.to_thread(runtime_directory.make, self._settings, directory, binary, uid, enter_group)
+            await asyncio.to_thread(
+                runtime_directory.make,
+                self._settings,
+                directory,
+                binary,
+                owner,
+                enter_group,
+                preferences=profile is None,
+            )
+            if profile is not None:
+                await profile.restore(place, owner)
+                steps.done("restore profile")
+                await asyncio.to_thread(runtime_directory.write_preferences, place, owner)
         except OSError as error:
             # A container whose root has no other user ids can't give one away.
             refused = error.errno in (errno.EINVAL, errno.EPERM)
@@ -321,7 +339,8 @@ class LocalLauncher:
         self._processes[directory.name] = process
         steps.done("start process")
         port_file = home / "profile" / "DevToolsActivePort"
-        product, port, path = await ready(process, port_file, self._settings.launch_timeout_seconds)
+        cookies = () if spec.profile is None else spec.profile.cookies
+        product, port, path = await ready(process, port_file, self._settings.launch_timeout_seconds, cookies)
         process.close_output()
         listener.reserve_port(port)
         version = product.rpartition("/")[2]
@@ -377,6 +396,7 @@ class LocalLauncher:
         """End its processes at once; remove its directory when nothing reads it, at the latest in two minutes."""
         try:
             if await self._end_processes(directory, uid):
+                browser.files.settled.set()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(browser.files.free(), _KEEP_SECONDS)
                 await self._remove(directory, uid, browser.listener)

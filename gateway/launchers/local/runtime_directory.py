@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from gateway.launchers.local import limits
 from gateway.settings import BrowserSettings
 
 # For full Chromium; the headless shell has neither. The viewer of PDFs is an extension, where a client could open any
 # file. When a name is not found, the error page asks name servers itself, also Google's, past the resolver rules.
-_PREFERENCES = '{"plugins": {"always_open_pdf_externally": true}, "alternate_error_pages": {"enabled": false}}'
+_PREFERENCES = {"plugins": {"always_open_pdf_externally": True}, "alternate_error_pages": {"enabled": False}}
+# A larger file of preferences is replaced instead of read.
+_MAX_PREFERENCES = 16 * 1024 * 1024
+
+# User and group of a runtime.
+Owner = tuple[int, int]
 
 
 def make(
-    settings: BrowserSettings, directory: Path, binary: Path, uid: int | None, enter_group: Callable[[], str]
+    settings: BrowserSettings,
+    directory: Path,
+    binary: Path,
+    owner: Owner | None,
+    enter_group: Callable[[], str],
+    *,
+    preferences: bool,
 ) -> None:
-    """`enter_group` returns the line of the script that enters the runtime's control group, if it has one. Raises
-    OSError."""
+    """`enter_group` returns the line of the script that enters the runtime's control group, if it has one.
+    `preferences`: whether they are written now; a profile that is to be restored must be empty. Raises OSError."""
     home = directory / "home"
     directory.mkdir()
     directory.chmod(0o711)
     home.mkdir(mode=0o700)
-    group = settings.uid_base
     drop = ""
-    if uid is not None:
-        os.chown(home, uid, group)
-        drop = limits.as_user(settings, uid)
-    for name in ("tmp", "profile", "downloads", "profile/Default"):
+    if owner is not None:
+        os.chown(home, *owner)
+        drop = limits.as_user(settings, owner[0])
+    for name in ("tmp", "profile", "downloads"):
         (home / name).mkdir(mode=0o700)
-        if uid is not None:
-            os.chown(home / name, uid, group)
-    preferences = home / "profile" / "Default" / "Preferences"
-    preferences.write_text(_PREFERENCES)
-    if uid is not None:
-        os.chown(preferences, uid, group)
+        if owner is not None:
+            os.chown(home / name, *owner)
+    if preferences:
+        write_preferences(home / "profile", owner)
     at = shlex.quote(str(directory))
     # Where the directory is gone the launch was given up meanwhile, and nothing may start any more.
     (directory / "launch").write_text(
@@ -47,3 +58,23 @@ def make(
         f'{drop}{shlex.quote(str(binary))} "$@"\n'
         "exit $?\n"
     )
+
+
+def write_preferences(profile: Path, owner: Owner | None) -> None:
+    """Add what every browser must have to the preferences of a profile, which may be a restored one. Raises OSError."""
+    default = profile / "Default"
+    path = default / "Preferences"
+    default.mkdir(mode=0o700, exist_ok=True)
+    preferences: Any = None
+    with contextlib.suppress(FileNotFoundError, ValueError, RecursionError):
+        if path.stat().st_size <= _MAX_PREFERENCES:
+            preferences = json.loads(path.read_bytes())
+    if not isinstance(preferences, dict):
+        preferences = {}
+    for name, wanted in _PREFERENCES.items():
+        kept = preferences.get(name)
+        preferences[name] = (kept if isinstance(kept, dict) else {}) | wanted
+    path.write_text(json.dumps(preferences))
+    if owner is not None:
+        os.chown(default, *owner)
+        os.chown(path, *owner)

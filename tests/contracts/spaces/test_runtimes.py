@@ -221,13 +221,11 @@ async def test_unsupported_fields_are_refused_by_name_with_all_other_errors(
     )
     fingerprint = ("browser", "browserVersion", "os", "device")
     body = {
-        "profile": "sales-bot",
         "name": "",
         "config": {**dict.fromkeys(config, "x"), "fingerprint": dict.fromkeys(fingerprint, "x"), "timezone": 1},
     }
     refusal = client.post(f"/v1/spaces/{await make_space(client)}/runtimes", json=body)
     places = [
-        "profile",
         *(f"config.{name}" for name in config),
         *(f"config.fingerprint.{name}" for name in fingerprint),
     ]
