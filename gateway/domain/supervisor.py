@@ -183,7 +183,8 @@ class Supervisor:
             # Before the rows: what has a browser now has had its row before.
             hosted = self._runtimes.hosted()
             rows = await store.live_on(connection, self._gateway_id)
-            lost = [row.id for row in rows if row.id not in self._runtimes.held()]
+            held = self._runtimes.held()
+            lost = [row.id for row in rows if row.id not in held]
             if lost:
                 await self._end(connection, lost, endings.BROWSER_LOST)
                 _log.error("runtimes without a browser are marked failed", runtimes=len(lost))

@@ -426,10 +426,12 @@ async def end(
     return ended
 
 
-async def end_code(connection: AsyncConnection, runtime_id: UUID) -> str | None:
-    """How a runtime ended; None while it lives, and for one that does not exist."""
-    found = await connection.execute(select(runtimes.c.end_code).where(runtimes.c.id == runtime_id))
-    return found.scalar()
+async def end_codes(connection: AsyncConnection, runtime_ids: list[UUID]) -> dict[UUID, str | None]:
+    """How runtimes ended; None for one that lives. Those that do not exist are left out."""
+    found = await connection.execute(
+        text("SELECT id, end_code FROM runtimes WHERE id = ANY(CAST(:ids AS uuid[]))"), {"ids": runtime_ids}
+    )
+    return {row.id: row.end_code for row in found}
 
 
 async def write_usage(connection: AsyncConnection, usage: Mapping[UUID, Totals]) -> None:

@@ -349,6 +349,29 @@ async def test_the_activity_of_many_runtimes_is_written_in_one_statement(house: 
     assert late == 0
 
 
+async def test_the_ends_of_many_runtimes_are_written_together(house: House) -> None:
+    space = await house.space()
+    paths = [await house.runtime(space) for _ in range(20)]
+    with statements_run() as statements:
+        await house.gateway.drain()
+    # A few are written alone, since nothing else waits then.
+    assert len([statement for statement in statements if "UPDATE runtimes SET status" in statement]) <= 8
+    for path in paths:
+        await assert_ended(house, path, "stopped", "gateway.stopped")
+
+
+async def test_an_end_that_can_not_be_written_delays_no_other(house: House) -> None:
+    held, free = await house.runtime(), await house.runtime()
+    async with house.database.begin() as connection:
+        lock = text("SELECT FROM runtimes WHERE id = :id FOR UPDATE")
+        await connection.execute(lock, {"id": UUID(held.rsplit("/", 1)[1])})
+        stopping = asyncio.create_task(house.api.post(f"{held}/stop"))
+        await house.browser(held).ended
+        assert (await house.api.post(f"{free}/stop")).json()["status"] == "stopped"
+        assert not stopping.done()
+    assert (await stopping).json()["status"] == "stopped"
+
+
 async def test_a_round_looks_at_gateways_for_silent_ones_not_at_all_of_their_runtimes(
     house: House, another: Another
 ) -> None:

@@ -2,10 +2,15 @@
 
 An end that can't be written is kept, and written in a later round of the supervisor. It is published after it is
 written, and not at all if a peer wrote another end first: the peer took this gateway for lost, and published its own.
+
+A few writes run at once, so that a row that is locked delays no other end. Ends that wait for one of these are written
+together: a gateway may stop a thousand runtimes at once.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +31,8 @@ from gateway.store.runtimes import EndedRuntime, Runtime
 
 _log = structlog.get_logger("gateway.runtimes")
 
+_WRITES_AT_ONCE = 4
+
 
 class Endings:
     def __init__(
@@ -45,6 +52,9 @@ class Endings:
         self._usage = usage
         self._event_level = event_level
         self._unwritten: dict[UUID, Ending] = {}
+        # Ends of which no write has begun yet, and what becomes of their runtimes.
+        self._waiting: dict[UUID, tuple[Ending, asyncio.Future[Runtime | None]]] = {}
+        self._writes = asyncio.Semaphore(_WRITES_AT_ONCE)
         # Runs whose observers have ended, and whose end is published once it is written.
         self._unpublished_ends: dict[UUID, tuple[Observed, Ending]] = {}
         # Runs of this gateway whose end a peer wrote first: not published here.
@@ -60,11 +70,29 @@ class Endings:
         Returns the runtime as it then is; None where it is not written yet, or was ended before.
         """
         self._unwritten[runtime_id] = ending
+        ended: asyncio.Future[Runtime | None] = asyncio.get_running_loop().create_future()
+        _, ended = self._waiting.setdefault(runtime_id, (ending, ended))
+        async with self._writes:
+            # By now it may be among those that another one writes.
+            if self._waiting:
+                await self._write_waiting()
+        return await ended
+
+    async def _write_waiting(self) -> None:
+        """Write the ends that wait and are the same as the first one."""
+        ending, _ = next(iter(self._waiting.values()))
+        alike = [runtime_id for runtime_id, (its, _) in self._waiting.items() if its == ending]
+        waiting = [(runtime_id, self._waiting.pop(runtime_id)[1]) for runtime_id in alike]
+        ended: dict[UUID, Runtime] = {}
         try:
-            return await self._write(runtime_id, ending)
+            ended = await self._write(alike, ending)
         except Unavailable:
-            _log.error("the end of a runtime can't be written yet", runtime_id=str(runtime_id), code=ending.code)
-            return None
+            for runtime_id in alike:
+                _log.error("the end of a runtime can't be written yet", runtime_id=str(runtime_id), code=ending.code)
+        finally:
+            for runtime_id, written in waiting:
+                if not written.done():
+                    written.set_result(ended.get(runtime_id))
 
     async def write_last_usage(self, runtime_id: UUID) -> None:
         """Write what a browser still used while its end was written."""
@@ -78,23 +106,30 @@ class Endings:
 
     async def write_all(self) -> None:
         """Write all ends that are not written yet. Raises Unavailable; ends that could not be written are kept."""
-        for runtime_id, ending in list(self._unwritten.items()):
-            await self._write(runtime_id, ending)
+        alike: dict[Ending, list[UUID]] = defaultdict(list)
+        for runtime_id, ending in self._unwritten.items():
+            alike[ending].append(runtime_id)
+        for ending, runtime_ids in alike.items():
+            await self._write(runtime_ids, ending)
 
-    async def _write(self, runtime_id: UUID, ending: Ending) -> Runtime | None:
-        usage = self._usage.unwritten([runtime_id])
+    async def _write(self, runtime_ids: list[UUID], ending: Ending) -> dict[UUID, Runtime]:
+        """Write an end of several runtimes. Returns those that it ended."""
+        usage = self._usage.unwritten(runtime_ids)
         async with self._database.connect() as connection:
-            ended = await runtimes.end(connection, [runtime_id], ending, usage)
+            ended = {one.runtime.id: one.runtime for one in await runtimes.end(connection, runtime_ids, ending, usage)}
             # No row changes if an earlier attempt wrote it and its answer was lost, or if a peer ended it.
-            is_own = bool(ended) or await runtimes.end_code(connection, runtime_id) in (ending.code, None)
+            unchanged = [runtime_id for runtime_id in runtime_ids if runtime_id not in ended]
+            codes = await runtimes.end_codes(connection, unchanged) if unchanged else {}
         self._usage.written(usage)
-        # Two of these may run at once; the first one decides.
-        is_first = self._unwritten.pop(runtime_id, None) is not None
-        has_run = self._hosted.find(runtime_id) is not None or runtime_id in self._unpublished_ends
-        if is_first and not is_own and has_run:
-            self._ended_by_peer.add(runtime_id)
-        self._publish_written(runtime_id)
-        return ended[0].runtime if ended else None
+        for runtime_id in runtime_ids:
+            is_own = runtime_id in ended or codes.get(runtime_id) in (ending.code, None)
+            # Two of these may run at once; the first one decides.
+            is_first = self._unwritten.pop(runtime_id, None) is not None
+            has_run = self._hosted.find(runtime_id) is not None or runtime_id in self._unpublished_ends
+            if is_first and not is_own and has_run:
+                self._ended_by_peer.add(runtime_id)
+            self._publish_written(runtime_id)
+        return ended
 
     def publish(self, observed: Observed, ending: Ending) -> None:
         """Publish the end of a run of this gateway whose observers have ended, as soon as it is written."""
