@@ -9,7 +9,7 @@ from gateway.cli.commands import Commands
 from gateway.cli.output import accept_json, say, say_json
 from gateway.cli.own_database import require_schema, with_database
 from gateway.cli.values import head, time
-from gateway.domain import audit
+from gateway.domain import audit_reading
 from gateway.settings import Settings
 from gateway.store.database import Database
 
@@ -26,7 +26,7 @@ def add_to(commands: Commands) -> None:
     verification.add_argument(
         "--after",
         type=head,
-        default=audit.BEGINNING,
+        default=audit_reading.BEGINNING,
         metavar="SEQUENCE:HASH",
         help="begin after this event, the last one of a part that was removed",
     )
@@ -40,7 +40,7 @@ def add_to(commands: Commands) -> None:
 def verify(loaded: Settings, parsed: argparse.Namespace) -> int:
     async def verify(database: Database) -> int:
         await require_schema(database)
-        events, head = await audit.verify(database, after=parsed.after, pinned=parsed.pinned)
+        events, head = await audit_reading.verify(database, after=parsed.after, pinned=parsed.pinned)
         if parsed.json:
             say_json({"events": events, "head": str(head)})
             return 0
@@ -54,7 +54,7 @@ def verify(loaded: Settings, parsed: argparse.Namespace) -> int:
 def export(loaded: Settings, parsed: argparse.Namespace) -> int:
     async def export(database: Database) -> int:
         await require_schema(database)
-        async for lines in audit.export(database, since=parsed.since, organization_id=parsed.organization):
+        async for lines in audit_reading.export(database, since=parsed.since, organization_id=parsed.organization):
             say("\n".join(lines))
         return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from datetime import UTC, datetime
 
-from gateway.domain.audit import Head
+from gateway.domain.audit_reading import Head
 
 
 def head(text: str) -> Head:

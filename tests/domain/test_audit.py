@@ -35,7 +35,8 @@ from gateway.crypto import audit_chain as chain
 from gateway.crypto.viewer_tokens import Kind
 from gateway.domain import audit as domain_audit
 from gateway.domain.accounts.access import Principal
-from gateway.domain.audit import BEGINNING, Action, Audit, ChainBroken, Head, Origin, verify
+from gateway.domain.audit import Action, Audit, Origin
+from gateway.domain.audit_reading import BEGINNING, ChainBroken, Head, verify
 from gateway.domain.secrets import KeySource
 from gateway.settings import Settings
 from gateway.store import audit as store_audit

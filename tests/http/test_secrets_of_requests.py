@@ -20,7 +20,7 @@ from pydantic import Field
 from gateway.app import CONTRACTS, Gateway, build
 from gateway.core.errors import Conflict
 from gateway.core.secret import Secret
-from gateway.domain import audit as domain_audit
+from gateway.domain import audit_reading
 from gateway.domain.audit import Action
 from gateway.domain.secrets import KeySource
 from gateway.http.contract import BodyRules, Contract
@@ -179,7 +179,7 @@ async def test_no_record_of_a_request_has_its_secrets(
     assert_hidden(json.dumps(commands))
 
     await vaults.audit.write()
-    events = [line async for lines in domain_audit.export(database, page_size=100) for line in lines]
+    events = [line async for lines in audit_reading.export(database, page_size=100) for line in lines]
     assert any("open label" in event for event in events)
     assert_hidden("\n".join(events))
 

@@ -19,7 +19,7 @@ import pytest
 from gateway.app import Gateway
 from gateway.core.ids import new_id
 from gateway.core.scope import Scope
-from gateway.domain import audit
+from gateway.domain import audit_reading
 from gateway.domain.accounts.organizations import Organizations
 from gateway.http.endpoints import Endpoint
 from gateway.settings import Settings
@@ -383,7 +383,7 @@ async def test_a_suspended_organization_reaches_nothing_and_another_one_notices_
         lease = f"{runtimes[name]}/connections/{world[name].ids['connection']}"
         assert (await ok(anonymous.get(lease, headers=world[name].headers)))["status"] != "active"
     await gateway.audit.write()
-    events = [json.loads(line) async for lines in audit.export(database) for line in lines]
+    events = [json.loads(line) async for lines in audit_reading.export(database) for line in lines]
     refusals = [event for event in events if event["outcome"] == "organization.suspended"]
     assert {event["action"] for event in refusals} == {"auth.refused"}
 

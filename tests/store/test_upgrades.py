@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from gateway.app import build
 from gateway.core.sealed import SecretOwner
-from gateway.domain.audit import verify
+from gateway.domain.audit_reading import verify
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.settings import Settings
 from gateway.store import schema
