@@ -56,6 +56,8 @@ from gateway.domain.spaces import Spaces
 from gateway.domain.supervisor import Supervisor
 from gateway.domain.vault import Vault, VaultLimits
 from gateway.domain.viewers import Viewers
+from gateway.egress.outbound import Outbound
+from gateway.egress.proxy import EgressProxy
 from gateway.http import docs, health, home
 from gateway.http.contract import Contract
 from gateway.http.dispatch import Contracts, Dispatcher
@@ -95,6 +97,7 @@ class Gateway:
     services: Services
     supervisor: Supervisor
     providers: ProviderClient
+    outbound: Outbound
     audit: Audit
     observers: BrowserObservers
     disk_watch: DiskWatch
@@ -178,11 +181,13 @@ async def build(
     async with database.begin() as connection:
         pepper = await secrets.pepper(connection)
     issuer = TokenIssuer(pepper)
+    outbound = Outbound(EgressProxy(settings))
     providers = ProviderClient(
         settings.openai_base_url,
         settings.anthropic_base_url,
         settings.google_base_url,
         settings.provider_timeout_seconds,
+        outbound,
     )
     attachments = Attachments()
     access = Access(database, issuer, audit)
@@ -251,7 +256,7 @@ async def build(
         audit=audit,
         access=access,
         rate_limits=RateLimits(settings, board=board),
-        ai_connections=AiConnections(database, secrets, providers, audit),
+        ai_connections=AiConnections(database, secrets, providers, outbound, audit),
         spaces=Spaces(database, settings.region, audit, events, living.end),
         runtimes=living,
         leases=leases,
@@ -306,6 +311,7 @@ async def build(
         services,
         supervisor,
         providers,
+        outbound,
         audit,
         observers,
         DiskWatch(disks),

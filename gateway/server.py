@@ -199,6 +199,7 @@ async def running(
             gateway = await build(
                 settings, database, keys, launcher, gateway_id, board=board, metrics_page=page, handing=handing
             )
+            gateway.outbound.rules = launcher.egress
             gateway.services.executions.workers.users = launcher.users
             gateway.supervisor.earlier_end = GATEWAY_CRASHED if crashed else GATEWAY_STOPPED
             async with gateway.running():

@@ -100,6 +100,7 @@ are refused everywhere, and so are repeated ones that are not lists.
 | `proxy-url` | `http://` or `socks5://`, with `user:password@` where the proxy needs them |
 | `proxy-host` | host name or address of a proxy |
 | `proxy-credential` | printable characters, at most 255 bytes in UTF-8 |
+| `base-url` | `https://host/path` or `http://host/path` that pages may reach, without a user, a query and a fragment |
 | `json-object` | a JSON object |
 | `vault-key` | segments between slashes, at most 512 characters; none is empty, `.` or `..` (docs/vault.md) |
 | `origin` | `https://host` or `http://host`, with `:port` where it is not the usual one |

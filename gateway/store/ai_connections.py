@@ -1,7 +1,8 @@
-"""AI connections: saved access to an AI provider."""
+"""AI connections: saved access to an AI provider. Some have an id that their caller chose, the slug."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TypedDict, Unpack
@@ -26,9 +27,15 @@ class AiConnection:
     provider: str
     enabled: bool
     default_model: str | None
+    slug: str | None
+    base_url: str | None
     created_at: datetime
     updated_at: datetime
     has_stored_key: bool
+
+    @property
+    def owner(self) -> Scope:
+        return Scope(self.organization_id, self.subaccount_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,8 @@ class NewAiConnection:
     provider: str
     enabled: bool
     default_model: str | None
+    slug: str | None = None
+    base_url: str | None = None
 
 
 class AiConnectionChanges(TypedDict, total=False):
@@ -46,6 +55,8 @@ class AiConnectionChanges(TypedDict, total=False):
     label: str
     enabled: bool
     default_model: str | None
+    provider: str
+    base_url: str | None
 
 
 _OWN = (
@@ -56,6 +67,8 @@ _OWN = (
     ai_connections.c.provider,
     ai_connections.c.enabled,
     ai_connections.c.default_model,
+    ai_connections.c.slug,
+    ai_connections.c.base_url,
     ai_connections.c.created_at,
     ai_connections.c.updated_at,
 )
@@ -70,32 +83,50 @@ async def add(connection: AsyncConnection, scope: Scope, new: NewAiConnection, *
     return AiConnection(**row, has_stored_key=has_stored_key)
 
 
-async def listed(connection: AsyncConnection, scope: Scope, part: Slice = WHOLE_LIST) -> list[AiConnection]:
-    query = select(*_COLUMNS).where(within(scope, ai_connections))
+async def listed(
+    connection: AsyncConnection, scope: Scope, providers: Collection[str], part: Slice = WHOLE_LIST
+) -> list[AiConnection]:
+    query = select(*_COLUMNS).where(within(scope, ai_connections), ai_connections.c.provider.in_(providers))
     rows = await connection.execute(sliced(query, ai_connections, part))
-    return [AiConnection(*row) for row in rows]
+    return [AiConnection(**row) for row in rows.mappings()]
 
 
 async def get(
-    connection: AsyncConnection, scope: Scope, connection_id: UUID, *, lock: bool = False
+    connection: AsyncConnection, scope: Scope, connection_id: UUID, providers: Collection[str], *, lock: bool = False
 ) -> AiConnection | None:
-    query = select(*_COLUMNS).where(within(scope, ai_connections), ai_connections.c.id == connection_id)
-    row = (await connection.execute(query.with_for_update() if lock else query)).first()
-    return AiConnection(*row) if row else None
+    query = select(*_COLUMNS).where(
+        within(scope, ai_connections),
+        ai_connections.c.id == connection_id,
+        ai_connections.c.provider.in_(providers),
+    )
+    row = (await connection.execute(query.with_for_update() if lock else query)).mappings().first()
+    return AiConnection(**row) if row else None
+
+
+async def ids_of_slug(connection: AsyncConnection, scope: Scope, slug: str) -> list[tuple[UUID, UUID | None]]:
+    """Ids and subaccounts of those in scope with this slug, of which each owner has one."""
+    query = select(ai_connections.c.id, ai_connections.c.subaccount_id).where(
+        within(scope, ai_connections), ai_connections.c.slug == slug
+    )
+    return [(row.id, row.subaccount_id) for row in await connection.execute(query)]
 
 
 async def change(
     connection: AsyncConnection, connection_id: UUID, **changes: Unpack[AiConnectionChanges]
 ) -> AiConnection:
     row = (
-        await connection.execute(
-            update(ai_connections)
-            .where(ai_connections.c.id == connection_id)
-            .values(**changes, updated_at=func.now())
-            .returning(*_COLUMNS)
+        (
+            await connection.execute(
+                update(ai_connections)
+                .where(ai_connections.c.id == connection_id)
+                .values(**changes, updated_at=func.now())
+                .returning(*_COLUMNS)
+            )
         )
-    ).one()
-    return AiConnection(*row)
+        .mappings()
+        .one()
+    )
+    return AiConnection(**row)
 
 
 async def remove(connection: AsyncConnection, connection_id: UUID) -> None:
@@ -103,15 +134,16 @@ async def remove(connection: AsyncConnection, connection_id: UUID) -> None:
 
 
 async def known_names(connection: AsyncConnection, owner: Scope, names: set[str], *, shared: bool) -> set[str]:
-    """Which of `names` (ids or labels) are connections of exactly this owner, or, if `shared`, of its organization."""
+    """Which of `names` (ids, slugs or labels) are connections of exactly this owner, or, if `shared`, of its
+    organization."""
     own = ai_connections.c.subaccount_id.is_not_distinct_from(owner.subaccount_id)
     reachable = or_(own, ai_connections.c.subaccount_id.is_(None)) if shared else own
     text_id = cast(ai_connections.c.id, String)
     rows = await connection.execute(
-        select(text_id, ai_connections.c.label).where(
+        select(text_id, ai_connections.c.slug, ai_connections.c.label).where(
             ai_connections.c.organization_id == owner.organization_id,
             reachable,
-            or_(text_id.in_(names), ai_connections.c.label.in_(names)),
+            or_(text_id.in_(names), ai_connections.c.slug.in_(names), ai_connections.c.label.in_(names)),
         )
     )
-    return {name for row in rows for name in row}
+    return {name for row in rows for name in row if name is not None}

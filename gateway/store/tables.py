@@ -191,13 +191,31 @@ ai_connections = Table(
     Column(
         "provider",
         Text,
-        CheckConstraint("provider IN ('openai', 'anthropic', 'google')", name="provider"),
+        CheckConstraint("provider IN ('openai', 'anthropic', 'google', 'openai-compatible')", name="provider"),
         nullable=False,
     ),
     Column("enabled", Boolean, nullable=False),
     Column("default_model", Text),
+    # The id that its caller chose; null where the caller has none.
+    Column("slug", Text),
+    # Of an `openai-compatible` one.
+    Column("base_url", Text),
     _created_at(),
     _updated_at(),
+    Index(
+        "ai_connections_organization_slug_key",
+        "organization_id",
+        "slug",
+        unique=True,
+        postgresql_where=text("subaccount_id IS NULL"),
+    ),
+    Index(
+        "ai_connections_subaccount_slug_key",
+        "subaccount_id",
+        "slug",
+        unique=True,
+        postgresql_where=text("subaccount_id IS NOT NULL"),
+    ),
     Index(None, "organization_id", *_ORDER),
     Index(None, "organization_id", "subaccount_id", *_ORDER),
 )

@@ -61,6 +61,7 @@ CURSOR = "cursor"
 # What a pattern can't say; the document explains each.
 FORMATS = {
     "ai-connection": st.just(PROVIDER["label"]),
+    "base-url": st.just("https://models.example/v1"),
     "cursor": st.just(CURSOR),
     "iana-time-zone": st.sampled_from(sorted(zoneinfo.available_timezones())),
     "json-object": st.dictionaries(st.text("ab"), st.integers() | st.text("ab")).map(json.dumps),
@@ -159,6 +160,7 @@ async def made(gateway: Gateway, client: httpx.AsyncClient) -> dict[str, str]:
         "runs": runtime["activeRunId"],
         "subaccounts": subaccount,
         "ai-connections": provider["id"],
+        "ai-credentials": provider["id"],
         "invocations": invocation,
         "operations": invocation,
         "runtimeId": runtime["id"],

@@ -10,13 +10,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.core.hosts import Address, Host
 from gateway.domain.ai import providers
-from gateway.domain.ai.providers import MAX_BODY_BYTES, PROVIDERS, ProviderClient, ProviderName, Verdict
-from tests.support.fake_providers import HEADERS, HUGE_BYTES, KEYS, FakeProviders, Misbehaviour, Status
+from gateway.domain.ai.providers import MAX_BODY_BYTES, ProviderClient, Verdict
+from gateway.egress.outbound import Outbound
+from tests.support.fake_providers import HEADERS, HUGE_BYTES, KEYS, FakeProviders, Misbehaviour, Name, Status
 
 unhurried = settings(deadline=None)  # the machine may have other things to do
-TITLES: dict[ProviderName, str] = {"openai": "OpenAI", "anthropic": "Anthropic", "google": "Google"}
+TITLES: dict[Name, str] = {"openai": "OpenAI", "anthropic": "Anthropic", "google": "Google"}
+# Those whose addresses are the operator's.
+NAMED = tuple(KEYS)
 LONGEST = 400  # our own words, the provider's 200 and what stands between
+
+
+class NoOutbound:
+    """Rules that nothing is to be asked of here."""
+
+    async def checked(self, host: Host, port: int, lookups: asyncio.Semaphore) -> list[Address]:
+        raise AssertionError(f"{host} is not a caller's address")
+
+
+OUTBOUND = Outbound(NoOutbound())
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +53,9 @@ async def client(fake: FakeProviders) -> AsyncIterator[ProviderClient]:
 
 
 def client_of(fake: FakeProviders, timeout_seconds: float) -> ProviderClient:
-    return ProviderClient(fake.base_url("openai"), fake.base_url("anthropic"), fake.base_url("google"), timeout_seconds)
+    return ProviderClient(
+        fake.base_url("openai"), fake.base_url("anthropic"), fake.base_url("google"), timeout_seconds, OUTBOUND
+    )
 
 
 def assert_clean(verdict: Verdict, api_key: str) -> None:
@@ -51,18 +67,18 @@ def assert_clean(verdict: Verdict, api_key: str) -> None:
         assert api_key[start : start + 8].lower() not in verdict.message.lower()
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", NAMED)
 async def test_a_right_key_is_accepted_and_the_models_are_counted(
-    fake: FakeProviders, client: ProviderClient, provider: ProviderName
+    fake: FakeProviders, client: ProviderClient, provider: Name
 ) -> None:
     verdict = await client.check(provider, KEYS[provider])
     number = {"openai": "2 models", "anthropic": "1 model", "google": "1 model"}[provider]
     assert verdict == Verdict(True, f"{TITLES[provider]} accepted the key and listed {number}.")
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", NAMED)
 async def test_the_key_goes_into_the_providers_own_header_and_nowhere_else(
-    fake: FakeProviders, client: ProviderClient, provider: ProviderName
+    fake: FakeProviders, client: ProviderClient, provider: Name
 ) -> None:
     await client.check(provider, KEYS[provider])
     [seen] = fake.seen
@@ -71,9 +87,9 @@ async def test_the_key_goes_into_the_providers_own_header_and_nowhere_else(
     assert seen.headers.get("anthropic-version") == ("2023-06-01" if provider == "anthropic" else None)
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", NAMED)
 async def test_a_wrong_key_is_refused_with_the_providers_words(
-    fake: FakeProviders, client: ProviderClient, provider: ProviderName
+    fake: FakeProviders, client: ProviderClient, provider: Name
 ) -> None:
     key = KEYS[provider][:-1] + "X"
     verdict = await client.check(provider, key)
@@ -86,7 +102,7 @@ async def test_a_wrong_key_is_refused_with_the_providers_words(
     assert verdict.message.startswith(f"{TITLES[provider]} refused the key {words}")
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", NAMED)
 @pytest.mark.parametrize(
     ("status", "beginning"),
     [
@@ -97,7 +113,7 @@ async def test_a_wrong_key_is_refused_with_the_providers_words(
     ],
 )
 async def test_an_error_status_is_explained_in_words(
-    fake: FakeProviders, client: ProviderClient, provider: ProviderName, status: Status, beginning: str
+    fake: FakeProviders, client: ProviderClient, provider: Name, status: Status, beginning: str
 ) -> None:
     fake.behaviour[provider] = status
     verdict = await client.check(provider, KEYS[provider])
@@ -105,7 +121,7 @@ async def test_an_error_status_is_explained_in_words(
     assert verdict.message.startswith(f"{TITLES[provider]} {beginning}")
 
 
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", NAMED)
 @pytest.mark.parametrize(
     ("behaviour", "part"),
     [
@@ -119,7 +135,7 @@ async def test_an_error_status_is_explained_in_words(
     ],
 )
 async def test_misbehaviour_is_a_verdict(
-    fake: FakeProviders, client: ProviderClient, provider: ProviderName, behaviour: Misbehaviour, part: str
+    fake: FakeProviders, client: ProviderClient, provider: Name, behaviour: Misbehaviour, part: str
 ) -> None:
     fake.behaviour[provider] = behaviour
     verdict = await client.check(provider, KEYS[provider])
@@ -164,7 +180,7 @@ async def test_a_hanging_provider_does_not_hold_up_another(fake: FakeProviders) 
 
 
 async def unreachable(base_url: str, timeout_seconds: float = 5) -> Verdict:
-    client = ProviderClient(base_url, base_url, base_url, timeout_seconds)
+    client = ProviderClient(base_url, base_url, base_url, timeout_seconds, OUTBOUND)
     verdict = await client.check("openai", KEYS["openai"])
     await client.aclose()
     assert_clean(verdict, KEYS["openai"])
@@ -234,7 +250,7 @@ async def test_a_providers_cookie_is_not_sent_with_the_next_call() -> None:
 
     async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
         base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        client = ProviderClient(base_url, base_url, base_url, 10)
+        client = ProviderClient(base_url, base_url, base_url, 10, OUTBOUND)
         for _ in range(2):
             assert (await client.check("openai", KEYS["openai"])).ok
         await client.aclose()
@@ -246,9 +262,9 @@ async def test_a_providers_cookie_is_not_sent_with_the_next_call() -> None:
     "key",
     ["", " ", "sk-ключ", "sk-a\r\nx-evil: 1", "sk-a b", "sk-a\0", "sk-\ud800", "sk-a\x7f", "sk-a\n", "sk-\u017f"],
 )
-@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("provider", NAMED)
 async def test_a_key_that_no_header_can_carry_is_not_sent(
-    fake: FakeProviders, client: ProviderClient, provider: ProviderName, key: str
+    fake: FakeProviders, client: ProviderClient, provider: Name, key: str
 ) -> None:
     verdict = await client.check(provider, key)
     assert not verdict.ok
@@ -268,7 +284,7 @@ async def test_nothing_logged_has_the_key(
 ) -> None:
     for name in (None, "httpx", "httpcore"):
         caplog.set_level(logging.DEBUG, name)
-    for provider in PROVIDERS:
+    for provider in NAMED:
         await client.check(provider, KEYS[provider])
     assert "/models" in caplog.text
     for key in KEYS.values():

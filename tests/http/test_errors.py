@@ -447,6 +447,7 @@ async def test_no_value_at_any_place_of_any_body_makes_a_500(client: httpx.Async
         "/v1/workspaces": {"id": runtime["spaceId"], "alias": runtime["id"]},
         "/v1/browser-profiles": {"id": profile["id"]},
         "/v1/ai-connections": {"id": connection["id"]},
+        "/v1/ai-credentials": {"id": connection["id"]},
         "/v1/subaccounts": {"id": subaccount},
         "/v1/runs": {"id": runtime["activeRunId"]},
         "/v1/invocations": {"id": invocation},
@@ -455,6 +456,7 @@ async def test_no_value_at_any_place_of_any_body_makes_a_500(client: httpx.Async
     }
     minimal: dict[str, Json] = {
         "create": {"label": "x", "provider": "openai"},
+        "ai-credentials-create": {"id": "x", "label": "x", "provider": "openai", "apiKey": "x"},
         "runtimes-connections-create": {"protocol": "cdp"},
         "subaccounts-create": {"name": "x"},
         "keys-create": {"name": "x"},

@@ -30,6 +30,7 @@ from tests.support.invocations import make_invocation
 CONTRACT = Path(__file__).parent.parent / "contracts" / "spaces" / "samples"
 JSON = "application/json"
 BYTES = {name: {"schema": {"type": "string", "format": "binary"}} for name in ("application/octet-stream", "*/*")}
+AI_CREDENTIAL = {"id": "own", "label": "x", "provider": "openai", "apiKey": "sk-x"}
 SEEDS = ("ai-connections-create", "connections-create")
 
 
@@ -396,6 +397,7 @@ async def test_every_example_is_accepted_and_the_answers_are_as_the_document_say
         "/v1/workspaces": {"id": workspace, "alias": alias},
         "/v1/runs": {"id": run["id"]},
         "/v1/ai-connections": {"id": ai},
+        "/v1/ai-credentials": {"id": await make("/v1/ai-credentials", AI_CREDENTIAL)},
         "/v1/subaccounts": {"id": subaccount, "keyId": key},
         "/v1/invocations": {"id": invocation},
         "/v1/operations": {"id": invocation},

@@ -209,6 +209,7 @@ def test_what_is_remembered_is_masked(value: Any, expected: Any) -> None:
 # Fields whose names sound like a secret's, and why they are none.
 NOT_SECRET = {
     "AiConnection.has_stored_key": "whether there is one",
+    "AiCredentialList.credentials": "their rows",
     "ApiKey.key_prefix": "the public part",
     "CreatedKey.api_key": "its row; the secret stands beside it",
     "KeyList.keys": "their rows",

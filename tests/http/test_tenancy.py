@@ -39,6 +39,7 @@ NOUNS = {
     "/v1/workspaces": {"id": "space", "alias": "runtime"},
     "/v1/runs": {"id": "run"},
     "/v1/ai-connections": {"id": "ai_connection"},
+    "/v1/ai-credentials": {"id": "ai_connection"},
     "/v1/invocations": {"id": "invocation"},
     "/v1/operations": {"id": "invocation"},
     "/v1/subaccounts": {"id": "subaccount", "keyId": "key"},
@@ -46,6 +47,8 @@ NOUNS = {
 BODIES: dict[str, Json] = {
     "create": {"label": "x", "provider": "openai"},
     "ai-connections-update": {"label": "taken over", "apiKey": None},
+    "ai-credentials-create": {"id": "x", "label": "x", "provider": "openai", "apiKey": "sk-x"},
+    "ai-credentials-update": {"label": "taken over", "apiKey": "sk-y"},
     "spaces-create": {},
     "workspaces-execute": {"runtime": "main", "steps": [{"call": "page.title"}]},
     "spaces-update": {"name": "taken over"},
@@ -215,6 +218,7 @@ async def state(client: httpx.AsyncClient, world: World) -> Json:
             "/v1/operations",
             "/v1/browser-profiles",
             "/v1/ai-connections",
+            "/v1/ai-credentials",
             "/v1/subaccounts",
         ):
             found[name + path] = await ok(client.get(path, headers=headers))
@@ -285,6 +289,13 @@ async def test_a_foreign_id_in_a_body_is_answered_as_one_that_never_was(
                 ("PATCH", workspace, "ai_connection", 400, lambda it: {"mounts": {"ai": {"allow": [it]}}}),
                 ("POST", "/v1/browser-profiles", "subaccount", 404, lambda it: {"name": "x", "subaccountId": it}),
                 ("POST", "/v1/ai-connections", "subaccount", 404, lambda it: {**BODIES["create"], "subaccountId": it}),
+                (
+                    "POST",
+                    "/v1/ai-credentials",
+                    "subaccount",
+                    404,
+                    lambda it: {**BODIES["ai-credentials-create"], "subaccountId": it},
+                ),
                 ("POST", "/v1/spaces", "ai_connection", 400, mounts),
                 ("PATCH", space, "ai_connection", 400, mounts),
                 ("PATCH", space, "label", 400, mounts),
@@ -329,6 +340,7 @@ async def test_every_key_lists_all_that_it_sees(anonymous: httpx.AsyncClient, wo
             ("/v1/runs", "runs", "run"),
             ("/v1/operations", "operations", "invocation"),
             ("/v1/ai-connections", "aiConnections", "ai_connection"),
+            ("/v1/ai-credentials", "credentials", "ai_connection"),
             ("/v1/subaccounts", "subaccounts", "subaccount"),
         ):
             listed = (await ok(anonymous.get(path, headers=world[caller].headers)))[field]
@@ -410,6 +422,8 @@ def test_every_operation_is_in_the_matrix() -> None:
     assert without == {
         "create",
         "ai-connections-list",
+        "ai-credentials-create",
+        "ai-credentials-list",
         "spaces-create",
         "spaces-list",
         "workspaces-create",

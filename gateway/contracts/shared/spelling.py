@@ -42,7 +42,10 @@ def camel(field: str) -> str:
 
 @contextlib.contextmanager
 def fields_below(prefix: str, name: Callable[[str], str] = camel) -> Iterator[None]:
-    """Errors of the block name fields as the request has them: `max_spaces` is `limits.maxSpaces` below `limits`."""
+    """Errors of the block name fields as the request has them: `max_spaces` is `limits.maxSpaces` below `limits`.
+
+    Without a prefix they are those of the body itself.
+    """
     try:
         yield
     except RequestInvalid as error:
@@ -53,6 +56,6 @@ def fields_below(prefix: str, name: Callable[[str], str] = camel) -> Iterator[No
 def rename_fields(error: GatewayError, prefix: str, name: Callable[[str], str] = camel) -> None:
     """Name the fields of `details.errors` as the request has them, in the message too."""
     for each in error.details.get("errors", ()):
-        field = f"{prefix}.{name(each['field'])}"
+        field = f"{prefix}.{name(each['field'])}" if prefix else name(each["field"])
         error.message = error.message.replace(each["field"], field)
         each["field"] = field

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -10,6 +10,7 @@ from gateway.contracts.spaces.deleted import Deleted
 from gateway.contracts.spaces.example_values import AI_CONNECTION, CREATED
 from gateway.core.secret import Secret
 from gateway.domain.ai.connections import AiConnection as Record
+from gateway.domain.ai.connections import AiConnectionRequest
 from gateway.http.cursors import Listing, PageQuery, paged
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import STORABLE, Answer, Body, Text, Time, optional
@@ -17,6 +18,8 @@ from gateway.http.models import STORABLE, Answer, Body, Text, Time, optional
 endpoints = Endpoints("AI connections")
 
 Provider = Literal["openai", "anthropic", "google"]
+# Connections to other ones are not in this contract.
+_PROVIDERS: tuple[Provider, ...] = get_args(Provider)
 Label = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
 ApiKey = Secret[Annotated[str, Field(min_length=1, max_length=4096), STORABLE]]
 Model = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
@@ -135,10 +138,7 @@ async def create(call: Call, body: CreateAiConnection) -> AiConnection:
     record = await call.services.ai_connections.create(
         await call.owner(body.subaccount_id),
         body.api_key,
-        label=body.label,
-        provider=body.provider,
-        enabled=body.enabled,
-        default_model=body.default_model,
+        AiConnectionRequest(body.label, body.provider, body.enabled, body.default_model),
     )
     return AiConnection.of(record)
 
@@ -147,14 +147,15 @@ async def create(call: Call, body: CreateAiConnection) -> AiConnection:
 async def listed(call: Call, query: PageQuery) -> AiConnectionList:
     """All that the key can see, oldest first."""
     listing = Listing("ai-connections", query)
-    found = await call.services.ai_connections.listed(call.scope, query.part(listing))
+    found = await call.services.ai_connections.listed(call.scope, query.part(listing), providers=_PROVIDERS)
     page, next_cursor = paged(found, query.limit, listing)
     return AiConnectionList(ai_connections=[AiConnection.of(record) for record in page], next_cursor=next_cursor)
 
 
 @endpoints.get("/v1/ai-connections/{id}", id="ai-connections-get", summary="Get an AI connection", errors=(404,))
 async def get(call: Call) -> AiConnection:
-    return AiConnection.of(await call.services.ai_connections.get(call.scope, call.path_id("id", "ai_connection")))
+    connection_id = call.path_id("id", "ai_connection")
+    return AiConnection.of(await call.services.ai_connections.get(call.scope, connection_id, providers=_PROVIDERS))
 
 
 @endpoints.patch(
@@ -163,7 +164,9 @@ async def get(call: Call) -> AiConnection:
 async def update(call: Call, body: UpdateAiConnection) -> AiConnection:
     """Change what is given. `apiKey` replaces the stored key, `apiKey: null` removes it."""
     changes = body.model_dump(include=body.model_fields_set)
-    record = await call.services.ai_connections.change(call.scope, call.path_id("id", "ai_connection"), **changes)
+    record = await call.services.ai_connections.change(
+        call.scope, call.path_id("id", "ai_connection"), providers=_PROVIDERS, **changes
+    )
     return AiConnection.of(record)
 
 
@@ -173,7 +176,7 @@ async def update(call: Call, body: UpdateAiConnection) -> AiConnection:
 async def delete(call: Call) -> Deleted:
     """Delete the connection and its stored key."""
     connection_id = call.path_id("id", "ai_connection")
-    await call.services.ai_connections.remove(call.scope, connection_id)
+    await call.services.ai_connections.remove(call.scope, connection_id, providers=_PROVIDERS)
     return Deleted(id=connection_id, deleted=True)
 
 
@@ -182,7 +185,8 @@ async def delete(call: Call) -> Deleted:
 )
 async def test(call: Call) -> AiConnectionTest:
     """Call the provider with the stored key. The answer is 200 also when the provider refuses; then `ok` is false."""
-    tested = await call.services.ai_connections.test(call.scope, call.path_id("id", "ai_connection"))
+    connection_id = call.path_id("id", "ai_connection")
+    tested = await call.services.ai_connections.test(call.scope, connection_id, providers=_PROVIDERS)
     return AiConnectionTest(
         ok=tested.verdict.ok,
         provider=tested.connection.provider,

@@ -2,6 +2,7 @@
 
 from gateway.contracts.shared import vault
 from gateway.contracts.workspaces import (
+    ai_credentials,
     browser_profiles,
     embeds,
     execute,
@@ -28,6 +29,7 @@ _RESOURCES = (
     browser_profiles,
     operations,
     vault,
+    ai_credentials,
     updates,
 )
 

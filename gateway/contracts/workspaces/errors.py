@@ -1,4 +1,5 @@
-"""Errors in the words of this contract: a space of the domain is a workspace here, an invocation an operation."""
+"""Errors in the words of this contract: a space of the domain is a workspace here, an invocation an operation,
+an AI connection an AI credential."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ _CODES = {
     "space.not_found": "workspace.not_found",
     "space.closed": "workspace.closed",
     "invocation.not_found": "operation.not_found",
+    "ai_connection.not_found": "ai_credential.not_found",
 }
 
 
@@ -21,8 +23,12 @@ def _encode(error: GatewayError, request_id: str) -> dict[str, Any]:
     message = error.message
     if code is not None:
         # Such a message has the noun, and ids, but nothing that a caller made up.
-        message = re.sub(rf"\b{error.code.partition('.')[0]}\b", code.partition(".")[0], message)
+        message = re.sub(rf"\b{_noun(error.code)}\b", _noun(code), message)
     return {"error": message, "code": code or error.code, "requestId": request_id, "details": error.details}
+
+
+def _noun(code: str) -> str:
+    return code.partition(".")[0].replace("_", " ")
 
 
 ERRORS = ErrorShape(Error, _encode)

@@ -1,23 +1,46 @@
-"""AI connections: saved access to an AI provider, whose key is written and never returned."""
+"""AI connections: saved access to an AI provider, whose key is written and never returned.
+
+One generation of the API has them by their ids, another by an id that the caller chose, the slug; it is one row.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Unpack, cast
+from urllib.parse import urlsplit
 from uuid import UUID
 
-from gateway.core.ids import new_id, not_found
+from gateway.core.errors import Conflict, invalid_field
+from gateway.core.hosts import Refusal
+from gateway.core.ids import new_id, not_found, parse_id
 from gateway.core.scope import Scope
 from gateway.core.sealed import SecretOwner
 from gateway.core.slices import WHOLE_LIST, Slice
-from gateway.domain.ai.providers import ProviderClient, ProviderName, Verdict
+from gateway.domain.ai.providers import COMPATIBLE, PROVIDERS, ProviderClient, ProviderName, Verdict
 from gateway.domain.audit import Action, Audit
 from gateway.domain.secrets import SecretStore
+from gateway.egress.outbound import Outbound
 from gateway.store import ai_connections
 from gateway.store.ai_connections import AiConnection, AiConnectionChanges, NewAiConnection
-from gateway.store.database import Database
+from gateway.store.database import Connection, Database, constraint_as
 
-__all__ = ["AiConnection", "AiConnections", "Changes", "Tested"]
+__all__ = ["AiConnection", "AiConnectionRequest", "AiConnections", "Changes", "Tested"]
+
+_SLUG = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class AiConnectionRequest:
+    """A caller's request for a new one. `slug`: the id that the caller chose. `base_url`: of `openai-compatible`."""
+
+    label: str
+    provider: str
+    enabled: bool = True
+    default_model: str | None = None
+    slug: str | None = None
+    base_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,78 +56,208 @@ class Changes(AiConnectionChanges, total=False):
 
 
 class AiConnections:
-    def __init__(self, database: Database, secrets: SecretStore, providers: ProviderClient, audit: Audit) -> None:
+    """`providers` of its methods: of connections to other ones there are none."""
+
+    def __init__(
+        self, database: Database, secrets: SecretStore, providers: ProviderClient, outbound: Outbound, audit: Audit
+    ) -> None:
         self._database = database
         self._secrets = secrets
         self._providers = providers
+        self._outbound = outbound
         self._audit = audit
 
-    async def create(
-        self, scope: Scope, api_key: str | None, *, label: str, provider: str, enabled: bool, default_model: str | None
-    ) -> AiConnection:
+    async def create(self, scope: Scope, api_key: str | None, request: AiConnectionRequest) -> AiConnection:
+        """Raises RequestInvalid (the slug, the base URL), Conflict (the slug is taken)."""
         connection_id = new_id()
-        new = NewAiConnection(connection_id, label, provider, enabled, default_model)
         with self._audit.noting(Action.AI_CONNECTION_CREATED, connection_id) as noting:
             noting.details["hasStoredKey"] = api_key is not None
+            if request.slug is not None:
+                _check_slug(request.slug)
+            if (wrong := _mismatch(request.provider, request.base_url)) is not None:
+                raise invalid_field("base_url", wrong, request.base_url)
+            await self._check_allowed(request.base_url)
+            new = NewAiConnection(
+                connection_id,
+                request.label,
+                request.provider,
+                request.enabled,
+                request.default_model,
+                request.slug,
+                request.base_url,
+            )
             async with self._database.begin() as connection:
                 if api_key is not None:
-                    await self._secrets.put(connection, _owner(scope, connection_id), api_key)
-                return await ai_connections.add(connection, scope, new, has_stored_key=api_key is not None)
+                    await self._secrets.put(connection, _secret(scope, connection_id), api_key)
+                with constraint_as(_taken(request.slug or "")):
+                    return await ai_connections.add(connection, scope, new, has_stored_key=api_key is not None)
 
-    async def listed(self, scope: Scope, part: Slice = WHOLE_LIST) -> list[AiConnection]:
+    async def listed(
+        self, scope: Scope, part: Slice = WHOLE_LIST, *, providers: Collection[str] = PROVIDERS
+    ) -> list[AiConnection]:
         with self._audit.noting(Action.AI_CONNECTION_READ):
             async with self._database.connect() as connection:
-                return await ai_connections.listed(connection, scope, part)
+                return await ai_connections.listed(connection, scope, providers, part)
 
-    async def get(self, scope: Scope, connection_id: UUID) -> AiConnection:
+    async def id_of(self, scope: Scope, slug: str) -> UUID:
+        """The id of the one with this slug, or of this id. Of several with the slug it is the caller's own.
+
+        Raises NotFound, and Conflict where several subaccounts have it.
+        """
+        if not _SLUG.fullmatch(slug) or _is_uuid(slug):
+            return parse_id(slug, "ai_credential")
+        async with self._database.connect() as connection:
+            found = await ai_connections.ids_of_slug(connection, scope, slug)
+        own = [each for each, subaccount_id in found if subaccount_id == scope.subaccount_id]
+        ids = own or [each for each, _ in found]
+        if not ids:
+            raise not_found("ai_credential", slug)
+        if len(ids) > 1:
+            message = f"Several subaccounts have an AI credential {slug!r}; name one by its connectionId."
+            raise Conflict(message, "ai_credential.ambiguous", details={"id": slug})
+        return ids[0]
+
+    async def get(self, scope: Scope, connection_id: UUID, *, providers: Collection[str] = PROVIDERS) -> AiConnection:
         with self._audit.noting(Action.AI_CONNECTION_READ, connection_id):
             async with self._database.connect() as connection:
-                found = await ai_connections.get(connection, scope, connection_id)
-            return _found(found, connection_id)
+                return await self._find(connection, scope, connection_id, providers)
 
-    async def change(self, scope: Scope, connection_id: UUID, **changes: Unpack[Changes]) -> AiConnection:
-        """Change what is given. `api_key` with a text replaces the stored key, with None removes it."""
+    async def change(
+        self,
+        scope: Scope,
+        connection_id: UUID,
+        *,
+        providers: Collection[str] = PROVIDERS,
+        **changes: Unpack[Changes],
+    ) -> AiConnection:
+        """Change what is given. `api_key` with a text replaces the stored key, with None removes it.
+
+        A stored key is sent to no other server than the one that it was given for: with a provider or a base URL goes a
+        key. Raises NotFound, RequestInvalid (the base URL), Conflict (what there is does not go with the change).
+        """
         with self._audit.noting(Action.AI_CONNECTION_CHANGED, connection_id) as noting:
             noting.details["fields"] = sorted(changes)
+            if "provider" in changes or "base_url" in changes:
+                async with self._database.connect() as connection:
+                    before = await self._find(connection, scope, connection_id, providers)
+                base_url = changes.get("base_url", before.base_url)
+                if (wrong := _mismatch(changes.get("provider", before.provider), base_url)) is not None:
+                    raise Conflict(f"{wrong}.", "ai_credential.base_url_mismatch")
+                await self._check_allowed(base_url)
             async with self._database.begin() as connection:
-                found = _found(await ai_connections.get(connection, scope, connection_id, lock=True), connection_id)
+                found = await self._find(connection, scope, connection_id, providers, lock=True)
+                _check_redirected(found, changes)
                 if "api_key" in changes:
                     api_key = changes.pop("api_key")
                     if api_key is None:
                         await self._secrets.remove(connection, found.id)
                     else:
-                        owner = Scope(found.organization_id, found.subaccount_id)
-                        await self._secrets.put(connection, _owner(owner, found.id), api_key)
+                        await self._secrets.put(connection, _secret(found.owner, found.id), api_key)
                 return await ai_connections.change(connection, found.id, **cast(AiConnectionChanges, changes))
 
-    async def remove(self, scope: Scope, connection_id: UUID) -> None:
+    async def remove(self, scope: Scope, connection_id: UUID, *, providers: Collection[str] = PROVIDERS) -> None:
         with self._audit.noting(Action.AI_CONNECTION_DELETED, connection_id):
             async with self._database.begin() as connection:
-                _found(await ai_connections.get(connection, scope, connection_id, lock=True), connection_id)
+                await self._find(connection, scope, connection_id, providers, lock=True)
                 await self._secrets.remove(connection, connection_id)
                 await ai_connections.remove(connection, connection_id)
 
-    async def test(self, scope: Scope, connection_id: UUID) -> Tested:
+    async def test(self, scope: Scope, connection_id: UUID, *, providers: Collection[str] = PROVIDERS) -> Tested:
         """Call the provider with the stored key. A provider that refuses is an answer, not an error."""
         with self._audit.noting(Action.AI_CONNECTION_TESTED, connection_id) as noting:
             async with self._database.connect() as connection:
-                found = _found(await ai_connections.get(connection, scope, connection_id), connection_id)
-                owner = Scope(found.organization_id, found.subaccount_id)
-                api_key = await self._secrets.open(connection, _owner(owner, found.id))
+                found = await self._find(connection, scope, connection_id, providers)
+                api_key = await self._secrets.open(connection, _secret(found.owner, found.id))
             if api_key is None:
                 message = "This connection has no stored key; set one with PATCH and `apiKey`."
                 verdict = Verdict(False, message)
             else:
-                verdict = await self._providers.check(cast(ProviderName, found.provider), api_key)
+                verdict = await self._providers.check(cast(ProviderName, found.provider), api_key, found.base_url)
             noting.details["accepted"] = verdict.ok
             return Tested(found, verdict)
 
+    async def _find(
+        self,
+        connection: Connection,
+        scope: Scope,
+        connection_id: UUID,
+        providers: Collection[str],
+        *,
+        lock: bool = False,
+    ) -> AiConnection:
+        found = await ai_connections.get(connection, scope, connection_id, providers, lock=lock)
+        if found is None:
+            raise not_found("ai_connection", connection_id)
+        return found
 
-def _owner(scope: Scope, connection_id: UUID) -> SecretOwner:
+    async def _check_allowed(self, base_url: str | None) -> None:
+        """Raises RequestInvalid for what is not the base of an API, or is not allowed by the egress rules."""
+        if base_url is None:
+            return
+        host, port = _host_and_port(base_url)
+        try:
+            await self._outbound.check(host, port)
+        except Refusal as error:
+            reason = error.message.removesuffix(".")
+            message = f"The egress rules of this gateway do not allow it ({reason}); its operator may"
+            raise invalid_field("base_url", message, base_url, code=error.rule) from error
+
+
+def _mismatch(provider: str, base_url: str | None) -> str | None:
+    """What is wrong with a base URL, or its absence, for this provider."""
+    if provider == COMPATIBLE:
+        return f"{COMPATIBLE!r} needs a base URL" if base_url is None else None
+    if base_url is None:
+        return None
+    return f"Only {COMPATIBLE!r} has a base URL; the address of {provider!r} is a setting of the gateway"
+
+
+def _check_redirected(found: AiConnection, changes: Changes) -> None:
+    """Raises Conflict where a stored key would be sent to another server than the one that it was given for."""
+    server = changes.get("provider", found.provider), changes.get("base_url", found.base_url)
+    if server != (found.provider, found.base_url) and found.has_stored_key and "api_key" not in changes:
+        message = "The stored key was given for another server; give the `apiKey` of this one too."
+        raise Conflict(message, "ai_credential.key_required")
+
+
+def _host_and_port(base_url: str) -> tuple[str, int]:
+    """Raises RequestInvalid for what is not the base of an API."""
+    wrong = invalid_field("base_url", "This is not an address such as https://models.example/v1")
+    try:
+        parts = urlsplit(base_url)
+        port = parts.port
+    except ValueError:
+        raise wrong from None
+    is_plain = base_url.isascii() and base_url.isprintable() and " " not in base_url
+    if not is_plain or parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise wrong
+    # Also an empty query, which a path would be appended to.
+    if "@" in parts.netloc or "?" in base_url or "#" in base_url or "\\" in base_url:
+        raise invalid_field("base_url", "It may have a scheme, a host, a port and a path, and nothing else")
+    return parts.hostname, port or (443 if parts.scheme == "https" else 80)
+
+
+def _check_slug(slug: str) -> None:
+    if not _SLUG.fullmatch(slug) or _is_uuid(slug):
+        message = "An id is a letter and up to 63 letters, digits, `_` and `-`, and not a UUID"
+        raise invalid_field("slug", message, slug)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _secret(scope: Scope, connection_id: UUID) -> SecretOwner:
     return SecretOwner("ai_connection.api_key", scope.organization_id, scope.subaccount_id, connection_id)
 
 
-def _found(connection: AiConnection | None, connection_id: UUID) -> AiConnection:
-    if connection is None:
-        raise not_found("ai_connection", connection_id)
-    return connection
+def _taken(slug: str) -> Conflict:
+    return Conflict(
+        f"There is an AI credential {slug!r}; delete it, or take another id.",
+        "ai_credential.id_taken",
+        details={"id": slug},
+    )

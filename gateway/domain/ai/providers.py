@@ -16,8 +16,14 @@ from typing import Any, Final, Literal, get_args
 
 import httpx
 
-ProviderName = Literal["openai", "anthropic", "google"]
+from gateway.core.hosts import Refusal
+from gateway.egress.outbound import Outbound
+from gateway.egress.resolver import NameNotFound
+
+ProviderName = Literal["openai", "anthropic", "google", "openai-compatible"]
 PROVIDERS: Final[tuple[ProviderName, ...]] = get_args(ProviderName)
+# A server of the caller's choice, which speaks OpenAI's protocol.
+COMPATIBLE: Final = "openai-compatible"
 
 ANTHROPIC_VERSION = "2023-06-01"
 MAX_BODY_BYTES = 1024 * 1024
@@ -53,14 +59,23 @@ _PROTOCOLS: Final[Mapping[ProviderName, _Protocol]] = {
     "anthropic": _Protocol("Anthropic", "x-api-key", "{}", "data", (("anthropic-version", ANTHROPIC_VERSION),)),
     # The key could go into the URL as well, but URLs get logged.
     "google": _Protocol("Google", "x-goog-api-key", "{}", "models"),
+    COMPATIBLE: _Protocol("The server", "Authorization", "Bearer {}", "data"),
 }
 
 
 class ProviderClient:
-    """Tests keys, over one HTTP client for all of them. Base addresses have no slash at the end."""
+    """Tests keys, over one HTTP client for all of them. Base addresses have no slash at the end.
+
+    Those are the operator's. An address that a caller gave is requested through `outbound`, under the egress rules.
+    """
 
     def __init__(
-        self, openai_base_url: str, anthropic_base_url: str, google_base_url: str, timeout_seconds: float
+        self,
+        openai_base_url: str,
+        anthropic_base_url: str,
+        google_base_url: str,
+        timeout_seconds: float,
+        outbound: Outbound,
     ) -> None:
         self._base_urls: dict[ProviderName, str] = {
             "openai": openai_base_url,
@@ -68,6 +83,7 @@ class ProviderClient:
             "google": google_base_url,
         }
         self._timeout_seconds = timeout_seconds
+        self._outbound = outbound
         self._client: httpx.AsyncClient | None = None
 
     async def aclose(self) -> None:
@@ -75,16 +91,23 @@ class ProviderClient:
         if client is not None:
             await client.aclose()
 
-    async def check(self, provider: ProviderName, api_key: str) -> Verdict:
-        """Ask the provider. Whatever it does is a verdict, not an exception, and comes within the timeout."""
+    async def check(self, provider: ProviderName, api_key: str, base_url: str | None = None) -> Verdict:
+        """Ask the provider. Whatever it does is a verdict, not an exception, and comes within the timeout.
+
+        `base_url`: a caller's, of an `openai-compatible` one.
+        """
         protocol = _PROTOCOLS[provider]
         if not _SENDABLE.fullmatch(api_key):
             return Verdict(False, _unsendable(api_key))
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                status, body = await self._list_models(provider, api_key)
+                status, body = await self._list_models(provider, api_key, base_url)
         except TimeoutError:
             return Verdict(False, f"{protocol.title} did not answer within {self._timeout_seconds:g} seconds.")
+        except Refusal as error:
+            return Verdict(False, f"{protocol.title} may not be reached. {error.message}")
+        except NameNotFound:
+            return Verdict(False, f"{protocol.title} could not be reached: its name can't be resolved.")
         except Exception as error:
             # Not httpx's own errors alone: a wrong address or proxy raises others, and so does its network library.
             return Verdict(False, f"{protocol.title} could not be reached{quote(_words(error), api_key)}")
@@ -95,10 +118,15 @@ class ProviderClient:
             )
         return _judge(protocol, status, body, api_key)
 
-    async def _list_models(self, provider: ProviderName, api_key: str) -> tuple[int, bytes | None]:
+    async def _list_models(
+        self, provider: ProviderName, api_key: str, base_url: str | None
+    ) -> tuple[int, bytes | None]:
         """Status and body; None for a body that is too large."""
         protocol = _PROTOCOLS[provider]
         headers = {protocol.key_header: protocol.key_format.format(api_key), **dict(protocol.headers)}
+        if base_url is not None:
+            found = await self._outbound.get(f"{base_url.rstrip('/')}/models", headers, MAX_BODY_BYTES)
+            return found.status, found.body
         body = bytearray()
         async with self._http().stream("GET", f"{self._base_urls[provider]}/models", headers=headers) as response:
             async for chunk in response.aiter_raw():
