@@ -23,7 +23,7 @@ from gateway.automation.calls import (
     pythonic,
 )
 from gateway.automation.outcomes import File
-from gateway.automation.playwright import PageEvent, Url, attached, focused, payloads, picture_file, typed
+from gateway.automation.playwright import PageEvent, Url, attached, enter, focused, payloads, picture_file
 
 if TYPE_CHECKING:
     from playwright.async_api import BrowserContext, ElementHandle, Frame, JSHandle, Page, Request, Response
@@ -290,7 +290,7 @@ async def type_(on: Page, selector: str, text: Text, options: o.KeyDelay = NO_OP
         await on.type(selected(selector), text, **pythonic(options))
         return
     element = await attached(on, selected(selector), NO_OPTIONS)
-    await element.type(await typed(text, element), **pythonic(options))
+    await enter(text, element)
 
 
 @call("page.focus", args=["#name"])
@@ -479,7 +479,7 @@ async def keyboard_type(on: Page, text: Text, options: o.KeyDelay = NO_OPTIONS) 
         await on.keyboard.type(text, **pythonic(options))
         return
     element = await focused(on)
-    await element.type(await typed(text, element), **pythonic(options))
+    await enter(text, element)
 
 
 @call("keyboard.press", args=["Tab"])
@@ -572,7 +572,10 @@ async def element_click(on: ElementHandle, options: Click = NO_OPTIONS) -> None:
 @call("elementHandle.type", ref="element", args=["Ada"], before=[_NAME])
 async def element_type(on: ElementHandle, text: Text, options: o.KeyDelay = NO_OPTIONS) -> None:
     """Type into the field, key by key."""
-    await on.type(await typed(text, on), **pythonic(options))
+    if isinstance(text, str):
+        await on.type(text, **pythonic(options))
+        return
+    await enter(text, on)
 
 
 @call("elementHandle.press", ref="element", args=["End"], before=[_NAME])

@@ -15,7 +15,7 @@ from gateway.automation import options as o
 from gateway.automation import values
 from gateway.automation.calls import NO_OPTIONS, Milliseconds, Ref, Rest, Text, Vocabulary, pythonic
 from gateway.automation.outcomes import File
-from gateway.automation.playwright import Url, payloads, typed
+from gateway.automation.playwright import Url, enter, payloads
 
 if TYPE_CHECKING:
     from playwright.async_api import BrowserContext, ElementHandle, Frame, Page
@@ -316,7 +316,7 @@ async def click(on: ElementHandle) -> None:
 async def send_keys(on: ElementHandle, keys: Text) -> None:
     """Type a text, in which selenium's keys (`\\ue007` is Enter) are pressed."""
     if not isinstance(keys, str):
-        await on.type(await typed(keys, on))
+        await enter(keys, on)
         return
     text = ""
     for character in keys:
