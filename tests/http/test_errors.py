@@ -468,7 +468,10 @@ async def test_no_value_at_any_place_of_any_body_makes_a_500(client: httpx.Async
             for name in ("vault", "vault-secrets")
             for verb in ("set", "create")
         },
-        "runs-events-wait": {"timeoutMs": 0},
+        **{
+            name: {"timeoutMs": 0}
+            for name in ("runs-events-wait", "workspaces-runtimes-events-wait", "operations-wait", "invocations-wait")
+        },
     }
     tried = 0
     # Each place has every second value, and each value every second place, or all with GATEWAY_TEST_EXAMPLES.
@@ -481,7 +484,10 @@ async def test_no_value_at_any_place_of_any_body_makes_a_500(client: httpx.Async
             for value in next(halves):
                 body = body_with(place, value, minimal.get(endpoint.operation_id, {}))
                 answer = await client.request(endpoint.method, path, content=body, headers=JSON)
-                assert answer.status_code in (200, 400, 404, 409, 429), (endpoint.operation_id, body, answer.text)
+                # A fake browser has no page, whose state could be read.
+                no_page = answer.status_code == 503 and answer.json()["code"] == "runtime.state_unavailable"
+                is_right = no_page or answer.status_code in (200, 400, 404, 409, 429)
+                assert is_right, (endpoint.operation_id, body, answer.text)
                 if answer.status_code != 200:
                     shaped(answer)
                 tried += 1
