@@ -275,6 +275,10 @@ async def test_a_foreign_id_in_a_body_is_answered_as_one_that_never_was(
         return {"mounts": {"ai": {"allowConnections": [name], "defaults": defaults}}}
 
     before = await state(anonymous, world)
+
+    def launching(it: str) -> Json:
+        return {"alias": "x", "launch": {"mode": "profile", "profileId": it}}
+
     tried = 0
     for caller in SEES:
         tenant = world[caller]
@@ -288,6 +292,8 @@ async def test_a_foreign_id_in_a_body_is_answered_as_one_that_never_was(
                 ("POST", "/v1/workspaces", "subaccount", 404, lambda it: {"name": "x", "subaccountId": it}),
                 ("PATCH", workspace, "ai_connection", 400, lambda it: {"mounts": {"ai": {"allow": [it]}}}),
                 ("POST", "/v1/browser-profiles", "subaccount", 404, lambda it: {"name": "x", "subaccountId": it}),
+                ("POST", f"{space}/runtimes", "browser_profile", 404, lambda it: {"profile": it}),
+                ("POST", f"{workspace}/runtimes", "browser_profile", 404, launching),
                 ("POST", "/v1/ai-connections", "subaccount", 404, lambda it: {**BODIES["create"], "subaccountId": it}),
                 (
                     "POST",
