@@ -40,8 +40,8 @@ _MOST = 1000
 _DEEPEST = 50
 
 
-class _Remembered:
-    """The secrets of one request. `parts` are what to look for inside texts, the longest first."""
+class Secrets:
+    """Secrets of one request or one run. `parts` are what to look for inside texts, the longest first."""
 
     __slots__ = ("_parts", "_texts", "_texts_of_parts")
 
@@ -54,10 +54,12 @@ class _Remembered:
         return bool(self._texts)
 
     def add(self, text: str) -> None:
+        """Mask this text from now on; those beyond a maximum are not."""
         if text and len(self._texts) < _MOST:
             self._texts.add(text)
 
     def masked(self, value: Any, depth: int = 0) -> Any:
+        """The value with MASK for each of them."""
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
@@ -93,13 +95,13 @@ class _Remembered:
         return self._parts
 
 
-_remembered: ContextVar[_Remembered | None] = ContextVar("secrets_of_request", default=None)
+_remembered: ContextVar[Secrets | None] = ContextVar("secrets_of_request", default=None)
 
 
 @contextlib.contextmanager
 def remembering() -> Iterator[None]:
     """Secrets that `remember` is given in the block are masked up to its end, also in tasks that it starts."""
-    token = _remembered.set(_Remembered())
+    token = _remembered.set(Secrets())
     try:
         yield
     finally:

@@ -82,6 +82,14 @@ class Commands:
         """
         return CommandScope(self._events, run_id, name, given, shown=shown)
 
+    def conceal(self, run_id: UUID, text: str) -> None:
+        """Mask a secret in what is recorded of a run from now on."""
+        self._events.conceal(run_id, text)
+
+    def end_concealing(self, run_id: UUID) -> None:
+        """The run has ended."""
+        self._events.end_concealing(run_id)
+
     async def listed(self, run_id: UUID, page: Page) -> list[Command]:
         async with self._database.connect() as connection:
             return await store.listed(connection, run_id, page)

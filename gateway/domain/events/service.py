@@ -24,6 +24,7 @@ from gateway.core.ids import new_id
 from gateway.core.json_text import storable_json, storable_text
 from gateway.core.observation import Level
 from gateway.core.scope import Scope
+from gateway.core.secret import Secrets
 from gateway.domain.batches import BatchWriter
 from gateway.store import events as store
 from gateway.store.database import Database
@@ -165,6 +166,8 @@ class Events:
         self._batches: deque[Batch] = deque()
         # Their number, and why: `buffer` or `disk`.
         self._dropped: dict[UUID, tuple[int, str]] = {}
+        # Of runs in whose pages secrets were typed, which their pages may log.
+        self._secrets: dict[UUID, Secrets] = {}
         # One event after a pause is written at once, since a client may follow the stream.
         self._writer = BatchWriter(
             "events",
@@ -200,6 +203,8 @@ class Events:
         `shown`: whether it is in the activity, if its type may be.
         """
         kind = TYPES[type_]
+        if self._secrets and (secrets := self._secrets.get(stream_id)) is not None:
+            data = secrets.masked(data)
         waiting = self._waiting
         if (self._dropped or len(waiting) >= self._common_room) and not self._has_room(stream_id, kind):
             return
@@ -207,6 +212,14 @@ class Events:
             Noted(stream_id, type_, kind, time.time(), page_id, connection_id, subaccount_id, data, record, shown)
         )
         self._writer.added(len(waiting))
+
+    def conceal(self, run_id: UUID, text: str) -> None:
+        """Mask a secret in all further events of a run, which its pages may show it in."""
+        self._secrets.setdefault(run_id, Secrets()).add(text)
+
+    def end_concealing(self, run_id: UUID) -> None:
+        """The run has ended, and nothing more of its pages is noted."""
+        self._secrets.pop(run_id, None)
 
     def update(self, owner: Scope, type_: str, data: dict[str, Any]) -> None:
         """Note an update of the whole organization."""

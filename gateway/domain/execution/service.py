@@ -42,6 +42,7 @@ __all__ = ["ALIAS", "Executed", "ExecutionRequest", "Executions", "KeptFile", "S
 _log = structlog.get_logger("gateway.executions")
 
 COMMAND = "execute"
+_CONCEALED_SECONDS = 30.0
 # Of a runtime that names none.
 _NOTED_CALLS = 100
 _NO_BROWSER = "The process that carries out steps has no connection."
@@ -400,8 +401,9 @@ class Executions:
                 value = await self._secret(execution, key, field_name, origins)
             except GatewayError as error:
                 return {"error": {"code": error.code, "message": error.message}}
-            if field_name != "totp" and value not in used:
+            if field_name in ("password", "value") and value not in used:
                 used.append(value)
+                self._commands.conceal(observed.run_id, value)
             return {"value": value}
 
         if execution.invocation is not None:
@@ -486,15 +488,21 @@ class Executions:
         ref = ById(observed.runtime_id, observed.space_id)
         lease, token = await self._leases.mint_internal(observed.owner, ref, purpose=COMMAND)
         self._minted[observed.runtime_id] = _Lease(observed.owner, ref, lease.id, token)
-        observed.browser.ended.add_done_callback(lambda _: self._browser_ended(observed.runtime_id))
+        observed.browser.ended.add_done_callback(lambda _: self._browser_ended(observed))
         steps.done("mint the lease of steps")
         return f"{self._url.replace('http', 'ws', 1)}/v1/connect/{token}"
 
-    def _browser_ended(self, runtime_id: UUID) -> None:
-        self._secrets.pop(runtime_id, None)
-        ending = background.start(self.workers.end(runtime_id))
+    def _browser_ended(self, observed: Observed) -> None:
+        self._secrets.pop(observed.runtime_id, None)
+        ending = background.start(self._end_worker(observed))
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
+
+    async def _end_worker(self, observed: Observed) -> None:
+        await self.workers.end(observed.runtime_id)
+        # What its pages have reported is noted by now, or within this time.
+        await asyncio.sleep(_CONCEALED_SECONDS)
+        self._commands.end_concealing(observed.run_id)
 
     async def _worker_ended(self, runtime_id: UUID) -> None:
         """Revoke the lease of a process that has ended."""
@@ -511,6 +519,8 @@ class Executions:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.workers.close()
+        for ending in list(self._endings):
+            ending.cancel()
 
 
 def _progress(execution: _Execution) -> Progress:
