@@ -182,6 +182,7 @@ class Workers:
         self._group = group
         self._held: dict[UUID, _Held] = {}
         self._ended: Callable[[UUID], Awaitable[None]] | None = None
+        self._starting = 0
         self._spare: asyncio.Task[Worker] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeping: asyncio.Task[None] | None = None
@@ -226,9 +227,13 @@ class Workers:
             held.busy = False
 
     async def _start(self, runtime_id: UUID, lease_url: Callable[[], Awaitable[str]]) -> _Held:
-        await self._make_room()
-        worker = await self._ready()
-        held = self._held[runtime_id] = _Held(worker)
+        self._starting += 1
+        try:
+            await self._make_room()
+            worker = await self._ready()
+            held = self._held[runtime_id] = _Held(worker)
+        finally:
+            self._starting -= 1
         try:
             await worker.connect(await lease_url())
         except BaseException as error:
@@ -241,7 +246,8 @@ class Workers:
 
     async def _make_room(self) -> None:
         """Raises LimitReached where all processes are needed."""
-        if len(self._held) < self._settings.execute_max_processes:
+        # The one that is to start is among those that are starting.
+        if len(self._held) + self._starting <= self._settings.execute_max_processes:
             return
         idle = [(held.worker.bindings, held.worker.used_at, each) for each, held in self._held.items() if not held.busy]
         if not idle or min(idle)[0]:
@@ -361,7 +367,10 @@ class Workers:
             self._sweeping.cancel()
         spare, self._spare = self._spare, None
         if spare is not None:
-            with contextlib.suppress(WorkerLost, OSError):
+            if not spare.done():
+                # Clears what it has started.
+                spare.cancel()
+            with contextlib.suppress(WorkerLost, OSError, asyncio.CancelledError):
                 await self._clear(await spare)
         for runtime_id in list(self._held):
             await self.end(runtime_id)

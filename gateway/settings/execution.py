@@ -20,7 +20,7 @@ class ExecutionSettings(BrowserSettings):
     execute_value_characters: int = Field(
         256 * 1024,
         ge=256,
-        le=16 * 1024**2,
+        le=1024**2,
         description="Maximum size of a step's value, in characters of its JSON; what is longer is cut (`truncated`).",
     )
     execute_answer_seconds: float = Field(
