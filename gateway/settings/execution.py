@@ -40,9 +40,10 @@ class ExecutionSettings(BrowserSettings):
     )
     execute_memory_bytes: int = Field(
         1024**3,
-        ge=256 * 1024**2,
+        ge=768 * 1024**2,
         le=1024**4,
-        description="Memory that each of the two processes (Python and Node.js) of a runtime's executions may have.",
+        description="Memory that each of the two processes (Python and Node.js) of a runtime's executions may have; "
+        "Node.js reserves some 600 MB at its start.",
     )
     execute_idle_seconds: float = Field(
         60.0,

@@ -18,15 +18,15 @@ COUNT = step("page.evaluate", "window.counted = (window.counted || 0) + 1")
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[GatewayProcess]:
-    """Answers with an operation after two seconds."""
+    """Answers with an operation after four seconds."""
     with (
         temporary_data_dir() as data_dir,
         GatewayProcess.start(
             data_dir,
             GATEWAY_EGRESS_ALLOW="127.0.0.1",
             GATEWAY_WARM_BROWSERS="1",
-            GATEWAY_EXECUTE_ANSWER_SECONDS="2",
-            GATEWAY_EXECUTE_WAIT_SECONDS="0.3",
+            GATEWAY_EXECUTE_ANSWER_SECONDS="4",
+            GATEWAY_EXECUTE_WAIT_SECONDS="3",
             **MEASURED,
         ) as started,
     ):
@@ -98,7 +98,7 @@ async def test_the_header_prefers_it_as_well(executing: Executing) -> None:
 
 
 async def test_a_long_execution_is_answered_with_its_operation(executing: Executing) -> None:
-    answer = await executing.answer(OPEN, step("page.waitForTimeout", 2500), step("page.title"))
+    answer = await executing.answer(OPEN, step("page.waitForTimeout", 4500), step("page.title"))
     assert answer["operation"]["status"] == "running"
     ended = await operation(executing, answer["operation"]["id"])
     assert ended["status"] == "completed"
