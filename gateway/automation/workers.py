@@ -99,11 +99,15 @@ class Worker:
         """Carry out steps, each of at most its time, all together `seconds`. Raises WorkerLost."""
         await self._send({**message, "type": "run"})
         deadline = asyncio.get_running_loop().time() + seconds + _STEP_GRACE_SECONDS
+        ended = 0
         while True:
             answer, content = await self._next(deadline)
             self.used_at = time.monotonic()
             match answer["type"]:
                 case "step":
+                    if answer["index"] != ended or ended == len(message["steps"]):
+                        raise WorkerLost("the process answered for a step that it was not asked to carry out")
+                    ended += 1
                     await on_step(answer["index"], answer["result"], content)
                 case "secret":
                     given = await on_secret(answer["key"], answer["field"], answer["index"], answer["origins"])
@@ -186,7 +190,7 @@ class Workers:
         self._spare: asyncio.Task[Worker] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeping: asyncio.Task[None] | None = None
-        self._is_open = False
+        self._opening = asyncio.Lock()
         self._closed = False
 
     def __len__(self) -> int:
@@ -205,7 +209,8 @@ class Workers:
     async def using(self, runtime_id: UUID, lease_url: Callable[[], Awaitable[str]]) -> AsyncIterator[Worker]:
         """The process of a runtime; started and attached by `lease_url` where there is none.
 
-        It is killed where the block raises WorkerLost or is cancelled. Raises LimitReached, Unavailable.
+        It is killed where the block raises anything or is cancelled: what it still sends would be read as answers to
+        the next execution. Raises LimitReached, Unavailable.
         """
         held = self._held.get(runtime_id)
         if held is not None and not held.worker.is_alive:
@@ -216,11 +221,13 @@ class Workers:
         held.busy = True
         try:
             yield held.worker
-        except WorkerLost:
-            await self.end(runtime_id)
-            raise
         except asyncio.CancelledError:
-            await held.worker.cancel()
+            try:
+                await held.worker.cancel()
+            finally:
+                await self.end(runtime_id)
+            raise
+        except BaseException:
             await self.end(runtime_id)
             raise
         finally:
@@ -266,6 +273,7 @@ class Workers:
                 worker = await spare
                 if worker.is_alive:
                     return worker
+                await self._clear(worker)
         try:
             return await self._spawn()
         except (WorkerLost, OSError) as error:
@@ -312,11 +320,10 @@ class Workers:
         return worker
 
     async def _open(self) -> None:
-        if self._is_open:
-            return
-        self._is_open = True
-        await asyncio.to_thread(self._make_directory)
-        self._sweeping = background.start(self._sweep())
+        async with self._opening:
+            if self._sweeping is None:
+                await asyncio.to_thread(self._make_directory)
+                self._sweeping = background.start(self._sweep())
 
     def _make_directory(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)
