@@ -17,12 +17,14 @@ from gateway.attach import socket as connect
 from gateway.automation.workers import Workers
 from gateway.contracts import spaces, workspaces
 from gateway.contracts.spaces import activity
+from gateway.contracts.workspaces import storage
 from gateway.core import extras
 from gateway.core.closes import ViewerClose
 from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace
 from gateway.core.errors import ConfigurationError
 from gateway.core.shares import OneEach, Turns
 from gateway.core.worker_board import Board
+from gateway.crypto.download_tokens import DownloadTokens
 from gateway.crypto.hops import HopSigner
 from gateway.crypto.tokens import TokenIssuer
 from gateway.crypto.viewer_tokens import ViewerTokens
@@ -38,6 +40,7 @@ from gateway.domain.events.service import Events
 from gateway.domain.events.streams import EventStreams
 from gateway.domain.execution.service import Executions
 from gateway.domain.files.artifacts import Artifacts
+from gateway.domain.files.catalog import Catalog
 from gateway.domain.files.service import Files
 from gateway.domain.idempotency import Idempotency
 from gateway.domain.invocations import InvocationLimits, Invocations
@@ -271,6 +274,7 @@ async def build(
         event_streams=event_streams,
         commands=commands,
         files=files,
+        catalog=Catalog(database, files, DownloadTokens(pepper), settings, audit),
         profiles=profiles,
         artifacts=run_artifacts,
         runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit, commands, disk),
@@ -327,6 +331,7 @@ def create_app(services: Services, contracts: Contracts) -> ASGIApp:
         *discovery.ROUTES,
         *downloads.ROUTES,
         *activity.VIEWER_ROUTES,
+        *storage.LINK_ROUTES,
         *pages.ROUTES,
         *live_page.ROUTES,
         *recording_page.ROUTES,

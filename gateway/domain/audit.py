@@ -98,6 +98,8 @@ class Action(StrEnum):
     FILE_READ = "file.read"
     FILE_DOWNLOADED = "file.downloaded"
     FILE_DELETED = "file.deleted"
+    FILE_LINKED = "file.linked"
+    FILE_LINK_REFUSED = "file.link_refused"
     FILE_STAGED = "file.staged"
     FILE_COLLECTED = "file.collected"
     ARTIFACT_READ = "artifact.read"

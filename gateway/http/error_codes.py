@@ -25,6 +25,7 @@ CODES: dict[int, dict[str, str]] = {
     401: {
         "auth.required": "there is no API key",
         "auth.invalid": "the API key is unknown, expired or revoked",
+        "download_link.unknown": "the address holds no download link of this gateway",
     },
     403: {
         "organization.suspended": "the organization of this key is suspended",
@@ -45,6 +46,8 @@ CODES: dict[int, dict[str, str]] = {
         "browser_profile.not_found": "there is no such browser profile, or it is not the caller's",
         "run.not_found": "there is no such run, or it is not the caller's",
         "file.not_found": "there is no such stored file, or it is not the caller's",
+        "storage_workspace.not_found": "no workspace of the caller has a storage of this name",
+        "artifact.not_found": "there is no such artifact, or it is not the caller's",
         "runtime_file.not_found": "the runtime has no such file",
         "ai_connection.not_found": "there is no such AI connection, or it is not the caller's",
         "ai_credential.not_found": "there is no such AI credential, or it is not the caller's",
@@ -102,6 +105,7 @@ CODES: dict[int, dict[str, str]] = {
     },
     410: {
         "lease.expired": "the lease has expired",
+        "download_link.expired": "the download link has expired",
         "viewer.expired": "the address of the viewer has expired",
         "run.live_not_active": "the run has ended, so its viewer shows nothing any more",
     },

@@ -36,7 +36,7 @@ _PROBES = ("/healthz", "/readyz", "/metrics")
 # Below it paths have a token, which no error repeats.
 _LEASES = "/v1/connect/"
 # Paths whose token is the credential, also where a proxy in front has left its prefix.
-_WITH_TOKEN = (_LEASES, "/v1/viewers/")
+_WITH_TOKEN = (_LEASES, "/v1/viewers/", "/v1/storage/downloads/")
 # After these refusals the connection is closed, so that what its client has sent already costs nothing more.
 _CLOSING = ("limit.address_rate", "limit.auth_failures")
 # Where clients that are given an address look for a browser, whatever the address's own path.

@@ -17,6 +17,7 @@ from gateway.domain.events.service import Events
 from gateway.domain.events.streams import EventStreams
 from gateway.domain.execution.service import Executions
 from gateway.domain.files.artifacts import Artifacts
+from gateway.domain.files.catalog import Catalog
 from gateway.domain.files.service import Files
 from gateway.domain.idempotency import Idempotency
 from gateway.domain.invocations import Invocations
@@ -63,6 +64,7 @@ class Services:
     event_streams: EventStreams
     commands: Commands
     files: Files
+    catalog: Catalog
     profiles: Profiles
     artifacts: Artifacts
     runtime_files: RuntimeFiles

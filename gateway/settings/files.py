@@ -51,6 +51,13 @@ class FileSettings(DataSettings, ShareSettings):
         le=86400,
         description="Timeout of an upload, or of a copy into or out of a runtime, in seconds.",
     )
+    download_link_max_seconds: int = Field(
+        86400,
+        ge=1,
+        le=604800,
+        description="Maximum lifetime of a download link, in seconds. A link can't be revoked, except by deleting the "
+        "object.",
+    )
     runtime_max_staged_bytes: int = Field(
         10 * 1024**3, ge=0, le=1024**5, description="Total size of the files that may be copied into one runtime."
     )

@@ -7,14 +7,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, insert, select
+from sqlalchemy import Select, Text, cast, exists, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.scope import Scope
 from gateway.store.files import LIVES, File
 from gateway.store.rows import record
 from gateway.store.scope import owner_columns, within
-from gateway.store.tables import artifacts, files
+from gateway.store.tables import artifacts, files, runtimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,8 @@ class Page:
     before: tuple[datetime, UUID] | None = None
     kinds: tuple[str, ...] = ()
     runtime_id: UUID | None = None
+    # Alias of runtimes, or the id of one.
+    runtime: str | None = None
 
 
 _OWN_NAMES = ("id", "space_id", "runtime_id", "run_id", "file_id", "kind", "name", "page_id", "created_at")
@@ -73,11 +75,15 @@ async def listed(
     space_id: UUID | None = None,
     run_id: UUID | None = None,
 ) -> list[Artifact]:
-    """Artifacts of a space or of a run."""
+    """Artifacts of a scope, of a space or of a run."""
     query = _within(scope)
     for column, value in (("space_id", space_id), ("run_id", run_id), ("runtime_id", page.runtime_id)):
         if value is not None:
             query = query.where(artifacts.c[column] == value)
+    if page.runtime is not None:
+        # An alias is no UUID, and an id stands for one.
+        named = or_(runtimes.c.alias == page.runtime, cast(runtimes.c.id, Text) == page.runtime.lower())
+        query = query.where(exists().where(runtimes.c.id == artifacts.c.runtime_id, named))
     if page.kinds:
         query = query.where(artifacts.c.kind.in_(page.kinds))
     if page.before is not None:
@@ -88,8 +94,8 @@ async def listed(
     return [Artifact(*row) for row in rows]
 
 
-async def get(connection: AsyncConnection, scope: Scope, run_id: UUID, artifact_id: UUID) -> Artifact | None:
-    query = _within(scope).where(artifacts.c.run_id == run_id, artifacts.c.id == artifact_id)
+async def get(connection: AsyncConnection, scope: Scope, artifact_id: UUID) -> Artifact | None:
+    query = _within(scope).where(artifacts.c.id == artifact_id)
     row = (await connection.execute(query)).one_or_none()
     return None if row is None else Artifact(*row)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.scope import Scope
 from gateway.store.scope import owner_columns, within
-from gateway.store.tables import files, spaces, subaccounts
+from gateway.store.tables import files, runtimes, spaces, subaccounts
 
 # Of a path, what is indexed; a literal, since an index on an expression knows no parameters.
 _INDEXED = 512
@@ -35,6 +35,10 @@ class File:
     metadata: dict[str, Any] | None
     expires_at: datetime | None
     created_at: datetime
+    source: str | None
+    driver: str | None
+    target: str | None
+    runtime_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,11 @@ class NewFile:
     object_key: str
     metadata: dict[str, Any] | None
     expires_at: datetime | None
+    source: str | None
+    # None takes that of the runtime, if there is one.
+    driver: str | None
+    target: str | None
+    runtime_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +70,8 @@ class Used:
     subaccount_bytes: int
 
 
-_COLUMNS = tuple(files.c[name] for name in File.__slots__)
-_BEGINNING: ColumnElement[str] = literal_column(f'"left"(files.path, {_INDEXED})', Text)
+COLUMNS = tuple(files.c[name] for name in File.__slots__)
+BEGINNING: ColumnElement[str] = literal_column(f'"left"(files.path, {_INDEXED})', Text)
 # An expired file is gone, though its row may remain until the next sweep.
 LIVES = text("(files.expires_at IS NULL OR files.expires_at > now())")
 
@@ -84,7 +93,7 @@ async def lock(connection: AsyncConnection, space_id: UUID, subaccount_id: UUID 
     return True
 
 
-async def used(connection: AsyncConnection, space_id: UUID, subaccount_id: UUID | None) -> Used:
+async def used(connection: AsyncConnection, space_id: UUID | None, subaccount_id: UUID | None) -> Used:
     of_subaccount = (
         select(func.coalesce(func.sum(files.c.size_bytes), 0))
         .where(files.c.subaccount_id == subaccount_id)
@@ -100,26 +109,28 @@ async def used(connection: AsyncConnection, space_id: UUID, subaccount_id: UUID 
     return Used(row[0], int(row[1]), int(row[2]))
 
 
-async def taken(connection: AsyncConnection, space_id: UUID, paths: list[str]) -> set[str]:
-    """Which of these paths are taken."""
+async def taken(connection: AsyncConnection, space_ids: Sequence[UUID], paths: list[str]) -> set[str]:
+    """Which of these paths are taken in any of the spaces."""
     rows = await connection.execute(
         select(files.c.path).where(
-            files.c.space_id == space_id, files.c.path_digest.in_([digest(path) for path in paths])
+            files.c.space_id.in_(space_ids), files.c.path_digest.in_([digest(path) for path in paths])
         )
     )
     return set(rows.scalars())
 
 
 async def add(connection: AsyncConnection, owner: Scope, new: NewFile) -> File:
-    values = {**owner_columns(owner), **{name: getattr(new, name) for name in NewFile.__slots__}}
-    statement = insert(files).values(**values, path_digest=digest(new.path)).returning(*_COLUMNS)
+    values: dict[str, Any] = {**owner_columns(owner), **{name: getattr(new, name) for name in NewFile.__slots__}}
+    if new.driver is None and new.runtime_id is not None:
+        values["driver"] = select(runtimes.c.driver).where(runtimes.c.id == new.runtime_id).scalar_subquery()
+    statement = insert(files).values(**values, path_digest=digest(new.path)).returning(*COLUMNS)
     return File(*(await connection.execute(statement)).one())
 
 
 async def get(connection: AsyncConnection, scope: Scope, space_id: UUID, file_id: UUID) -> File | None:
     row = (
         await connection.execute(
-            select(*_COLUMNS).where(within(scope, files), files.c.space_id == space_id, files.c.id == file_id, LIVES)
+            select(*COLUMNS).where(within(scope, files), files.c.space_id == space_id, files.c.id == file_id, LIVES)
         )
     ).first()
     return File(*row) if row else None
@@ -128,7 +139,7 @@ async def get(connection: AsyncConnection, scope: Scope, space_id: UUID, file_id
 async def at_path(connection: AsyncConnection, scope: Scope, space_id: UUID, path: str) -> File | None:
     row = (
         await connection.execute(
-            select(*_COLUMNS).where(
+            select(*COLUMNS).where(
                 within(scope, files), files.c.space_id == space_id, files.c.path_digest == digest(path), LIVES
             )
         )
@@ -146,18 +157,23 @@ async def listed(
     limit: int,
 ) -> list[File]:
     """Files whose path begins with `prefix`, by their path; after the position of the last page (see `position`)."""
-    query = select(*_COLUMNS).where(within(scope, files), files.c.space_id == space_id, LIVES)
-    if prefix:
-        begins = prefix[:_INDEXED]
-        query = query.where(begins <= _BEGINNING)
-        if (end := _behind(begins)) is not None:
-            query = query.where(end > _BEGINNING)
-        if len(prefix) > _INDEXED:
-            query = query.where(func.starts_with(files.c.path, prefix))
+    query = select(*COLUMNS).where(within(scope, files), files.c.space_id == space_id, LIVES, *begins_with(prefix))
     if after is not None:
-        query = query.where(func.row(_BEGINNING, files.c.id) > func.row(*after))
-    rows = await connection.execute(query.order_by(_BEGINNING, files.c.id).limit(limit))
+        query = query.where(func.row(BEGINNING, files.c.id) > func.row(*after))
+    rows = await connection.execute(query.order_by(BEGINNING, files.c.id).limit(limit))
     return [File(*row) for row in rows]
+
+
+def begins_with(prefix: str) -> Iterator[ColumnElement[bool]]:
+    """Conditions that a path begins so, for the index of its beginning."""
+    if not prefix:
+        return
+    begins = prefix[:_INDEXED]
+    yield begins <= BEGINNING
+    if (end := _behind(begins)) is not None:
+        yield end > BEGINNING
+    if len(prefix) > _INDEXED:
+        yield func.starts_with(files.c.path, prefix)
 
 
 def position(file: File) -> tuple[str, UUID]:

@@ -25,7 +25,6 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.endings import Ending
@@ -39,6 +38,7 @@ from gateway.store.notifications import STOP_WANTED
 from gateway.store.rows import by_name
 from gateway.store.scope import owner_columns, within
 from gateway.store.slices import sliced
+from gateway.store.spaces import MOUNTED_STORAGE
 from gateway.store.tables import gateways, recordings, runs, runtimes, spaces
 
 LIVE = ("starting", "active")
@@ -157,8 +157,7 @@ class LiveRow:
 
 
 def _mounted_storage(space_id: ColumnElement[UUID]) -> Label[str | None]:
-    mounts = cast(spaces.c.mounts, JSONB)
-    of_space = select(mounts["storage"]["space"].astext).where(spaces.c.id == space_id)
+    of_space = select(MOUNTED_STORAGE).where(spaces.c.id == space_id)
     return of_space.scalar_subquery().label("storage_space")
 
 

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import bindparam, case, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Text, bindparam, case, cast, delete, func, insert, or_, select, update
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.mounts import Mounts
@@ -35,6 +36,11 @@ class Space:
     def owner(self) -> Scope:
         return Scope(self.organization_id, self.subaccount_id)
 
+    @property
+    def storage(self) -> str:
+        """The name of its storage, as STORAGE has it."""
+        return str(self.id) if self.mounts.storage is None else self.mounts.storage.space
+
 
 @dataclass(frozen=True, slots=True)
 class NewSpace:
@@ -56,6 +62,12 @@ _COLUMNS = tuple(spaces.c[field.name] for field in fields(Space))
 # Built once, since each runtime's start reads its space.
 _ONE = select(*_COLUMNS).where(spaces.c.id == bindparam("space"), spaces.c.organization_id == bindparam("organization"))
 _ONE_OF_SUBACCOUNT = _ONE.where(spaces.c.subaccount_id == bindparam("subaccount"))
+
+
+# The name of the storage that a space mounts; null for one that has its own.
+MOUNTED_STORAGE: ColumnElement[str | None] = cast(spaces.c.mounts, JSONB)["storage"]["space"].astext
+# The name of a space's storage: its own one has its id.
+STORAGE: ColumnElement[str] = func.coalesce(MOUNTED_STORAGE, cast(spaces.c.id, Text))
 
 
 async def add(connection: AsyncConnection, owner: Scope, new: NewSpace) -> Space:
@@ -87,6 +99,15 @@ async def get(connection: AsyncConnection, scope: Scope, space_id: UUID, *, lock
         query, values = _ONE_OF_SUBACCOUNT, {**values, "subaccount": scope.subaccount_id}
     row = (await connection.execute(query.with_for_update() if lock else query, values)).mappings().first()
     return Space(**row) if row else None
+
+
+async def with_storage(connection: AsyncConnection, scope: Scope, owner: Scope, name: str) -> list[Space]:
+    """The spaces of an owner that have the storage of this name, or the one in the scope whose id it is; oldest
+    first."""
+    named = or_(spaces.c.subaccount_id.is_not_distinct_from(owner.subaccount_id), cast(spaces.c.id, Text) == name)
+    query = select(*_COLUMNS).where(within(scope, spaces), STORAGE.is_not_distinct_from(name), named)
+    rows = await connection.execute(query.order_by(spaces.c.created_at, spaces.c.id))
+    return [Space(**row) for row in rows.mappings()]
 
 
 async def change(connection: AsyncConnection, space_id: UUID, **changes: Unpack[SpaceChanges]) -> Space:

@@ -488,6 +488,11 @@ files = Table(
     Column("metadata", JSONB),
     Column("expires_at", DateTime(timezone=True)),
     _created_at(),
+    # What it is and where it comes from, as its uploader says; of an artifact its kind and its runtime.
+    Column("source", Text),
+    Column("driver", Text),
+    Column("target", Text),
+    Column("runtime_id", Uuid),
     Index("files_space_id_path_key", "space_id", "path_digest", unique=True),
     Index("files_listing_idx", "space_id", text('"left"(path, 512)'), "id"),
     Index("files_space_bytes_idx", "space_id", postgresql_include=["size_bytes"]),
@@ -603,6 +608,8 @@ artifacts = Table(
     Index(None, "space_id", "created_at", "id"),
     Index(None, "runtime_id", "created_at", "id"),
     Index(None, "file_id"),
+    Index("artifacts_organization_idx", "organization_id", *_ORDER),
+    Index("artifacts_subaccount_idx", "organization_id", "subaccount_id", *_ORDER),
 )
 
 # One row a run that is recorded. Its frames are with the gateway that recorded it, until the video is a file; a file

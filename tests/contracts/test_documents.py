@@ -31,6 +31,7 @@ from schemathesis.specs.openapi.checks import (
 from gateway.app import CONTRACTS, Gateway
 from gateway.settings import Settings as GatewaySettings
 from tests.support.api import Json, make_runtime, make_space, make_subaccount, ok
+from tests.support.artifacts import make_artifact
 from tests.support.fake_providers import KEYS
 from tests.support.invocations import make_invocation
 from tests.support.serving import serving
@@ -163,6 +164,8 @@ async def made(gateway: Gateway, client: httpx.AsyncClient) -> dict[str, str]:
         "ai-credentials": provider["id"],
         "invocations": invocation,
         "operations": invocation,
+        "storage": file["id"],
+        "artifacts": str((await make_artifact(gateway, runtime)).id),
         "runtimeId": runtime["id"],
         "alias": runtime["id"],
         "connectionId": lease["id"],

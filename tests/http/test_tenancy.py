@@ -26,6 +26,7 @@ from gateway.settings import Settings
 from gateway.store import accounts
 from gateway.store.database import Database
 from tests.support.api import ENDPOINTS, Json, bearer, ok, refused
+from tests.support.artifacts import make_artifact
 from tests.support.invocations import make_invocation
 
 # Whose things each key sees.
@@ -42,6 +43,8 @@ NOUNS = {
     "/v1/ai-credentials": {"id": "ai_connection"},
     "/v1/invocations": {"id": "invocation"},
     "/v1/operations": {"id": "invocation"},
+    "/v1/artifacts": {"id": "artifact"},
+    "/v1/storage/objects": {"id": "file"},
     "/v1/subaccounts": {"id": "subaccount", "keyId": "key"},
 }
 BODIES: dict[str, Json] = {
@@ -75,11 +78,14 @@ BODIES: dict[str, Json] = {
     "runs-events-wait": {"timeoutMs": 0},
     "invocations-wait": {"timeoutMs": 0},
     "operations-wait": {"timeoutMs": 0},
+    "objects-link": {},
 }
 # Without it a stream has no end.
 LIMITED = {"limit": "1", "cursor": "0"}
 # Names of tenants are sizes of paper, too.
 NARROWED = {"workspaces-runtimes-help": {"call": "page.title"}}
+# What is read of a storage, which has the id of its only workspace.
+OF_STORAGE = {"objects-list", "storage-browse"}
 # What an organization alone may do, also to a subaccount that is the caller's own.
 MANAGING = {"subaccounts-create", "subaccounts-update", "subaccounts-archive", "keys-create", "keys-revoke"}
 
@@ -146,6 +152,7 @@ async def _things(gateway: Gateway, client: httpx.AsyncClient, name: str, header
         "runtime": runtime["id"],
         "run": runtime["activeRunId"],
         "connection": lease["id"],
+        "artifact": str((await make_artifact(gateway, runtime)).id),
         "invocation": await make_invocation(gateway, client, runtime, headers=headers),
     }
 
@@ -216,6 +223,7 @@ async def state(client: httpx.AsyncClient, world: World) -> Json:
             "/v1/workspaces",
             "/v1/runs",
             "/v1/operations",
+            "/v1/artifacts",
             "/v1/browser-profiles",
             "/v1/ai-connections",
             "/v1/ai-credentials",
@@ -330,6 +338,8 @@ async def test_no_answer_shows_anything_of_a_foreigner(anonymous: httpx.AsyncCli
         for owner in SEES[caller]:
             ids = {parameter: world[owner].ids[kind] for parameter, kind in nouns(endpoint).items()}
             params = LIMITED if endpoint.streams else NARROWED.get(endpoint.operation_id)
+            if endpoint.operation_id in OF_STORAGE:
+                params = {"workspace": world[owner].ids["space"]}
             answer = await anonymous.get(endpoint.path.format(**ids), params=params, headers=world[caller].headers)
             case = (endpoint.operation_id, caller, owner)
             # A fake browser has no page.
@@ -438,6 +448,9 @@ def test_every_operation_is_in_the_matrix() -> None:
         "browser-profiles-list",
         "runs-list",
         "operations-list",
+        "artifacts-list",
+        "objects-upload",
+        *OF_STORAGE,
         "subaccounts-create",
         "subaccounts-list",
         "auth-whoami",

@@ -29,6 +29,7 @@ from starlette.websockets import WebSocket
 from websockets.frames import Close, Frame, Opcode
 
 from gateway.core.secret import MASK
+from gateway.crypto.download_tokens import DownloadLink, DownloadTokens
 from gateway.crypto.tokens import API_KEY, LEASE_TOKEN, TokenIssuer
 from gateway.crypto.viewer_tokens import Kind, Viewer, ViewerTokens
 from gateway.telemetry.logs import configure, redact
@@ -37,6 +38,7 @@ from tests.support.fake_providers import KEYS, served
 ISSUER = TokenIssuer(bytes(32))
 LEASE = ISSUER.lease_token()
 API = ISSUER.api_key()
+FILE_LINK = DownloadTokens(bytes(32)).sign(DownloadLink(uuid4(), uuid4(), datetime(2030, 1, 1, tzinfo=UTC)))
 VIEWER = ViewerTokens(bytes(32)).sign(Viewer(uuid4(), Kind.LIVE, uuid4(), datetime(2030, 1, 1, tzinfo=UTC)))
 PASSWORD = "hunter2-and-a-half"
 MASTER_KEY = "q83vASNFZ4mrze8BI0VniavN7wEjRWeJq83vASNFZ4k="
@@ -114,6 +116,9 @@ REDACTED = [
     (f"/v1/viewers/recording/%76{VIEWER[1:]}", "/v1/viewers/recording/***"),
     (f"url=ws%3A%2F%2Fh%2Fv1%2Fviewers%2Factivity%2F{VIEWER}", "url=ws%3A%2F%2Fh%2Fv1%2Fviewers%2Factivity%2F***"),
     (f"viewer {VIEWER} came", "viewer view_*** came"),
+    (f"/v1/storage/downloads/{FILE_LINK}?a=b", "/v1/storage/downloads/***?a=b"),
+    (f"/v1/storage/downloads/%66{FILE_LINK[1:]}", "/v1/storage/downloads/***"),
+    (f"link {FILE_LINK} came", "link file_*** came"),
     (API.secret, f"{API.prefix}***"),
     (f"key {API.secret[:-1]} is unknown", f"key {API.prefix}*** is unknown"),
     (f"Authorization: Bearer {API.secret}", "Authorization: ***"),

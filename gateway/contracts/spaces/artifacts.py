@@ -7,29 +7,23 @@ from uuid import UUID
 
 from pydantic import Field
 
+from gateway.contracts.shared.artifacts import Kinds
 from gateway.contracts.spaces.example_values import ARTIFACT, FILE, LATER, ROOT, RUN, RUNTIME, SPACE
 from gateway.domain.files.artifacts import Artifact as Record
 from gateway.domain.files.artifacts import Page
 from gateway.http.cursors import Cursor, Listing, cut
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.models import Answer, Checked, Query, Text, Time, optional
+from gateway.http.models import Answer, Query, Time, optional
 from gateway.http.public_url import public_root
-from gateway.http.queries import REPEATABLE
 
 endpoints = Endpoints("Artifacts")
-
-
-def _kinds(text: str) -> str:
-    if not all(0 < len(kind) <= 100 for kind in text.split(",")):
-        raise ValueError("must be one kind, or several split by commas, such as download,recording")
-    return text
 
 
 class ArtifactQuery(Query):
     """`kind` is one or several, repeated or split by commas; `limit` is 1 to 200; `cursor` is the `nextCursor` of the
     page before."""
 
-    kind: Annotated[Text, Checked(_kinds, pattern=r"^[^,\x00]{1,100}(,[^,\x00]{1,100})*$"), REPEATABLE] = optional()
+    kind: Kinds = optional()
     """Only these kinds, such as `download` or `recording`; repeat the parameter, or separate values by commas."""
     cursor: Cursor = optional()
     """The `nextCursor` of the previous page."""

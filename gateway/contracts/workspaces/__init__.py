@@ -3,6 +3,7 @@
 from gateway.contracts.shared import vault
 from gateway.contracts.workspaces import (
     ai_credentials,
+    artifacts,
     browser_profiles,
     embeds,
     execute,
@@ -11,6 +12,7 @@ from gateway.contracts.workspaces import (
     runtime_help,
     runtime_state,
     runtimes,
+    storage,
     updates,
     workspaces,
 )
@@ -28,6 +30,8 @@ _RESOURCES = (
     embeds,
     browser_profiles,
     operations,
+    storage,
+    artifacts,
     vault,
     ai_credentials,
     updates,

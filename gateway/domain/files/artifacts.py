@@ -87,8 +87,8 @@ class Artifacts:
     async def download(self, scope: Scope, run_id: UUID, artifact_id: UUID) -> File:
         """The file of one of a run's downloads, before reading its content. Raises NotFound."""
         async with self._database.connect() as connection:
-            found = await artifacts.get(connection, scope, run_id, artifact_id)
-        if found is None or found.kind != DOWNLOAD:
+            found = await artifacts.get(connection, scope, artifact_id)
+        if found is None or found.run_id != run_id or found.kind != DOWNLOAD:
             raise not_found(DOWNLOAD, artifact_id)
         return await self._files.download(scope, found.space_id, found.file_id)
 
@@ -99,3 +99,27 @@ class Artifacts:
             async with self._database.connect() as connection:
                 await find_space(connection, scope, space_id)
                 return await artifacts.listed(connection, scope, page, space_id=space_id)
+
+    async def listed(
+        self, scope: Scope, page: Page, *, space_id: UUID | None = None, run_id: UUID | None = None
+    ) -> list[Artifact]:
+        """As `of_run`, of all that the caller sees; of a space or run that the caller does not see there are none."""
+        with self._audit.noting(Action.ARTIFACT_READ):
+            async with self._database.connect() as connection:
+                return await artifacts.listed(connection, scope, page, space_id=space_id, run_id=run_id)
+
+    async def get(self, scope: Scope, artifact_id: UUID) -> Artifact:
+        with self._audit.noting(Action.ARTIFACT_READ, artifact_id):
+            return await self._find(scope, artifact_id)
+
+    async def file_of(self, scope: Scope, artifact_id: UUID) -> File:
+        """The file of an artifact, before reading its content. Raises NotFound."""
+        found = await self._find(scope, artifact_id)
+        return await self._files.download(scope, found.space_id, found.file_id)
+
+    async def _find(self, scope: Scope, artifact_id: UUID) -> Artifact:
+        async with self._database.connect() as connection:
+            found = await artifacts.get(connection, scope, artifact_id)
+        if found is None:
+            raise not_found("artifact", artifact_id)
+        return found

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -41,7 +41,7 @@ from gateway.store.files import File, position
 from gateway.store.objects import Objects
 from gateway.telemetry import metrics
 
-__all__ = ["File", "Files", "NewArtifact", "NewFile", "object_key", "position"]
+__all__ = ["File", "FileOrigin", "Files", "NewArtifact", "NewFile", "PlacedFile", "object_key", "position"]
 
 _log = structlog.get_logger("gateway.files")
 
@@ -63,6 +63,16 @@ class NewArtifact:
 
 
 @dataclass(frozen=True, slots=True)
+class FileOrigin:
+    """What a file is (`screenshot`, `download`), the driver and the call that made it, and the runtime it is of."""
+
+    source: str | None = None
+    driver: str | None = None
+    target: str | None = None
+    runtime_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NewFile:
     """A file besides its bytes. `rename_on_conflict`: where the path is taken, a similar free one is used."""
 
@@ -72,7 +82,9 @@ class NewFile:
     metadata: dict[str, Any] | None = None
     expires_at: datetime | None = None
     rename_on_conflict: bool = False
-    artifact: NewArtifact | None = field(default=None)
+    artifact: NewArtifact | None = None
+    # None for what only the artifact says.
+    origin: FileOrigin | None = None
 
     @classmethod
     def uploaded(
@@ -97,6 +109,16 @@ class NewFile:
         if not is_media_type(content_type):
             raise invalid_field("file", "must be a media type such as text/csv", content_type)
         return cls(name=name, path=path, content_type=content_type, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedFile:
+    """A file and the space that it is stored in. No space of `sharing` may have a file of its path already."""
+
+    owner: Scope
+    space_id: UUID
+    file: NewFile
+    sharing: tuple[UUID, ...]
 
 
 class Files:
@@ -158,32 +180,47 @@ class Files:
                 space = await find_space(connection, scope, space_id)
             with self.upload_slot():
                 async with self.in_time("The upload was not whole", "storage.upload_timeout"):
-                    file, _ = await self._keep(space.owner, space_id, file_id, chunks, about)
+                    place = _placed(space.owner, space_id, about)
+                    file, _ = await self._keep(space.owner, space_id, file_id, chunks, place)
+            return file
+
+    async def upload_placed(
+        self, scope: Scope, chunks: AsyncIterator[bytes], place: Callable[[], Awaitable[PlacedFile]]
+    ) -> File:
+        """As `upload`, of a file whose space is known once it has arrived, as fields of a form come in any order."""
+        file_id = new_id()
+        with self._audit.noting(Action.FILE_CREATED, file_id) as noting:
+            with self.upload_slot():
+                async with self.in_time("The upload was not whole", "storage.upload_timeout"):
+                    file, _ = await self._keep(scope, None, file_id, chunks, place)
+            noting.details["spaceId"] = str(file.space_id)
             return file
 
     async def keep(
         self, owner: Scope, space_id: UUID, chunks: AsyncIterator[bytes], about: NewFile
     ) -> tuple[File, Artifact | None]:
         """Store a file that the gateway made or collected; as `upload`, without authorization and limit of uploads."""
-        return await self._keep(owner, space_id, new_id(), chunks, lambda: about)
+        return await self._keep(owner, space_id, new_id(), chunks, _placed(owner, space_id, lambda: about))
 
     async def _keep(
         self,
         owner: Scope,
-        space_id: UUID,
+        space_id: UUID | None,
         file_id: UUID,
         chunks: AsyncIterator[bytes],
-        about: Callable[[], NewFile],
+        place: Callable[[], Awaitable[PlacedFile]],
     ) -> tuple[File, Artifact | None]:
-        key = object_key(space_id, file_id)
+        """`owner` and `space_id` as far as they are known before the file has arrived; `place` is called then."""
+        # A space has no id of a file, so that such a key is unique as well.
+        key = object_key(space_id or file_id, file_id)
         check_disk(self._space)
         async with self._database.connect() as connection:
             room = await self._room(connection, owner, space_id)
         size = await self._objects.put(key, self._within(chunks, room))
         try:
-            described = about()
+            placed = await place()
             async with self._database.begin() as connection:
-                kept = await self._add(connection, owner, space_id, file_id, key, size, described)
+                kept = await self._add(connection, placed, file_id, key, size)
         except BaseException:
             # An object without a row is orphaned; if it can't be removed now, the sweep removes it.
             await self._forget([key])
@@ -191,29 +228,27 @@ class Files:
         metrics.file_bytes.labels("in").inc(size)
         file = kept[0]
         self._events.update(
-            owner,
+            placed.owner,
             "file.created",
-            {"spaceId": str(space_id), "fileId": str(file.id), "path": file.path, "sizeBytes": size},
+            {"spaceId": str(placed.space_id), "fileId": str(file.id), "path": file.path, "sizeBytes": size},
         )
         return kept
 
     async def _add(
-        self,
-        connection: Connection,
-        owner: Scope,
-        space_id: UUID,
-        file_id: UUID,
-        key: str,
-        size: int,
-        described: NewFile,
+        self, connection: Connection, placed: PlacedFile, file_id: UUID, key: str, size: int
     ) -> tuple[File, Artifact | None]:
         """Add the row, if there is room and the path is free. Serialized within a space."""
+        owner, space_id, described = placed.owner, placed.space_id, placed.file
         if not await files.lock(connection, space_id, owner.subaccount_id):
             raise not_found("space", space_id)
         room = await self._room(connection, owner, space_id)
         if size > room.bytes:
             raise room.refusal
-        path = await _free_path(connection, space_id, described)
+        path = await _free_path(connection, placed.sharing, described)
+        made = described.artifact
+        origin = described.origin or FileOrigin()
+        if made is not None:
+            origin = FileOrigin(made.kind, runtime_id=made.runtime_id)
         new = files.NewFile(
             id=file_id,
             space_id=space_id,
@@ -224,11 +259,14 @@ class Files:
             object_key=key,
             metadata=described.metadata,
             expires_at=described.expires_at,
+            source=origin.source,
+            driver=origin.driver,
+            target=origin.target,
+            runtime_id=origin.runtime_id,
         )
         file = await files.add(connection, owner, new)
-        if described.artifact is None:
+        if made is None:
             return file, None
-        made = described.artifact
         new_artifact = artifacts.NewArtifact(new_id(), made.runtime_id, made.run_id, made.kind, made.name, made.page_id)
         return file, await artifacts.add(connection, owner, file, new_artifact)
 
@@ -254,7 +292,7 @@ class Files:
                 raise
             raise RequestTimeout(f"{failure} within {seconds:g} seconds.", code, details={"seconds": seconds}) from None
 
-    async def _room(self, connection: Connection, owner: Scope, space_id: UUID) -> _Room:
+    async def _room(self, connection: Connection, owner: Scope, space_id: UUID | None) -> _Room:
         """The maximum size of another file; raises Conflict at the maximum number of files."""
         used = await files.used(connection, space_id, owner.subaccount_id)
         settings = self._settings
@@ -398,9 +436,16 @@ def check_disk(space: DiskSpace) -> None:
         )
 
 
-async def _free_path(connection: Connection, space_id: UUID, described: NewFile) -> str:
+def _placed(owner: Scope, space_id: UUID, about: Callable[[], NewFile]) -> Callable[[], Awaitable[PlacedFile]]:
+    async def place() -> PlacedFile:
+        return PlacedFile(owner, space_id, about(), (space_id,))
+
+    return place
+
+
+async def _free_path(connection: Connection, space_ids: tuple[UUID, ...], described: NewFile) -> str:
     if not described.rename_on_conflict:
-        if await files.taken(connection, space_id, [described.path]):
+        if await files.taken(connection, space_ids, [described.path]):
             raise Conflict(
                 f"A file exists at {described.path[:100]!r}; delete it, or use another path.",
                 "storage_file.path_exists",
@@ -409,7 +454,7 @@ async def _free_path(connection: Connection, space_id: UUID, described: NewFile)
         return described.path
     folder, slash, name = described.path.rpartition("/")
     paths = [folder + slash + shortened(name, f" ({number})" if number else "") for number in range(_NUMBERED_NAMES)]
-    taken = await files.taken(connection, space_id, paths)
+    taken = await files.taken(connection, space_ids, paths)
     free = next((path for path in paths if path not in taken), None)
     return free or folder + slash + shortened(name, f" ({new_id()})")
 

@@ -25,7 +25,7 @@ from gateway.domain.audit import Action, Audit
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.files.names import check_path, guessed_type, safe_name
-from gateway.domain.files.service import Files, NewFile, check_disk
+from gateway.domain.files.service import FileOrigin, Files, NewFile, check_disk
 from gateway.domain.runtimes.service import Runtimes, not_active
 from gateway.settings import FileSettings
 from gateway.store.artifacts import Artifact
@@ -181,7 +181,8 @@ class RuntimeFiles:
         async with reading(directory, segments) as descriptor:
             content_type = guessed_type(name)
             if artifact is None:
-                new = NewFile(name=name, path=to, content_type=content_type)
+                origin = FileOrigin("collected", runtime_id=observed.runtime_id)
+                new = NewFile(name=name, path=to, content_type=content_type, origin=origin)
                 return await self._files.keep(observed.owner, observed.space_id, bytes_of(descriptor), new)
             return await self._artifacts.add(
                 observed,
