@@ -48,6 +48,7 @@ from gateway.domain.leases.service import Leases
 from gateway.domain.profiles.packing import PackLimits
 from gateway.domain.profiles.service import Profiles
 from gateway.domain.profiles.states import ProfileStates
+from gateway.domain.proxies import SavedProxies
 from gateway.domain.readiness import Readiness
 from gateway.domain.recordings import Recordings
 from gateway.domain.runtimes.downloads import DownloadStore
@@ -280,6 +281,9 @@ async def build(
         runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit, commands, disk),
         vault=vault,
         runtime_states=RuntimeStates(living, observers, audit, settings.state_timeout_seconds),
+        proxies=SavedProxies(
+            database, secrets, outbound, audit, settings.proxy_test_url, settings.proxy_test_timeout_seconds
+        ),
         viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands, observers),
         recordings=recordings,
         executions=Executions(living, leases, run_artifacts, workers, settings, audit, commands, invocations, vault),

@@ -23,6 +23,7 @@ from gateway.domain.idempotency import Idempotency
 from gateway.domain.invocations import Invocations
 from gateway.domain.leases.service import Leases
 from gateway.domain.profiles.service import Profiles
+from gateway.domain.proxies import SavedProxies
 from gateway.domain.readiness import Readiness
 from gateway.domain.recordings import Recordings
 from gateway.domain.runtimes.files import RuntimeFiles
@@ -69,6 +70,7 @@ class Services:
     artifacts: Artifacts
     runtime_files: RuntimeFiles
     vault: Vault
+    proxies: SavedProxies
     runtime_states: RuntimeStates
     viewers: Viewers
     recordings: Recordings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, field_validator
 
 from gateway.core.hosts import Entry
-from gateway.settings.types import Group, split
+from gateway.settings.types import Group, HttpUrl, split
 
 
 class EgressSettings(Group):
@@ -35,6 +35,15 @@ class EgressSettings(Group):
         le=134_217_728,
         description="Maximum size of the head of a page's http request. A URL may have 2 MiB in Chromium; it does not "
         "limit headers. One runtime's connections may hold eight such heads.",
+    )
+
+    proxy_test_url: HttpUrl = Field(
+        "https://api.ipify.org",
+        description="Requested through a saved proxy to test it. It answers with the address of the client as text, "
+        "and must be one that pages may reach.",
+    )
+    proxy_test_timeout_seconds: float = Field(
+        15.0, gt=0, le=120, description="Timeout of a test of a saved proxy, in seconds."
     )
 
     @field_validator("egress_allow", "egress_deny")

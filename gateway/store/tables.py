@@ -693,3 +693,42 @@ browser_profiles = Table(
     Index("browser_profiles_subaccount_idx", "organization_id", "subaccount_id", *_ORDER),
     Index("browser_profiles_used_idx", "gateway_id", postgresql_where=text("runtime_id IS NOT NULL")),
 )
+
+# Proxies that callers saved; a password is a row of `secrets`.
+proxies = Table(
+    "proxies",
+    metadata,
+    _id(),
+    _organization(),
+    _subaccount(),
+    Column("name", Text, nullable=False),
+    Column("protocol", Text, CheckConstraint("protocol IN ('http', 'socks5')", name="protocol"), nullable=False),
+    Column("host", Text, nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("username", Text),
+    Column("has_password", Boolean, nullable=False),
+    Column(
+        "dns_resolution",
+        Text,
+        CheckConstraint("dns_resolution IN ('local', 'proxy')", name="dns_resolution"),
+        nullable=False,
+    ),
+    _created_at(),
+    _updated_at(),
+    Index(
+        "proxies_organization_name_key",
+        "organization_id",
+        "name",
+        unique=True,
+        postgresql_where=text("subaccount_id IS NULL"),
+    ),
+    Index(
+        "proxies_subaccount_name_key",
+        "subaccount_id",
+        "name",
+        unique=True,
+        postgresql_where=text("subaccount_id IS NOT NULL"),
+    ),
+    Index("proxies_organization_idx", "organization_id", *_ORDER),
+    Index("proxies_subaccount_idx", "organization_id", "subaccount_id", *_ORDER),
+)

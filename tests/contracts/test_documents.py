@@ -154,7 +154,9 @@ async def made(gateway: Gateway, client: httpx.AsyncClient) -> dict[str, str]:
     provider = await ok(client.post("/v1/ai-connections", json=PROVIDER))
     invocation = await make_invocation(gateway, client, runtime)
     profile = await ok(client.post("/v1/browser-profiles", json={"name": f"profile {space}"}))
+    proxy = await ok(client.post("/v1/proxies", json={"name": f"proxy {space}", "url": "http://192.0.9.9:3128"}))
     return {
+        "proxies": proxy["id"],
         "browser-profiles": profile["id"],
         "spaces": space,
         "workspaces": space,

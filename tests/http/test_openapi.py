@@ -401,6 +401,7 @@ async def test_every_example_is_accepted_and_the_answers_are_as_the_document_say
         "/v1/workspaces": {"id": workspace, "alias": alias},
         "/v1/runs": {"id": run["id"]},
         "/v1/ai-connections": {"id": ai},
+        "/v1/proxies": {"id": await make("/v1/proxies", {"name": "own", "url": "http://192.0.9.9:3128"})},
         "/v1/ai-credentials": {"id": await make("/v1/ai-credentials", AI_CREDENTIAL)},
         "/v1/subaccounts": {"id": subaccount, "keyId": key},
         "/v1/invocations": {"id": invocation},

@@ -215,6 +215,7 @@ NOT_SECRET = {
     "CreatedKey.api_key": "its row; the secret stands beside it",
     "KeyList.keys": "their rows",
     "StorageObject.object_key": "the name of its bytes",
+    "SavedProxy.has_password": "whether there is one",
     "SecretList.keys": "names of secrets",
     "SecretList.credentials": "metadata of secrets",
     "SecretMetadata.key": "the name of a secret",

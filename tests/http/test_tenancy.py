@@ -41,6 +41,7 @@ NOUNS = {
     "/v1/runs": {"id": "run"},
     "/v1/ai-connections": {"id": "ai_connection"},
     "/v1/ai-credentials": {"id": "ai_connection"},
+    "/v1/proxies": {"id": "proxy"},
     "/v1/invocations": {"id": "invocation"},
     "/v1/operations": {"id": "invocation"},
     "/v1/artifacts": {"id": "artifact"},
@@ -52,6 +53,8 @@ BODIES: dict[str, Json] = {
     "ai-connections-update": {"label": "taken over", "apiKey": None},
     "ai-credentials-create": {"id": "x", "label": "x", "provider": "openai", "apiKey": "sk-x"},
     "ai-credentials-update": {"label": "taken over", "apiKey": "sk-y"},
+    "proxies-create": {"name": "x", "url": "http://192.0.9.9:3128"},
+    "proxies-update": {"name": "taken over"},
     "spaces-create": {},
     "workspaces-execute": {"runtime": "main", "steps": [{"call": "page.title"}]},
     "spaces-update": {"name": "taken over"},
@@ -141,6 +144,7 @@ async def _things(gateway: Gateway, client: httpx.AsyncClient, name: str, header
     runtime = await make(f"/v1/spaces/{space['id']}/runtimes", {"name": name})
     lease = await make(f"/v1/spaces/{space['id']}/runtimes/{runtime['id']}/connections", {"protocol": "cdp"})
     profile = await make("/v1/browser-profiles", {"name": f"profile of {name}"})
+    proxy = await make("/v1/proxies", {"name": name, "url": "http://192.0.9.9:3128"})
     file = await ok(
         client.post(f"/v1/spaces/{space['id']}/storage/files", files={"file": (name, name.encode())}, headers=headers)
     )
@@ -148,6 +152,7 @@ async def _things(gateway: Gateway, client: httpx.AsyncClient, name: str, header
         "file": file["id"],
         "ai_connection": ai["id"],
         "browser_profile": profile["id"],
+        "proxy": proxy["id"],
         "space": space["id"],
         "runtime": runtime["id"],
         "run": runtime["activeRunId"],
@@ -227,6 +232,7 @@ async def state(client: httpx.AsyncClient, world: World) -> Json:
             "/v1/browser-profiles",
             "/v1/ai-connections",
             "/v1/ai-credentials",
+            "/v1/proxies",
             "/v1/subaccounts",
         ):
             found[name + path] = await ok(client.get(path, headers=headers))
@@ -357,6 +363,7 @@ async def test_every_key_lists_all_that_it_sees(anonymous: httpx.AsyncClient, wo
             ("/v1/operations", "operations", "invocation"),
             ("/v1/ai-connections", "aiConnections", "ai_connection"),
             ("/v1/ai-credentials", "credentials", "ai_connection"),
+            ("/v1/proxies", "proxies", "proxy"),
             ("/v1/subaccounts", "subaccounts", "subaccount"),
         ):
             listed = (await ok(anonymous.get(path, headers=world[caller].headers)))[field]
@@ -440,6 +447,8 @@ def test_every_operation_is_in_the_matrix() -> None:
         "ai-connections-list",
         "ai-credentials-create",
         "ai-credentials-list",
+        "proxies-create",
+        "proxies-list",
         "spaces-create",
         "spaces-list",
         "workspaces-create",

@@ -102,7 +102,7 @@ class Proxy(Body):
 
     @model_validator(mode="after")
     def _one_way(self) -> Proxy:
-        given = self.model_fields_set - {"dns_resolution"}
+        given = self.model_fields_set & {"url", "protocol", "host", "port", "username", "password"}
         if (given != {"url"}) if "url" in given else not {"protocol", "host", "port"} <= given:
             raise ValueError(_SHAPE)
         proxy = self.upstream()

@@ -1,6 +1,6 @@
 """The contract of spaces: spaces, their runtimes, connections, runs, files and AI connections."""
 
-from gateway.contracts.shared import vault
+from gateway.contracts.shared import proxies, vault
 from gateway.contracts.spaces import (
     activity,
     ai_connections,
@@ -37,6 +37,7 @@ _RESOURCES = (
     artifacts,
     invocations,
     vault,
+    proxies,
     subaccounts,
 )
 

@@ -1,6 +1,6 @@
 """The contract of workspaces."""
 
-from gateway.contracts.shared import vault
+from gateway.contracts.shared import proxies, vault
 from gateway.contracts.workspaces import (
     ai_credentials,
     artifacts,
@@ -33,6 +33,7 @@ _RESOURCES = (
     storage,
     artifacts,
     vault,
+    proxies,
     ai_credentials,
     updates,
 )
