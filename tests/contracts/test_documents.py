@@ -178,8 +178,9 @@ async def made(gateway: Gateway, client: httpx.AsyncClient) -> dict[str, str]:
 
 @pytest.fixture
 def settings(settings: GatewaySettings) -> GatewaySettings:
-    """The document has the contract's limits, which the operator's may be below."""
-    return settings.model_copy(update={"max_lifetime_seconds": 2592000})
+    """The document has the contract's limits, which the operator's may be below, and addresses of documentation."""
+    allowed = ("192.0.2.0/24", "2001:db8::/32")
+    return settings.model_copy(update={"max_lifetime_seconds": 2592000, "egress_allow": allowed})
 
 
 @pytest.mark.parametrize("contract", [contract.name for contract in CONTRACTS])

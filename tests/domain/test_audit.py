@@ -210,6 +210,15 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
     await ok(client.post(f"{profile}/reset"))
     await ok(client.delete(profile))
 
+    # Saved proxies
+    address = {"name": "x", "url": "http://ada:p4ssw0rd-of-a-proxy@192.0.9.9:3128"}
+    secrets.note("p4ssw0rd-of-a-proxy")
+    proxy = f"/v1/proxies/{(await ok(client.post('/v1/proxies', json=address)))['id']}"
+    await ok(client.get(proxy))
+    await ok(client.patch(proxy, json={"name": "y"}))
+    await ok(client.post(f"{proxy}/test"))
+    await ok(client.delete(proxy))
+
     # Operations and the vault
     operation = f"/v1/operations/{await make_invocation(gateway, client, runtime)}"
     await ok(client.get(operation))
