@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import AnyUrl, Field, StringConstraints
+from pydantic import AnyUrl, ConfigDict, Field, StringConstraints
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -47,6 +47,13 @@ Label = Annotated[str, Field(min_length=1, max_length=200), STORABLE]
 Prefix = Annotated[Text, StringConstraints(max_length=MAX_PATH_LENGTH)]
 
 
+# What is refused of an upload's fields together.
+_NO_PLACE: dict[str, Any] = {
+    "not": {"anyOf": [{"required": [name]} for name in ("workspace", "runtimeId", "sessionId")]}
+}
+_TWO_RUNTIMES: dict[str, Any] = {"required": ["runtimeId", "sessionId"]}
+
+
 def _file_name(name: str) -> str:
     problem = name_problem(name)
     if problem is not None:
@@ -58,6 +65,7 @@ class UploadObject(Body):
     """`workspace` or `runtimeId` says where it is stored. `filename` is by default the last segment of `path`, or else
     the name of the file as it was sent; `path` is by default the name."""
 
+    model_config = ConfigDict(json_schema_extra={"not": {"anyOf": [_NO_PLACE, _TWO_RUNTIMES]}})
     example: ClassVar = {"file": "day,visits\n2026-06-01,12\n", "workspace": WORKSPACE, "path": "reports/june.csv"}
 
     file: Binary
