@@ -170,6 +170,11 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
     file = f"{files}/{(await ok(client.post(files, files={'file': ('a', b'a')})))['id']}"
     await ok(client.get(file))
     assert (await client.get(f"{file}/content")).content == b"a"
+    made = (await ok(client.get(file)))["id"]
+    link = (await ok(client.post(f"/v1/storage/objects/{made}/download-url")))["url"]
+    secrets.note(link.rpartition("/")[2])
+    assert (await client.get(link)).content == b"a"
+    await refused(client.get(link[:-1]), 401, "download_link.unknown")
     staged = await ok(client.post(f"{path}/files/stage", json={"path": "a"}))
     await ok(client.post(f"{path}/files/collect", json={"path": staged["path"], "storagePath": "b"}))
     await ok(client.delete(file))
