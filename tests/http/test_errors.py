@@ -447,6 +447,7 @@ async def test_no_value_at_any_place_of_any_body_makes_a_500(client: httpx.Async
         "/v1/workspaces": {"id": runtime["spaceId"], "alias": runtime["id"]},
         "/v1/browser-profiles": {"id": profile["id"]},
         "/v1/ai-connections": {"id": connection["id"]},
+        "/v1/storage": {"id": connection["id"]},
         "/v1/proxies": {"id": connection["id"]},
         "/v1/ai-credentials": {"id": connection["id"]},
         "/v1/subaccounts": {"id": subaccount},
