@@ -118,6 +118,19 @@ async def test_mounts_say_which_keys_may_be_used(login: Executing, key: str, cod
     assert await login.value(READ) == 0
 
 
+async def test_what_a_workspace_allows_no_longer_is_refused_and_the_rest_goes_on(login: Executing) -> None:
+    allowed = {"vault": {"allow": ["site/login", "site/other"]}}
+    workspace = await login.remote.post("/v1/workspaces", {"name": "narrowed", "mounts": {"vault": {"allow": ["site"]}}})
+    path = f"/v1/workspaces/{workspace['id']}"
+    made = await login.remote.post(f"{path}/runtimes", {"kind": "browser", "alias": "main", "mounts": allowed})
+    later = {"mounts": {"vault": {"allow": ["site/login"]}}}
+    (await login.remote.api.patch(path, json=later)).raise_for_status()
+    narrowed = Executing(login.remote, f"/v1/spaces/{workspace['id']}/runtimes/{made['id']}", login.pages)
+    assert await narrowed.value(OPEN, step("page.fill", "#password", REFERENCE), READ) == len(PASSWORD)
+    error = await narrowed.error(step("page.fill", "#password", {**REFERENCE, "secret": "site/other"}))
+    assert error["code"] == "vault.key_forbidden"
+
+
 async def test_a_call_that_types_nothing_takes_no_secret(login: Executing) -> None:
     for wrong in (step("page.goto", REFERENCE), step("page.fill", REFERENCE, "x")):
         body = {"runtime": login.id, "steps": [wrong]}

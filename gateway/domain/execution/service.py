@@ -22,7 +22,7 @@ from gateway.automation.workers import WorkerLost, Workers
 from gateway.core import background, steps
 from gateway.core.errors import Conflict, GatewayError, NotFound, RequestInvalid, Unavailable
 from gateway.core.ids import new_id
-from gateway.core.mounts import Mounts, narrowed
+from gateway.core.mounts import Mounts, effective
 from gateway.core.observation import Observed
 from gateway.core.runtime_ref import ById, RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
@@ -432,7 +432,7 @@ class Executions:
         place = await self._vault.in_space(execution.observed.owner, runtime.space_id)
         mounts = place.mounts or Mounts()
         if runtime.mounts is not None:
-            mounts = narrowed(mounts, runtime.mounts)
+            mounts = effective(mounts, runtime.mounts)
         return await self._vault.for_page(place.owner, mounts, key, field_name, origins)
 
     def _message(self, vocabulary: Vocabulary, wanted: list[CheckedStep]) -> dict[str, Any]:
