@@ -120,7 +120,9 @@ async def test_mounts_say_which_keys_may_be_used(login: Executing, key: str, cod
 
 async def test_what_a_workspace_allows_no_longer_is_refused_and_the_rest_goes_on(login: Executing) -> None:
     allowed = {"vault": {"allow": ["site/login", "site/other"]}}
-    workspace = await login.remote.post("/v1/workspaces", {"name": "narrowed", "mounts": {"vault": {"allow": ["site"]}}})
+    workspace = await login.remote.post(
+        "/v1/workspaces", {"name": "narrowed", "mounts": {"vault": {"allow": ["site"]}}}
+    )
     path = f"/v1/workspaces/{workspace['id']}"
     made = await login.remote.post(f"{path}/runtimes", {"kind": "browser", "alias": "main", "mounts": allowed})
     later = {"mounts": {"vault": {"allow": ["site/login"]}}}
