@@ -146,7 +146,8 @@ async def popup_and_download(page: Page, site: Site) -> None:
     async with page.expect_popup() as opened:
         await page.click("#popup")
     popup = await opened.value
-    await popup.wait_for_load_state()
+    # A popup may have loaded before a client has a session with it, so its load event is not waited for.
+    await popup.wait_for_function("document.readyState === 'complete'")
     await popup.close()
     async with page.expect_download():
         await page.evaluate("location = '/file'")

@@ -76,8 +76,9 @@ def on_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         directory.chmod(0o711)
         made = EmbeddedPostgres(directory, _UID)
         made.start()
-        commands = [each.cmdline() for each in psutil.Process().children()]
-        (command,) = (each for each in commands if str(directory / "postgres") in each)
+        # Others may have ended just now.
+        servers = [each for each in psutil.Process().children() if each.status() != psutil.STATUS_ZOMBIE]
+        (command,) = (line for each in servers if str(directory / "postgres") in (line := each.cmdline()))
         made.stop()
         data = directory / "postgres"
         with (data / "pg_hba.conf").open("a") as rules:

@@ -175,8 +175,7 @@ class Leases:
         lease, token = await self._mint(
             scope, ref, protocol="cdp", ttl_seconds=None, options={"autoRenew": True}, purpose=purpose
         )
-        if (prefix := lease_token_prefix(token)) is not None:
-            self._attachments.leave_idle(prefix)
+        self._attachments.leave_idle(_own_prefix(token))
         return lease, token
 
     async def end_internal(self, scope: Scope, ref: RuntimeRef, lease_id: UUID, token: str) -> None:
@@ -184,8 +183,7 @@ class Leases:
         try:
             await self.revoke(scope, ref, lease_id)
         finally:
-            if (prefix := lease_token_prefix(token)) is not None:
-                self._attachments.forget_idle(prefix)
+            self._attachments.forget_idle(_own_prefix(token))
 
     async def _mint(
         self,
@@ -622,6 +620,13 @@ class Leases:
                 details={"limit": most},
                 retry_after=_RETRY_SOCKETS_SECONDS,
             )
+
+
+def _own_prefix(token: str) -> str:
+    """The prefix of a token that this module has issued."""
+    prefix = lease_token_prefix(token)
+    assert prefix is not None
+    return prefix
 
 
 def _is_unrestricted(options: dict[str, Any] | None) -> bool:
