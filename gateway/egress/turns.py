@@ -147,7 +147,7 @@ class Share:
         self._charge(began, clock())
 
     def expect(self, seconds: float) -> None:
-        """Charge what the loop will do later for the work that runs now, which nobody measures; it ends the turn."""
+        """Charge what the loop will do later for the work that runs now. It is not measured, and ends the turn."""
         self.used += seconds
         self._taken = min(self._taken + seconds, 2 * self._turns.burst_seconds)
         self._turns.expected += seconds

@@ -98,7 +98,7 @@ class DownloadsOfRun:
         self._in_progress: dict[str, _Download] = {}
         self._finished: dict[str, None] = {}
         self._complete: asyncio.Queue[_Download] = asyncio.Queue()
-        # Whoever made a file in the directory, that can't be undone in its time of change.
+        # Any process may make a file in the directory, but none can set back its time of change.
         self._unused = _changed_at(self._observed.browser.files_dir)
         observation.owes_files = self._has_files
         self._observed.browser.files.hold(self)

@@ -63,7 +63,7 @@ async def get(connection: AsyncConnection, scope: Scope, file_id: UUID) -> Store
 
 
 async def linked(connection: AsyncConnection, file_id: UUID) -> File | None:
-    """A file whoever owns it, for a link that is the credential. A suspended organization has none, nor has an archived
+    """A file of any owner, for a link that is the credential. A suspended organization has none, nor has an archived
     subaccount."""
     query = (
         select(*COLUMNS)

@@ -115,7 +115,7 @@ class Executed:
 
 @dataclass(slots=True)
 class _Execution:
-    """One execution, from its check to its end. `invocation` is None for one that nobody can come back to."""
+    """One execution, from its check to its end. `invocation` is None for one that only its own request answers."""
 
     scope: Scope
     runtime: Runtime

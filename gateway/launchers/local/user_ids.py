@@ -248,7 +248,7 @@ def _has_processes(uid: int) -> bool:
 
     The kernel looks through it in one go, and a process is added at its end, so that it misses none that keeps forking.
     Without privileges, and with no new ones, all that a browser starts has the browser's real id. Another real id
-    means a set-user-id file, which whoever may run it can run at any later time too.
+    means a set-user-id file, which a process may run at any later time, too.
     """
     try:
         os.getpriority(os.PRIO_USER, uid)
