@@ -310,7 +310,7 @@ async def test_a_start_ends_what_an_earlier_gateway_left(make_ids: Callable[...,
     # The other one is a gateway's that still lives.
     assert len(of_user(living)) == 1
     assert after.out_of_use == set()
-    assert escaped[1].lives()
+    wait_until(escaped[1].lives, "it goes on")
     assert await before.end(living)
     for one in escaped:
         one.close()
