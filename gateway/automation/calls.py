@@ -316,20 +316,30 @@ class Vocabulary:
         """Declare a call; `on` is by default what its name begins with, `may_bind` binds for a step with `as` only."""
 
         def declare(function: Function) -> Function:
-            if name in self.calls:
-                raise ValueError(f"{self.name} declares {name} twice")
-            self.calls[name] = Call(
-                name,
-                on or name.partition(".")[0],
-                function,
-                binds or may_bind,
-                binds is None,
-                Example(args, ref, before, value, error),
-                unavailable,
+            self._add(
+                Call(
+                    name,
+                    on or name.partition(".")[0],
+                    function,
+                    binds or may_bind,
+                    binds is None,
+                    Example(args, ref, before, value, error),
+                    unavailable,
+                )
             )
             return function
 
         return declare
+
+    def take(self, other: Vocabulary, *names: str) -> None:
+        """Have calls that are the same in another vocabulary."""
+        for name in names:
+            self._add(other.calls[name])
+
+    def _add(self, call: Call) -> None:
+        if call.name in self.calls:
+            raise ValueError(f"{self.name} declares {call.name} twice")
+        self.calls[call.name] = call
 
     def find(self, name: str, at: str) -> Call:
         """The call. Raises WrongArguments, which names the nearest known ones."""

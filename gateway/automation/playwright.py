@@ -180,7 +180,7 @@ async def clear_permissions(on: BrowserContext) -> None:
 
 @call("context.setGeolocation", args=[{"latitude": 52.5, "longitude": 13.4}])
 async def set_geolocation(on: BrowserContext, geolocation: o.Geolocation) -> None:
-    """Where pages are told to be."""
+    """The location that pages report."""
     await on.set_geolocation(geolocation)  # type: ignore[arg-type]
 
 

@@ -23,13 +23,15 @@ from gateway.automation.calls import (
     pythonic,
 )
 from gateway.automation.outcomes import File
-from gateway.automation.playwright import PageEvent, Url, attached, enter, focused, payloads, picture_file
+from gateway.automation.playwright import Url, attached, enter, payloads, picture_file
+from gateway.automation.playwright import calls as playwright
 
 if TYPE_CHECKING:
     from playwright.async_api import BrowserContext, ElementHandle, Frame, JSHandle, Page, Request, Response
 
 calls = Vocabulary("puppeteer")
 call = calls.call
+# Those that are Playwright's to the letter are taken from there (`calls.take`).
 
 _ADA = {"call": "page.type", "args": ["#name", "Ada"]}
 _NAME = {"call": "page.$", "args": ["#name"], "as": "element"}
@@ -117,10 +119,7 @@ async def browser_pages(on: BrowserContext) -> Any:
     return on.pages
 
 
-@call("browser.version")
-async def version(on: Any) -> str:
-    """Version of the browser."""
-    return str(on.version)
+calls.take(playwright, "browser.version")
 
 
 @call("browser.createBrowserContext", on="browser", binds="context")
@@ -187,22 +186,7 @@ async def go_forward(on: Page, options: Navigation = NO_OPTIONS) -> Response | N
     return await on.go_forward(**loaded(options))
 
 
-@call("page.url", value="{pages}/playground")
-async def url(on: Page) -> str:
-    """Address of the page."""
-    return on.url
-
-
-@call("page.title", value="Playground")
-async def title(on: Page) -> str:
-    """Title of the page."""
-    return await on.title()
-
-
-@call("page.content")
-async def content(on: Page) -> str:
-    """HTML of the page."""
-    return await on.content()
+calls.take(playwright, "page.url", "page.title", "page.content")
 
 
 @call("page.setContent", args=["<p id=p>one</p>"])
@@ -211,10 +195,7 @@ async def set_content(on: Page, html: str, options: Navigation = NO_OPTIONS) -> 
     await on.set_content(html, **loaded(options))
 
 
-@call("page.bringToFront")
-async def bring_to_front(on: Page) -> None:
-    """Activate the tab."""
-    await on.bring_to_front()
+calls.take(playwright, "page.bringToFront")
 
 
 @call("page.close", ref="tab", before=[{"call": "browser.newPage", "as": "tab"}])
@@ -223,10 +204,7 @@ async def close(on: Page, options: o.Close = NO_OPTIONS) -> None:
     await on.close(**pythonic(options))
 
 
-@call("page.isClosed", value=False)
-async def is_closed(on: Page) -> bool:
-    """Whether the page is closed."""
-    return on.is_closed()
+calls.take(playwright, "page.isClosed")
 
 
 @call("page.evaluate", args=["(a, b) => a + b", 20, 22], value=42)
@@ -247,16 +225,7 @@ async def evaluate_on_new_document(on: Page, page_function: str) -> None:
     await on.add_init_script(page_function)
 
 
-@call("page.addScriptTag", may_bind="handle", args=[{"content": "window.added = 1"}])
-async def add_script_tag(on: Page, options: o.Tag) -> ElementHandle:
-    """Add a script to the page, by its content or address."""
-    return await on.add_script_tag(**pythonic(options))
-
-
-@call("page.addStyleTag", may_bind="handle", args=[{"content": "p { color: red }"}])
-async def add_style_tag(on: Page, options: o.StyleTag) -> ElementHandle:
-    """Add a style sheet to the page, by its content or address."""
-    return await on.add_style_tag(**pythonic(options))
+calls.take(playwright, "page.addScriptTag", "page.addStyleTag")
 
 
 @call("page.$", binds="handle", args=["#name"])
@@ -373,17 +342,7 @@ async def wait_for_network_idle(on: Page, options: o.Timeout = NO_OPTIONS) -> No
     await on.wait_for_load_state("networkidle", **pythonic(options))
 
 
-@call("page.screenshot", args=[{"type": "jpeg", "quality": 50}])
-async def screenshot(on: Page, options: o.PagePicture = NO_OPTIONS) -> File:
-    """A picture of the page, which becomes an artifact."""
-    return picture_file(await on.screenshot(**pythonic(options)), "screenshot", options)
-
-
-@call("page.pdf", args=[{"format": "A4"}])
-async def pdf(on: Page, options: o.Pdf = NO_OPTIONS) -> File:
-    """The page as PDF, which becomes an artifact."""
-    named = {"prefer_css_page_size" if name == "preferCSSPageSize" else name: item for name, item in options.items()}
-    return File(await on.pdf(**pythonic(named)), "pdf", "page.pdf", "application/pdf")
+calls.take(playwright, "page.screenshot", "page.pdf")
 
 
 @call("page.setViewport", args=[{"width": 800, "height": 600}])
@@ -398,10 +357,7 @@ async def viewport(on: Page) -> Any:
     return on.viewport_size
 
 
-@call("page.setExtraHTTPHeaders", args=[{"X-Seen": "1"}])
-async def set_headers(on: Page, headers: o.Headers) -> None:
-    """Headers of every request of the page."""
-    await on.set_extra_http_headers(headers)
+calls.take(playwright, "page.setExtraHTTPHeaders")
 
 
 @call("page.emulateMediaType", args=["print"])
@@ -418,7 +374,7 @@ async def set_offline(on: Page, enabled: bool) -> None:
 
 @call("page.setGeolocation", args=[{"latitude": 52.5, "longitude": 13.4}])
 async def set_geolocation(on: Page, options: o.Geolocation) -> None:
-    """Where pages of its context are told to be."""
+    """The location that pages of its context report."""
     await on.context.set_geolocation(options)  # type: ignore[arg-type]
 
 
@@ -440,16 +396,7 @@ async def delete_cookie(on: Page, cookie: o.Cookies) -> None:
     await on.context.clear_cookies(**pythonic(cookie))
 
 
-@call("page.frames")
-async def frames(on: Page) -> Any:
-    """All frames, the main one first."""
-    return on.frames
-
-
-@call("page.mainFrame", binds="handle")
-async def main_frame(on: Page) -> Frame:
-    """The main frame."""
-    return on.main_frame
+calls.take(playwright, "page.frames", "page.mainFrame")
 
 
 @call("page.frame", binds="handle", args=["inner"])
@@ -458,28 +405,13 @@ async def frame(on: Page, name: str) -> Frame | None:
     return on.frame(name=name)
 
 
-@call("page.on", binds="subscription", args=["console"])
-async def on_page(on: Page, event: PageEvent, options: o.Listening = NO_OPTIONS) -> Any:
-    """Keep events of the page from now on, for `subscription.next` and `subscription.events`.
-
-    Dialogs are answered as `options` says: accepted, with `promptText` if given, or dismissed.
-    """
-    from gateway.automation.bindings import subscribed
-
-    return subscribed(on, event, options)
+calls.take(playwright, "page.on")
 
 
 # Keyboard and mouse
 
 
-@call("keyboard.type", args=["Ada"], before=[{"call": "page.focus", "args": ["#name"]}])
-async def keyboard_type(on: Page, text: Text, options: o.KeyDelay = NO_OPTIONS) -> None:
-    """Type into what has the focus."""
-    if isinstance(text, str):
-        await on.keyboard.type(text, **pythonic(options))
-        return
-    element = await focused(on)
-    await enter(text, element)
+calls.take(playwright, "keyboard.type")
 
 
 @call("keyboard.press", args=["Tab"])
@@ -488,16 +420,7 @@ async def keyboard_press(on: Page, key: str, options: o.KeyDelay = NO_OPTIONS) -
     await on.keyboard.press(key, **pythonic(options))
 
 
-@call("keyboard.down", args=["Shift"])
-async def keyboard_down(on: Page, key: str) -> None:
-    """Press a key and hold it."""
-    await on.keyboard.down(key)
-
-
-@call("keyboard.up", args=["Shift"])
-async def keyboard_up(on: Page, key: str) -> None:
-    """Release a key."""
-    await on.keyboard.up(key)
+calls.take(playwright, "keyboard.down", "keyboard.up")
 
 
 @call("keyboard.sendCharacter", args=["ä"], before=[{"call": "page.focus", "args": ["#name"]}])
@@ -506,28 +429,7 @@ async def send_character(on: Page, char: str) -> None:
     await on.keyboard.insert_text(char)
 
 
-@call("mouse.click", args=[5, 5])
-async def mouse_click(on: Page, x: o.Coordinate, y: o.Coordinate, options: o.MouseClick = NO_OPTIONS) -> None:
-    """Click at a place."""
-    await on.mouse.click(x, y, **pythonic(options))
-
-
-@call("mouse.move", args=[10, 10, {"steps": 2}])
-async def mouse_move(on: Page, x: o.Coordinate, y: o.Coordinate, options: o.MouseMove = NO_OPTIONS) -> None:
-    """Move the mouse."""
-    await on.mouse.move(x, y, **pythonic(options))
-
-
-@call("mouse.down")
-async def mouse_down(on: Page, options: o.MouseButton = NO_OPTIONS) -> None:
-    """Press a button of the mouse."""
-    await on.mouse.down(**pythonic(options))
-
-
-@call("mouse.up")
-async def mouse_up(on: Page, options: o.MouseButton = NO_OPTIONS) -> None:
-    """Release a button of the mouse."""
-    await on.mouse.up(**pythonic(options))
+calls.take(playwright, "mouse.click", "mouse.move", "mouse.down", "mouse.up")
 
 
 @call("mouse.wheel", args=[{"deltaY": 100}])

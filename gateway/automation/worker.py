@@ -354,7 +354,7 @@ class Session:
         if isinstance(value, Subscription):
             value = None
         written = value if isinstance(value, values.Value) else values.bounded(await self._plain(value))
-        if value is not None or not isinstance(written.json, type(None)):
+        if value is not None or written.json is not None:
             result["value"] = written.json
         if written.truncated:
             result["truncated"] = True

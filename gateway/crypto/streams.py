@@ -39,10 +39,7 @@ class StreamSealer:
 
     def update(self, data: bytes) -> Iterator[bytes]:
         """The chunks that are whole by now; one that may be the last is kept back."""
-        self._waiting += data
-        while len(self._waiting) > self._size:
-            chunk = bytes(self._waiting[: self._size])
-            del self._waiting[: self._size]
+        for chunk in _whole(self._waiting, data, self._size):
             yield self._chunks.seal(chunk, last=False)
 
     def finish(self) -> bytes:
@@ -60,15 +57,21 @@ class StreamOpener:
 
     def update(self, data: bytes) -> Iterator[bytes]:
         """The plain chunks that are there by now; raises StreamAltered."""
-        self._waiting += data
-        while len(self._waiting) > self._size:
-            chunk = bytes(self._waiting[: self._size])
-            del self._waiting[: self._size]
+        for chunk in _whole(self._waiting, data, self._size):
             yield self._chunks.open(chunk, last=False)
 
     def finish(self) -> bytes:
         """The last plain chunk, at the end of the data; raises StreamAltered."""
         return self._chunks.open(bytes(self._waiting), last=True)
+
+
+def _whole(waiting: bytearray, data: bytes, size: int) -> Iterator[bytes]:
+    """Add data to what waits, and take the chunks that can't be the last from its beginning."""
+    waiting += data
+    while len(waiting) > size:
+        chunk = bytes(waiting[:size])
+        del waiting[:size]
+        yield chunk
 
 
 class _Chunks:

@@ -43,7 +43,7 @@ async def test_the_state_of_a_page_while_steps_run_on_it(executing: Executing) -
     assert (raw[:4], whole["screenshot"]["bytes"], whole["screenshot"]["truncated"]) == (b"\x89PNG", len(raw), False)
     length = await state.post(include=["dom"], dom={"includeHtml": False})
     assert length["dom"] == {"html": "", "length": whole["dom"]["length"], "truncated": True}
-    # Nobody saw it but the record.
+    # Reading the state has changed nothing.
     assert await executing.value(step("page.url")) == url
 
 

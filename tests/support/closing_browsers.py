@@ -24,7 +24,7 @@ CRASHED = Ending("browser.crashed", "The browser crashed (SIGSEGV).")
 class ClosingLauncher(WorkingLauncher):
     """`restored` has the session cookies that each browser began with, by runtime, and `profiles` its directory.
 
-    Whoever asks a browser to close waits for `may_close`. What a browser has at its end is what was in its directory.
+    A close of a browser waits for `may_close`. What a browser has at its end is what was in its directory.
     """
 
     def __init__(self, root: Path) -> None:
