@@ -59,10 +59,20 @@ class LaunchProfile(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class LaunchedExtension:
+    """An extension of one launch. `id` is Chromium's, of 32 letters; `directory` is the absolute path of the unpacked
+    extension, which the browser's user may read and nothing but the gateway may write."""
+
+    id: str
+    directory: str
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchSpec:
     """Options of one launch. Sizes are CSS pixels; None takes the launcher's default. `taker` is who waits for it.
 
-    A launcher that can't restore a `profile` leaves it alone, and the runtime is refused.
+    A launcher that can't restore a `profile` leaves it alone, and the runtime is refused. One that can't load or
+    contain `extensions` raises NotSupported (extensions.not_available) in `check`.
     """
 
     runtime_id: UUID
@@ -75,6 +85,7 @@ class LaunchSpec:
     upstream: UpstreamProxy | None = None
     taker: Taker = _UNATTRIBUTED
     profile: LaunchProfile | None = None
+    extensions: tuple[LaunchedExtension, ...] = ()
 
     @property
     def variant(self) -> Variant:

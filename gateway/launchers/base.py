@@ -8,11 +8,21 @@ from typing import Any, Protocol
 from gateway.core.browser_network import BrowserNetwork
 from gateway.core.browser_use import BrowserUse
 from gateway.core.endings import Ending
-from gateway.core.launch import BrowserName, LaunchProfile, LaunchSpec
+from gateway.core.launch import BrowserName, LaunchedExtension, LaunchProfile, LaunchSpec
 from gateway.core.usage import Usage
 
 # The public interface for launchers outside this package.
-__all__ = ["Browser", "BrowserName", "BrowserNetwork", "Ending", "FilesHold", "LaunchProfile", "LaunchSpec", "Launcher"]
+__all__ = [
+    "Browser",
+    "BrowserName",
+    "BrowserNetwork",
+    "Ending",
+    "FilesHold",
+    "LaunchProfile",
+    "LaunchSpec",
+    "LaunchedExtension",
+    "Launcher",
+]
 
 
 class FilesHold:
@@ -73,7 +83,8 @@ class Browser(Protocol):
 class Launcher(Protocol):
     """Starts browsers and removes what they leave behind.
 
-    - `check` raises core.hosts.Refusal for the runtime's own proxy, if the egress rules do not allow it.
+    - `check` raises core.hosts.Refusal for the runtime's own proxy, if the egress rules do not allow it, and
+      NotSupported for extensions that it can't load or contain.
     - `launch` returns a browser whose DevTools address responds, or raises LaunchFailed and leaves nothing behind.
     - `sweep` ends every process and removes every directory that an earlier launcher left.
     - `close` stops all browsers that are left.

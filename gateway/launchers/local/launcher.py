@@ -30,7 +30,7 @@ import structlog
 from gateway.core import background, steps
 from gateway.core.cores import usable_cores
 from gateway.core.disk_space import DiskSpace
-from gateway.core.errors import ConfigurationError, LaunchFailed
+from gateway.core.errors import ConfigurationError, LaunchFailed, NotSupported
 from gateway.core.launch import BrowserName, Failure, LaunchProfile, LaunchSpec, Variant
 from gateway.core.shares import Turns
 from gateway.core.unprivileged import grant_search
@@ -204,6 +204,12 @@ class LocalLauncher:
         return self._users
 
     async def check(self, spec: LaunchSpec) -> None:
+        if spec.extensions:
+            raise NotSupported(
+                "This gateway can't load extensions into a browser.",
+                "extensions.not_available",
+                details={"reason": "its launcher does not load them", "advice": "Launch without extensions."},
+            )
         if spec.upstream is not None:
             await self.egress.check_upstream(spec.upstream)
 
