@@ -14,14 +14,16 @@ from sqlalchemy import text
 
 from gateway.app import Gateway
 from gateway.core.closes import Close, Ended
-from gateway.core.endings import STOPPED
+from gateway.core.endings import STOPPED, Ending
 from gateway.core.errors import Conflict, GatewayError, NotFound
 from gateway.core.runtime_ref import ById
 from gateway.core.scope import Scope
 from gateway.domain.leases.service import Leases
+from gateway.domain.runtimes.endings import Endings
 from gateway.store.database import Database
 from gateway.store.leases import Lease
-from tests.support.launchers import FakeBrowser, WorkingLauncher
+from gateway.store.runtimes import Runtime
+from tests.support.launchers import WorkingLauncher
 from tests.support.waiting import until
 
 Minted = tuple[Scope, ById, Lease, str]
@@ -70,13 +72,14 @@ async def test_a_socket_of_a_runtime_whose_end_has_begun_is_refused(
 ) -> None:
     _, ref, _, token = minted
     proceed = asyncio.Event()
-    stop: Callable[[FakeBrowser], Awaitable[None]] = FakeBrowser.stop
+    write: Callable[[Endings, UUID, Ending], Awaitable[Runtime | None]] = Endings.write
 
-    async def slow_stop(browser: FakeBrowser) -> None:
+    async def slow_write(endings: Endings, runtime_id: UUID, ending: Ending) -> Runtime | None:
         await proceed.wait()
-        await stop(browser)
+        return await write(endings, runtime_id, ending)
 
-    monkeypatch.setattr(FakeBrowser, "stop", slow_stop)
+    # Its row does not show the end yet, and still the runtime takes no socket.
+    monkeypatch.setattr(Endings, "write", slow_write)
     ending = asyncio.create_task(gateway.services.runtimes.end([ref.runtime_id], STOPPED))
     await until(lambda: gateway.services.runtimes.is_ending(ref.runtime_id), "the end has begun")
     with pytest.raises(GatewayError) as caught:

@@ -466,10 +466,17 @@ async def test_what_a_page_logs_and_throws_is_released(
             await watched.client.send("Runtime.releaseObjectGroup", session, **group)
             return int(counted["result"]["value"])
 
-        async def are_released() -> bool:
-            return await left() <= 1001
+        counts: list[int] = []
 
-        await until(are_released, "only the last messages are kept")
+        async def are_released() -> bool:
+            counts.append(await left())
+            return counts[-1] <= 1001
+
+        try:
+            await until(are_released, "only the last messages are kept", seconds=60)
+        except AssertionError as error:
+            error.add_note(f"Objects that were left: {counts}")
+            raise
     await browser.stop()
 
 
