@@ -13,24 +13,25 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 import structlog
 
 from gateway.automation import framing
 from gateway.core import background
-from gateway.core.errors import LimitReached, Unavailable
+from gateway.core.errors import GatewayError, LimitReached, Unavailable
+from gateway.core.ids import new_id
 from gateway.core.unprivileged import grant_search
 from gateway.settings import ExecutionSettings
 from gateway.telemetry import metrics
 
 _log = structlog.get_logger("gateway.automation")
+_T = TypeVar("_T")
 
 _START_SECONDS = 30.0
 _CONNECT_SECONDS = 15.0
@@ -188,9 +189,12 @@ class Workers:
         self._ended: Callable[[UUID], Awaitable[None]] | None = None
         self._starting = 0
         self._spare: asyncio.Task[Worker] | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        # When a runtime last got a process.
+        self._given_at = 0.0
+        # Starts of spare processes, and ends of any: what is not left half done where a caller is cancelled.
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._opening: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
-        self._opening = asyncio.Lock()
         self._closed = False
 
     def __len__(self) -> int:
@@ -269,7 +273,7 @@ class Workers:
     async def _ready(self) -> Worker:
         spare, self._spare = self._spare, None
         if spare is not None:
-            with contextlib.suppress(WorkerLost, OSError):
+            with contextlib.suppress(WorkerLost, OSError, GatewayError):
                 worker = await spare
                 if worker.is_alive:
                     return worker
@@ -281,49 +285,68 @@ class Workers:
 
     def _keep_spare(self) -> None:
         """A start takes a second; the next runtime's first execution does not wait for it."""
+        self._given_at = time.monotonic()
         if self._settings.execute_spare_process and self._spare is None and not self._closed:
-            self._spare = background.start(self._spawn())
+            self._spare = self._kept(background.start(self._spawn()))
 
     async def _spawn(self) -> Worker:
         began = time.monotonic()
         await self._open()
         uid = await self.users.take() if self.users is not None else None
-        directory = Path(tempfile.mkdtemp(dir=self._directory))
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, "-P", "-m", "gateway.automation.worker", str(theirs.fileno())]
+        directory = self._directory / new_id().hex
+        try:
+            directory.mkdir(mode=0o700)
             if uid is not None:
                 os.chown(directory, uid, self._group)
-                drop = ["--reuid", str(uid), "--regid", str(self._group), "--clear-groups"]
-                command = [_SETPRIV, *drop, "--inh-caps=-all", "--no-new-privs", "--", *command]
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                str(self._settings.execute_memory_bytes),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                cwd="/",
-                env=_environment(directory, self._settings.execute_memory_bytes),
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
-        worker = Worker(process, uid, directory)
-        complaint = background.start(_read(process))
-        try:
-            await worker.started(ours)
-        except BaseException as error:
-            await self._clear(worker)
-            if isinstance(error, WorkerLost):
-                _log.error("a process for executions did not start", why=str(error), output=(await complaint)[-2000:])
+            worker = await self._process(uid, directory)
+        except BaseException:
+            await self._whole(self._free(uid, directory))
             raise
         metrics.execution_starts.observe(time.monotonic() - began)
         return worker
 
+    async def _process(self, uid: int | None, directory: Path) -> Worker:
+        """A process that is ready. What a cancelled start leaves ends with its standard input."""
+        ours, theirs = socket.socketpair()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(ours)
+            with theirs:
+                command = [sys.executable, "-P", "-m", "gateway.automation.worker", str(theirs.fileno())]
+                if uid is not None:
+                    drop = ["--reuid", str(uid), "--regid", str(self._group), "--clear-groups"]
+                    command = [_SETPRIV, *drop, "--inh-caps=-all", "--no-new-privs", "--", *command]
+                process = await asyncio.create_subprocess_exec(
+                    *command,
+                    str(self._settings.execute_memory_bytes),
+                    stdin=asyncio.subprocess.PIPE,
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=asyncio.subprocess.PIPE,
+                    cwd="/",
+                    env=_environment(directory, self._settings.execute_memory_bytes),
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                )
+            worker = Worker(process, uid, directory)
+            complaint = background.start(_read(process))
+            try:
+                await worker.started(ours)
+            except BaseException as error:
+                await self._whole(worker.kill())
+                if isinstance(error, WorkerLost):
+                    why = (await complaint)[-2000:]
+                    _log.error("a process for executions did not start", why=str(error), output=why)
+                raise
+            stack.pop_all()
+        return worker
+
     async def _open(self) -> None:
-        async with self._opening:
-            if self._sweeping is None:
-                await asyncio.to_thread(self._make_directory)
-                self._sweeping = background.start(self._sweep())
+        """Make the directory of all processes, once."""
+        if self._opening is None or (self._opening.done() and self._opening.exception() is not None):
+            self._opening = background.start(asyncio.to_thread(self._make_directory))
+        # The thread goes on where the caller is cancelled, and would remove what a second one makes.
+        await asyncio.shield(self._opening)
+        if self._sweeping is None:
+            self._sweeping = background.start(self._sweep())
 
     def _make_directory(self) -> None:
         shutil.rmtree(self._directory, ignore_errors=True)
@@ -342,45 +365,70 @@ class Workers:
                 grant_search(place, self._group)
 
     async def _sweep(self) -> None:
-        """End processes that nothing was bound in, and that were not used for a while."""
-        seconds = self._settings.execute_idle_seconds
+        """End processes that nothing was bound in, and that were not used for a while; and the spare one."""
+        seconds, spare_seconds = self._settings.execute_idle_seconds, self._settings.execute_spare_idle_seconds
         while True:
-            await asyncio.sleep(min(seconds, 5.0))
-            before = time.monotonic() - seconds
+            await asyncio.sleep(min(seconds, spare_seconds, 5.0))
+            now = time.monotonic()
             for runtime_id, held in list(self._held.items()):
                 worker = held.worker
-                if not held.busy and (not worker.is_alive or (not worker.bindings and worker.used_at < before)):
+                if not held.busy and (not worker.is_alive or (not worker.bindings and worker.used_at < now - seconds)):
                     await self.end(runtime_id)
+            if self._spare is not None and self._spare.done() and self._given_at < now - spare_seconds:
+                await self._end_spare()
 
     async def end(self, runtime_id: UUID) -> None:
         """End the process of a runtime. Idempotent."""
         held = self._held.pop(runtime_id, None)
-        if held is None:
-            return
-        await self._clear(held.worker)
+        if held is not None:
+            await self._whole(self._end(runtime_id, held.worker))
+
+    async def _end(self, runtime_id: UUID, worker: Worker) -> None:
+        await self._clear(worker)
         if self._ended is not None:
             await self._ended(runtime_id)
 
+    async def _end_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return
+        # Where it is still being started, that clears what it has begun.
+        spare.cancel()
+        with contextlib.suppress(WorkerLost, OSError, GatewayError, asyncio.CancelledError):
+            await self._clear(await spare)
+
     async def _clear(self, worker: Worker) -> None:
+        await self._whole(self._kill(worker))
+
+    async def _kill(self, worker: Worker) -> None:
         await worker.kill()
-        if self.users is not None and worker.uid is not None and await self.users.end(worker.uid):
-            self.users.free(worker.uid)
-        await asyncio.to_thread(shutil.rmtree, worker.directory, ignore_errors=True)
+        await self._free(worker.uid, worker.directory)
+
+    async def _free(self, uid: int | None, directory: Path) -> None:
+        """Give back what a process had that has ended."""
+        if self.users is not None and uid is not None and await self.users.end(uid):
+            self.users.free(uid)
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+    async def _whole(self, work: Coroutine[Any, Any, None]) -> None:
+        """Carry out work that is done to its end, also where the caller is cancelled meanwhile."""
+        await asyncio.shield(self._kept(background.start_on_behalf(work)))
+
+    def _kept(self, task: asyncio.Task[_T]) -> asyncio.Task[_T]:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     async def close(self) -> None:
         """End all processes."""
         self._closed = True
         if self._sweeping is not None:
             self._sweeping.cancel()
-        spare, self._spare = self._spare, None
-        if spare is not None:
-            if not spare.done():
-                # Clears what it has started.
-                spare.cancel()
-            with contextlib.suppress(WorkerLost, OSError, asyncio.CancelledError):
-                await self._clear(await spare)
+        await self._end_spare()
         for runtime_id in list(self._held):
             await self.end(runtime_id)
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
 
 
 def _unavailable(error: Exception) -> Unavailable:
