@@ -156,9 +156,8 @@ class Vault:
         """The secret as text. Raises NotFound, Forbidden where no mounts allow that."""
         with self._audit.noting(Action.VAULT_VALUE_READ) as noting:
             async with self._database.connect() as connection:
-                entry = await _find(connection, place.owner, key)
+                entry = await _find(connection, place, key)
                 noting.object_id = entry.id
-                _check_allowed(place.mounts, key)
                 self._check_raw(place.mounts)
                 return VaultValue(entry, await self._open(connection, entry))
 
@@ -166,9 +165,8 @@ class Vault:
         """Raises NotFound, Forbidden."""
         with self._audit.noting(Action.VAULT_READ) as noting:
             async with self._database.connect() as connection:
-                entry = await _find(connection, place.owner, key)
+                entry = await _find(connection, place, key)
             noting.object_id = entry.id
-            _check_allowed(place.mounts, key)
             return entry
 
     async def listed(
@@ -193,9 +191,8 @@ class Vault:
         """Raises NotFound, Forbidden."""
         with self._audit.noting(Action.VAULT_DELETED) as noting:
             async with self._database.begin() as connection:
-                entry = await _find(connection, place.owner, key, lock=True)
+                entry = await _find(connection, place, key, lock=True)
                 noting.object_id = entry.id
-                _check_allowed(place.mounts, key)
                 await self._secrets.remove(connection, entry.id)
                 await store.remove(connection, entry.id)
 
@@ -203,9 +200,8 @@ class Vault:
         """The code of now. Raises NotFound, Forbidden, RequestInvalid (`vault.no_totp`)."""
         with self._audit.noting(Action.VAULT_TOTP_READ) as noting:
             async with self._database.connect() as connection:
-                entry = await _find(connection, place.owner, key)
+                entry = await _find(connection, place, key)
                 noting.object_id = entry.id
-                _check_allowed(place.mounts, key)
                 return _code(await self._open(connection, entry), key)
 
     async def for_page(self, owner: Scope, mounts: Mounts, key: str, field: str, origins: Sequence[str]) -> str:
@@ -218,9 +214,8 @@ class Vault:
             raise invalid_field("field", f"A secret has {', '.join(FIELDS)}", field, code="literal_error")
         with self._audit.noting(Action.VAULT_USED) as noting:
             async with self._database.connect() as connection:
-                entry = await _find(connection, owner, key)
+                entry = await _find(connection, VaultPlace(owner, mounts), key)
                 noting.object_id = entry.id
-                _check_allowed(mounts, key)
                 _check_origins(entry, origins)
                 secret = await self._open(connection, entry)
             if field == "totp":
@@ -301,8 +296,10 @@ def _check_origins(entry: VaultEntry, pages: Sequence[str]) -> None:
             )
 
 
-async def _find(connection: Connection, owner: Scope, key: str, *, lock: bool = False) -> VaultEntry:
-    entry = await store.get(connection, owner, key, lock=lock) if "\0" not in key else None
+async def _find(connection: Connection, place: VaultPlace, key: str, *, lock: bool = False) -> VaultEntry:
+    """Raises Forbidden, also for a key that there is not: who may not use it learns nothing of it; NotFound."""
+    _check_allowed(place.mounts, key)
+    entry = await store.get(connection, place.owner, key, lock=lock) if "\0" not in key else None
     if entry is None:
         raise _not_found(key)
     return entry

@@ -110,6 +110,8 @@ async def test_a_frame_in_a_page_of_another_origin_gets_none(login: Executing) -
         ("site/other", "vault.key_forbidden"),
         ("elsewhere", "vault.key_forbidden"),
         ("site/none", "vault.secrets.not_found"),
+        # Whether there is one is not said.
+        ("elsewhere/none", "vault.key_forbidden"),
     ],
 )
 async def test_mounts_say_which_keys_may_be_used(login: Executing, key: str, code: str) -> None:

@@ -287,6 +287,35 @@ async def test_mounts_allow_and_deny_by_prefixes(client: httpx.AsyncClient) -> N
     assert (await ok(client.get("/v1/vault", params={"spaceId": space})))["keys"] == []
 
 
+async def test_who_may_not_use_a_key_does_not_learn_whether_there_is_one(
+    gateway: Gateway, client: httpx.AsyncClient, contract: str
+) -> None:
+    client.headers["Gateway-Contract"] = contract
+    await ok(client.put("/v1/vault/prod/there", json={**LOGIN, "origins": ["https://a.com"]}))
+
+    async def answer(method: str, path: str, space: str) -> tuple[int, Json]:
+        response = await client.request(method, f"/v1/vault/{path}", params={"workspaceId": space})
+        body: Json = response.json()
+        return response.status_code, {name: value for name, value in body.items() if name != "requestId"}
+
+    requests = [("GET", "{}"), ("GET", "secrets/{}"), ("GET", "{}/value"), ("GET", "{}/totp"), ("DELETE", "{}")]
+    for mounts, code in (
+        ({}, "vault.key_forbidden"),
+        ({"vault": {"allow": ["dev"]}}, "vault.key_forbidden"),
+        (OPEN, "vault.secrets.not_found"),
+    ):
+        space = await make_space_of(client, mounts)
+        for method, path in requests:
+            missing = await answer(method, path.format("prod/missing"), space)
+            assert missing[1]["code"] == code, (method, path)
+            if code == "vault.key_forbidden":
+                assert await answer(method, path.format("prod/there"), space) == missing
+    owner = await scope_of(client, {"Gateway-Contract": "spaces"})
+    for key in ("prod/there", "prod/missing"):
+        with pytest.raises(Forbidden):
+            await gateway.services.vault.for_page(owner, Mounts(), key, "password", ["https://a.com"])
+
+
 async def test_each_owner_has_a_vault_of_its_own(client: httpx.AsyncClient) -> None:
     first, its = await make_subaccount(client)
     second, others = await make_subaccount(client)
