@@ -3,7 +3,8 @@
     python -m bench.execute [--rounds 20] [--json]
 
 All three drive pages of one browser, in turn. It is on the machine's loopback (GATEWAY_BROWSER_NETWORK=off), so that it
-can be reached directly; all else has its default.
+can be reached directly; all else has its default. Requests are bytes made beforehand over one connection, since an HTTP
+library takes as long as the gateway; what another request of the API takes is measured beside them.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.parse import urlsplit
 
-import httpx
 from playwright.async_api import Page, async_playwright
 
 from bench.figures import ratio, table, verdict
@@ -28,6 +31,8 @@ from tests.support.pages import PageServer
 from tests.support.remote import Remote
 
 STEPS = 50
+# In each round.
+SINGLES = 5
 MOST_OF_DIRECT = 1.1
 MOST_MS_OVER = 5.0
 _UNCOUNTED = 3
@@ -60,22 +65,54 @@ async def by_library(page: Page, calls: int) -> float:
     return time.perf_counter() - began
 
 
-async def by_steps(api: httpx.AsyncClient, url: str, runtime: str, page_id: str, calls: int) -> float:
-    steps = []
-    for place in range(calls):
-        call, args, _ = TURN[place % len(TURN)]
-        steps.append({"call": call, "args": args, "ref": page_id})
-    body = {"runtime": runtime, "steps": steps}
-    began = time.perf_counter()
-    response = await api.post(url, json=body)
-    elapsed = time.perf_counter() - began
-    results = response.raise_for_status().json()["steps"]
-    assert all(result["ok"] for result in results), results[-1]
+class Api:
+    """One connection to the API, on which each request is one write and its answer is read by its length."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gateway: GatewayProcess) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._headers = {"Host": urlsplit(gateway.base_url).netloc, **gateway.headers}
+
+    @classmethod
+    async def of(cls, gateway: GatewayProcess) -> Api:
+        parts = urlsplit(gateway.base_url)
+        return cls(*await asyncio.open_connection(parts.hostname, parts.port), gateway)
+
+    def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
+        content = b"" if body is None else json.dumps(body).encode()
+        headers = {**self._headers, "Content-Type": "application/json", "Content-Length": str(len(content))}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode() + content
+
+    async def taken(self, request: bytes) -> tuple[float, dict[str, Any]]:
+        """Seconds to the whole answer, which has to be a 200, and the answer."""
+        began = time.perf_counter()
+        self._writer.write(request)
+        head = await self._reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"content-length: ([0-9]+)", head, re.IGNORECASE)
+        assert b" 200 " in head.partition(b"\r\n")[0], head
+        assert length is not None, head
+        content = await self._reader.readexactly(int(length[1]))
+        elapsed = time.perf_counter() - began
+        answer: dict[str, Any] = json.loads(content)
+        return elapsed, answer
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+async def by_steps(api: Api, request: bytes) -> float:
+    elapsed, answer = await api.taken(request)
+    assert all(result["ok"] for result in answer["steps"]), answer["steps"][-1]
     return elapsed
 
 
+def steps(calls: int, page_id: str) -> list[dict[str, Any]]:
+    return [{"call": call, "args": args, "ref": page_id} for call, args, _ in (TURN * calls)[:calls]]
+
+
 async def bench(rounds: int) -> dict[str, Any]:
-    taken: dict[str, list[float]] = {name: [] for name in ("execute", "lease", "direct", "execute 1", "direct 1")}
+    taken: dict[str, list[float]] = defaultdict(list)
     async with AsyncExitStack() as stack:
         pages = stack.enter_context(PageServer())
         data_dir = stack.enter_context(temporary_data_dir())
@@ -108,20 +145,27 @@ async def bench(rounds: int) -> dict[str, Any]:
             url, {"runtime": runtime_id, "steps": [{"call": "page.goto", "args": [address], "ref": "bench"}]}
         )
         assert made["steps"][0]["binding"]["alias"] == "bench"
+        api = await Api.of(gateway)
+        stack.callback(api.close)
+        many, one = (
+            api.request("POST", url, {"runtime": runtime_id, "steps": steps(calls, "bench")}) for calls in (STEPS, 1)
+        )
+        dry = api.request(
+            "POST", url, {"runtime": runtime_id, "steps": [{**steps(1, "bench")[0], "options": {"dryRun": True}}]}
+        )
+        plain = api.request("GET", runtime)
         for number in range(rounds + _UNCOUNTED):
-            found = {
-                "direct": await by_library(direct, STEPS),
-                "execute": await by_steps(remote.api, url, runtime_id, "bench", STEPS),
-                "lease": await by_library(lease, STEPS),
-            }
-            singles = [
-                (await by_library(direct, 1), await by_steps(remote.api, url, runtime_id, "bench", 1)) for _ in range(5)
-            ]
-            found["direct 1"] = median(one for one, _ in singles)
-            found["execute 1"] = median(other for _, other in singles)
-            if number >= _UNCOUNTED:
-                for name, seconds in found.items():
-                    taken[name].append(seconds)
+            if number == _UNCOUNTED:
+                taken.clear()
+            taken["direct"].append(await by_library(direct, STEPS))
+            taken["execute"].append(await by_steps(api, many))
+            taken["lease"].append(await by_library(lease, STEPS))
+            for _ in range(SINGLES):
+                taken["direct 1"].append(await by_library(direct, 1))
+                taken["execute 1"].append(await by_steps(api, one))
+                taken["lease 1"].append(await by_library(lease, 1))
+                taken["dry"].append(await by_steps(api, dry))
+                taken["plain"].append((await api.taken(plain))[0])
         processes = [each for each in gateway.descendants() if "gateway.automation.worker" in each.cmdline()]
         memory = max(
             sum(part.memory_info().rss for part in [each, *each.children(recursive=True)]) for each in processes
@@ -145,7 +189,10 @@ def shown(figures: dict[str, Any]) -> str:
         (f"{STEPS} calls by Playwright, over a lease", f"{ms['lease']:.1f} ms", ""),
         (f"{STEPS} calls by Playwright, directly", f"{ms['direct']:.1f} ms", ""),
         ("one step in a request", f"{ms['execute 1']:.1f} ms", f"{figures['one_step_over_ms']:.1f} ms over direct"),
+        ("one call by Playwright, over a lease", f"{ms['lease 1']:.1f} ms", ""),
         ("one call by Playwright, directly", f"{ms['direct 1']:.1f} ms", ""),
+        ("one step that is only checked (dryRun)", f"{ms['dry']:.1f} ms", ""),
+        ("another request of the API: GET of the runtime", f"{ms['plain']:.1f} ms", ""),
         (
             "the first execution of a runtime, its process's start with it",
             f"{figures['first_execution_ms']:.0f} ms",

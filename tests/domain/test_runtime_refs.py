@@ -9,7 +9,7 @@ import pytest
 
 from gateway.app import Gateway
 from gateway.core.errors import NotFound
-from gateway.core.runtime_ref import ById, ByName, RuntimeAt, RuntimeRef
+from gateway.core.runtime_ref import ByAlias, ById, ByName, RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
 
 
@@ -66,3 +66,53 @@ async def test_a_reference_outside_the_scope_is_not_found(gateway: Gateway, clie
         with pytest.raises(NotFound) as caught:
             await gateway.services.runtimes.get(foreign, ref)
         assert caught.value.code == "runtime.not_found"
+
+
+async def _workspace_runtime(client: httpx.AsyncClient, space: UUID, alias: str) -> UUID:
+    body = {"kind": "browser", "alias": alias, "launch": {"mode": "ephemeral"}}
+    answer = await client.post(f"/v1/workspaces/{space}/runtimes", json=body)
+    return UUID(answer.raise_for_status().json()["id"])
+
+
+async def test_a_live_runtime_of_this_gateway_is_found_in_memory(gateway: Gateway, client: httpx.AsyncClient) -> None:
+    scope, space = await _scope(client), await _space(client, "one")
+    runtimes = gateway.services.runtimes
+    runtime = await _workspace_runtime(client, space, "main")
+    meant: list[RuntimeRef] = [ByAlias("main", space), ByAlias(str(runtime), space), ById(runtime, space)]
+    for ref in meant:
+        row = runtimes.live_here(scope, ref)
+        assert row is not None
+        found = await runtimes.get(scope, ref)
+        assert (row.id, row.status, row.alias, row.driver, row.mounts) == (
+            (found.id, found.status, found.alias, found.driver, found.mounts)
+        )
+    foreign: list[tuple[Scope, RuntimeRef]] = [
+        (Scope(uuid4()), ByAlias("main", space)),
+        (Scope(uuid4()), ById(runtime, space)),
+        (Scope(scope.organization_id, uuid4()), ByAlias("main", space)),
+        (scope, ByAlias("main", uuid4())),
+        (scope, ByAlias("other", space)),
+        (scope, ByAlias(str(uuid4()), space)),
+        (scope, ById(uuid4(), space)),
+        # These may mean several.
+        (scope, ById(runtime)),
+        (scope, ByName("main", space)),
+    ]
+    for whose, ref in foreign:
+        assert runtimes.live_here(whose, ref) is None
+
+
+async def test_an_alias_in_memory_means_the_runtime_that_has_it_now(
+    gateway: Gateway, client: httpx.AsyncClient
+) -> None:
+    scope, space = await _scope(client), await _space(client, "one")
+    runtimes, ref = gateway.services.runtimes, ByAlias("main", space)
+    first = await _workspace_runtime(client, space, "main")
+    ended = runtimes.browsers.get(first)
+    await runtimes.stop(scope, ref, forward=False)
+    assert runtimes.live_here(scope, ref) is None
+    second = await _workspace_runtime(client, space, "main")
+    await ended.over.wait()
+    row = runtimes.live_here(scope, ref)
+    assert row is not None
+    assert row.id == second

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from gateway.contracts.workspaces.example_values import ALIAS as RUNTIME_ALIAS
 from gateway.contracts.workspaces.operations import Operation
 from gateway.core.errors import host_unavailable
-from gateway.core.runtime_ref import ByAlias, ById
+from gateway.core.runtime_ref import ByAlias, ById, RuntimeRef
 from gateway.domain.execution.service import ALIAS, Executed, ExecutionRequest, KeptFile, StepResult
 from gateway.domain.execution.service import Step as DomainStep
 from gateway.domain.invocations import Invocation
@@ -254,12 +254,12 @@ async def execute(call: Call, body: Execute) -> ExecuteResult | Response:
 
     With `prefer: "async"`, or if it takes long, the answer is an `operation`.
     """
-    space_id, runtime_id = await call.services.runtimes.resolve(
-        call.scope, ByAlias(body.runtime, call.path_id("id", "workspace"))
-    )
-    ref = ById(runtime_id, space_id)
-    if (answer := await _elsewhere(call, ref)) is not None:
-        return answer
+    ref: RuntimeRef = ByAlias(body.runtime, call.path_id("id", "workspace"))
+    if call.services.runtimes.live_here(call.scope, ref) is None:
+        space_id, runtime_id = await call.services.runtimes.resolve(call.scope, ref)
+        ref = ById(runtime_id, space_id)
+        if (answer := await _elsewhere(call, ref)) is not None:
+            return answer
     request = body.to_domain(is_async=responds_async(call.request.headers.getlist("prefer")))
     return ExecuteResult.of(await call.services.executions.run(call.scope, ref, request))
 

@@ -200,11 +200,12 @@ class Executions:
         Raises NotFound, Conflict (not active, busy, the key is of another request), RequestInvalid, LimitReached,
         Unavailable.
         """
-        at = await self._runtimes.resolve(scope, ref)
-        runtime = await self._runtimes.find(scope, at)
-        with self._audit.noting(Action.RUNTIME_EXECUTED, at.runtime_id, failures_only=True):
+        runtime = self._runtimes.live_here(scope, ref)
+        if runtime is None:
+            runtime = await self._runtimes.find(scope, await self._runtimes.resolve(scope, ref))
+        with self._audit.noting(Action.RUNTIME_EXECUTED, runtime.id, failures_only=True):
             if request.idempotency_key is not None:
-                found = await self._invocations.by_key(scope, at.space_id, request.idempotency_key)
+                found = await self._invocations.by_key(scope, runtime.space_id, request.idempotency_key)
                 if found is not None:
                     # Compares the requests.
                     begun = await self._begin(runtime, None, "", request, is_queued=False)

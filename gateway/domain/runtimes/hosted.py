@@ -8,6 +8,7 @@ from uuid import UUID
 
 from gateway.core.endings import Ending
 from gateway.core.observation import LiveBrowser, Observed
+from gateway.core.runtime_ref import ByAlias, ById, RuntimeRef
 from gateway.core.scope import Scope
 from gateway.domain import audit
 from gateway.domain.audit import Origin
@@ -47,6 +48,8 @@ class HostedRuntime:
         # Nothing of it is left to be recorded.
         self.over = asyncio.Event()
         self._observed: Observed | None = None
+        # Its row as it was when it became active; owner, space, alias, driver and mounts never change.
+        self.row: Runtime | None = None
 
     @property
     def is_live(self) -> bool:
@@ -101,7 +104,8 @@ class HostedRuntime:
         """Its row could not be made active: its browser is no longer hosted."""
         self._observed = None
 
-    def live(self) -> None:
+    def live(self, row: Runtime) -> None:
+        self.row = row
         self._advance(State.LIVE)
 
     def end_requested(self, reason: Ending, by: Origin) -> None:
@@ -124,14 +128,47 @@ class HostedRuntimes:
 
     def __init__(self) -> None:
         self._all: dict[UUID, HostedRuntime] = {}
+        # By space and alias: of one alias, one runtime is live in a space.
+        self._aliased: dict[tuple[UUID, str], HostedRuntime] = {}
 
     def start(self, runtime_id: UUID, profile: RuntimeProfile | None = None) -> HostedRuntime:
         """Add a runtime that has no browser yet."""
         hosted = self._all[runtime_id] = HostedRuntime(runtime_id, profile)
         return hosted
 
+    def live(self, hosted: HostedRuntime, row: Runtime) -> None:
+        """Its row is active."""
+        hosted.live(row)
+        if row.alias is not None:
+            self._aliased[row.space_id, row.alias] = hosted
+
     def discard(self, runtime_id: UUID) -> None:
-        self._all.pop(runtime_id, None)
+        hosted = self._all.pop(runtime_id, None)
+        row = None if hosted is None else hosted.row
+        # A later runtime may have the alias by now.
+        if row is not None and row.alias is not None and self._aliased.get((row.space_id, row.alias)) is hosted:
+            del self._aliased[row.space_id, row.alias]
+
+    def live_for(self, scope: Scope, ref: RuntimeRef) -> HostedRuntime | None:
+        """The runtime of a reference with a space, if it is live here, and of the scope.
+
+        No other is meant by it: of one alias, one runtime is live in a space, and no alias is in the form of an id.
+        """
+        if isinstance(ref, ByAlias):
+            hosted = self._aliased.get((ref.space_id, ref.alias)) or self._by_text(ref.alias)
+        elif isinstance(ref, ById):
+            hosted = self.find(ref.runtime_id)
+        else:
+            return None
+        if hosted is None or ref.space_id is None or not hosted.is_live_for(scope, ref.space_id):
+            return None
+        return hosted
+
+    def _by_text(self, runtime_id: str) -> HostedRuntime | None:
+        try:
+            return self.find(UUID(runtime_id))
+        except ValueError:
+            return None
 
     def find(self, runtime_id: UUID) -> HostedRuntime | None:
         """The runtime, if its browser is here."""

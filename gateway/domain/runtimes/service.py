@@ -455,7 +455,7 @@ class Runtimes:
             if isinstance(error, Conflict):
                 await self._endings.write(runtime_id, STOPPED)
             raise
-        hosted.live()
+        self.browsers.live(hosted, runtime)
         _log.info(
             "runtime started",
             runtime_id=str(runtime_id),
@@ -510,6 +510,14 @@ class Runtimes:
         if found is None or found.status == "starting":
             raise not_found("runtime", runtime_id)
         return found
+
+    def live_here(self, scope: Scope, ref: RuntimeRef) -> Runtime | None:
+        """The runtime of a reference, if it is live on this gateway: its row as it was when it became active.
+
+        Owner, space, alias, driver and mounts of a row never change, so what needs no more of it needs no query.
+        """
+        hosted = self.browsers.live_for(scope, ref)
+        return None if hosted is None else hosted.row
 
     async def _host_url(self, scope: Scope, at: RuntimeAt) -> str | None:
         """URL of the gateway that has the browser, to ask it for a stop; None when that is this one, or not known."""
