@@ -28,6 +28,8 @@ class Failure(StrEnum):
     OUT_OF_PROCESSES = "out_of_processes"
     TIMEOUT = "timeout"
     EXITED = "exited"
+    EXTENSION_REFUSED = "extension_refused"
+    EXTENSIONS_NOT_CONTAINED = "extensions_not_contained"
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,13 @@ _ROOM_FOR_SHARED_MEMORY = (
 # In order: the first one that is found counts.
 _SIGNS = (
     _Sign(
+        Failure.EXTENSIONS_NOT_CONTAINED,
+        r"^(?:unshare|mount): |\b(?:unshare|mount): not found$",
+        "The namespaces that contain a browser's extensions can't be made.",
+        "Launch without extensions, and run `gateway doctor` on the gateway's machine.",
+        words=True,
+    ),
+    _Sign(
         Failure.NOT_FOUND,
         r"\bsetpriv: (?:command )?not found",
         "The program setpriv, with which root starts browsers as unprivileged users, is not there.",

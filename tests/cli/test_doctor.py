@@ -20,7 +20,7 @@ from gateway.cli import doctor
 from gateway.cli.doctor import Finding, Level, checks, database, fonts, languages, machine, recordings, storage
 from gateway.core.errors import ConfigurationError
 from gateway.crypto.keyring import create_key_file
-from gateway.launchers.local import browsers, control_groups, limits, networks
+from gateway.launchers.local import browsers, control_groups, extension_policy, limits, networks
 from gateway.launchers.local.browsers import Binary
 from gateway.settings import Settings
 from gateway.store.embedded import EmbeddedPostgres
@@ -494,6 +494,18 @@ def test_what_is_lost_without_networks_of_their_own_is_a_warning_and_a_failure_w
     (off,) = findings_of("runtimes' network", data_dir, browser_network="off")
     assert off.level == Level.WARNING
     assert "GATEWAY_BROWSER_NETWORK is `off`" in off.sentence
+
+
+@pytest.mark.usefixtures("without_browser")
+def test_extensions_that_can_not_be_contained_are_a_warning(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (fine,) = findings_of("extensions", data_dir)
+    assert fine.level == Level.OK
+    monkeypatch.setattr(extension_policy, "_MOUNT_ETC", "mount -t nothing none /etc")
+    (lost,) = findings_of("extensions", data_dir)
+    assert lost.level == Level.WARNING
+    assert lost.sentence.startswith("Launches with extensions are refused, since these can't be contained: ")
+    assert "can't be made (mount: /etc: " in lost.sentence
+    assert "CAP_SYS_ADMIN" in lost.advice
 
 
 @pytest.mark.usefixtures("without_browser")

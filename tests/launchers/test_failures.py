@@ -148,6 +148,21 @@ SEEN = [
         Failure.NO_SHARED_MEMORY,
         "could not make shared memory",
     ),
+    (
+        ended("unshare: unshare failed: Operation not permitted", status=1),
+        Failure.EXTENSIONS_NOT_CONTAINED,
+        "can't be made. Its last words: unshare: unshare failed: Operation not permitted.",
+    ),
+    (
+        ended("mount: /etc: special device none does not exist.", status=32),
+        Failure.EXTENSIONS_NOT_CONTAINED,
+        "can't be made. Its last words: mount: /etc: special device none does not exist.",
+    ),
+    (
+        ended("/var/lib/gateway/runtimes/1/launch: 7: unshare: not found", status=127),
+        Failure.EXTENSIONS_NOT_CONTAINED,
+        "Its last words: launch: 7: unshare: not found.",
+    ),
     (ended(FREE.format(0), TRAP), Failure.NO_SHARED_MEMORY, "ran out of shared memory"),
     (ended("Bus error", status=135), Failure.NO_SHARED_MEMORY, "ran out of shared memory"),
     (

@@ -14,6 +14,7 @@ from gateway.cli.doctor.findings import Finding, Level
 from gateway.cli.doctor.machine import (
     browser_network,
     data_dir,
+    extensions,
     metrics,
     open_files,
     port,
@@ -51,6 +52,7 @@ def run(settings: Settings, embedded: bool) -> list[Finding]:
         ("processes", lambda: processes(settings)),
         ("runtimes' limits", lambda: runtime_limits(settings)),
         ("runtimes' network", lambda: browser_network(settings)),
+        ("extensions", extensions),
         ("runtimes' memory", lambda: runtime_memory(settings)),
     ]
     return [finding for subject, check in checks for finding in _guarded(subject, check)]

@@ -17,7 +17,7 @@ from gateway.cli.doctor.scratch import nearest
 from gateway.core.cores import usable_cores
 from gateway.core.errors import ConfigurationError
 from gateway.core.listening import METRICS_OPTIONS, OPTIONS, obstacle
-from gateway.launchers.local import control_groups, limits, networks
+from gateway.launchers.local import control_groups, extension_policy, limits, networks
 from gateway.settings import Settings
 from gateway.settings.listening import metrics_place
 from gateway.settings.types import address_of
@@ -123,6 +123,18 @@ def browser_network(settings: Settings) -> Iterator[Finding]:
         "Leave GATEWAY_BROWSER_NETWORK at `auto`, and start the gateway as root with the capabilities CAP_SYS_ADMIN "
         "and CAP_NET_ADMIN (`--cap-add` of a container).",
     )
+
+
+def extensions() -> Iterator[Finding]:
+    """Whether a runtime may have extensions of browsers; all others are launched as before where it may not."""
+    subject = "extensions"
+    reason = extension_policy.why_none()
+    if reason is None:
+        sentence = "Extensions of browsers are contained by policies, in a mount namespace of each runtime's own."
+        yield Finding(Level.OK, subject, sentence)
+        return
+    said = f"Launches with extensions are refused, since these can't be contained: {reason}."
+    yield Finding(Level.WARNING, subject, said, extension_policy.ADVICE)
 
 
 def runtime_memory(settings: Settings) -> Iterator[Finding]:

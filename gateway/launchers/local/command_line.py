@@ -11,7 +11,10 @@ from gateway.egress.proxy import LOOPBACK
 from gateway.launchers.local.locales import language_variable
 
 # A reserved name (RFC 2606) that only the browser's resolver rules know.
-_PROXY_HOST = "exit.invalid"
+PROXY_HOST = "exit.invalid"
+# Everything goes through the runtime's egress listener, loopback too.
+PROXY_BYPASS = "<-loopback>"
+WEBRTC_HANDLING = "disable_non_proxied_udp"
 PROFILE = "--user-data-dir="
 
 # Every program that a browser looks up is looked up here. Nothing can ever be below a device, so nothing is found: a
@@ -101,12 +104,11 @@ _ENABLED_FEATURES = ("NetworkServiceInProcess2",) if sys.platform == "linux" els
 _ARGUMENTS = (
     "--remote-debugging-port=0",
     "--disable-quic",
-    # Everything goes through the runtime's egress listener, loopback too.
-    f"--proxy-server={_PROXY_HOST}",
-    "--proxy-bypass-list=<-loopback>",
+    f"--proxy-server={PROXY_HOST}",
+    f"--proxy-bypass-list={PROXY_BYPASS}",
     # The first is what the headless shell knows, the second full Chromium.
-    "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
-    "--webrtc-ip-handling-policy=disable_non_proxied_udp",
+    f"--force-webrtc-ip-handling-policy={WEBRTC_HANDLING}",
+    f"--webrtc-ip-handling-policy={WEBRTC_HANDLING}",
 )
 
 
@@ -124,16 +126,20 @@ def arguments(
     sandbox: bool,
     storage_bytes: int,
     features: Sequence[str] = (),
+    added: Sequence[str] = (),
+    left_out: Sequence[str] = (),
 ) -> list[str]:
     """All arguments of one browser, without its binary.
 
     `window` is the size of its windows, which its screen has too. `storage_bytes` is what all origins may store
-    together, of which Chromium lets one have three quarters. `features` are enabled besides Playwright's.
+    together, of which Chromium lets one have three quarters. `features` are enabled besides Playwright's. Those
+    `left_out` of Playwright's arguments are not given, and others are `added`.
     """
     # Chromium's own limit is 60 % of the disk, for each origin.
     storage = f"StorageQuotaSettings:PoolSizeBytes/{storage_bytes}"
     return [
-        *PLAYWRIGHT_ARGUMENTS,
+        *(argument for argument in PLAYWRIGHT_ARGUMENTS if argument not in left_out),
+        *added,
         f"--enable-features={','.join((*PLAYWRIGHT_ENABLED_FEATURES, *_ENABLED_FEATURES, storage, *features))}",
         f"--disable-features={','.join(_DISABLED_FEATURES)}",
         *([] if sandbox else ["--no-sandbox"]),
@@ -167,7 +173,7 @@ def _resolver_rules(port: int) -> str:
     `~NOTFOUND` is not enough: it is a name for Chromium, which refuses it everywhere but asks the local network for it
     by multicast where a page's name ends in `.local`.
     """
-    return f"--host-resolver-rules=MAP {_PROXY_HOST} {LOOPBACK}:{port} , MAP * ^NOTFOUND"
+    return f"--host-resolver-rules=MAP {PROXY_HOST} {LOOPBACK}:{port} , MAP * ^NOTFOUND"
 
 
 def _of_window(size: tuple[int, int]) -> list[str]:

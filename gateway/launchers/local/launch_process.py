@@ -26,7 +26,7 @@ class PipeClosed(Exception):
 
 
 class CommandRefused(PipeClosed):
-    """The browser refused a command; the pipe is open."""
+    """The browser refused a command, with this message; the pipe is open."""
 
 
 class LaunchProcess:
@@ -101,7 +101,7 @@ class LaunchProcess:
             reply = json.loads(await self._reply())
             if reply.get("id") == command:
                 if "result" not in reply:
-                    raise CommandRefused
+                    raise CommandRefused(reply["error"]["message"])
                 result: dict[str, Any] = reply["result"]
                 return result
 

@@ -31,7 +31,7 @@ from gateway.core import background, steps
 from gateway.core.cores import usable_cores
 from gateway.core.disk_space import DiskSpace
 from gateway.core.errors import ConfigurationError, LaunchFailed, NotSupported
-from gateway.core.launch import BrowserName, Failure, LaunchProfile, LaunchSpec, Variant
+from gateway.core.launch import BrowserName, Failure, LaunchSpec, Variant
 from gateway.core.shares import Turns
 from gateway.core.unprivileged import grant_search
 from gateway.core.worker_board import Board
@@ -40,6 +40,8 @@ from gateway.launchers import failures
 from gateway.launchers.local import (
     command_line,
     control_groups,
+    extension_policy,
+    extensions,
     locales,
     networks,
     processes,
@@ -130,6 +132,8 @@ class LocalLauncher:
         self._networks: Networks | None = None
         self._network_of: dict[str, Network] = {}
         self._frame_height: int | None = None
+        # Set once it is seen that extensions can be contained on this machine.
+        self._contains_extensions = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -205,17 +209,33 @@ class LocalLauncher:
 
     async def check(self, spec: LaunchSpec) -> None:
         if spec.extensions:
-            raise NotSupported(
-                "This gateway can't load extensions into a browser.",
-                "extensions.not_available",
-                details={"reason": "its launcher does not load them", "advice": "Launch without extensions."},
-            )
+            await self._check_extensions(spec)
         if spec.upstream is not None:
             await self.egress.check_upstream(spec.upstream)
 
+    async def _check_extensions(self, spec: LaunchSpec) -> None:
+        """Raises NotSupported where a browser can't have them."""
+        reason, advice = None, extension_policy.ADVICE
+        if self._browsers.chromium is None:
+            reason, advice = "there is no full Chromium on this machine", "The operator can install it."
+        elif spec.browser == "headless-shell":
+            reason, advice = "the headless shell has none", "Ask for chromium, or leave the browser out."
+        elif not self._contains_extensions:
+            reason = await asyncio.to_thread(extension_policy.why_none)
+            self._contains_extensions = reason is None
+        if reason is not None:
+            raise NotSupported(
+                f"A browser can't have extensions: {reason}. {advice}",
+                "extensions.not_available",
+                details={"reason": reason, "advice": advice},
+            )
+
     async def launch(self, spec: LaunchSpec) -> LocalBrowser:
-        if spec.profile is not None:
-            # A warm browser has a directory already.
+        if spec.extensions:
+            await self._check_extensions(spec)
+            spec = dataclasses.replace(spec, browser="chromium")
+        if spec.profile is not None or spec.extensions:
+            # A warm browser has a directory and its preferences already.
             with self._pool.requested():
                 return await self._launch(spec)
         browser = await self._pool.claim(self._variant(spec), spec.taker)
@@ -256,7 +276,7 @@ class LocalLauncher:
             try:
                 listener.adopt(spec.runtime_id, spec.traffic, spec.upstream)
                 steps.done("egress listener")
-                await self._prepared(directory, binary.path, uid, spec.profile)
+                await self._prepared(directory, binary.path, uid, spec)
                 steps.done("directory")
                 browser = await self._start(spec, directory, binary, listener)
             except BaseException:
@@ -283,7 +303,8 @@ class LocalLauncher:
                 advice="Run `gateway doctor`.",
             ) from error
 
-    async def _prepared(self, directory: Path, binary: Path, uid: int | None, profile: LaunchProfile | None) -> None:
+    async def _prepared(self, directory: Path, binary: Path, uid: int | None, spec: LaunchSpec) -> None:
+        profile, launched = spec.profile, spec.extensions
         owner = None if uid is None else (uid, self._settings.uid_base)
         place = directory / "home" / "profile"
         try:
@@ -296,11 +317,12 @@ class LocalLauncher:
                 owner,
                 enter_group,
                 preferences=profile is None,
+                launched=launched,
             )
             if profile is not None:
                 await profile.restore(place, owner)
                 steps.done("restore profile")
-                await asyncio.to_thread(runtime_directory.write_preferences, place, owner)
+                await asyncio.to_thread(runtime_directory.write_preferences, place, owner, launched)
         except OSError as error:
             # A container whose root has no other user ids can't give one away.
             refused = error.errno in (errno.EINVAL, errno.EPERM)
@@ -334,6 +356,8 @@ class LocalLauncher:
             sandbox=not self._settings.unsafe_no_sandbox,
             storage_bytes=self._settings.runtime_max_disk_bytes // 2,
             features=features,
+            added=extensions.ARGUMENTS if spec.extensions else (),
+            left_out=extensions.LEFT_OUT if spec.extensions else (),
         )
         environment = command_line.environment(spec, home, self._path)
         network = self._network_of.get(directory.name)
@@ -346,7 +370,9 @@ class LocalLauncher:
         steps.done("start process")
         port_file = home / "profile" / "DevToolsActivePort"
         cookies = () if spec.profile is None else spec.profile.cookies
-        product, port, path = await ready(process, port_file, self._settings.launch_timeout_seconds, cookies)
+        product, port, path = await ready(
+            process, port_file, self._settings.launch_timeout_seconds, cookies, spec.extensions
+        )
         process.close_output()
         listener.reserve_port(port)
         version = product.rpartition("/")[2]

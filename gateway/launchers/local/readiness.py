@@ -11,8 +11,9 @@ from typing import Any
 import structlog
 
 from gateway.core import steps
+from gateway.core.launch import LaunchedExtension
 from gateway.launchers import failures
-from gateway.launchers.local import processes
+from gateway.launchers.local import extensions, processes
 from gateway.launchers.local.launch_process import CommandRefused, LaunchProcess, PipeClosed
 
 _log = structlog.get_logger("gateway.launchers")
@@ -23,10 +24,14 @@ _PORT_POLL_SECONDS = 0.002
 
 
 async def ready(
-    process: LaunchProcess, port_file: Path, seconds: float, cookies: Sequence[dict[str, Any]] = ()
+    process: LaunchProcess,
+    port_file: Path,
+    seconds: float,
+    cookies: Sequence[dict[str, Any]] = (),
+    launched: Sequence[LaunchedExtension] = (),
 ) -> tuple[str, int, str]:
     """The browser's product, and port and path of its DevTools, once it has a page and these cookies (parameters of
-    Storage.setCookies); raises LaunchFailed."""
+    Storage.setCookies) and has loaded these extensions; raises LaunchFailed."""
     try:
         async with asyncio.timeout(seconds):
             try:
@@ -39,6 +44,9 @@ async def ready(
                 await process.result(page)
                 steps.done("first page")
                 await _set_cookies(process, cookies)
+                if launched:
+                    await extensions.load(process, launched)
+                    steps.done("extensions")
                 return product, *await _port_of(port_file, process)
             except PipeClosed as error:
                 raise failures.classify_exit(process.printed(), await _exit_status(process)) from error

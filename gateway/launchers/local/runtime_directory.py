@@ -6,11 +6,12 @@ import contextlib
 import json
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.launchers.local import limits
+from gateway.core.launch import LaunchedExtension
+from gateway.launchers.local import extension_policy, extensions, limits
 from gateway.settings import BrowserSettings
 
 # For full Chromium; the headless shell has neither. The viewer of PDFs is an extension, where a client could open any
@@ -31,9 +32,11 @@ def make(
     enter_group: Callable[[], str],
     *,
     preferences: bool,
+    launched: Sequence[LaunchedExtension] = (),
 ) -> None:
     """`enter_group` returns the line of the script that enters the runtime's control group, if it has one.
-    `preferences`: whether they are written now; a profile that is to be restored must be empty. Raises OSError."""
+    `preferences`: whether they are written now; a profile that is to be restored must be empty. `launched` are the
+    extensions that the browser will have. Raises OSError."""
     home = directory / "home"
     directory.mkdir()
     directory.chmod(0o711)
@@ -47,7 +50,11 @@ def make(
         if owner is not None:
             os.chown(home / name, *owner)
     if preferences:
-        write_preferences(home / "profile", owner)
+        write_preferences(home / "profile", owner, launched)
+    command = f'{drop}{shlex.quote(str(binary))} "$@"'
+    if launched:
+        extension_policy.write(directory, [extension.id for extension in launched])
+        command = extension_policy.contained(command)
     at = shlex.quote(str(directory))
     # Where the directory is gone the launch was given up meanwhile, and nothing may start any more.
     (directory / "launch").write_text(
@@ -55,13 +62,17 @@ def make(
         f"{enter_group()}{limits.script_lines(settings)}"
         # The DevTools pipe, and the one output for all that is printed. It is closed once the browser has started.
         "exec 3<&0 4>&1 </dev/null >&2\ntrap '' PIPE\n"
-        f'{drop}{shlex.quote(str(binary))} "$@"\n'
+        f"{command}\n"
         "exit $?\n"
     )
 
 
-def write_preferences(profile: Path, owner: Owner | None) -> None:
-    """Add what every browser must have to the preferences of a profile, which may be a restored one. Raises OSError."""
+def write_preferences(profile: Path, owner: Owner | None, launched: Sequence[LaunchedExtension] = ()) -> None:
+    """Add what every browser must have to the preferences of a profile, which may be a restored one. Raises OSError.
+
+    With extensions, what a restored profile says of any is dropped: the browser that wrote it may be hostile, and
+    would have others loaded, or these with access to files.
+    """
     default = profile / "Default"
     path = default / "Preferences"
     default.mkdir(mode=0o700, exist_ok=True)
@@ -74,6 +85,13 @@ def write_preferences(profile: Path, owner: Owner | None) -> None:
     for name, wanted in _PREFERENCES.items():
         kept = preferences.get(name)
         preferences[name] = (kept if isinstance(kept, dict) else {}) | wanted
+    if launched:
+        known = preferences.get("extensions")
+        preferences["extensions"] = (known if isinstance(known, dict) else {}) | {
+            "settings": extensions.preferences(launched)
+        }
+        # What Chromium has there counts more; on Linux it keeps nothing of extensions in it.
+        (default / "Secure Preferences").unlink(missing_ok=True)
     path.write_text(json.dumps(preferences))
     if owner is not None:
         os.chown(default, *owner)
