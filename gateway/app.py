@@ -39,6 +39,7 @@ from gateway.domain.events.run_commands import Commands
 from gateway.domain.events.service import Events
 from gateway.domain.events.streams import EventStreams
 from gateway.domain.execution.service import Executions
+from gateway.domain.execution.step_secrets import StepSecrets
 from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.files.catalog import Catalog
 from gateway.domain.files.service import Files
@@ -286,7 +287,17 @@ async def build(
         ),
         viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands, observers),
         recordings=recordings,
-        executions=Executions(living, leases, run_artifacts, workers, settings, audit, commands, invocations, vault),
+        executions=Executions(
+            living,
+            leases,
+            run_artifacts,
+            workers,
+            settings,
+            audit,
+            commands,
+            invocations,
+            StepSecrets(vault, observers),
+        ),
         idempotency=Idempotency(
             database,
             keys,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets as tokens
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+
+from gateway.core.secret_entry import MARK
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,26 +33,19 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A reference to a secret of the vault, whose value is asked for when it is typed."""
+    """A reference to a secret of the vault. The gateway types it itself, so that this process never has its value."""
 
     key: str
     field: str
     step: int
-    _ask: Callable[[str, str, int, list[str]], Awaitable[str]]
+    # Types the secret into the element of a page that has this mark, or in place of its text.
+    entered: Callable[[Secret, Any, str, bool], Awaitable[None]]
 
-    async def value_for(self, element: Any) -> str:
-        """For an element of the library: the origins of its frame and of all frames around it must be the secret's."""
+    async def enter(self, element: Any, *, replaces: bool) -> None:
+        """Have it typed into an element of the library, if its frame and all around it are of the secret's origins."""
+        mark = tokens.token_hex(16)
         frame = await element.owner_frame()
-        origins = []
-        while frame is not None:
-            # Not asked of the page. An empty frame has the origin of the one around it, which is checked too.
-            if frame.parent_frame is None or not frame.url.startswith("about:"):
-                origins.append(origin_of(frame.url))
-            frame = frame.parent_frame
-        return await self._ask(self.key, self.field, self.step, origins)
-
-
-def origin_of(url: str) -> str:
-    """The origin of a page's address; `null` where it has none."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.scheme in ("http", "https") else "null"
+        if frame is None:
+            raise ValueError("The element is no longer in its page.")
+        await element.evaluate("(element, mark) => element.setAttribute(...mark)", [MARK, mark])
+        await self.entered(self, frame.page, mark, replaces)

@@ -68,34 +68,11 @@ def payloads(files: o.Files) -> Any:
         raise ValueError("The base64 of a file is not valid.") from None
 
 
-# In one task of the document, so that whatever takes the focus or the page meanwhile gets nothing of the text: keys of
-# the browser go to the page and frame that have the focus at that moment. Only microtasks run between two characters.
-_ENTER = """async (element, { text, replaces }) => {
-  const root = element.ownerDocument;
-  const focused = () => {
-    let found = root.activeElement;
-    while (found?.shadowRoot?.activeElement) found = found.shadowRoot.activeElement;
-    return found;
-  };
-  element.focus();
-  if (focused() !== element) throw new Error('The element can not have the focus.');
-  if (replaces) element.select ? element.select() : root.getSelection().selectAllChildren(element);
-  for (const part of replaces ? [text] : text) {
-    const key = { key: part, bubbles: true, cancelable: true, composed: true };
-    if (replaces || focused()?.dispatchEvent(new KeyboardEvent('keydown', key))) {
-      if (!root.execCommand('insertText', false, part)) throw new Error('The element takes no text.');
-    }
-    if (!replaces) focused()?.dispatchEvent(new KeyboardEvent('keyup', key));
-    await null;
-  }
-}"""
-
-
 async def enter(secret: Secret, element: Any, *, replaces: bool = False) -> None:
-    """Type a secret into an element, or in place of its text; it is asked for by the origins around the element."""
+    """Have a secret typed into an element, or in place of its text."""
     for state in ("visible", "editable"):
         await element.wait_for_element_state(state)
-    await element.evaluate(_ENTER, {"text": await secret.value_for(element), "replaces": replaces})
+    await secret.enter(element, replaces=replaces)
 
 
 async def attached(on: Any, selector: str, options: o.Timeout) -> ElementHandle:

@@ -95,7 +95,7 @@ class Session:
     def __init__(self, browser: Browser, gateway: Gateway) -> None:
         self.bindings = Bindings()
         self._browser = browser
-        self._gateway = gateway
+        self.gateway = gateway
         self._guards: dict[Page, Guard] = {}
         # Of the vocabulary whose driver switches between them; None for the first page, and for its main frame.
         self._current: Page | None = None
@@ -124,10 +124,10 @@ class Session:
         self._dry: set[str] = set()
         for place, step in enumerate(message["steps"]):
             result, content = await self._step(vocabulary, place, step)
-            await self._gateway.send({"type": "step", "index": place, "result": result}, content)
+            await self.gateway.send({"type": "step", "index": place, "result": result}, content)
             if not result["ok"]:
                 break
-        await self._gateway.send({"type": "done", "bindings": len(self.bindings)})
+        await self.gateway.send({"type": "done", "bindings": len(self.bindings)})
 
     async def _step(self, vocabulary: Vocabulary, place: int, step: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         began = time.monotonic()
@@ -280,9 +280,12 @@ class Session:
             if parameter.kind is REF:
                 value = self.bindings.get(value["ref"]).item
             elif parameter.kind is TEXT and isinstance(value, dict):
-                value = Secret(value["secret"], value["field"], place, self._gateway.secret)
+                value = Secret(value["secret"], value["field"], place, self._enter)
             found[parameter.python_name] = value
         return found
+
+    async def _enter(self, secret: Secret, page: Page, mark: str, replaces: bool) -> None:
+        await self.gateway.enter(secret, (await self._guard(page)).target_id, mark, replaces)
 
     @staticmethod
     def _limit(call: Call, arguments: dict[str, Any], timeout_ms: int, page: Page | None) -> None:
@@ -455,7 +458,7 @@ class Gateway:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self._secret: asyncio.Future[dict[str, Any]] | None = None
+        self._asked: asyncio.Future[dict[str, Any]] | None = None
 
     async def send(self, message: dict[str, Any], content: bytes = b"") -> None:
         try:
@@ -471,14 +474,18 @@ class Gateway:
         self._writer.write(packed)
         await self._writer.drain()
 
-    async def secret(self, key: str, field: str, step: int, origins: list[str]) -> str:
-        """The value of a secret of the vault, for pages of these origins. Raises StepError."""
-        self._secret = asyncio.get_running_loop().create_future()
-        await self.send({"type": "secret", "key": key, "field": field, "index": step, "origins": origins})
-        answer = await self._secret
+    async def enter(self, secret: Secret, page_id: str, mark: str, replaces: bool) -> None:
+        """Have a secret of the vault typed into the element of a page that has this mark. Raises StepError."""
+        of = {"key": secret.key, "field": secret.field, "index": secret.step}
+        answer = await self.ask({"type": "secret", **of, "page": page_id, "mark": mark, "replaces": replaces})
         if "error" in answer:
             raise StepError(answer["error"]["code"], answer["error"]["message"])
-        return str(answer["value"])
+
+    async def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a message of the type `secret`."""
+        self._asked = asyncio.get_running_loop().create_future()
+        await self.send(message)
+        return await self._asked
 
     async def serve(self, session: Session) -> None:
         """Carry out executions, one at a time, until the gateway is gone."""
@@ -488,8 +495,8 @@ class Gateway:
             match message["type"]:
                 case "run":
                     running = asyncio.create_task(session.run(message))
-                case "secret" if self._secret is not None and not self._secret.done():
-                    self._secret.set_result(message)
+                case "secret" if self._asked is not None and not self._asked.done():
+                    self._asked.set_result(message)
                 case "cancel":
                     if running is not None:
                         running.cancel()

@@ -26,6 +26,7 @@ from gateway.automation import framing
 from gateway.core import background
 from gateway.core.errors import GatewayError, LimitReached, Unavailable
 from gateway.core.ids import new_id
+from gateway.core.secret_entry import SecretEntry
 from gateway.core.unprivileged import grant_search
 from gateway.settings import ExecutionSettings
 from gateway.telemetry import metrics
@@ -59,8 +60,8 @@ class WorkerLost(Exception):
 
 # Of a step: its place, its result, and the bytes of its file.
 OnStep = Callable[[int, dict[str, Any], bytes], Awaitable[None]]
-# Asked for a secret: key, field, place of the step, origins. Returns `{"value"}` or `{"error": {"code", "message"}}`.
-OnSecret = Callable[[str, str, int, list[str]], Awaitable[dict[str, Any]]]
+# Asked to type a secret. Returns `{}`, or `{"error": {"code", "message"}}`.
+OnSecret = Callable[[SecretEntry], Awaitable[dict[str, Any]]]
 
 
 class Worker:
@@ -111,8 +112,11 @@ class Worker:
                     ended += 1
                     await on_step(answer["index"], answer["result"], content)
                 case "secret":
-                    given = await on_secret(answer["key"], answer["field"], answer["index"], answer["origins"])
-                    await self._send({**given, "type": "secret"})
+                    try:
+                        entry = SecretEntry.of(answer)
+                    except ValueError as error:
+                        raise WorkerLost(str(error)) from None
+                    await self._send({**await on_secret(entry), "type": "secret"})
                 case "done":
                     self.bindings = answer["bindings"]
                     return

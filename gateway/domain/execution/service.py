@@ -22,18 +22,18 @@ from gateway.automation.workers import WorkerLost, Workers
 from gateway.core import background, steps
 from gateway.core.errors import Conflict, GatewayError, NotFound, RequestInvalid, Unavailable
 from gateway.core.ids import new_id
-from gateway.core.mounts import Mounts, effective
 from gateway.core.observation import Observed
 from gateway.core.runtime_ref import ById, RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
 from gateway.core.secret import masked, remember
+from gateway.core.secret_entry import SecretEntry
 from gateway.domain.audit import OK, Action, Audit
 from gateway.domain.events.run_commands import Commands
+from gateway.domain.execution.step_secrets import NotEntered, StepSecrets
 from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.invocations import Begun, Invocation, InvocationRequest, Invocations, Outcome, Progress
 from gateway.domain.leases.service import Leases
 from gateway.domain.runtimes.service import Runtime, Runtimes, not_active
-from gateway.domain.vault import Vault
 from gateway.settings import ExecutionSettings
 from gateway.telemetry import metrics
 
@@ -167,7 +167,7 @@ class Executions:
         audit: Audit,
         commands: Commands,
         invocations: Invocations,
-        vault: Vault,
+        step_secrets: StepSecrets,
     ) -> None:
         self._runtimes = runtimes
         self._leases = leases
@@ -176,7 +176,7 @@ class Executions:
         self._audit = audit
         self._commands = commands
         self._invocations = invocations
-        self._vault = vault
+        self._step_secrets = step_secrets
         self.workers = workers
         self._tasks: set[asyncio.Task[Executed | Invocation]] = set()
         # What of the vault was typed into a runtime's pages, to be masked in what comes back.
@@ -395,17 +395,21 @@ class Executions:
             if execution.invocation is not None:
                 self._invocations.progress(execution.invocation.id, _progress(execution))
 
-        async def on_secret(key: str, field_name: str, place: int, origins: list[str]) -> dict[str, Any]:
-            if place != len(executed.steps) or not _refers(wanted[place], key, field_name):
+        async def on_secret(entry: SecretEntry) -> dict[str, Any]:
+            if entry.step != len(executed.steps) or not _refers(wanted[entry.step], entry.key, entry.field):
                 return {"error": {"code": "execute.internal", "message": "The step refers to no such secret."}}
+
+            def conceal(value: str) -> None:
+                if entry.field in ("password", "value") and value not in used:
+                    used.append(value)
+                    self._commands.conceal(observed.run_id, value)
+
+            seconds = message["steps"][entry.step]["timeoutMs"] / 1000
             try:
-                value = await self._secret(execution, key, field_name, origins)
-            except GatewayError as error:
+                await self._step_secrets.enter(observed, execution.runtime, entry, seconds, conceal)
+            except (GatewayError, NotEntered) as error:
                 return {"error": {"code": error.code, "message": error.message}}
-            if field_name in ("password", "value") and value not in used:
-                used.append(value)
-                self._commands.conceal(observed.run_id, value)
-            return {"value": value}
+            return {}
 
         if execution.invocation is not None:
             self._invocations.progress(execution.invocation.id, _progress(execution))
@@ -426,15 +430,6 @@ class Executions:
                 error = {"code": "execute.process_lost", "message": f"{str(lost).capitalize()}.", "details": {}}
             result = {"ok": False, "call": wanted[place].call.name, "error": error, "durationMs": 0}
             executed.steps.append(StepResult(result))
-
-    async def _secret(self, execution: _Execution, key: str, field_name: str, origins: list[str]) -> str:
-        """A field of a secret, for pages of these origins. Raises GatewayError."""
-        runtime = execution.runtime
-        place = await self._vault.in_space(execution.observed.owner, runtime.space_id)
-        mounts = place.mounts or Mounts()
-        if runtime.mounts is not None:
-            mounts = effective(mounts, runtime.mounts)
-        return await self._vault.for_page(place.owner, mounts, key, field_name, origins)
 
     def _message(self, vocabulary: Vocabulary, wanted: list[CheckedStep]) -> dict[str, Any]:
         default = self._settings.execute_step_timeout_ms

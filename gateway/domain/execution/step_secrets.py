@@ -1,0 +1,66 @@
+"""Types secrets of the vault into pages, for steps that name them.
+
+The process that carries out steps may be under the control of a hostile page. So it says which element it means, and
+never has the secret: the gateway finds the element, learns the origins around it from the browser, and types.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.core.mounts import Mounts, effective
+from gateway.core.observation import Observed
+from gateway.core.secret_entry import SecretEntry
+from gateway.domain.runtimes.service import Runtime
+from gateway.domain.vault import Vault
+from gateway.observer.devtools import DevToolsError
+from gateway.observer.entering import EnteringError, marked_element
+from gateway.observer.observers import BrowserObservers
+
+
+class NotEntered(Exception):
+    """Raised when a page did not take a secret, with the code of the step's error."""
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+
+
+class StepSecrets:
+    def __init__(self, vault: Vault, observers: BrowserObservers) -> None:
+        self._vault = vault
+        self._observers = observers
+
+    async def enter(
+        self, observed: Observed, runtime: Runtime, entry: SecretEntry, seconds: float, conceal: Callable[[str], None]
+    ) -> None:
+        """Type a secret into a page within so many seconds; `conceal` gets its value before the page does.
+
+        Raises NotEntered; NotFound, Forbidden, RequestInvalid of the vault.
+        """
+        observation = self._observers.of(observed.runtime_id)
+        if observation is None:
+            raise NotEntered("The gateway has no connection to the browser now.", "execute.page_unresponsive")
+        try:
+            async with (
+                asyncio.timeout(seconds),
+                marked_element(observation.devtools, entry.page_id, entry.mark) as element,
+            ):
+                value = await self._value(observed, runtime, entry, element.origins)
+                conceal(value)
+                await element.enter(value, replaces=entry.replaces)
+        except EnteringError as error:
+            raise NotEntered(str(error), "execute.failed") from None
+        except DevToolsError:
+            raise NotEntered("The page was closed, or opened another address.", "execute.failed") from None
+        except TimeoutError:
+            raise NotEntered("The page did not take the secret in time.", "execute.timeout") from None
+
+    async def _value(self, observed: Observed, runtime: Runtime, entry: SecretEntry, origins: list[str]) -> str:
+        place = await self._vault.in_space(observed.owner, runtime.space_id)
+        mounts = place.mounts or Mounts()
+        if runtime.mounts is not None:
+            mounts = effective(mounts, runtime.mounts)
+        return await self._vault.for_page(place.owner, mounts, entry.key, entry.field, origins)
