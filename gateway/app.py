@@ -226,6 +226,9 @@ async def build(
     commands = Commands(database, events)
     recordings = Recordings(database, files, events, settings, gateway_id, disk, board)
     observers = BrowserObservers(_watchers(settings, run_artifacts, recordings) if watchers is None else watchers)
+    proxies = SavedProxies(
+        database, secrets, outbound, audit, settings.proxy_test_url, settings.proxy_test_timeout_seconds
+    )
     living = Runtimes(
         database,
         secrets,
@@ -233,6 +236,7 @@ async def build(
         settings,
         Recording(audit, events, commands, observers),
         profiles,
+        proxies,
         space=disk,
     )
     leases = Leases(database, issuer, attachments, living, settings, gateway_id, audit, events, commands)
@@ -282,9 +286,7 @@ async def build(
         runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit, commands, disk),
         vault=vault,
         runtime_states=RuntimeStates(living, observers, audit, settings.state_timeout_seconds),
-        proxies=SavedProxies(
-            database, secrets, outbound, audit, settings.proxy_test_url, settings.proxy_test_timeout_seconds
-        ),
+        proxies=proxies,
         viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands, observers),
         recordings=recordings,
         executions=Executions(

@@ -1,4 +1,4 @@
-"""Mounts of a space: what its runtimes may use of storage, vault and AI connections."""
+"""Mounts of a space: what its runtimes may use of storage, vault, AI connections and saved proxies."""
 
 from __future__ import annotations
 
@@ -113,12 +113,42 @@ class AiMount:
 
 
 @dataclass(frozen=True, slots=True)
+class ProxiesMount:
+    """Saved proxies that may be named, by id or name; without `allow` every one of the owner's, with an empty one none.
+
+    By its id, a space of a subaccount may also be lent one of the organization's.
+    """
+
+    allow: tuple[str, ...] | None = None
+
+    def named(self) -> Iterator[tuple[str, str]]:
+        """Each proxy that is named: its field, below the mounts, and its id or name."""
+        for place, name in enumerate(self.allow or ()):
+            yield f"proxies.allow.{place}", name
+
+    def allows(self, *names: str) -> bool:
+        """Whether a proxy of these names, its id and its name, may be used."""
+        return self.allow is None or any(name in self.allow for name in names)
+
+    def narrowed(self, inner: ProxiesMount, found: _Widenings) -> ProxiesMount:
+        if inner.allow is None:
+            return self
+        return ProxiesMount(found.kept("proxies.allow", inner.allow, self.allows))
+
+
+@dataclass(frozen=True, slots=True)
 class Mounts:
-    """What may be used. Of a kind that is absent nothing may, but for `storage`: then each space has its own."""
+    """What may be used. Of a kind that is absent nothing may, but for two: without `storage` each space has its own,
+    and without `proxies` it may use those of its owner."""
 
     storage: StorageMount | None = None
     vault: VaultMount | None = None
     ai: AiMount | None = None
+    proxies: ProxiesMount | None = None
+
+    def allows_proxy(self, *names: str) -> bool:
+        """Whether a saved proxy of these names, its id and its name, may be used."""
+        return self.proxies is None or self.proxies.allows(*names)
 
     def to_json(self) -> dict[str, Any]:
         mounts: dict[str, Any] = to_json(self)
@@ -126,18 +156,20 @@ class Mounts:
 
     def changed(self, changes: MountChanges) -> Mounts:
         storage, vault, ai = changes.get("storage", self.storage), changes.get("vault", self.vault), self.ai
+        proxies = changes.get("proxies", self.proxies)
         if "ai" in changes:
             change = changes["ai"]
             ai = None if change is None else replace(ai or AiMount(), **change)
-        return Mounts(storage, vault, ai)
+        return Mounts(storage, vault, ai, proxies)
 
     @classmethod
     def from_json(cls, json: dict[str, Any]) -> Mounts:
-        storage, vault, ai = json.get("storage"), json.get("vault"), json.get("ai")
+        storage, vault, ai, proxies = (json.get(kind) for kind in ("storage", "vault", "ai", "proxies"))
         return cls(
             storage=None if storage is None else StorageMount(**storage),
             vault=None if vault is None else _vault(vault),
             ai=None if ai is None else _ai(ai),
+            proxies=None if proxies is None else ProxiesMount(texts(proxies.get("allow"))),
         )
 
 
@@ -180,7 +212,7 @@ class _Widenings:
 
 
 def _narrowed(outer: Mounts, inner: Mounts, found: _Widenings) -> Mounts:
-    vault, ai = outer.vault, outer.ai
+    vault, ai, proxies = outer.vault, outer.ai, outer.proxies
     if inner.vault is not None:
         if vault is None:
             found.note("vault")
@@ -193,7 +225,9 @@ def _narrowed(outer: Mounts, inner: Mounts, found: _Widenings) -> Mounts:
             ai = ai.narrowed(inner.ai, found)
     if inner.storage not in (None, outer.storage):
         found.note("storage.space", inner.storage.space if inner.storage else None)
-    return Mounts(outer.storage, vault, ai)
+    if inner.proxies is not None:
+        proxies = (proxies or ProxiesMount()).narrowed(inner.proxies, found)
+    return Mounts(outer.storage, vault, ai, proxies)
 
 
 class AiChange(TypedDict, total=False):
@@ -210,6 +244,7 @@ class MountChanges(TypedDict, total=False):
     storage: StorageMount | None
     vault: VaultMount | None
     ai: AiChange | None
+    proxies: ProxiesMount | None
 
 
 def _vault(json: dict[str, Any]) -> VaultMount:

@@ -29,7 +29,10 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A runtime's own proxy. Its password is kept apart, encrypted; `has_password` says whether there is one."""
+    """A runtime's own proxy. Its password is kept apart, encrypted; `has_password` says whether there is one.
+
+    `id` and `name` are those of the saved proxy that was named, as it was at the launch.
+    """
 
     protocol: Literal["http", "socks5"]
     host: str
@@ -37,6 +40,8 @@ class Proxy:
     username: str | None = None
     has_password: bool = False
     dns_resolution: Literal["local", "proxy"] = "local"
+    id: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,10 @@ class NetworkTraffic:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """The requested config; None takes the browser's or the gateway's default. Times are seconds."""
+    """The requested config; None takes the browser's or the gateway's default. Times are seconds.
+
+    `proxy` may be the id or name of a saved one, which a launch replaces by the proxy itself.
+    """
 
     browser: BrowserName | None = None
     viewport: Viewport | None = None
@@ -57,7 +65,7 @@ class RuntimeConfig:
     timezone: str | None = None
     user_agent: str | None = None
     fingerprint: Fingerprint | None = None
-    proxy: Proxy | None = None
+    proxy: Proxy | str | None = None
     network_traffic: NetworkTraffic | None = None
     event_level: EventLevel | None = None
     recording: bool | None = None
@@ -110,7 +118,7 @@ class RuntimeConfig:
         if (fingerprint := given.get("fingerprint")) is not None:
             size = fingerprint.get("viewport")
             given["fingerprint"] = Fingerprint(None if size is None else Viewport(**size), fingerprint.get("locale"))
-        if (proxy := given.get("proxy")) is not None:
+        if isinstance(proxy := given.get("proxy"), dict):
             given["proxy"] = Proxy(**proxy)
         if (traffic := given.get("network_traffic")) is not None:
             given["network_traffic"] = NetworkTraffic(

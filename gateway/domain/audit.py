@@ -60,6 +60,7 @@ class Action(StrEnum):
     PROXY_CHANGED = "proxy.changed"
     PROXY_DELETED = "proxy.deleted"
     PROXY_TESTED = "proxy.tested"
+    PROXY_USED = "proxy.used"
     VAULT_WRITTEN = "vault.written"
     VAULT_READ = "vault.read"
     VAULT_DELETED = "vault.deleted"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -11,9 +12,11 @@ from uuid import UUID
 
 import httpcore
 
-from gateway.core.errors import Conflict, invalid_field
+from gateway.core.errors import Conflict, Forbidden, RequestInvalid, invalid_field
 from gateway.core.hosts import Refusal
 from gateway.core.ids import new_id, not_found
+from gateway.core.mounts import Mounts, ProxiesMount
+from gateway.core.runtime_config import Proxy
 from gateway.core.scope import Scope
 from gateway.core.sealed import SecretOwner
 from gateway.core.slices import WHOLE_LIST, Slice
@@ -26,8 +29,9 @@ from gateway.egress.resolver import NameNotFound
 from gateway.store import proxies
 from gateway.store.database import Connection, Database, constraint_as
 from gateway.store.proxies import NewProxy, SavedProxy
+from gateway.store.spaces import Space
 
-__all__ = ["Changes", "ProxyTest", "SavedProxies", "SavedProxy"]
+__all__ = ["Changes", "ProxyTest", "SavedProxies", "SavedProxy", "check_known", "check_own"]
 
 _BODY_BYTES = 65_536
 
@@ -147,6 +151,23 @@ class SavedProxies:
             noting.details["ok"] = tested.ok
             return tested
 
+    async def for_launch(self, space: Space, mounts: Mounts, named: str) -> tuple[Proxy, str | None]:
+        """The proxy of a new runtime, by the id or name of a saved one, and its password. `mounts` are the runtime's.
+
+        Raises RequestInvalid (there is none), Forbidden (the mounts do not allow it), both with the field `proxy`.
+        """
+        with self._audit.noting(Action.PROXY_USED) as noting:
+            async with self._database.connect() as connection:
+                found = await proxies.named(connection, space.owner, named, _lent(space))
+                if found is None:
+                    raise _no_such()
+                noting.object_id = found.id
+                noting.details["spaceId"] = str(space.id)
+                if not mounts.allows_proxy(str(found.id), found.name):
+                    raise _not_allowed(found.name)
+                password = await self._secrets.open(connection, _secret(found)) if found.has_password else None
+        return _as_given(found), password
+
     async def _tested(self, proxy: UpstreamProxy) -> ProxyTest:
         began = time.monotonic()
 
@@ -185,6 +206,72 @@ class SavedProxies:
             reason = error.message.removesuffix(".")
             message = f"The egress rules of this gateway do not allow it ({reason}); its operator may"
             raise invalid_field("host", message, code=error.rule) from error
+
+
+async def check_known(connection: Connection, owner: Scope, caller: Scope, mount: ProxiesMount | None) -> None:
+    """Every proxy that a mount names must be the owner's, or one whose id an organization's caller lends it.
+
+    Raises RequestInvalid.
+    """
+    named = list(mount.named()) if mount is not None else []
+    if not named:
+        return
+    names = {name for _, name in named}
+    known = await proxies.known_names(connection, owner, names, lends=caller.subaccount_id is None)
+    errors = [
+        {
+            "field": field,
+            "message": f"There is no saved proxy {name!r} that this space may use; give the id or name of one.",
+            "value": name,
+            "code": "proxy.not_found",
+        }
+        for field, name in named
+        if name not in known
+    ]
+    if errors:
+        raise RequestInvalid("A mount names a saved proxy that is not there.", details={"errors": errors})
+
+
+async def check_own(connection: Connection, owner: Scope, proxy: Proxy | str | None) -> None:
+    """The saved proxy that a config names must be the owner's. Raises RequestInvalid with the field `proxy`."""
+    if isinstance(proxy, str) and await proxies.named(connection, owner, proxy) is None:
+        raise _no_such()
+
+
+def _no_such() -> RequestInvalid:
+    # What was given may be a URL with a password, and is not repeated.
+    message = "There is no saved proxy of this id or name; give that of one, or a proxy in full"
+    return invalid_field("proxy", message, code="proxy.not_found")
+
+
+def _lent(space: Space) -> list[UUID]:
+    """Those that an organization may have lent to a space of its subaccount."""
+    if space.subaccount_id is None or space.mounts.proxies is None:
+        return []
+    lent = []
+    for name in space.mounts.proxies.allow or ():
+        with contextlib.suppress(ValueError):
+            lent.append(UUID(name))
+    return lent
+
+
+def _as_given(saved: SavedProxy) -> Proxy:
+    return Proxy(
+        saved.protocol,
+        saved.host,
+        saved.port,
+        saved.username,
+        saved.has_password,
+        saved.dns_resolution,
+        str(saved.id),
+        saved.name,
+    )
+
+
+def _not_allowed(name: str) -> Forbidden:
+    message = "The mounts do not allow this saved proxy: `proxies.allow` of the space or the runtime lacks it"
+    error = {"field": "proxy", "message": message, "value": name, "code": "proxy.not_allowed"}
+    return Forbidden(f"proxy: {message}.", "proxy.not_allowed", details={"errors": [error]})
 
 
 def _upstream(saved: SavedProxy) -> UpstreamProxy:

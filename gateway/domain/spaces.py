@@ -15,6 +15,7 @@ from gateway.core.scope import Scope
 from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.domain.audit import Action, Audit
 from gateway.domain.events.service import Events
+from gateway.domain.proxies import check_known
 from gateway.store import accounts, ai_connections, runtimes, spaces
 from gateway.store.database import Connection, Database
 from gateway.store.spaces import NewSpace, Space, SpaceChanges
@@ -54,6 +55,7 @@ class Spaces:
                 if owner.subaccount_id is not None:
                     await _check_limit(connection, owner, owner.subaccount_id)
                 await _check_connections(connection, owner, caller, request.mounts.ai)
+                await check_known(connection, owner, caller, request.mounts.proxies)
                 new = NewSpace(
                     id=space_id,
                     name=request.name or f"space-{space_id.hex[-8:]}",
@@ -91,6 +93,7 @@ class Spaces:
                 if mounts is not None:
                     ai = mounts.get("ai")
                     await _check_connections(connection, space.owner, scope, None if ai is None else AiMount(**ai))
+                    await check_known(connection, space.owner, scope, mounts.get("proxies"))
                     changes["mounts"] = space.mounts.changed(mounts)
                 return await spaces.change(connection, space_id, **changes) if changes else space
 

@@ -30,6 +30,7 @@ CODES: dict[int, dict[str, str]] = {
     403: {
         "organization.suspended": "the organization of this key is suspended",
         "auth.forbidden": "this kind of key is not allowed to do this",
+        "proxy.not_allowed": "the mounts do not allow the saved proxy; `details.errors` has the field",
         "mounts.widened": "a mount allows more than the mounts around it; `details.errors` lists each",
         "connection.policy_forbidden": "the operator does not permit this policy of commands",
         "connection.auto_renew_forbidden": "the operator does not permit leases that are renewed automatically",
@@ -174,6 +175,8 @@ FIELD_CODES: dict[str, str] = {
     "field.repeated": "the field or parameter is given more than once",
     "field.invalid": "a rule of the field is broken, such as a UUID, a time, or fields that exclude each other",
     "ai_connection.not_found": "there is no such AI connection, or it is not the caller's",
+    "proxy.not_found": "there is no such saved proxy, or the space may not use it",
+    "proxy.not_allowed": "the mounts do not allow this saved proxy",
     "mounts.widened": "the mounts around it do not allow this",
     "model_type": "the value is not an object",
     "model_attributes_type": "the value is not an object",

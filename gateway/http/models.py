@@ -224,7 +224,8 @@ def _storable_object(value: dict[str, Any]) -> dict[str, Any]:
 # After the lengths of a text: pydantic words the errors of lengths that follow a validator differently.
 STORABLE = Checked(_storable, pattern=r"^[^\x00]*$")
 Text = Annotated[str, STORABLE]
-Name = Annotated[str, Field(min_length=1, max_length=120), STORABLE]
+NAME_CHARACTERS = 120
+Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARACTERS), STORABLE]
 Metadata = Annotated[dict[str, Any], AfterValidator(_storable_object)]
 
 
@@ -294,13 +295,17 @@ def masked_body(model: type[BaseModel], given: Any) -> Any:
 
 
 def marked_values(model: type[BaseModel], given: Any) -> list[Any]:
-    """The secrets of `given`. Of a valid secret that is a model with secrets, those alone; else all that is in it."""
+    """The secrets of `given`. Of a valid secret that is a model with secrets, those alone; else all that is in it.
+
+    A valid text in the place of such a model names one, and is no secret.
+    """
     found: list[Any] = []
 
     def keep(field: FieldInfo | None, value: Any) -> Any:
         inner = models_in(field.annotation) if field and isinstance(given, BaseModel) else []
         if any(map(contains_secret, inner)) and field:
-            _replaced([field.annotation], value, keep)
+            if not isinstance(value, str):
+                _replaced([field.annotation], value, keep)
         else:
             found.append(value)
         return MASK
@@ -372,11 +377,16 @@ def _has_secrets(annotation: Any) -> bool:
 
 
 def shown_location(model: type[BaseModel], location: Iterable[str | int]) -> list[str]:
-    """`location` as errors show it: within a secret, keys of a dictionary are not shown."""
+    """`location` as errors show it: without the tags of unions, which are no part of the body; within a secret, keys of
+    a dictionary are not shown."""
     shown: list[str] = []
-    models, secret = {model}, False
+    models, secret, is_tag = {model}, False, False
     for part in location:
+        if is_tag:
+            is_tag = False
+            continue
         fields = _fields_named(models, part)
+        is_tag = any(field.discriminator is not None for field in fields)
         shown.append(MASK if secret and not fields and isinstance(part, str) and part != "[key]" else str(part))
         secret = secret or any(map(_is_secret, fields))
         models.update(nested for field in fields for nested in models_in(field.annotation))

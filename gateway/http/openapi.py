@@ -95,6 +95,7 @@ are refused everywhere, and so are repeated ones that are not lists.
 |---|---|
 | `cursor` | the `nextCursor` of a page of the same list |
 | `ai-connection` | id or label of an AI connection that the space may use |
+| `saved-proxy` | id or name of a saved proxy that the space may use |
 | `iana-time-zone` | name of a time zone, such as `Europe/Berlin` |
 | `url-pattern` | `[scheme://]host[:port][/path]`; the host may be `*` or `*.suffix`, a path needs `http://` |
 | `proxy-url` | `http://` or `socks5://`, with `user:password@` where the proxy needs them |

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import String, and_, cast, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.scope import Scope
@@ -59,6 +60,40 @@ async def get(connection: AsyncConnection, scope: Scope, proxy_id: UUID, *, lock
     query = select(*_COLUMNS).where(within(scope, proxies), proxies.c.id == proxy_id)
     row = (await connection.execute(query.with_for_update() if lock else query)).mappings().first()
     return SavedProxy(**row) if row else None
+
+
+async def named(connection: AsyncConnection, owner: Scope, name: str, lent: Collection[UUID] = ()) -> SavedProxy | None:
+    """The proxy of this id or name, of exactly this owner or among those that its organization lends, by their ids.
+
+    Its own ones come first, and an id comes before a name.
+    """
+    own = proxies.c.subaccount_id.is_not_distinct_from(owner.subaccount_id)
+    has_id = cast(proxies.c.id, String) == name
+    query = (
+        select(*_COLUMNS)
+        .where(
+            proxies.c.organization_id == owner.organization_id,
+            or_(own, and_(proxies.c.subaccount_id.is_(None), proxies.c.id.in_(lent))) if lent else own,
+            or_(has_id, proxies.c.name == name),
+        )
+        .order_by(own.desc(), has_id.desc())
+        .limit(1)
+    )
+    row = (await connection.execute(query)).mappings().first()
+    return SavedProxy(**row) if row else None
+
+
+async def known_names(connection: AsyncConnection, owner: Scope, names: set[str], *, lends: bool) -> set[str]:
+    """Which of `names` are ids or names of proxies of exactly this owner, or, where its organization `lends` them, ids
+    of the organization's."""
+    own = proxies.c.subaccount_id.is_not_distinct_from(owner.subaccount_id)
+    text_id = cast(proxies.c.id, String)
+    named = and_(own, or_(text_id.in_(names), proxies.c.name.in_(names)))
+    if lends:
+        named = or_(named, and_(proxies.c.subaccount_id.is_(None), text_id.in_(names)))
+    query = select(text_id, proxies.c.name, own).where(proxies.c.organization_id == owner.organization_id, named)
+    rows = (await connection.execute(query)).all()
+    return {name for proxy_id, given, is_own in rows for name in (proxy_id, *((given,) if is_own else ()))}
 
 
 async def change(connection: AsyncConnection, proxy_id: UUID, changes: dict[str, Any]) -> SavedProxy:

@@ -49,6 +49,7 @@ CHECKS = [
 SECONDS = 60.0
 # Of what waits as long as it is asked to, by default for half a minute.
 WAIT_MS = 20
+PROXY = {"name": "proxy", "url": "http://192.0.9.9:3128"}
 PROVIDER = {"provider": "openai", "label": "provider", "apiKey": KEYS["openai"]}
 # Endless by nature; the tests of streams read them.
 STREAM = "text/event-stream"
@@ -62,6 +63,7 @@ CURSOR = "cursor"
 # What a pattern can't say; the document explains each.
 FORMATS = {
     "ai-connection": st.just(PROVIDER["label"]),
+    "saved-proxy": st.just(PROXY["name"]),
     "base-url": st.just("https://models.example/v1"),
     "cursor": st.just(CURSOR),
     "iana-time-zone": st.sampled_from(sorted(zoneinfo.available_timezones())),
@@ -190,6 +192,7 @@ async def test_every_answer_to_a_valid_request_is_as_documented(
     document = await ok(client.get("/openapi.json", params={"contract": contract}))
     headers = {"Authorization": f"Bearer {api_key}", "Gateway-Contract": contract}
     wrong: dict[str, str] = {}
+    await ok(client.post("/v1/proxies", json=PROXY))
     async with serving(gateway, settings) as port:
         for operation in operations(document):
             # Again, since the previous operation may have ended or deleted it.

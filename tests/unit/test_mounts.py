@@ -18,6 +18,7 @@ AI = {
         "provider_defaults": {"openai": {"connection": "a"}},
     }
 }
+PROXIES = {"proxies": {"allow": ["berlin", "bern"]}}
 FREE: dict[str, Any] = {"vault": {"allow_raw_reads": True}, "ai": {}}
 
 
@@ -53,6 +54,12 @@ def mounts(json: dict[str, Any]) -> Mounts:
         (FREE, {"ai": {"allow_connections": ["x"], "provider_defaults": {"openai": {"connection": "x"}}}},
          {"vault": FREE["vault"],
           "ai": {"allow_connections": ["x"], "provider_defaults": {"openai": {"connection": "x"}}}}),
+        # Saved proxies: every one without a mount, and a part of those that are allowed around it.
+        ({}, PROXIES, PROXIES),
+        ({"proxies": {}}, PROXIES, PROXIES),
+        (PROXIES, {"proxies": {}}, PROXIES),
+        (PROXIES, {"proxies": {"allow": ["berlin"]}}, {"proxies": {"allow": ["berlin"]}}),
+        (PROXIES, {"proxies": {"allow": []}}, {"proxies": {"allow": []}}),
         # Defaults inside the allowed ones.
         (AI, {"ai": {"provider_defaults": {"google": {"connection": "b"}}}},
          {"ai": {**AI["ai"], "provider_defaults": {"openai": {"connection": "a"}, "google": {"connection": "b"}}}}),
@@ -93,6 +100,10 @@ def test_what_may_be_used_within_narrower_mounts(
         (AI, {"ai": {"allow_connections": ["b"], "provider_defaults": {"openai": {"connection": "a"}}}},
          {"ai.provider_defaults.openai.connection": "a"},
          {"ai": {"allow_connections": ["b"], "defaults": {}, "provider_defaults": {}}}),
+        (PROXIES, {"proxies": {"allow": ["bern", "paris"]}}, {"proxies.allow.1": "paris"},
+         {"proxies": {"allow": ["bern"]}}),
+        ({"proxies": {"allow": []}}, {"proxies": {"allow": ["bern"]}}, {"proxies.allow.0": "bern"},
+         {"proxies": {"allow": []}}),
         # All of them at once.
         (VAULT, {**STORAGE, "ai": {}, "vault": {"allow": ["x"]}},
          {"vault.allow.0": "x", "ai": None, "storage.space": "shared"}, {"vault": {**VAULT["vault"], "allow": []}}),
@@ -113,6 +124,17 @@ def test_what_would_allow_more_is_refused_by_its_name(
 
 def test_mounts_that_narrow_nothing_are_all_of_them() -> None:
     assert effective(mounts(VAULT), None) == mounts(VAULT)
+
+
+def test_a_saved_proxy_is_allowed_by_its_id_or_its_name() -> None:
+    assert [mounts(PROXIES).allows_proxy(*names) for names in (("id", "bern"), ("bern", "x"), ("id", "x"))] == [
+        True,
+        True,
+        False,
+    ]
+    assert mounts({}).allows_proxy("id", "x")
+    assert mounts({"proxies": {}}).allows_proxy("id", "x")
+    assert not mounts({"proxies": {"allow": []}}).allows_proxy("id", "x")
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, field_validator, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticKnownError, core_schema
 
 from gateway.core import runtime_config as values
 from gateway.core.canonical import texts
@@ -14,11 +17,11 @@ from gateway.core.hosts import Refusal
 from gateway.core.secret import Secret
 from gateway.core.traffic_rules import UrlPattern
 from gateway.core.upstream_proxy import UpstreamProxy
-from gateway.http.models import STORABLE, WHOLE, Body, Checked, Shown, one_of, optional
+from gateway.http.models import NAME_CHARACTERS, STORABLE, WHOLE, Body, Checked, Shown, one_of, optional
 
 _DEFAULT_PORTS = {"http": 80, "socks5": 1080}
 _MOST_BYTES = 255  # of SOCKS5's user and password each
-_SHAPE = "give {protocol, host, port, username, password}, or {url} such as http://user:password@proxy.example:3128"
+_SHAPE = "{protocol, host, port, username, password}, or {url} such as http://user:password@proxy.example:3128"
 
 
 def _pattern(text: str) -> str:
@@ -87,13 +90,6 @@ class Proxy(Body):
     dns_resolution: Literal["local", "proxy"] = "local"
     """`local`: the gateway resolves names, and checks the addresses; `proxy`: the proxy does."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _no_saved_one(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            raise ValueError(f"saved proxies are not served yet; {_SHAPE}")
-        return value
-
     @field_validator("url")
     @classmethod
     def _whole_url(cls, value: str) -> str:
@@ -104,7 +100,7 @@ class Proxy(Body):
     def _one_way(self) -> Proxy:
         given = self.model_fields_set & {"url", "protocol", "host", "port", "username", "password"}
         if (given != {"url"}) if "url" in given else not {"protocol", "host", "port"} <= given:
-            raise ValueError(_SHAPE)
+            raise ValueError(f"give {_SHAPE}")
         proxy = self.upstream()
         if proxy.password is not None and proxy.username is None:
             raise ValueError("a password needs a username")
@@ -129,9 +125,42 @@ class Proxy(Body):
         return values.Proxy(proxy.protocol, proxy.host, proxy.port, proxy.username, has_password, self.dns_resolution)
 
 
+class _OrSaved:
+    """A model, or the id or name of a saved one. Errors name fields of the model as if there were no choice."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        given = handler.generate_schema(Proxy)
+
+        def validate(value: Any, of_given: Callable[[Any], Any]) -> Any:
+            if not isinstance(value, str):
+                return of_given(value)
+            if not value:
+                raise PydanticKnownError("string_too_short", {"min_length": 1})
+            if len(value) > NAME_CHARACTERS:
+                raise PydanticKnownError("string_too_long", {"max_length": NAME_CHARACTERS})
+            # Most likely with a password.
+            if "://" in value or "\x00" in value:
+                raise ValueError(f"is not the id or name of a saved proxy; give that, or {_SHAPE}")
+            return value
+
+        def serialize(value: Any, of_given: Callable[[Any], Any]) -> Any:
+            return value if isinstance(value, str) else of_given(value)
+
+        serialization = core_schema.wrap_serializer_function_ser_schema(serialize, schema=given)
+        return core_schema.no_info_wrap_validator_function(validate, given, serialization=serialization)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        limits = {"minLength": 1, "maxLength": NAME_CHARACTERS, "pattern": r"^[^\x00]*$"}
+        name = {"type": "string", **limits, "format": "saved-proxy"}
+        return {"anyOf": [handler(schema), name]}
+
+
+GivenOrSaved = Annotated[Proxy | str, _OrSaved()]
+
+
 def _parts_of(url: str) -> UpstreamProxy:
     """Raises ValueError that does not repeat the URL, which may hold a password."""
-    wrong = ValueError(f"is not the URL of a proxy; {_SHAPE}")
+    wrong = ValueError(f"is not the URL of a proxy; give {_SHAPE}")
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -8,14 +8,31 @@ from uuid import UUID
 from pydantic import Field
 
 from gateway.contracts.shared.network import Credential, Proxy
+from gateway.core import mounts
+from gateway.core.canonical import texts
 from gateway.core.secret import Secret
 from gateway.domain.proxies import Changes
 from gateway.domain.proxies import SavedProxy as Record
 from gateway.http.cursors import Listing, WholeListQuery, following_page
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.models import WHOLE, Answer, Body, Name, Shown, Text, Time, optional
+from gateway.http.models import NAME_CHARACTERS, STORABLE, WHOLE, Answer, Body, Name, Shown, Text, Time, optional
 
 endpoints = Endpoints("Proxies")
+
+
+ProxyReference = Annotated[str, Field(min_length=1, max_length=NAME_CHARACTERS), STORABLE, Shown(format="saved-proxy")]
+ProxyReferences = Annotated[list[ProxyReference], Field(max_length=1000)]
+
+
+class ProxiesMount(Body):
+    """Which saved proxies launches may name; by default those of the same owner."""
+
+    allow: ProxyReferences = optional()
+    """Ids or names of saved proxies. To what belongs to a subaccount, an organization's key may lend one of the
+    organization's, by its id."""
+
+    def to_domain(self) -> mounts.ProxiesMount:
+        return mounts.ProxiesMount(texts(self.allow))
 
 
 class CreateProxy(Proxy):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import zoneinfo
+from collections.abc import Iterator
 from functools import cache
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 from pydantic import ConfigDict, Field, JsonValue, model_validator
 
-from gateway.contracts.shared.network import NetworkTraffic, Proxy
-from gateway.contracts.shared.spelling import domain, spelled
+from gateway.contracts.shared.network import GivenOrSaved, NetworkTraffic, Proxy
+from gateway.contracts.shared.spelling import domain, fields_below, rename_fields, spelled
 from gateway.core import runtime_config as values
+from gateway.core.errors import Forbidden
 from gateway.core.launch import BrowserName
 from gateway.core.secret import Secret
 from gateway.http.models import WHOLE, Answer, Body, Checked, optional
@@ -90,8 +94,8 @@ class RuntimeConfig(Body):
     """User agent of the browser, printable ASCII."""
     fingerprint: Fingerprint = optional()
     """Another place for `viewport` and `locale`."""
-    proxy: Secret[Proxy] = optional()
-    """A proxy of your own that the traffic of pages goes through."""
+    proxy: Secret[GivenOrSaved] = optional()
+    """A proxy of your own that the traffic of pages goes through, in full, or the id or name of a saved one."""
     network_traffic: NetworkTraffic = optional()
     """Lists of what pages may reach."""
     events: EventLevel = optional()
@@ -110,6 +114,11 @@ class RuntimeConfig(Body):
                 raise ValueError(f"{name} is given both in config and in config.fingerprint; give it once")
         return self
 
+    @property
+    def proxy_password(self) -> str | None:
+        """The password of a proxy that was given in full."""
+        return self.proxy.upstream().password if isinstance(self.proxy, Proxy) else None
+
     def to_domain(self) -> values.RuntimeConfig:
         """What was given, and the proxy without its password."""
         return values.RuntimeConfig(
@@ -119,7 +128,7 @@ class RuntimeConfig(Body):
             timezone=self.timezone,
             user_agent=self.user_agent,
             fingerprint=domain(self.fingerprint),
-            proxy=domain(self.proxy),
+            proxy=self.proxy if isinstance(self.proxy, str) else domain(self.proxy),
             network_traffic=domain(self.network_traffic),
             event_level=self.events,
             recording=self.recording,
@@ -129,8 +138,12 @@ class RuntimeConfig(Body):
 
 
 class GivenProxy(Answer):
-    """The proxy of a config, without its password."""
+    """The proxy of a config, without its password. Of a saved one, as it was at the launch, also its id and name."""
 
+    id: UUID = optional()
+    """Id of the saved proxy that was named."""
+    name: str = optional()
+    """Name of the saved proxy at that time."""
     protocol: Literal["http", "socks5"]
     """Protocol of the proxy."""
     host: str
@@ -160,8 +173,8 @@ class GivenConfig(Answer):
     """User agent."""
     fingerprint: Fingerprint = optional()
     """Another place for `viewport` and `locale`."""
-    proxy: GivenProxy = optional()
-    """The proxy, without its password."""
+    proxy: GivenProxy | str = optional()
+    """The proxy, without its password; of a browser profile, also the id or name of a saved one."""
     network_traffic: NetworkTraffic = optional()
     """Lists of what pages may reach."""
     events: EventLevel = optional()
@@ -183,12 +196,24 @@ class Failure(Answer):
     """The cause in one sentence for people."""
 
 
+@contextlib.contextmanager
+def config_fields(prefix: str) -> Iterator[None]:
+    """Errors of the block name fields of the config as the request has them, below `prefix`."""
+    with fields_below(prefix):
+        try:
+            yield
+        except Forbidden as error:
+            if error.code == "proxy.not_allowed":
+                rename_fields(error, prefix)
+            raise
+
+
 def spelled_config(config: values.RuntimeConfig) -> dict[str, Any]:
     """As it was given. `events` is the contracts' name of the event level."""
     given = config.to_json()
     if config.event_level is not None:
         given["events"] = config.event_level
-    if config.proxy is not None:
+    if isinstance(config.proxy, values.Proxy):
         given["proxy"]["username"] = config.proxy.username
     answer: dict[str, Any] = spelled(given)
     return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
@@ -57,5 +58,13 @@ def rename_fields(error: GatewayError, prefix: str, name: Callable[[str], str] =
     """Name the fields of `details.errors` as the request has them, in the message too."""
     for each in error.details.get("errors", ()):
         field = f"{prefix}.{name(each['field'])}" if prefix else name(each["field"])
-        error.message = error.message.replace(each["field"], field)
+        # As a field it stands before any sentence about it.
+        before, found, after = _parted(error.message, each["field"])
+        error.message = before + (field if found else "") + after
         each["field"] = field
+
+
+def _parted(text: str, field: str) -> tuple[str, str, str]:
+    """A text around the first place where a field stands by itself."""
+    found = re.search(rf"(?<![\w.]){re.escape(field)}(?!\w)", text)
+    return (text, "", "") if found is None else (text[: found.start()], field, text[found.end() :])

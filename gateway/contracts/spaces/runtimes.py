@@ -10,8 +10,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from gateway.contracts.shared.launching import Preferences, launched, stopped
-from gateway.contracts.shared.runtime_config import Failure, GivenConfig, RuntimeConfig, spelled_config
-from gateway.contracts.shared.spelling import fields_below
+from gateway.contracts.shared.runtime_config import Failure, GivenConfig, RuntimeConfig, config_fields, spelled_config
 from gateway.contracts.spaces.example_values import CREATED, RUN, RUNTIME, SPACE, STARTED
 from gateway.contracts.spaces.runs import RunList, RunQuery, run_page
 from gateway.core.launch import BrowserName
@@ -236,10 +235,10 @@ async def create(call: Call, headers: Preferences, body: CreateRuntime) -> Runti
         config=config.to_domain(),
         name=body.name,
         metadata=body.metadata,
-        proxy_password=config.proxy.upstream().password if config.proxy else None,
+        proxy_password=config.proxy_password,
         profile=UseOfProfile(body.profile, body.read_only) if body.profile is not None else None,
     )
-    with fields_below("config"):
+    with config_fields("config"):
         made = await launched(call, call.path_id("id", "space"), request)
     return made if isinstance(made, Response) else Runtime.of(made)
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from gateway.contracts.shared.proxies import ProxiesMount
 from gateway.contracts.shared.spelling import domain, fields_below, spelled
 from gateway.contracts.spaces.deleted import Deleted
 from gateway.contracts.spaces.example_values import CREATED, SPACE
@@ -95,14 +96,14 @@ class AiMount(Body):
 class Mounts(Body):
     """What runtimes of the space may use. An AI connection is named by its id or its label."""
 
-    not_served = frozenset({"proxies"})
-
     storage: StorageMount | None = None
     """The storage of files; null clears it."""
     vault: VaultMount | None = None
     """Which secrets may be read; null clears it."""
     ai: AiMount | None = None
     """Which AI connections may be used; null clears it."""
+    proxies: ProxiesMount | None = None
+    """Which saved proxies launches may name; null clears it."""
 
     def to_domain(self) -> values.Mounts:
         return values.Mounts().changed(self.changes())
@@ -116,6 +117,8 @@ class Mounts(Body):
             given["vault"] = domain(self.vault)
         if "ai" in self.model_fields_set:
             given["ai"] = None if self.ai is None else self.ai.change()
+        if "proxies" in self.model_fields_set:
+            given["proxies"] = domain(self.proxies)
         return given
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from gateway.contracts.shared.runtime_config import GivenConfig, RuntimeConfig, spelled_config
+from gateway.contracts.shared.runtime_config import GivenConfig, RuntimeConfig, config_fields, spelled_config
 from gateway.contracts.workspaces.example_values import CREATED, LATER, PROFILE, RUNTIME, WORKSPACE
 from gateway.core import runtime_config as values
 from gateway.core.launch import BrowserName
@@ -196,7 +196,8 @@ async def create(call: Call, body: CreateBrowserProfile) -> BrowserProfile:
         _proxy_password(body.config),
     )
     owner = await call.owner(body.subaccount_id)
-    return BrowserProfile.of(await call.services.profiles.create(owner, request))
+    with config_fields("config"):
+        return BrowserProfile.of(await call.services.profiles.create(owner, request))
 
 
 @endpoints.get("/v1/browser-profiles", id="browser-profiles-list", summary="List browser profiles")
@@ -226,7 +227,8 @@ async def update(call: Call, body: UpdateBrowserProfile) -> BrowserProfile:
         changes["proxy_password"] = _proxy_password(body.config)
     if "metadata" in body.model_fields_set:
         changes["metadata"] = body.metadata
-    return BrowserProfile.of(await call.services.profiles.change(call.scope, _id(call), **changes))
+    with config_fields("config"):
+        return BrowserProfile.of(await call.services.profiles.change(call.scope, _id(call), **changes))
 
 
 @endpoints.delete(
@@ -267,4 +269,4 @@ def _id(call: Call) -> UUID:
 
 
 def _proxy_password(config: RuntimeConfig | None) -> str | None:
-    return config.proxy.upstream().password if config is not None and config.proxy else None
+    return config.proxy_password if config is not None else None

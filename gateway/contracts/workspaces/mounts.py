@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from gateway.contracts.shared.proxies import ProxiesMount
 from gateway.contracts.shared.spelling import camel, domain, fields_below, rename_fields
 from gateway.core import mounts as values
 from gateway.core.canonical import texts
@@ -85,6 +86,8 @@ class WorkspaceMounts(Body):
     """Which secrets may be used; null clears it."""
     storage: WorkspaceStorage | None = None
     """The storage of files; null clears it."""
+    proxies: ProxiesMount | None = None
+    """Which saved proxies launches may name; null clears it."""
 
     def to_domain(self) -> values.Mounts:
         return values.Mounts().changed(self.changes())
@@ -98,6 +101,8 @@ class WorkspaceMounts(Body):
             given["vault"] = domain(self.vault)
         if "storage" in self.model_fields_set:
             given["storage"] = domain(self.storage)
+        if "proxies" in self.model_fields_set:
+            given["proxies"] = domain(self.proxies)
         return given
 
 
@@ -112,6 +117,8 @@ def spelled_mounts(mounts: values.Mounts) -> dict[str, Any]:
         kinds["vault"] = _given(**lists, allowRawReads=vault.allow_raw_reads)
     if mounts.storage is not None:
         kinds["storage"] = {"workspace": mounts.storage.space}
+    if mounts.proxies is not None:
+        kinds["proxies"] = _given(allow=_listed(mounts.proxies.allow))
     return kinds
 
 

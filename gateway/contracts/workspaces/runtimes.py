@@ -10,8 +10,8 @@ from pydantic import ConfigDict, Field
 from starlette.responses import Response
 
 from gateway.contracts.shared.launching import Preferences, launched, stopped
-from gateway.contracts.shared.runtime_config import Failure, GivenConfig, RuntimeConfig, spelled_config
-from gateway.contracts.shared.spelling import domain, fields_below
+from gateway.contracts.shared.runtime_config import Failure, GivenConfig, RuntimeConfig, config_fields, spelled_config
+from gateway.contracts.shared.spelling import domain
 from gateway.contracts.workspaces.example_values import CREATED, RUN, RUNTIME, STARTED, WORKSPACE
 from gateway.contracts.workspaces.mounts import WorkspaceMounts, narrowing_fields, spelled_mounts
 from gateway.core.ids import not_found
@@ -97,7 +97,7 @@ class CreateWorkspaceRuntime(Body):
         return RuntimeRequest(
             config=config.to_domain(),
             name=self.alias,
-            proxy_password=config.proxy.upstream().password if config.proxy else None,
+            proxy_password=config.proxy_password,
             alias=self.alias,
             driver=self.driver,
             mounts=domain(self.mounts),
@@ -234,7 +234,7 @@ async def create(call: Call, headers: Preferences, body: CreateWorkspaceRuntime)
     """Launch a browser; the answer comes once it is live. An alias of one that has ended may be used again."""
     workspace_id = call.path_id("id", "workspace")
     request = body.to_domain()
-    with fields_below("launch.config"), narrowing_fields():
+    with config_fields("launch.config"), narrowing_fields():
         made = await launched(call, workspace_id, request)
     return made if isinstance(made, Response) else WorkspaceRuntime.of(call, made)
 

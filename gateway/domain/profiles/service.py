@@ -26,6 +26,7 @@ from gateway.domain.events.service import Events
 from gateway.domain.profiles.launched import RuntimeProfile
 from gateway.domain.profiles.packing import TooLarge
 from gateway.domain.profiles.states import ProfileStates, State
+from gateway.domain.proxies import check_own
 from gateway.domain.secrets import SecretStore
 from gateway.settings import ProfileSettings
 from gateway.store import browser_profiles
@@ -104,11 +105,13 @@ class Profiles:
         self._saving: set[asyncio.Task[None]] = set()
 
     async def create(self, owner: Scope, request: ProfileRequest) -> BrowserProfile:
-        """A new profile, without a state. Raises Conflict (the name is taken), LimitReached."""
+        """A new profile, without a state. Raises Conflict (the name is taken), LimitReached, RequestInvalid (its config
+        names a saved proxy that is not there)."""
         profile_id = new_id()
         with self._audit.noting(Action.BROWSER_PROFILE_CREATED, profile_id):
             async with self._database.begin() as connection:
                 await self._check_number(connection, owner)
+                await check_own(connection, owner, request.config.proxy)
                 new = NewProfile(profile_id, request.name, request.config, request.metadata)
                 await self._add(connection, owner, new, request.proxy_password)
                 made = await self._find(connection, owner, profile_id)
@@ -132,12 +135,14 @@ class Profiles:
                 return await self._find(connection, scope, profile_id)
 
     async def change(self, scope: Scope, profile_id: UUID, **changes: Unpack[Changes]) -> BrowserProfile:
-        """Change what is given; a new config replaces the one that was. Raises NotFound, Conflict (the name)."""
+        """Change what is given; a new config replaces the one that was. Raises NotFound, Conflict (the name),
+        RequestInvalid as `create` does."""
         with self._audit.noting(Action.BROWSER_PROFILE_CHANGED, profile_id) as noting:
             noting.details["fields"] = sorted(name for name in changes if name != "proxy_password")
             async with self._database.begin() as connection:
                 found = await self._find(connection, scope, profile_id, lock=True)
                 if "config" in changes:
+                    await check_own(connection, found.owner, changes["config"].proxy)
                     await self._secrets.remove(connection, profile_id)
                     password = changes.pop("proxy_password", None)
                     if password is not None:

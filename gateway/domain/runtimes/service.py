@@ -34,7 +34,7 @@ from gateway.core.ids import new_id, not_found
 from gateway.core.launch import BrowserName, LaunchSpec
 from gateway.core.mounts import Mounts, narrowed
 from gateway.core.observation import EventLimits, Level, Observed, Observers
-from gateway.core.runtime_config import NetworkTraffic, RuntimeConfig
+from gateway.core.runtime_config import NetworkTraffic, Proxy, RuntimeConfig
 from gateway.core.runtime_ref import ByAlias, ById, RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
 from gateway.core.sealed import SecretOwner
@@ -50,6 +50,7 @@ from gateway.domain.events.run_commands import Commands
 from gateway.domain.events.service import Events, about_run
 from gateway.domain.profiles.launched import RuntimeProfile
 from gateway.domain.profiles.service import Profiles, UseOfProfile
+from gateway.domain.proxies import SavedProxies
 from gateway.domain.runtimes.capacity import Caller, Capacity, Patience, subaccount_max_starting
 from gateway.domain.runtimes.endings import Endings
 from gateway.domain.runtimes.hosted import HostedRuntime, HostedRuntimes
@@ -116,9 +117,14 @@ class RuntimeRequest:
             proxy_password=proxy_password if self.config.proxy is None else self.proxy_password,
         )
 
+    def with_proxy(self, proxy: Proxy, password: str | None) -> RuntimeRequest:
+        """The request, with the proxy that its config names."""
+        return replace(self, config=replace(self.config, proxy=proxy), proxy_password=password)
+
     def spec(self, runtime_id: UUID, taker: Taker, profile: RuntimeProfile | None = None) -> LaunchSpec:
         """The request to the launcher; `taker` is who waits for the launch."""
         config, proxy = self.config, self.config.proxy
+        assert not isinstance(proxy, str), "the proxy is replaced by the saved one that it names"
         viewport, traffic = config.any_viewport, config.network_traffic or NetworkTraffic()
         return LaunchSpec(
             runtime_id,
@@ -185,6 +191,7 @@ class Runtimes:
         settings: RecordingSettings,
         recording: Recording,
         profiles: Profiles,
+        proxies: SavedProxies,
         timings: Timings = Timings(),
         space: DiskSpace = ALWAYS_ROOM,
     ) -> None:
@@ -199,6 +206,7 @@ class Runtimes:
         self._database = database
         self._secrets = secrets
         self._profiles = profiles
+        self._proxies = proxies
         self._launcher = host.launcher
         self._attachments = host.attachments
         self._gateway_id = host.gateway_id
@@ -249,8 +257,9 @@ class Runtimes:
 
         Raises HostedElsewhere, with `forward`, where another worker of this gateway has fewer runtimes: so a client of
         one connection uses all. Raises RequestInvalid (a lifetime above the gateway's maximum, a proxy that is not
-        allowed), Forbidden (mounts beyond the space's), NotFound (space, profile), Conflict (closed space, an alias or
-        a profile that is in use), LimitReached (429), NotSupported (501, recording), LaunchFailed (503).
+        allowed or not there), Forbidden (mounts beyond the space's, a saved proxy that they do not allow), NotFound
+        (space, profile), Conflict (closed space, an alias or a profile that is in use), LimitReached (429),
+        NotSupported (501, recording), LaunchFailed (503).
         """
         if forward and self._board is not None and (url := self._board.quieter()) is not None:
             raise HostedElsewhere(url)
@@ -286,8 +295,7 @@ class Runtimes:
             space = await find_space(connection, scope, space_id)
             if space.closed_at is not None:
                 raise space_closed(space_id)
-            if request.mounts is not None:
-                narrowed(space.mounts, request.mounts)
+            mounts = space.mounts if request.mounts is None else narrowed(space.mounts, request.mounts)
             organization_id = space.owner.organization_id
             is_alone = not await accounts.has_others(connection, organization_id)
         steps.done("find space")
@@ -297,6 +305,9 @@ class Runtimes:
             request = request.from_profile(profile, await self._profiles.proxy_password(profile.profile))
             self._check_lifetime(request.config.max_lifetime_seconds)
             steps.done("open profile")
+        if isinstance(request.config.proxy, str):
+            request = request.with_proxy(*await self._proxies.for_launch(space, mounts, request.config.proxy))
+            steps.done("open proxy")
         if request.config.recording and not extras.RECORDINGS.installed:
             raise NotSupported(f"{extras.RECORDINGS.missing} {extras.RECORDINGS.advice}", "recording.not_installed")
         spec = request.spec(runtime_id, Taker(key_id, space.owner), profile)

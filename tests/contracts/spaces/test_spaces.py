@@ -152,7 +152,11 @@ async def test_what_mounts_may_hold(client: httpx.AsyncClient) -> None:
             ({"ai": {"allowConnections": ["x"] * 1001}}, {"mounts.ai.allowConnections": "too_long"}),
             ({"ai": {"allowConnections": ["\0", 1]}},
              {"mounts.ai.allowConnections.0": "field.invalid", "mounts.ai.allowConnections.1": "string_type"}),
-            ({"proxies": {}}, {"mounts.proxies": "field.not_served"}),
+            ({"proxies": {}}, {}),
+            ({"proxies": {"allow": ["x" * 121, ""]}},
+             {"mounts.proxies.allow.0": "string_too_long", "mounts.proxies.allow.1": "string_too_short"}),
+            ({"proxies": {"allow": ["x"] * 1001}}, {"mounts.proxies.allow": "too_long"}),
+            ({"proxies": {"deny": []}}, {"mounts.proxies.deny": "field.unknown"}),
             ({"disk": {}}, {"mounts.disk": "field.unknown"}),
         ],
     )  # fmt: skip

@@ -81,7 +81,7 @@ async def test_a_runtime_is_launched_as_it_is_asked_for(client: httpx.AsyncClien
 async def test_what_a_body_may_hold(client: httpx.AsyncClient) -> None:
     path = await make_workspace(client)
     ephemeral = {"alias": "a", "launch": {"mode": "ephemeral"}}
-    config = "launch.ephemeral.config"
+    config = "launch.config"
     await check(
         sender(client, "POST", path),
         [
@@ -95,9 +95,9 @@ async def test_what_a_body_may_hold(client: httpx.AsyncClient) -> None:
             ({"alias": "a", "driver": "cypress"}, {"driver": "literal_error"}),
             ({"alias": "a", "launch": {}}, {"launch": "union_tag_not_found"}),
             ({"alias": "a", "launch": {"mode": "x"}}, {"launch": "union_tag_invalid"}),
-            ({"alias": "a", "launch": {"mode": "profile"}}, {"launch.profile.profileId": "field.missing"}),
+            ({"alias": "a", "launch": {"mode": "profile"}}, {"launch.profileId": "field.missing"}),
             ({"alias": "a", "launch": {"mode": "profile", "profileId": "x"}},
-             {"launch.profile.profileId": "field.invalid"}),
+             {"launch.profileId": "field.invalid"}),
             ({**ephemeral, "launch": {"mode": "ephemeral", "config": {"locale": "?", "x": 1}}},
              {f"{config}.locale": "string_pattern_mismatch", f"{config}.x": "field.unknown"}),
             ({**ephemeral, "launch": {"mode": "ephemeral", "config": {"maxLifetimeSeconds": 2592000}}},
