@@ -298,6 +298,7 @@ async def build(
             audit,
             commands,
             invocations,
+            vault,
             StepSecrets(vault, observers),
         ),
         idempotency=Idempotency(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.support.execution import Executing, step
+from tests.support.execution import Executing, filled, step
 from tests.support.gateway_process import GatewayProcess
 from tests.support.pages import PageServer
 from tests.support.remote import Remote
@@ -133,6 +133,37 @@ async def test_what_a_workspace_allows_no_longer_is_refused_and_the_rest_goes_on
     assert await narrowed.value(OPEN, step("page.fill", "#password", REFERENCE), READ) == len(PASSWORD)
     error = await narrowed.error(step("page.fill", "#password", {**REFERENCE, "secret": "site/other"}))
     assert error["code"] == "vault.key_forbidden"
+
+
+@pytest.mark.parametrize("prefer", ["sync", "async"])
+async def test_an_execution_may_use_less_than_its_runtime(login: Executing, prefer: str) -> None:
+    typing = filled([OPEN, step("page.fill", "#password", REFERENCE), READ], login.pages)
+
+    async def error_with(vault: dict[str, Any]) -> dict[str, Any] | None:
+        body = {"runtime": login.id, "steps": typing, "mounts": {"vault": vault}, "prefer": prefer}
+        answer = await login.remote.post(login.url, body)
+        if prefer == "async":
+            waited = await login.remote.post(f"/v1/operations/{answer['operation']['id']}/wait", {})
+            answer = waited["operation"]["result"]
+        error: dict[str, Any] | None = answer["steps"][-1].get("error")
+        return error
+
+    for narrower in ({"allow": ["site/none"]}, {"allow": []}, {"deny": ["site/log"]}):
+        error = await error_with(narrower)
+        assert error is not None
+        assert error["code"] == "vault.key_forbidden"
+    assert await error_with({"allow": ["site/login"]}) is None
+    # The next one has all of them again.
+    assert await login.value(OPEN, step("page.fill", "#password", REFERENCE), READ) == len(PASSWORD)
+
+
+async def test_a_key_of_other_mounts_is_of_another_request(login: Executing) -> None:
+    body = {"runtime": login.id, "steps": [step("page.title")], "idempotencyKey": "mounts"}
+    narrower = {**body, "mounts": {"vault": {"allow": []}}}
+    first = await login.remote.post(login.url, narrower)
+    assert await login.remote.post(login.url, narrower) == first
+    refusal = await login.remote.api.post(login.url, json=body)
+    assert (refusal.status_code, refusal.json()["code"]) == (409, "idempotency.mismatch")
 
 
 async def test_a_call_that_types_nothing_takes_no_secret(login: Executing) -> None:

@@ -9,7 +9,9 @@ from uuid import UUID
 from pydantic import Field
 from starlette.responses import Response
 
+from gateway.contracts.shared.spelling import domain
 from gateway.contracts.workspaces.example_values import ALIAS as RUNTIME_ALIAS
+from gateway.contracts.workspaces.mounts import WorkspaceMounts, narrowing_fields
 from gateway.contracts.workspaces.operations import Operation
 from gateway.core.errors import host_unavailable
 from gateway.core.runtime_ref import ByAlias, ById, RuntimeRef
@@ -98,6 +100,9 @@ class Execute(Body):
     """A key of the workspace: a further request with it runs nothing, and is answered as the first one."""
     prefer: Literal["sync", "async"] = optional()
     """`async` answers with an operation at once, as the header `Prefer: respond-async` does."""
+    mounts: WorkspaceMounts = optional()
+    """What this execution alone may use of the runtime's mounts; by default all. They may narrow these and not widen
+    them."""
 
     def to_domain(self, *, is_async: bool) -> ExecutionRequest:
         options = [step.options for step in self.steps if step.options is not None]
@@ -108,6 +113,7 @@ class Execute(Body):
             self.idempotency_key,
             hashlib.sha256(self.model_dump_json(exclude={"idempotency_key", "prefer"}).encode()).digest(),
             is_async if self.prefer is None else self.prefer == "async",
+            domain(self.mounts),
         )
 
 
@@ -261,7 +267,8 @@ async def execute(call: Call, body: Execute) -> ExecuteResult | Response:
         if (answer := await _elsewhere(call, ref)) is not None:
             return answer
     request = body.to_domain(is_async=responds_async(call.request.headers.getlist("prefer")))
-    return ExecuteResult.of(await call.services.executions.run(call.scope, ref, request))
+    with narrowing_fields():
+        return ExecuteResult.of(await call.services.executions.run(call.scope, ref, request))
 
 
 async def _elsewhere(call: Call, ref: ById) -> Response | None:

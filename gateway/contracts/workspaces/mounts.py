@@ -133,7 +133,7 @@ def narrowing_fields() -> Iterator[None]:
     try:
         yield
     except Forbidden as error:
-        if error.code == "mounts.widened":
+        if error.code in ("mounts.widened", "mounts.proxy_in_use"):
             rename_fields(error, "mounts", _field)
         raise
 

@@ -22,6 +22,7 @@ from gateway.automation.workers import WorkerLost, Workers
 from gateway.core import background, steps
 from gateway.core.errors import Conflict, GatewayError, NotFound, RequestInvalid, Unavailable
 from gateway.core.ids import new_id
+from gateway.core.mounts import Mounts
 from gateway.core.observation import Observed
 from gateway.core.runtime_ref import ById, RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
@@ -29,11 +30,13 @@ from gateway.core.secret import masked, remember
 from gateway.core.secret_entry import SecretEntry
 from gateway.domain.audit import OK, Action, Audit
 from gateway.domain.events.run_commands import Commands
+from gateway.domain.execution.mounts import check as check_mounts
 from gateway.domain.execution.step_secrets import NotEntered, StepSecrets
 from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.invocations import Begun, Invocation, InvocationRequest, Invocations, Outcome, Progress
 from gateway.domain.leases.service import Leases
 from gateway.domain.runtimes.service import Runtime, Runtimes, not_active
+from gateway.domain.vault import Vault
 from gateway.settings import ExecutionSettings
 from gateway.telemetry import metrics
 
@@ -60,6 +63,8 @@ class ExecutionRequest:
     fingerprint: bytes = b""
     # Whether it is answered with its invocation at once.
     is_async: bool = False
+    # What it may use of what the runtime may.
+    mounts: Mounts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +172,7 @@ class Executions:
         audit: Audit,
         commands: Commands,
         invocations: Invocations,
+        vault: Vault,
         step_secrets: StepSecrets,
     ) -> None:
         self._runtimes = runtimes
@@ -176,6 +182,7 @@ class Executions:
         self._audit = audit
         self._commands = commands
         self._invocations = invocations
+        self._vault = vault
         self._step_secrets = step_secrets
         self.workers = workers
         self._tasks: set[asyncio.Task[Executed | Invocation]] = set()
@@ -197,8 +204,8 @@ class Executions:
         Returns an invocation for one that is to be answered at once, that takes long, or that an earlier request with
         the same idempotency key began. Such a key never runs twice: an interrupted execution has failed.
 
-        Raises NotFound, Conflict (not active, busy, the key is of another request), RequestInvalid, LimitReached,
-        Unavailable.
+        Raises NotFound, Conflict (not active, busy, the key is of another request), RequestInvalid, Forbidden (mounts
+        beyond the runtime's), LimitReached, Unavailable.
         """
         runtime = self._runtimes.live_here(scope, ref)
         if runtime is None:
@@ -214,6 +221,9 @@ class Executions:
             vocabulary = VOCABULARIES.get(runtime.driver or DEFAULT_DRIVER, VOCABULARIES[DEFAULT_DRIVER])
             execution = _Execution(scope, runtime, observed, vocabulary, self._checked(vocabulary, request), request)
             steps.done("check steps")
+            if request.mounts is not None:
+                await check_mounts(self._vault, scope, runtime, request.mounts)
+                steps.done("check mounts")
             if request.is_async:
                 begun = await self._begin(runtime, observed.run_id, vocabulary.name, request, is_queued=True)
                 if not begun.is_new:
@@ -406,7 +416,9 @@ class Executions:
 
             seconds = message["steps"][entry.step]["timeoutMs"] / 1000
             try:
-                await self._step_secrets.enter(observed, execution.runtime, entry, seconds, conceal)
+                await self._step_secrets.enter(
+                    observed, execution.runtime, execution.request.mounts, entry, seconds, conceal
+                )
             except (GatewayError, NotEntered) as error:
                 return {"error": {"code": error.code, "message": error.message}}
             return {}

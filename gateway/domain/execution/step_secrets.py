@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from gateway.core.mounts import Mounts, effective
+from gateway.core.mounts import Mounts
 from gateway.core.observation import Observed
 from gateway.core.secret_entry import SecretEntry
+from gateway.domain.execution.mounts import usable
 from gateway.domain.runtimes.service import Runtime
 from gateway.domain.vault import Vault
 from gateway.observer.devtools import DevToolsError
@@ -34,9 +35,16 @@ class StepSecrets:
         self._observers = observers
 
     async def enter(
-        self, observed: Observed, runtime: Runtime, entry: SecretEntry, seconds: float, conceal: Callable[[str], None]
+        self,
+        observed: Observed,
+        runtime: Runtime,
+        mounts: Mounts | None,
+        entry: SecretEntry,
+        seconds: float,
+        conceal: Callable[[str], None],
     ) -> None:
-        """Type a secret into a page within so many seconds; `conceal` gets its value before the page does.
+        """Type a secret into a page within so many seconds; `conceal` gets its value before the page does. `mounts`
+        are those of the execution.
 
         Raises NotEntered; NotFound, Forbidden, RequestInvalid of the vault.
         """
@@ -48,7 +56,7 @@ class StepSecrets:
                 asyncio.timeout(seconds),
                 marked_element(observation.devtools, entry.page_id, entry.mark) as element,
             ):
-                value = await self._value(observed, runtime, entry, element.origins)
+                value = await self._value(observed, runtime, mounts, entry, element.origins)
                 conceal(value)
                 await element.enter(value, replaces=entry.replaces)
         except EnteringError as error:
@@ -58,9 +66,8 @@ class StepSecrets:
         except TimeoutError:
             raise NotEntered("The page did not take the secret in time.", "execute.timeout") from None
 
-    async def _value(self, observed: Observed, runtime: Runtime, entry: SecretEntry, origins: list[str]) -> str:
-        place = await self._vault.in_space(observed.owner, runtime.space_id)
-        mounts = place.mounts or Mounts()
-        if runtime.mounts is not None:
-            mounts = effective(mounts, runtime.mounts)
-        return await self._vault.for_page(place.owner, mounts, entry.key, entry.field, origins)
+    async def _value(
+        self, observed: Observed, runtime: Runtime, mounts: Mounts | None, entry: SecretEntry, origins: list[str]
+    ) -> str:
+        place = await usable(self._vault, observed.owner, runtime, mounts)
+        return await self._vault.for_page(place.owner, place.mounts or Mounts(), entry.key, entry.field, origins)
