@@ -266,7 +266,7 @@ async def build(
         access=access,
         rate_limits=RateLimits(settings, board=board),
         ai_connections=AiConnections(database, secrets, providers, outbound, audit),
-        spaces=Spaces(database, settings.region, audit, events, living.end),
+        spaces=Spaces(database, settings.region, audit, events, living.end, files.move_all),
         runtimes=living,
         leases=leases,
         large_commands=LargeCommands(

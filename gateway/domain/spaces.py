@@ -24,6 +24,8 @@ __all__ = ["Space", "SpaceRequest", "Spaces", "find_space", "space_closed"]
 
 
 EndRuntimes = Callable[[Iterable[UUID], Ending], Awaitable[None]]
+# Of one space to another one; returns how many.
+MoveFiles = Callable[[Connection, UUID, UUID], Awaitable[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,18 @@ class SpaceRequest:
 
 class Spaces:
     def __init__(
-        self, database: Database, region: str, audit: Audit, events: Events, end_runtimes: EndRuntimes
+        self,
+        database: Database,
+        region: str,
+        audit: Audit,
+        events: Events,
+        end_runtimes: EndRuntimes,
+        move_files: MoveFiles,
     ) -> None:
         """`end_runtimes` returns once the runtimes have ended, on whichever gateways they are."""
         self._database = database
         self._end_runtimes = end_runtimes
+        self._move_files = move_files
         self._events = events
         self._region = region
         self._audit = audit
@@ -116,12 +125,19 @@ class Spaces:
         return space
 
     async def delete(self, scope: Scope, space_id: UUID) -> None:
-        """End the space's runtimes, then remove it with its runs and leases. Raises NotFound, Unavailable."""
+        """End the space's runtimes, then remove it with its runs and leases. Raises NotFound, Unavailable.
+
+        Files of a storage that other spaces share stay in it: the oldest of these has them then.
+        """
         # No transaction is open while browsers end, which takes time.
         await self._end_runtimes(await self._want_runtimes_stopped(scope, space_id), SPACE_DELETED)
-        with self._audit.noting(Action.SPACE_DELETED, space_id):
+        with self._audit.noting(Action.SPACE_DELETED, space_id) as noting:
             async with self._database.begin() as connection:
-                space = await find_space(connection, scope, space_id, lock=True)
+                await find_space(connection, scope, space_id)
+                space, heir = await _locked_with_heir(connection, space_id)
+                if heir is not None:
+                    moved = await self._move_files(connection, space_id, heir.id)
+                    noting.details |= {"filesMoved": moved, "filesMovedTo": str(heir.id)}
                 await spaces.remove(connection, space_id)
         self._events.update(space.owner, "space.deleted", _about(space))
 
@@ -132,6 +148,20 @@ class Spaces:
                 await find_space(connection, scope, space_id, lock=True)
                 await runtimes.want_stopped(connection, space_id=space_id)
                 return await runtimes.live_in(connection, space_id)
+
+
+async def _locked_with_heir(connection: Connection, space_id: UUID) -> tuple[Space, Space | None]:
+    """The space, and the oldest of the others that share its storage, both locked. Raises NotFound."""
+    while True:
+        locked = await spaces.lock_sharing(connection, space_id)
+        space = next((each for each in locked if each.id == space_id), None)
+        if space is None:
+            raise not_found("space", space_id)
+        # Until they were locked, one may have mounted another storage: if it was this one, others share that.
+        others = [each for each in locked if each.id != space_id]
+        sharing = [each for each in others if each.storage == space.storage]
+        if sharing or not others:
+            return space, min(sharing, key=lambda each: (each.created_at, each.id), default=None)
 
 
 async def _check_limit(connection: Connection, owner: Scope, subaccount_id: UUID) -> None:

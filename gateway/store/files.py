@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, delete, func, insert, literal_column, select, text
+from sqlalchemy import ColumnElement, Text, delete, exists, func, insert, literal_column, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.scope import Scope
 from gateway.store.scope import owner_columns, within
+from gateway.store.spaces import share_storage, sharing
 from gateway.store.tables import files, runtimes, spaces, subaccounts
 
 # Of a path, what is indexed; a literal, since an index on an expression knows no parameters.
@@ -127,23 +128,35 @@ async def add(connection: AsyncConnection, owner: Scope, new: NewFile) -> File:
     return File(*(await connection.execute(statement)).one())
 
 
+def _in_storage_of(space_id: UUID) -> ColumnElement[bool]:
+    """Whether a file is of this space, or of one that shares its storage."""
+    one, home = spaces.alias("one"), spaces.alias("home")
+    found = exists().where(one.c.id == space_id, home.c.id == files.c.space_id, share_storage(one, home))
+    return or_(files.c.space_id == space_id, found.correlate(files))
+
+
 async def get(connection: AsyncConnection, scope: Scope, space_id: UUID, file_id: UUID) -> File | None:
-    row = (
-        await connection.execute(
-            select(*COLUMNS).where(within(scope, files), files.c.space_id == space_id, files.c.id == file_id, LIVES)
-        )
-    ).first()
+    """A file of a space's storage."""
+    query = select(*COLUMNS).where(within(scope, files), files.c.id == file_id, _in_storage_of(space_id), LIVES)
+    row = (await connection.execute(query)).first()
     return File(*row) if row else None
 
 
 async def at_path(connection: AsyncConnection, scope: Scope, space_id: UUID, path: str) -> File | None:
-    row = (
-        await connection.execute(
-            select(*COLUMNS).where(
-                within(scope, files), files.c.space_id == space_id, files.c.path_digest == digest(path), LIVES
-            )
+    """A file of a space's storage; of several that have the path, the space's own one, or else the oldest."""
+    is_own = files.c.space_id == space_id
+    query = (
+        select(*COLUMNS)
+        .where(
+            within(scope, files),
+            files.c.space_id.in_(await sharing(connection, space_id)),
+            files.c.path_digest == digest(path),
+            LIVES,
         )
-    ).first()
+        .order_by(is_own.desc(), files.c.created_at, files.c.id)
+        .limit(1)
+    )
+    row = (await connection.execute(query)).first()
     return File(*row) if row else None
 
 
@@ -156,8 +169,10 @@ async def listed(
     after: tuple[str, UUID] | None,
     limit: int,
 ) -> list[File]:
-    """Files whose path begins with `prefix`, by their path; after the position of the last page (see `position`)."""
-    query = select(*COLUMNS).where(within(scope, files), files.c.space_id == space_id, LIVES, *begins_with(prefix))
+    """Files of a space's storage whose path begins with `prefix`, by their path; after the position of the last page
+    (see `position`)."""
+    ids = await sharing(connection, space_id)
+    query = select(*COLUMNS).where(within(scope, files), files.c.space_id.in_(ids), LIVES, *begins_with(prefix))
     if after is not None:
         query = query.where(func.row(BEGINNING, files.c.id) > func.row(*after))
     rows = await connection.execute(query.order_by(BEGINNING, files.c.id).limit(limit))
@@ -192,14 +207,36 @@ def _behind(prefix: str) -> str | None:
 
 
 async def remove(connection: AsyncConnection, scope: Scope, space_id: UUID, file_id: UUID) -> str | None:
-    """Remove a file and its artifacts; returns the key of its object."""
-    return (
-        await connection.execute(
-            delete(files)
-            .where(within(scope, files), files.c.space_id == space_id, files.c.id == file_id, LIVES)
-            .returning(files.c.object_key)
+    """Remove a file of a space's storage, and its artifacts; returns the key of its object."""
+    statement = delete(files).where(within(scope, files), files.c.id == file_id, _in_storage_of(space_id), LIVES)
+    return (await connection.execute(statement.returning(files.c.object_key))).scalar()
+
+
+async def at_paths_of(connection: AsyncConnection, space_id: UUID, other_id: UUID) -> dict[UUID, str]:
+    """The files of a space of which another one has the path too."""
+    other = files.alias("other")
+    query = select(files.c.id, files.c.path).where(
+        files.c.space_id == space_id,
+        exists().where(other.c.space_id == other_id, other.c.path_digest == files.c.path_digest),
+    )
+    return {row.id: row.path for row in await connection.execute(query)}
+
+
+async def move(connection: AsyncConnection, space_id: UUID, to_id: UUID, paths: Mapping[UUID, str]) -> int:
+    """Make the files of a space those of another one, by the new paths that some have; returns how many."""
+    if paths:
+        renamed = text(
+            """
+            UPDATE files SET path = renamed.path, path_digest = renamed.digest
+            FROM unnest(CAST(:ids AS uuid[]), CAST(:paths AS text[]), CAST(:digests AS bytea[]))
+                AS renamed (id, path, digest)
+            WHERE files.id = renamed.id
+            """
         )
-    ).scalar()
+        digests = [digest(path) for path in paths.values()]
+        await connection.execute(renamed, {"ids": list(paths), "paths": list(paths.values()), "digests": digests})
+    moved = await connection.execute(update(files).where(files.c.space_id == space_id).values(space_id=to_id))
+    return moved.rowcount
 
 
 async def remove_expired(connection: AsyncConnection, limit: int) -> list[str]:

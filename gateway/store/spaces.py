@@ -7,7 +7,21 @@ from datetime import datetime
 from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, bindparam, case, cast, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    FromClause,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -64,10 +78,28 @@ _ONE = select(*_COLUMNS).where(spaces.c.id == bindparam("space"), spaces.c.organ
 _ONE_OF_SUBACCOUNT = _ONE.where(spaces.c.subaccount_id == bindparam("subaccount"))
 
 
+def _mounted_storage(of: FromClause) -> ColumnElement[str | None]:
+    mounted: ColumnElement[str | None] = cast(of.c.mounts, JSONB)["storage"]["space"].astext
+    return mounted
+
+
+def _storage(of: FromClause) -> ColumnElement[str]:
+    return func.coalesce(_mounted_storage(of), cast(of.c.id, Text))
+
+
 # The name of the storage that a space mounts; null for one that has its own.
-MOUNTED_STORAGE: ColumnElement[str | None] = cast(spaces.c.mounts, JSONB)["storage"]["space"].astext
+MOUNTED_STORAGE: ColumnElement[str | None] = _mounted_storage(spaces)
 # The name of a space's storage: its own one has its id.
-STORAGE: ColumnElement[str] = func.coalesce(MOUNTED_STORAGE, cast(spaces.c.id, Text))
+STORAGE: ColumnElement[str] = _storage(spaces)
+
+
+def share_storage(one: FromClause, other: FromClause) -> ColumnElement[bool]:
+    """Whether two spaces have the same owner and the same storage."""
+    return and_(
+        one.c.organization_id == other.c.organization_id,
+        one.c.subaccount_id.is_not_distinct_from(other.c.subaccount_id),
+        _storage(one) == _storage(other),
+    )
 
 
 async def add(connection: AsyncConnection, owner: Scope, new: NewSpace) -> Space:
@@ -107,6 +139,22 @@ async def with_storage(connection: AsyncConnection, scope: Scope, owner: Scope, 
     named = or_(spaces.c.subaccount_id.is_not_distinct_from(owner.subaccount_id), cast(spaces.c.id, Text) == name)
     query = select(*_COLUMNS).where(within(scope, spaces), STORAGE.is_not_distinct_from(name), named)
     rows = await connection.execute(query.order_by(spaces.c.created_at, spaces.c.id))
+    return [Space(**row) for row in rows.mappings()]
+
+
+async def sharing(connection: AsyncConnection, space_id: UUID) -> list[UUID]:
+    """Ids of the spaces of one owner that have the storage of this space, which is among them; oldest first."""
+    one = spaces.alias("one")
+    query = select(spaces.c.id).join(one, share_storage(one, spaces)).where(one.c.id == space_id)
+    return list((await connection.execute(query.order_by(spaces.c.created_at, spaces.c.id))).scalars())
+
+
+async def lock_sharing(connection: AsyncConnection, space_id: UUID) -> list[Space]:
+    """Lock the spaces that `sharing` has, in the order of their ids, so that no two of such locks wait for each
+    other."""
+    one = spaces.alias("one")
+    query = select(*_COLUMNS).join(one, share_storage(one, spaces)).where(one.c.id == space_id)
+    rows = await connection.execute(query.order_by(spaces.c.id).with_for_update(of=spaces))
     return [Space(**row) for row in rows.mappings()]
 
 

@@ -148,7 +148,8 @@ async def test_an_execution_may_use_less_than_its_runtime(login: Executing, pref
         error: dict[str, Any] | None = answer["steps"][-1].get("error")
         return error
 
-    for narrower in ({"allow": ["site/none"]}, {"allow": []}, {"deny": ["site/log"]}):
+    refused: list[dict[str, Any]] = [{"allow": ["site/none"]}, {"allow": []}, {"deny": ["site/log"]}]
+    for narrower in refused:
         error = await error_with(narrower)
         assert error is not None
         assert error["code"] == "vault.key_forbidden"

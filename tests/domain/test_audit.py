@@ -222,7 +222,8 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
     await ok(client.get(proxy))
     await ok(client.patch(proxy, json={"name": "y"}))
     await ok(client.post(f"{proxy}/test"))
-    await make_runtime(client, space, config={"proxy": "y"})
+    through = await make_runtime(client, space, config={"proxy": "y"})
+    await ok(client.post(f"/v1/spaces/{space}/runtimes/{through['id']}/stop"))
     await ok(client.delete(proxy))
 
     # Operations and the vault

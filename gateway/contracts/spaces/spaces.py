@@ -241,7 +241,8 @@ async def update(call: Call, body: UpdateSpace) -> Space:
 
 @endpoints.delete("/v1/spaces/{id}", id="spaces-delete", summary="Delete a space", errors=(404, 503))
 async def delete(call: Call) -> Deleted:
-    """Stop the space's runtimes, then delete it with its runs and connections."""
+    """Stop the space's runtimes, then delete it with its runs and connections. Files of a storage that other spaces
+    share stay."""
     space_id = call.path_id("id", "space")
     await call.services.spaces.delete(call.scope, space_id)
     return Deleted(id=space_id, deleted=True)

@@ -171,6 +171,6 @@ async def close(call: Call) -> Workspace:
 
 @endpoints.delete("/v1/workspaces/{id}", id="workspaces-delete", summary="Delete a workspace", errors=(404,))
 async def delete(call: Call) -> Done:
-    """Stop its runtimes, then delete it with all that it holds."""
+    """Stop its runtimes, then delete it with all that it holds. Files of a storage that other workspaces share stay."""
     await call.services.spaces.delete(call.scope, call.path_id("id", "workspace"))
     return Done(ok=True)

@@ -2,7 +2,7 @@
 
 A space that mounts no storage has its own, whose name is the space's id. A storage is where its spaces are: one that no
 space has is refused. An object is stored in the space of the runtime that it is of, or else in the oldest of the
-spaces, and is deleted with that space.
+spaces, and belongs to the storage: it is deleted with the last of them (`Spaces.delete`).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,6 +25,7 @@ from gateway.domain.audit import Action, Audit
 from gateway.domain.events.service import Events
 from gateway.domain.files.names import (
     MAX_NAME_LENGTH,
+    MAX_PATH_LENGTH,
     check_path,
     guessed_type,
     is_media_type,
@@ -39,6 +40,7 @@ from gateway.store.artifacts import Artifact
 from gateway.store.database import Connection, Database
 from gateway.store.files import File, position
 from gateway.store.objects import Objects
+from gateway.store.spaces import sharing
 from gateway.telemetry import metrics
 
 __all__ = ["File", "FileOrigin", "Files", "NewArtifact", "NewFile", "PlacedFile", "object_key", "position"]
@@ -113,12 +115,13 @@ class NewFile:
 
 @dataclass(frozen=True, slots=True)
 class PlacedFile:
-    """A file and the space that it is stored in. No space of `sharing` may have a file of its path already."""
+    """A file and the space that it is stored in. No space of `sharing` may have a file of its path already: all those
+    of the space's storage, which are looked up where they are not given."""
 
     owner: Scope
     space_id: UUID
     file: NewFile
-    sharing: tuple[UUID, ...]
+    sharing: tuple[UUID, ...] = ()
 
 
 class Files:
@@ -244,7 +247,7 @@ class Files:
         room = await self._room(connection, owner, space_id)
         if size > room.bytes:
             raise room.refusal
-        path = await _free_path(connection, placed.sharing, described)
+        path = await _free_path(connection, placed.sharing or await sharing(connection, space_id), described)
         made = described.artifact
         origin = described.origin or FileOrigin()
         if made is not None:
@@ -330,7 +333,7 @@ class Files:
     async def listed(
         self, scope: Scope, space_id: UUID, *, prefix: str, after: tuple[str, UUID] | None, limit: int
     ) -> list[File]:
-        """Files whose path begins with `prefix`, ordered by path."""
+        """Files of the space's storage whose path begins with `prefix`, ordered by path."""
         with self._audit.noting(Action.FILE_READ) as noting:
             noting.details["spaceId"] = str(space_id)
             async with self._database.connect() as connection:
@@ -377,6 +380,19 @@ class Files:
             if key is None:
                 raise not_found("file", file_id)
             await self._forget([key])
+
+    async def move_all(self, connection: Connection, space_id: UUID, to_id: UUID) -> int:
+        """Move the files of a space to another one that shares its storage, under paths that are free there.
+
+        Both are locked by the caller. Returns how many.
+        """
+        paths = {}
+        for file_id, path in (await files.at_paths_of(connection, space_id, to_id)).items():
+            folder, slash, name = path.rpartition("/")
+            name = shortened(name, f" ({file_id})")
+            free = folder + slash + name
+            paths[file_id] = free if len(free) <= MAX_PATH_LENGTH else name
+        return await files.move(connection, space_id, to_id, paths)
 
     async def _forget(self, keys: list[str]) -> None:
         """Remove objects without a row; the sweep retries what fails."""
@@ -438,12 +454,12 @@ def check_disk(space: DiskSpace) -> None:
 
 def _placed(owner: Scope, space_id: UUID, about: Callable[[], NewFile]) -> Callable[[], Awaitable[PlacedFile]]:
     async def place() -> PlacedFile:
-        return PlacedFile(owner, space_id, about(), (space_id,))
+        return PlacedFile(owner, space_id, about())
 
     return place
 
 
-async def _free_path(connection: Connection, space_ids: tuple[UUID, ...], described: NewFile) -> str:
+async def _free_path(connection: Connection, space_ids: Sequence[UUID], described: NewFile) -> str:
     if not described.rename_on_conflict:
         if await files.taken(connection, space_ids, [described.path]):
             raise Conflict(

@@ -68,7 +68,7 @@ async def test_what_would_allow_more_than_the_runtime_is_refused_by_its_name(cli
 
 async def test_a_workspace_that_is_narrowed_after_the_launch_narrows_its_executions(client: httpx.AsyncClient) -> None:
     path = await launched(client, mounts={"vault": {"allow": ["crm/"]}})
-    later = {"vault": {"allow": ["crm/login"]}, "ai": None, "proxies": {"allow": []}}
+    later: Json = {"vault": {"allow": ["crm/login"]}, "ai": None, "proxies": {"allow": []}}
     await ok(client.patch(path, json={"mounts": later}))
     assert await widened(client, path, {"vault": {"allow": ["crm/"]}, "ai": {}, "proxies": {"allow": ["bern"]}}) == {
         "mounts.vault.allow.0": "crm/",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +14,7 @@ from gateway.app import Gateway
 from gateway.settings import Settings
 from tests.support.api import NEVER, Json, checked, make_runtime, make_space, make_subaccount, ok, problems, refused
 from tests.support.artifacts import make_artifact
+from tests.support.launchers import WorkingLauncher
 
 PATH = "/v1/storage/objects"
 
@@ -47,6 +50,11 @@ async def paths(client: httpx.AsyncClient, storage: str, **query: Any) -> list[s
         if page["nextCursor"] is None:
             return found
         query = {**query, "cursor": page["nextCursor"]}
+
+
+def content_of(staged: Json) -> str:
+    """What a browser finds at the path of a staged file."""
+    return Path(staged["path"]).read_text()
 
 
 async def test_an_object_is_a_file_of_its_workspace(client: httpx.AsyncClient) -> None:
@@ -111,8 +119,114 @@ async def test_workspaces_share_a_storage_by_its_name(client: httpx.AsyncClient)
         await refused(client.get(PATH, params={"workspace": name}), 404, "storage_workspace.not_found")
         await refused(upload(client, workspace=name), 404, "storage_workspace.not_found")
     assert await problems(upload(client, workspace=apart, runtimeId=runtime["id"])) == {"runtimeId": "field.invalid"}
+
+
+async def test_the_files_of_a_space_are_those_of_its_storage(client: httpx.AsyncClient) -> None:
+    """Also by the routes of spaces, whichever space of the storage has them."""
+    first, second, apart = await workspace(client, "shared"), await workspace(client, "shared"), await workspace(client)
+    made = [await ok(upload(client, path.encode(), workspace="shared", path=path)) for path in ("a", "c")]
+    assert {each["workspaceId"] for each in made} == {first}
+    files = f"/v1/spaces/{second}/storage/files"
+    own = await ok(client.post(files, files={"file": ("b", b"b")}))
+    listed = await ok(client.get(files, params={"limit": 2}))
+    assert [each["path"] for each in listed["files"]] == ["a", "b"]
+    rest = await ok(client.get(files, params={"limit": 2, "cursor": listed["nextCursor"]}))
+    assert ([each["path"] for each in rest["files"]], rest["nextCursor"]) == (["c"], None)
+    path = f"{files}/{made[0]['id']}"
+    assert (await ok(client.get(path)))["path"] == "a"
+    assert (await client.get(f"{path}/content")).content == b"a"
+    # A path is taken for all that share it, by these routes too.
+    for sharing in (first, second):
+        again = client.post(f"/v1/spaces/{sharing}/storage/files", files={"file": ("b", b"b")})
+        await refused(again, 409, "storage_file.path_exists")
+    await refused(client.get(f"/v1/spaces/{apart}/storage/files/{own['id']}"), 404, "file.not_found")
+    await refused(client.delete(f"/v1/spaces/{apart}/storage/files/{own['id']}"), 404, "file.not_found")
+    assert await ok(client.delete(path)) == {"id": made[0]["id"], "deleted": True}
+    assert await paths(client, "shared") == ["b", "c"]
+
+
+async def test_a_file_of_the_storage_is_staged_whichever_space_has_it(
+    client: httpx.AsyncClient, launcher: WorkingLauncher
+) -> None:
+    await workspace(client, "shared")
+    second = await workspace(client, "shared")
+    runtime = await make_runtime(client, second)
+    made = await ok(upload(client, b"from the first", workspace="shared", path="in/a.txt"))
+    stage = f"/v1/spaces/{second}/runtimes/{runtime['id']}/files/stage"
+    for named in ({"fileId": made["id"]}, {"path": "in/a.txt"}):
+        staged = await ok(client.post(stage, json=named))
+        assert content_of(staged) == "from the first"
+    apart = await workspace(client)
+    theirs = await make_runtime(client, apart)
+    for named in ({"fileId": made["id"]}, {"path": "in/a.txt"}):
+        other = client.post(f"/v1/spaces/{apart}/runtimes/{theirs['id']}/files/stage", json=named)
+        await refused(other, 404, "file.not_found")
+
+
+async def test_objects_stay_in_their_storage_when_the_workspace_that_has_them_is_deleted(
+    client: httpx.AsyncClient, gateway: Gateway
+) -> None:
+    first, second, third = [await workspace(client, "shared") for _ in range(3)]
+    apart = await workspace(client)
+    kept = await ok(upload(client, b"of the first", workspace="shared", path="deep/a.txt"))
+    assert kept["workspaceId"] == first
+    own = await ok(upload(client, workspace=apart, path="x"))
     await ok(client.delete(f"/v1/workspaces/{first}"))
-    assert await paths(client, "shared") == ["a"]
+    await ok(client.delete(f"/v1/workspaces/{apart}"))
+    found = await ok(client.get(f"{PATH}/{kept['id']}"))
+    assert (found["workspaceId"], found["logicalPath"]) == (second, "deep/a.txt")
+    assert (await client.get(f"{PATH}/{kept['id']}/content")).content == b"of the first"
+    await refused(client.get(f"{PATH}/{own['id']}"), 404, "file.not_found")
+    await ok(client.delete(f"/v1/spaces/{second}"))
+    assert await paths(client, "shared") == ["deep/a.txt"]
+    await gateway.services.files.sweep()
+    assert (await client.get(f"{PATH}/{kept['id']}/content")).content == b"of the first"
+    # With the last one that has the storage it is gone.
+    await ok(client.delete(f"/v1/spaces/{third}"))
+    await refused(client.get(f"{PATH}/{kept['id']}"), 404, "file.not_found")
+
+
+async def test_a_path_that_two_workspaces_have_stays_twice(client: httpx.AsyncClient) -> None:
+    places = [await workspace(client) for _ in range(2)]
+    long = "x" * 200 + "/" + "y" * 3888 + "/a.txt"
+    for place in places:
+        for path in ("deep/a.txt", long, f"only-{place}"):
+            await ok(upload(client, place.encode(), workspace=place, path=path))
+        await ok(client.patch(f"/v1/workspaces/{place}", json={"mounts": {"storage": {"workspace": "shared"}}}))
+    before = (await ok(client.get(PATH, params={"workspace": "shared"})))["objects"]
+    files = f"/v1/spaces/{places[1]}/storage/files"
+    runtime = await make_runtime(client, places[1])
+    stage = f"/v1/spaces/{places[1]}/runtimes/{runtime['id']}/files/stage"
+    # By its path, a space's own one is meant.
+    staged = await ok(client.post(stage, json={"path": "deep/a.txt"}))
+    assert content_of(staged) == places[1]
+    await ok(client.delete(f"/v1/workspaces/{places[0]}"))
+    after = (await ok(client.get(PATH, params={"workspace": "shared"})))["objects"]
+    assert {each["id"] for each in after} == {each["id"] for each in before}
+    assert len((await ok(client.get(files)))["files"]) == len(before) == 6
+    moved = {each["id"]: each["logicalPath"] for each in before if each["workspaceId"] == places[0]}
+    now = {each["id"]: each["logicalPath"] for each in after}
+    for object_id, path in moved.items():
+        if path.startswith("only-"):
+            assert now[object_id] == path
+        elif path == "deep/a.txt":
+            assert now[object_id] == f"deep/a ({object_id}).txt"
+        else:
+            # No room for more in its folder.
+            assert now[object_id] == f"a ({object_id}).txt"
+        assert (await client.get(f"{PATH}/{object_id}/content")).content == places[0].encode()
+        assert (await ok(client.get(f"{PATH}/{object_id}")))["workspaceId"] == places[1]
+
+
+@pytest.mark.parametrize("times", range(3))
+async def test_workspaces_that_are_deleted_at_one_moment_lose_no_object_of_the_third(
+    client: httpx.AsyncClient, times: int
+) -> None:
+    places = [await workspace(client, "shared") for _ in range(3)]
+    made = await ok(upload(client, workspace="shared", path="a"))
+    answers = await asyncio.gather(*(client.delete(f"/v1/workspaces/{place}") for place in places[:2]))
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert (await ok(client.get(f"{PATH}/{made['id']}")))["workspaceId"] == places[2]
 
 
 async def test_what_is_wrong_with_an_upload_is_named(client: httpx.AsyncClient) -> None:
