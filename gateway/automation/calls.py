@@ -336,6 +336,10 @@ class Vocabulary:
         for name in names:
             self._add(other.calls[name])
 
+    def include(self, part: Vocabulary) -> None:
+        """Have all calls of a part of this vocabulary."""
+        self.take(part, *part.calls)
+
     def _add(self, call: Call) -> None:
         if call.name in self.calls:
             raise ValueError(f"{self.name} declares {call.name} twice")

@@ -15,6 +15,8 @@ WaitUntil = Literal["commit", "domcontentloaded", "load", "networkidle"]
 Coordinate = Annotated[float, Field(ge=-1_000_000, le=1_000_000)]
 Pixels = Annotated[int, Field(ge=1, le=20_000)]
 Count = Annotated[int, Field(ge=0, le=1000)]
+RoleName = Annotated[str, Field(pattern=r"^[a-z]{1,40}$")]
+Url = Annotated[str, Field(max_length=100_000)]
 
 
 class Position(TypedDict):

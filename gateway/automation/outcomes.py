@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import secrets as tokens
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from gateway.automation import options as o
 from gateway.core.secret_entry import MARK
 
 
@@ -49,3 +52,24 @@ class Secret:
             raise ValueError("The element is no longer in its page.")
         await element.evaluate("(element, mark) => element.setAttribute(...mark)", [MARK, mark])
         await self.entered(self, frame.page, mark, replaces)
+
+
+def payloads(files: o.Files) -> Any:
+    """Files for the library, by their content. Raises ValueError."""
+    try:
+        return [
+            {
+                "name": file["name"],
+                "mimeType": file["mimeType"],
+                "buffer": base64.b64decode(file["base64"], validate=True),
+            }
+            for file in files
+        ]
+    except binascii.Error:
+        raise ValueError("The base64 of a file is not valid.") from None
+
+
+def picture_file(content: bytes, kind: str, options: o.Picture) -> File:
+    """A picture of the type that was asked for."""
+    type_ = options.get("type", "png")
+    return File(content, kind, f"screenshot.{type_}", f"image/{type_}")

@@ -14,8 +14,9 @@ from typing_extensions import TypedDict
 from gateway.automation import options as o
 from gateway.automation import values
 from gateway.automation.calls import NO_OPTIONS, Milliseconds, Ref, Rest, Text, Vocabulary, pythonic
-from gateway.automation.outcomes import File
-from gateway.automation.playwright import Url, enter, payloads
+from gateway.automation.entering import enter
+from gateway.automation.options import Url
+from gateway.automation.outcomes import File, payloads
 
 if TYPE_CHECKING:
     from playwright.async_api import BrowserContext, ElementHandle, Frame, Page

@@ -14,8 +14,9 @@ import pytest_asyncio
 from playwright.async_api import Frame, Page, Route, async_playwright
 from playwright.async_api import TimeoutError as PlaywrightTimeout
 
-from gateway.automation import playwright, puppeteer, selenium
+from gateway.automation import puppeteer, selenium
 from gateway.automation.outcomes import Secret
+from gateway.automation.playwright import handles, keyboard, locator, page_actions
 from gateway.core.secret_entry import MARK
 from gateway.launchers.local import browsers
 from gateway.observer.devtools import DevTools, DevToolsError
@@ -133,14 +134,14 @@ async def value_of(page: Page) -> str:
 @pytest.mark.parametrize(
     ("call", "entered"),
     [
-        (lambda page, field, given: playwright.fill(page, "#field", given), SECRET),
-        (lambda page, field, given: playwright.type_(page, "#field", given), f"old{SECRET}"),
-        (lambda page, field, given: playwright.element_fill(field, given), SECRET),
-        (lambda page, field, given: playwright.element_type(field, given), f"old{SECRET}"),
-        (lambda page, field, given: playwright.locator_fill(page.locator("#field"), given), SECRET),
-        (lambda page, field, given: playwright.press_sequentially(page.locator("#field"), given), f"old{SECRET}"),
-        (lambda page, field, given: puppeteer.type_(page, "#field", given), f"old{SECRET}"),
-        (lambda page, field, given: puppeteer.element_type(field, given), f"old{SECRET}"),
+        (lambda page, field, given: page_actions.fill(page, "#field", given), SECRET),
+        (lambda page, field, given: page_actions.type_(page, "#field", given), f"old{SECRET}"),
+        (lambda page, field, given: handles.element_fill(field, given), SECRET),
+        (lambda page, field, given: handles.element_type(field, given), f"old{SECRET}"),
+        (lambda page, field, given: locator.locator_fill(page.locator("#field"), given), SECRET),
+        (lambda page, field, given: locator.press_sequentially(page.locator("#field"), given), f"old{SECRET}"),
+        (lambda page, field, given: puppeteer.page.type_(page, "#field", given), f"old{SECRET}"),
+        (lambda page, field, given: puppeteer.handles.element_type(field, given), f"old{SECRET}"),
         (lambda page, field, given: selenium.send_keys(field, given), f"old{SECRET}"),
     ],
 )
@@ -163,9 +164,9 @@ async def test_a_page_sees_what_typing_causes(page: Page, entering: Entering) ->
         "window.seen = []; for (const type of ['keydown', 'beforeinput', 'input', 'keyup', 'change'])"
         " field.addEventListener(type, (event) => seen.push(event.type))"
     )
-    await playwright.type_(page, "#field", entering.secret("ab"))
+    await page_actions.type_(page, "#field", entering.secret("ab"))
     assert await page.evaluate("seen") == ["keydown", "input", "keyup"] * 2
-    await playwright.fill(page, "#field", entering.secret("cd"))
+    await page_actions.fill(page, "#field", entering.secret("cd"))
     await page.evaluate("field.blur()")
     assert await page.evaluate("seen.slice(6)") == ["input", "change"]
     assert await value_of(page) == "cd"
@@ -174,7 +175,7 @@ async def test_a_page_sees_what_typing_causes(page: Page, entering: Entering) ->
 async def test_a_code_moves_on_from_field_to_field(page: Page, entering: Entering) -> None:
     await page.goto("https://bank.example/digits")
     await page.focus("input")
-    await playwright.keyboard_type(page, entering.secret("314159"))
+    await keyboard.keyboard_type(page, entering.secret("314159"))
     assert await page.evaluate("Array.from(document.querySelectorAll('input'), (box) => box.value).join()") == (
         "3,1,4,1,5,9"
     )
@@ -186,7 +187,7 @@ async def test_what_takes_no_text_gets_none(page: Page, entering: Entering) -> N
     page.set_default_timeout(100)
     try:
         with pytest.raises(PlaywrightTimeout):
-            await playwright.fill(page, "#field", entering.secret())
+            await page_actions.fill(page, "#field", entering.secret())
     finally:
         page.set_default_timeout(30_000)
     assert (entering.found, await value_of(page)) == ([], "old")
@@ -216,7 +217,7 @@ async def test_the_origins_of_a_frame_are_those_that_the_browser_has(
     for frame in [frame async for frame in loaded(page, len(origins))]:
         field = await frame.query_selector("#field") or field
     assert field is not None
-    await playwright.element_fill(field, entering.secret())
+    await handles.element_fill(field, entering.secret())
     assert entering.found == [origins]
     assert await field.input_value() == SECRET
     assert await field.get_attribute(MARK) is None
@@ -232,7 +233,7 @@ async def loaded(page: Page, depth: int) -> AsyncIterator[Frame]:
 
 async def test_a_page_in_a_sandbox_has_an_opaque_origin(page: Page, entering: Entering) -> None:
     await page.goto("https://bank.example/policed")
-    await playwright.fill(page, "#field", entering.secret())
+    await page_actions.fill(page, "#field", entering.secret())
     assert entering.found == [["null"]]
 
 
@@ -241,14 +242,14 @@ async def test_an_empty_page_has_the_origin_of_the_one_that_opened_it(page: Page
     async with page.expect_popup() as opening:
         await page.evaluate("void open('').document.body.append(field)")
     popup = await opening.value
-    await playwright.fill(popup, "#field", entering.secret())
+    await page_actions.fill(popup, "#field", entering.secret())
     assert entering.found == [["https://bank.example"]]
     await popup.close()
 
 
 async def test_an_element_in_shadow_trees_is_found(page: Page, entering: Entering) -> None:
     await page.goto("https://bank.example/shadow")
-    await playwright.fill(page, "#field", entering.secret())
+    await page_actions.fill(page, "#field", entering.secret())
     assert await value_of(page) == SECRET
 
 
@@ -260,7 +261,7 @@ async def test_what_a_page_replaces_does_not_count(page: Page, entering: Enterin
         Array.from = () => ['https://bank.example'];
         document.querySelector = () => document.body;
     }""")
-    await playwright.fill(page, "#field", entering.secret())
+    await page_actions.fill(page, "#field", entering.secret())
     assert entering.found == [["https://ads.example"]]
 
 
