@@ -77,6 +77,7 @@ from gateway.observer.observers import BrowserObservers, Watcher
 from gateway.observer.pages import Pages
 from gateway.observer.recorder import Recorder
 from gateway.observer.screencast import ScreencastWatcher
+from gateway.relay.relay import Relay
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.store.objects import Objects
@@ -103,6 +104,7 @@ class Gateway:
     supervisor: Supervisor
     providers: ProviderClient
     outbound: Outbound
+    relay: Relay
     audit: Audit
     observers: BrowserObservers
     disk_watch: DiskWatch
@@ -137,6 +139,7 @@ class Gateway:
                 yield
             finally:
                 await self.drain()
+                await self.relay.aclose()
                 await self.services.executions.close()
                 await self.observers.close()
                 await self.services.recordings.close()
@@ -334,6 +337,7 @@ async def build(
         supervisor,
         providers,
         outbound,
+        Relay(settings, outbound),
         audit,
         observers,
         DiskWatch(disks),

@@ -89,7 +89,7 @@ class Secrets:
     def _found_in_texts(self) -> list[str]:
         """Made when the first line is logged after a secret came, which most requests never do."""
         if self._texts_of_parts != len(self._texts):
-            parts = {part for text in self._texts if len(text) >= SHORTEST_PART for part in _spellings(text)}
+            parts = {part for text in self._texts if len(text) >= SHORTEST_PART for part in spellings(text)}
             self._parts = sorted(parts, key=len, reverse=True)
             self._texts_of_parts = len(self._texts)
         return self._parts
@@ -148,7 +148,7 @@ def _password(text: str) -> str | None:
         return None
 
 
-def _spellings(text: str) -> set[str]:
+def spellings(text: str) -> set[str]:
     """The text as it stands in other texts: by itself, in a repr, in JSON, in a URL."""
     if text.isalnum() and text.isascii():
         return {text}

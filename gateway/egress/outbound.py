@@ -1,7 +1,7 @@
 """Requests of the gateway itself to addresses that callers gave, under the rules that hold for pages.
 
 Each address that the host resolves to is checked, and a checked one is connected to; nothing resolves a name a second
-time. Redirects are answers, and no connection serves two requests.
+time. Redirects are answers. No connection serves two requests, but for those of one client of `transport`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import httpcore
+import httpx
 
 from gateway.core.hosts import Address, Host, Refusal, parse_host
 from gateway.core.upstream_proxy import UpstreamProxy
@@ -31,6 +32,11 @@ _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-A
 
 class Checking(Protocol):
     """The rules (EgressProxy has them)."""
+
+    def reserve_port(self, port: int) -> None:
+        """A port of this machine that nothing may reach by them."""
+
+    def release_port(self, port: int) -> None: ...
 
     async def checked(self, host: Host, port: int, lookups: asyncio.Semaphore) -> list[Address]:
         """Every address of the host, each checked. Raises Refusal, NameNotFound."""
@@ -83,6 +89,18 @@ class Outbound:
                 if len(body) > max_bytes:
                     return Response(response.status, None)
             return Response(response.status, bytes(body))
+
+    def transport(self, connections: int, tls: ssl.SSLContext) -> httpx.AsyncBaseTransport:
+        """What an httpx client reaches callers' addresses by. It keeps up to `connections` open between requests: each
+        goes to an address that was checked when it was opened.
+
+        Beside httpx's own errors, requests raise Refusal, NameNotFound, Unreachable, and httpcore's errors.
+        """
+        return _Transport(
+            httpcore.AsyncConnectionPool(
+                ssl_context=self._tls or tls, max_connections=connections, network_backend=_Network(self, None)
+            )
+        )
 
     async def open(self, host: str, port: int, through: UpstreamProxy | None) -> httpcore.AsyncNetworkStream:
         """A connection to a host that is allowed."""
@@ -144,6 +162,42 @@ class _Network(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         return await self._outbound.open(host, port, self._through)
+
+
+class _Transport(httpx.AsyncBaseTransport):
+    """httpcore's requests and answers as httpx has them."""
+
+    def __init__(self, pool: httpcore.AsyncConnectionPool) -> None:
+        self._pool = pool
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        url = httpcore.URL(
+            scheme=request.url.raw_scheme,
+            host=request.url.raw_host,
+            port=request.url.port,
+            target=request.url.raw_path,
+        )
+        assert isinstance(request.stream, httpx.AsyncByteStream)
+        answer = await self._pool.handle_async_request(
+            httpcore.Request(request.method, url, headers=request.headers.raw, content=request.stream)
+        )
+        assert isinstance(answer.stream, AsyncIterable)
+        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer.stream))
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, stream: AsyncIterable[bytes]) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()  # type: ignore[attr-defined]
 
 
 class _Stream(httpcore.AsyncNetworkStream):

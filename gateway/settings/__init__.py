@@ -19,6 +19,7 @@ from gateway.settings.process import ProcessSettings
 from gateway.settings.profiles import ProfileSettings
 from gateway.settings.providers import ProviderSettings
 from gateway.settings.recordings import RecordingSettings
+from gateway.settings.relay import RelaySettings
 from gateway.settings.requests import RequestSettings
 from gateway.settings.shares import ShareSettings
 from gateway.settings.viewers import ViewerSettings
@@ -39,6 +40,7 @@ __all__ = [
     "ProfileSettings",
     "ProviderSettings",
     "RecordingSettings",
+    "RelaySettings",
     "RequestSettings",
     "Settings",
     "ShareSettings",

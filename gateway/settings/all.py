@@ -16,6 +16,7 @@ from gateway.settings.process import ProcessSettings
 from gateway.settings.profiles import ProfileSettings
 from gateway.settings.providers import ProviderSettings
 from gateway.settings.recordings import RecordingSettings
+from gateway.settings.relay import RelaySettings
 from gateway.settings.requests import RequestSettings
 from gateway.settings.shares import ShareSettings
 from gateway.settings.types import Group
@@ -28,6 +29,7 @@ class Settings(
     RequestSettings,
     LeaseSettings,
     ProviderSettings,
+    RelaySettings,
     ViewerSettings,
     RecordingSettings,
     ExecutionSettings,
@@ -51,6 +53,7 @@ GROUPS: dict[str, type[Group]] = {
     "Requests": RequestSettings,
     "Shares": ShareSettings,
     "AI providers": ProviderSettings,
+    "Relay to models": RelaySettings,
     "The record of runs": EventSettings,
     "Operations": OperationSettings,
     "Vault": VaultSettings,

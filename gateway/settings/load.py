@@ -104,10 +104,13 @@ def _nearest(key: str) -> str:
 def _complaint(location: tuple[int | str, ...], message: str, given: Any) -> str:
     """One option's error. The value is omitted if it may be secret: that of a secret or unknown option,
     and an address with a user or query."""
-    name = str(location[0]) if location else "settings"
+    said = message.removeprefix("Value error, ")
+    if not location:
+        # Of several options together, which the message names; what was given is all of them.
+        return said
+    name = str(location[0])
     field = Settings.model_fields.get(name)
     hidden = field is None or is_secret(field) or (isinstance(given, str) and re.search("[@?#]", given))
-    said = message.removeprefix("Value error, ")
     return f"{variable(name)}: {said}" + ("" if hidden else f" (given: {given!r})")
 
 

@@ -88,3 +88,12 @@ def split(*names: str) -> Any:
         return tuple(part.strip().lower() for part in value.split(",") if part.strip())
 
     return field_validator(*names, mode="before")(read)
+
+
+def split_as_written(*names: str) -> Any:
+    """As `split`, of what upper case matters in."""
+
+    def read(value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    return field_validator(*names, mode="before")(read)

@@ -19,6 +19,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
+from gateway.core.ai_providers import PROVIDERS
 from gateway.core.closes import Close, ViewerClose
 from gateway.core.launch import BrowserName, Failure
 
@@ -112,6 +113,19 @@ egress_refusals = Counter(
 )
 egress_failures = Counter(
     "gateway_egress_failures", "Requests of pages that were allowed and failed, by cause.", ["cause"], registry=registry
+)
+relay_calls = Counter(
+    "gateway_relay_calls",
+    "Calls of agents to their models, by provider and outcome: answered, refused (by the gateway), provider_error, or "
+    "aborted (by the agent).",
+    ["provider", "outcome"],
+    registry=registry,
+)
+relay_tokens = Counter(
+    "gateway_relay_tokens",
+    "Tokens that agents used, by provider and kind: read or written.",
+    ["provider", "kind"],
+    registry=registry,
 )
 attaches = Histogram(
     "gateway_attach_seconds",
@@ -274,6 +288,11 @@ for _outcome in ("ok", "failed"):
     executions.labels(_outcome)
 disk_free.labels("data")
 disk_step.labels("data")
+for _provider in PROVIDERS:
+    for _outcome in ("answered", "provider_error", "refused", "aborted"):
+        relay_calls.labels(_provider, _outcome)
+    for _kind in ("read", "written"):
+        relay_tokens.labels(_provider, _kind)
 for _direction in ("in", "out"):
     file_bytes.labels(_direction)
 

@@ -26,6 +26,11 @@ LONGEST = 400  # our own words, the provider's 200 and what stands between
 class NoOutbound:
     """Rules that nothing is to be asked of here."""
 
+    def reserve_port(self, port: int) -> None:
+        raise AssertionError("nothing listens")
+
+    release_port = reserve_port
+
     async def checked(self, host: Host, port: int, lookups: asyncio.Semaphore) -> list[Address]:
         raise AssertionError(f"{host} is not a caller's address")
 

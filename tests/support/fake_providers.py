@@ -87,7 +87,7 @@ class FakeProviders:
 
     def _answer(self, provider: Name, request: Request, status: Status | None) -> tuple[Any, int]:
         if status is not None:
-            return _ERRORS[provider][status]
+            return ERRORS[provider][status]
         if provider == "anthropic" and "anthropic-version" not in request.headers:
             return _anthropic(400, "invalid_request_error", "anthropic-version: header is required")
         given = request.headers.get(HEADERS[provider], "")
@@ -234,7 +234,7 @@ _WRONG_KEY: dict[Name, tuple[Any, int]] = {
     "google": _google(400, "INVALID_ARGUMENT", "API key not valid. Please pass a valid API key.", "API_KEY_INVALID"),
 }
 
-_ERRORS: dict[Name, dict[Status, tuple[Any, int]]] = {
+ERRORS: dict[Name, dict[Status, tuple[Any, int]]] = {
     "openai": {
         401: _WRONG_KEY["openai"],
         403: _openai(

@@ -219,7 +219,41 @@ def test_no_secret_is_in_what_is_printed() -> None:
 
 def test_the_secrets_are_these() -> None:
     secrets = [name for name, field in options().items() if is_secret(field)]
-    assert secrets == ["database_url", "master_keys", *OF_BUCKETS]
+    assert secrets == ["database_url", "master_keys", "platform_ai_api_key", *OF_BUCKETS]
+
+
+PLATFORM = {
+    "GATEWAY_PLATFORM_AI_PROVIDER": "openai",
+    "GATEWAY_PLATFORM_AI_MODELS": "gpt-5, GPT-5-mini",
+    "GATEWAY_PLATFORM_AI_API_KEY": SECRET,
+}
+
+
+def test_the_operators_own_models_keep_their_spelling() -> None:
+    found = loaded(PLATFORM)
+    assert found.platform_ai_models == ("gpt-5", "GPT-5-mini")
+    assert found.base_url_of("openai") == "https://api.openai.com/v1"
+    compatible = {"GATEWAY_PLATFORM_AI_PROVIDER": "openai-compatible", "GATEWAY_PLATFORM_AI_BASE_URL": "http://m:1/v1"}
+    assert loaded(PLATFORM | compatible).base_url_of("openai-compatible") is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"PROVIDER": ""}, "GATEWAY_PLATFORM_AI_MODELS, GATEWAY_PLATFORM_AI_API_KEY needs GATEWAY_PLATFORM_AI_PROV"),
+        ({"MODELS": ""}, "GATEWAY_PLATFORM_AI_PROVIDER needs GATEWAY_PLATFORM_AI_MODELS"),
+        ({"API_KEY": ""}, "needs one of GATEWAY_PLATFORM_AI_API_KEY and GATEWAY_PLATFORM_AI_API_KEY_FILE"),
+        ({"API_KEY_FILE": "/key"}, "needs one of GATEWAY_PLATFORM_AI_API_KEY and GATEWAY_PLATFORM_AI_API_KEY_FILE"),
+        ({"BASE_URL": "http://m:1/v1"}, "GATEWAY_PLATFORM_AI_BASE_URL is for"),
+        ({"PROVIDER": "openai-compatible"}, "GATEWAY_PLATFORM_AI_BASE_URL is for"),
+    ],
+)
+def test_the_operators_own_access_to_a_provider_is_whole_or_refused(changed: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        loaded(PLATFORM | {f"GATEWAY_PLATFORM_AI_{name}": value for name, value in changed.items()})
+    assert message in raised.value.message
+    assert not raised.value.message.startswith("GATEWAY_SETTINGS")
+    assert SECRET not in raised.value.message
 
 
 OF_BUCKETS = ("files_access_key", "files_secret_key", "files_session_token")

@@ -9,16 +9,16 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Unpack, cast
-from urllib.parse import urlsplit
 from uuid import UUID
 
+from gateway.core.ai_providers import PROVIDERS, ProviderName
 from gateway.core.errors import Conflict, invalid_field
-from gateway.core.hosts import Refusal
 from gateway.core.ids import new_id, not_found, parse_id
 from gateway.core.scope import Scope
 from gateway.core.sealed import SecretOwner
 from gateway.core.slices import WHOLE_LIST, Slice
-from gateway.domain.ai.providers import COMPATIBLE, PROVIDERS, ProviderClient, ProviderName, Verdict
+from gateway.domain.ai.base_urls import check_allowed, mismatch
+from gateway.domain.ai.providers import ProviderClient, Verdict
 from gateway.domain.audit import Action, Audit
 from gateway.domain.secrets import SecretStore
 from gateway.egress.outbound import Outbound
@@ -74,9 +74,9 @@ class AiConnections:
             noting.details["hasStoredKey"] = api_key is not None
             if request.slug is not None:
                 _check_slug(request.slug)
-            if (wrong := _mismatch(request.provider, request.base_url)) is not None:
+            if (wrong := mismatch(request.provider, request.base_url)) is not None:
                 raise invalid_field("base_url", wrong, request.base_url)
-            await self._check_allowed(request.base_url)
+            await check_allowed(self._outbound, request.base_url)
             new = NewAiConnection(
                 connection_id,
                 request.label,
@@ -141,9 +141,9 @@ class AiConnections:
                 async with self._database.connect() as connection:
                     before = await self._find(connection, scope, connection_id, providers)
                 base_url = changes.get("base_url", before.base_url)
-                if (wrong := _mismatch(changes.get("provider", before.provider), base_url)) is not None:
+                if (wrong := mismatch(changes.get("provider", before.provider), base_url)) is not None:
                     raise Conflict(f"{wrong}.", "ai_credential.base_url_mismatch")
-                await self._check_allowed(base_url)
+                await check_allowed(self._outbound, base_url)
             async with self._database.begin() as connection:
                 found = await self._find(connection, scope, connection_id, providers, lock=True)
                 _check_redirected(found, changes)
@@ -190,27 +190,6 @@ class AiConnections:
             raise not_found("ai_connection", connection_id)
         return found
 
-    async def _check_allowed(self, base_url: str | None) -> None:
-        """Raises RequestInvalid for what is not the base of an API, or is not allowed by the egress rules."""
-        if base_url is None:
-            return
-        host, port = _host_and_port(base_url)
-        try:
-            await self._outbound.check(host, port)
-        except Refusal as error:
-            reason = error.message.removesuffix(".")
-            message = f"The egress rules of this gateway do not allow it ({reason}); its operator may"
-            raise invalid_field("base_url", message, base_url, code=error.rule) from error
-
-
-def _mismatch(provider: str, base_url: str | None) -> str | None:
-    """What is wrong with a base URL, or its absence, for this provider."""
-    if provider == COMPATIBLE:
-        return f"{COMPATIBLE!r} needs a base URL" if base_url is None else None
-    if base_url is None:
-        return None
-    return f"Only {COMPATIBLE!r} has a base URL; the address of {provider!r} is a setting of the gateway"
-
 
 def _check_redirected(found: AiConnection, changes: Changes) -> None:
     """Raises Conflict where a stored key would be sent to another server than the one that it was given for."""
@@ -218,23 +197,6 @@ def _check_redirected(found: AiConnection, changes: Changes) -> None:
     if server != (found.provider, found.base_url) and found.has_stored_key and "api_key" not in changes:
         message = "The stored key was given for another server; give the `apiKey` of this one too."
         raise Conflict(message, "ai_credential.key_required")
-
-
-def _host_and_port(base_url: str) -> tuple[str, int]:
-    """Raises RequestInvalid for what is not the base of an API."""
-    wrong = invalid_field("base_url", "This is not an address such as https://models.example/v1")
-    try:
-        parts = urlsplit(base_url)
-        port = parts.port
-    except ValueError:
-        raise wrong from None
-    is_plain = base_url.isascii() and base_url.isprintable() and " " not in base_url
-    if not is_plain or parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise wrong
-    # Also an empty query, which a path would be appended to.
-    if "@" in parts.netloc or "?" in base_url or "#" in base_url or "\\" in base_url:
-        raise invalid_field("base_url", "It may have a scheme, a host, a port and a path, and nothing else")
-    return parts.hostname, port or (443 if parts.scheme == "https" else 80)
 
 
 def _check_slug(slug: str) -> None:

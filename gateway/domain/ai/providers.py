@@ -5,34 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from string import ascii_lowercase, ascii_uppercase
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final
 
 import httpx
 
+from gateway.core.ai_providers import COMPATIBLE, PROTOCOLS, ProviderName, error_message, unsendable, without_key
 from gateway.core.hosts import Refusal
 from gateway.egress.outbound import Outbound
 from gateway.egress.resolver import NameNotFound
 
-ProviderName = Literal["openai", "anthropic", "google", "openai-compatible"]
-PROVIDERS: Final[tuple[ProviderName, ...]] = get_args(ProviderName)
-# A server of the caller's choice, which speaks OpenAI's protocol.
-COMPATIBLE: Final = "openai-compatible"
-
-ANTHROPIC_VERSION = "2023-06-01"
 MAX_BODY_BYTES = 1024 * 1024
 MAX_QUOTE_LENGTH = 200
-# This many consecutive characters of a key are masked as the key, since a provider may quote only a part of it.
-_MASKED_LENGTH = 8
-
-_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)  # unlike lower(), it never changes the length
-_SENDABLE = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +31,12 @@ class Verdict:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Protocol:
-    """How a provider is called: its name for people, the header of the key, and where its answer lists the models."""
-
-    title: str
-    key_header: str
-    key_format: str
-    models: str
-    headers: tuple[tuple[str, str], ...] = ()
-
-
-_PROTOCOLS: Final[Mapping[ProviderName, _Protocol]] = {
-    "openai": _Protocol("OpenAI", "Authorization", "Bearer {}", "data"),
-    "anthropic": _Protocol("Anthropic", "x-api-key", "{}", "data", (("anthropic-version", ANTHROPIC_VERSION),)),
-    # The key could go into the URL as well, but URLs get logged.
-    "google": _Protocol("Google", "x-goog-api-key", "{}", "models"),
-    COMPATIBLE: _Protocol("The server", "Authorization", "Bearer {}", "data"),
+# Where a provider's answer lists the models.
+_MODELS: Final[Mapping[ProviderName, str]] = {
+    "openai": "data",
+    "anthropic": "data",
+    "google": "models",
+    COMPATIBLE: "data",
 }
 
 
@@ -96,9 +73,9 @@ class ProviderClient:
 
         `base_url`: a caller's, of an `openai-compatible` one.
         """
-        protocol = _PROTOCOLS[provider]
-        if not _SENDABLE.fullmatch(api_key):
-            return Verdict(False, _unsendable(api_key))
+        protocol = PROTOCOLS[provider]
+        if (reason := unsendable(api_key)) is not None:
+            return Verdict(False, reason)
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 status, body = await self._list_models(provider, api_key, base_url)
@@ -116,14 +93,13 @@ class ProviderClient:
                 False,
                 f"{protocol.title} answered {status} with more than {MAX_BODY_BYTES} bytes, which is not a model list.",
             )
-        return _judge(protocol, status, body, api_key)
+        return _judge(provider, status, body, api_key)
 
     async def _list_models(
         self, provider: ProviderName, api_key: str, base_url: str | None
     ) -> tuple[int, bytes | None]:
         """Status and body; None for a body that is too large."""
-        protocol = _PROTOCOLS[provider]
-        headers = {protocol.key_header: protocol.key_format.format(api_key), **dict(protocol.headers)}
+        headers = PROTOCOLS[provider].headers_with(api_key)
         if base_url is not None:
             found = await self._outbound.get(f"{base_url.rstrip('/')}/models", headers, MAX_BODY_BYTES)
             return found.status, found.body
@@ -148,12 +124,13 @@ class ProviderClient:
         return self._client
 
 
-def _judge(protocol: _Protocol, status: int, body: bytes, api_key: str) -> Verdict:
+def _judge(provider: ProviderName, status: int, body: bytes, api_key: str) -> Verdict:
+    protocol = PROTOCOLS[provider]
     answer = _json(body)
     if status != 200:
         reason = f"{protocol.title} {_refusal(status, answer)}"
-        return Verdict(False, reason + quote(_error_message(answer), api_key))
-    models = _field(answer, protocol.models)
+        return Verdict(False, reason + quote(error_message(answer), api_key))
+    models = _field(answer, _MODELS[provider])
     if not isinstance(models, list):
         return Verdict(False, f"{protocol.title} answered 200, but not with a list of models; is its address right?")
     listed = "1 model" if len(models) == 1 else f"{len(models)} models"
@@ -176,13 +153,6 @@ def _is_google_refusal(answer: Any) -> bool:
     """Google answers 400 to a wrong key, with the reason in the details."""
     details = _field(_field(answer, "error"), "details")
     return isinstance(details, list) and any(_field(detail, "reason") == "API_KEY_INVALID" for detail in details)
-
-
-def _error_message(answer: Any) -> str:
-    """The provider's own words: all three have them in `error.message`; some gateways in front of them, in `error`."""
-    error = _field(answer, "error")
-    message = error if isinstance(error, str) else _field(error, "message")
-    return message if isinstance(message, str) else ""
 
 
 def _field(value: Any, name: str) -> Any:
@@ -212,35 +182,7 @@ def _words(error: Exception) -> str:
 def quote(text: str, api_key: str) -> str:
     """The end of a sentence: `: <text>` when there is one, on one line, short, and without the key."""
     printable = "".join(letter if letter.isprintable() else " " for letter in text[: 10 * MAX_QUOTE_LENGTH])
-    clean = _without_key(" ".join(printable.split()), api_key)
+    clean = without_key(" ".join(printable.split()), api_key)
     if len(clean) > MAX_QUOTE_LENGTH:
         clean = clean[: MAX_QUOTE_LENGTH - 1].rstrip() + "…"
     return f": {clean}" if clean else "."
-
-
-def _without_key(text: str, api_key: str) -> str:
-    """The text with every piece of the key of 8 characters or more, in either case, taken out."""
-    haystack, key = text.translate(_LOWER), api_key.translate(_LOWER)
-    length = min(_MASKED_LENGTH, len(key))
-    pieces = {key[start : start + length] for start in range(len(key) - length + 1)}
-    clean: list[str] = []
-    position = 0
-    while position < len(text):
-        end = position
-        while haystack[end : end + length] in pieces and end + length <= len(haystack):
-            end += 1
-        if end == position:
-            clean.append(text[position])
-            position += 1
-        else:
-            clean.append("[key]")
-            position = end + length - 1
-    return "".join(clean)
-
-
-def _unsendable(api_key: str) -> str:
-    if not api_key:
-        return "The key is empty."
-    return (
-        "The key has spaces, line breaks or letters outside ASCII, which no header can carry and no provider gives out."
-    )

@@ -1,0 +1,1 @@
+"""The relay: agents call their model through it, and never hold the key."""
