@@ -77,6 +77,8 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    # Keys of states, and passwords of proxies in configs.
+    op.execute("DELETE FROM secrets WHERE purpose LIKE 'browser_profile.%'")
     op.drop_column("runtimes", "profile_read_only")
     op.drop_column("runtimes", "profile_id")
     op.drop_table("browser_profiles")

@@ -59,3 +59,7 @@ def upgrade() -> None:
         $$
         """
     )
+
+
+def downgrade() -> None:
+    op.execute("DROP FUNCTION audit_events_append")

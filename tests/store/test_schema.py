@@ -10,7 +10,9 @@ import pytest
 import pytest_asyncio
 from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from gateway.store import schema
@@ -159,6 +161,80 @@ async def test_an_upgrade_from_the_first_tables_keeps_their_rows(empty: Empty) -
         )
         await connection.execute(text("DELETE FROM spaces"))
         assert (await connection.execute(text("SELECT count(*) FROM lease_sockets"))).scalar() == 0
+
+
+# The first migration that can be taken back.
+FIRST_TAKEN_BACK = "0012"
+FUNCTIONS = "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+# Secrets that older schemas have no place for, by their purpose, and the row that each is of, if it has its id.
+LATER_ROWS = {
+    "browser_profile.state": None,
+    "vault": """
+        INSERT INTO vault_entries (id, organization_id, key, kind, has_totp, origins, origin_patterns)
+        VALUES (:id, :organization, 'k', 'login', false, '[]', '[]')
+    """,
+    "ai_connection.api_key": """
+        INSERT INTO ai_connections (id, organization_id, label, provider, enabled, slug, base_url)
+        VALUES (:id, :organization, 'x', 'openai-compatible', true, 'x', 'https://models.example')
+    """,
+    "proxy.password": """
+        INSERT INTO proxies (id, organization_id, name, protocol, host, port, has_password, dns_resolution)
+        VALUES (:id, :organization, 'x', 'http', 'proxy.example', 1, true, 'local')
+    """,
+}
+LATER_SECRET = """
+    INSERT INTO secrets (id, organization_id, purpose, master_key_id, wrapped_key, ciphertext)
+    VALUES (:id, :organization, :purpose, 'k', 'x', 'x')
+"""
+
+
+async def test_migrations_are_taken_back_one_by_one_and_keep_the_rows_of_before(empty: Empty) -> None:
+    database = await empty()
+    every = list(ScriptDirectory.from_config(schema.configuration()).walk_revisions())[::-1]
+    scripts = [script for script in every if script.revision >= FIRST_TAKEN_BACK]
+
+    async def move(to: str, direction: Callable[[Config, str], None]) -> None:
+        def moved(connection: Connection) -> None:
+            config = schema.configuration()
+            config.attributes["connection"] = connection
+            direction(config, to)
+
+        async with database.begin() as connection:
+            await connection.run_sync(moved)
+
+    async def state() -> tuple[object, ...]:
+        async with database.connect() as connection:
+            functions = await connection.execute(text(FUNCTIONS))
+            counts = [
+                (await connection.execute(text(f"SELECT count(*) FROM {table}"))).scalar() for table in FIRST_ROWS
+            ]
+            return await catalog(database), set(functions.scalars()), counts
+
+    before_any = str(scripts[0].down_revision)
+    await move("0001", command.upgrade)
+    async with database.begin() as connection:
+        for table, row in FIRST_ROWS.items():
+            await connection.execute(text(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join(row.values())})"))
+    await move(before_any, command.upgrade)
+    states = []
+    for script in scripts:
+        states.append(await state())
+        await move(script.revision, command.upgrade)
+        assert await state() != states[-1], script.revision
+        await move(str(script.down_revision), command.downgrade)
+        assert await state() == states[-1], script.revision
+        await move(script.revision, command.upgrade)
+    # All at once, and with rows that older schemas have no place for.
+    async with database.begin() as connection:
+        for purpose, statement in LATER_ROWS.items():
+            values: dict[str, object] = {"id": uuid4(), "organization": ID.strip("'")}
+            await connection.execute(text(LATER_SECRET), {**values, "purpose": purpose})
+            if statement is not None:
+                await connection.execute(text(statement), values)
+    await move(before_any, command.downgrade)
+    assert await state() == states[0]
+    async with database.connect() as connection:
+        assert (await connection.execute(text("SELECT count(*) FROM secrets"))).scalar() == 0
 
 
 async def test_an_upgrade_that_fails_changes_nothing(empty: Empty) -> None:
