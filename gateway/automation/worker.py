@@ -44,6 +44,8 @@ _MOST_LOGS = 100
 _LONGEST_LOG = 1000
 _LONGEST_MESSAGE = 2000
 _MOST_WAITED_FOR = 20
+_LONGEST_WAITED_FOR = 1000
+LONGEST_URL = 2048
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _POLICY = re.compile(r"Refused by the gateway's policy \(([a-z_.]+)\): (.*)", re.DOTALL)
@@ -408,8 +410,11 @@ class Session:
                 details["pageClosed"] = True
         elif not isinstance(error, (ValueError, framing.MessageTooLarge)):
             code, message = "execute.internal", f"The call failed in the gateway's process ({type(error).__name__})."
-        if page is not None and not page.is_closed():
+        if page is not None:
+            # Also of one that was closed since it did not answer.
             details.setdefault("url", page.url)
+        if "url" in details:
+            details["url"] = details["url"][:LONGEST_URL]
         return {"code": code, "message": message[:_LONGEST_MESSAGE], "details": details}
 
 
@@ -418,7 +423,7 @@ def _from_library(error: PlaywrightError, call: Call) -> tuple[str, str, dict[st
     if (refused := _POLICY.search(text)) is not None:
         return "execute.refused", refused[0].split("\n")[0], {"rule": refused[1]}
     head, _, log = text.partition("\nCall log:\n")
-    waited = [line.strip().removeprefix("- ") for line in log.splitlines() if line.strip()]
+    waited = [line.strip().removeprefix("- ")[:_LONGEST_WAITED_FOR] for line in log.splitlines() if line.strip()]
     details: dict[str, Any] = {"waitedFor": waited[:_MOST_WAITED_FOR]} if waited else {}
     if isinstance(error, PlaywrightTimeout):
         return "execute.timeout", head, details

@@ -4,13 +4,17 @@
     proxy: Secret[Proxy]    # also everything inside it, and whatever is given in its place
 
 The mark is metadata of the annotation, which `gateway.http.models` reads. The values that a request's models mark are
-remembered while the request is served, and `masked` replaces them in what is logged and recorded meanwhile.
+remembered while the request is served, and `masked` replaces them in what is logged and recorded meanwhile. So are
+those that steps type into pages. A page may return them in another form; the usual ones are replaced too.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import html
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from typing import Annotated, Any, Final, TypeVar
@@ -37,7 +41,12 @@ MASK: Final = "***"
 SHORTEST_PART: Final = 5
 # A request may have any number of values in the place of a secret; looking for all of them would take seconds.
 _MOST = 1000
+# Of them, the first ones are looked for in the usual encodings too: some 70 texts each.
+_MOST_ENCODED = 20
 _DEEPEST = 50
+# What functions leave as it is when they percent-encode: Python's, encodeURIComponent, encodeURI, forms, the parser of
+# addresses (in a query, in a path), and escape.
+_LEFT_ALONE = ("", "/", "!'()*", ";,/?:@&=+$!*'()#", "*", "!$%&()*+,/:;=?@[]^`{|}\\", "!$%&'()*+,/:;=@[]^|", "@*+/")
 
 
 class Secrets:
@@ -46,7 +55,8 @@ class Secrets:
     __slots__ = ("_parts", "_texts", "_texts_of_parts")
 
     def __init__(self) -> None:
-        self._texts: set[str] = set()
+        # In the order of their coming.
+        self._texts: dict[str, None] = {}
         self._parts: list[str] = []
         self._texts_of_parts = 0
 
@@ -56,7 +66,7 @@ class Secrets:
     def add(self, text: str) -> None:
         """Mask this text from now on; those beyond a maximum are not."""
         if text and len(self._texts) < _MOST:
-            self._texts.add(text)
+            self._texts[text] = None
 
     def masked(self, value: Any, depth: int = 0) -> Any:
         """The value with MASK for each of them."""
@@ -89,7 +99,9 @@ class Secrets:
     def _found_in_texts(self) -> list[str]:
         """Made when the first line is logged after a secret came, which most requests never do."""
         if self._texts_of_parts != len(self._texts):
-            parts = {part for text in self._texts if len(text) >= SHORTEST_PART for part in spellings(text)}
+            texts = [text for text in self._texts if len(text) >= SHORTEST_PART]
+            parts = {part for text in texts for part in spellings(text)}
+            parts |= {part for text in texts[:_MOST_ENCODED] for part in _encodings(text)}
             self._parts = sorted(parts, key=len, reverse=True)
             self._texts_of_parts = len(self._texts)
         return self._parts
@@ -157,3 +169,53 @@ def spellings(text: str) -> set[str]:
     plain |= {repr(as_bytes)[2:-1], quote(as_bytes), quote(as_bytes, safe=""), quote_plus(as_bytes)}
     # An exception often quotes the repr of a message that has a repr.
     return plain | {repr(each)[1:-1] for each in plain}
+
+
+def _encodings(text: str) -> set[str]:
+    """The text as a page or a library may have encoded it, also as a part of a longer text that was encoded."""
+    as_bytes = text.encode(errors="surrogatepass")
+    little, big = (text.encode(f"utf-16-{order}", "surrogatepass") for order in ("le", "be"))
+    found = set()
+    for is_ascii in (True, False):
+        within = json.dumps(text, ensure_ascii=is_ascii)[1:-1]
+        found |= {json.dumps(within, ensure_ascii=is_ascii)[1:-1], within.replace("/", "\\/")}
+    # UTF-16 that was read as bytes, and escapes of each character.
+    found |= {each.decode("latin-1").strip("\0") for each in (little, big)}
+    found |= {"".join(f"\\u{unit}" for unit in re.findall("....", big.hex()))}
+    found |= _in_html(text)
+    # What `btoa` and `escape` make of it in a page, where it has such characters only.
+    latin = {text.encode("latin-1")} if text.isascii() or max(text) <= "\xff" else set()
+    for encoded in {as_bytes, *latin}:
+        found |= _percent_encoded(encoded)
+    for encoded in {as_bytes, little, big, *latin}:
+        found |= {encoded.hex(), encoded.hex().upper()} | _in_base64(encoded)
+    found |= {each.upper().replace("\\U", "\\u") for each in found if each.startswith("\\u")}
+    return {each for each in found if len(each) >= SHORTEST_PART}
+
+
+def _percent_encoded(text: bytes) -> set[str]:
+    found = {quote(text, safe=safe) for safe in _LEFT_ALONE} | {"".join(f"%{byte:02X}" for byte in text)}
+    # Forms encode what is left alone everywhere else, and write a blank as a plus.
+    found.add(quote_plus(text, safe="*").replace("~", "%7E"))
+    return found | {re.sub("%[0-9A-F]{2}", lambda each: each[0].lower(), part) for part in found}
+
+
+def _in_html(text: str) -> set[str]:
+    found = {html.escape(text), html.escape(text, quote=False), html.escape(text, quote=False).replace('"', "&quot;")}
+    found |= {html.escape(text).replace("&#x27;", "&#39;").replace("&quot;", quoted) for quoted in ("&quot;", "&#34;")}
+    # As a browser writes an attribute, and texts without characters that are not ASCII.
+    found.add(text.replace("&", "&amp;").replace('"', "&quot;"))
+    found |= {each.encode("ascii", "xmlcharrefreplace").decode() for each in found}
+    for written in ("&#{};", "&#x{:x};", "&#x{:X};"):
+        found.add("".join(written.format(ord(character)) for character in text))
+    return found
+
+
+def _in_base64(text: bytes) -> set[str]:
+    """The whole; and, for each place at which it may begin in a longer text, the characters that depend on it alone."""
+    whole = base64.b64encode(text).decode()
+    found = {whole, whole.rstrip("=")}
+    for before in range(3):
+        encoded = base64.b64encode(bytes(before) + text).decode()
+        found.add(encoded[-(-before * 8 // 6) : (before + len(text)) * 8 // 6])
+    return found | {each.replace("+", "-").replace("/", "_") for each in found}

@@ -15,6 +15,10 @@ from tests.support.waiting import until
 
 OPEN = step("page.goto", "{pages}/playground")
 WORKER = "gateway.automation.worker"
+LENGTHEN = """(url) => {
+  history.replaceState(null, '', url);
+  document.body.innerHTML = `<p hidden class=${'c'.repeat(100_000)}>`;
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +82,26 @@ async def test_as_many_runtimes_have_processes_as_may(
 async def test_a_value_has_at_most_so_many_characters(executing: Executing, length: int, cut: bool) -> None:
     results = await executing.run(OPEN, step("page.evaluate", f"'x'.repeat({length})"))
     assert (results[1].get("truncated", False), len(results[1]["value"])) == (cut, min(length, 252))
+
+
+@pytest.mark.parametrize("length", [2047, 2048, 2049, 100_000])
+async def test_what_a_page_makes_long_is_cut_in_errors(executing: Executing, length: int) -> None:
+    around = f"{executing.pages}/blank?"
+    url = around + "u" * (length - len(around))
+    results = await executing.run(
+        step("page.goto", "{pages}/blank"),
+        # A server need not take it.
+        step("page.evaluate", LENGTHEN, url),
+        step("page.click", "p", options={"timeoutMs": 100}),
+    )
+    error = results[-1]["error"]
+    assert (len(results), error["code"]) == (3, "execute.timeout"), error
+    details = error["details"]
+    assert details["url"] == url[:2048]
+    assert 0 < len(details["waitedFor"]) <= 20
+    assert max(map(len, details["waitedFor"])) <= 1000
+    thrown = await executing.error(step("page.evaluate", "() => { throw new Error('m'.repeat(100_000)); }"))
+    assert len(thrown["message"]) == 2000
 
 
 async def test_steps_and_timeouts_have_maxima(executing: Executing) -> None:

@@ -80,6 +80,52 @@ async def test_it_is_masked_in_what_comes_back(login: Executing, gateway: Gatewa
     assert PASSWORD not in gateway.log
 
 
+async def test_its_usual_forms_are_masked_as_it_is(login: Executing, gateway: GatewayProcess) -> None:
+    odd = 'pa&ss <w\N{LATIN SMALL LETTER O WITH DIAERESIS}rd> "7f3a"/x+y'
+    body = {"username": "ada", "password": odd, "origins": [login.pages]}
+    (await login.remote.api.put("/v1/vault/site/odd", json=body)).raise_for_status()
+    forms = [
+        "btoa(it)",
+        "btoa('ada:' + it)",
+        "btoa(String.fromCharCode(...new TextEncoder().encode(it)))",
+        "encodeURIComponent(it)",
+        "encodeURI(it)",
+        "escape(it)",
+        "new URLSearchParams({ it }).toString()",
+        "JSON.stringify(JSON.stringify({ it }))",
+        "(document.body.dataset.it = it, document.body.cloneNode().outerHTML)",
+        "(document.createElement('p').append(it), new XMLSerializer().serializeToString(new Text(it)))",
+        "Array.from(it, (each) => each.charCodeAt().toString(16).padStart(2, '0')).join('')",
+        "Array.from(it, (each) => each + '\\u0001').join('').replaceAll('\\u0001', '\\0')",
+    ]
+    read = "const it = document.querySelector('#password').value; "
+    results = await login.run(
+        OPEN,
+        step("page.fill", "#password", {"secret": "site/odd", "field": "password"}),
+        step("page.evaluate", f"{read} [{', '.join(forms)}]"),
+        step("page.evaluate", f"{read} console.log('logged ' + btoa(it))", options={"logs": "capture"}),
+        step("page.evaluate", f"() => {{ {read} throw new Error(encodeURIComponent(it)); }}"),
+    )
+    for form, shown in zip(forms, results[2]["value"], strict=True):
+        assert "***" in shown, form
+        assert "7f3a" not in shown, form
+        # Nothing but what was around it.
+        assert len(shown) < 40, (form, shown)
+    assert results[3]["logs"] == [{"type": "log", "text": "logged ***"}]
+    assert "***" in results[4]["error"]["message"]
+    assert "7f3a" not in str(results)
+    run = (await login.remote.get(login.path))["activeRunId"]
+
+    async def is_recorded() -> bool:
+        kept = await login.remote.get(f"/v1/runs/{run}/events?limit=200")
+        texts = [each["data"]["text"] for each in kept["events"] if each["type"] == "console.message"]
+        assert "7f3a" not in str(kept)
+        return "logged ***" in texts
+
+    await until(is_recorded, "what the page logged is recorded")
+    assert "7f3a" not in gateway.log
+
+
 async def test_a_code_is_typed(login: Executing) -> None:
     assert await login.value(OPEN, step("page.fill", "#password", {**REFERENCE, "field": "totp"}), READ) == 6
 
