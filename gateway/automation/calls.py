@@ -286,9 +286,12 @@ class Call:
 class Vocabulary:
     """The calls of one driver, by their names; those of another vocabulary besides, if it `extends` one."""
 
-    def __init__(self, name: str, extends: Vocabulary | None = None) -> None:
+    def __init__(self, name: str, extends: Vocabulary | None = None, *, keeps_dialogs: bool = False) -> None:
+        """`keeps_dialogs`: a page's dialog stays open for its calls to answer it; else it is dismissed at once, unless
+        a step has subscribed to dialogs."""
         self.name = name
         self.extends = extends
+        self.keeps_dialogs = keeps_dialogs
         self.calls: dict[str, Call] = {}
 
     def get(self, name: str) -> Call | None:

@@ -1,7 +1,8 @@
 """The vocabulary `selenium`: calls by the names and argument orders of selenium-webdriver, over the library's objects.
 
 `driver.navigate().back()` is `navigation.back` here, `driver.manage()` is `options`, `driver.switchTo()` is
-`targetLocator`, and `driver.wait(until.titleIs(...))` is `until.titleIs`. Dialogs are dismissed.
+`targetLocator`, `driver.switchTo().alert()` is `alert`, and `driver.wait(until.titleIs(...))` is `until.titleIs`. A
+dialog stays open until it is answered; any other call dismisses it and fails.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from gateway.automation.outcomes import File, payloads
 if TYPE_CHECKING:
     from playwright.async_api import BrowserContext, ElementHandle, Frame, Page
 
-calls = Vocabulary("selenium")
+calls = Vocabulary("selenium", keeps_dialogs=True)
 call = calls.call
 
 Using = Literal["css selector", "id", "name", "class name", "tag name", "xpath", "link text", "partial link text"]
@@ -53,6 +54,16 @@ KEYS = {
 }
 
 
+class Alert(Protocol):
+    """An open dialog (alerts.py)."""
+
+    text: str
+
+    async def accept(self) -> None: ...
+    async def dismiss(self) -> None: ...
+    def send_keys(self, text: str) -> None: ...
+
+
 class Driver(Protocol):
     """The browser of a session (worker.py), with the page and frame that were switched to."""
 
@@ -63,6 +74,8 @@ class Driver(Protocol):
     def switch_to(self, page: Page) -> Page: ...
     async def switch_to_frame(self, name: str | None) -> None: ...
     async def id_of(self, page: Page) -> str | None: ...
+    async def alert(self) -> Alert: ...
+    async def alert_opened(self, milliseconds: float) -> None: ...
 
 
 class Rect(TypedDict, total=False):
@@ -250,6 +263,36 @@ async def frame(on: Driver, name: str) -> None:
 async def default_content(on: Driver) -> None:
     """Switch to the page itself."""
     await on.switch_to_frame(None)
+
+
+# Dialogs
+
+
+_CONFIRM = {"call": "driver.executeScript", "args": ["confirm('Sure?')"]}
+
+
+@call("alert.accept", on="driver", before=[_CONFIRM])
+async def accept_alert(on: Driver) -> None:
+    """Accept the open dialog, a prompt with the text that was sent or its default."""
+    await (await on.alert()).accept()
+
+
+@call("alert.dismiss", on="driver", before=[_CONFIRM])
+async def dismiss_alert(on: Driver) -> None:
+    """Dismiss the open dialog."""
+    await (await on.alert()).dismiss()
+
+
+@call("alert.getText", on="driver", error="execute.no_alert")
+async def alert_text(on: Driver) -> str:
+    """Message of the open dialog."""
+    return (await on.alert()).text
+
+
+@call("alert.sendKeys", on="driver", args=["Ada"], error="execute.no_alert")
+async def send_alert_keys(on: Driver, text: str) -> None:
+    """The text for an open prompt, which `alert.accept` answers with."""
+    (await on.alert()).send_keys(text)
 
 
 @call("window.setRect", on="driver", args=[{"width": 800, "height": 600}])
@@ -456,6 +499,12 @@ async def element_located(on: Driver, using: Using, value: str, options: o.Timeo
 async def element_is_visible(on: ElementHandle, options: o.Timeout = NO_OPTIONS) -> None:
     """Wait until the element is visible."""
     await on.wait_for_element_state("visible", **pythonic(options))
+
+
+@call("until.alertIsPresent", on="driver", args=[{"timeout": 50}], error="execute.timeout")
+async def alert_is_present(on: Driver, options: o.Timeout = NO_OPTIONS) -> None:
+    """Wait until the page has an open dialog."""
+    await on.alert_opened(options["timeout"])
 
 
 @call("until.titleIs", on="driver", args=["Playground"])

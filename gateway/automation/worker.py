@@ -26,6 +26,7 @@ from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import TimeoutError as PlaywrightTimeout
 
 from gateway.automation import framing, values
+from gateway.automation.alerts import Alert, Alerts
 from gateway.automation.bindings import Bindings, StepError, Subscription, is_kind, kind_of, page_of
 from gateway.automation.calls import REF, TEXT, Call, Vocabulary
 from gateway.automation.outcomes import Bound, File, Secret
@@ -102,6 +103,8 @@ class Session:
         # Of the vocabulary whose driver switches between them; None for the first page, and for its main frame.
         self._current: Page | None = None
         self._frame: Frame | None = None
+        # Of the vocabulary whose dialogs wait for a command.
+        self._alerts: Alerts | None = None
         browser.on("disconnected", lambda _: os._exit(DISCONNECTED))
         for context in browser.contexts:
             self._watch_context(context)
@@ -114,6 +117,8 @@ class Session:
 
     def _watch_page(self, page: Page) -> None:
         page.on("close", self._page_closed)
+        if self._alerts is not None:
+            self._alerts.watch(page)
 
     def _page_closed(self, page: Page) -> None:
         self._guards.pop(page, None)
@@ -123,6 +128,11 @@ class Session:
         """Carry out the steps of a message, and report each as it ends; stops at the first that fails."""
         values.limit.set(message["valueCharacters"])
         vocabulary = VOCABULARIES[message["vocabulary"]]
+        if vocabulary.keeps_dialogs and self._alerts is None:
+            self._alerts = Alerts()
+            for context in self._browser.contexts:
+                for page in context.pages:
+                    self._alerts.watch(page)
         self._dry: set[str] = set()
         for place, step in enumerate(message["steps"]):
             result, content = await self._step(vocabulary, place, step)
@@ -150,7 +160,10 @@ class Session:
                     self._limit(call, arguments, step["timeoutMs"], page)
                     if call.unavailable is not None:
                         raise StepError(call.unavailable, f"{call.name} is not available: no agent is configured.")
-                    returned = await self._in_time(call.function(on, **arguments), step["timeoutMs"], page)
+                    work = call.function(on, **arguments)
+                    if self._alerts is not None:
+                        work = self._alerts.carry_out(call, work, await self.current_page())
+                    returned = await self._in_time(work, step["timeoutMs"], page)
                     content = await self._add_value(result, call, step["as"], returned, page)
         except Exception as error:  # noqa: BLE001, RUF100 - whatever a step raises is its result
             result = {"ok": False, "call": call.name, "error": await self._described(error, call, page, step)}
@@ -224,6 +237,20 @@ class Session:
         if self._frame is None or self._frame.is_detached() or self._frame.page is not page:
             return page.main_frame
         return self._frame
+
+    async def alert(self) -> Alert:
+        """The open dialog of the page that was switched to. Raises StepError."""
+        assert self._alerts is not None
+        return self._alerts.on(await self.current_page())
+
+    async def alert_opened(self, milliseconds: float) -> None:
+        """Return once it has one. Raises StepError."""
+        assert self._alerts is not None
+        try:
+            async with asyncio.timeout(milliseconds / 1000):
+                await self._alerts.opened(await self.current_page())
+        except TimeoutError:
+            raise StepError("execute.timeout", f"No dialog opened within {milliseconds:g} ms.") from None
 
     def switch_to(self, page: Page) -> Page:
         self._current, self._frame = page, None
