@@ -36,8 +36,8 @@ from gateway.domain.files.service import Files, NewArtifact, NewFile
 from gateway.domain.runtimes.files import bytes_of
 from gateway.domain.runtimes.service import SILENT_SECONDS
 from gateway.settings import RecordingSettings
+from gateway.store import gateways
 from gateway.store import recordings as store
-from gateway.store import runtimes
 from gateway.store.database import Database
 from gateway.store.files import File
 from gateway.store.recordings import Recording, Unfinished
@@ -172,7 +172,7 @@ class Recordings:
         if self._board is not None and (url := self._board.url_of(recording.gateway_id)) is not None:
             return url
         async with self._database.connect() as connection:
-            return await runtimes.gateway_url(connection, recording.gateway_id, SILENT_SECONDS)
+            return await gateways.url(connection, recording.gateway_id, SILENT_SECONDS)
 
     async def contents(self, run_id: UUID, first: int, maximum: int) -> Contents | None:
         """Up to `maximum` records of a recording without a video yet, from `first` on; None if they are not here."""

@@ -26,6 +26,7 @@ from gateway.domain.invocations import Invocations
 from gateway.domain.leases.service import Leases
 from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
 from gateway.launchers.base import Launcher
+from gateway.store import gateways
 from gateway.store import leases as lease_store
 from gateway.store import runtimes as store
 from gateway.store.database import Connection, Database
@@ -142,7 +143,7 @@ class Supervisor:
             await self._idempotency.write_waiting()
             await self._invocations.stop()
             async with self._database.connect() as connection:
-                await store.forget_gateway(connection, self._gateway_id)
+                await gateways.forget(connection, self._gateway_id)
         except Unavailable as error:
             _log.error("the supervisor can't deregister this gateway", **self._database.why(error))
 
@@ -199,7 +200,7 @@ class Supervisor:
             await self._launcher.sweep()
 
     async def _beat(self, connection: Connection) -> None:
-        await store.beat(connection, self._gateway_id, gateway.__version__, self._internal_url)
+        await gateways.beat(connection, self._gateway_id, gateway.__version__, self._internal_url)
 
     async def _end_orphaned(self, connection: Connection) -> None:
         """Write the end of what silent gateways had: of runtimes at once, of sockets now and then."""

@@ -29,9 +29,9 @@ from gateway.domain.live_screen import LiveScreen, screen_of
 from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
 from gateway.observer.observers import BrowserObservers
 from gateway.settings import ViewerSettings
-from gateway.store import runtimes
-from gateway.store.database import Database
-from gateway.store.runtimes import PlaceOfRun
+from gateway.store import runs
+from gateway.store.database import Database, clock
+from gateway.store.runs import PlaceOfRun
 from gateway.telemetry import metrics
 
 __all__ = ["DEFAULT_SECONDS", "MAX_SECONDS", "Kind", "Minted", "Viewer", "ViewerSession", "Viewers"]
@@ -123,8 +123,8 @@ class Viewers:
         ):
             noting.details = {"runId": str(run_id), "kind": kind.name.lower(), "control": may_control}
             async with self._database.connect() as connection:
-                found = await runtimes.run(connection, scope, run_id)
-                now = await runtimes.now(connection)
+                found = await runs.get(connection, scope, run_id)
+                now = await clock(connection)
             if found is None:
                 raise not_found("run", run_id)
             command.run_id = run_id
@@ -179,7 +179,7 @@ class Viewers:
         # What is recorded on this machine can be read while the database is away.
         with contextlib.suppress(Unavailable):
             async with self._database.connect() as connection:
-                place = await runtimes.place_of_run(connection, viewer.run_id, SILENT_SECONDS)
+                place = await runs.place(connection, viewer.run_id, SILENT_SECONDS)
         self._audit.note(
             Action.VIEWER_READ,
             viewer.id,
@@ -190,7 +190,7 @@ class Viewers:
     async def place(self, viewer: Viewer) -> PlaceOfRun:
         """Where the browser of a viewer's run is; raises Gone (run.live_not_active) when the run has ended."""
         async with self._database.connect() as connection:
-            place = await runtimes.place_of_run(connection, viewer.run_id, SILENT_SECONDS)
+            place = await runs.place(connection, viewer.run_id, SILENT_SECONDS)
         if place is None or not place.is_live:
             raise Gone("The run of this viewer has ended.", "run.live_not_active")
         if (url := self._runtimes.worker_url(place.gateway_id)) is not None:
@@ -200,7 +200,7 @@ class Viewers:
     async def owner(self, viewer: Viewer) -> Scope | None:
         """Whose run a viewer shows; None for a run that is gone."""
         async with self._database.connect() as connection:
-            place = await runtimes.place_of_run(connection, viewer.run_id, SILENT_SECONDS)
+            place = await runs.place(connection, viewer.run_id, SILENT_SECONDS)
         return None if place is None else place.owner
 
     def screen(self, session: ViewerSession) -> LiveScreen | None:

@@ -11,11 +11,13 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 import sqlalchemy.exc
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from gateway.core.errors import ConfigurationError, GatewayError, Unavailable, database_unavailable
@@ -121,6 +123,12 @@ class Database:
 
     async def close(self) -> None:
         await self._engine.dispose()
+
+
+async def clock(connection: Connection) -> datetime:
+    """The time by the database's clock."""
+    moment: datetime = (await connection.execute(select(func.now()))).scalar_one()
+    return moment
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ from gateway.store.rows import by_name
 from gateway.store.scope import owner_columns, within
 from gateway.store.slices import sliced
 from gateway.store.spaces import MOUNTED_STORAGE
-from gateway.store.tables import gateways, recordings, runs, runtimes, spaces
+from gateway.store.tables import recordings, runs, runtimes, spaces
 
 LIVE = ("starting", "active")
 
@@ -98,33 +98,6 @@ class NewRuntime:
 
 
 @dataclass(frozen=True, slots=True)
-class RunFilter:
-    """Which runs are listed; of the times of creation, the first counts and the second does not."""
-
-    space_id: UUID | None = None
-    runtime_id: UUID | None = None
-    status: str | None = None
-    created_from: datetime | None = None
-    created_before: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    id: UUID
-    space_id: UUID
-    runtime_id: UUID
-    status: str
-    end_code: str | None
-    end_message: str | None
-    created_at: datetime
-    started_at: datetime
-    finished_at: datetime | None
-    egress_bytes_sent: int
-    egress_bytes_received: int
-    egress_refused: int
-
-
-@dataclass(frozen=True, slots=True)
 class EndedRuntime:
     """A runtime whose end was written now; `run_id` is None where no run had begun."""
 
@@ -134,17 +107,6 @@ class EndedRuntime:
     @property
     def owner(self) -> Scope:
         return Scope(self.runtime.organization_id, self.runtime.subaccount_id)
-
-
-@dataclass(frozen=True, slots=True)
-class PlaceOfRun:
-    """Where a run's browser is; `host_url` is None where its gateway is lost, or can't be reached by others."""
-
-    runtime_id: UUID
-    owner: Scope
-    is_live: bool
-    gateway_id: UUID
-    host_url: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +136,6 @@ _ACTIVE_RUN = (
 )
 _STORAGE_SPACE = _mounted_storage(runtimes.c.space_id)
 _COLUMNS = (*_OWN, _ACTIVE_RUN, _STORAGE_SPACE)
-_RUN = tuple(runs.c[field.name] for field in fields(Run))
 
 _ONE = select(*_COLUMNS).where(
     runtimes.c.id == bindparam("runtime_id"),
@@ -461,65 +422,6 @@ async def touch(connection: AsyncConnection, runtime_ids: list[UUID]) -> None:
     )
 
 
-async def runs_of(
-    connection: AsyncConnection,
-    scope: Scope,
-    wanted: RunFilter,
-    part: Slice,
-) -> list[Run]:
-    """Runs, newest first."""
-    query: Select[Any] = select(*_RUN).where(within(scope, runs))
-    if wanted.space_id is not None:
-        query = query.where(runs.c.space_id == wanted.space_id)
-    if wanted.runtime_id is not None:
-        query = query.where(runs.c.runtime_id == wanted.runtime_id)
-    if wanted.status is not None:
-        query = query.where(runs.c.status == wanted.status)
-    if wanted.created_from is not None:
-        query = query.where(runs.c.created_at >= wanted.created_from)
-    if wanted.created_before is not None:
-        query = query.where(runs.c.created_at < wanted.created_before)
-    rows = await connection.execute(sliced(query, runs, part, newest_first=True))
-    return [Run(**row) for row in rows.mappings()]
-
-
-async def run(connection: AsyncConnection, scope: Scope, run_id: UUID) -> Run | None:
-    row = (await connection.execute(select(*_RUN).where(within(scope, runs), runs.c.id == run_id))).mappings().first()
-    return Run(**row) if row else None
-
-
-async def latest_run(connection: AsyncConnection, runtime_id: UUID) -> UUID | None:
-    """The newest run of a runtime; None where its launch failed."""
-    newest = select(runs.c.id).where(runs.c.runtime_id == runtime_id).order_by(runs.c.created_at.desc()).limit(1)
-    found: UUID | None = (await connection.execute(newest)).scalar()
-    return found
-
-
-async def now(connection: AsyncConnection) -> datetime:
-    """The time by the database's clock."""
-    moment: datetime = (await connection.execute(select(func.now()))).scalar_one()
-    return moment
-
-
-async def place_of_run(connection: AsyncConnection, run_id: UUID, silent_seconds: int) -> PlaceOfRun | None:
-    """The place of a run's browser, whatever its owner: for callers with a signed token of the run."""
-    row = (
-        await connection.execute(
-            text(
-                "SELECT r.runtime_id, r.organization_id, r.subaccount_id, r.status = 'active' AS is_live, t.gateway_id,"
-                " g.internal_url FROM runs r JOIN runtimes t ON t.id = r.runtime_id LEFT JOIN gateways g"
-                " ON g.id = t.gateway_id AND g.heartbeat_at >= now() - :silent * interval '1 second'"
-                " WHERE r.id = :run_id"
-            ),
-            {"run_id": run_id, "silent": silent_seconds},
-        )
-    ).first()
-    if row is None:
-        return None
-    owner = Scope(row.organization_id, row.subaccount_id)
-    return PlaceOfRun(row.runtime_id, owner, row.is_live, row.gateway_id, row.internal_url)
-
-
 def _runtime(row: Row[*tuple[Any, ...]]) -> Runtime:
     return _made(by_name(row))
 
@@ -527,17 +429,6 @@ def _runtime(row: Row[*tuple[Any, ...]]) -> Runtime:
 def _made(values: dict[str, Any]) -> Runtime:
     values["config"] = RuntimeConfig.from_json(values["config"], values.pop("event_level"))
     return Runtime(**values)
-
-
-async def beat(connection: AsyncConnection, gateway_id: UUID, version: str, internal_url: str | None) -> None:
-    """Say that a gateway lives, by the database's clock, and where others reach it."""
-    await connection.execute(
-        text(
-            "INSERT INTO gateways (id, version, internal_url) VALUES (:id, :version, :internal_url)"
-            " ON CONFLICT (id) DO UPDATE SET heartbeat_at = now(), version = :version, internal_url = :internal_url"
-        ),
-        {"id": gateway_id, "version": version, "internal_url": internal_url},
-    )
 
 
 # Each gateway asks this in each round, so it looks at the gateways, not at their runtimes: one step in the index of
@@ -564,23 +455,6 @@ async def of_dead_gateways(connection: AsyncConnection, silent_seconds: int) -> 
     """Live runtimes whose gateway has not beaten for so long, or left no row."""
     rows = await connection.execute(OF_DEAD_GATEWAYS, {"silent": silent_seconds})
     return [row[0] for row in rows]
-
-
-async def gateway_url(connection: AsyncConnection, gateway_id: UUID, silent_seconds: int) -> str | None:
-    """Where a gateway is reached by others; None when it has no URL, or no heartbeat for this time."""
-    return (
-        await connection.execute(
-            text(
-                "SELECT internal_url FROM gateways"
-                " WHERE id = :id AND heartbeat_at >= now() - :silent * interval '1 second'"
-            ),
-            {"id": gateway_id, "silent": silent_seconds},
-        )
-    ).scalar()
-
-
-async def forget_gateway(connection: AsyncConnection, gateway_id: UUID) -> None:
-    await connection.execute(gateways.delete().where(gateways.c.id == gateway_id))
 
 
 async def live_in(connection: AsyncConnection, space_id: UUID) -> list[UUID]:

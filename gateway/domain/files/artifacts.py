@@ -12,7 +12,7 @@ from gateway.core.scope import Scope
 from gateway.domain.audit import Action, Audit
 from gateway.domain.files.service import Files, NewArtifact, NewFile
 from gateway.domain.spaces import find_space
-from gateway.store import artifacts, runtimes
+from gateway.store import artifacts, runs
 from gateway.store.artifacts import Artifact, Page
 from gateway.store.database import Database
 from gateway.store.files import File
@@ -80,7 +80,7 @@ class Artifacts:
         with self._audit.noting(Action.ARTIFACT_READ) as noting:
             noting.details["runId"] = str(run_id)
             async with self._database.connect() as connection:
-                if await runtimes.run(connection, scope, run_id) is None:
+                if await runs.get(connection, scope, run_id) is None:
                     raise not_found("run", run_id)
                 return await artifacts.listed(connection, scope, page, run_id=run_id)
 

@@ -23,7 +23,7 @@ from gateway.domain.audit import Action, Audit
 from gateway.domain.files.service import File, Files, NewFile, PlacedFile
 from gateway.settings import FileSettings
 from gateway.store import runtimes, spaces, stored_objects
-from gateway.store.database import Connection, Database
+from gateway.store.database import Connection, Database, clock
 from gateway.store.spaces import Space
 from gateway.store.stored_objects import NO_ID, Folder, ObjectFilter, ObjectPage, StoredObject
 
@@ -133,7 +133,7 @@ class Catalog:
             noting.details = {"linkId": str(link_id), "seconds": seconds}
             await self._find(scope, file_id)
             async with self._database.connect() as connection:
-                now = await runtimes.now(connection)
+                now = await clock(connection)
         # Whole seconds, never fewer than were asked for.
         expiry = datetime.fromtimestamp(math.ceil(now.timestamp()), UTC) + timedelta(seconds=seconds)
         link = DownloadLink(link_id, file_id, expiry)

@@ -59,9 +59,10 @@ from gateway.domain.secrets import SecretStore
 from gateway.domain.spaces import find_space, space_closed
 from gateway.launchers.base import Browser, Launcher
 from gateway.settings import RecordingSettings
-from gateway.store import accounts, runtimes
+from gateway.store import accounts, gateways, runs, runtimes
 from gateway.store.database import Connection, Database, constraint_as
-from gateway.store.runtimes import EndedRuntime, NewRuntime, Run, RunFilter, Runtime
+from gateway.store.runs import Run, RunFilter
+from gateway.store.runtimes import EndedRuntime, NewRuntime, Runtime
 from gateway.store.spaces import Space
 from gateway.telemetry import metrics
 
@@ -549,7 +550,7 @@ class Runtimes:
         if (url := self.worker_url(gateway_id)) is not None:
             return url
         async with self._database.connect() as connection:
-            return await runtimes.gateway_url(connection, gateway_id, SILENT_SECONDS)
+            return await gateways.url(connection, gateway_id, SILENT_SECONDS)
 
     def worker_url(self, gateway_id: UUID) -> str | None:
         """Where another worker of this gateway is reached; None for any other gateway."""
@@ -606,7 +607,7 @@ class Runtimes:
         """Runs, newest first."""
         with self._audit.noting(Action.RUN_READ):
             async with self._database.connect() as connection:
-                return await runtimes.runs_of(connection, scope, wanted, part)
+                return await runs.listed(connection, scope, wanted, part)
 
     async def run(self, scope: Scope, run_id: UUID, *, record: str | None = None) -> Run:
         """The run; `record` is what of its record is read besides."""
@@ -614,7 +615,7 @@ class Runtimes:
             if record is not None:
                 noting.details["record"] = record
             async with self._database.connect() as connection:
-                found = await runtimes.run(connection, scope, run_id)
+                found = await runs.get(connection, scope, run_id)
             if found is None:
                 raise not_found("run", run_id)
             return found
@@ -625,7 +626,7 @@ class Runtimes:
         run_id = runtime.active_run_id
         if run_id is None:
             async with self._database.connect() as connection:
-                run_id = await runtimes.latest_run(connection, runtime.id)
+                run_id = await runs.latest(connection, runtime.id)
         if run_id is None:
             raise not_found("run", runtime.id)
         if record is not None:
