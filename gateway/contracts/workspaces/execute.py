@@ -15,8 +15,9 @@ from gateway.contracts.workspaces.mounts import WorkspaceMounts, narrowing_field
 from gateway.contracts.workspaces.operations import Operation
 from gateway.core.errors import host_unavailable
 from gateway.core.runtime_ref import ByAlias, ById, RuntimeRef
-from gateway.domain.execution.service import ALIAS, Executed, ExecutionRequest, KeptFile, StepResult
-from gateway.domain.execution.service import Step as DomainStep
+from gateway.domain.execution.request import ALIAS, ExecutionRequest
+from gateway.domain.execution.request import Step as DomainStep
+from gateway.domain.execution.results import Executed, KeptFile, StepResult
 from gateway.domain.invocations import Invocation
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.forwarding import forward, is_forwarded

@@ -8,29 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 import structlog
 
-from gateway.automation.calls import ALIAS, CheckedStep, Step, Vocabulary, WrongArguments, checked
+from gateway.automation.calls import CheckedStep, Vocabulary, WrongArguments, checked
 from gateway.automation.vocabularies import DEFAULT_DRIVER, VOCABULARIES
 from gateway.automation.workers import WorkerLost, Workers
 from gateway.core import background, steps
-from gateway.core.errors import Conflict, GatewayError, NotFound, RequestInvalid, Unavailable
-from gateway.core.ids import new_id
-from gateway.core.mounts import Mounts
+from gateway.core.errors import Conflict, GatewayError, RequestInvalid
 from gateway.core.observation import Observed
-from gateway.core.runtime_ref import ById, RuntimeAt, RuntimeRef
+from gateway.core.runtime_ref import RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
 from gateway.core.secret import masked, remember
 from gateway.core.secret_entry import SecretEntry
 from gateway.domain.audit import OK, Action, Audit
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.execution.mounts import check as check_mounts
+from gateway.domain.execution.process_leases import ProcessLeases
+from gateway.domain.execution.request import ExecutionRequest
+from gateway.domain.execution.results import Executed, StepResult, keep
 from gateway.domain.execution.step_secrets import NotEntered, StepSecrets
 from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.invocations import Begun, Invocation, InvocationRequest, Invocations, Outcome, Progress
@@ -40,82 +41,10 @@ from gateway.domain.vault import Vault
 from gateway.settings import ExecutionSettings
 from gateway.telemetry import metrics
 
-__all__ = ["ALIAS", "Executed", "ExecutionRequest", "Executions", "KeptFile", "Step", "StepResult"]
-
 _log = structlog.get_logger("gateway.executions")
 
 COMMAND = "execute"
 _CONCEALED_SECONDS = 30.0
-# Of a runtime that names none.
-_NOTED_CALLS = 100
-_NO_BROWSER = "The process that carries out steps has no connection."
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionRequest:
-    """`script_id` and `script_name` are the caller's own names of what the steps belong to."""
-
-    steps: Sequence[Step]
-    script_id: str | None = None
-    script_name: str | None = None
-    # Of the runtime's space; the request with it, which another one with the same key must equal.
-    idempotency_key: str | None = None
-    fingerprint: bytes = b""
-    # Whether it is answered with its invocation at once.
-    is_async: bool = False
-    # What it may use of what the runtime may.
-    mounts: Mounts | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class KeptFile:
-    """A file of a step, as an artifact of the run."""
-
-    artifact_id: UUID
-    file_id: UUID
-    name: str
-    content_type: str
-    size_bytes: int
-
-
-@dataclass(slots=True)
-class StepResult:
-    """`result` is what the process reported (docs/execute.md); `file` is what became of its bytes."""
-
-    result: dict[str, Any]
-    file: KeptFile | None = None
-
-    @property
-    def ok(self) -> bool:
-        return self.result["ok"] is True
-
-    def to_json(self) -> dict[str, Any]:
-        """As the API answers it."""
-        if self.file is None:
-            return self.result
-        file = self.file
-        about = {"id": str(file.artifact_id), "fileId": str(file.file_id), "name": file.name}
-        return {
-            **self.result,
-            "artifact": {**about, "contentType": file.content_type, "sizeBytes": file.size_bytes},
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Executed:
-    """The steps that were carried out: all, or those up to the first that failed."""
-
-    steps: list[StepResult] = field(default_factory=list)
-    mode: Literal["fail-fast"] = "fail-fast"
-
-    @property
-    def failed(self) -> StepResult | None:
-        """The step that failed, if one did."""
-        return next((step for step in self.steps if not step.ok), None)
-
-    def to_json(self) -> dict[str, Any]:
-        """As the API answers it."""
-        return {"mode": self.mode, "steps": [step.to_json() for step in self.steps]}
 
 
 @dataclass(slots=True)
@@ -153,14 +82,6 @@ class _Execution:
             self.task.cancel()
 
 
-@dataclass(frozen=True, slots=True)
-class _Lease:
-    scope: Scope
-    ref: ById
-    lease_id: UUID
-    token: str = field(repr=False)
-
-
 class Executions:
     def __init__(
         self,
@@ -176,7 +97,7 @@ class Executions:
         step_secrets: StepSecrets,
     ) -> None:
         self._runtimes = runtimes
-        self._leases = leases
+        self._process_leases = ProcessLeases(leases, COMMAND)
         self._artifacts = artifacts
         self._settings = settings
         self._audit = audit
@@ -188,15 +109,13 @@ class Executions:
         self._tasks: set[asyncio.Task[Executed | Invocation]] = set()
         # What of the vault was typed into a runtime's pages, to be masked in what comes back.
         self._secrets: dict[UUID, list[str]] = {}
-        self._url: str | None = None
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
-        self._minted: dict[UUID, _Lease] = {}
         self._endings: set[asyncio.Task[None]] = set()
-        workers.on_ended(self._worker_ended)
+        workers.on_ended(self._process_leases.end)
 
     def reached_at(self, url: str) -> None:
         """Set the URL at which processes of this machine reach this gateway."""
-        self._url = url
+        self._process_leases.reached_at = url
 
     async def run(self, scope: Scope, ref: RuntimeRef, request: ExecutionRequest) -> Executed | Invocation:
         """Carry out steps on a runtime of this gateway, until one fails.
@@ -282,7 +201,7 @@ class Executions:
             COMMAND,
             is_durable=request.is_async or is_slow,
             is_queued=is_queued,
-            input=_noted(request),
+            input=request.noted(),
             total_steps=len(request.steps),
             idempotency_key=request.idempotency_key,
             fingerprint=request.fingerprint if request.idempotency_key is not None else None,
@@ -295,7 +214,7 @@ class Executions:
         runtime_id = execution.observed.runtime_id
         with (
             self._audit.noting(Action.RUNTIME_EXECUTED, runtime_id) as noting,
-            self._commands.noting(execution.observed.run_id, COMMAND, _noted(execution.request)) as command,
+            self._commands.noting(execution.observed.run_id, COMMAND, execution.request.noted()) as command,
             execution.stack,
         ):
             noting.details["steps"] = len(execution.wanted)
@@ -400,7 +319,7 @@ class Executions:
         remember(used)
 
         async def on_step(place: int, result: dict[str, Any], content: bytes) -> None:
-            kept = await self._kept(observed, result, content) if content else None
+            kept = await keep(self._artifacts, observed, result, content) if content else None
             executed.steps.append(StepResult(masked(result), kept))
             if execution.invocation is not None:
                 self._invocations.progress(execution.invocation.id, _progress(execution))
@@ -463,42 +382,11 @@ class Executions:
             ],
         }
 
-    async def _kept(self, observed: Observed, result: dict[str, Any], content: bytes) -> KeptFile | None:
-        """Keep the bytes of a step as an artifact; a step whose file can't be kept has failed."""
-        about = result.pop("file", {"kind": "screenshot", "name": "failure.png", "contentType": "image/png"})
-        stem, _, extension = about["name"].rpartition(".")
-        name = f"{stem}-{new_id().hex[-8:]}.{extension}"
-
-        async def chunks() -> AsyncIterator[bytes]:
-            yield content
-
-        try:
-            file, artifact = await self._artifacts.add(
-                observed,
-                chunks(),
-                kind=about["kind"],
-                name=name,
-                path=f"{about['kind']}s/{name}",
-                content_type=about["contentType"],
-            )
-        except GatewayError as error:
-            if result["ok"]:
-                result["ok"] = False
-                result["error"] = {"code": error.code, "message": error.message, "details": error.details}
-            return None
-        return KeptFile(artifact.id, file.id, name, about["contentType"], len(content))
-
-    # The lease of a runtime's process
-
     async def _lease_url(self, observed: Observed) -> str:
-        if self._url is None:
-            raise Unavailable(_NO_BROWSER, "execute.unavailable", retry_after=1)
-        ref = ById(observed.runtime_id, observed.space_id)
-        lease, token = await self._leases.mint_internal(observed.owner, ref, purpose=COMMAND)
-        self._minted[observed.runtime_id] = _Lease(observed.owner, ref, lease.id, token)
+        url = await self._process_leases.mint(observed)
         observed.browser.ended.add_done_callback(lambda _: self._browser_ended(observed))
         steps.done("mint the lease of steps")
-        return f"{self._url.replace('http', 'ws', 1)}/v1/connect/{token}"
+        return url
 
     def _browser_ended(self, observed: Observed) -> None:
         self._secrets.pop(observed.runtime_id, None)
@@ -511,15 +399,6 @@ class Executions:
         # What its pages have reported is noted by now, or within this time.
         await asyncio.sleep(_CONCEALED_SECONDS)
         self._commands.end_concealing(observed.run_id)
-
-    async def _worker_ended(self, runtime_id: UUID) -> None:
-        """Revoke the lease of a process that has ended."""
-        minted = self._minted.pop(runtime_id, None)
-        if minted is None:
-            return
-        # The runtime may be gone by now; its leases have ended with it.
-        with contextlib.suppress(NotFound, Unavailable):
-            await self._leases.end_internal(minted.scope, minted.ref, minted.lease_id, minted.token)
 
     async def close(self) -> None:
         """Cut off what runs, and end all processes."""
@@ -540,16 +419,3 @@ def _progress(execution: _Execution) -> Progress:
 def _refers(step: CheckedStep, key: str, field_name: str) -> bool:
     """Whether a step has this secret among its arguments: its process gets no other."""
     return {"secret": key, "field": field_name} in step.arguments.values()
-
-
-def _noted(request: ExecutionRequest) -> dict[str, Any]:
-    """What a run's record has of an execution: names, and nothing that a caller or a page wrote."""
-    noted: dict[str, Any] = {
-        "steps": len(request.steps),
-        "calls": [step.call[:100] for step in request.steps[:_NOTED_CALLS]],
-    }
-    if request.script_id is not None:
-        noted["scriptId"] = request.script_id
-    if request.script_name is not None:
-        noted["scriptName"] = request.script_name
-    return noted
