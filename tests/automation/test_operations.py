@@ -41,13 +41,20 @@ async def operation(executing: Executing, operation_id: str) -> dict[str, Any]:
     return ended
 
 
+async def open_page(executing: Executing) -> None:
+    """The first execution of a runtime may take long, and is then an operation."""
+    answer = await executing.answer(OPEN)
+    if "operation" in answer:
+        assert (await operation(executing, answer["operation"]["id"]))["status"] == "completed"
+
+
 async def cancelled(executing: Executing, operation_id: str) -> dict[str, Any]:
     await executing.remote.api.post(f"/v1/operations/{operation_id}/cancel")
     return await operation(executing, operation_id)
 
 
 async def test_a_key_runs_once(executing: Executing) -> None:
-    await executing.run(OPEN)
+    await open_page(executing)
     first = await executing.answer(COUNT, step("page.title"), idempotencyKey="once")
     assert [each["value"] for each in first["steps"]] == [1, "Playground"]
     again = await executing.answer(COUNT, step("page.title"), idempotencyKey="once")
@@ -66,7 +73,7 @@ async def test_a_key_whose_steps_failed_is_answered_as_it_was(executing: Executi
 
 
 async def test_requests_with_one_key_at_once_run_once(executing: Executing) -> None:
-    await executing.run(OPEN)
+    await open_page(executing)
     answers = await asyncio.gather(
         *(executing.remote.api.post(
             executing.url,
