@@ -46,7 +46,6 @@ from gateway.domain.files.service import Files
 from gateway.domain.idempotency import Idempotency
 from gateway.domain.invocations import InvocationLimits, Invocations
 from gateway.domain.leases.service import Leases
-from gateway.domain.profiles.packing import PackLimits
 from gateway.domain.profiles.service import Profiles
 from gateway.domain.profiles.states import ProfileStates
 from gateway.domain.proxies import SavedProxies
@@ -118,7 +117,7 @@ class Gateway:
             async with asyncio.timeout(self.services.settings.shutdown_grace_seconds * _DRAIN_SHARE):
                 self.services.viewers.close_all(ViewerClose.DRAINING)
                 await self.services.runtimes.drain()
-                await self.services.profiles.saved()
+                await self.services.profiles.saves.saved()
         except TimeoutError:
             _log.error("not all runtimes could be stopped within the grace")
 
@@ -131,7 +130,7 @@ class Gateway:
             self.services.events.running(),
             self.services.files.running(),
         ):
-            await self.services.profiles.release_left()
+            await self.services.profiles.saves.release_left()
             await self.supervisor.start()
             # Once the runs of an earlier process have ended.
             self.services.recordings.start()
@@ -214,11 +213,10 @@ async def build(
     if objects.directory is not None and not objects.directory.is_relative_to(disk.directory):
         disks["files"] = files_disk
     files = Files(database, objects, settings, audit, events, files_disk)
-    limits = PackLimits(settings.profile_max_bytes, settings.profile_max_entries)
     profiles = Profiles(
         database,
         secrets,
-        ProfileStates(objects, secrets, limits, files_disk),
+        ProfileStates(objects, secrets, files_disk, settings.profile_restore_seconds),
         settings,
         audit,
         events,

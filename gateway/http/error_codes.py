@@ -157,7 +157,7 @@ CODES: dict[int, dict[str, str]] = {
         "gateway.draining": "the gateway is stopping",
         "database.unavailable": "the database can't be reached",
         "database.busy": "the database has no free connection",
-        "storage.disk_full": "the disk of the gateway is nearly full, so it takes no files",
+        "storage.disk_full": "the disk of the gateway or of the storage is full, so it takes no files",
         "storage.unavailable": "the storage of files can't be reached",
         "runtime.launch_failed": "the browser did not start; `details` has the class of the failure and advice",
         "runtime.host_unavailable": "the gateway that has the browser can't be reached",

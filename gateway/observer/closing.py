@@ -47,7 +47,7 @@ async def close_in_order(browser: LiveBrowser, seconds: float) -> list[dict[str,
         async with asyncio.timeout(seconds):
             devtools = await DevTools.connect(browser.devtools_url, network=browser.network)
             try:
-                cookies = (await devtools.call("Storage.getCookies"))["cookies"]
+                cookies = _session_cookies(await devtools.call("Storage.getCookies"))
                 # Full Chromium may end by itself with its last window.
                 with contextlib.suppress(DevToolsError):
                     await _close_pages(devtools)
@@ -64,6 +64,14 @@ async def close_in_order(browser: LiveBrowser, seconds: float) -> list[dict[str,
     # What it does by itself when it is asked to.
     if browser.ended.result().code != "browser.exited":
         raise NotClosed(f"The browser did not close in order: {browser.ended.result().message}")
+    return cookies
+
+
+def _session_cookies(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of an answer that a hostile browser may have written."""
+    cookies = answer.get("cookies")
+    if not isinstance(cookies, list) or not all(isinstance(cookie, dict) for cookie in cookies):
+        raise NotClosed("The browser's cookies could not be read.")
     return [{name: cookie[name] for name in _KEPT if name in cookie} for cookie in cookies if cookie.get("session")]
 
 

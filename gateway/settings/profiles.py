@@ -36,8 +36,23 @@ class ProfileSettings(FileSettings):
         description="Seconds for a browser with a profile to close in order; then it is killed, and nothing is saved.",
     )
     profile_wait_seconds: float = Field(
-        10.0,
+        20.0,
         ge=0,
         le=300,
-        description="Seconds for which a launch waits while its profile is still being saved.",
+        description="Seconds for which a launch, a clone, a reset and a deletion wait while the profile is still being "
+        "saved.",
+    )
+    profile_store_seconds: float = Field(
+        100.0,
+        gt=0,
+        le=110,
+        description="Seconds in which a closed browser's profile must be stored; else it is not saved. The files of a "
+        "browser that has ended are kept for two minutes.",
+    )
+    profile_restore_seconds: float = Field(
+        60.0,
+        gt=0,
+        le=600,
+        description="Seconds in which a launch must have read its profile from storage. A state that was replaced is "
+        "kept for as long.",
     )

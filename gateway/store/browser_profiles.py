@@ -216,8 +216,12 @@ async def listed(
 async def get(
     connection: AsyncConnection, scope: Scope, profile_id: UUID, silent_seconds: int, *, lock: bool = False
 ) -> BrowserProfile | None:
-    query = _rows(silent_seconds).where(within(scope, browser_profiles), browser_profiles.c.id == profile_id)
-    row = (await connection.execute(query.with_for_update(of=browser_profiles) if lock else query)).first()
+    """`lock`: until the end of the transaction nothing else changes it or uses it."""
+    wanted = (within(scope, browser_profiles), browser_profiles.c.id == profile_id)
+    if lock:
+        # A statement of its own: one that had to wait for the lock has read the rows of runtimes before.
+        await connection.execute(select(browser_profiles.c.id).where(*wanted).with_for_update())
+    row = (await connection.execute(_rows(silent_seconds).where(*wanted))).first()
     return None if row is None else _profile(row)
 
 
@@ -229,6 +233,12 @@ async def named(connection: AsyncConnection, owner: Scope, name: str, silent_sec
     is_named = browser_profiles.c.name == name
     row = (await connection.execute(query.order_by(is_named).limit(1))).first()
     return None if row is None else _profile(row)
+
+
+async def is_taken(connection: AsyncConnection, owner: Scope, name: str) -> bool:
+    """Whether exactly this owner has a profile of this name."""
+    query = select(browser_profiles.c.id).where(_exactly(owner), browser_profiles.c.name == name)
+    return (await connection.execute(query)).first() is not None
 
 
 async def change(connection: AsyncConnection, profile_id: UUID, **changes: Unpack[ProfileChanges]) -> None:
@@ -277,16 +287,26 @@ async def forget_state(connection: AsyncConnection, profile_id: UUID) -> None:
 
 # A profile is used by one runtime
 
+_LOST = ("browser_profile.not_saved", "The gateway was lost before the profile was saved.")
+
 
 async def claim(
     connection: AsyncConnection, profile_id: UUID, runtime_id: UUID, gateway_id: UUID, silent_seconds: int
 ) -> bool:
-    """Make a runtime the one that may save it; False where another one is, whose gateway lives."""
-    free = or_(browser_profiles.c.runtime_id.is_(None), not_(_gateway_lives(silent_seconds)))
+    """Make a runtime the one that may save it; False where another one is, whose gateway lives. What a lost gateway
+    did not save is noted as such."""
+    is_free = browser_profiles.c.runtime_id.is_(None)
+    code, message = _LOST
     claimed = await connection.execute(
         update(browser_profiles)
-        .where(browser_profiles.c.id == profile_id, free)
-        .values(runtime_id=runtime_id, gateway_id=gateway_id, last_used_at=func.now())
+        .where(browser_profiles.c.id == profile_id, or_(is_free, not_(_gateway_lives(silent_seconds))))
+        .values(
+            runtime_id=runtime_id,
+            gateway_id=gateway_id,
+            last_used_at=func.now(),
+            save_error_code=case((is_free, browser_profiles.c.save_error_code), else_=code),
+            save_error_message=case((is_free, browser_profiles.c.save_error_message), else_=message),
+        )
         .returning(browser_profiles.c.id)
     )
     return claimed.first() is not None
@@ -307,12 +327,12 @@ async def release(connection: AsyncConnection, profile_id: UUID, runtime_id: UUI
     )
 
 
-async def release_of(connection: AsyncConnection, gateway_id: UUID) -> int:
-    """Let others use all that a gateway used; returns how many there were."""
+async def release_of(connection: AsyncConnection, gateway_id: UUID, code: str, message: str) -> int:
+    """Let others use all that a gateway used, and write why it was not saved; returns how many there were."""
     released = await connection.execute(
         update(browser_profiles)
         .where(browser_profiles.c.gateway_id == gateway_id, browser_profiles.c.runtime_id.is_not(None))
-        .values(runtime_id=None, gateway_id=None)
+        .values(runtime_id=None, gateway_id=None, save_error_code=code, save_error_message=message)
         .returning(browser_profiles.c.id)
     )
     return len(released.all())
@@ -325,6 +345,14 @@ async def save_failed(connection: AsyncConnection, profile_id: UUID, runtime_id:
         .where(browser_profiles.c.id == profile_id, browser_profiles.c.runtime_id == runtime_id)
         .values(runtime_id=None, gateway_id=None, save_error_code=code, save_error_message=message)
     )
+
+
+async def has_state(connection: AsyncConnection, profile_id: UUID, object_id: UUID) -> bool:
+    """Whether this object is what a profile has."""
+    query = select(browser_profiles.c.id).where(
+        browser_profiles.c.id == profile_id, browser_profiles.c.object_id == object_id
+    )
+    return (await connection.execute(query)).first() is not None
 
 
 _SAVE = text(

@@ -8,6 +8,7 @@ ways take constant memory: chunks of 1 MiB are handed over one at a time, parts 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import time
@@ -36,6 +37,8 @@ CHUNK_BYTES = 1024 * 1024
 _PART_BYTES = 8 * 1024 * 1024
 _PARTS_AT_ONCE = 2
 _WINDOW_BYTES = 4 * 1024 * 1024
+# For a store to discard what was given up.
+_DISCARD_SECONDS = 3.0
 # Suffix of a local object until it is complete; such are not listed.
 _UNFINISHED = re.compile(r".+#\d+")
 
@@ -106,7 +109,10 @@ class Objects:
             while not handed.empty():
                 handed.get_nowait()
             handed.put_nowait(_GivenUp())
-            await asyncio.wait({putting})
+            if not (await asyncio.wait({putting}, timeout=_DISCARD_SECONDS))[0]:
+                # A store that does not answer: what it has is removed as that of a killed gateway.
+                putting.cancel()
+                await asyncio.wait({putting})
             putting.cancelled() or putting.exception()
             raise
         return size
@@ -260,4 +266,6 @@ class _unavailable:
 
 def _no_storage(done: str, cause: str) -> Unavailable:
     _log.error("an object can't be " + done, cause=cause[:300])
+    if f"os error {errno.ENOSPC}" in cause or f"os error {errno.EDQUOT}" in cause:
+        return Unavailable("The disk of the storage is full; it takes no files.", "storage.disk_full", retry_after=30)
     return Unavailable(f"The storage does not work: a file can't be {done}.", "storage.unavailable", retry_after=5)

@@ -33,7 +33,7 @@ def filled(directory: Path, files: dict[str, bytes] = FILES) -> Path:
 
 
 def packed(directory: Path, header: bytes = b"{}", limits: PackLimits = LIMITS) -> bytes:
-    return b"".join(Packing(directory, limits).chunks(header))
+    return b"".join(Packing(directory, limits, os.geteuid()).chunks(header))
 
 
 def unpacked(stream: bytes, directory: Path, limits: PackLimits = LIMITS, piece: int = 1000) -> bytes:
@@ -51,7 +51,7 @@ def content(directory: Path) -> dict[str, bytes]:
 def test_a_directory_is_unpacked_as_it_was(tmp_path: Path) -> None:
     source = filled(tmp_path / "source")
     (source / "Default" / "empty").mkdir()
-    packing = Packing(source, LIMITS)
+    packing = Packing(source, LIMITS, os.geteuid())
     stream = b"".join(packing.chunks(b'{"cookies": []}'))
     assert packing.size == sum(map(len, FILES.values()))
     assert unpacked(stream, tmp_path / "target") == b'{"cookies": []}'

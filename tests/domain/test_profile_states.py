@@ -50,9 +50,9 @@ def objects(settings: Settings) -> Objects:
 
 @pytest_asyncio.fixture
 async def states(objects: Objects, keys: KeySource) -> AsyncIterator[ProfileStates]:
-    made = ProfileStates(objects, SecretStore(keys), LIMITS, ALWAYS_ROOM)
+    made = ProfileStates(objects, SecretStore(keys), ALWAYS_ROOM)
     yield made
-    made.close()
+    await made.close()
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def source(tmp_path: Path) -> Path:
 
 async def written(states: ProfileStates, source: Path, owner: Scope | None = None) -> tuple[State, int]:
     state = State.new(new_id(), owner or Scope(uuid4()))
-    return state, await states.write(state, Packing(source, LIMITS).chunks(b"{}"))
+    return state, await states.write(state, Packing(source, LIMITS, os.geteuid()).chunks(b"{}"))
 
 
 async def restored(states: ProfileStates, state: State, stored: int, target: Path) -> bytes:
@@ -75,7 +75,7 @@ async def restored(states: ProfileStates, state: State, stored: int, target: Pat
         unpacking.into(target, lambda entry: None)
         return header
 
-    return await states.read(state, stored, use)
+    return await states.read(state, stored, LIMITS, use)
 
 
 def place(objects: Objects, state: State) -> Path:
@@ -178,16 +178,16 @@ async def test_what_can_not_be_written_whole_is_not_there(
 ) -> None:
     state = State.new(new_id(), Scope(uuid4()))
     with pytest.raises(TooLarge):
-        await states.write(state, Packing(source, PackLimits(len(CONTENT) - 1, 10)).chunks(b"{}"))
+        await states.write(state, Packing(source, PackLimits(len(CONTENT) - 1, 10), os.geteuid()).chunks(b"{}"))
     free = iter([100, 100, 0, 0, 0])
     full = ProfileStates(
-        objects, SecretStore(keys), LIMITS, DiskSpace(source, 50, lambda path: next(free), lambda: next(times))
+        objects, SecretStore(keys), DiskSpace(source, 50, lambda path: next(free), lambda: next(times))
     )
     times = iter(range(100))
     with pytest.raises(Unavailable) as raised:
-        await full.write(state, Packing(source, LIMITS).chunks(b"{}"))
+        await full.write(state, Packing(source, LIMITS, os.geteuid()).chunks(b"{}"))
     assert raised.value.code == "storage.disk_full"
-    full.close()
+    await full.close()
     assert objects.directory is not None
     assert [path for path in objects.directory.rglob("*") if path.is_file()] == []
 
@@ -203,7 +203,7 @@ async def test_a_read_that_is_cancelled_ends_soon(states: ProfileStates, source:
         (tmp_path / "target").mkdir()
         unpacking.into(tmp_path / "target", lambda entry: None)
 
-    reading = asyncio.create_task(states.read(state, stored, use))
+    reading = asyncio.create_task(states.read(state, stored, LIMITS, use))
     await begun.wait()
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -232,7 +232,7 @@ async def test_a_clone_has_the_state_within_the_limits_of_bytes(
     subaccount, _ = await make_subaccount(client)
     made = await ok(client.post("/v1/browser-profiles", json={"name": "a", "subaccountId": subaccount}))
     path = f"/v1/browser-profiles/{made['id']}"
-    states = ProfileStates(objects, SecretStore(keys), LIMITS, ALWAYS_ROOM)
+    states = ProfileStates(objects, SecretStore(keys), ALWAYS_ROOM)
     async with database.connect() as connection:
         found = await connection.execute(text("SELECT organization_id, subaccount_id FROM browser_profiles"))
         state, stored = await written(states, source, Scope(*found.one()))
@@ -260,7 +260,7 @@ async def test_a_clone_has_the_state_within_the_limits_of_bytes(
     assert (await ok(client.post(f"{path}/reset")))["sizeBytes"] == 0
     again = await ok(client.post(f"/v1/browser-profiles/{clone['id']}/clone", json={"name": "c"}))
     assert again["storedBytes"] == stored
-    states.close()
+    await states.close()
 
 
 @pytest.mark.parametrize("room", [1, 0, -1])

@@ -20,8 +20,8 @@ from gateway.launchers.base import FilesHold
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.store.objects import Objects
-from tests.support.api import Json, make_space, make_subaccount, ok, refused
-from tests.support.closing_browsers import COOKIE, CRASHED, ClosingLauncher
+from tests.support.api import make_space, make_subaccount, ok, refused
+from tests.support.closing_browsers import COOKIE, CRASHED, Bot, ClosingLauncher
 from tests.support.launchers import WorkingLauncher
 from tests.support.waiting import until
 
@@ -42,64 +42,6 @@ async def launcher(tmp_path: Path) -> AsyncIterator[ClosingLauncher]:
 @pytest.fixture
 async def space(client: httpx.AsyncClient) -> str:
     return await make_space(client)
-
-
-class Bot:
-    """A profile, and the runtimes of it, in one space."""
-
-    def __init__(self, client: httpx.AsyncClient, launcher: ClosingLauncher, space: str, profile: Json) -> None:
-        self.client = client
-        self.launcher = launcher
-        self.id = profile["id"]
-        self._runtimes = f"/v1/spaces/{space}/runtimes"
-
-    def launching(self, **body: Any) -> Any:
-        return self.client.post(self._runtimes, json={"profile": "bot", **body})
-
-    async def launch(self, **body: Any) -> Json:
-        made: Json = await ok(self.launching(**body))
-        return made
-
-    async def stop(self, runtime: Json) -> Json:
-        stopped: Json = await ok(self.client.post(f"{self._runtimes}/{runtime['id']}/stop"))
-        return stopped
-
-    def directory(self, runtime: Json) -> Path:
-        return self.launcher.profiles[UUID(runtime["id"])]
-
-    def write(self, runtime: Json, content: bytes) -> None:
-        (self.directory(runtime) / "Cookies").write_bytes(content)
-
-    def read(self, runtime: Json) -> bytes | None:
-        path = self.directory(runtime) / "Cookies"
-        return path.read_bytes() if path.exists() else None
-
-    async def shown(self) -> Json:
-        shown: Json = await ok(self.client.get(f"{PATH}/{self.id}"))
-        return shown
-
-    async def free(self) -> Json:
-        """The profile, once nothing uses it."""
-
-        async def is_free() -> bool:
-            return (await self.shown())["inUse"] is None
-
-        await until(is_free, "the profile is free")
-        return await self.shown()
-
-    async def saves(self, content: bytes) -> Json:
-        """The profile after a runtime that left this content."""
-        runtime = await self.launch()
-        self.write(runtime, content)
-        await self.stop(runtime)
-        return await self.free()
-
-    async def left(self) -> bytes | None:
-        """What the next runtime begins with."""
-        runtime = await self.launch(readOnly=True)
-        found = self.read(runtime)
-        await self.stop(runtime)
-        return found
 
 
 @pytest.fixture
@@ -340,7 +282,7 @@ async def test_a_restarted_gateway_frees_what_its_earlier_process_used(
             text("UPDATE browser_profiles SET runtime_id = :id, gateway_id = :gateway"),
             {"id": new_id(), "gateway": gateway.id},
         )
-    await gateway.services.profiles.release_left()
+    await gateway.services.profiles.saves.release_left()
     await bot.stop(await bot.launch())
 
 

@@ -1,4 +1,4 @@
-"""Browsers without pages that restore a profile, keep what a test writes, and close in order when they are asked to."""
+"""Browsers without pages that restore a profile, keep what a test writes, and close in order; and profiles of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 from websockets.asyncio.server import ServerConnection, serve
 
 from gateway.core.endings import Ending
 from gateway.launchers.base import LaunchSpec
+from tests.support.api import Json, ok
 from tests.support.launchers import FakeBrowser, WorkingLauncher
+from tests.support.waiting import until
 
 COOKIE = {"name": "session", "value": "1", "domain": "example.com", "path": "/", "secure": False, "httpOnly": False}
+PROFILES = "/v1/browser-profiles"
 CRASHED = Ending("browser.crashed", "The browser crashed (SIGSEGV).")
 
 
@@ -33,6 +37,8 @@ class ClosingLauncher(WorkingLauncher):
         self.restored: dict[UUID, list[dict[str, Any]]] = {}
         self.profiles: dict[UUID, Path] = {}
         self.url = ""
+        # What a hostile browser answers in place of its cookies.
+        self.cookies: dict[str, Any] = {}
         self.may_close = asyncio.Event()
         self.may_close.set()
 
@@ -64,7 +70,7 @@ class ClosingLauncher(WorkingLauncher):
             match command["method"]:
                 case "Storage.getCookies":
                     kept = {**COOKIE, "name": "kept", "session": False}
-                    result = {"cookies": [{**COOKIE, "size": 8, "session": True}, kept]}
+                    result = self.cookies or {"cookies": [{**COOKIE, "size": 8, "session": True}, kept]}
                 case "Target.getTargets":
                     result = {"targetInfos": []}
                 case "Browser.close":
@@ -74,3 +80,62 @@ class ClosingLauncher(WorkingLauncher):
                     return
             with contextlib.suppress(Exception):
                 await socket.send(json.dumps({"id": command["id"], "result": result}))
+
+
+class Bot:
+    """A profile, and the runtimes of it, in one space."""
+
+    def __init__(self, client: httpx.AsyncClient, launcher: ClosingLauncher, space: str, profile: Json) -> None:
+        self.client = client
+        self.launcher = launcher
+        self.id = profile["id"]
+        self.space = space
+        self.runtimes = f"/v1/spaces/{space}/runtimes"
+
+    def launching(self, **body: Any) -> Any:
+        return self.client.post(self.runtimes, json={"profile": "bot", **body})
+
+    async def launch(self, **body: Any) -> Json:
+        made: Json = await ok(self.launching(**body))
+        return made
+
+    async def stop(self, runtime: Json) -> Json:
+        stopped: Json = await ok(self.client.post(f"{self.runtimes}/{runtime['id']}/stop"))
+        return stopped
+
+    def directory(self, runtime: Json) -> Path:
+        return self.launcher.profiles[UUID(runtime["id"])]
+
+    def write(self, runtime: Json, content: bytes) -> None:
+        (self.directory(runtime) / "Cookies").write_bytes(content)
+
+    def read(self, runtime: Json) -> bytes | None:
+        path = self.directory(runtime) / "Cookies"
+        return path.read_bytes() if path.exists() else None
+
+    async def shown(self) -> Json:
+        shown: Json = await ok(self.client.get(f"{PROFILES}/{self.id}"))
+        return shown
+
+    async def free(self) -> Json:
+        """The profile, once nothing uses it."""
+
+        async def is_free() -> bool:
+            return (await self.shown())["inUse"] is None
+
+        await until(is_free, "the profile is free")
+        return await self.shown()
+
+    async def saves(self, content: bytes) -> Json:
+        """The profile after a runtime that left this content."""
+        runtime = await self.launch()
+        self.write(runtime, content)
+        await self.stop(runtime)
+        return await self.free()
+
+    async def left(self) -> bytes | None:
+        """What the next runtime begins with."""
+        runtime = await self.launch(readOnly=True)
+        found = self.read(runtime)
+        await self.stop(runtime)
+        return found

@@ -41,9 +41,22 @@ class Limits(Body):
     """Spaces that may exist."""
     monthly_credit_limit_micro_usd: Limit = optional()
     """Kept for clients that send it; nothing here costs credits."""
+    max_profiles: Limit = optional()
+    """Browser profiles that may exist."""
+    max_profile_bytes: Limit = optional()
+    """Bytes in storage of all its browser profiles."""
+    max_bytes_per_profile: Limit = optional()
+    """Bytes of a browser's files, before compression, that are saved as one profile."""
 
     def to_domain(self) -> values.Limits:
-        return values.Limits(self.max_active_runs, self.max_spaces, self.monthly_credit_limit_micro_usd)
+        return values.Limits(
+            self.max_active_runs,
+            self.max_spaces,
+            self.monthly_credit_limit_micro_usd,
+            self.max_profiles,
+            self.max_profile_bytes,
+            self.max_bytes_per_profile,
+        )
 
 
 class CreateSubaccount(Body):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -12,8 +13,9 @@ from typing import Any
 from uuid import UUID
 
 from gateway.core.endings import Ending
+from gateway.core.errors import Unavailable
 from gateway.core.observation import FilesHold, LiveBrowser
-from gateway.domain.profiles.packing import Packing, Unpacking
+from gateway.domain.profiles.packing import MOST_ENTRIES, Packing, PackLimits, Unpacking
 from gateway.domain.profiles.states import ProfileStates, State
 from gateway.observer.closing import NotClosed, close_in_order
 from gateway.store.browser_profiles import BrowserProfile
@@ -35,6 +37,7 @@ class RuntimeProfile:
         runtime_id: UUID,
         *,
         read_only: bool,
+        restore_seconds: float,
         on_restored: Callable[[float], None],
     ) -> None:
         self.profile = profile
@@ -46,8 +49,10 @@ class RuntimeProfile:
         self.closed: list[dict[str, Any]] | None = None
         self.not_closed = ""
         self._states = states
+        self._restore_seconds = restore_seconds
         self._on_restored = on_restored
         self._directory: Path | None = None
+        self._uid = -1
         self._cookies: list[dict[str, Any]] = []
         self._files: FilesHold | None = None
         self.closing: asyncio.Task[None] | None = None
@@ -57,19 +62,34 @@ class RuntimeProfile:
 
     async def restore(self, directory: Path, owner: tuple[int, int] | None) -> None:
         began = asyncio.get_running_loop().time()
-        self._directory = directory
-        state = self.state
-        if state is not None:
-
-            def unpack(unpacking: Unpacking) -> bytes:
-                header = unpacking.header()
-                unpacking.into(directory, lambda entry: None if owner is None else os.chown(entry, *owner))
-                return header
-
-            header = json.loads(await self._states.read(state, self.profile.stored_bytes, unpack))
+        self._directory, self._uid = directory, os.geteuid() if owner is None else owner[0]
+        if self.state is not None:
+            header = json.loads(await self._unpacked(self.state, directory, owner))
             self._cookies = header["cookies"]
             self._on_restored(asyncio.get_running_loop().time() - began)
         self.is_restored = True
+
+    async def _unpacked(self, state: State, directory: Path, owner: tuple[int, int] | None) -> bytes:
+        """The header of the state, whose files are in the directory then; raises Unavailable, Internal (damaged)."""
+
+        def unpack(unpacking: Unpacking) -> bytes:
+            header = unpacking.header()
+            unpacking.into(directory, lambda entry: None if owner is None else os.chown(entry, *owner))
+            return header
+
+        # What was saved within the limits of that time can be launched under those of today.
+        limits = PackLimits(self.profile.size_bytes, MOST_ENTRIES)
+        try:
+            async with asyncio.timeout(self._restore_seconds):
+                return await self._states.read(state, self.profile.stored_bytes, limits, unpack)
+        except TimeoutError:
+            message = f"The profile could not be read from the storage within {self._restore_seconds:g} seconds."
+            raise Unavailable(message, "storage.unavailable", retry_after=5) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            message = "The disk of this gateway is full: the profile can't be restored. Try again later."
+            raise Unavailable(message, "gateway.disk_full", retry_after=30) from error
 
     @property
     def cookies(self) -> Sequence[dict[str, Any]]:
@@ -111,8 +131,8 @@ class RuntimeProfile:
             await asyncio.wait_for(self._files.settled.wait(), _SETTLE_SECONDS)
         return self._files.settled.is_set()
 
-    def packing(self) -> tuple[Packing, Iterator[bytes]]:
+    def packing(self, limits: PackLimits) -> tuple[Packing, Iterator[bytes]]:
         """What is saved, and the stream of it."""
         assert self._directory is not None
-        packing = Packing(self._directory, self._states.limits)
+        packing = Packing(self._directory, limits, self._uid)
         return packing, packing.chunks(json.dumps({"cookies": self.closed}).encode())

@@ -11,6 +11,7 @@ compressed with zstd. Everything here blocks, and takes memory for a block or tw
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import struct
@@ -31,6 +32,8 @@ _LEVEL = 1
 _LONGEST_PATH = 1024
 _DEEPEST = 32
 _LONGEST_HEADER = 40 * 1024 * 1024
+# Of any state, whatever the limits were when it was packed.
+MOST_ENTRIES = 10_000_000
 
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Opening a pipe without a writer must not block.
@@ -101,11 +104,12 @@ class Owner(Protocol):
 
 
 class Packing:
-    """One directory that is packed. `size` is the number of bytes of files so far."""
+    """One directory of a user that is packed. `size` is the number of bytes of files so far."""
 
-    def __init__(self, directory: Path, limits: PackLimits) -> None:
+    def __init__(self, directory: Path, limits: PackLimits, uid: int) -> None:
         self._directory = directory
         self._limits = limits
+        self._uid = uid
         self._entries = 0
         self.size = 0
 
@@ -123,12 +127,14 @@ class Packing:
         yield _MAGIC + _LENGTH.pack(len(header)) + header
         descriptor = os.open(self._directory, _OPEN_DIRECTORY)
         try:
-            yield from self._below(descriptor, b"", os.fstat(descriptor).st_uid, 0)
+            if os.fstat(descriptor).st_uid != self._uid:
+                raise PermissionError(errno.EPERM, "it belongs to another user")
+            yield from self._below(descriptor, b"", 0)
         finally:
             os.close(descriptor)
         yield _KIND.pack(_END, 0)
 
-    def _below(self, directory: int, path: bytes, uid: int, depth: int) -> Iterator[bytes]:
+    def _below(self, directory: int, path: bytes, depth: int) -> Iterator[bytes]:
         if depth > _DEEPEST:
             raise TooLarge(f"its directories are nested more than {_DEEPEST} deep")
         with os.scandir(directory) as entries:
@@ -140,12 +146,12 @@ class Packing:
             # Nothing writes any more. What is gone or can't be opened would be missing in what is kept as whole.
             status = entry.stat(follow_symlinks=False)
             kind = stat.S_IFMT(status.st_mode)
-            if status.st_uid != uid or kind not in (stat.S_IFDIR, stat.S_IFREG):
+            if status.st_uid != self._uid or kind not in (stat.S_IFDIR, stat.S_IFREG):
                 continue
             flags = _OPEN_DIRECTORY if kind == stat.S_IFDIR else _OPEN_FILE
             descriptor = os.open(name, flags, dir_fd=directory)
             try:
-                yield from self._entry(descriptor, path + name, uid, depth)
+                yield from self._entry(descriptor, path + name, depth)
             finally:
                 os.close(descriptor)
 
@@ -156,24 +162,29 @@ class Packing:
                 raise TooLarge(f"it has more than {self._limits.entries} files and directories")
             yield entry
 
-    def _entry(self, descriptor: int, path: bytes, uid: int, depth: int) -> Iterator[bytes]:
+    def _entry(self, descriptor: int, path: bytes, depth: int) -> Iterator[bytes]:
         # What was opened counts, not what was looked at before.
         status = os.fstat(descriptor)
-        if status.st_uid != uid:
+        if status.st_uid != self._uid:
             return
         if len(path) > _LONGEST_PATH:
             raise TooLarge(f"it has paths of more than {_LONGEST_PATH} bytes")
         if stat.S_ISDIR(status.st_mode):
             yield _KIND.pack(_DIRECTORY, len(path)) + path
-            yield from self._below(descriptor, path + b"/", uid, depth + 1)
+            yield from self._below(descriptor, path + b"/", depth + 1)
         elif stat.S_ISREG(status.st_mode):
+            # A file without an end, such as one of holes, is not read in vain.
+            self._check_size(status.st_size)
             yield _KIND.pack(_FILE, len(path)) + path
             while block := os.read(descriptor, _BLOCK_BYTES):
+                self._check_size(len(block))
                 self.size += len(block)
-                if self.size > self._limits.bytes:
-                    raise TooLarge(f"its files have more than {self._limits.bytes} bytes")
                 yield _LENGTH.pack(len(block)) + block
             yield _LENGTH.pack(0)
+
+    def _check_size(self, more: int) -> None:
+        if self.size + more > self._limits.bytes:
+            raise TooLarge(f"its files have more than {self._limits.bytes} bytes")
 
 
 class Unpacking:

@@ -18,8 +18,9 @@ from uuid import UUID
 
 import structlog
 
+from gateway.core import background
 from gateway.core.disk_space import DiskSpace
-from gateway.core.errors import Internal
+from gateway.core.errors import Internal, Unavailable
 from gateway.core.scope import Scope
 from gateway.core.sealed import SecretOwner
 from gateway.crypto.keyring import DecryptionFailed
@@ -77,12 +78,16 @@ def damaged(object_id: UUID, cause: Exception) -> Internal:
 
 
 class ProfileStates:
-    def __init__(self, objects: Objects, secrets: SecretStore, limits: PackLimits, space: DiskSpace) -> None:
-        """`space` is of the disk that has the objects."""
+    def __init__(
+        self, objects: Objects, secrets: SecretStore, space: DiskSpace, replaced_seconds: float = 60.0
+    ) -> None:
+        """`space` is of the disk that has the objects. A state that was replaced stays for `replaced_seconds`, for
+        launches and clones that still read it."""
         self._objects = objects
         self._secrets = secrets
-        self.limits = limits
         self._space = space
+        self._replaced_seconds = replaced_seconds
+        self._removing: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(_AT_ONCE, "profiles")
 
     async def opened(self, connection: Connection, object_id: UUID, owner: Scope) -> State:
@@ -108,12 +113,14 @@ class ProfileStates:
         check_disk(self._space)
         return await self._objects.put(state.object_key, self._stepped(_sealed(state, plain)))
 
-    async def read(self, state: State, stored_bytes: int, use: Callable[[Unpacking], Result]) -> Result:
+    async def read(
+        self, state: State, stored_bytes: int, limits: PackLimits, use: Callable[[Unpacking], Result]
+    ) -> Result:
         """Result of `use`, called in a thread with the stored stream; raises Unavailable (the storage), Internal
-        (damaged), and what `use` raises."""
+        (damaged, or beyond the limits), and what `use` raises."""
         plain = _Pulled(self._objects.read(state.object_key, 0, stored_bytes))
         try:
-            return await self._in_thread(lambda: use(Unpacking(_opened(state, plain), self.limits)), plain.stop)
+            return await self._in_thread(lambda: use(Unpacking(_opened(state, plain), limits)), plain.stop)
         except (StreamAltered, Malformed) as error:
             raise damaged(state.object_id, error) from error
         finally:
@@ -136,7 +143,25 @@ class ProfileStates:
         """Remove states that no profile has any more; raises Unavailable, and the sweep of files removes them then."""
         await self._objects.remove([object_key(object_id) for object_id in object_ids])
 
-    def close(self) -> None:
+    def replaced(self, object_id: UUID | None) -> None:
+        """Remove a state later, since a launch may be reading it. If this gateway ends before, the sweep does so."""
+        if object_id is not None:
+            task = background.start(self._remove_later(object_id))
+            self._removing.add(task)
+            task.add_done_callback(self._removing.discard)
+
+    async def _remove_later(self, object_id: UUID) -> None:
+        await asyncio.sleep(self._replaced_seconds)
+        try:
+            await self.remove([object_id])
+        except Unavailable as error:
+            _log.warning("the state of a profile can't be removed yet", cause=error.message)
+
+    async def close(self) -> None:
+        for task in self._removing:
+            task.cancel()
+        if self._removing:
+            await asyncio.wait(set(self._removing))
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _stepped(self, chunks: Iterator[bytes], stop: Callable[[], None] = lambda: None) -> AsyncIterator[bytes]:
@@ -195,7 +220,12 @@ class _Pulled:
         """The piece that is fetched; None at the end."""
         if self._next is None or self._is_stopped:
             raise Stopped
-        piece = await asyncio.shield(self._next)
+        try:
+            piece = await asyncio.shield(self._next)
+        except asyncio.CancelledError:
+            if self._is_stopped:
+                raise Stopped from None
+            raise
         self._next = None if piece is None or self._is_stopped else asyncio.ensure_future(self._fetch())
         return piece
 
@@ -209,8 +239,10 @@ class _Pulled:
         return piece
 
     def stop(self) -> None:
-        """The thread gets no further piece."""
+        """The thread gets no further piece, also not the one that it waits for."""
         self._is_stopped = True
+        if self._next is not None:
+            self._next.cancel()
 
     async def close(self) -> None:
         if self._next is not None:

@@ -343,7 +343,7 @@ class Runtimes:
             hosted.written.set()
             hosted.over.set()
             if profile is not None:
-                self._profiles.give_up(profile)
+                self._profiles.saves.give_up(profile)
             raise
 
     async def _add_row(
@@ -663,7 +663,7 @@ class Runtimes:
         self._attachments.close_runtime(runtime_id, close)
         if hosted.profile is not None and hosted.profile.is_to_be_saved(was_live):
             # It closes in order, and then its profile is saved, behind the answer.
-            self._profiles.close_browser(hosted.profile, hosted.browser)
+            self._profiles.saves.close_browser(hosted.profile, hosted.browser)
             if hosted.ended is not None and not self._observers.owes(hosted.observed):
                 return
         else:
@@ -703,7 +703,7 @@ class Runtimes:
         hosted.browser_ended()
         observed, ending = hosted.observed, hosted.browser.ended.result()
         if hosted.profile is not None:
-            self._profiles.ended(hosted.profile, ending)
+            self._profiles.saves.ended(hosted.profile, ending)
         # From here on this runs on behalf of the runtime's creator, which may not be the one that ends it.
         ended_by = audit.GATEWAY
         # Once its end is being written as requested, how its browser ends meanwhile does not count.
