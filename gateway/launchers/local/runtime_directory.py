@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,11 +71,17 @@ def make(
 def write_preferences(profile: Path, owner: Owner | None, launched: Sequence[LaunchedExtension] = ()) -> None:
     """Add what every browser must have to the preferences of a profile, which may be a restored one. Raises OSError.
 
-    With extensions, what a restored profile says of any is dropped: the browser that wrote it may be hostile, and
-    would have others loaded, or these with access to files.
+    The browser that wrote a restored profile may be hostile. It may have left anything in the place of a file or a
+    directory, but no links, which are not restored. With extensions, what it says of any is dropped, since it would
+    have others loaded, or these with access to files.
     """
     default = profile / "Default"
     path = default / "Preferences"
+    if default.is_file():
+        default.unlink()
+    for file in (path, default / "Secure Preferences"):
+        if file.is_dir():
+            shutil.rmtree(file)
     default.mkdir(mode=0o700, exist_ok=True)
     preferences: Any = None
     with contextlib.suppress(FileNotFoundError, ValueError, RecursionError):
