@@ -1,4 +1,4 @@
-"""What a saved profile adds to a launch, and how long saving it takes.
+"""What a saved profile adds to a launch, how long saving it takes, and how much memory of the gateway both take.
 
     python -m bench.profiles [--megabytes 50] [--count 10] [--browser chromium]
 
@@ -15,30 +15,20 @@ from typing import get_args
 
 from bench.figures import percentile, table, verdict
 from gateway.core.launch import BrowserName
+from tests.support.faults import Memory
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.pages import PageServer
-from tests.support.profiles import Visitor, launch, stop, until_saved
+from tests.support.profiles import FILL, Visitor, launch, stop, until_saved
 from tests.support.remote import Remote
 
 ADDED_MS = 250.0
 SAVED_MS = 2000.0
 
-_FILL = """(async (megabytes) => {
-  const cache = await caches.open("bench");
-  for (let number = 0; number < megabytes; number++) {
-    const bytes = new Uint8Array(1024 * 1024);
-    for (let start = 0; start < bytes.length; start += 65536) {
-      crypto.getRandomValues(bytes.subarray(start, start + 65536));
-    }
-    await cache.put(`/${number}`, new Response(bytes));
-  }
-})"""
-
 Times = dict[str, list[float]]
 
 
-async def measure(megabytes: int, count: int, browser: BrowserName) -> tuple[Times, int]:
-    """Milliseconds by what was measured, and the bytes of the profile's files."""
+async def measure(megabytes: int, count: int, browser: BrowserName) -> tuple[Times, int, int]:
+    """Milliseconds by what was measured, the bytes of the profile's files, and by how many bytes the gateway grew."""
     times: Times = {name: [] for name in ("launch", "launch from a profile", "stop", "stop and save", "until saved")}
     env = {"GATEWAY_LOG_LEVEL": "warning", "GATEWAY_EGRESS_ALLOW": "127.0.0.1", "GATEWAY_WARM_BROWSERS": "0"}
     with temporary_data_dir() as data_dir, GatewayProcess.start(data_dir, **env) as gateway, PageServer() as pages:
@@ -47,37 +37,38 @@ async def measure(megabytes: int, count: int, browser: BrowserName) -> tuple[Tim
             profile = (await remote.post("/v1/browser-profiles", {"name": "bench", "config": config}))["id"]
             runtime = await launch(remote, profile)
             async with Visitor.at(remote, runtime, pages.url("/blank")) as visitor:
-                await visitor.evaluate(f"{_FILL}({megabytes})")
+                await visitor.evaluate(f"{FILL}({megabytes})")
             await stop(remote, runtime)
             shown = await until_saved(remote, profile)
             assert shown["saveError"] is None, shown["saveError"]
-            for number in range(count + 1):
-                taken: dict[str, float] = {}
-                began = time.perf_counter()
-                runtime = await remote.runtime(**config)
-                taken["launch"] = _since(began)
-                began = time.perf_counter()
-                await stop(remote, runtime)
-                taken["stop"] = _since(began)
-                began = time.perf_counter()
-                runtime = await launch(remote, profile)
-                taken["launch from a profile"] = _since(began)
-                began = time.perf_counter()
-                await stop(remote, runtime)
-                taken["stop and save"] = _since(began)
-                assert (await until_saved(remote, profile))["saveError"] is None
-                taken["until saved"] = _since(began)
-                # The first one warms up.
-                for name, milliseconds in taken.items() if number else ():
-                    times[name].append(milliseconds)
-    return times, shown["sizeBytes"]
+            async with Memory(gateway) as memory:
+                for number in range(count + 1):
+                    taken: dict[str, float] = {}
+                    began = time.perf_counter()
+                    runtime = await remote.runtime(**config)
+                    taken["launch"] = _since(began)
+                    began = time.perf_counter()
+                    await stop(remote, runtime)
+                    taken["stop"] = _since(began)
+                    began = time.perf_counter()
+                    runtime = await launch(remote, profile)
+                    taken["launch from a profile"] = _since(began)
+                    began = time.perf_counter()
+                    await stop(remote, runtime)
+                    taken["stop and save"] = _since(began)
+                    assert (await until_saved(remote, profile))["saveError"] is None
+                    taken["until saved"] = _since(began)
+                    # The first one warms up.
+                    for name, milliseconds in taken.items() if number else ():
+                        times[name].append(milliseconds)
+    return times, shown["sizeBytes"], memory.growth
 
 
 def _since(began: float) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def report(times: Times, size: int) -> str:
+def report(times: Times, size: int, growth: int) -> str:
     rows = [
         (name, len(values), f"{percentile(values, 50):.0f}", f"{percentile(values, 90):.0f}", f"{min(values):.0f}")
         for name, values in times.items()
@@ -90,6 +81,7 @@ def report(times: Times, size: int) -> str:
             table(("", "count", "p50 ms", "p90 ms", "least ms"), rows),
             f"added to a launch at p50: {added:.0f} ms (goal {ADDED_MS:g}: {verdict(added, ADDED_MS)})",
             f"from the stop until it is saved, p50: {saved:.0f} ms (goal {SAVED_MS:g}: {verdict(saved, SAVED_MS)})",
+            f"the gateway's memory grew by {growth / 1e6:.0f} MB at most meanwhile (chunks of 1 MiB, windows of 4 MiB)",
         )
     )
 

@@ -46,6 +46,9 @@ class GatewayProcessError(AssertionError):
 class GatewayProcess:
     """A running `gateway up`. Output and exit are followed by a thread; nothing here waits without a bound."""
 
+    # The module that is run.
+    program = "gateway"
+
     def __init__(self, process: subprocess.Popen[str], data_dir: Path) -> None:
         self.data_dir = data_dir
         self.base_url = ""
@@ -66,7 +69,7 @@ class GatewayProcess:
     def start_checkout(cls, checkout: Path, data_dir: Path, *flags: str, **env: str) -> GatewayProcess:
         """As `start`, with the code of another checkout and the environment that is installed there."""
         python = sys.executable if checkout == ROOT else str(checkout / ".venv/bin/python")
-        command = [python, "-m", "gateway", "up", "--port", "0", "--data-dir", str(data_dir), *flags]
+        command = [python, "-m", cls.program, "up", "--port", "0", "--data-dir", str(data_dir), *flags]
         process = subprocess.Popen(
             command,
             cwd=checkout,
@@ -91,6 +94,9 @@ class GatewayProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
 
     @property
     def log(self) -> str:

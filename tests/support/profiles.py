@@ -45,6 +45,18 @@ _READ = """(async () => {
   });
 })"""
 
+# Stores so many megabytes that do not compress in the cache storage.
+FILL = """(async (megabytes) => {
+  const cache = await caches.open("filled");
+  for (let number = 0; number < megabytes; number++) {
+    const bytes = new Uint8Array(1024 * 1024);
+    for (let start = 0; start < bytes.length; start += 65536) {
+      crypto.getRandomValues(bytes.subarray(start, start + 65536));
+    }
+    await cache.put(`/${number}`, new Response(bytes));
+  }
+})"""
+
 
 def logged_in(name: str) -> dict[str, Any]:
     """What is left of a login."""

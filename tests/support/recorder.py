@@ -22,7 +22,7 @@ from gateway.crypto.viewer_tokens import Viewer, ViewerTokens
 from gateway.domain.secrets import SecretStore
 from gateway.telemetry import logs
 from tests.support.fake_providers import KEYS
-from tests.support.gateway_process import GatewayProcess
+from tests.support.gateway_process import ROOT, GatewayProcess
 
 # A piece of a secret of this length, of as many letters, is not in a line by chance.
 PIECE = 20
@@ -116,7 +116,7 @@ def _listen(recorder: Recorder, patch: pytest.MonkeyPatch) -> None:
     """Hear of each secret where it is made, and of each gateway process when it is over."""
     pepper, put, ring = TokenIssuer.__init__, SecretStore.put, KeyRing.__init__
     sign = ViewerTokens.sign
-    start, close = GatewayProcess.start, GatewayProcess.close
+    close = GatewayProcess.close
 
     def noted_pepper(self: TokenIssuer, given: bytes) -> None:
         for text in (given.hex(), base64.b64encode(given).decode()):
@@ -138,7 +138,7 @@ def _listen(recorder: Recorder, patch: pytest.MonkeyPatch) -> None:
         ring(self, keys, *setting)
 
     def debugged_start(cls: type[GatewayProcess], data_dir: Any, /, *flags: str, **env: str) -> GatewayProcess:
-        return start(data_dir, *flags, **({"GATEWAY_LOG_LEVEL": "debug"} | env))
+        return cls.start_checkout(ROOT, data_dir, *flags, **({"GATEWAY_LOG_LEVEL": "debug"} | env))
 
     def recorded_close(self: GatewayProcess) -> None:
         try:
