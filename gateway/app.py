@@ -40,6 +40,7 @@ from gateway.domain.events.service import Events
 from gateway.domain.events.streams import EventStreams
 from gateway.domain.execution.service import Executions
 from gateway.domain.execution.step_secrets import StepSecrets
+from gateway.domain.extensions.service import Extensions
 from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.files.catalog import Catalog
 from gateway.domain.files.service import Files
@@ -130,6 +131,7 @@ class Gateway:
             self.services.events.running(),
             self.services.files.running(),
         ):
+            await self.services.extensions.open()
             await self.services.profiles.saves.release_left()
             await self.supervisor.start()
             # Once the runs of an earlier process have ended.
@@ -143,6 +145,7 @@ class Gateway:
                 await self.observers.close()
                 await self.services.recordings.close()
                 await self.services.profiles.close()
+                await self.services.extensions.close()
                 await self.services.large_commands.close()
                 await self.supervisor.stop()
                 await self.providers.aclose()
@@ -213,6 +216,7 @@ async def build(
     if objects.directory is not None and not objects.directory.is_relative_to(disk.directory):
         disks["files"] = files_disk
     files = Files(database, objects, settings, audit, events, files_disk)
+    extensions = Extensions(database, files, objects, outbound, settings, audit, settings.uid_base, disk)
     profiles = Profiles(
         database,
         secrets,
@@ -220,6 +224,7 @@ async def build(
         settings,
         audit,
         events,
+        extensions,
         gateway_id=gateway_id,
         silent_seconds=SILENT_SECONDS,
     )
@@ -238,6 +243,7 @@ async def build(
         Recording(audit, events, commands, observers),
         profiles,
         proxies,
+        extensions,
         space=disk,
     )
     leases = Leases(database, issuer, attachments, living, settings, gateway_id, audit, events, commands)
@@ -283,6 +289,7 @@ async def build(
         files=files,
         catalog=Catalog(database, files, DownloadTokens(pepper), settings, audit),
         profiles=profiles,
+        extensions=extensions,
         artifacts=run_artifacts,
         runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit, commands, disk),
         vault=vault,

@@ -54,7 +54,8 @@ class NetworkTraffic:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """The requested config; None takes the browser's or the gateway's default. Times are seconds.
+    """The requested config; None takes the browser's or the gateway's default. Times are seconds, and extensions are
+    named by the ids that the gateway gave them.
 
     `proxy` may be the id or name of a saved one, which a launch replaces by the proxy itself.
     """
@@ -67,6 +68,7 @@ class RuntimeConfig:
     fingerprint: Fingerprint | None = None
     proxy: Proxy | str | None = None
     network_traffic: NetworkTraffic | None = None
+    extension_ids: tuple[str, ...] | None = None
     event_level: EventLevel | None = None
     recording: bool | None = None
     idle_timeout_seconds: int | None = None
@@ -124,4 +126,5 @@ class RuntimeConfig:
             given["network_traffic"] = NetworkTraffic(
                 texts(traffic.get("url_allowlist")), texts(traffic.get("url_blocklist"))
             )
+        given["extension_ids"] = texts(given.get("extension_ids"))
         return cls(**given, event_level=event_level)

@@ -11,7 +11,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import httpcore
@@ -22,7 +22,7 @@ from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.egress import dialer
 from gateway.egress.resolver import NameNotFound
 
-__all__ = ["Outbound", "Response"]
+__all__ = ["Outbound", "Response", "Streaming"]
 
 _READ_BYTES = 65_536
 _CHECK_SECONDS = 5.0
@@ -48,6 +48,16 @@ class Response:
 
     status: int
     body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """A response whose body is still to be read, within the block that it was given in. Names of `headers` are in lower
+    case."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    chunks: AsyncIterator[bytes]
 
 
 class Outbound:
@@ -78,17 +88,26 @@ class Outbound:
         Raises Refusal (also of the proxy's address), NameNotFound, ProxyFailed, Unreachable, and httpcore's errors.
         """
         body = bytearray()
-        async with (
-            httpcore.AsyncConnectionPool(
-                ssl_context=self._tls, max_keepalive_connections=0, network_backend=_Network(self, through)
-            ) as pool,
-            pool.stream("GET", url, headers=[*_HEADERS.items(), *headers.items()]) as response,
-        ):
-            async for chunk in response.aiter_stream():
+        async with self.stream(url, headers, through) as response:
+            async for chunk in response.chunks:
                 body += chunk
                 if len(body) > max_bytes:
                     return Response(response.status, None)
             return Response(response.status, bytes(body))
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, url: str, headers: Mapping[str, str], through: UpstreamProxy | None = None
+    ) -> AsyncIterator[Streaming]:
+        """As `get`, with a body of any size that is read in the block."""
+        async with (
+            httpcore.AsyncConnectionPool(
+                ssl_context=self._tls, max_keepalive_connections=0, network_backend=_Network(self, through)
+            ) as pool,
+            pool.stream("GET", url, headers=[*(_HEADERS | dict(headers)).items()]) as response,
+        ):
+            found = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
+            yield Streaming(response.status, found, response.aiter_stream())
 
     def transport(self, connections: int, tls: ssl.SSLContext) -> httpx.AsyncBaseTransport:
         """What an httpx client reaches callers' addresses by. It keeps up to `connections` open between requests: each

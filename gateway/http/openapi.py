@@ -75,6 +75,7 @@ _MEANING = {
     416: "The range starts beyond the end of the file.",
     429: "A limit is reached; `Retry-After` has the seconds to wait.",
     500: "Something went wrong in the gateway.",
+    501: "This gateway, or the machine that it runs on, lacks what this needs.",
     503: "The gateway can't do this now; `Retry-After` has the seconds to wait.",
 }
 

@@ -16,6 +16,7 @@ from gateway.domain.events.run_commands import Commands
 from gateway.domain.events.service import Events
 from gateway.domain.events.streams import EventStreams
 from gateway.domain.execution.service import Executions
+from gateway.domain.extensions.service import Extensions
 from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.files.catalog import Catalog
 from gateway.domain.files.service import Files
@@ -67,6 +68,7 @@ class Services:
     files: Files
     catalog: Catalog
     profiles: Profiles
+    extensions: Extensions
     artifacts: Artifacts
     runtime_files: RuntimeFiles
     vault: Vault

@@ -11,6 +11,7 @@ from gateway.settings.data import DataSettings
 from gateway.settings.egress import EgressSettings
 from gateway.settings.events import EventSettings
 from gateway.settings.execution import ExecutionSettings
+from gateway.settings.extensions import ExtensionSettings
 from gateway.settings.files import FileSettings
 from gateway.settings.leases import LeaseSettings
 from gateway.settings.listening import ListeningSettings
@@ -33,6 +34,7 @@ __all__ = [
     "EgressSettings",
     "EventSettings",
     "ExecutionSettings",
+    "ExtensionSettings",
     "FileSettings",
     "LeaseSettings",
     "ListeningSettings",

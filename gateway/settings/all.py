@@ -8,6 +8,7 @@ from gateway.settings.data import DataSettings
 from gateway.settings.egress import EgressSettings
 from gateway.settings.events import EventSettings
 from gateway.settings.execution import ExecutionSettings
+from gateway.settings.extensions import ExtensionSettings
 from gateway.settings.files import FileSettings
 from gateway.settings.leases import LeaseSettings
 from gateway.settings.listening import ListeningSettings
@@ -34,6 +35,7 @@ class Settings(
     RecordingSettings,
     ExecutionSettings,
     ProfileSettings,
+    ExtensionSettings,
     EgressSettings,
     AuditSettings,
     OperationSettings,
@@ -62,6 +64,7 @@ GROUPS: dict[str, type[Group]] = {
     "Executions": ExecutionSettings,
     "Files": FileSettings,
     "Browser profiles": ProfileSettings,
+    "Browser extensions": ExtensionSettings,
     "Audit log": AuditSettings,
     "Process": ProcessSettings,
 }

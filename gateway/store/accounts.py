@@ -298,3 +298,15 @@ def _external_id_taken(external_id: str | None) -> Conflict:
 def _visible(scope: Scope) -> Any:
     inside = subaccounts.c.organization_id == scope.organization_id
     return inside if scope.subaccount_id is None else inside & (subaccounts.c.id == scope.subaccount_id)
+
+
+async def lock_owner(connection: AsyncConnection, owner: Scope) -> None:
+    """Serialize what counts the things of an organization, up to the end of this transaction. Statements that only
+    refer to it by foreign keys do not wait."""
+    await connection.execute(
+        select(organizations.c.id).where(organizations.c.id == owner.organization_id).with_for_update(key_share=True)
+    )
+    if owner.subaccount_id is not None:
+        await connection.execute(
+            select(subaccounts.c.id).where(subaccounts.c.id == owner.subaccount_id).with_for_update(key_share=True)
+        )

@@ -33,7 +33,7 @@ from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.store.rows import by_name
 from gateway.store.scope import owner_columns, within
 from gateway.store.slices import sliced
-from gateway.store.tables import browser_profiles, gateways, organizations, runtimes, secrets, subaccounts
+from gateway.store.tables import browser_profiles, gateways, runtimes, secrets
 
 # Of the keys of objects; the rest is the object's id.
 PREFIX = "profiles/"
@@ -159,18 +159,6 @@ def _exactly(owner: Scope) -> ColumnElement[bool]:
         browser_profiles.c.organization_id == owner.organization_id,
         browser_profiles.c.subaccount_id.is_not_distinct_from(owner.subaccount_id),
     )
-
-
-async def lock_owner(connection: AsyncConnection, owner: Scope) -> None:
-    """Serialize what counts the profiles of an organization, up to the end of this transaction. Statements that only
-    refer to it by foreign keys do not wait."""
-    await connection.execute(
-        select(organizations.c.id).where(organizations.c.id == owner.organization_id).with_for_update(key_share=True)
-    )
-    if owner.subaccount_id is not None:
-        await connection.execute(
-            select(subaccounts.c.id).where(subaccounts.c.id == owner.subaccount_id).with_for_update(key_share=True)
-        )
 
 
 async def totals(

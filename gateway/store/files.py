@@ -253,7 +253,7 @@ async def remove_expired(connection: AsyncConnection, limit: int) -> list[str]:
 
 
 async def without_row(connection: AsyncConnection, keys: list[str]) -> list[str]:
-    """Which of these objects belong to no file, and are no profile's state."""
+    """Which of these objects belong to no file, are no profile's state, and no extension's package."""
     rows = await connection.execute(
         text(
             """
@@ -262,6 +262,10 @@ async def without_row(connection: AsyncConnection, keys: list[str]) -> list[str]
             AND NOT EXISTS (
                 SELECT FROM browser_profiles WHERE object_id =
                     CASE WHEN key ~ '^profiles/[0-9a-f-]{36}$' THEN CAST(substr(key, 10) AS uuid) END
+            )
+            AND NOT EXISTS (
+                SELECT FROM browser_extensions WHERE id =
+                    CASE WHEN key ~ '^extensions/[0-9a-f-]{36}$' THEN CAST(substr(key, 12) AS uuid) END
             )
             """
         ),

@@ -732,3 +732,42 @@ proxies = Table(
     Index("proxies_organization_idx", "organization_id", *_ORDER),
     Index("proxies_subaccount_idx", "organization_id", "subaccount_id", *_ORDER),
 )
+
+# Extensions of browsers. The package is an object with the id of its row; what is known of it stays. `chromium_id` is
+# the id that browsers give the extension.
+browser_extensions = Table(
+    "browser_extensions",
+    metadata,
+    _id(),
+    _organization(),
+    _subaccount(),
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("chromium_id", Text, nullable=False),
+    Column("content_hash", Text, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("unpacked_bytes", BigInteger, nullable=False),
+    Column("source_url", Text),
+    _created_at(),
+    _updated_at(),
+    Index("browser_extensions_organization_idx", "organization_id", *_ORDER),
+    Index("browser_extensions_subaccount_idx", "organization_id", "subaccount_id", *_ORDER),
+)
+
+# The extensions that the config of a profile names, so that none of them is deleted.
+browser_profile_extensions = Table(
+    "browser_profile_extensions",
+    metadata,
+    Column("profile_id", Uuid, ForeignKey("browser_profiles.id", ondelete="CASCADE"), primary_key=True),
+    Column("extension_id", Uuid, ForeignKey("browser_extensions.id"), primary_key=True),
+    Index(None, "extension_id"),
+)
+
+# The extensions that a runtime was launched with; one that has ended prevents nothing.
+runtime_extensions = Table(
+    "runtime_extensions",
+    metadata,
+    Column("runtime_id", Uuid, ForeignKey("runtimes.id", ondelete="CASCADE"), primary_key=True),
+    Column("extension_id", Uuid, ForeignKey("browser_extensions.id", ondelete="CASCADE"), primary_key=True),
+    Index(None, "extension_id"),
+)

@@ -32,6 +32,7 @@ from gateway.app import CONTRACTS, Gateway
 from gateway.settings import Settings as GatewaySettings
 from tests.support.api import Json, make_runtime, make_space, make_subaccount, ok
 from tests.support.artifacts import make_artifact
+from tests.support.extension_packages import working
 from tests.support.fake_providers import KEYS
 from tests.support.invocations import make_invocation
 from tests.support.serving import serving
@@ -55,6 +56,8 @@ PROVIDER = {"provider": "openai", "label": "provider", "apiKey": KEYS["openai"]}
 STREAM = "text/event-stream"
 # Of browsers that are no fakes; the tests of pages' states read them.
 NEED_A_BROWSER = {"workspaces-runtimes-state", "workspaces-runtimes-state-read"}
+# No schema says what a package of an extension is.
+NEED_A_PACKAGE = {"browser-extensions-create", "browser-extensions-upload", "browser-extensions-import"}
 
 
 # In its form. It is of no list, since each takes its own cursors only, so that it is not sent.
@@ -82,11 +85,11 @@ for _name, _strategy in FORMATS.items():
 
 
 def operations(document: Json) -> Iterator[Operation]:
-    """Every operation that ends its answer, and that a fake browser does."""
+    """Every operation that ends its answer, and that a fake browser does, for any body of its schema."""
     for result in schemathesis.openapi.from_dict(document).get_all_operations():
         operation: Operation = result.ok()  # type: ignore[union-attr]  # the gateway's documents are valid
         answers = operation.definition.raw["responses"]["200"].get("content", {})
-        if STREAM not in answers and operation.definition.raw["operationId"] not in NEED_A_BROWSER:
+        if STREAM not in answers and operation.definition.raw["operationId"] not in NEED_A_BROWSER | NEED_A_PACKAGE:
             yield operation
 
 
@@ -156,9 +159,11 @@ async def made(gateway: Gateway, client: httpx.AsyncClient) -> dict[str, str]:
     provider = await ok(client.post("/v1/ai-connections", json=PROVIDER))
     invocation = await make_invocation(gateway, client, runtime)
     profile = await ok(client.post("/v1/browser-profiles", json={"name": f"profile {space}"}))
+    extension = await ok(client.post("/v1/browser-extensions/upload", files={"file": ("a.zip", working())}))
     proxy = await ok(client.post("/v1/proxies", json={"name": f"proxy {space}", "url": "http://192.0.9.9:3128"}))
     return {
         "proxies": proxy["id"],
+        "extensionId": extension["id"],
         "browser-profiles": profile["id"],
         "spaces": space,
         "workspaces": space,

@@ -89,8 +89,8 @@ def test_what_no_contract_is_claimed_for_is_the_default_s_and_what_one_contract_
     unclaimed = {each.name: {endpoint.operation_id for endpoint in listed} for each, listed in SERVED.unclaimed()}
     assert unclaimed["spaces"] == {endpoint.operation_id for endpoint in CONTRACTS[0].endpoints}
     assert unclaimed["toys"] == {"toys-put", "toys-ask"}
-    # The vault and saved proxies are on the same paths in both.
-    shared = ("/v1/vault", "/v1/proxies")
+    # The vault, saved proxies and extensions are on the same paths in both.
+    shared = ("/v1/vault", "/v1/proxies", "/v1/browser-extensions")
     own = {endpoint.operation_id for endpoint in CONTRACTS[1].endpoints if not endpoint.path.startswith(shared)}
     assert unclaimed["workspaces"] == own
 

@@ -451,6 +451,7 @@ async def test_no_value_at_any_place_of_any_body_makes_a_500(client: httpx.Async
         "/v1/ai-connections": {"id": connection["id"]},
         "/v1/storage": {"id": connection["id"]},
         "/v1/proxies": {"id": connection["id"]},
+        "/v1/browser-extensions": {"extensionId": connection["id"]},
         "/v1/ai-credentials": {"id": connection["id"]},
         "/v1/subaccounts": {"id": subaccount},
         "/v1/runs": {"id": runtime["activeRunId"]},
@@ -460,6 +461,7 @@ async def test_no_value_at_any_place_of_any_body_makes_a_500(client: httpx.Async
     }
     minimal: dict[str, Json] = {
         "create": {"label": "x", "provider": "openai"},
+        "browser-extensions-import": {"url": "http://192.0.9.9/x.crx"},
         "proxies-create": {"name": "x", "url": "http://192.0.9.9:3128"},
         "ai-credentials-create": {"id": "x", "label": "x", "provider": "openai", "apiKey": "x"},
         "runtimes-connections-create": {"protocol": "cdp"},

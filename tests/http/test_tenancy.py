@@ -27,6 +27,7 @@ from gateway.store import accounts
 from gateway.store.database import Database
 from tests.support.api import ENDPOINTS, Json, bearer, ok, refused
 from tests.support.artifacts import make_artifact
+from tests.support.extension_packages import working
 from tests.support.invocations import make_invocation
 
 # Whose things each key sees.
@@ -42,6 +43,7 @@ NOUNS = {
     "/v1/ai-connections": {"id": "ai_connection"},
     "/v1/ai-credentials": {"id": "ai_connection"},
     "/v1/proxies": {"id": "proxy"},
+    "/v1/browser-extensions": {"extensionId": "browser_extension"},
     "/v1/invocations": {"id": "invocation"},
     "/v1/operations": {"id": "invocation"},
     "/v1/artifacts": {"id": "artifact"},
@@ -55,6 +57,8 @@ BODIES: dict[str, Json] = {
     "ai-credentials-update": {"label": "taken over", "apiKey": "sk-y"},
     "proxies-create": {"name": "x", "url": "http://192.0.9.9:3128"},
     "proxies-update": {"name": "taken over"},
+    "browser-extensions-import": {"url": "http://192.0.9.9/x.crx"},
+    "browser-extensions-update": {"name": "taken over"},
     "spaces-create": {},
     "workspaces-execute": {"runtime": "main", "steps": [{"call": "page.title"}]},
     "spaces-update": {"name": "taken over"},
@@ -145,6 +149,11 @@ async def _things(gateway: Gateway, client: httpx.AsyncClient, name: str, header
     lease = await make(f"/v1/spaces/{space['id']}/runtimes/{runtime['id']}/connections", {"protocol": "cdp"})
     profile = await make("/v1/browser-profiles", {"name": f"profile of {name}"})
     proxy = await make("/v1/proxies", {"name": name, "url": "http://192.0.9.9:3128"})
+    extension = await ok(
+        client.post(
+            "/v1/browser-extensions/upload", files={"file": ("x", working())}, data={"name": name}, headers=headers
+        )
+    )
     file = await ok(
         client.post(f"/v1/spaces/{space['id']}/storage/files", files={"file": (name, name.encode())}, headers=headers)
     )
@@ -153,6 +162,7 @@ async def _things(gateway: Gateway, client: httpx.AsyncClient, name: str, header
         "ai_connection": ai["id"],
         "browser_profile": profile["id"],
         "proxy": proxy["id"],
+        "browser_extension": extension["id"],
         "space": space["id"],
         "runtime": runtime["id"],
         "run": runtime["activeRunId"],
@@ -233,6 +243,7 @@ async def state(client: httpx.AsyncClient, world: World) -> Json:
             "/v1/ai-connections",
             "/v1/ai-credentials",
             "/v1/proxies",
+            "/v1/browser-extensions",
             "/v1/subaccounts",
         ):
             found[name + path] = await ok(client.get(path, headers=headers))
@@ -293,11 +304,18 @@ async def test_a_foreign_id_in_a_body_is_answered_as_one_that_never_was(
     def launching(it: str) -> Json:
         return {"alias": "x", "launch": {"mode": "profile", "profileId": it}}
 
+    def importing(it: str) -> Json:
+        return {**BODIES["browser-extensions-import"], "subaccountId": it}
+
+    def loading(it: str) -> Json:
+        return {"config": {"extensionIds": [it]}}
+
     tried = 0
     for caller in SEES:
         tenant = world[caller]
         space = f"/v1/spaces/{tenant.ids['space']}"
         workspace = f"/v1/workspaces/{tenant.ids['space']}"
+        profile = f"/v1/browser-profiles/{tenant.ids['browser_profile']}"
         stage = f"{space}/runtimes/{tenant.ids['runtime']}/files/stage"
         for foreigner in foreigners(caller):
             theirs, never = world[foreigner].ids, str(new_id())
@@ -308,6 +326,10 @@ async def test_a_foreign_id_in_a_body_is_answered_as_one_that_never_was(
                 ("POST", "/v1/browser-profiles", "subaccount", 404, lambda it: {"name": "x", "subaccountId": it}),
                 ("POST", f"{space}/runtimes", "browser_profile", 404, lambda it: {"profile": it}),
                 ("POST", f"{workspace}/runtimes", "browser_profile", 404, launching),
+                ("POST", f"{space}/runtimes", "browser_extension", 404, loading),
+                ("POST", "/v1/browser-profiles", "browser_extension", 404, lambda it: {"name": "x", **loading(it)}),
+                ("PATCH", profile, "browser_extension", 404, loading),
+                ("POST", "/v1/browser-extensions/import", "subaccount", 404, importing),
                 ("POST", "/v1/ai-connections", "subaccount", 404, lambda it: {**BODIES["create"], "subaccountId": it}),
                 (
                     "POST",
@@ -364,6 +386,7 @@ async def test_every_key_lists_all_that_it_sees(anonymous: httpx.AsyncClient, wo
             ("/v1/ai-connections", "aiConnections", "ai_connection"),
             ("/v1/ai-credentials", "credentials", "ai_connection"),
             ("/v1/proxies", "proxies", "proxy"),
+            ("/v1/browser-extensions", "browserExtensions", "browser_extension"),
             ("/v1/subaccounts", "subaccounts", "subaccount"),
         ):
             listed = (await ok(anonymous.get(path, headers=world[caller].headers)))[field]
@@ -449,6 +472,10 @@ def test_every_operation_is_in_the_matrix() -> None:
         "ai-credentials-list",
         "proxies-create",
         "proxies-list",
+        "browser-extensions-create",
+        "browser-extensions-upload",
+        "browser-extensions-import",
+        "browser-extensions-list",
         "spaces-create",
         "spaces-list",
         "workspaces-create",

@@ -68,17 +68,27 @@ class Fingerprint(Body):
         return values.Fingerprint(domain(self.viewport), self.locale)
 
 
+def _unique(ids: list[UUID]) -> list[UUID]:
+    if len(set(ids)) < len(ids):
+        raise ValueError("must name each extension once")
+    return ids
+
+
 _SAID_TWICE: list[JsonValue] = [
     {"required": [name, "fingerprint"], "properties": {"fingerprint": {"required": [name]}}}
     for name in ("viewport", "locale")
 ]
+_NO_EXTENSIONS: JsonValue = {
+    "required": ["extensionIds", "browser"],
+    "properties": {"extensionIds": {"minItems": 1}, "browser": {"const": "headless-shell"}},
+}
 
 
 class RuntimeConfig(Body):
     """How the browser is launched. Whatever is absent takes the browser's or the gateway's default."""
 
-    model_config = ConfigDict(json_schema_extra={"not": {"anyOf": _SAID_TWICE}})
-    not_served = frozenset({"profile", "stealth", "extensionIds", "webRtcProxyOnly", "forceOpenShadowRoots"})
+    model_config = ConfigDict(json_schema_extra={"not": {"anyOf": [*_SAID_TWICE, _NO_EXTENSIONS]}})
+    not_served = frozenset({"profile", "stealth", "webRtcProxyOnly", "forceOpenShadowRoots"})
 
     browser: BrowserName = optional()
     """Which browser; the default is the gateway's."""
@@ -98,6 +108,11 @@ class RuntimeConfig(Body):
     """A proxy of your own that the traffic of pages goes through, in full, or the id or name of a saved one."""
     network_traffic: NetworkTraffic = optional()
     """Lists of what pages may reach."""
+    extension_ids: Annotated[list[Annotated[UUID, Field(strict=False)]], Checked(_unique, uniqueItems=True)] = (
+        optional()
+    )
+    """Ids of browser extensions that the browser loads, which is full Chromium then; 10 at most where the operator has
+    not set another limit."""
     events: EventLevel = optional()
     """How much is recorded of pages: `off`, `lifecycle`, `standard` or `full`."""
     recording: bool = optional()
@@ -112,6 +127,8 @@ class RuntimeConfig(Body):
         for name in ("viewport", "locale"):
             if getattr(self, name) is not None and getattr(self.fingerprint, name, None) is not None:
                 raise ValueError(f"{name} is given both in config and in config.fingerprint; give it once")
+        if self.extension_ids and self.browser == "headless-shell":
+            raise ValueError("extensionIds need full Chromium; let browser be chromium, or leave it out")
         return self
 
     @property
@@ -130,6 +147,7 @@ class RuntimeConfig(Body):
             fingerprint=domain(self.fingerprint),
             proxy=self.proxy if isinstance(self.proxy, str) else domain(self.proxy),
             network_traffic=domain(self.network_traffic),
+            extension_ids=None if self.extension_ids is None else tuple(map(str, self.extension_ids)),
             event_level=self.events,
             recording=self.recording,
             idle_timeout_seconds=self.idle_timeout_seconds,
@@ -177,6 +195,8 @@ class GivenConfig(Answer):
     """The proxy, without its password; of a browser profile, also the id or name of a saved one."""
     network_traffic: NetworkTraffic = optional()
     """Lists of what pages may reach."""
+    extension_ids: list[UUID] = optional()
+    """Ids of browser extensions."""
     events: EventLevel = optional()
     """How much is recorded of pages."""
     recording: bool = optional()

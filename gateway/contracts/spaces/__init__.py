@@ -1,6 +1,6 @@
 """The contract of spaces: spaces, their runtimes, connections, runs, files and AI connections."""
 
-from gateway.contracts.shared import proxies, vault
+from gateway.contracts.shared import browser_extensions, proxies, vault
 from gateway.contracts.spaces import (
     activity,
     ai_connections,
@@ -38,6 +38,7 @@ _RESOURCES = (
     invocations,
     vault,
     proxies,
+    browser_extensions,
     subaccounts,
 )
 

@@ -220,7 +220,7 @@ class RuntimeList(Answer):
     "/v1/spaces/{id}/runtimes",
     id="runtimes-create",
     summary="Create and launch a runtime",
-    errors=(404, 409, 503),
+    errors=(404, 409, 501, 503),
     creates=True,
 )
 async def create(call: Call, headers: Preferences, body: CreateRuntime) -> Runtime | Response:

@@ -1,6 +1,6 @@
 """The contract of workspaces."""
 
-from gateway.contracts.shared import proxies, vault
+from gateway.contracts.shared import browser_extensions, proxies, vault
 from gateway.contracts.workspaces import (
     ai_credentials,
     artifacts,
@@ -29,6 +29,7 @@ _RESOURCES = (
     runtime_events,
     embeds,
     browser_profiles,
+    browser_extensions,
     operations,
     storage,
     artifacts,

@@ -228,7 +228,7 @@ class WorkspaceRuntimeList(Answer):
     "/v1/workspaces/{id}/runtimes",
     id="workspaces-runtimes-create",
     summary="Create and launch a runtime",
-    errors=(404, 409),
+    errors=(404, 409, 501),
 )
 async def create(call: Call, headers: Preferences, body: CreateWorkspaceRuntime) -> WorkspaceRuntime | Response:
     """Launch a browser; the answer comes once it is live. An alias of one that has ended may be used again."""

@@ -65,7 +65,7 @@ class ProfileLimits:
 
     async def _counted(self, connection: Connection, owner: Scope) -> list[_Counted]:
         settings = self._settings
-        await browser_profiles.lock_owner(connection, owner)
+        await accounts.lock_owner(connection, owner)
         all_of, of_subaccount = await browser_profiles.totals(connection, owner.organization_id, owner.subaccount_id)
         most = Totals(settings.organization_max_profiles, settings.organization_max_profile_bytes)
         counted = [_Counted("organization", all_of, most)]

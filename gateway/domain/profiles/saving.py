@@ -23,7 +23,7 @@ from gateway.domain.profiles.limits import ProfileLimits
 from gateway.domain.profiles.packing import TooLarge
 from gateway.domain.profiles.states import ProfileStates, State
 from gateway.settings import ProfileSettings
-from gateway.store import browser_profiles
+from gateway.store import accounts, browser_profiles
 from gateway.store.browser_profiles import BrowserProfile, SavedState
 from gateway.store.database import Connection, Database
 from gateway.telemetry import metrics
@@ -174,7 +174,7 @@ class ProfileSaves:
         saved = SavedState(state.object_id, packing.size, stored, used.browser_name)
 
         async def move(connection: Connection) -> UUID | None:
-            await browser_profiles.lock_owner(connection, profile.owner)
+            await accounts.lock_owner(connection, profile.owner)
             if await browser_profiles.has_state(connection, profile.id, state.object_id):
                 # An earlier attempt was committed, though its answer was lost.
                 return profile.object_id

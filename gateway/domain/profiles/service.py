@@ -17,6 +17,7 @@ from gateway.core.sealed import SecretOwner
 from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.domain.audit import Action, Audit
 from gateway.domain.events.service import Events
+from gateway.domain.extensions.service import Extensions
 from gateway.domain.profiles.launched import RuntimeProfile
 from gateway.domain.profiles.limits import ProfileLimits
 from gateway.domain.profiles.saving import ProfileSaves, publish
@@ -72,6 +73,7 @@ class Profiles:
         settings: ProfileSettings,
         audit: Audit,
         events: Events,
+        extensions: Extensions,
         *,
         gateway_id: UUID,
         silent_seconds: int,
@@ -86,11 +88,12 @@ class Profiles:
         self._settings = settings
         self._audit = audit
         self._events = events
+        self._extensions = extensions
         self._silent_seconds = silent_seconds
 
     async def create(self, owner: Scope, request: ProfileRequest) -> BrowserProfile:
         """A new profile, without a state. Raises Conflict (the name is taken), LimitReached, RequestInvalid (its config
-        names a saved proxy that is not there)."""
+        names a saved proxy that is not there), and what `Extensions.chosen` raises for the extensions of its config."""
         profile_id = new_id()
         with self._audit.noting(Action.BROWSER_PROFILE_CREATED, profile_id):
             async with self._database.begin() as connection:
@@ -105,6 +108,7 @@ class Profiles:
     async def _add(self, connection: Connection, owner: Scope, new: NewProfile, proxy_password: str | None) -> None:
         with constraint_as(_name_taken(new.name)):
             await browser_profiles.add(connection, owner, new)
+        await self._extensions.use_in_profile(connection, owner, new.id, new.config.extension_ids)
         if proxy_password is not None:
             await self._secrets.put(connection, proxy_secret(owner, new.id), proxy_password)
 
@@ -119,14 +123,17 @@ class Profiles:
                 return await self._find(connection, scope, profile_id)
 
     async def change(self, scope: Scope, profile_id: UUID, **changes: Unpack[Changes]) -> BrowserProfile:
-        """Change what is given; a new config replaces the one that was. Raises NotFound, Conflict (the name),
-        RequestInvalid as `create` does."""
+        """Change what is given; a new config replaces the one that was. Raises NotFound (also an extension), Conflict
+        (the name), RequestInvalid as `create` does."""
         with self._audit.noting(Action.BROWSER_PROFILE_CHANGED, profile_id) as noting:
             noting.details["fields"] = sorted(name for name in changes if name != "proxy_password")
             async with self._database.begin() as connection:
                 found = await self._find(connection, scope, profile_id, lock=True)
                 if "config" in changes:
                     await check_own(connection, found.owner, changes["config"].proxy)
+                    await self._extensions.use_in_profile(
+                        connection, found.owner, profile_id, changes["config"].extension_ids
+                    )
                     await self._secrets.remove(connection, profile_id)
                     password = changes.pop("proxy_password", None)
                     if password is not None:

@@ -13,6 +13,7 @@ from gateway.core.scope import Scope
 from gateway.domain import audit
 from gateway.domain.audit import Origin
 from gateway.domain.events.run_commands import CommandScope
+from gateway.domain.extensions.service import RuntimeExtensions
 from gateway.domain.profiles.launched import RuntimeProfile
 from gateway.store.runtimes import Runtime
 
@@ -31,10 +32,13 @@ class State(Enum):
 class HostedRuntime:
     """A runtime of this gateway, with its browser once that is launched."""
 
-    def __init__(self, runtime_id: UUID, profile: RuntimeProfile | None = None) -> None:
+    def __init__(
+        self, runtime_id: UUID, profile: RuntimeProfile | None = None, extensions: RuntimeExtensions | None = None
+    ) -> None:
         self.runtime_id = runtime_id
-        # The saved profile that it is launched from.
+        # The saved profile that it is launched from, and the extensions that it loads.
         self.profile = profile
+        self.extensions = extensions
         self.state = State.STARTING
         # Why it ends and who requested it, from the first request on.
         self.reason: Ending | None = None
@@ -131,9 +135,11 @@ class HostedRuntimes:
         # By space and alias: of one alias, one runtime is live in a space.
         self._aliased: dict[tuple[UUID, str], HostedRuntime] = {}
 
-    def start(self, runtime_id: UUID, profile: RuntimeProfile | None = None) -> HostedRuntime:
+    def start(
+        self, runtime_id: UUID, profile: RuntimeProfile | None = None, extensions: RuntimeExtensions | None = None
+    ) -> HostedRuntime:
         """Add a runtime that has no browser yet."""
-        hosted = self._all[runtime_id] = HostedRuntime(runtime_id, profile)
+        hosted = self._all[runtime_id] = HostedRuntime(runtime_id, profile, extensions)
         return hosted
 
     def live(self, hosted: HostedRuntime, row: Runtime) -> None:

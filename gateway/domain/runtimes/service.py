@@ -48,6 +48,7 @@ from gateway.domain.attachments import Attachments
 from gateway.domain.audit import Action, Audit
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.events.service import Events, about_run
+from gateway.domain.extensions.service import Extensions, RuntimeExtensions
 from gateway.domain.profiles.launched import RuntimeProfile
 from gateway.domain.profiles.service import Profiles, UseOfProfile
 from gateway.domain.proxies import SavedProxies
@@ -122,7 +123,28 @@ class RuntimeRequest:
         """The request, with the proxy that its config names."""
         return replace(self, config=replace(self.config, proxy=proxy), proxy_password=password)
 
-    def spec(self, runtime_id: UUID, taker: Taker, profile: RuntimeProfile | None = None) -> LaunchSpec:
+    def with_extensions(self, profile: RuntimeProfile | None) -> RuntimeRequest:
+        """The request for full Chromium, which alone loads extensions. Raises RequestInvalid, and Conflict where the
+        state of the profile is of another browser."""
+        if profile is not None and profile.profile.browser not in (None, "chromium"):
+            raise Conflict(
+                f"This browser profile has the state of {profile.profile.browser}, which loads no extensions; reset "
+                "it, or launch it without extensions.",
+                "browser_profile.other_browser",
+                details={"browser": profile.profile.browser},
+            )
+        if self.config.browser not in (None, "chromium"):
+            message = "Only full Chromium loads extensions; give `chromium`, or leave it out"
+            raise invalid_field("browser", message, self.config.browser)
+        return replace(self, config=replace(self.config, browser="chromium"))
+
+    def spec(
+        self,
+        runtime_id: UUID,
+        taker: Taker,
+        profile: RuntimeProfile | None = None,
+        extensions: RuntimeExtensions | None = None,
+    ) -> LaunchSpec:
         """The request to the launcher; `taker` is who waits for the launch."""
         config, proxy = self.config, self.config.proxy
         assert not isinstance(proxy, str), "the proxy is replaced by the saved one that it names"
@@ -147,6 +169,7 @@ class RuntimeRequest:
             else None,
             taker=taker,
             profile=profile,
+            extensions=() if extensions is None else extensions.launched,
         )
 
 
@@ -193,6 +216,7 @@ class Runtimes:
         recording: Recording,
         profiles: Profiles,
         proxies: SavedProxies,
+        extensions: Extensions,
         timings: Timings = Timings(),
         space: DiskSpace = ALWAYS_ROOM,
     ) -> None:
@@ -208,6 +232,7 @@ class Runtimes:
         self._secrets = secrets
         self._profiles = profiles
         self._proxies = proxies
+        self._extensions = extensions
         self._launcher = host.launcher
         self._attachments = host.attachments
         self._gateway_id = host.gateway_id
@@ -258,9 +283,9 @@ class Runtimes:
 
         Raises HostedElsewhere, with `forward`, where another worker of this gateway has fewer runtimes: so a client of
         one connection uses all. Raises RequestInvalid (a lifetime above the gateway's maximum, a proxy that is not
-        allowed or not there), Forbidden (mounts beyond the space's, a saved proxy that they do not allow), NotFound
-        (space, profile), Conflict (closed space, an alias or a profile that is in use), LimitReached (429),
-        NotSupported (501, recording), LaunchFailed (503).
+        allowed or not there, extensions that can't be loaded together), Forbidden (mounts beyond the space's, a saved
+        proxy that they do not allow), NotFound (space, profile, extension), Conflict (closed space, an alias or a
+        profile that is in use), LimitReached (429), NotSupported (501, recording, extensions), LaunchFailed (503).
         """
         if forward and self._board is not None and (url := self._board.quieter()) is not None:
             raise HostedElsewhere(url)
@@ -311,12 +336,15 @@ class Runtimes:
             steps.done("open proxy")
         if request.config.recording and not extras.RECORDINGS.installed:
             raise NotSupported(f"{extras.RECORDINGS.missing} {extras.RECORDINGS.advice}", "recording.not_installed")
-        spec = request.spec(runtime_id, Taker(key_id, space.owner), profile)
+        extensions = await self._extensions.for_runtime(space.owner, request.config.extension_ids)
+        if extensions is not None:
+            request = request.with_extensions(profile)
+        spec = request.spec(runtime_id, Taker(key_id, space.owner), profile, extensions)
         await self._check_proxy(spec)
         async with self.capacity.start(Caller(key_id, space.subaccount_id, organization_id, is_alone), patience):
             self._refuse_while_draining()
             with metrics.launches.time():
-                return await self._start(space, spec, request, profile)
+                return await self._start(space, spec, request, profile, extensions)
 
     async def _check_proxy(self, spec: LaunchSpec) -> None:
         """Refuse a proxy that the egress rules do not allow: no page of the runtime would load."""
@@ -328,14 +356,19 @@ class Runtimes:
             raise invalid_field("proxy", message, code=error.rule) from error
 
     async def _start(
-        self, space: Space, spec: LaunchSpec, request: RuntimeRequest, profile: RuntimeProfile | None
+        self,
+        space: Space,
+        spec: LaunchSpec,
+        request: RuntimeRequest,
+        profile: RuntimeProfile | None,
+        extensions: RuntimeExtensions | None,
     ) -> Runtime:
         runtime_id = spec.runtime_id
-        hosted = self.browsers.start(runtime_id, profile)
+        hosted = self.browsers.start(runtime_id, profile, extensions)
         try:
-            await self._add_row(space, runtime_id, request, profile)
+            await self._add_row(space, hosted, request)
             steps.done("insert runtime")
-            browser = await self._launch(spec, profile)
+            browser = await self._launch(spec, hosted)
             return await self._activate(hosted, self._observed(space, runtime_id, request, browser))
         except BaseException:
             self.browsers.discard(runtime_id)
@@ -344,11 +377,12 @@ class Runtimes:
             hosted.over.set()
             if profile is not None:
                 self._profiles.saves.give_up(profile)
+            if extensions is not None:
+                extensions.release()
             raise
 
-    async def _add_row(
-        self, space: Space, runtime_id: UUID, request: RuntimeRequest, profile: RuntimeProfile | None
-    ) -> None:
+    async def _add_row(self, space: Space, hosted: HostedRuntime, request: RuntimeRequest) -> None:
+        runtime_id, profile = hosted.runtime_id, hosted.profile
         new = NewRuntime(
             id=runtime_id,
             space_id=space.id,
@@ -367,13 +401,12 @@ class Runtimes:
         )
         # Nothing else in the row or the secret's can be there twice.
         with constraint_as(_alias_active(space.id, request.alias)):
-            await self._write_new(space, new, request, profile)
+            await self._write_new(space, new, request, hosted)
 
-    async def _write_new(
-        self, space: Space, new: NewRuntime, request: RuntimeRequest, profile: RuntimeProfile | None
-    ) -> None:
+    async def _write_new(self, space: Space, new: NewRuntime, request: RuntimeRequest, hosted: HostedRuntime) -> None:
+        profile, extensions = hosted.profile, hosted.extensions
         # One statement needs no transaction of three more.
-        is_single = space.subaccount_id is None and request.proxy_password is None and profile is None
+        is_single = space.subaccount_id is None and request.proxy_password is None and not (profile or extensions)
         async with self._database.connect() if is_single else self._database.begin() as connection:
             if space.subaccount_id is not None:
                 await self._check_subaccount(connection, space.owner, space.subaccount_id)
@@ -383,6 +416,8 @@ class Runtimes:
                 raise space_closed(space.id)
             if profile is not None:
                 await self._profiles.claim(connection, profile)
+            if extensions is not None:
+                await extensions.claim(connection, new.id)
             if request.proxy_password is not None:
                 await self._secrets.put(connection, _owner(space.owner, new.id), request.proxy_password)
 
@@ -404,8 +439,12 @@ class Runtimes:
             # Others of it are starting on other gateways: here they would have waited.
             raise subaccount_max_starting(self._settings.subaccount_max_starting)
 
-    async def _launch(self, spec: LaunchSpec, profile: RuntimeProfile | None) -> Browser:
+    async def _launch(self, spec: LaunchSpec, hosted: HostedRuntime) -> Browser:
+        profile = hosted.profile
         try:
+            if hosted.extensions is not None:
+                await hosted.extensions.unpack()
+                steps.done("unpack extensions")
             browser = await self._launcher.launch(spec)
             if profile is not None:
                 if not profile.is_restored:
@@ -737,6 +776,8 @@ class Runtimes:
                 command.done()
             self._endings.publish(observed, ending)
         finally:
+            if hosted.extensions is not None:
+                hosted.extensions.release()
             self.browsers.discard(runtime_id)
             hosted.written.set()
             hosted.over.set()

@@ -215,7 +215,6 @@ async def test_unsupported_fields_are_refused_by_name_with_all_other_errors(
     config = (
         "profile",
         "stealth",
-        "extensionIds",
         "webRtcProxyOnly",
         "forceOpenShadowRoots",
     )
