@@ -143,8 +143,10 @@ class _Attach:
         await send({"type": EXTENSION, "tunnel": tunnel})
 
     def _policy(self) -> Policy | None:
-        files_dir = self.grant.files_dir
-        return StandardPolicy(files_dir, unknown=self.services.settings.cdp_unknown) if files_dir is not None else None
+        files_dir, unknown = self.grant.files_dir, self.services.settings.cdp_unknown
+        if files_dir is None:
+            return None
+        return StandardPolicy(files_dir, unknown=unknown, extensions=self.grant.extensions)
 
     def _record(self) -> SocketRecord | None:
         """The record of its commands, if this gateway has the browser."""

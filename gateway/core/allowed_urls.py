@@ -8,6 +8,7 @@ breaks anywhere.
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 
 # A page could open any URL of these schemes, too. ws and wss are for intercepted requests.
 _SCHEMES = frozenset({"http", "https", "ws", "wss", "data"})
@@ -19,8 +20,16 @@ _OF_A_PAGE = re.compile(r"(https?:|null/).*", re.IGNORECASE | re.ASCII | re.DOTA
 _OF_THE_WEB = re.compile(r"https?:.*", re.IGNORECASE | re.ASCII | re.DOTALL)
 _RESTS = {"about": _BLANK_PAGE, "blob": _OF_A_PAGE, "view-source": _OF_THE_WEB}
 _NAMED_CHARACTERS = 24
+# Nothing that a parser would change: no blanks, no other case, no user or port.
+_OF_AN_EXTENSION = re.compile(r"chrome-extension://([a-p]{32})/[!-~]*", re.ASCII)
 
 ALLOWED_IN_WORDS = "an http:, https:, data: or blob: address or about:blank"
+
+
+def is_page_of(address: str, extensions: Container[str]) -> bool:
+    """Whether the URL is one of an extension with one of these ids, as Chromium itself writes it."""
+    found = _OF_AN_EXTENSION.fullmatch(address)
+    return found is not None and found.group(1) in extensions
 
 
 def refused_address(address: str) -> str | None:

@@ -343,6 +343,10 @@ class LiveBrowser(Protocol):
         """The network in which its DevTools address is; None for the gateway's own."""
 
     @property
+    def extensions(self) -> frozenset[str]:
+        """Ids of the extensions that it has loaded."""
+
+    @property
     def ended(self) -> asyncio.Future[Any]: ...
 
     async def stop(self) -> None:

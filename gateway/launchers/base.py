@@ -72,6 +72,8 @@ class Browser(Protocol):
     user_agent_override: dict[str, Any] | None
     # The network that `devtools_url` is an address of; None for the gateway's own.
     network: BrowserNetwork | None
+    # Ids of the extensions that it has loaded.
+    extensions: frozenset[str]
 
     async def stop(self) -> None:
         """End the browser and return when it can do no more: its processes are killed, its connections broken.

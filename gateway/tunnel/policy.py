@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal
 
-from gateway.core.allowed_urls import ALLOWED_IN_WORDS, refused_address
+from gateway.core.allowed_urls import ALLOWED_IN_WORDS, is_page_of, refused_address
 from gateway.tunnel.known_commands import KNOWN
 
 # A check gets the method's name, its parameters, which it may change, and the runtime's directory of files. It returns
@@ -301,6 +301,9 @@ _RULES: dict[str, str | Check | None] = {
     **CHECKED,
 }
 
+# What opens a page may open those of the runtime's own extensions too, such as their popups.
+_OPENING = frozenset({"Page.navigate", "Target.createTarget"})
+
 # All that is neither refused nor checked. `Browser.close` is answered by the gateway, so it is none of them.
 ALWAYS_ALLOWED = frozenset(method for method, rule in _RULES.items() if rule is None) - {"Browser.close"}
 
@@ -312,15 +315,23 @@ class StandardPolicy:
     followed; downloads and a page's file system create none.
     """
 
-    __slots__ = ("_allow_unknown", "_files_dir")
+    __slots__ = ("_allow_unknown", "_extensions", "_files_dir")
 
     always_allowed: ClassVar[frozenset[str]] = ALWAYS_ALLOWED
 
-    def __init__(self, files_dir: str, *, unknown: Literal["refuse", "allow"] = "refuse") -> None:
+    def __init__(
+        self,
+        files_dir: str,
+        *,
+        unknown: Literal["refuse", "allow"] = "refuse",
+        extensions: frozenset[str] = frozenset(),
+    ) -> None:
+        """`extensions` are the ids of those that the browser has."""
         if not files_dir.startswith("/"):
             raise ValueError(f"files_dir must be an absolute path (given: {files_dir!r})")
         self._files_dir = _normal(files_dir)
         self._allow_unknown = unknown == "allow"
+        self._extensions = extensions
 
     def check(self, message: dict[str, Any]) -> str | None:
         """None allows the message, whose `params` may have been changed; a sentence refuses it."""
@@ -333,6 +344,10 @@ class StandardPolicy:
         params = message.setdefault("params", {})
         if not isinstance(params, dict):
             return _malformed(message["method"], "params", "an object")
+        if self._extensions and message["method"] in _OPENING:
+            url = params.get("url")
+            if isinstance(url, str) and is_page_of(url, self._extensions):
+                return None
         return rule(message["method"], params, self._files_dir)
 
     def reads_params(self, method: str) -> bool:

@@ -45,6 +45,7 @@ class FakeBrowser:
         self.warning: str | None = None
         self.user_agent_override: dict[str, Any] | None = None
         self.network: BrowserNetwork | None = None
+        self.extensions = frozenset(extension.id for extension in spec.extensions)
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
     def end(self, ending: Ending) -> None:

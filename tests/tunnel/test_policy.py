@@ -257,6 +257,45 @@ def test_any_other_address_is_refused(method: str, url: str) -> None:
     assert sentence.isprintable()
 
 
+OWN, OTHER = "a" * 32, "b" * 32
+
+
+@pytest.mark.parametrize("method", ["Page.navigate", "Target.createTarget"])
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        (f"chrome-extension://{OWN}/popup.html", True),
+        (f"chrome-extension://{OWN}/", True),
+        (f"chrome-extension://{OWN}/a%20b.html?c#d", True),
+        (f"chrome-extension://{OWN}", False),
+        (f"chrome-extension://{OTHER}/popup.html", False),
+        # Chromium's viewer of PDFs.
+        ("chrome-extension://mhjfbmdgcfjbbpaeojofohoefgiehjai/index.html", False),
+        (f" chrome-extension://{OWN}/popup.html", False),
+        (f"CHROME-EXTENSION://{OWN}/popup.html", False),
+        (f"chrome-extension://{OWN}@{OTHER}/popup.html", False),
+        (f"chrome-extension://{OWN}/popup.html\n", False),
+        (f"filesystem:chrome-extension://{OWN}/popup.html", False),
+        (f"view-source:chrome-extension://{OWN}/popup.html", False),
+        ("file:///etc/passwd", False),
+        ("chrome://version", False),
+        ("https://example.com/", True),
+    ],
+)
+def test_only_pages_of_extensions_that_the_browser_has_may_be_opened(method: str, url: str, *, allowed: bool) -> None:
+    sentence, params = check(method, StandardPolicy(FILES, extensions=frozenset({OWN})), url=url)
+    assert (sentence is None) == allowed
+    assert params == {"url": url}
+    if url.startswith("chrome-extension"):
+        assert check(method, url=url)[0] is not None
+
+
+@pytest.mark.parametrize("method", ["Network.loadNetworkResource", "Fetch.continueRequest"])
+def test_a_page_of_an_extension_is_only_opened(method: str) -> None:
+    policy = StandardPolicy(FILES, extensions=frozenset({OWN}))
+    assert check(method, policy, url=f"chrome-extension://{OWN}/popup.html")[0] is not None
+
+
 def test_a_refused_address_is_named_by_its_scheme_alone() -> None:
     sentence = refused("address.scheme", "Page.navigate", url="FILE:///home/somebody?token=secret")
     assert "a file: address can't be opened" in sentence

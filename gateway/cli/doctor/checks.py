@@ -52,7 +52,7 @@ def run(settings: Settings, embedded: bool) -> list[Finding]:
         ("processes", lambda: processes(settings)),
         ("runtimes' limits", lambda: runtime_limits(settings)),
         ("runtimes' network", lambda: browser_network(settings)),
-        ("extensions", extensions),
+        ("extensions", lambda: extensions(settings)),
         ("runtimes' memory", lambda: runtime_memory(settings)),
     ]
     return [finding for subject, check in checks for finding in _guarded(subject, check)]

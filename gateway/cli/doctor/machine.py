@@ -125,12 +125,12 @@ def browser_network(settings: Settings) -> Iterator[Finding]:
     )
 
 
-def extensions() -> Iterator[Finding]:
+def extensions(settings: Settings) -> Iterator[Finding]:
     """Whether a runtime may have extensions of browsers; all others are launched as before where it may not."""
     subject = "extensions"
-    reason = extension_policy.why_none()
+    reason = extension_policy.why_none(networks.why_none(settings.browser_network))
     if reason is None:
-        sentence = "Extensions of browsers are contained by policies, in a mount namespace of each runtime's own."
+        sentence = "Extensions of browsers are contained, by policies and by a network of each runtime's own."
         yield Finding(Level.OK, subject, sentence)
         return
     said = f"Launches with extensions are refused, since these can't be contained: {reason}."

@@ -75,6 +75,8 @@ class Grant:
     network: BrowserNetwork | None
     # Where the browser is here: the directory whose files may be named, or None where everything may be commanded.
     files_dir: str | None
+    # Ids of the extensions that a browser here has.
+    extensions: frozenset[str]
     origin: Origin
     # Whose share of common limits its sockets take.
     taker: Taker
@@ -573,6 +575,7 @@ class Leases:
             host_url=host_url,
             network=observed.browser.network if observed is not None else None,
             files_dir=self._runtimes.files_dir(lease.runtime_id) if restricted else None,
+            extensions=observed.browser.extensions if observed is not None else frozenset(),
             origin=_acting(lease),
             taker=taker,
             pace=self._paces.of(lease.id),

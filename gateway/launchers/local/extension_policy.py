@@ -3,19 +3,19 @@
 An extension may open addresses that no page may, and changes settings that flags of the command line only suggest. A
 managed policy closes both, for the extension and for a client that attaches to it. Chromium reads policies from a fixed
 place below /etc. So a browser with extensions is started in a mount namespace, where a directory of the gateway lies
-over /etc; nothing of the machine's own is changed, and other browsers do not see it. Root makes the namespace as it is;
-other users make one within a user namespace, which Chromium's sandbox needs of the machine as well.
+over /etc; nothing of the machine's own is changed, and other browsers do not see it.
+
+No policy holds for WebRTC in an extension's own pages: Chromium exempts its processes from every rule of routing. So a
+browser with extensions needs a network of its own (networks.py), out of which no datagram leads.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from gateway.launchers.local import command_line
 
 # Where Chromium, Google Chrome and Chrome for Testing (Playwright's download) look, below /etc. Of several files the
 # last one counts, so an operator's own policies hold as well, but open nothing again.
-_PLACES = ("chromium/policies", "opt/chrome/policies", "opt/chrome_for_testing/policies")
+PLACES = ("chromium/policies", "opt/chrome/policies", "opt/chrome_for_testing/policies")
 _FILE = "managed/zz-gateway.json"
 _MODE = 0o755
 
@@ -36,7 +36,6 @@ UNCONTAINED = (
     "system.cpu",
     "system.memory",
     "system.storage",
-    "webRequestBlocking",
 )
 
 # Pages of the browser's own and files, also within `view-source:`; the store, whose pages may install extensions.
@@ -46,8 +45,6 @@ _CLOSED = (
     "chrome-untrusted:*",
     "chrome-search:*",
     "devtools:*",
-    # Extensions of the browser's own, such as its viewer of PDFs; the launched ones are excepted.
-    "chrome-extension:*",
     "chromewebstore.google.com",
     "chrome.google.com/webstore",
 )
@@ -60,18 +57,19 @@ _UNSHARE, _MOUNT, _SH = (
 )
 _PROBE_SECONDS = 10.0
 # Relative to the home directory, where the launch script is: a mount option can't contain every path.
-_MOUNT_ETC = f"{_MOUNT} -t overlay -o ro,nosuid,nodev,lowerdir=../etc:/etc none /etc"
+MOUNT_ETC = f"{_MOUNT} -t overlay -o ro,nosuid,nodev,lowerdir=../etc:/etc none /etc"
 ADVICE = (
-    "Start the gateway as root with the capability CAP_SYS_ADMIN, or allow unprivileged user namespaces; the programs "
-    "unshare and mount (util-linux) and the kernel's overlay file system are needed in both cases."
+    "Start the gateway as root with the capabilities CAP_SYS_ADMIN and CAP_NET_ADMIN, and leave "
+    "GATEWAY_BROWSER_NETWORK at `auto`; it needs the programs unshare and mount (util-linux) and the kernel's overlay "
+    "file system."
 )
 
 
-def policies(ids: Iterable[str]) -> dict[str, Any]:
-    """Chromium's managed policies for a browser with these extensions, by name."""
+def policies() -> dict[str, Any]:
+    """Chromium's managed policies for a browser with extensions, by name."""
     return {
         "URLBlocklist": list(_CLOSED),
-        "URLAllowlist": [f"chrome-extension://{each}" for each in ids],
+        "URLAllowlist": [],
         "ExtensionSettings": {
             "*": {"installation_mode": "allowed", "blocked_permissions": list(UNCONTAINED)},
             _STORE: {"installation_mode": "blocked"},
@@ -90,10 +88,10 @@ def policies(ids: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def write(directory: Path, ids: Iterable[str]) -> None:
+def write(directory: Path) -> None:
     """Write the policies below the new directory `etc` of a runtime's directory. Raises OSError."""
-    text = json.dumps(policies(ids))
-    for place in _PLACES:
+    text = json.dumps(policies())
+    for place in PLACES:
         path = directory / "etc" / place / _FILE
         for parent in reversed(path.relative_to(directory).parents[:-1]):
             made = directory / parent
@@ -105,26 +103,23 @@ def write(directory: Path, ids: Iterable[str]) -> None:
 
 
 def contained(command: str) -> str:
-    """The command of a browser (of the shell), run where the directory `../etc` lies over /etc."""
-    namespaces, user = ["--mount", "--propagation", "private"], ""
-    if os.geteuid() != 0:
-        # The user is root in the first namespace, to mount, and itself in the second one, without any capability.
-        namespaces += ["--user", "--map-root-user"]
-        user = f"{_UNSHARE} --user --map-user={os.geteuid()} --map-group={os.getegid()} -- "
-    mounted = shlex.quote(f'{_MOUNT_ETC} && exec {user}"$@"')
-    return f"{shlex.join([_UNSHARE, *namespaces])} -- {_SH} -c {mounted} sh {command}"
+    """The command of a browser (of the shell), run by root where the directory `../etc` lies over /etc."""
+    mounted = shlex.quote(f'{MOUNT_ETC} && exec "$@"')
+    return f"{_UNSHARE} --mount --propagation private -- {_SH} -c {mounted} sh {command}"
 
 
-def why_none() -> str | None:
+def why_none(no_networks: str | None) -> str | None:
     """Why extensions can't be contained on this machine, in words that follow a colon; None where they can.
 
-    Blocks for a moment.
+    `no_networks` is why runtimes have no networks of their own, as networks.why_none says it. Blocks for a moment.
     """
+    if no_networks is not None:
+        return f"runtimes have no network of their own ({no_networks}), so an extension could send datagrams anywhere"
     with tempfile.TemporaryDirectory() as made:
         directory = Path(made)
-        write(directory, ())
+        write(directory)
         (directory / "home").mkdir()
-        read = shlex.join(["test", "-r", f"/etc/{_PLACES[0]}/{_FILE}"])
+        read = shlex.join(["test", "-r", f"/etc/{PLACES[0]}/{_FILE}"])
         command = contained(f"{_SH} -c {shlex.quote(read)}")
         try:
             done = subprocess.run(

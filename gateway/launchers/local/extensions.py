@@ -12,7 +12,7 @@ from gateway.core.launch import Failure, LaunchedExtension
 from gateway.launchers import failures
 from gateway.launchers.local.launch_process import CommandRefused, LaunchProcess
 
-# Arguments of a browser that loads extensions; DevTools load them over the pipe only, never over a socket.
+# Arguments of a browser that loads extensions over DevTools; a lease's policy refuses that to clients.
 ARGUMENTS = ("--enable-unsafe-extension-debugging",)
 # Playwright's, which such a browser does not get.
 LEFT_OUT = ("--disable-extensions",)

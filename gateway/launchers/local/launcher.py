@@ -133,7 +133,7 @@ class LocalLauncher:
         self._network_of: dict[str, Network] = {}
         self._frame_height: int | None = None
         # Set once it is seen that extensions can be contained on this machine.
-        self._contains_extensions = False
+        self.contains_extensions = False
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -220,9 +220,9 @@ class LocalLauncher:
             reason, advice = "there is no full Chromium on this machine", "The operator can install it."
         elif spec.browser == "headless-shell":
             reason, advice = "the headless shell has none", "Ask for chromium, or leave the browser out."
-        elif not self._contains_extensions:
-            reason = await asyncio.to_thread(extension_policy.why_none)
-            self._contains_extensions = reason is None
+        elif not self.contains_extensions:
+            reason = await asyncio.to_thread(extension_policy.why_none, self.no_networks)
+            self.contains_extensions = reason is None
         if reason is not None:
             raise NotSupported(
                 f"A browser can't have extensions: {reason}. {advice}",
@@ -379,7 +379,8 @@ class LocalLauncher:
         url = f"ws://{LOOPBACK}:{port}{path}"
         warning = None if spec.locale is None else locales.warning(binary.path, spec.locale)
         files_dir = str(home / "downloads")
-        return LocalBrowser(binary.name, version, url, files_dir, process, listener, network, warning, override)
+        loaded = frozenset(extension.id for extension in spec.extensions)
+        return LocalBrowser(binary.name, version, url, files_dir, process, listener, network, warning, override, loaded)
 
     def _window(self, spec: LaunchSpec, name: BrowserName) -> tuple[int, int]:
         """The size of a window whose page has the spec's viewport."""

@@ -44,10 +44,12 @@ class LocalBrowser:
         network: Network | None = None,
         warning: str | None = None,
         user_agent_override: dict[str, Any] | None = None,
+        extensions: frozenset[str] = frozenset(),
     ) -> None:
         self.name = name
         self.warning = warning
         self.user_agent_override = user_agent_override
+        self.extensions = extensions
         self.version = version
         self.devtools_url = devtools_url
         self.files_dir = files_dir

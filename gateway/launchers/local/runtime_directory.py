@@ -54,7 +54,7 @@ def make(
         write_preferences(home / "profile", owner, launched)
     command = f'{drop}{shlex.quote(str(binary))} "$@"'
     if launched:
-        extension_policy.write(directory, [extension.id for extension in launched])
+        extension_policy.write(directory)
         command = extension_policy.contained(command)
     at = shlex.quote(str(directory))
     # Where the directory is gone the launch was given up meanwhile, and nothing may start any more.
