@@ -38,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         settings.forget_secrets()
         for warning in warnings:
             say(f"Warning: {warning}", file=sys.stderr)
-        logs.configure(loaded.log_level, logs.style_of(loaded.log_format))
+        style = logs.style_of(loaded.log_format)
+        logs.configure(loaded.log_level, style, secrets=settings.secrets_of(loaded))
         code: int = parsed.run(loaded, parsed)
         return code
     except GatewayError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import sys
 
@@ -20,7 +21,7 @@ _NEEDED = (signal.SIGTERM, signal.SIGCHLD)
 
 
 def normalize() -> None:
-    """Of this process; from its main thread, before it starts any other."""
+    """Of this process; from its main thread, before it starts any other. Its dumps of memory are turned off, too."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for number in _NEEDED:
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -31,6 +32,7 @@ def normalize() -> None:
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         _open(descriptor, name)
     _close_in_children()
+    _leave_no_core_dump()
 
 
 def ignore(number: int, frame: object) -> None:
@@ -50,6 +52,12 @@ def _open(descriptor: int, name: str) -> None:
         os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if getattr(sys, name) is None:
         setattr(sys, name, os.fdopen(descriptor, "r" if descriptor == 0 else "w", closefd=False))
+
+
+def _leave_no_core_dump() -> None:
+    """Of this process and its children: it would have the master keys, and what pages and clients were given."""
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, most))
 
 
 def _close_in_children() -> None:

@@ -50,7 +50,7 @@ _LEFT_ALONE = ("", "/", "!'()*", ";,/?:@&=+$!*'()#", "*", "!$%&()*+,/:;=?@[]^`{|
 
 
 class Secrets:
-    """Secrets of one request or one run. `parts` are what to look for inside texts, the longest first."""
+    """Secrets of one request, one run or one process. `parts` are what to look for inside texts, the longest first."""
 
     __slots__ = ("_parts", "_texts", "_texts_of_parts")
 
@@ -67,6 +67,14 @@ class Secrets:
         """Mask this text from now on; those beyond a maximum are not."""
         if text and len(self._texts) < _MOST:
             self._texts[text] = None
+
+    def add_all(self, values: Iterable[Any]) -> None:
+        """Mask these values, all texts and numbers in them, and the passwords of those that are URLs, from now on."""
+        for text in texts_in(values):
+            self.add(text)
+            if (password := _password(text)) is not None:
+                self.add(password)
+                self.add(unquote(password))
 
     def masked(self, value: Any, depth: int = 0) -> Any:
         """The value with MASK for each of them."""
@@ -124,11 +132,7 @@ def remember(values: Iterable[Any]) -> None:
     """Mask these values, and all texts and numbers in them, for the rest of the `remembering` block."""
     remembered = _remembered.get()
     if remembered is not None:
-        for text in texts_in(values):
-            remembered.add(text)
-            if (password := _password(text)) is not None:
-                remembered.add(password)
-                remembered.add(unquote(password))
+        remembered.add_all(values)
 
 
 def masked(value: Any) -> Any:

@@ -7,7 +7,7 @@ import hmac
 import re
 import secrets
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _ALPHABET = string.ascii_letters + string.digits
 _PREFIX_LENGTH = 12
@@ -22,7 +22,7 @@ class Token:
     """A secret at the moment it is made; `secret` is given out once and kept nowhere."""
 
     prefix: str
-    secret: str
+    secret: str = field(repr=False)
     digest: bytes
 
 

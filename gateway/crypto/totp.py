@@ -6,7 +6,7 @@ import base64
 import binascii
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
 
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256, SHA512
@@ -23,7 +23,7 @@ _LONGEST_PERIOD = 3600
 class TotpSeed:
     """`period` is in seconds."""
 
-    secret: bytes
+    secret: bytes = field(repr=False)
     algorithm: str = "SHA1"
     digits: int = 6
     period: int = 30

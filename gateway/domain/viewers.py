@@ -11,7 +11,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -49,8 +49,8 @@ class Minted:
     """A viewer and its token, and the token of its activity stream, if one was requested."""
 
     viewer: Viewer
-    token: str
-    activity_token: str | None
+    token: str = field(repr=False)
+    activity_token: str | None = field(repr=False)
 
 
 class ViewerSession:

@@ -8,7 +8,7 @@ reach addresses of the caller's choice, or cost money that no count of tokens sh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote
 
@@ -45,8 +45,8 @@ class Prepared:
     """
 
     path: str
-    body: bytes
-    headers: tuple[tuple[str, str], ...]
+    body: bytes = field(repr=False)
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
     reader: Callable[[], Reader]
     strip_usage: bool = False
 

@@ -15,7 +15,18 @@ from gateway.settings.extensions import ExtensionSettings
 from gateway.settings.files import FileSettings
 from gateway.settings.leases import LeaseSettings
 from gateway.settings.listening import ListeningSettings
-from gateway.settings.load import PREFIX, flag, forget_secrets, is_secret, load, options, own_options, variable
+from gateway.settings.load import (
+    PREFIX,
+    flag,
+    forget_secrets,
+    is_secret,
+    load,
+    options,
+    own_options,
+    passwords_in,
+    secrets_of,
+    variable,
+)
 from gateway.settings.process import ProcessSettings
 from gateway.settings.profiles import ProfileSettings
 from gateway.settings.providers import ProviderSettings
@@ -53,5 +64,7 @@ __all__ = [
     "load",
     "options",
     "own_options",
+    "passwords_in",
+    "secrets_of",
     "variable",
 ]

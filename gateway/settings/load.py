@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
@@ -112,6 +113,23 @@ def _complaint(location: tuple[int | str, ...], message: str, given: Any) -> str
     field = Settings.model_fields.get(name)
     hidden = field is None or is_secret(field) or (isinstance(given, str) and re.search("[@?#]", given))
     return f"{variable(name)}: {said}" + ("" if hidden else f" (given: {given!r})")
+
+
+def secrets_of(loaded: Settings) -> list[str]:
+    """The secret options' values: each master key by itself, and of the database's URL its password alone."""
+    given = {name: getattr(loaded, name) or "" for name, field in options().items() if is_secret(field)}
+    keys = [entry.partition(":")[2] for entry in re.split(r"[,\s]+", given.pop("master_keys"))]
+    return [text for text in (*keys, *passwords_in(given.pop("database_url")), *given.values()) if text]
+
+
+def passwords_in(url: str) -> list[str]:
+    """The password of a database's URL as it is written, and decoded; none where the URL can't be read."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return []
+    written = [parts.netloc.rpartition("@")[0].partition(":")[2], *parse_qs(parts.query).get("password", [])]
+    return [password for text in written if text for password in (text, unquote(text))]
 
 
 def forget_secrets() -> None:

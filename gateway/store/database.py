@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import sqlalchemy.exc
@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from gateway.core.errors import ConfigurationError, GatewayError, Unavailable, database_unavailable
 from gateway.core.secret import MASK
+from gateway.settings import passwords_in
 
 # What the domain passes from `Database.connect` or `begin` to the functions of the store.
 Connection = AsyncConnection
@@ -263,7 +264,7 @@ def failure(url: str, error: BaseException) -> str:
         # Those of Python's own parsers, which quote what they can't read: that may be a part of the password.
         return "its host or port can't be read: a port is a number, and an IPv6 address stands in [ ]."
     reason = str(error).partition("\n")[0] or "It does not answer in time."
-    for password in _passwords(url):
+    for password in passwords_in(url):
         reason = reason.replace(password, MASK)
     return reason.replace(url, "the URL")
 
@@ -295,16 +296,6 @@ def _misread(url: str) -> bool:
     # The @ of the query is one of a parameter's value, or ends a password that has a ?.
     _, colon, port = re.split("[/#]", rest, maxsplit=1)[0].rpartition(":")
     return in_query and bool(colon) and not port.isdigit() and not port.endswith("]")
-
-
-def _passwords(url: str) -> list[str]:
-    """The password of the URL as it is written, and decoded."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return []
-    written = [parts.netloc.rpartition("@")[0].partition(":")[2], *parse_qs(parts.query).get("password", [])]
-    return [password for text in written if text for password in (text, unquote(text))]
 
 
 def _cancellations() -> int:

@@ -1,6 +1,7 @@
 """One way for everything that is logged: structlog and the standard library, ours and the libraries', to stderr.
 
-What the models of the current request mark as secret is masked in each line (`gateway.core.secret`). As a second net,
+What the models of the current request mark as secret is masked in each line (`gateway.core.secret`), and so are the
+options that are secret, which an answer of a database or bucket may repeat. As a second net,
 each line is cleaned by patterns after it was rendered, of every logger and with all that it quotes: the paths that
 uvicorn and websockets print, headers, exceptions. A request's id gets into its lines by
 `structlog.contextvars.bind_contextvars(request_id=...)`.
@@ -13,6 +14,7 @@ import logging
 import re
 import sys
 import traceback
+from collections.abc import Iterable
 from typing import Final, Literal, TextIO
 from urllib.parse import unquote
 
@@ -20,7 +22,7 @@ import structlog
 from structlog.typing import EventDict, Processor
 from websockets.frames import Frame, Opcode
 
-from gateway.core.secret import MASK, masked
+from gateway.core.secret import MASK, Secrets, masked
 
 # A line that has none of these and no long run of letters has nothing to hide.
 _MARKERS = (
@@ -135,9 +137,10 @@ def configure(
     level: str,
     format: Literal["console", "json"],  # noqa: A002  (it is called so as an option)
     worker: int | None = None,
+    secrets: Iterable[str] = (),
 ) -> None:
     """Send all logging to stderr, from `level` on. May be called again; the last call counts. Lines have the number of
-    the worker, if the process is one of several.
+    the worker, if the process is one of several. `secrets` are those of the process, which are masked in each line.
 
     Other handlers on this process's stdout and stderr are taken off, since they would not redact. What is to log
     through here must not add its own afterwards: uvicorn wants `log_config=None`.
@@ -150,7 +153,7 @@ def configure(
     )
     _take_off_others()
     handler = Stderr()
-    handler.setFormatter(_RedactingFormatter(_rendering(format, worker)))
+    handler.setFormatter(_RedactingFormatter(_rendering(format, worker, secrets)))
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(level.upper())
@@ -181,9 +184,17 @@ def style_of(log_format: str) -> Literal["console", "json"]:
     return "console" if log_format == "console" else "json"
 
 
-def _rendering(style: Literal["console", "json"], worker: int | None) -> list[Processor]:
+def _rendering(style: Literal["console", "json"], worker: int | None, secrets: Iterable[str]) -> list[Processor]:
     # The plain traceback: the fancy ones print local variables.
     before: list[Processor] = [structlog.processors.format_exc_info, mask_secrets]
+    own = Secrets()
+    own.add_all(secrets)
+    if own:
+
+        def mask_own_secrets(logger: object, method: str, event: EventDict) -> EventDict:
+            return {name: value if name in _OF_THE_LINE else own.masked(value) for name, value in event.items()}
+
+        before.append(mask_own_secrets)
     if worker is not None:
 
         def with_worker(logger: object, method: str, event: EventDict) -> EventDict:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +20,10 @@ import httpx
 import pytest
 import pytest_asyncio
 from sqlalchemy import text
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from gateway.app import Gateway
 from gateway.core.errors import ConfigurationError
@@ -29,7 +34,7 @@ from gateway.crypto.tokens import TokenIssuer
 from gateway.domain.secrets import KeySource, SecretStore, rotate
 from gateway.settings import Settings
 from gateway.store.database import Database
-from tests.support.fake_providers import KEYS, FakeProviders
+from tests.support.fake_providers import KEYS, FakeProviders, served
 from tests.support.gateway_process import ROOT, GatewayProcess, temporary_data_dir
 from tests.support.recorder import FIRST_KEY, Recorder
 from tests.support.remote import Remote
@@ -424,6 +429,35 @@ async def test_a_running_gateway_takes_part_in_a_rotation_by_command(providers: 
             assert (await remote.post(later, {}))["ok"]
             for output in (done.stdout, done.stderr):
                 assert first_line.partition(":")[2] not in output
+
+
+# What others repeat
+
+
+async def test_what_a_bucket_repeats_of_its_credentials_is_not_logged() -> None:
+    """As S3 does with a session token that has expired."""
+    token = "FwoGZXIvYXdzEBYaDK-s3ssion"
+
+    async def refuse(request: Request) -> Response:
+        said = f"<Error><Code>ExpiredToken</Code><Token-0>{request.headers['x-amz-security-token']}</Token-0></Error>"
+        return Response(said, status_code=400, media_type="application/xml")
+
+    routes = [Route("/{path:path}", refuse, methods=["GET", "PUT", "POST", "DELETE"])]
+    with served(Starlette(routes=routes)) as port, temporary_data_dir() as data_dir:
+        options = {
+            "GATEWAY_FILES_URL": f"s3://files?endpoint=http://127.0.0.1:{port}&region=us-east-1",
+            "GATEWAY_FILES_ACCESS_KEY": "AKIA-of-the-tests",
+            "GATEWAY_FILES_SECRET_KEY": "s3cret-of-the-bucket",
+            "GATEWAY_FILES_SESSION_TOKEN": token,
+        }
+        with GatewayProcess.start(data_dir, **options) as gateway:
+            async with Remote(gateway) as remote:
+                files = f"{remote.runtimes.removesuffix('/runtimes')}/storage/files"
+                answer = await remote.api.post(files, files={"file": ("a", b"a")})
+                assert (answer.status_code, answer.json()["code"]) == (503, "storage.unavailable")
+            line = gateway.wait_for_output(re.compile(".*an object can't be written.*"), 30)[0]
+            assert "<Token-0>***</Token-0>" in line
+            assert token not in gateway.log
 
 
 # The recorder, which searches what the whole suite logs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 
 # Reports itself and a child, by what the kernel says: numbers of signals that are ignored or blocked, and open streams.
 PROGRAM = """
-import json, os, signal, subprocess, sys
+import json, os, resource, signal, subprocess, sys
 from gateway.core import inherited
 
 inherited.normalize()
@@ -34,6 +35,7 @@ with open(sys.argv[1], "w") as report:
         "ignored": [number for number in signal.valid_signals() if inherited.is_ignored(number)],
         "blocked": list(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
         "report": report.fileno(),
+        "core dump": resource.getrlimit(resource.RLIMIT_CORE),
         "given to children": [each for each in map(int, sys.argv[2:]) if os.get_inheritable(each)],
     }, report)
 """
@@ -98,6 +100,16 @@ def test_a_child_gets_no_descriptor_that_was_inherited(tmp_path: Path) -> None:
     finally:
         for end in ends:
             os.close(end)
+
+
+def test_no_core_dump_is_written_and_an_operator_may_have_one(tmp_path: Path) -> None:
+    """By raising the soft limit of the running process (prlimit), which its own hard limit allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+
+    def prepare() -> None:
+        resource.setrlimit(resource.RLIMIT_CORE, (most, most))
+
+    assert as_started(prepare, str(tmp_path / "report"))["core dump"] == [0, most]
 
 
 def test_otherwise_all_is_as_it_was(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import re
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import uuid4
@@ -77,11 +77,13 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configured]:
     handlers, level, structure = list(root.handlers), root.level, structlog.get_config()
     levels = {name: logging.getLogger(name).level for name in (*NOISY, "uvicorn", "uvicorn.access")}
 
-    def configure_with(level: str, style: Format, stream: io.StringIO | None = None) -> io.StringIO:
+    def configure_with(
+        level: str, style: Format, stream: io.StringIO | None = None, secrets: Iterable[str] = ()
+    ) -> io.StringIO:
         root.handlers[:] = []  # pytest's own raise on a record that can't be rendered
         stream = stream or io.StringIO()
         monkeypatch.setattr(sys, "stderr", stream)
-        configure(level, style)
+        configure(level, style, secrets=secrets)
         return stream
 
     yield configure_with
@@ -512,3 +514,21 @@ async def test_debug_logs_of_a_real_server_and_client_are_redacted(configured: C
     ):
         assert kept.replace('"', '\\"') in output, kept
     assert output.count("TEXT [") == 4
+
+
+@pytest.mark.parametrize("style", FORMATS)
+def test_secrets_of_the_process_are_masked_in_each_line(configured: Configured, style: Format) -> None:
+    """What no pattern knows, also in an exception and in what a library logs."""
+    secret = 'a session/of a "bucket"'
+    stream = configured("debug", style, secrets=[secret, "s3cret-key"])
+    structlog.get_logger("gateway").info("answered", cause=f"<Token>{secret}</Token>", also=[secret])
+    logging.getLogger("library").warning("it has %s and %r", "s3cret-key", secret)
+    try:
+        raise ValueError(f"no such key: {secret!r}")
+    except ValueError:
+        structlog.get_logger("gateway").exception("failed")
+    structlog.get_logger("gateway").info("open")
+    text = stream.getvalue()
+    assert text.count("***") == 5
+    assert not any(part in text for part in ("session", "bucket", "s3cret"))
+    assert "open" in text

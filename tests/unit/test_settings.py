@@ -13,7 +13,18 @@ from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from pydantic import ValidationError
 
 from gateway.core.errors import ConfigurationError
-from gateway.settings import GROUPS, Settings, flag, forget_secrets, is_secret, load, options, variable
+from gateway.settings import (
+    GROUPS,
+    Settings,
+    flag,
+    forget_secrets,
+    is_secret,
+    load,
+    options,
+    passwords_in,
+    secrets_of,
+    variable,
+)
 from gateway.settings.load import KUBERNETES_NAME
 from tools import settings_page
 
@@ -257,6 +268,20 @@ def test_the_operators_own_access_to_a_provider_is_whole_or_refused(changed: dic
 
 
 OF_BUCKETS = ("files_access_key", "files_secret_key", "files_session_token")
+
+
+def test_the_values_of_secret_options_are_those_that_logs_mask() -> None:
+    found = loaded(
+        {
+            "GATEWAY_MASTER_KEYS": "one:YWJj,two:ZGVm",
+            "GATEWAY_DATABASE_URL": "postgresql://me:pa%20ss@host/db",
+            "GATEWAY_FILES_SECRET_KEY": "the secret key",
+        }
+    )
+    assert secrets_of(found) == ["YWJj", "ZGVm", "pa%20ss", "pa ss", "the secret key"]
+    assert secrets_of(loaded()) == []
+    assert passwords_in("postgresql://me@host/db?password=p%40w&x=y") == ["p@w", "p@w"]
+    assert passwords_in("postgresql://me@host/db") == passwords_in("http://[") == []
 
 
 def test_a_buckets_credentials_come_from_the_usual_variables_too_and_leave_the_environment(

@@ -6,7 +6,7 @@ It has secrets, so it is neither an argument nor in the environment.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gateway.settings import Settings
@@ -21,7 +21,7 @@ class Setup:
     settings: Settings
     worker: int
     workers: int
-    database_url: str
+    database_url: str = field(repr=False)
     listeners: tuple[tuple[int, ...], ...]
     inboxes: tuple[int, ...]
     inbox: int

@@ -23,6 +23,7 @@ from gateway.core.worker_board import Board
 from gateway.domain.secrets import KeySource
 from gateway.http.services import Handing
 from gateway.launchers.local import browsers
+from gateway.settings import secrets_of
 from gateway.settings.workers import settings_of_worker
 from gateway.store.database import Database
 from gateway.telemetry import exposition, logs
@@ -116,7 +117,8 @@ def main(descriptor: int) -> int:
     end = socket.socket(fileno=descriptor)
     setup = Setup.of_line(_first_line(end))
     die_with(setup.parent)
-    logs.configure(setup.settings.log_level, logs.style_of(setup.settings.log_format), setup.worker)
+    loaded = setup.settings
+    logs.configure(loaded.log_level, logs.style_of(loaded.log_format), setup.worker, secrets_of(loaded))
     try:
         return run(lambda: _serve(setup, end))
     except GatewayError as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -44,7 +44,7 @@ class StorageRef:
 @dataclass(frozen=True, slots=True)
 class MintedLink:
     link: DownloadLink
-    token: str
+    token: str = field(repr=False)
     seconds: int
 
 
