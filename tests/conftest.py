@@ -28,7 +28,8 @@ from tests.support import missing, node, scratch, surroundings
 from tests.support.away import Away
 from tests.support.databases import TEMPLATE, execute, fresh_database, named
 from tests.support.launchers import WorkingLauncher
-from tests.support.recorder import recorded
+from tests.support.secret_search import answers, noting, places
+from tests.support.secret_search.search import searching
 
 # A busy machine makes no example wrong.
 hypothesis_settings.register_profile("busy", deadline=None)
@@ -114,10 +115,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _logging() -> Iterator[None]:
-    """All is logged, and at the end of the session none of it may have a secret in it (tests/support/recorder.py)."""
+    """All is logged, and what may not have a secret is heard of."""
     logs.configure("debug", "json")
-    with recorded():
+    with pytest.MonkeyPatch.context() as patch:
+        for each in (noting, places, answers):
+            each.listen(patch)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_secret_is_seen(_logging: None) -> Iterator[None]:
+    """No secret that a module used may be where none belongs (tests/support/secret_search)."""
+    with searching() as search:
+        noting.note_first(search)
+        yield
+        places.take_metrics()
+        if found := search.found():
+            pytest.fail("Secrets were found:\n" + "\n".join(found), pytrace=False)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import os
 import re
 import subprocess
@@ -30,13 +29,11 @@ from gateway.core.errors import ConfigurationError
 from gateway.core.ids import new_id
 from gateway.core.sealed import SecretOwner
 from gateway.crypto.keyring import KEY_BYTES, DecryptionFailed, KeyRing
-from gateway.crypto.tokens import TokenIssuer
 from gateway.domain.secrets import KeySource, SecretStore, rotate
 from gateway.settings import Settings
 from gateway.store.database import Database
 from tests.support.fake_providers import KEYS, FakeProviders, served
 from tests.support.gateway_process import ROOT, GatewayProcess, temporary_data_dir
-from tests.support.recorder import FIRST_KEY, Recorder
 from tests.support.remote import Remote
 
 PROVIDER_KEY = KEYS["anthropic"]
@@ -458,31 +455,3 @@ async def test_what_a_bucket_repeats_of_its_credentials_is_not_logged() -> None:
             line = gateway.wait_for_output(re.compile(".*an object can't be written.*"), 30)[0]
             assert "<Token-0>***</Token-0>" in line
             assert token not in gateway.log
-
-
-# The recorder, which searches what the whole suite logs
-
-
-def test_the_recorder_finds_a_secret_and_pieces_of_it() -> None:
-    token = TokenIssuer(bytes(32)).lease_token().secret
-    recorder = Recorder()
-    recorder.note(token[12:])
-    recorder.take(f"attached {token[:12]}***\nall is well")
-    assert recorder.findings() == []
-    for line in (token, f"GET /v1/connect/{token}", json.dumps({"cut": token[20:45]}), f"x{token[12:]}x"):
-        recorder.take(line)
-    found = recorder.findings()
-    assert len(found) == 4
-    assert all("<SECRET>" in line and token[20:45] not in line for line in found)
-
-
-def test_the_recorder_knows_the_look_of_secrets_that_were_not_noted() -> None:
-    issuer = TokenIssuer(bytes(32))
-    recorder = Recorder()
-    recorder.take(f"key {issuer.api_key().secret} and /v1/connect/{issuer.lease_token().secret}")
-    assert recorder.findings() == ["key <SECRET> and <SECRET>"]
-
-
-def test_what_only_the_operator_may_read_is_removed() -> None:
-    said = "Listening\nFirst API key, shown this once (also in x): bctrl_abc\nmore"
-    assert FIRST_KEY.sub("", said) == "Listening\n\nmore"

@@ -9,6 +9,8 @@ from uuid import uuid4
 
 import asyncpg
 
+from tests.support.secret_search.places import take_rows
+
 # Each worker's own, since all of them may use one server.
 TEMPLATE = f"gateway_test_template_{os.environ.get('PYTEST_XDIST_WORKER', 'alone')}"
 
@@ -20,7 +22,9 @@ async def fresh_database(template_url: str) -> AsyncIterator[str]:
     # Copied by files, which is the faster way where they are in memory or need not be written through.
     by_files = "" if "GATEWAY_TEST_DATABASE_URL" in os.environ else " STRATEGY file_copy"
     await execute(template_url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}{by_files}")
-    yield named(template_url, name)
+    url = named(template_url, name)
+    yield url
+    await take_rows(url)
     await execute(template_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
