@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import String, cast, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, String, and_, cast, delete, exists, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.scope import Scope
@@ -133,17 +133,29 @@ async def remove(connection: AsyncConnection, connection_id: UUID) -> None:
     await connection.execute(delete(ai_connections).where(ai_connections.c.id == connection_id))
 
 
+async def named(connection: AsyncConnection, owner: Scope, names: set[str]) -> list[AiConnection]:
+    """Those of exactly this owner, or of its organization, that have one of `names` as id, slug or label."""
+    query = select(*_COLUMNS).where(_reachable(owner, shared=True), _is_named(names))
+    return [AiConnection(**row) for row in (await connection.execute(query)).mappings()]
+
+
 async def known_names(connection: AsyncConnection, owner: Scope, names: set[str], *, shared: bool) -> set[str]:
     """Which of `names` (ids, slugs or labels) are connections of exactly this owner, or, if `shared`, of its
     organization."""
-    own = ai_connections.c.subaccount_id.is_not_distinct_from(owner.subaccount_id)
-    reachable = or_(own, ai_connections.c.subaccount_id.is_(None)) if shared else own
-    text_id = cast(ai_connections.c.id, String)
     rows = await connection.execute(
-        select(text_id, ai_connections.c.slug, ai_connections.c.label).where(
-            ai_connections.c.organization_id == owner.organization_id,
-            reachable,
-            or_(text_id.in_(names), ai_connections.c.slug.in_(names), ai_connections.c.label.in_(names)),
+        select(cast(ai_connections.c.id, String), ai_connections.c.slug, ai_connections.c.label).where(
+            _reachable(owner, shared=shared), _is_named(names)
         )
     )
     return {name for row in rows for name in row if name is not None}
+
+
+def _reachable(owner: Scope, *, shared: bool) -> ColumnElement[bool]:
+    own = ai_connections.c.subaccount_id.is_not_distinct_from(owner.subaccount_id)
+    reachable = or_(own, ai_connections.c.subaccount_id.is_(None)) if shared else own
+    return and_(ai_connections.c.organization_id == owner.organization_id, reachable)
+
+
+def _is_named(names: set[str]) -> ColumnElement[bool]:
+    text_id = cast(ai_connections.c.id, String)
+    return or_(text_id.in_(names), ai_connections.c.slug.in_(names), ai_connections.c.label.in_(names))

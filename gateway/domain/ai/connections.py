@@ -88,7 +88,7 @@ class AiConnections:
             )
             async with self._database.begin() as connection:
                 if api_key is not None:
-                    await self._secrets.put(connection, _secret(scope, connection_id), api_key)
+                    await self._secrets.put(connection, key_owner(scope, connection_id), api_key)
                 with constraint_as(_taken(request.slug or "")):
                     return await ai_connections.add(connection, scope, new, has_stored_key=api_key is not None)
 
@@ -152,7 +152,7 @@ class AiConnections:
                     if api_key is None:
                         await self._secrets.remove(connection, found.id)
                     else:
-                        await self._secrets.put(connection, _secret(found.owner, found.id), api_key)
+                        await self._secrets.put(connection, key_owner(found.owner, found.id), api_key)
                 return await ai_connections.change(connection, found.id, **cast(AiConnectionChanges, changes))
 
     async def remove(self, scope: Scope, connection_id: UUID, *, providers: Collection[str] = PROVIDERS) -> None:
@@ -167,7 +167,7 @@ class AiConnections:
         with self._audit.noting(Action.AI_CONNECTION_TESTED, connection_id) as noting:
             async with self._database.connect() as connection:
                 found = await self._find(connection, scope, connection_id, providers)
-                api_key = await self._secrets.open(connection, _secret(found.owner, found.id))
+                api_key = await self._secrets.open(connection, key_owner(found.owner, found.id))
             if api_key is None:
                 message = "This connection has no stored key; set one with PATCH and `apiKey`."
                 verdict = Verdict(False, message)
@@ -213,7 +213,7 @@ def _is_uuid(text: str) -> bool:
     return True
 
 
-def _secret(scope: Scope, connection_id: UUID) -> SecretOwner:
+def key_owner(scope: Scope, connection_id: UUID) -> SecretOwner:
     return SecretOwner("ai_connection.api_key", scope.organization_id, scope.subaccount_id, connection_id)
 
 
