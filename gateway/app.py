@@ -59,6 +59,9 @@ from gateway.domain.runtimes.state import RuntimeStates
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.domain.spaces import Spaces
 from gateway.domain.supervisor import Supervisor
+from gateway.domain.tools.calls import ToolCalls
+from gateway.domain.tools.service import Tools
+from gateway.domain.tools.webhooks import Webhooks
 from gateway.domain.vault import Vault, VaultLimits
 from gateway.domain.viewers import Viewers
 from gateway.egress.outbound import Outbound
@@ -78,6 +81,7 @@ from gateway.observer.pages import Pages
 from gateway.observer.recorder import Recorder
 from gateway.observer.screencast import ScreencastWatcher
 from gateway.relay.relay import Relay
+from gateway.schemas.checker import SchemaChecker
 from gateway.settings import Settings
 from gateway.store.database import Database
 from gateway.store.objects import Objects
@@ -130,6 +134,7 @@ class Gateway:
             self.audit.running(),
             self.services.events.running(),
             self.services.files.running(),
+            self.services.tool_calls.running(),
         ):
             await self.services.extensions.open()
             await self.services.profiles.saves.release_left()
@@ -254,6 +259,16 @@ async def build(
         audit,
         VaultLimits(settings.vault_entry_bytes, settings.vault_max_entries, settings.vault_raw_reads),
     )
+    schemas = SchemaChecker(settings.schema_check_seconds)
+    tool_calls = ToolCalls(
+        database,
+        audit,
+        Webhooks(outbound, vault, settings.tool_max_bytes),
+        schemas,
+        at_once=settings.tool_calls_at_once,
+        record_bytes=settings.tool_record_bytes,
+        days=settings.events_days,
+    )
     invocations = Invocations(
         database,
         audit,
@@ -295,6 +310,15 @@ async def build(
         vault=vault,
         runtime_states=RuntimeStates(living, observers, audit, settings.state_timeout_seconds),
         proxies=proxies,
+        tools=Tools(
+            database,
+            audit,
+            outbound,
+            schemas,
+            max_tools=settings.space_max_tools,
+            max_timeout_seconds=settings.tool_max_timeout_seconds,
+        ),
+        tool_calls=tool_calls,
         viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands, observers),
         recordings=recordings,
         executions=Executions(

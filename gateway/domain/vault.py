@@ -227,6 +227,14 @@ class Vault:
                 raise RequestInvalid(f"The secret {key!r} has no {field}.", "vault.no_field")
             return found
 
+    async def for_request(self, owner: Scope, mounts: Mounts, key: str) -> VaultSecret:
+        """A secret for a request that the gateway itself sends. Raises NotFound, Forbidden (`vault.key_forbidden`)."""
+        with self._audit.noting(Action.VAULT_USED) as noting:
+            async with self._database.connect() as connection:
+                entry = await _find(connection, VaultPlace(owner, mounts), key)
+                noting.object_id = entry.id
+                return await self._open(connection, entry)
+
     async def _open(self, connection: Connection, entry: VaultEntry) -> VaultSecret:
         opened = await self._secrets.open(connection, _owner(entry))
         if opened is None:

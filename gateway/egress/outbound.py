@@ -87,24 +87,31 @@ class Outbound:
 
         Raises Refusal (also of the proxy's address), NameNotFound, ProxyFailed, Unreachable, and httpcore's errors.
         """
-        body = bytearray()
         async with self.stream(url, headers, through) as response:
-            async for chunk in response.chunks:
-                body += chunk
-                if len(body) > max_bytes:
-                    return Response(response.status, None)
-            return Response(response.status, bytes(body))
+            return await _read(response, max_bytes)
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, max_bytes: int) -> Response:
+        """The response to a POST. The caller has a timeout around it. Raises as `get` does."""
+        async with self._sending("POST", url, headers, body, None) as response:
+            return await _read(response, max_bytes)
 
     @contextlib.asynccontextmanager
     async def stream(
         self, url: str, headers: Mapping[str, str], through: UpstreamProxy | None = None
     ) -> AsyncIterator[Streaming]:
         """As `get`, with a body of any size that is read in the block."""
+        async with self._sending("GET", url, headers, None, through) as response:
+            yield response
+
+    @contextlib.asynccontextmanager
+    async def _sending(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, through: UpstreamProxy | None
+    ) -> AsyncIterator[Streaming]:
         async with (
             httpcore.AsyncConnectionPool(
                 ssl_context=self._tls, max_keepalive_connections=0, network_backend=_Network(self, through)
             ) as pool,
-            pool.stream("GET", url, headers=[*(_HEADERS | dict(headers)).items()]) as response,
+            pool.stream(method, url, headers=[*(_HEADERS | dict(headers)).items()], content=body) as response,
         ):
             found = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
             yield Streaming(response.status, found, response.aiter_stream())
@@ -159,6 +166,15 @@ class Outbound:
 
     async def _checked(self, host: str, port: int) -> list[Address]:
         return await self.rules.checked(_parsed(host), port, self._lookups)
+
+
+async def _read(response: Streaming, max_bytes: int) -> Response:
+    body = bytearray()
+    async for chunk in response.chunks:
+        body += chunk
+        if len(body) > max_bytes:
+            return Response(response.status, None)
+    return Response(response.status, bytes(body))
 
 
 def _parsed(host: str) -> Host:

@@ -31,6 +31,8 @@ from gateway.domain.runtimes.files import RuntimeFiles
 from gateway.domain.runtimes.service import Runtimes
 from gateway.domain.runtimes.state import RuntimeStates
 from gateway.domain.spaces import Spaces
+from gateway.domain.tools.calls import ToolCalls
+from gateway.domain.tools.service import Tools
 from gateway.domain.vault import Vault
 from gateway.domain.viewers import Viewers
 from gateway.http.peers import PeerClient
@@ -73,6 +75,8 @@ class Services:
     runtime_files: RuntimeFiles
     vault: Vault
     proxies: SavedProxies
+    tools: Tools
+    tool_calls: ToolCalls
     runtime_states: RuntimeStates
     viewers: Viewers
     recordings: Recordings

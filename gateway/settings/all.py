@@ -20,6 +20,7 @@ from gateway.settings.recordings import RecordingSettings
 from gateway.settings.relay import RelaySettings
 from gateway.settings.requests import RequestSettings
 from gateway.settings.shares import ShareSettings
+from gateway.settings.tools import ToolSettings
 from gateway.settings.types import Group
 from gateway.settings.vault import VaultSettings
 from gateway.settings.viewers import ViewerSettings
@@ -40,6 +41,7 @@ class Settings(
     AuditSettings,
     OperationSettings,
     VaultSettings,
+    ToolSettings,
     ProcessSettings,
 ):
     """Every option. Groups that others include (data, browsers, events, shares) are part of those."""
@@ -59,6 +61,7 @@ GROUPS: dict[str, type[Group]] = {
     "The record of runs": EventSettings,
     "Operations": OperationSettings,
     "Vault": VaultSettings,
+    "Tools": ToolSettings,
     "Recordings": RecordingSettings,
     "Viewers": ViewerSettings,
     "Executions": ExecutionSettings,

@@ -19,11 +19,12 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    UniqueConstraint,
     Uuid,
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.engine import Dialect
 
 from gateway.core.limits import Limits
@@ -770,4 +771,73 @@ runtime_extensions = Table(
     Column("runtime_id", Uuid, ForeignKey("runtimes.id", ondelete="CASCADE"), primary_key=True),
     Column("extension_id", Uuid, ForeignKey("browser_extensions.id", ondelete="CASCADE"), primary_key=True),
     Index(None, "extension_id"),
+)
+
+# Tools that callers gave to the agents of a space. `execution` names keys of the vault and has no secret.
+tools = Table(
+    "tools",
+    metadata,
+    _id(),
+    _organization(),
+    _subaccount(),
+    Column("space_id", Uuid, ForeignKey("spaces.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text),
+    Column("enabled", Boolean, nullable=False),
+    Column("execution", JSONB, nullable=False),
+    Column("input_schema", JSONB, nullable=False),
+    Column("output_schema", JSONB, nullable=False),
+    Column("metadata", JSONB),
+    _created_at(),
+    _updated_at(),
+    UniqueConstraint("space_id", "name"),
+    Index(None, "space_id", *_ORDER),
+)
+
+# Which tools an agent gets: of the gateway (`builtin`), and of the space.
+toolsets = Table(
+    "toolsets",
+    metadata,
+    _id(),
+    _organization(),
+    _subaccount(),
+    Column("space_id", Uuid, ForeignKey("spaces.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("builtin", JSONB, nullable=False),
+    Column("custom_tool_ids", ARRAY(Uuid), nullable=False),
+    Column("metadata", JSONB),
+    _created_at(),
+    _updated_at(),
+    UniqueConstraint("space_id", "name"),
+    Index(None, "space_id", *_ORDER),
+)
+
+# One row a call of a tool that has ended. It outlives its tool, so it has the tool's name and refers to no other table
+# but its space. `input` and `output` are without secrets, and null where they were too large to be kept.
+tool_calls = Table(
+    "tool_calls",
+    metadata,
+    _id(),
+    _organization(),
+    _subaccount(),
+    Column("space_id", Uuid, ForeignKey("spaces.id", ondelete="CASCADE"), nullable=False),
+    Column("tool_id", Uuid),
+    Column("tool_name", Text, nullable=False),
+    Column("execution_type", Text, nullable=False),
+    Column("actor", Text, CheckConstraint("actor IN ('test', 'agent', 'invocation')", name="actor"), nullable=False),
+    Column("status", Text, CheckConstraint("status IN ('succeeded', 'failed')", name="status"), nullable=False),
+    Column("run_id", Uuid),
+    Column("invocation_id", Uuid),
+    Column("toolset_id", Uuid),
+    Column("input", JSONB),
+    Column("output", JSONB),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("error_details", JSONB),
+    Column("started_at", DateTime(timezone=True), nullable=False),
+    Column("finished_at", DateTime(timezone=True), nullable=False),
+    _created_at(),
+    Index(None, "space_id", *_ORDER),
+    Index(None, "invocation_id", postgresql_where=text("invocation_id IS NOT NULL")),
+    Index(None, "created_at"),
 )

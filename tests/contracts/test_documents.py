@@ -36,6 +36,7 @@ from tests.support.extension_packages import working
 from tests.support.fake_providers import KEYS
 from tests.support.invocations import make_invocation
 from tests.support.serving import serving
+from tests.support.tools import TOOL
 
 EXAMPLES = int(os.environ.get("GATEWAY_TEST_EXAMPLES", "3"))
 # schemathesis.APIOperation, whose parameters are types of its own.
@@ -161,7 +162,13 @@ async def made(gateway: Gateway, client: httpx.AsyncClient) -> dict[str, str]:
     profile = await ok(client.post("/v1/browser-profiles", json={"name": f"profile {space}"}))
     extension = await ok(client.post("/v1/browser-extensions/upload", files={"file": ("a.zip", working())}))
     proxy = await ok(client.post("/v1/proxies", json={"name": f"proxy {space}", "url": "http://192.0.9.9:3128"}))
+    tool = await ok(client.post(f"/v1/spaces/{space}/tools", json=TOOL))
+    toolset = await ok(client.post(f"/v1/spaces/{space}/toolsets", json={"name": "own"}))
+    tested = await ok(client.post(f"/v1/spaces/{space}/tools/{tool['id']}/test", json={"input": []}))
     return {
+        "toolId": tool["id"],
+        "toolsetId": toolset["id"],
+        "callId": tested["toolCallId"],
         "proxies": proxy["id"],
         "extensionId": extension["id"],
         "browser-profiles": profile["id"],

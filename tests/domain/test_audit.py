@@ -54,6 +54,7 @@ from tests.support.launchers import WorkingLauncher
 from tests.support.nodes import ENDED
 from tests.support.secret_search.search import current
 from tests.support.serving import serving
+from tests.support.tools import TOOL
 from tests.support.waiting import until, until_true
 
 
@@ -215,6 +216,19 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
     through = await make_runtime(client, space, config={"proxy": "y"})
     await ok(client.post(f"/v1/spaces/{space}/runtimes/{through['id']}/stop"))
     await ok(client.delete(proxy))
+
+    # Tools
+    tools, toolsets = f"/v1/spaces/{space}/tools", f"/v1/spaces/{space}/toolsets"
+    tool = f"{tools}/{(await ok(client.post(tools, json=TOOL)))['id']}"
+    await ok(client.get(tool))
+    await ok(client.patch(tool, json={"enabled": False}))
+    tested = await ok(client.post(f"{tool}/test", json={}))
+    await ok(client.get(f"/v1/spaces/{space}/tool-calls/{tested['toolCallId']}"))
+    toolset = f"{toolsets}/{(await ok(client.post(toolsets, json={'name': 'x'})))['id']}"
+    await ok(client.get(toolset))
+    await ok(client.patch(toolset, json={"name": "y"}))
+    await ok(client.delete(toolset))
+    await ok(client.delete(tool))
 
     # Operations and the vault
     operation = f"/v1/operations/{await make_invocation(gateway, client, runtime)}"

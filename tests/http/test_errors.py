@@ -49,6 +49,7 @@ from tests.support.api import (
 )
 from tests.support.invocations import make_invocation
 from tests.support.launchers import WorkingLauncher
+from tests.support.tools import TOOL
 
 EVERY_METHOD = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 TOKEN = "0123456789abTheRestOfATokenThatNobodyMayReadInAnError01"
@@ -444,8 +445,11 @@ async def test_no_value_at_any_place_of_any_body_makes_a_500(client: httpx.Async
     lease = await ok(client.post(leases, json={"protocol": "cdp"}))
     invocation = await make_invocation(gateway, client, runtime)
     profile = await ok(client.post("/v1/browser-profiles", json={"name": "x"}))
+    tool = await ok(client.post(f"/v1/spaces/{runtime['spaceId']}/tools", json=TOOL))
+    toolset = await ok(client.post(f"/v1/spaces/{runtime['spaceId']}/toolsets", json={"name": "own"}))
     ids = {
-        "/v1/spaces": {"id": runtime["spaceId"], "runtimeId": runtime["id"], "connectionId": lease["id"]},
+        "/v1/spaces": {"id": runtime["spaceId"], "runtimeId": runtime["id"], "connectionId": lease["id"]}
+        | {"toolId": tool["id"], "toolsetId": toolset["id"], "callId": tool["id"]},
         "/v1/workspaces": {"id": runtime["spaceId"], "alias": runtime["id"]},
         "/v1/browser-profiles": {"id": profile["id"]},
         "/v1/ai-connections": {"id": connection["id"]},
@@ -463,6 +467,8 @@ async def test_no_value_at_any_place_of_any_body_makes_a_500(client: httpx.Async
         "create": {"label": "x", "provider": "openai"},
         "browser-extensions-import": {"url": "http://192.0.9.9/x.crx"},
         "proxies-create": {"name": "x", "url": "http://192.0.9.9:3128"},
+        "tools-create": TOOL,
+        "toolsets-create": {"name": "x"},
         "ai-credentials-create": {"id": "x", "label": "x", "provider": "openai", "apiKey": "x"},
         "runtimes-connections-create": {"protocol": "cdp"},
         "subaccounts-create": {"name": "x"},

@@ -27,6 +27,7 @@ from gateway.http.schemas import components, docstrings
 from tests.support.api import ENDPOINTS, NEVER, SERVED, Json, Recorder, make_runtime, mismatches, ok, problems, refused
 from tests.support.artifacts import make_artifact
 from tests.support.invocations import make_invocation
+from tests.support.tools import TOOL
 
 CONTRACT = Path(__file__).parent.parent / "contracts" / "spaces" / "samples"
 JSON = "application/json"
@@ -393,11 +394,15 @@ async def test_every_example_is_accepted_and_the_answers_are_as_the_document_say
     at = {"spaceId": space, "id": runtime, "activeRunId": run["id"]}
     invocation = await make_invocation(gateway, client, at)
     artifact = await make_artifact(gateway, at)
+    tool = await make(f"/v1/spaces/{space}/tools", TOOL)
+    toolset = await make(f"/v1/spaces/{space}/toolsets", {"name": "x"})
+    tested = await ok(client.post(f"/v1/spaces/{space}/tools/{tool}/test", json={"input": []}))
     workspace = await make("/v1/workspaces", {"name": "a", "mounts": {"storage": {"workspace": "shared"}}})
     recorded = {"alias": "first", "launch": {"mode": "ephemeral", "config": {"recording": True}}}
     alias = (await ok(client.post(f"/v1/workspaces/{workspace}/runtimes", json=recorded)))["alias"]
     ids = {
-        "/v1/spaces": {"id": space, "runtimeId": runtime, "connectionId": lease, "fileId": file["id"]},
+        "/v1/spaces": {"id": space, "runtimeId": runtime, "connectionId": lease, "fileId": file["id"]}
+        | {"toolId": tool, "toolsetId": toolset, "callId": tested["toolCallId"]},
         "/v1/browser-profiles": {"id": await make("/v1/browser-profiles", {"name": "a"})},
         "/v1/workspaces": {"id": workspace, "alias": alias},
         "/v1/runs": {"id": run["id"]},

@@ -219,6 +219,8 @@ NOT_SECRET = {
     "SecretList.keys": "names of secrets",
     "SecretList.credentials": "metadata of secrets",
     "SecretMetadata.key": "the name of a secret",
+    "ToolAuth.secret_id": "the name of a secret",
+    "ToolExecution.signing_secret_id": "the name of a secret",
     "SecretMetadata.has_totp": "whether there is a seed",
     "VaultListQuery.has_totp": "whether there is a seed",
     "SecretValue.key": "the name of a secret",

@@ -29,13 +29,15 @@ from tests.support.api import ENDPOINTS, Json, bearer, ok, refused
 from tests.support.artifacts import make_artifact
 from tests.support.extension_packages import working
 from tests.support.invocations import make_invocation
+from tests.support.tools import TOOL
 
 # Whose things each key sees.
 SEES = {"A": {"A", "A1", "A2"}, "A1": {"A1"}, "A2": {"A2"}, "B": {"B", "B1"}}
 TENANTS = ("A", "A1", "A2", "B", "B1")
 OF_ORGANIZATION = ("A", "B")
 NOUNS = {
-    "/v1/spaces": {"id": "space", "runtimeId": "runtime", "connectionId": "connection", "fileId": "file"},
+    "/v1/spaces": {"id": "space", "runtimeId": "runtime", "connectionId": "connection", "fileId": "file"}
+    | {"toolId": "tool", "toolsetId": "toolset", "callId": "tool_call"},
     "/v1/browser-profiles": {"id": "browser_profile"},
     # An id stands for an alias.
     "/v1/workspaces": {"id": "space", "alias": "runtime"},
@@ -60,6 +62,11 @@ BODIES: dict[str, Json] = {
     "browser-extensions-import": {"url": "http://192.0.9.9/x.crx"},
     "browser-extensions-update": {"name": "taken over"},
     "spaces-create": {},
+    "tools-create": TOOL,
+    "tools-update": {"enabled": False},
+    "tools-test": {},
+    "toolsets-create": {"name": "x"},
+    "toolsets-update": {"name": "taken_over"},
     "workspaces-execute": {"runtime": "main", "steps": [{"call": "page.title"}]},
     "spaces-update": {"name": "taken over"},
     "workspaces-create": {"name": "x"},
@@ -154,6 +161,9 @@ async def _things(gateway: Gateway, client: httpx.AsyncClient, name: str, header
             "/v1/browser-extensions/upload", files={"file": ("x", working())}, data={"name": name}, headers=headers
         )
     )
+    tool = await make(f"/v1/spaces/{space['id']}/tools", TOOL)
+    toolset = await make(f"/v1/spaces/{space['id']}/toolsets", {"name": "x", "customToolIds": [tool["id"]]})
+    tested = await make(f"/v1/spaces/{space['id']}/tools/{tool['id']}/test", {"input": []})
     file = await ok(
         client.post(f"/v1/spaces/{space['id']}/storage/files", files={"file": (name, name.encode())}, headers=headers)
     )
@@ -163,6 +173,9 @@ async def _things(gateway: Gateway, client: httpx.AsyncClient, name: str, header
         "browser_profile": profile["id"],
         "proxy": proxy["id"],
         "browser_extension": extension["id"],
+        "tool": tool["id"],
+        "toolset": toolset["id"],
+        "tool_call": tested["toolCallId"],
         "space": space["id"],
         "runtime": runtime["id"],
         "run": runtime["activeRunId"],
@@ -251,6 +264,9 @@ async def state(client: httpx.AsyncClient, world: World) -> Json:
             path = f"/v1/spaces/{space['id']}/runtimes"
             files = f"/v1/spaces/{space['id']}/storage/files"
             found[files] = await ok(client.get(files, headers=headers))
+            for kind in ("tools", "toolsets", "tool-calls"):
+                own = f"/v1/spaces/{space['id']}/{kind}"
+                found[own] = await ok(client.get(own, headers=headers))
             found[path] = await ok(client.get(path, headers=headers))
             for runtime in found[path]["runtimes"]:
                 del runtime["summary"]["idleExpiresAt"]

@@ -17,6 +17,9 @@ from gateway.contracts.spaces import (
     spaces,
     storage,
     subaccounts,
+    tool_calls,
+    tools,
+    toolsets,
 )
 from gateway.http.contract import Contract
 
@@ -36,6 +39,9 @@ _RESOURCES = (
     recordings,
     artifacts,
     invocations,
+    tools,
+    toolsets,
+    tool_calls,
     vault,
     proxies,
     browser_extensions,

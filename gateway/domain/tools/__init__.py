@@ -1,0 +1,1 @@
+"""Tools and toolsets of spaces, which agents are given, and calls of them."""

@@ -1,0 +1,1 @@
+"""JSON Schemas that callers give, and the process that validates by them."""

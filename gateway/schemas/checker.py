@@ -1,0 +1,116 @@
+"""JSON Schemas that callers give: whether they are schemas, and whether values fit them.
+
+A short schema can take minutes to validate a short value, in one call of the library that nothing can interrupt. So a
+separate process does it, one check at a time and tenants in turn, and is killed when a check takes too long.
+
+The process is `python -m gateway.schemas.worker`. The first check starts it; it ends with its stdin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import structlog
+
+from gateway.core.shares import Taker, Turns
+from gateway.schemas import worker
+from gateway.schemas.worker import LENGTH
+
+__all__ = ["CheckTooSlow", "InvalidSchema", "Problem", "SchemaChecker"]
+
+_log = structlog.get_logger("gateway.schemas")
+
+_RESPONSE_BYTES = 64 * 1024
+_END_SECONDS = 2.0
+
+
+class InvalidSchema(Exception):
+    """Raised for what is no JSON Schema; says why."""
+
+
+class CheckTooSlow(Exception):
+    """Raised where a check takes more time or memory than there is for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Where a value does not fit, as names and indexes with dots (empty for the whole), and why, without the value."""
+
+    field: str
+    message: str
+
+
+class SchemaChecker:
+    """Checks schemas and values; `seconds` is the time for one check."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._turns = Turns()
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def check(self, schema: dict[str, Any], taker: Taker) -> None:
+        """Raises InvalidSchema, CheckTooSlow."""
+        await self._answer([schema], taker)
+
+    async def problems(self, schema: dict[str, Any], value: Any, taker: Taker) -> list[Problem]:
+        """What is wrong with a value, five problems at most; empty where it fits.
+
+        Raises InvalidSchema, CheckTooSlow.
+        """
+        return await self._answer([schema, value], taker)
+
+    async def _answer(self, request: list[Any], taker: Taker) -> list[Problem]:
+        text = orjson.dumps(request)
+        async with self._turns.turn(taker):
+            try:
+                async with asyncio.timeout(self._seconds):
+                    answer = await self._ask(text)
+            except BaseException as error:
+                # An unread response must not be taken for that of the next request.
+                await self.close()
+                if not isinstance(error, (TimeoutError, OSError, asyncio.IncompleteReadError)):
+                    raise
+                _log.warning("a JSON Schema could not be checked in time", bytes=len(text), why=type(error).__name__)
+                raise CheckTooSlow from None
+        if "invalid" in answer:
+            raise InvalidSchema(answer["invalid"])
+        return [Problem(*each) for each in answer["problems"]]
+
+    async def _ask(self, text: bytes) -> dict[str, Any]:
+        process = self._process
+        if process is None or process.returncode is not None:
+            process = self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                worker.__name__,
+                str(self._seconds),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                # It needs no setting or secret of the gateway's, only the places of programs and modules.
+                env={name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
+                start_new_session=True,
+            )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(LENGTH.pack(len(text)) + text)
+        await process.stdin.drain()
+        (length,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
+        if length > _RESPONSE_BYTES:
+            raise OSError("the response is too long")
+        answer: dict[str, Any] = orjson.loads(await process.stdout.readexactly(length))
+        return answer
+
+    async def close(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        async with asyncio.timeout(_END_SECONDS):
+            await process.wait()
