@@ -435,6 +435,8 @@ class Session:
             code, message, details = _from_library(error, call)
             if isinstance(error, PlaywrightTimeout) and await self.end_script(page):
                 details["pageClosed"] = True
+        elif isinstance(error, MemoryError):
+            code, message = "execute.no_memory", "The step needs more memory than its process may have."
         elif not isinstance(error, (ValueError, framing.MessageTooLarge)):
             code, message = "execute.internal", f"The call failed in the gateway's process ({type(error).__name__})."
         if page is not None:
