@@ -341,12 +341,13 @@ def test_the_directory_of_a_zip_is_limited() -> None:
         ({"content_scripts": [{"matches": [], "js": ["no.js"]}]}, "content_scripts[0].js[0]", "missing_file"),
         ({"background": {"service_worker": "no.js"}}, "background.service_worker", "missing_file"),
         ({"background": {"service_worker": 1}}, "background.service_worker", "manifest"),
+        ({"declarative_net_request": []}, "declarative_net_request", "manifest"),
         ({"default_locale": "xx"}, "default_locale", "missing_file"),
         ({"default_locale": "../.."}, "default_locale", "manifest"),
         (
-            {"declarative_net_request": {"rule_resources": [{"id": "a", "enabled": True, "path": "no.json"}]}},
-            "declarative_net_request.rule_resources[0].path",
-            "missing_file",
+            {"declarative_net_request": {"rule_resources": [{"id": "a", "enabled": True, "path": "rules.json"}]}},
+            "declarative_net_request.rule_resources",
+            "manifest",
         ),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -123,3 +124,32 @@ async def test_an_extension_of_a_profile_keeps_its_data(remote: Remote, url: str
 def test_the_page_for_users_names_each_permission() -> None:
     page = Path(ROOT, "docs", "extensions.md").read_text()
     assert [name for name in (*ALLOWED, *REFUSED) if f"`{name}`" not in page] == []
+
+
+async def test_rules_of_requests_work(remote: Remote, url: str) -> None:
+    """Those that its service worker sets."""
+    rule = {
+        "id": 1,
+        "action": {"type": "redirect", "redirect": {"extensionPath": "/shown.txt"}},
+        "condition": {"urlFilter": "/hidden", "resourceTypes": ["xmlhttprequest"]},
+    }
+    about = {
+        "manifest_version": 3,
+        "name": "Rules",
+        "version": "1",
+        "permissions": ["declarativeNetRequest"],
+        "host_permissions": ["http://*/*"],
+        "background": {"service_worker": "worker.js"},
+        "web_accessible_resources": [{"resources": ["shown.txt"], "matches": ["http://*/*"]}],
+    }
+    worker = f"chrome.declarativeNetRequest.updateDynamicRules({{removeRuleIds: [1], addRules: [{json.dumps(rule)}]}});"
+    files = {"manifest.json": json.dumps(about), "worker.js": worker, "shown.txt": "by the extension"}
+    extension = await upload(remote, zip_of(files))
+    runtime = await remote.runtime(extensionIds=[extension["id"]])
+    async with Visitor.at(remote, runtime, url) as visitor:
+
+        async def is_redirected() -> bool:
+            return bool(await visitor.evaluate("fetch('/hidden').then((got) => got.text())") == "by the extension")
+
+        await until(is_redirected, "the request is redirected")
+    await stop(remote, runtime)

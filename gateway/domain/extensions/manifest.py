@@ -69,6 +69,7 @@ class Manifest:
         self.key = None if key is None else _key(key)
         self._files = list(self._named_files())
         self._check_permissions()
+        self._check_rules()
 
     @property
     def messages_file(self) -> str | None:
@@ -112,12 +113,6 @@ class Manifest:
             for kind in ("js", "css"):
                 for at, path in enumerate(_list(script.get(kind, []), f"{place}.{kind}")):
                     yield f"{place}.{kind}[{at}]", _text(path, f"{place}.{kind}[{at}]")
-        place = "declarative_net_request"
-        requests = _object(self._given.get(place, {}), place)
-        place += ".rule_resources"
-        for index, rules in enumerate(_list(requests.get("rule_resources", []), place)):
-            path = _object(rules, f"{place}[{index}]").get("path")
-            yield f"{place}[{index}].path", _text(path, f"{place}[{index}].path")
 
     def _content_scripts(self) -> Iterator[tuple[str, dict[str, Any]]]:
         for index, script in enumerate(_list(self._given.get("content_scripts", []), "content_scripts")):
@@ -130,6 +125,14 @@ class Manifest:
         for place, script in self._content_scripts():
             for at, pattern in enumerate(_list(script.get("matches", []), f"{place}.matches")):
                 _check_pattern(f"{place}.matches[{at}]", pattern)
+
+    def _check_rules(self) -> None:
+        """The browser would write an index of such rules beside them, where it may not write, and then load nothing."""
+        place = "declarative_net_request"
+        if _object(self._given.get(place, {}), place).get("rule_resources"):
+            place += ".rule_resources"
+            message = "rules in files are not supported; leave it out, and set them by updateDynamicRules instead"
+            raise _wrong(place, "manifest", message)
 
 
 def _check_permission(place: str, permission: Any) -> None:
