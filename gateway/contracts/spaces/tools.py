@@ -18,6 +18,7 @@ from gateway.domain.vault import KEY_CHARACTERS
 from gateway.http.cursors import Listing, WholeListQuery, following_page
 from gateway.http.endpoints import Call, Endpoints
 from gateway.http.models import STORABLE, WHOLE, Answer, Body, Checked, Metadata, Time, optional
+from gateway.http.schemas import SchemaOf
 
 endpoints = Endpoints("Tools")
 
@@ -179,7 +180,7 @@ class Tool(Answer):
     """What it does, for agents."""
     enabled: bool
     """Whether it may be called."""
-    execution: dict[str, Any]
+    execution: Annotated[dict[str, Any], SchemaOf(ToolExecution)]
     """How the tool is carried out, as it was given, with what was left out."""
     input_schema: dict[str, Any]
     """JSON Schema of the input."""
