@@ -789,7 +789,7 @@ async def test_leases_end_at_their_time_and_never_before(gateway: GatewayProcess
     async with raw_browser(echo) as url:
         runtime = await played(remote, url)
         leases = [await remote.lease(runtime) for _ in range(30)]
-        await asyncio.gather(*(expires(lease, 1.5 + place * 0.037) for place, lease in enumerate(leases)))
+        await asyncio.gather(*(expires(lease, 6 + place * 0.037) for place, lease in enumerate(leases)))
     assert len(late) == 30
     assert min(late) >= 0
 
