@@ -47,6 +47,7 @@ from tests.support.audit import log, only
 from tests.support.away import Away, StandsStill
 from tests.support.busy import Busy
 from tests.support.cli import Cli, Done
+from tests.support.extension_packages import working
 from tests.support.fake_providers import KEYS, FakeProviders
 from tests.support.gateway_process import ROOT
 from tests.support.invocations import make_invocation
@@ -216,6 +217,14 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
     through = await make_runtime(client, space, config={"proxy": "y"})
     await ok(client.post(f"/v1/spaces/{space}/runtimes/{through['id']}/stop"))
     await ok(client.delete(proxy))
+
+    # Extensions
+    package = {"file": ("x.zip", working())}
+    uploaded = await ok(client.post("/v1/browser-extensions/upload", files=package))
+    extension = f"/v1/browser-extensions/{uploaded['id']}"
+    await ok(client.get(extension))
+    await ok(client.patch(extension, json={"name": "y"}))
+    await ok(client.delete(extension))
 
     # Tools
     tools, toolsets = f"/v1/spaces/{space}/tools", f"/v1/spaces/{space}/toolsets"
