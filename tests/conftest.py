@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -34,6 +35,14 @@ from tests.support.secret_search.search import searching
 # A busy machine makes no example wrong.
 hypothesis_settings.register_profile("busy", deadline=None)
 hypothesis_settings.load_profile("busy")
+
+# Where a secret that is found fails a module: in all that is written down beside the database and answers, or with
+# GATEWAY_TEST_SECRETS anywhere.
+_FAILS = re.compile(
+    ""
+    if "GATEWAY_TEST_SECRETS" in os.environ
+    else r" in (a line of the logger|the output of a gateway|a command line|the environment|the metrics)"
+)
 
 # What takes a quarter of a minute or more, longest first; a missing name costs a moment at the end of a run.
 _LONGEST = (
@@ -130,7 +139,7 @@ def _no_secret_is_seen(_logging: None) -> Iterator[None]:
         noting.note_first(search)
         yield
         places.take_metrics()
-        if found := search.found():
+        if found := [each for each in search.found() if _FAILS.search(each)]:
             pytest.fail("Secrets were found:\n" + "\n".join(found), pytrace=False)
 
 

@@ -227,12 +227,15 @@ class Vault:
                 raise RequestInvalid(f"The secret {key!r} has no {field}.", "vault.no_field")
             return found
 
-    async def for_request(self, owner: Scope, mounts: Mounts, key: str) -> VaultSecret:
-        """A secret for a request that the gateway itself sends. Raises NotFound, Forbidden (`vault.key_forbidden`)."""
+    async def for_request(self, owner: Scope, mounts: Mounts, key: str, origin: str | None) -> VaultSecret:
+        """A secret for a request that the gateway itself sends. With `origin`, the one that is sent the secret, it must
+        be one of the secret's. Raises NotFound, Forbidden (`vault.key_forbidden`, `vault.origin_refused`)."""
         with self._audit.noting(Action.VAULT_USED) as noting:
             async with self._database.connect() as connection:
                 entry = await _find(connection, VaultPlace(owner, mounts), key)
                 noting.object_id = entry.id
+                if origin is not None:
+                    _check_origins(entry, [origin])
                 return await self._open(connection, entry)
 
     async def _open(self, connection: Connection, entry: VaultEntry) -> VaultSecret:
@@ -293,7 +296,7 @@ def _check_allowed(mounts: Mounts | None, key: str) -> None:
 def _check_origins(entry: VaultEntry, pages: Sequence[str]) -> None:
     if not entry.origins and not entry.origin_patterns:
         raise Forbidden(
-            "The secret has no origins, so that it is typed into no page; set its origins or originPatterns.",
+            "The secret has no origins, so that no page and no server is given it; set its origins or originPatterns.",
             "vault.origin_refused",
         )
     for page in pages or ("null",):

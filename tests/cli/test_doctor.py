@@ -632,6 +632,7 @@ def test_without_any_writable_directory_the_other_checks_go_on(data_dir: Path, m
     monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
     findings = doctor.run(Settings(data_dir=Path("/proc/gateway"), port=0), embedded=True)
     failed = [finding for finding in findings if finding.level == Level.FAILED]
-    assert [finding.subject for finding in failed] == ["browser", "recordings", "data directory"]
+    subjects = ["browser", "recordings", "data directory", "extensions"]
+    assert [finding.subject for finding in failed] == subjects
     assert all("be written to" in finding.sentence for finding in failed)
     assert "TMPDIR" in failed[0].sentence

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from gateway.cli.doctor.findings import Finding, Level, readable_size
-from gateway.cli.doctor.scratch import nearest
+from gateway.cli.doctor.scratch import nearest, scratch
 from gateway.core.cores import usable_cores
 from gateway.core.errors import ConfigurationError
 from gateway.core.listening import METRICS_OPTIONS, OPTIONS, obstacle
@@ -128,7 +128,8 @@ def browser_network(settings: Settings) -> Iterator[Finding]:
 def extensions(settings: Settings) -> Iterator[Finding]:
     """Whether a runtime may have extensions of browsers; all others are launched as before where it may not."""
     subject = "extensions"
-    reason = extension_policy.why_none(networks.why_none(settings.browser_network))
+    with scratch(settings) as directory:
+        reason = extension_policy.why_none(networks.why_none(settings.browser_network), Path(directory))
     if reason is None:
         sentence = "Extensions of browsers are contained, by policies and by a network of each runtime's own."
         yield Finding(Level.OK, subject, sentence)

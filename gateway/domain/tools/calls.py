@@ -139,7 +139,8 @@ class ToolCalls:
             await self._check(tool.output_schema, output, caller, "tool.output_invalid", wrong)
         except ToolFailed as failure:
             return _Ended(failure=failure)
-        return _Ended(output)
+        # A server may repeat what it was sent.
+        return _Ended(masked(output))
 
     async def _check(self, schema: dict[str, Any], value: Any, caller: Caller, code: str, wrong: str) -> None:
         try:

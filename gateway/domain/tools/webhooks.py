@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import httpcore
@@ -19,7 +20,7 @@ from gateway.core.errors import Forbidden, NotFound, RequestInvalid
 from gateway.core.hosts import Refusal
 from gateway.core.mounts import Mounts
 from gateway.core.scope import Scope
-from gateway.domain.tools.execution import Auth, Webhook
+from gateway.domain.tools.execution import Webhook
 from gateway.domain.vault import Vault, VaultSecret
 from gateway.egress.dialer import Unreachable
 from gateway.egress.outbound import Outbound
@@ -53,7 +54,7 @@ class Webhooks:
             raise ToolFailed("tool.input_too_large", message)
         headers = {"Content-Type": "application/json"}
         try:
-            headers |= await self._authorization(owner, mounts, webhook.auth)
+            headers |= await self._authorization(owner, mounts, webhook)
             headers |= await self._signature(owner, mounts, call_id, webhook, sent)
         except (NotFound, Forbidden, RequestInvalid) as error:
             raise ToolFailed("tool.secret_unavailable", error.message, {"code": error.code}) from None
@@ -81,10 +82,13 @@ class Webhooks:
         except ValueError:
             raise ToolFailed("tool.output_invalid", "The answer is not JSON.") from None
 
-    async def _authorization(self, owner: Scope, mounts: Mounts, auth: Auth) -> Mapping[str, str]:
+    async def _authorization(self, owner: Scope, mounts: Mounts, webhook: Webhook) -> Mapping[str, str]:
+        auth = webhook.auth
         if auth.secret is None:
             return _NO_HEADERS
-        secret = await self._vault.for_request(owner, mounts, auth.secret)
+        # Else whoever may make tools could have any secret sent to a server of their own.
+        parts = urlsplit(webhook.url)
+        secret = await self._vault.for_request(owner, mounts, auth.secret, f"{parts.scheme}://{parts.netloc}")
         if auth.type == "basic":
             if secret.username is None or secret.password is None:
                 raise RequestInvalid(f"The secret {auth.secret!r} is no login.", "vault.no_field")
@@ -102,7 +106,7 @@ class Webhooks:
         headers = {"webhook-id": str(call_id), "webhook-timestamp": moment}
         if webhook.signing_secret is None:
             return headers
-        secret = await self._vault.for_request(owner, mounts, webhook.signing_secret)
+        secret = await self._vault.for_request(owner, mounts, webhook.signing_secret, None)
         signed = b".".join((str(call_id).encode(), moment.encode(), sent))
         digest = hmac.digest(_signing_key(_text(secret, webhook.signing_secret)), signed, hashlib.sha256)
         return headers | {"webhook-signature": f"v1,{base64.b64encode(digest).decode()}"}

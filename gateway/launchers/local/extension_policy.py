@@ -108,14 +108,15 @@ def contained(command: str) -> str:
     return f"{_UNSHARE} --mount --propagation private -- {_SH} -c {mounted} sh {command}"
 
 
-def why_none(no_networks: str | None) -> str | None:
+def why_none(no_networks: str | None, scratch: Path) -> str | None:
     """Why extensions can't be contained on this machine, in words that follow a colon; None where they can.
 
-    `no_networks` is why runtimes have no networks of their own, as networks.why_none says it. Blocks for a moment.
+    `no_networks` is why runtimes have no networks of their own, as networks.why_none says it; `scratch` is a directory
+    that may be written to. Blocks for a moment. Raises OSError.
     """
     if no_networks is not None:
         return f"runtimes have no network of their own ({no_networks}), so an extension could send datagrams anywhere"
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory(dir=scratch) as made:
         directory = Path(made)
         write(directory)
         (directory / "home").mkdir()

@@ -221,7 +221,7 @@ class LocalLauncher:
         elif spec.browser == "headless-shell":
             reason, advice = "the headless shell has none", "Ask for chromium, or leave the browser out."
         elif not self.contains_extensions:
-            reason = await asyncio.to_thread(extension_policy.why_none, self.no_networks)
+            reason = await asyncio.to_thread(extension_policy.why_none, self.no_networks, self.runtimes_dir)
             self.contains_extensions = reason is None
         if reason is not None:
             raise NotSupported(

@@ -216,13 +216,15 @@ async def test_a_tool_is_called_once_with_its_input(client: httpx.AsyncClient, s
 async def test_the_vault_has_what_a_server_knows_the_gateway_by(
     client: httpx.AsyncClient, space: str, server: ToolServer, database: Database, auth: Json, header: str, sent: str
 ) -> None:
-    await ok(client.put("/v1/vault/tools/text", json={"value": SECRET}))
-    await ok(client.put("/v1/vault/tools/login", json={"username": "ada", "password": SECRET}))
+    origins = {"origins": [f"http://127.0.0.1:{server.port}"]}
+    await ok(client.put("/v1/vault/tools/text", json={"value": SECRET} | origins))
+    await ok(client.put("/v1/vault/tools/login", json={"username": "ada", "password": SECRET} | origins))
     tool = await make(client, space, server, execution={"auth": auth})
     # It repeats what it was sent, which the record must not.
     server.answer = {"you sent": sent}
     tested = await called(client, tool)
     assert (tested["ok"], server.heads[0][header]) == (True, sent)
+    assert SECRET not in json.dumps(tested)
     record = await recorded(client, tool, tested)
     assert SECRET not in json.dumps(record)
     async with database.connect() as connection:
@@ -251,13 +253,18 @@ async def test_requests_are_signed_as_standard_webhooks_are(
         ("other/text", "vault.key_forbidden"),
         ("tools/none", "vault.secrets.not_found"),
         ("tools/login", "vault.no_field"),
+        ("tools/elsewhere", "vault.origin_refused"),
+        ("tools/nowhere", "vault.origin_refused"),
     ],
 )
 async def test_a_secret_that_may_not_be_used_fails_the_call(
     client: httpx.AsyncClient, space: str, server: ToolServer, key: str, code: str
 ) -> None:
     await ok(client.put("/v1/vault/other/text", json={"value": SECRET}))
-    await ok(client.put("/v1/vault/tools/login", json={"value": f"{SECRET}\n"}))
+    origins = {"origins": [f"http://127.0.0.1:{server.port}"]}
+    await ok(client.put("/v1/vault/tools/login", json={"value": f"{SECRET}\n"} | origins))
+    await ok(client.put("/v1/vault/tools/elsewhere", json={"value": SECRET, "origins": ["http://127.0.0.1:1"]}))
+    await ok(client.put("/v1/vault/tools/nowhere", json={"value": SECRET}))
     tool = await make(client, space, server, execution={"auth": {"type": "bearer", "secretId": key}})
     tested = await called(client, tool)
     assert (tested["ok"], tested["error"]["code"]) == (False, "tool.secret_unavailable")
