@@ -394,7 +394,7 @@ async def test_every_example_is_accepted_and_the_answers_are_as_the_document_say
     at = {"spaceId": space, "id": runtime, "activeRunId": run["id"]}
     invocation = await make_invocation(gateway, client, at)
     artifact = await make_artifact(gateway, at)
-    tool = await make(f"/v1/spaces/{space}/tools", TOOL)
+    tool = await make(f"/v1/spaces/{space}/tools", TOOL | {"name": "own"})
     toolset = await make(f"/v1/spaces/{space}/toolsets", {"name": "x"})
     tested = await ok(client.post(f"/v1/spaces/{space}/tools/{tool}/test", json={"input": []}))
     workspace = await make("/v1/workspaces", {"name": "a", "mounts": {"storage": {"workspace": "shared"}}})

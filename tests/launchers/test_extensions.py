@@ -88,7 +88,7 @@ async def test_a_content_script_and_a_service_worker_work(
                 page = await client.new_page(url=pages.url("/blank"))
 
                 async def answered(page: str = page, visit: int = visit) -> bool:
-                    answer = await client.evaluate("document.documentElement.dataset.answer", page)
+                    answer = await client.evaluate("document.documentElement?.dataset.answer ?? null", page)
                     return bool(answer == f"hello, visit {visit}")
 
                 await until(answered, "the content script has the service worker's answer")

@@ -19,6 +19,7 @@ SOUNDS_SECRET = re.compile(
 
 # Fields whose names sound like a secret's, and why they are none.
 NOT_SECRET = {
+    "Auth.secret": "the name of a secret",
     "BrowserAnswer.body": "of a browser's own endpoint for discovery",
     "Call.headers": "of an answer, without cookies",
     "Choice.headers": "which contract was chosen",
@@ -38,6 +39,8 @@ NOT_SECRET = {
     "VaultEntry.has_totp": "whether there is a seed",
     "VaultFilter.has_totp": "whether there is a seed",
     "VaultValue.secret": "which shows none of its own fields",
+    "Webhook.signing_secret": "the name of a secret",
+    "Webhook.url": "of a tool, which is shown to all that may see its space",
     "_Download.url": "of a page, where secrets are masked",
 }
 

@@ -186,7 +186,7 @@ def listen(patch: pytest.MonkeyPatch) -> None:
         _hooked.append(True)
     put, server, stop = Objects.put, EmbeddedPostgres.__init__, EmbeddedPostgres.stop
     directories: WeakKeyDictionary[EmbeddedPostgres, Path] = WeakKeyDictionary()
-    start, close, descendants = GatewayProcess.start, GatewayProcess.close, GatewayProcess.descendants
+    close, descendants = GatewayProcess.close, GatewayProcess.descendants
 
     async def taken_put(self: Objects, key: str, chunks: AsyncIterator[bytes]) -> int:
         kept = bytearray()
@@ -211,7 +211,7 @@ def listen(patch: pytest.MonkeyPatch) -> None:
 
     def debugged_start(cls: type[GatewayProcess], data_dir: Any, /, *flags: str, **env: str) -> GatewayProcess:
         note_options(env)
-        return start(data_dir, *flags, **({"GATEWAY_LOG_LEVEL": "debug"} | env))
+        return cls.start_checkout(ROOT, data_dir, *flags, **({"GATEWAY_LOG_LEVEL": "debug"} | env))
 
     def taken_descendants(self: GatewayProcess) -> list[psutil.Process]:
         take_processes(self.pid)
