@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 import structlog
 
+from gateway.core import json_text
 from gateway.core.shares import Taker, Turns
 from gateway.schemas import worker
 from gateway.schemas.worker import LENGTH
@@ -66,7 +67,7 @@ class SchemaChecker:
         return await self._answer([schema, value], taker)
 
     async def _answer(self, request: list[Any], taker: Taker) -> list[Problem]:
-        text = orjson.dumps(request)
+        text = json_text.dumps(request)
         async with self._turns.turn(taker):
             try:
                 async with asyncio.timeout(self._seconds):

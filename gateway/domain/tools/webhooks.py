@@ -16,6 +16,7 @@ from uuid import UUID
 import httpcore
 import orjson
 
+from gateway.core import json_text
 from gateway.core.errors import Forbidden, NotFound, RequestInvalid
 from gateway.core.hosts import Refusal
 from gateway.core.mounts import Mounts
@@ -48,7 +49,7 @@ class Webhooks:
 
     async def send(self, owner: Scope, mounts: Mounts, call_id: UUID, webhook: Webhook, body: dict[str, Any]) -> Any:
         """The JSON of the server's answer. Redirects are not followed, and nothing is sent twice. Raises ToolFailed."""
-        sent = orjson.dumps(body)
+        sent = json_text.dumps(body)
         if len(sent) > self._max_bytes:
             message = f"The request has {len(sent)} bytes, and may have {self._max_bytes}."
             raise ToolFailed("tool.input_too_large", message)
