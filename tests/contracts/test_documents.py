@@ -107,12 +107,10 @@ def fit(body: Json, fields: set[str]) -> None:
         del body["after"]
     if body.get("expiresAt") is not None:
         body["expiresAt"] = "2999-12-31T23:59:59Z"
-    if "inputSchema" in fields:
-        # What is a JSON Schema, and which address and which ways to it go together.
-        schemas = {"inputSchema", "outputSchema"} & body.keys()
-        body |= {name: {"type": "object"} for name in schemas}
-        if "execution" in body:
-            body["execution"] = TOOL["execution"]
+    # What is a JSON Schema, and which address and which ways to it go together.
+    body |= {name: {"type": "object"} for name in {"inputSchema", "outputSchema"} & body.keys()}
+    if "execution" in body:
+        body["execution"] = TOOL["execution"]
     if "customToolIds" in body:
         body["customToolIds"] = []
     for name in ("metadata", "options"):
