@@ -1,6 +1,6 @@
 """Enters a text into an element of a page, over the gateway's own connection to the browser.
 
-The element is marked by whoever found it, with an attribute of a random value. Its frame is found here, and the browser
+The process that found an element marks it by an attribute of a random value. Its frame is found here, and the browser
 is asked here for the frame's origin and those around it, in a world where the page's scripts have replaced no function:
 what a client of the browser says about its pages counts for nothing. The text is entered into this one element by the
 document that it was checked in, whatever has the focus of the page by then.

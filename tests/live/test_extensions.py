@@ -62,7 +62,7 @@ async def upload(remote: Remote, content: bytes) -> dict[str, Any]:
 
 
 async def visits(remote: Remote, runtime: str, url: str) -> str:
-    """What the content script of a page was told by the service worker."""
+    """What the content script of a page got from the service worker."""
     async with Visitor.at(remote, runtime, url) as visitor:
         found: list[str] = []
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-# Its address is nobody's, and the egress rules allow it.
+# No server has its address, and the egress rules allow it.
 TOOL: dict[str, Any] = {
     "name": "find_order",
     "execution": {"type": "webhook", "url": "http://192.0.9.9:8080/orders"},

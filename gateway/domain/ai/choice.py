@@ -138,7 +138,7 @@ class AiChoices:
         named = _Named(owner, found)
         chosen = named.one(default.connection)
         # One of the organization's belongs to a subaccount's space only if the space's own mounts lend it: a
-        # runtime's are written by whoever may launch one.
+        # runtime's are written by any caller that may launch one.
         if chosen.subaccount_id != owner.subaccount_id and chosen.id not in named.ids(
             [name for _, name in lent.connections()]
         ):

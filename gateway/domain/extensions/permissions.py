@@ -2,7 +2,7 @@
 
 An extension is code of a caller with more rights than a page. What it may do stays within its runtime: the pages, the
 data and the network that the caller's own lease reaches. A permission that reaches further, or that ends one of the
-guards, is refused, and so is one that nobody has looked at.
+guards, is refused, and so is one that was not examined.
 """
 
 from __future__ import annotations

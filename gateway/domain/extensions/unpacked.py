@@ -244,7 +244,7 @@ def _move(made: Path, place: Path) -> None:
 
 
 def _close(directory: Path) -> None:
-    """Let all read what is there, and nobody write."""
+    """Make what is there readable for all users, and writable for none."""
     for place, _, names in os.walk(directory):
         for name in names:
             os.chmod(os.path.join(place, name), 0o444)

@@ -87,7 +87,7 @@ class Webhooks:
         auth = webhook.auth
         if auth.secret is None:
             return _NO_HEADERS
-        # Else whoever may make tools could have any secret sent to a server of their own.
+        # Else a caller that may make tools could have any secret sent to a server of their own.
         parts = urlsplit(webhook.url)
         secret = await self._vault.for_request(owner, mounts, auth.secret, f"{parts.scheme}://{parts.netloc}")
         if auth.type == "basic":
