@@ -39,6 +39,8 @@ _LEFT_ALONE = 4
 _GRACE_SECONDS = 0.25
 _END_SECONDS = 0.5
 _ALIVE_SECONDS = 0.3
+# A page that is slow, as on a busy machine, must not be taken for one that never answers: it would be closed.
+_PATIENCE_SECONDS = 4.0
 _CLOSE_SECONDS = 2.0
 _PICTURE_MS = 2000
 _MOST_LOGS = 100
@@ -69,23 +71,26 @@ class Guard:
         info = await session.send("Target.getTargetInfo")
         return cls(session, str(info["targetInfo"]["targetId"]))
 
-    async def end_script(self, page: Page) -> bool:
-        """End a script that keeps the page from answering; whether the page had to be closed for it."""
-        if await self._answers():
+    async def end_script(self, page: Page, patience: float = _PATIENCE_SECONDS) -> bool:
+        """End a script that keeps the page from answering; whether the page had to be closed for it.
+
+        `patience` is the time in seconds that the page then has to answer.
+        """
+        if await self._answers(_ALIVE_SECONDS):
             return False
         with contextlib.suppress(TimeoutError, PlaywrightError):
             async with asyncio.timeout(_END_SECONDS):
                 await self._session.send("Runtime.terminateExecution")
-        if await self._answers():
+        if await self._answers(patience):
             return False
         with contextlib.suppress(TimeoutError, PlaywrightError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await page.close()
         return True
 
-    async def _answers(self) -> bool:
+    async def _answers(self, seconds: float) -> bool:
         try:
-            async with asyncio.timeout(_ALIVE_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._session.send("Runtime.evaluate", {"expression": "0"})
         except (TimeoutError, PlaywrightError):
             return False
@@ -348,7 +353,7 @@ class Session:
             await asyncio.wait({task}, timeout=timeout_ms / 1000 + _GRACE_SECONDS)
         except asyncio.CancelledError:
             task.cancel()
-            await self.end_script(page)
+            await self.end_script(page, _ALIVE_SECONDS)
             raise
         if task.done():
             return task.result()
@@ -358,9 +363,9 @@ class Session:
         details = {"pageClosed": True} if closed else {}
         raise StepError("execute.timeout", f"The step did not end within {timeout_ms} ms.", **details)
 
-    async def end_script(self, page: Page | None) -> bool:
+    async def end_script(self, page: Page | None, patience: float = _PATIENCE_SECONDS) -> bool:
         guard = self._guards.get(page) if page is not None else None
-        return guard is not None and page is not None and await guard.end_script(page)
+        return guard is not None and page is not None and await guard.end_script(page, patience)
 
     # Results
 

@@ -40,7 +40,7 @@ _END_SECONDS = 5.0
 _CANCEL_SECONDS = 0.8
 _OUTPUT_BYTES = 8192
 # For a step beyond its time: to end its script, to take a picture of the page.
-_STEP_GRACE_SECONDS = 8.0
+_STEP_GRACE_SECONDS = 12.0
 
 # By its path, as the gateway's own PATH may lead elsewhere.
 _SETPRIV = shutil.which("setpriv", path="/usr/local/bin:/usr/bin:/bin") or "setpriv"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import resource
 import struct
@@ -61,10 +62,10 @@ def _sentence(text: str) -> str:
 
 
 def _limit_time(seconds: float) -> None:  # pragma: no cover - in a process that ends by SIGKILL, which measures nothing
-    """Where the gateway is killed meanwhile, nothing else ends a check that takes for ever."""
+    """Let the kernel end this process once a check has taken so much processor time; it counts whole seconds."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, most = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime + seconds) + 2, most))
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(used.ru_utime + used.ru_stime + seconds), most))
 
 
 def _limit() -> None:  # pragma: no cover - as above

@@ -30,5 +30,9 @@ class ToolSettings(Group):
         32, ge=1, le=10_000, description="Calls of tools that a gateway makes at once; further ones wait in turn."
     )
     schema_check_seconds: float = Field(
-        2.0, gt=0, le=60, description="Time for the check of one value by a JSON Schema that a caller gave."
+        2.0,
+        gt=0,
+        le=60,
+        description="Processor time for the check of one value by a JSON Schema that a caller gave; counted in whole "
+        "seconds, rounded up.",
     )

@@ -62,7 +62,6 @@ _STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 # Limit of the address space, not of the memory in use: to serialize a text, orjson reserves eight times its length.
 _MEMORY = 16 * 1024**3
 _NICE = 10
-_END_SECONDS = 2.0
 
 
 class Overloaded(Exception):
@@ -228,8 +227,8 @@ class _Reviewer:
             return
         with contextlib.suppress(ProcessLookupError):
             process.kill()
-        async with asyncio.timeout(_END_SECONDS):
-            await process.wait()
+        # Without a limit: it was killed, and on a busy machine its end may take seconds.
+        await process.wait()
 
 
 class PendingReview:

@@ -48,7 +48,7 @@ CHECKS = [
     response_schema_conformance,
     positive_data_acceptance,
 ]
-SECONDS = 60.0
+SECONDS = 300.0
 # Of what waits as long as it is asked to, by default for half a minute.
 WAIT_MS = 20
 PROXY = {"name": "proxy", "url": "http://192.0.9.9:3128"}

@@ -63,6 +63,8 @@ class Watch:
 @pytest.fixture
 async def page(browser: Browser) -> AsyncIterator[Page]:
     context = await browser.new_context()
+    # Swagger UI renders for seconds on a fast machine, and this one may be slow and busy.
+    context.set_default_timeout(300_000)
     yield await context.new_page()
     await context.close()
 

@@ -361,7 +361,8 @@ def test_the_system_s_packages_are_installed_when_the_download_fails(machine: Pa
     assert calls[0] == "update"
     assert calls[1].startswith("install -y --no-install-recommends")
     assert calls[1].endswith("chromium-headless-shell chromium chromium-l10n")
-    assert len(lines) == 2
+    # On a slow machine the installers' progress is printed, too.
+    assert len([line for line in lines if not line.startswith("  ")]) == 2
 
 
 @with_fakes
