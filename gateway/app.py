@@ -34,6 +34,7 @@ from gateway.domain.ai.connections import AiConnections
 from gateway.domain.ai.providers import ProviderClient
 from gateway.domain.attachments import Attachments
 from gateway.domain.audit import Audit
+from gateway.domain.controllers import Controllers
 from gateway.domain.disk_watch import DiskWatch
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.events.service import Events
@@ -251,6 +252,7 @@ async def build(
         extensions,
         space=disk,
     )
+    controllers = Controllers(locked=settings.controller_lock)
     leases = Leases(database, issuer, attachments, living, settings, gateway_id, audit, events, commands)
     workers = Workers(settings, settings.own_dir.absolute() / "executions", settings.uid_base)
     vault = Vault(
@@ -281,6 +283,7 @@ async def build(
             settings.operation_max_wait_seconds,
         ),
         dead_seconds=SILENT_SECONDS,
+        locked=settings.controller_lock,
     )
     services = Services(
         settings=settings,
@@ -319,7 +322,9 @@ async def build(
             max_timeout_seconds=settings.tool_max_timeout_seconds,
         ),
         tool_calls=tool_calls,
-        viewers=Viewers(database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands, observers),
+        viewers=Viewers(
+            database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands, observers, controllers
+        ),
         recordings=recordings,
         executions=Executions(
             living,

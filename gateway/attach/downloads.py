@@ -18,13 +18,13 @@ from starlette.routing import Route
 
 from gateway.attach.discovery import ROOT
 from gateway.core.ids import parse_id
+from gateway.core.moments import iso
 from gateway.core.scope import Scope
 from gateway.domain import audit
 from gateway.domain.files.artifacts import DOWNLOAD, Artifact, Page
 from gateway.http import content
 from gateway.http.content import Content
 from gateway.http.cursors import Listing, PageQuery, paged
-from gateway.http.models import iso
 from gateway.http.origin import check_origin
 from gateway.http.public_url import client_address, public_root
 from gateway.http.queries import read_query

@@ -31,6 +31,7 @@ from gateway.core.scope import Scope
 from gateway.core.secret import masked
 from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.domain.audit import Action, Audit
+from gateway.domain.controllers import Holder, busy
 from gateway.domain.events.service import Events
 from gateway.store import invocations as store
 from gateway.store.database import Connection, Database, constraint_as
@@ -67,6 +68,8 @@ class InvocationRequest:
     """`input` is shown to callers and must have nothing secret. `is_durable` outlives the request that began it.
 
     With an idempotency key, `fingerprint` identifies the request. `is_queued` is one that starts later: `running`.
+    One that `holds_seconds` controls its runtime alone until it ends, which is in so many seconds at the latest. `ai`
+    is what an agent calls, without its key.
     """
 
     provider: str
@@ -77,6 +80,9 @@ class InvocationRequest:
     total_steps: int | None = None
     idempotency_key: str | None = None
     fingerprint: bytes | None = None
+    holds_seconds: float | None = None
+    toolset_id: UUID | None = None
+    ai: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +116,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of an invocation. `result` is JSON; one that did not complete has an error, and may have a result."""
+    """The end of an invocation. `result` is JSON; one that did not complete has an error, and may have a result.
+    `usage` is what an agent used of its model."""
 
     status: Status
     result: Any = None
     error_code: str | None = None
     error_message: str | None = None
     error_details: dict[str, Any] | None = None
+    usage: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +157,8 @@ class _Waiting:
 
 
 class Invocations:
-    """A gateway without a heartbeat for `dead_seconds` counts as lost even if it is connected to the database."""
+    """A gateway without a heartbeat for `dead_seconds` counts as lost even if it is connected to the database.
+    `locked`: whether a runtime has one controller at a time."""
 
     def __init__(
         self,
@@ -163,7 +172,9 @@ class Invocations:
         round_seconds: float = 1.0,
         unsure_seconds: float = _UNSURE_SECONDS,
         begun_seconds: float = _BEGUN_SECONDS,
+        locked: bool = True,
     ) -> None:
+        self._locked = locked
         self._database = database
         self._audit = audit
         self._events = events
@@ -186,7 +197,8 @@ class Invocations:
     async def begin(self, owner: Scope, at: RuntimeAt, run_id: UUID | None, request: InvocationRequest) -> Begun:
         """A new invocation, which the caller runs at once (`running`); or the one that has the request's key already.
 
-        Raises Conflict (`idempotency.mismatch`: the key is of another request), NotFound (the runtime is gone).
+        Raises Conflict (`idempotency.mismatch`: the key is of another request; `runtime.controller_busy`: another one
+        controls the runtime that this one is to hold), NotFound (the runtime is gone).
         """
         invocation_id = new_id()
         new = NewInvocation(
@@ -204,6 +216,9 @@ class Invocations:
             progress=None if request.total_steps is None else _text({"totalSteps": request.total_steps}),
             idempotency_key=request.idempotency_key,
             fingerprint=request.fingerprint,
+            holds_seconds=request.holds_seconds,
+            toolset_id=request.toolset_id,
+            ai=None if request.ai is None else _text(request.ai),
         )
         with self._audit.noting(Action.INVOCATION_BEGUN, invocation_id) as noting:
             noting.details |= {
@@ -219,6 +234,12 @@ class Invocations:
 
     async def _begin(self, new: NewInvocation) -> Begun:
         async with self._database.connect() as connection:
+            if self._locked and new.holds_seconds is not None:
+                with constraint_as(not_found("runtime", new.runtime_id)):
+                    held = await store.add_holding(connection, new)
+                if isinstance(held, Holder):
+                    raise busy(held, for_invocation=True)
+                return Begun(held, is_new=True)
             while True:
                 with constraint_as(not_found("runtime", new.runtime_id)):
                     added = await store.add(connection, new)
@@ -318,6 +339,7 @@ class Invocations:
             error_code=outcome.error_code,
             error_message=None if message is None else storable_text(masked(message))[:_MESSAGE_CHARACTERS],
             error_details=details if details is None or len(details) <= self._limits.result_bytes else None,
+            usage=None if outcome.usage is None else _text(outcome.usage),
         )
 
     def _end_later(self, invocation_id: UUID, running: _Running, outcome: Outcome) -> None:

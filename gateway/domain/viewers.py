@@ -24,6 +24,7 @@ from gateway.core.shares import Places, Taker
 from gateway.crypto.viewer_tokens import Kind, Viewer, ViewerTokens
 from gateway.domain import audit
 from gateway.domain.audit import Action, Audit, Origin
+from gateway.domain.controllers import Controllers, Holder
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.live_screen import LiveScreen, screen_of
 from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
@@ -81,9 +82,11 @@ class Viewers:
         audit: Audit,
         commands: Commands,
         observers: BrowserObservers,
+        controllers: Controllers,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
+        self._controllers = controllers
         self._database = database
         self._tokens = tokens
         self._runtimes = living
@@ -207,6 +210,10 @@ class Viewers:
         """The screen of the session's browser, which this gateway has; None while it can't be watched."""
         return screen_of(self._observers, session.place.runtime_id)
 
+    def is_held(self, session: ViewerSession) -> bool:
+        """Whether an agent controls the session's browser, so that a person's input does not reach it."""
+        return self._controllers.is_held(session.place.runtime_id)
+
     def is_here(self, place: PlaceOfRun) -> bool:
         """Whether this gateway has the browser; raises Unavailable where no gateway that can be reached has it."""
         if place.gateway_id == self._gateway_id:
@@ -239,8 +246,13 @@ class Viewers:
         expiry = asyncio.get_running_loop().call_later(
             max(0.0, viewer.seconds_left()), session.close, ViewerClose.EXPIRED
         )
+        controlling: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if here and viewer.input:
+            holder = Holder("viewer", viewer.id, datetime.now(UTC), viewer.expires_at)
+            controlling = self._controllers.viewing(place.runtime_id, holder)
         try:
-            yield session
+            with controlling:
+                yield session
         finally:
             expiry.cancel()
             self._sessions.discard(session)

@@ -87,6 +87,8 @@ CODES: dict[int, dict[str, str]] = {
     },
     409: {
         "request.conflict": "the state of the resource does not allow this",
+        "runtime.controller_busy": "another connection, an invocation or a live view controls the runtime; `details` "
+        "name it",
         "runtime.not_active": "the runtime is not live",
         "runtime.alias_active": "a live runtime of the workspace has this alias",
         "runtime.stopped": "the runtime was stopped while it was starting",

@@ -28,6 +28,7 @@ from pydantic.fields import FieldInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from gateway.core.moments import iso
 from gateway.core.secret import MASK, SECRET
 
 
@@ -103,11 +104,6 @@ class Answer(_Model):
 
     def json_bytes(self) -> bytes:
         return self.model_dump_json(exclude_unset=True).encode()
-
-
-def iso(moment: datetime) -> str:
-    """ISO 8601 in UTC with milliseconds and `Z`."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def optional(alias: str | None = None) -> Any:

@@ -22,6 +22,11 @@ class LeaseSettings(ShareSettings):
     auto_renewed_leases: bool = Field(
         True, description="Whether a lease may be minted with `options.autoRenew`, which renews it while it is used."
     )
+    controller_lock: bool = Field(
+        True,
+        description="Whether a runtime has one controller at a time: connections of one API key, an invocation of an "
+        "agent, or a live view with input. Without it, all of them may act at once.",
+    )
     lease_messages_per_second: float = Field(
         10_000.0,
         ge=0,

@@ -18,8 +18,9 @@ from gateway.core.json_text import storable_json
 from gateway.core.scope import Scope
 from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.store import presence
+from gateway.store.controllers import HOLDER_COLUMNS, Holder, holder_of
 from gateway.store.notifications import CANCEL_WANTED, INVOCATION_ENDED
-from gateway.store.scope import within
+from gateway.store.scope import owner_columns, within
 from gateway.store.slices import sliced
 from gateway.store.tables import invocations, runtimes
 
@@ -49,6 +50,9 @@ class Invocation:
     error_message: str | None
     error_details: dict[str, Any] | None
     cancel_wanted_at: datetime | None
+    toolset_id: UUID | None
+    ai: dict[str, Any] | None
+    usage: dict[str, Any] | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -66,7 +70,8 @@ class Invocation:
 
 @dataclass(frozen=True, slots=True)
 class NewInvocation:
-    """`input` and `progress` are texts of JSON. Of one with an idempotency key, `fingerprint` is of the request."""
+    """`input`, `progress` and `ai` are texts of JSON. Of one with an idempotency key, `fingerprint` is of the request.
+    One with `holds_seconds` holds its runtime, for at most so long as it says."""
 
     id: UUID
     owner: Scope
@@ -82,11 +87,14 @@ class NewInvocation:
     progress: str | None
     idempotency_key: str | None
     fingerprint: bytes | None
+    holds_seconds: float | None = None
+    toolset_id: UUID | None = None
+    ai: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """How an invocation ended. `progress`, `result` and `error_details` are texts of JSON."""
+    """How an invocation ended. `progress`, `result`, `error_details` and `usage` are texts of JSON."""
 
     status: str
     progress: str | None = None
@@ -95,6 +103,7 @@ class Finish:
     error_code: str | None = None
     error_message: str | None = None
     error_details: str | None = None
+    usage: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +147,26 @@ def _returning(statement: str) -> TextualSelect:
     return text(statement).columns(*_OWN, column("runtime", Text))
 
 
-_ADD = _returning(
-    f"""
+_INSERT = """
     INSERT INTO invocations (id, organization_id, subaccount_id, space_id, runtime_id, run_id, gateway_id, provider,
-        method, execution_mode, status, input, progress, idempotency_key, fingerprint, started_at)
-    VALUES (:id, :organization_id, :subaccount_id, :space_id, :runtime_id, :run_id, :gateway_id, :provider, :method,
+        method, execution_mode, status, input, progress, idempotency_key, fingerprint, started_at, holds_until,
+        toolset_id, ai)
+    SELECT :id, :organization_id, :subaccount_id, :space_id, :runtime_id, :run_id, :gateway_id, :provider, :method,
         :execution_mode, :status, CAST(:input AS jsonb), CAST(:progress AS jsonb), :idempotency_key, :fingerprint,
-        CASE WHEN :status = 'running' THEN now() END)
-    ON CONFLICT (space_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING RETURNING {_NAMES}
+        CASE WHEN :status = 'running' THEN now() END,
+        now() + CAST(:holds_seconds AS float8) * interval '1 second', CAST(:toolset_id AS uuid), CAST(:ai AS jsonb)
     """
-)
+_UNLESS_BEGUN = "ON CONFLICT (space_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING"
+_ADD = _returning(f"{_INSERT} {_UNLESS_BEGUN} RETURNING {_NAMES}")
+_ADD_HOLDING = text(
+    f"""
+    WITH holder AS MATERIALIZED (SELECT * FROM {holder_of(":runtime_id", "NULL")}), added AS (
+        {_INSERT} WHERE NOT EXISTS (SELECT 1 FROM holder) RETURNING *
+    )
+    SELECT {HOLDER_COLUMNS}, {_NAMES.replace("invocations.", "added.")}
+    FROM (SELECT 1) AS one LEFT JOIN holder ON true LEFT JOIN added ON true
+    """
+).columns(column("held_by"), column("holder_id"), column("held_since"), column("held_until"), *_OWN, column("runtime"))
 _BY_KEY = select(*_COLUMNS, invocations.c.fingerprint).where(
     invocations.c.space_id == bindparam("space_id"), invocations.c.idempotency_key == bindparam("idempotency_key")
 )
@@ -166,6 +185,7 @@ _FINISH = _returning(
         UPDATE invocations SET status = :status, progress = coalesce(CAST(:progress AS jsonb), progress),
             result = CAST(:result AS jsonb), result_bytes = :result_bytes, error_code = :error_code,
             error_message = :error_message, error_details = CAST(:error_details AS jsonb),
+            usage = CAST(:usage AS jsonb),
             finished_at = now(), updated_at = now()
         WHERE id = :id AND gateway_id = :gateway_id AND status IN ('pending', 'running') RETURNING *
     ) {_ENDED}
@@ -230,10 +250,14 @@ _REMOVE_OLD = text(
 
 async def add(connection: AsyncConnection, new: NewInvocation) -> Invocation | None:
     """None where the space has an invocation with this idempotency key."""
-    values = {field.name: getattr(new, field.name) for field in fields(new) if field.name != "owner"}
-    owner = {"organization_id": new.owner.organization_id, "subaccount_id": new.owner.subaccount_id}
-    row = (await connection.execute(_ADD, {**values, **owner})).first()
+    row = (await connection.execute(_ADD, _values(new))).first()
     return None if row is None else Invocation(*row)
+
+
+async def add_holding(connection: AsyncConnection, new: NewInvocation) -> Invocation | Holder:
+    """One that controls its runtime; or what controls it already."""
+    row = (await connection.execute(_ADD_HOLDING, _values(new))).one()
+    return Holder(*row[:4]) if row.held_by is not None else Invocation(*row[4:])
 
 
 async def by_key(connection: AsyncConnection, space_id: UUID, key: str) -> tuple[Invocation, bytes] | None:
@@ -328,3 +352,8 @@ async def ended_among(connection: AsyncConnection, ids: Collection[UUID]) -> lis
 async def remove_old(connection: AsyncConnection, days: int, limit: int) -> int:
     """Remove up to `limit` that ended so many days ago; returns how many."""
     return (await connection.execute(_REMOVE_OLD, {"days": days, "limit": limit})).rowcount
+
+
+def _values(new: NewInvocation) -> dict[str, Any]:
+    values = {field.name: getattr(new, field.name) for field in fields(new) if field.name != "owner"}
+    return {**values, **owner_columns(new.owner)}

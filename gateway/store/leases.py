@@ -7,13 +7,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, func, literal, select, text, update
+from sqlalchemy import ColumnElement, TextClause, case, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.expression import bindparam
 
 from gateway.core.scope import Scope
 from gateway.core.slices import WHOLE_LIST, Slice
+from gateway.store.controllers import HOLDER_COLUMNS, Holder, holder_of
 from gateway.store.notifications import REVOKED
 from gateway.store.rows import by_name, record
 from gateway.store.scope import owner_columns, within
@@ -126,28 +127,39 @@ _COLUMNS = tuple(_COMPUTED[name] if name in _COMPUTED else leases.c[name] for na
 _USAGE = tuple(leases.c[name] for name in Usage.__slots__ if name != "sockets")
 _SOCKET = tuple(lease_sockets.c[name] for name in Socket.__slots__)
 
-# One statement, one round trip: the right to the runtime, its state, and the new row.
-_MINT = text(
+
+def _minting(*, locked: bool) -> TextClause:
+    """One statement, one round trip: the right to the runtime, its state, what holds it, and the new row."""
+    holder = f"""
+        SELECT holder.* FROM target CROSS JOIN LATERAL {holder_of("target.id", "CAST(:api_key_id AS uuid)")} AS holder
+        WHERE CAST(:api_key_id AS uuid) IS NOT NULL AND target.status = 'active'
     """
-    WITH target AS (
-        SELECT runtimes.*, runs.id AS run_id
-        FROM runtimes LEFT JOIN runs ON runs.runtime_id = runtimes.id AND runs.status = 'active'
-        WHERE runtimes.id = :runtime_id AND runtimes.space_id = :space_id
-            AND runtimes.organization_id = :organization_id
-            AND (CAST(:subaccount_id AS uuid) IS NULL OR runtimes.subaccount_id = :subaccount_id)
-    ), minted AS (
-        INSERT INTO leases (id, organization_id, subaccount_id, space_id, runtime_id, run_id, protocol, options,
-            prefix, digest, ttl_seconds, expires_at)
-        SELECT :id, organization_id, subaccount_id, space_id, id, run_id, :protocol, :options,
-            :prefix, :digest, CAST(:ttl AS integer), now() + :ttl * interval '1 second'
-        FROM target WHERE status = 'active' AND desired = 'active'
-        RETURNING id, organization_id, subaccount_id, space_id, runtime_id, run_id, protocol, created_at, expires_at,
-            closed_at, revoked_at, 'active' AS status, coalesce(options -> 'autoRenew' = 'true', false) AS auto_renew,
-            options ->> 'policy' AS policy
-    )
-    SELECT target.status AS runtime_status, minted.* FROM target LEFT JOIN minted ON true
-    """
-).bindparams(bindparam("options", type_=JSONB))
+    free = "SELECT NULL::text AS kind, NULL::uuid AS id, now() AS since, now() AS until WHERE false"
+    return text(
+        f"""
+        WITH target AS (
+            SELECT runtimes.*, runs.id AS run_id
+            FROM runtimes LEFT JOIN runs ON runs.runtime_id = runtimes.id AND runs.status = 'active'
+            WHERE runtimes.id = :runtime_id AND runtimes.space_id = :space_id
+                AND runtimes.organization_id = :organization_id
+                AND (CAST(:subaccount_id AS uuid) IS NULL OR runtimes.subaccount_id = :subaccount_id)
+        ), holder AS MATERIALIZED ({holder if locked else free}), minted AS (
+            INSERT INTO leases (id, organization_id, subaccount_id, space_id, runtime_id, run_id, api_key_id, protocol,
+                options, prefix, digest, ttl_seconds, expires_at)
+            SELECT :id, organization_id, subaccount_id, space_id, id, run_id, CAST(:api_key_id AS uuid), :protocol,
+                :options, :prefix, :digest, CAST(:ttl AS integer), now() + :ttl * interval '1 second'
+            FROM target WHERE status = 'active' AND desired = 'active' AND NOT EXISTS (SELECT 1 FROM holder)
+            RETURNING id, organization_id, subaccount_id, space_id, runtime_id, run_id, protocol, created_at,
+                expires_at, closed_at, revoked_at, 'active' AS status,
+                coalesce(options -> 'autoRenew' = 'true', false) AS auto_renew, options ->> 'policy' AS policy
+        )
+        SELECT target.status AS runtime_status, {HOLDER_COLUMNS}, minted.*
+        FROM target LEFT JOIN holder ON true LEFT JOIN minted ON true
+        """
+    ).bindparams(bindparam("options", type_=JSONB))
+
+
+_MINT = {locked: _minting(locked=locked) for locked in (True, False)}
 
 _BY_PREFIX = text(
     """
@@ -255,19 +267,22 @@ _HOLD_SPACES = text(
 
 @dataclass(frozen=True, slots=True)
 class Minting:
-    """The outcome of a mint: the lease, or the runtime's status that forbade it."""
+    """The outcome of a mint: the lease, or what holds the runtime, or the runtime's status that forbade it."""
 
     runtime_status: str
     lease: Lease | None
+    holder: Holder | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NewLease:
-    """`ttl` is in seconds, from the moment of writing. `prefix` and `digest` are those of its token."""
+    """`ttl` is in seconds, from the moment of writing. `prefix` and `digest` are those of its token. One without an API
+    key holds nothing."""
 
     id: UUID
     space_id: UUID
     runtime_id: UUID
+    api_key_id: UUID | None
     protocol: str
     options: dict[str, Any] | None
     ttl: int
@@ -275,14 +290,17 @@ class NewLease:
     digest: bytes
 
 
-async def mint(connection: AsyncConnection, scope: Scope, new: NewLease) -> Minting | None:
-    """Write a lease of a live runtime; None where there is no such runtime."""
+async def mint(connection: AsyncConnection, scope: Scope, new: NewLease, *, locked: bool) -> Minting | None:
+    """Write a lease of a live runtime; None where there is no such runtime. `locked`: only of one that is free."""
     values = {name: getattr(new, name) for name in NewLease.__slots__}
-    row = (await connection.execute(_MINT, {**owner_columns(scope), **values})).first()
+    row = (await connection.execute(_MINT[locked], {**owner_columns(scope), **values})).first()
     if row is None:
         return None
     made = by_name(row)
-    status = made.pop("runtime_status")
+    status, kind = made.pop("runtime_status"), made.pop("held_by")
+    holder = [made.pop(name) for name in ("holder_id", "held_since", "held_until")]
+    if kind is not None:
+        return Minting(status, None, Holder(kind, *holder))
     return Minting(status, None if made["id"] is None else Lease(**made))
 
 

@@ -347,6 +347,8 @@ leases = Table(
     Column("space_id", Uuid, ForeignKey("spaces.id", ondelete="CASCADE"), nullable=False),
     Column("runtime_id", Uuid, ForeignKey("runtimes.id", ondelete="CASCADE"), nullable=False),
     Column("run_id", Uuid, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
+    # The key that it was minted with, by which it holds the runtime; null for a lease of the gateway's own.
+    Column("api_key_id", Uuid),
     Column("protocol", Text, nullable=False),
     Column("options", JSONB),
     Column("prefix", Text, nullable=False, unique=True),
@@ -365,6 +367,12 @@ leases = Table(
     Index(None, "space_id"),
     Index(None, "run_id"),
     Index(None, "runtime_id", *_ORDER),
+    Index(
+        "leases_holding_idx",
+        "runtime_id",
+        "expires_at",
+        postgresql_where=text("api_key_id IS NOT NULL AND revoked_at IS NULL AND closed_at IS NULL"),
+    ),
 )
 
 # One row a socket that was let in, written by the gateway that has the browser; open as long as `ended_at` is null.
@@ -570,6 +578,12 @@ invocations = Table(
     Column("error_message", Text),
     Column("error_details", JSONB),
     Column("cancel_wanted_at", DateTime(timezone=True)),
+    # Until when one that controls its runtime may go on; null for one that does not, such as an execution.
+    Column("holds_until", DateTime(timezone=True)),
+    # Of an agent: its tools, whose model it calls, and what it has used of it.
+    Column("toolset_id", Uuid),
+    Column("ai", JSONB),
+    Column("usage", JSONB),
     Column("started_at", DateTime(timezone=True)),
     Column("finished_at", DateTime(timezone=True)),
     _created_at(),
@@ -587,6 +601,11 @@ invocations = Table(
     Index(None, "runtime_id", *_ORDER),
     Index(None, "run_id"),
     Index("invocations_live_idx", "gateway_id", postgresql_where=text("status IN ('pending', 'running')")),
+    Index(
+        "invocations_holding_idx",
+        "runtime_id",
+        postgresql_where=text("holds_until IS NOT NULL AND status IN ('pending', 'running')"),
+    ),
     Index(None, "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
 )
 

@@ -104,7 +104,14 @@ async def _serve_here(socket: WebSocket, services: Services, session: ViewerSess
     with screen.watched(viewer.id, may_control=viewer.input):
         activity = services.viewers.activity_token(viewer)
         stream = None if activity is None else f"../activity/{activity}/stream"
-        view = LiveView(socket, session, screen, stream, lambda: services.runtimes.note_activity(runtime_id))
+        view = LiveView(
+            socket,
+            session,
+            screen,
+            stream,
+            lambda: services.runtimes.note_activity(runtime_id),
+            lambda: services.viewers.is_held(session),
+        )
         screen.ended = await view.run()
     if screen.ended is ViewerClose.RUN_ENDED and services.runtimes.draining:
         return ViewerClose.DRAINING

@@ -17,10 +17,10 @@ from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from gateway.core.closes import ViewerClose
+from gateway.core.moments import iso
 from gateway.domain import live_screen
 from gateway.domain.live_screen import ActionFailed, Frame, LiveScreen, Tab, TabEvent
 from gateway.domain.viewers import ViewerSession
-from gateway.http.models import iso
 from gateway.viewers.live_messages import Go, Input, Key, Mouse, Navigate, Seen, Show, Text, Wheel, read_message
 
 # Pictures that the page may leave unacknowledged.
@@ -32,10 +32,12 @@ _MAX_NOTICES = 8
 _MAX_TABS = 200
 _MAX_URL = 2048
 _MAX_TITLE = 300
+_HELD = "An agent controls the browser. Cancel its invocation to act yourself."
 
 
 class LiveView:
-    """One open live view. `on_activity` is called for everything that the viewer does in the browser."""
+    """One open live view. `on_activity` is called for everything that the viewer does in the browser, which is nothing
+    while an agent has it (`is_held`)."""
 
     def __init__(
         self,
@@ -44,11 +46,15 @@ class LiveView:
         screen: LiveScreen,
         activity_stream: str | None,
         on_activity: Callable[[], None],
+        is_held: Callable[[], bool],
     ) -> None:
         self._socket = socket
         self._session = session
         self._screencasts = screen.screencasts
         self._on_activity = on_activity
+        self._is_held = is_held
+        # Whether the page was sent the notice that its input is not for the browser now.
+        self._held_said = False
         self._control = screen.control
         self._hello = {
             "type": "hello",
@@ -183,9 +189,19 @@ class LiveView:
                 self._show(given.tab)
             elif not self._session.viewer.input:
                 return ViewerClose.CONTROL_REFUSED
+            elif self._is_held():
+                self._say_held()
             else:
+                self._held_said = False
                 self._on_activity()
                 self._do(given)
+
+    def _say_held(self) -> None:
+        """Once: each movement of a mouse is a message."""
+        if not self._held_said:
+            self._held_said = True
+            self._notices.append(_HELD)
+            self._some.set()
 
     def _resume_pictures(self) -> None:
         """Send pictures again, since the page draws."""
@@ -200,7 +216,7 @@ class LiveView:
             self._notices.append("That tab was closed.")
         else:
             self._subscription.point_at(tab_id)
-            if tab_id is not None and self._session.viewer.input:
+            if tab_id is not None and self._session.viewer.input and not self._is_held():
                 self._on_activity()
                 self._screencasts.bring_to_front(tab_id)
         self._tabs_changed = True

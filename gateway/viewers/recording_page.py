@@ -21,6 +21,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from gateway.core.errors import NotFound, Unavailable, invalid_field
+from gateway.core.moments import iso
 from gateway.crypto.hops import Target
 from gateway.domain.events import activity
 from gateway.domain.events.streams import Wanted
@@ -29,7 +30,6 @@ from gateway.domain.viewers import Kind, Viewer
 from gateway.http import content
 from gateway.http.content import Content
 from gateway.http.forwarding import hop_headers, is_forwarded, is_from_gateway
-from gateway.http.models import iso
 from gateway.http.peers import NoResponse
 from gateway.http.public_url import client_address
 from gateway.http.services import Services

@@ -296,6 +296,9 @@ _ROOT = "/v1/spaces/{id}/runtimes/{runtimeId}/connections"
 async def create(call: Call, body: CreateConnection) -> CreatedConnection:
     """Mint a short-lived lease of a live runtime, for a client that attaches to `endpoint.url`.
 
+    A runtime has one controller at a time: 409 `runtime.controller_busy` where an invocation, or a connection of
+    another API key, has it. Several connections of one API key are allowed.
+
     `Gateway-Warning` names members of `options` that are not read, with the nearest one that is.
     """
     ref = runtime_ref(call)
@@ -308,6 +311,7 @@ async def create(call: Call, body: CreateConnection) -> CreatedConnection:
         protocol=body.protocol,
         ttl_seconds=body.ttl_seconds,
         options=body.options,
+        api_key_id=call.principal.key_id,
     )
     if (ignored := _ignored(body.options)) is not None:
         call.headers[WARNING] = ignored

@@ -11,12 +11,13 @@ from pydantic import Field
 from gateway.contracts.workspaces.example_values import LATER, WORKSPACE
 from gateway.contracts.workspaces.runtimes import runtime_ref
 from gateway.core.errors import invalid_field
+from gateway.core.moments import iso
 from gateway.domain.events.service import RUN_TYPES
 from gateway.domain.events.streams import Event as Record
 from gateway.domain.events.streams import Wanted
 from gateway.domain.runtimes.service import Runtime
 from gateway.http.endpoints import Call, Endpoints
-from gateway.http.models import STORABLE, WHOLE, Answer, Body, Checked, Query, Shown, Time, iso, optional
+from gateway.http.models import STORABLE, WHOLE, Answer, Body, Checked, Query, Shown, Time, optional
 
 endpoints = Endpoints("Workspace runtimes")
 

@@ -36,6 +36,7 @@ from gateway.crypto.tokens import TokenIssuer, lease_token_prefix
 from gateway.domain import audit
 from gateway.domain.attachments import Attachment, Attachments
 from gateway.domain.audit import Action, Audit, Origin
+from gateway.domain.controllers import busy
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.events.service import Events, about_run
 from gateway.domain.runtimes.service import SILENT_SECONDS, Runtimes
@@ -163,13 +164,16 @@ class Leases:
         protocol: str,
         ttl_seconds: int | None,
         options: dict[str, Any] | None,
+        api_key_id: UUID | None = None,
     ) -> tuple[Lease, str]:
-        """A new lease and its token, which is known this once.
+        """A new lease and its token, which is known this once. It holds the runtime for `api_key_id`.
 
-        Raises NotFound, Forbidden (policy), Conflict (runtime not active).
+        Raises NotFound, Forbidden (policy), Conflict (runtime not active, or controlled by another one).
         """
         self.check_options(options)
-        return await self._mint(scope, ref, protocol=protocol, ttl_seconds=ttl_seconds, options=options)
+        return await self._mint(
+            scope, ref, protocol=protocol, ttl_seconds=ttl_seconds, options=options, api_key_id=api_key_id
+        )
 
     async def mint_internal(self, scope: Scope, ref: RuntimeRef, *, purpose: str) -> tuple[Lease, str]:
         """A lease of the gateway's own, such as for executions: renewed while it is used. Its sockets are no activity
@@ -195,6 +199,7 @@ class Leases:
         protocol: str,
         ttl_seconds: int | None,
         options: dict[str, Any] | None,
+        api_key_id: UUID | None = None,
         purpose: str | None = None,
     ) -> tuple[Lease, str]:
         space_id, runtime_id = await self._runtimes.resolve(scope, ref)
@@ -218,6 +223,7 @@ class Leases:
                     id=lease_id,
                     space_id=space_id,
                     runtime_id=runtime_id,
+                    api_key_id=api_key_id,
                     protocol=protocol,
                     options=options,
                     ttl=ttl,
@@ -231,14 +237,16 @@ class Leases:
         return lease, token.secret
 
     async def _write(self, scope: Scope, new: NewLease) -> Lease:
-        """Raises NotFound, Conflict (runtime not active)."""
+        """Raises NotFound, Conflict (runtime not active, or controlled by another one)."""
         runtime_id = new.runtime_id
         # The runtime may be deleted with its space in the middle of this.
         with constraint_as(not_found("runtime", runtime_id)):
             async with self._database.connect() as connection:
-                minting = await leases.mint(connection, scope, new)
+                minting = await leases.mint(connection, scope, new, locked=self._settings.controller_lock)
         if minting is None or minting.runtime_status == "starting":
             raise not_found("runtime", runtime_id)
+        if minting.holder is not None:
+            raise busy(minting.holder)
         if minting.lease is None:
             raise Conflict(
                 f"Runtime {runtime_id} is {minting.runtime_status}; a lease needs an active one.",
