@@ -182,7 +182,7 @@ def _described(contract: Contract, endpoint: Endpoint) -> dict[str, Any]:
     if endpoint.body is not None:
         content = {"schema": _reference(endpoint.body), "example": dict(endpoint.body.example)}
         described["requestBody"] = {
-            "required": not contract.bodies.absent_is_empty,
+            "required": not (contract.bodies.absent_is_empty or endpoint.body_is_optional),
             "content": dict.fromkeys(contract.bodies.media_types(endpoint.method), content),
         }
     if endpoint.form is not None:

@@ -1,4 +1,5 @@
-"""AI connections: saved access to an AI provider. Some have an id that their caller chose, the slug."""
+"""AI connections: saved access to an AI provider. Each has a slug: the id that its caller chose, or one that is made of
+its id."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from datetime import datetime
 from typing import TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, String, and_, cast, delete, exists, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, String, and_, cast, delete, exists, func, insert, literal, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.scope import Scope
@@ -27,7 +28,7 @@ class AiConnection:
     provider: str
     enabled: bool
     default_model: str | None
-    slug: str | None
+    slug: str
     base_url: str | None
     created_at: datetime
     updated_at: datetime
@@ -59,6 +60,9 @@ class AiConnectionChanges(TypedDict, total=False):
     base_url: str | None
 
 
+# Of those that were made without a slug: no caller may choose one that begins so and goes on with a UUID.
+OWN_SLUG_PREFIX = "ai-"
+_SLUG = func.coalesce(ai_connections.c.slug, literal(OWN_SLUG_PREFIX) + cast(ai_connections.c.id, String))
 _OWN = (
     ai_connections.c.id,
     ai_connections.c.organization_id,
@@ -67,7 +71,7 @@ _OWN = (
     ai_connections.c.provider,
     ai_connections.c.enabled,
     ai_connections.c.default_model,
-    ai_connections.c.slug,
+    _SLUG.label("slug"),
     ai_connections.c.base_url,
     ai_connections.c.created_at,
     ai_connections.c.updated_at,
@@ -106,7 +110,7 @@ async def get(
 async def ids_of_slug(connection: AsyncConnection, scope: Scope, slug: str) -> list[tuple[UUID, UUID | None]]:
     """Ids and subaccounts of those in scope with this slug, of which each owner has one."""
     query = select(ai_connections.c.id, ai_connections.c.subaccount_id).where(
-        within(scope, ai_connections), ai_connections.c.slug == slug
+        within(scope, ai_connections), _SLUG == slug
     )
     return [(row.id, row.subaccount_id) for row in await connection.execute(query)]
 
@@ -143,11 +147,11 @@ async def known_names(connection: AsyncConnection, owner: Scope, names: set[str]
     """Which of `names` (ids, slugs or labels) are connections of exactly this owner, or, if `shared`, of its
     organization."""
     rows = await connection.execute(
-        select(cast(ai_connections.c.id, String), ai_connections.c.slug, ai_connections.c.label).where(
+        select(cast(ai_connections.c.id, String), _SLUG, ai_connections.c.label).where(
             _reachable(owner, shared=shared), _is_named(names)
         )
     )
-    return {name for row in rows for name in row if name is not None}
+    return {name for row in rows for name in row}
 
 
 def _reachable(owner: Scope, *, shared: bool) -> ColumnElement[bool]:
@@ -158,4 +162,4 @@ def _reachable(owner: Scope, *, shared: bool) -> ColumnElement[bool]:
 
 def _is_named(names: set[str]) -> ColumnElement[bool]:
     text_id = cast(ai_connections.c.id, String)
-    return or_(text_id.in_(names), ai_connections.c.slug.in_(names), ai_connections.c.label.in_(names))
+    return or_(text_id.in_(names), _SLUG.in_(names), ai_connections.c.label.in_(names))

@@ -98,9 +98,9 @@ class AiCredential(Answer):
         "subaccountId": None,
     }
 
-    id: str
-    """The id that was chosen; of one that was made as an AI connection, its UUID."""
-    label: str
+    id: CredentialId
+    """The id that was chosen; of one that was made as an AI connection `ai-` and its UUID."""
+    label: Annotated[str, Field(min_length=1, max_length=200)]
     """Name for people."""
     provider: Provider
     """The provider that the key belongs to."""
@@ -110,9 +110,9 @@ class AiCredential(Answer):
     """When it was created."""
     updated_at: Time
     """When it was last changed."""
-    base_url: str | None = None
+    base_url: Annotated[str, Shown(format="uri")] | None = None
     """Where the API of an `openai-compatible` provider is."""
-    default_model: str | None = None
+    default_model: Annotated[str, Field(min_length=1)] | None = None
     """Model to use where a call names none."""
     connection_id: UUID
     """Its id as an AI connection, which is an id here as well."""
@@ -122,7 +122,7 @@ class AiCredential(Answer):
     @classmethod
     def of(cls, record: Record) -> AiCredential:
         return cls(
-            id=record.slug or str(record.id),
+            id=record.slug,
             label=record.label,
             provider=record.provider,
             enabled=record.enabled,

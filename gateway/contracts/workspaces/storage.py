@@ -155,6 +155,7 @@ class StorageObject(Answer):
         "target": None,
         "runtimeId": RUNTIME,
         "workspaceId": WORKSPACE,
+        "metadata": None,
         "createdAt": CREATED,
     }
 
@@ -184,6 +185,8 @@ class StorageObject(Answer):
     """The runtime that it is of."""
     workspace_id: UUID
     """The workspace that it is deleted with."""
+    metadata: dict[str, Any] | None
+    """What it was uploaded with as a file of a space; null for others."""
     created_at: Time
     """When it was stored."""
 
@@ -204,6 +207,7 @@ class StorageObject(Answer):
             target=record.target,
             runtime_id=record.runtime_id,
             workspace_id=record.space_id,
+            metadata=record.metadata,
             created_at=record.created_at,
         )
 

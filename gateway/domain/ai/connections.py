@@ -23,7 +23,7 @@ from gateway.domain.audit import Action, Audit
 from gateway.domain.secrets import SecretStore
 from gateway.egress.outbound import Outbound
 from gateway.store import ai_connections
-from gateway.store.ai_connections import AiConnection, AiConnectionChanges, NewAiConnection
+from gateway.store.ai_connections import OWN_SLUG_PREFIX, AiConnection, AiConnectionChanges, NewAiConnection
 from gateway.store.database import Connection, Database, constraint_as
 
 __all__ = ["AiConnection", "AiConnectionRequest", "AiConnections", "Changes", "Tested"]
@@ -200,8 +200,8 @@ def _check_redirected(found: AiConnection, changes: Changes) -> None:
 
 
 def _check_slug(slug: str) -> None:
-    if not _SLUG.fullmatch(slug) or _is_uuid(slug):
-        message = "An id is a letter and up to 63 letters, digits, `_` and `-`, and not a UUID"
+    if not _SLUG.fullmatch(slug) or _is_uuid(slug.removeprefix(OWN_SLUG_PREFIX)):
+        message = "An id is a letter and up to 63 letters, digits, `_` and `-`, and not a UUID, or one behind `ai-`"
         raise invalid_field("slug", message, slug)
 
 

@@ -121,7 +121,8 @@ async def test_what_a_body_may_hold(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_uuid_is_no_id_of_ones_own(client: httpx.AsyncClient) -> None:
-    for given in ("a1b2c3d4-e5f6-4a7b-8c9d-0e1f2a3b4c5d", "a1b2c3d4e5f64a7b8c9d0e1f2a3b4c5d"):
+    uuid = "a1b2c3d4-e5f6-4a7b-8c9d-0e1f2a3b4c5d"
+    for given in (uuid, uuid.replace("-", ""), f"ai-{uuid}"):
         assert await problems(client.post(PATH, json=MINIMAL | {"id": given})) == {"id": "field.invalid"}
 
 
@@ -152,9 +153,13 @@ async def test_it_is_one_row_with_an_ai_connection(client: httpx.AsyncClient) ->
 
     made = await ok(client.post(CONNECTIONS, json={"label": "there", "provider": "google"}))
     here = await ok(client.get(f"{PATH}/{made['id']}"))
-    assert (here["id"], here["connectionId"]) == (made["id"], made["id"])
-    assert [each["id"] for each in (await ok(client.get(PATH)))["credentials"]] == ["main", made["id"]]
-    assert await ok(client.delete(f"{PATH}/{made['id']}")) == {"ok": True}
+    # A UUID is no id of a credential, which begins with a letter.
+    assert (here["id"], here["connectionId"]) == (f"ai-{made['id']}", made["id"])
+    assert [each["id"] for each in (await ok(client.get(PATH)))["credentials"]] == ["main", here["id"]]
+    assert await ok(client.get(f"{PATH}/{here['id']}")) == here
+    body = {"name": "x", "mounts": {"ai": {"allow": [here["id"]], "defaults": {"google": here["id"]}}}}
+    assert (await ok(client.post("/v1/workspaces", json=body)))["mounts"] == body["mounts"]
+    assert await ok(client.delete(f"{PATH}/{here['id']}")) == {"ok": True}
     await refused(client.get(f"{CONNECTIONS}/{made['id']}"), 404, "ai_connection.not_found")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,7 @@ async def test_an_object_is_a_file_of_its_workspace(client: httpx.AsyncClient) -
         "target": "page.pdf",
         "runtimeId": None,
         "workspaceId": place,
+        "metadata": None,
     }
     assert await ok(client.get(f"{PATH}/{made['id']}")) == made
     assert await ok(client.get(PATH, params={"workspace": place})) == {"objects": [made], "nextCursor": None}
@@ -85,7 +87,9 @@ async def test_an_object_is_a_file_of_its_workspace(client: httpx.AsyncClient) -
     (file,) = (await ok(client.get(files)))["files"]
     assert (file["id"], file["path"], file["name"]) == (made["id"], "in/a.csv", "A")
     # And the other way.
-    other = await ok(client.post(files, files={"file": ("b.txt", b"b")}))
+    metadata = {"of": ["a", 1]}
+    other = await ok(client.post(files, files={"file": ("b.txt", b"b")}, data={"metadata": json.dumps(metadata)}))
+    assert (await ok(client.get(f"{PATH}/{other['id']}")))["metadata"] == metadata
     assert await paths(client, place) == ["b.txt", "in/a.csv"]
     assert await ok(client.delete(f"{PATH}/{other['id']}")) == {"id": other["id"], "deleted": True}
     await refused(client.get(f"{files}/{other['id']}"), 404, "file.not_found")
