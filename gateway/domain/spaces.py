@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -89,21 +89,30 @@ class Spaces:
     async def change(
         self, scope: Scope, space_id: UUID, *, name: str | None = None, mounts: MountChanges | None = None
     ) -> Space:
-        """Change the name or the mounts; what is None stays. Raises NotFound, RequestInvalid as `create` does."""
+        """Change the name or the mounts; what is None stays. Raises NotFound, RequestInvalid as `create` does.
+
+        Files of a storage that other spaces share stay in it when this one mounts another: the oldest of these has
+        them then. Where none does, they come along.
+        """
         with self._audit.noting(Action.SPACE_CHANGED, space_id) as noting:
             noting.details["fields"] = [
                 kind for kind, value in (("mounts", mounts), ("name", name)) if value is not None
             ]
             async with self._database.begin() as connection:
-                space = await find_space(connection, scope, space_id, lock=True)
+                space = await find_space(connection, scope, space_id, lock=mounts is None or "storage" not in mounts)
                 changes: SpaceChanges = {}
                 if name is not None:
                     changes["name"] = name
                 if mounts is not None:
+                    heir = None
+                    if "storage" in mounts:
+                        space, heir = await _locked_with_heir(connection, space_id)
                     ai = mounts.get("ai")
                     await _check_connections(connection, space.owner, scope, None if ai is None else AiMount(**ai))
                     await check_known(connection, space.owner, scope, mounts.get("proxies"))
                     changes["mounts"] = space.mounts.changed(mounts)
+                    if heir is not None and replace(space, mounts=changes["mounts"]).storage != space.storage:
+                        noting.details |= await self._leave_files(connection, space_id, heir)
                 return await spaces.change(connection, space_id, **changes) if changes else space
 
     async def close(self, scope: Scope, space_id: UUID) -> Space:
@@ -136,10 +145,14 @@ class Spaces:
                 await find_space(connection, scope, space_id)
                 space, heir = await _locked_with_heir(connection, space_id)
                 if heir is not None:
-                    moved = await self._move_files(connection, space_id, heir.id)
-                    noting.details |= {"filesMoved": moved, "filesMovedTo": str(heir.id)}
+                    noting.details |= await self._leave_files(connection, space_id, heir)
                 await spaces.remove(connection, space_id)
         self._events.update(space.owner, "space.deleted", _about(space))
+
+    async def _leave_files(self, connection: Connection, space_id: UUID, heir: Space) -> dict[str, Any]:
+        """Leave the files of a space to another one that shares its storage; returns what the audit log says of it."""
+        moved = await self._move_files(connection, space_id, heir.id)
+        return {"filesMoved": moved, "filesMovedTo": str(heir.id)}
 
     async def _want_runtimes_stopped(self, scope: Scope, space_id: UUID) -> list[UUID]:
         """Want all runtimes of the space stopped; returns those that are still live."""

@@ -110,7 +110,7 @@ async def get(
 async def ids_of_slug(connection: AsyncConnection, scope: Scope, slug: str) -> list[tuple[UUID, UUID | None]]:
     """Ids and subaccounts of those in scope with this slug, of which each owner has one."""
     query = select(ai_connections.c.id, ai_connections.c.subaccount_id).where(
-        within(scope, ai_connections), _SLUG == slug
+        within(scope, ai_connections), _SLUG.in_([slug])
     )
     return [(row.id, row.subaccount_id) for row in await connection.execute(query)]
 

@@ -1,6 +1,6 @@
-"""The fields, enums and statuses that the documentation of the workspaces generation has, compared with the document.
+"""Fields, enums and statuses that the documentation of the workspaces generation has, compared with what is served.
 
-The document is true of real answers (tests/support/api.py, `Recorder`), so what it says is what is served. Only what the
+That is the OpenAPI document, which is true of real answers (tests/support/api.py, `Recorder`). Only what the
 documentation was seen to fix is here; what it leaves open is each resource's own business.
 """
 
@@ -425,6 +425,6 @@ def test_credentials_have_the_documented_limits(served: Json) -> None:
     fields = served["components"]["schemas"]["AiCredential"]["properties"]
     assert fields["id"]["pattern"] == "^[A-Za-z][A-Za-z0-9_-]{0,63}$"
     assert (fields["label"]["minLength"], fields["label"]["maxLength"]) == (1, 200)
-    assert {"type": "null"} in fields["baseUrl"]["anyOf"] and fields["baseUrl"]["anyOf"][0]["format"] == "uri"
-    assert {"type": "null"} in fields["defaultModel"]["anyOf"] and fields["defaultModel"]["anyOf"][0]["minLength"] == 1
+    (base_url, _), (model, _) = fields["baseUrl"]["anyOf"], fields["defaultModel"]["anyOf"]
+    assert (base_url["format"], model["minLength"]) == ("uri", 1)
     assert served["components"]["schemas"]["AiCredentialTest"]["properties"]["message"]["minLength"] == 1

@@ -190,6 +190,28 @@ async def test_objects_stay_in_their_storage_when_the_workspace_that_has_them_is
     await refused(client.get(f"{PATH}/{kept['id']}"), 404, "file.not_found")
 
 
+async def test_objects_stay_in_their_storage_when_the_workspace_that_has_them_mounts_another(
+    client: httpx.AsyncClient,
+) -> None:
+    first, second = await workspace(client, "shared"), await workspace(client, "shared")
+    kept = await ok(upload(client, b"of the first", workspace="shared", path="deep/a.txt"))
+    mount = f"/v1/workspaces/{first}"
+    # The same storage once more, and changes of other kinds, move nothing.
+    for body in ({"mounts": {"storage": {"workspace": "shared"}}}, {"mounts": {"vault": None}}, {"name": "x"}):
+        await ok(client.patch(mount, json=body))
+    assert (await ok(client.get(f"{PATH}/{kept['id']}")))["workspaceId"] == first
+    await ok(client.patch(mount, json={"mounts": {"storage": {"workspace": "elsewhere"}}}))
+    assert (await ok(client.get(f"{PATH}/{kept['id']}")))["workspaceId"] == second
+    assert (await client.get(f"{PATH}/{kept['id']}/content")).content == b"of the first"
+    assert (await paths(client, "shared"), await paths(client, "elsewhere")) == (["deep/a.txt"], [])
+    # Where no other has the storage, they come along: to a name, and back to the space's own storage.
+    await ok(client.patch(f"/v1/workspaces/{second}", json={"mounts": {"storage": {"workspace": "elsewhere"}}}))
+    assert await paths(client, "elsewhere") == ["deep/a.txt"]
+    await ok(client.patch(mount, json={"mounts": {"storage": None}}))
+    await ok(client.patch(f"/v1/spaces/{second}", json={"mounts": {"storage": None}}))
+    assert (await paths(client, first), await paths(client, second)) == ([], ["deep/a.txt"])
+
+
 async def test_a_path_that_two_workspaces_have_stays_twice(client: httpx.AsyncClient) -> None:
     places = [await workspace(client) for _ in range(2)]
     long = "x" * 200 + "/" + "y" * 3888 + "/a.txt"
@@ -222,13 +244,16 @@ async def test_a_path_that_two_workspaces_have_stays_twice(client: httpx.AsyncCl
         assert (await ok(client.get(f"{PATH}/{object_id}")))["workspaceId"] == places[1]
 
 
-@pytest.mark.parametrize("times", range(3))
-async def test_workspaces_that_are_deleted_at_one_moment_lose_no_object_of_the_third(
-    client: httpx.AsyncClient, times: int
+@pytest.mark.parametrize("leaves", ["deleted", "mounts another"] * 2)
+async def test_workspaces_that_leave_a_storage_at_one_moment_lose_no_object_of_the_third(
+    client: httpx.AsyncClient, leaves: str
 ) -> None:
     places = [await workspace(client, "shared") for _ in range(3)]
     made = await ok(upload(client, workspace="shared", path="a"))
-    answers = await asyncio.gather(*(client.delete(f"/v1/workspaces/{place}") for place in places[:2]))
+    method, body = ("DELETE", None) if leaves == "deleted" else ("PATCH", {"mounts": {"storage": None}})
+    answers = await asyncio.gather(
+        *(client.request(method, f"/v1/workspaces/{place}", json=body) for place in places[:2])
+    )
     assert [answer.status_code for answer in answers] == [200, 200]
     assert (await ok(client.get(f"{PATH}/{made['id']}")))["workspaceId"] == places[2]
 
