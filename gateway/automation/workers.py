@@ -9,30 +9,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 from uuid import UUID
 
 import structlog
 
 from gateway.automation import framing
 from gateway.core import background
+from gateway.core.contained import Contained, Containment, Users
 from gateway.core.errors import GatewayError, LimitReached, Unavailable
-from gateway.core.ids import new_id
 from gateway.core.secret_entry import SecretEntry
-from gateway.core.unprivileged import grant_search
 from gateway.settings import ExecutionSettings
 from gateway.telemetry import metrics
 
 _log = structlog.get_logger("gateway.automation")
-_T = TypeVar("_T")
 
 _START_SECONDS = 30.0
 _CONNECT_SECONDS = 15.0
@@ -41,17 +38,6 @@ _CANCEL_SECONDS = 0.8
 _OUTPUT_BYTES = 8192
 # For a step beyond its time: to end its script, to take a picture of the page.
 _STEP_GRACE_SECONDS = 12.0
-
-# By its path, as the gateway's own PATH may lead elsewhere.
-_SETPRIV = shutil.which("setpriv", path="/usr/local/bin:/usr/bin:/bin") or "setpriv"
-
-
-class Users(Protocol):
-    """User ids that no other process has (launchers/local/user_ids.py)."""
-
-    async def take(self) -> int: ...
-    async def end(self, uid: int) -> bool: ...
-    def free(self, uid: int) -> None: ...
 
 
 class WorkerLost(Exception):
@@ -67,9 +53,8 @@ OnSecret = Callable[[SecretEntry], Awaitable[dict[str, Any]]]
 class Worker:
     """One process. It is `ready` before it has a browser, and is asked one thing at a time."""
 
-    def __init__(self, process: asyncio.subprocess.Process, uid: int | None, directory: Path) -> None:
-        self.uid = uid
-        self.directory = directory
+    def __init__(self, process: asyncio.subprocess.Process, contained: Contained) -> None:
+        self.contained = contained
         self.bindings = 0
         self.used_at = time.monotonic()
         self._process = process
@@ -184,25 +169,29 @@ class Workers:
 
     def __init__(self, settings: ExecutionSettings, directory: Path, group: int) -> None:
         """`directory` has the processes' own ones, `group` is that of unprivileged processes."""
-        # Where the gateway is root: gives each process a user of its own.
-        self.users: Users | None = None
         self._settings = settings
-        self._directory = directory
-        self._group = group
+        # Starts of spare processes, and ends of any, are its tasks.
+        self._containment = Containment(directory, group, _needed)
         self._held: dict[UUID, _Held] = {}
         self._ended: Callable[[UUID], Awaitable[None]] | None = None
         self._starting = 0
         self._spare: asyncio.Task[Worker] | None = None
         # When a runtime last got a process.
         self._given_at = 0.0
-        # Starts of spare processes, and ends of any: what is not left half done where a caller is cancelled.
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._opening: asyncio.Task[None] | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._closed = False
 
     def __len__(self) -> int:
         return len(self._held)
+
+    @property
+    def users(self) -> Users | None:
+        """Gives each process a user of its own, where the gateway is root."""
+        return self._containment.users
+
+    @users.setter
+    def users(self, users: Users | None) -> None:
+        self._containment.users = users
 
     def of(self, runtime_id: UUID) -> Worker | None:
         """The process of a runtime, if it has one."""
@@ -291,82 +280,52 @@ class Workers:
         """A start takes a second; the next runtime's first execution does not wait for it."""
         self._given_at = time.monotonic()
         if self._settings.execute_spare_process and self._spare is None and not self._closed:
-            self._spare = self._kept(background.start(self._spawn()))
+            self._spare = self._containment.keep(background.start(self._spawn()))
 
     async def _spawn(self) -> Worker:
         began = time.monotonic()
-        await self._open()
-        uid = await self.users.take() if self.users is not None else None
-        directory = self._directory / new_id().hex
+        contained = await self._containment.take()
+        if self._sweeping is None:
+            self._sweeping = background.start(self._sweep())
         try:
-            directory.mkdir(mode=0o700)
-            if uid is not None:
-                os.chown(directory, uid, self._group)
-            worker = await self._process(uid, directory)
+            worker = await self._process(contained)
         except BaseException:
-            await self._whole(self._free(uid, directory))
+            await self._containment.whole(self._containment.give_back(contained))
             raise
         metrics.execution_starts.observe(time.monotonic() - began)
         return worker
 
-    async def _process(self, uid: int | None, directory: Path) -> Worker:
+    async def _process(self, contained: Contained) -> Worker:
         """A process that is ready. What a cancelled start leaves ends with its standard input."""
         ours, theirs = socket.socketpair()
         with contextlib.ExitStack() as stack:
             stack.enter_context(ours)
             with theirs:
                 command = [sys.executable, "-P", "-m", "gateway.automation.worker", str(theirs.fileno())]
-                if uid is not None:
-                    drop = ["--reuid", str(uid), "--regid", str(self._group), "--clear-groups"]
-                    command = [_SETPRIV, *drop, "--inh-caps=-all", "--no-new-privs", "--", *command]
                 process = await asyncio.create_subprocess_exec(
+                    *self._containment.command(contained),
                     *command,
                     str(self._settings.execute_memory_bytes),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.DEVNULL,
                     stderr=asyncio.subprocess.PIPE,
                     cwd="/",
-                    env=_environment(directory, self._settings.execute_memory_bytes),
+                    env=_environment(contained, self._settings.execute_memory_bytes),
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
                 )
-            worker = Worker(process, uid, directory)
+            worker = Worker(process, contained)
             complaint = background.start(_read(process))
             try:
                 await worker.started(ours)
             except BaseException as error:
-                await self._whole(worker.kill())
+                await self._containment.whole(worker.kill())
                 if isinstance(error, WorkerLost):
                     why = (await complaint)[-2000:]
                     _log.error("a process for executions did not start", why=str(error), output=why)
                 raise
             stack.pop_all()
         return worker
-
-    async def _open(self) -> None:
-        """Make the directory of all processes, once."""
-        if self._opening is None or (self._opening.done() and self._opening.exception() is not None):
-            self._opening = background.start(asyncio.to_thread(self._make_directory))
-        # The thread goes on where the caller is cancelled, and would remove what a second one makes.
-        await asyncio.shield(self._opening)
-        if self._sweeping is None:
-            self._sweeping = background.start(self._sweep())
-
-    def _make_directory(self) -> None:
-        shutil.rmtree(self._directory, ignore_errors=True)
-        self._directory.mkdir(parents=True)
-        if self.users is None:
-            return
-        self._directory.chmod(0o711)
-        import playwright
-
-        import gateway
-
-        needed = [self._directory, Path(sys.executable), Path(sys.base_prefix), *map(Path, sys.path)]
-        needed += [Path(module.__file__) for module in (playwright, gateway) if module.__file__ is not None]
-        for place in needed:
-            if place.is_absolute() and place.exists():
-                grant_search(place, self._group)
 
     async def _sweep(self) -> None:
         """End processes that nothing was bound in, and that were not used for a while; and the spare one."""
@@ -385,7 +344,7 @@ class Workers:
         """End the process of a runtime. Idempotent."""
         held = self._held.pop(runtime_id, None)
         if held is not None:
-            await self._whole(self._end(runtime_id, held.worker))
+            await self._containment.whole(self._end(runtime_id, held.worker))
 
     async def _end(self, runtime_id: UUID, worker: Worker) -> None:
         await self._clear(worker)
@@ -402,26 +361,11 @@ class Workers:
             await self._clear(await spare)
 
     async def _clear(self, worker: Worker) -> None:
-        await self._whole(self._kill(worker))
+        await self._containment.whole(self._kill(worker))
 
     async def _kill(self, worker: Worker) -> None:
         await worker.kill()
-        await self._free(worker.uid, worker.directory)
-
-    async def _free(self, uid: int | None, directory: Path) -> None:
-        """Give back what a process had that has ended."""
-        if self.users is not None and uid is not None and await self.users.end(uid):
-            self.users.free(uid)
-        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
-
-    async def _whole(self, work: Coroutine[Any, Any, None]) -> None:
-        """Carry out work that is done to its end, also where the caller is cancelled meanwhile."""
-        await asyncio.shield(self._kept(background.start_on_behalf(work)))
-
-    def _kept(self, task: asyncio.Task[_T]) -> asyncio.Task[_T]:
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+        await self._containment.give_back(worker.contained)
 
     async def close(self) -> None:
         """End all processes."""
@@ -431,8 +375,7 @@ class Workers:
         await self._end_spare()
         for runtime_id in list(self._held):
             await self.end(runtime_id)
-        while self._tasks:
-            await asyncio.wait(set(self._tasks))
+        await self._containment.drained()
 
 
 def _unavailable(error: Exception) -> Unavailable:
@@ -441,12 +384,21 @@ def _unavailable(error: Exception) -> Unavailable:
     )
 
 
-def _environment(directory: Path, memory: int) -> dict[str, str]:
+def _needed() -> Iterator[Path]:
+    """What a process reads to start."""
+    import playwright
+
+    import gateway
+
+    yield from (Path(sys.executable), Path(sys.base_prefix), *map(Path, sys.path))
+    yield from (Path(module.__file__) for module in (playwright, gateway) if module.__file__ is not None)
+
+
+def _environment(contained: Contained, memory: int) -> dict[str, str]:
     """Nothing of the gateway's environment but the path of programs and modules."""
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-    place = str(directory)
     heap = max(64, memory // 2 // 1024**2)
-    return {**kept, "HOME": place, "TMPDIR": place, "NODE_OPTIONS": f"--max-old-space-size={heap}"}
+    return {**kept, **contained.environment(), "NODE_OPTIONS": f"--max-old-space-size={heap}"}
 
 
 async def _read(process: asyncio.subprocess.Process) -> str:

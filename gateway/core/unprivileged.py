@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import struct
 import sys
 from dataclasses import dataclass, replace
@@ -15,6 +16,10 @@ from enum import IntEnum
 from pathlib import Path
 
 from gateway.core.errors import ConfigurationError
+
+# By its path, as the gateway's own PATH may lead elsewhere, and a launch script has none. Where it is missing, the
+# error of what runs it names it.
+SETPRIV = shutil.which("setpriv", path="/usr/local/bin:/usr/bin:/bin") or "setpriv"
 
 _ATTRIBUTE = "system.posix_acl_access"
 _HEADER = struct.Struct("<I")
@@ -45,6 +50,12 @@ class _Entry:
     tag: int
     id: int
     allowed: int
+
+
+def setpriv(uid: int, gid: int, *options: str) -> list[str]:
+    """Prefix of a command that root runs as this user, without any privilege."""
+    user = ["--reuid", str(uid), "--regid", str(gid), "--clear-groups"]
+    return [SETPRIV, *user, "--inh-caps=-all", "--no-new-privs", *options, "--"]
 
 
 def grant_search(path: Path, gid: int) -> None:

@@ -4,6 +4,7 @@ An option is an environment variable `GATEWAY_<NAME>` and a flag `--<name>`. Opt
 flag, because every user of the machine can read a command line. `make docs` writes docs/settings.md from here.
 """
 
+from gateway.settings.agents import AgentSettings
 from gateway.settings.all import GROUPS, Settings
 from gateway.settings.audit import AuditSettings
 from gateway.settings.browsers import BrowserSettings
@@ -39,6 +40,7 @@ from gateway.settings.viewers import ViewerSettings
 __all__ = [
     "GROUPS",
     "PREFIX",
+    "AgentSettings",
     "AuditSettings",
     "BrowserSettings",
     "DataSettings",

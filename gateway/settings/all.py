@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.settings.agents import AgentSettings
 from gateway.settings.audit import AuditSettings
 from gateway.settings.browsers import BrowserSettings
 from gateway.settings.data import DataSettings
@@ -35,6 +36,7 @@ class Settings(
     ViewerSettings,
     RecordingSettings,
     ExecutionSettings,
+    AgentSettings,
     ProfileSettings,
     ExtensionSettings,
     EgressSettings,
@@ -65,6 +67,7 @@ GROUPS: dict[str, type[Group]] = {
     "Recordings": RecordingSettings,
     "Viewers": ViewerSettings,
     "Executions": ExecutionSettings,
+    "Agents": AgentSettings,
     "Files": FileSettings,
     "Browser profiles": ProfileSettings,
     "Browser extensions": ExtensionSettings,

@@ -18,6 +18,7 @@ from playwright.async_api import async_playwright
 
 from gateway.automation import framing
 from gateway.automation.workers import Worker, WorkerLost, Workers
+from gateway.core.contained import Contained
 from gateway.core.ids import new_id
 from gateway.launchers.local import browsers
 from gateway.launchers.local.user_ids import UserIds
@@ -108,7 +109,7 @@ async def test_a_process_answers_for_the_steps_it_was_given_only(places: list[in
         theirs.sendall(framing.packed({"type": "ready"}))
         for place in places:
             theirs.sendall(framing.packed({"type": "step", "index": place, "result": {}}))
-        worker = Worker(process, None, tmp_path)
+        worker = Worker(process, Contained(None, tmp_path))
         await worker.started(ours)
         noted: list[int] = []
 

@@ -9,15 +9,12 @@ from __future__ import annotations
 import os
 import resource
 import shlex
-import shutil
 
+from gateway.core.unprivileged import setpriv
 from gateway.settings import BrowserSettings
 
 # What POSIX counts files in for `ulimit -f`.
 _BLOCK_BYTES = 512
-
-# By its path, since the launch script has no PATH. Where it is missing, the script's error names it.
-_SETPRIV = shutil.which("setpriv", path="/usr/local/bin:/usr/bin:/bin") or "setpriv"
 
 
 def script_lines(settings: BrowserSettings) -> str:
@@ -43,12 +40,6 @@ def as_user(settings: BrowserSettings, uid: int) -> str:
         # Of shells, some know the limit of processes by the one name and some by the other.
         f"/bin/sh -c 'ulimit -u {most} 2>/dev/null || ulimit -p {most} || exit; exec \"$@\"' sh "
     )
-
-
-def setpriv(uid: int, gid: int) -> list[str]:
-    """Prefix of a command that root runs as this user, without any privilege."""
-    user = ["--reuid", str(uid), "--regid", str(gid), "--clear-groups"]
-    return [_SETPRIV, *user, "--inh-caps=-all", "--no-new-privs", "--"]
 
 
 def has_own_user() -> bool:

@@ -25,7 +25,7 @@ import structlog
 
 from gateway.core.errors import LaunchFailed
 from gateway.core.launch import Failure
-from gateway.launchers.local import limits
+from gateway.core.unprivileged import setpriv
 
 _log = structlog.get_logger("gateway.launchers")
 
@@ -200,7 +200,7 @@ class UserIds:
         """
         try:
             done = subprocess.run(
-                [*limits.setpriv(uid, self._group), "/bin/sh", "-c", f"kill -KILL -1; exit $(({_KILLED} + ($? > 0)))"],
+                [*setpriv(uid, self._group), "/bin/sh", "-c", f"kill -KILL -1; exit $(({_KILLED} + ($? > 0)))"],
                 env={},
                 cwd="/",
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,1 @@
+"""Agents that work on a browser, each in a process of its own: Stagehand and browser-use."""

@@ -1,0 +1,338 @@
+"""The processes of agents, with a toy in the place of a library: what each limit does, and that nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from gateway.agents.jobs import Job, ModelAccess, Tool
+from gateway.agents.messages import AgentFailed, Step, ToolCall
+from gateway.agents.processes import AgentProcess, Agents
+from gateway.agents.programs import Command
+from gateway.core.errors import NotSupported
+from gateway.launchers.local.user_ids import UserIds
+from gateway.settings import Settings
+from tests.support import toy_agent
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.unprivileged
+
+# A range of this process's tests alone: others may run beside it.
+BASE = 1_400_000 + os.getpid() % 10_000 * 100
+TOY = Path(toy_agent.__file__)
+LEASE = "ws://127.0.0.1:9/v1/lease?token=lease-token-1234567890"
+TOKEN = "relay-token-1234567890"
+MIB = 1024**2
+PNG = "iVBORw0KGgo="
+
+
+def job(code: str, **given: Any) -> Job:
+    model = ModelAccess("openai", "gpt", "http://127.0.0.1:9", TOKEN)
+    return Job("stagehand", "agent", LEASE, model, code, **given)
+
+
+class Running:
+    """Agents on the toy, and what they have said."""
+
+    def __init__(self, directory: Path, *arguments: str, **settings: Any) -> None:
+        self.directory = directory / "agents"
+        self.steps: list[Step] = []
+        self.calls: list[ToolCall] = []
+        # -S and -I: nothing of this environment's packages, which another user may not read.
+        command = [sys.executable, "-I", "-S", "-c", TOY.read_text(), *arguments]
+        self.users = UserIds(BASE, 90, directory) if os.geteuid() == 0 else None
+        self.agents = Agents(Settings(**settings), self.directory, BASE, {"stagehand": Command(lambda: command)})
+        self.agents.users = self.users
+
+    async def open(self) -> None:
+        if self.users is not None:
+            await self.users.open()
+        await self.agents.start()
+
+    async def close(self) -> None:
+        await self.agents.stop()
+        if self.users is not None:
+            self.users.close()
+
+    async def on_step(self, step: Step) -> None:
+        self.steps.append(step)
+
+    async def on_call(self, call: ToolCall) -> dict[str, Any]:
+        self.calls.append(call)
+        return {"output": {"doubled": call.input * 2}}
+
+    async def run(self, code: str, **given: Any) -> Any:
+        process = await self.agents.prepare("stagehand")
+        try:
+            return await process.run(job(code, **given), self.on_step, self.on_call)
+        finally:
+            await process.close()
+            self.has_nothing(process)
+
+    async def fails(self, code: str, **given: Any) -> AgentFailed:
+        with pytest.raises(AgentFailed) as failed:
+            await self.run(code, **given)
+        return failed.value
+
+    def has_nothing(self, process: AgentProcess) -> None:
+        assert not psutil.pid_exists(process.pid)
+        assert not process.directory.exists()
+        if process.uid is not None:
+            assert processes_of({process.uid}) == []
+
+    def is_empty(self) -> None:
+        assert len(self.agents) == 0
+        assert list(self.directory.iterdir()) == []
+        if self.users is not None:
+            assert processes_of(set(self.users.block)) == []
+
+
+def processes_of(users: set[int]) -> list[psutil.Process]:
+    """Without zombies, which are those of init."""
+    found = psutil.process_iter(["uids", "status"])
+    return [
+        each
+        for each in found
+        if users.intersection(each.info["uids"] or ()) and each.info["status"] != psutil.STATUS_ZOMBIE
+    ]
+
+
+@pytest_asyncio.fixture
+async def running(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Running]:
+    made = Running(tmp_path, **getattr(request, "param", {}))
+    await made.open()
+    yield made
+    await made.close()
+    made.is_empty()
+
+
+def limits(**settings: Any) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("running", [settings], indirect=True, ids=[", ".join(settings)])
+
+
+async def test_a_job_has_steps_calls_and_a_result(running: Running) -> None:
+    tool = Tool("double", "Doubles", {"type": "object"})
+    code = f"""
+step(1, total=3, url="https://example.com/", screenshot="{PNG}")
+say({{"type": "call", "id": "a", "tool": job["tools"][0]["name"], "input": 21}})
+result([hear(), job["model"], job["schema"], job["targetId"], job["maxSteps"]])
+"""
+    result = await running.run(code, tools=(tool,), schema={"type": "object"}, target_id="T", screenshots=True)
+    answer, model, *others = result
+    assert answer == {"id": "a", "output": {"doubled": 42}}
+    assert others == [{"type": "object"}, "T", 20]
+    # What only the process may know does not come back.
+    assert model == {"provider": "openai", "name": "gpt", "address": "http://127.0.0.1:9", "token": "***"}
+    assert running.calls == [ToolCall("a", "double", 21)]
+    assert running.steps == [Step(1, 3, "act", "why", "https://example.com/", b"\x89PNG\r\n\x1a\n")]
+
+
+async def test_a_process_has_nothing_but_its_place(running: Running) -> None:
+    uid, groups, environment, cwd, files, has_rights = await running.run(
+        """
+files = [os.readlink(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd") if int(each) < 3]
+result([os.getuid(), os.getgroups(), dict(os.environ), os.getcwd(), len(os.listdir("/proc/self/fd")),
+        [line for line in open("/proc/self/status") if line.startswith("Cap") and int(line.split()[1], 16)]])
+"""
+    )
+    assert set(environment) - {"LC_CTYPE"} == {"HOME", "TMPDIR"}
+    assert cwd == environment["HOME"] == environment["TMPDIR"]
+    # 0 to 2, a duplicate of the socket, and the directory that is being listed.
+    assert files <= 5
+    if os.geteuid() == 0:
+        assert uid in range(BASE + 1, BASE + 90)
+        assert groups == []
+        # The bounding set is no right.
+        assert [line for line in has_rights if not line.startswith("CapBnd")] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "says"),
+    [
+        ("sys.exit(3)", "ended", "ended without a result"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "ended", "ended without a result"),
+        ("raw(b'no JSON' + bytes([10]))", "unreadable", "no JSON"),
+        ("raw(b'[' * 100_000 + bytes([10]))", "unreadable", "no JSON"),
+        ("say([])", "unreadable", "no object"),
+        ("say({'type': 'strange'})", "unreadable", "unknown type"),
+        ("say({'type': 'step', 'number': -1})", "unreadable", "without a number"),
+        ("say({'type': 'step', 'number': True})", "unreadable", "without a number"),
+        ("say({'type': 'call', 'id': 'i' * 101, 'tool': 't'})", "unreadable", "without an id"),
+        ("step(screenshot='?')", "unreadable", "no base64"),
+        ("step(screenshot='R0lGODlh')", "unreadable", "neither PNG nor JPEG"),
+        ("say({'type': 'failed', 'kind': 'model', 'message': 'no ' + job['model']['token']})", "model", "^no [*]{3}$"),
+        ("say({'type': 'failed', 'kind': 'time', 'message': 'it says'})", "failed", "^it says$"),
+        ("say({'type': 'failed', 'message': 7})", "failed", "without a reason"),
+        ("[say({'type': 'call', 'id': str(i), 'tool': 't', 'input': []}) for i in range(40)]", "output", "16 calls"),
+    ],
+)
+async def test_what_a_process_says_is_a_strangers(running: Running, code: str, kind: str, says: str) -> None:
+    failed = None
+
+    async def waits(_: ToolCall) -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    running.on_call = waits  # type: ignore[method-assign,assignment]
+    failed = await running.fails(code)
+    assert failed.kind == kind
+    with pytest.raises(AgentFailed, match=says):
+        raise failed
+
+
+@limits(agents_line_bytes=4096)
+@pytest.mark.parametrize(("length", "fits"), [(4095, True), (4096, True), (4097, False), (10 * MIB, False)])
+async def test_a_line_has_a_maximum(running: Running, length: int, fits: bool) -> None:
+    around = len('{"type": "result", "value": ""}\n')
+    code = f"result('x' * {length - around})"
+    if fits:
+        assert await running.run(code) == "x" * (length - around)
+    else:
+        assert (await running.fails(code)).kind == "output"
+
+
+@limits(agents_line_bytes=4096, agents_screenshot_bytes=30_000)
+@pytest.mark.parametrize(("length", "fits"), [(29_999, True), (30_000, True), (30_001, False), (60_000, False)])
+async def test_a_picture_has_a_maximum(running: Running, length: int, fits: bool) -> None:
+    code = f"picture = bytes([255, 216, 255]) + bytes({length} - 3)"
+    code += "; step(screenshot=base64.b64encode(picture).decode()); result(1)"
+    if fits:
+        assert await running.run(code, screenshots=True) == 1
+        assert [len(step.screenshot or b"") for step in running.steps] == [length]
+    else:
+        assert (await running.fails(code, screenshots=True)).kind == "output"
+
+
+@limits(agents_line_bytes=4096, agents_total_bytes=8192)
+@pytest.mark.parametrize(("lines", "fits"), [(2, True), (3, False)])
+async def test_all_lines_together_have_a_maximum(running: Running, lines: int, fits: bool) -> None:
+    code = f"[step(padding='x' * 3900) for _ in range({lines})]; result(1)"
+    if fits:
+        assert await running.run(code) == 1
+    else:
+        assert "8192 bytes" in (await running.fails(code)).message
+
+
+@limits(agents_lines_per_second=5)
+async def test_lines_have_a_maximum_in_a_second(running: Running) -> None:
+    # With the one that says that it is ready, and that of the result.
+    assert await running.run("[step(n) for n in range(3)]; result(1)") == 1
+    assert "5 messages" in (await running.fails("[step(n) for n in range(5)]; result(1)")).message
+
+
+@limits(agents_text_characters=100)
+async def test_texts_are_cut(running: Running) -> None:
+    await running.run("step(1, action='a' * 100, reason='b' * 101, url='u' * 9999); result(1)")
+    (step,) = running.steps
+    assert step.action == "a" * 100
+    assert step.reason == "b" * 99 + "…"
+    assert len(step.url or "") == 2048
+
+
+@limits(agents_memory_bytes=128 * MIB)
+async def test_memory_has_a_maximum(running: Running) -> None:
+    assert await running.run(f"kept = bytearray({64 * MIB}); result(len(kept))") == 64 * MIB
+    failed = await running.fails(f"kept = bytearray({192 * MIB}); signal.pause()")
+    assert (failed.kind, "134217728" in failed.message) == ("memory", True)
+
+
+@limits(agents_seconds=0.5)
+async def test_the_time_of_a_job_has_a_maximum(running: Running) -> None:
+    assert (await running.fails("signal.pause()")).kind == "time"
+
+
+@pytest.mark.parametrize(("argument", "kind"), [("silent", "start"), ("begin-with-a-step", "unreadable")])
+async def test_a_process_must_begin(tmp_path: Path, argument: str, kind: str) -> None:
+    made = Running(tmp_path, argument, agents_start_seconds=0.5)
+    await made.open()
+    failed = await made.fails("signal.pause()")
+    assert failed.kind == kind
+    await made.close()
+    made.is_empty()
+
+
+async def test_processes_that_leave_the_group_end_too(running: Running) -> None:
+    code = "os.fork() or (os.setsid(), os.fork()) ; step(os.getpid()); signal.pause()"
+    process = await running.agents.prepare("stagehand")
+    if process.uid is None:
+        await process.close()
+        return
+    task = asyncio.create_task(process.run(job(code), running.on_step, running.on_call))
+    await until(lambda: len(running.steps) == 3, "all three have begun")
+    task.cancel()
+    await process.close()
+    running.has_nothing(process)
+
+
+@pytest.mark.parametrize("turns", range(0, 40, 2))
+async def test_nothing_is_left_after_a_cancel_at_any_point(running: Running, turns: int) -> None:
+    async def use() -> None:
+        process = await running.agents.prepare("stagehand")
+        try:
+            await process.run(job("step(); signal.pause()"), running.on_step, running.on_call)
+        finally:
+            await process.close()
+
+    task = asyncio.create_task(use())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if turns > 30:
+        await until(lambda: bool(running.steps), "the process works")
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    await running.agents.stop()
+    running.is_empty()
+
+
+async def test_the_end_is_carried_out_where_its_caller_is_cancelled(running: Running) -> None:
+    process = await running.agents.prepare("stagehand")
+    closing = asyncio.create_task(process.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    await process.close()
+    await process.close()
+    running.has_nothing(process)
+
+
+async def test_what_a_caller_raises_ends_the_process(running: Running) -> None:
+    async def breaks(_: Any) -> Any:
+        raise LookupError("can't be kept")
+
+    running.on_step = breaks  # type: ignore[method-assign,assignment]
+    with pytest.raises(LookupError):
+        await running.run("step(); signal.pause()")
+    running.on_call = breaks  # type: ignore[method-assign,assignment]
+    with pytest.raises(LookupError):
+        await running.run("say({'type': 'call', 'id': 'a', 'tool': 't'}); signal.pause()")
+
+
+async def test_what_can_not_be_started_leaves_nothing(tmp_path: Path) -> None:
+    made = Running(tmp_path)
+    agents = Agents(Settings(), made.directory, BASE, {"stagehand": Command(lambda: ["/nonexistent/program"])})
+    await agents.start()
+    with pytest.raises(AgentFailed, match="can't be started"):
+        await agents.prepare("stagehand")
+    await agents.stop()
+    assert list(made.directory.iterdir()) == []
+
+
+async def test_what_is_not_installed_is_named_with_the_command(tmp_path: Path) -> None:
+    agents = Agents(Settings(agents_dir=tmp_path / "none"), tmp_path / "agents", BASE)
+    for library in ("stagehand", "browser-use"):
+        with pytest.raises(NotSupported, match=f"{library} .* is not installed. Run `make agents`") as refused:
+            await agents.prepare(library)
+        assert (refused.value.code, refused.value.details) == ("agents.not_installed", {"library": library})
+    agents.installation.begins("stagehand")
+    agents.installation.has_installed("stagehand")
+    assert agents.missing("stagehand") is None
+    (tmp_path / "none" / "stagehand" / "installed").write_text("older")
+    assert "another version" in (agents.missing("stagehand") or "")
