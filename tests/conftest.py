@@ -13,6 +13,7 @@ from uuid import uuid4
 import httpx
 import pytest
 import pytest_asyncio
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from hypothesis import settings as hypothesis_settings
 
 from gateway.app import Gateway, build
@@ -35,6 +36,10 @@ from tests.support.secret_search.search import searching
 # A busy machine makes no example wrong.
 hypothesis_settings.register_profile("busy", deadline=None)
 hypothesis_settings.load_profile("busy")
+
+# Five seconds by default, which a gateway on a busy machine may need for an answer.
+for _part in ("connect", "read", "write", "pool"):
+    setattr(DEFAULT_TIMEOUT_CONFIG, _part, 60.0)
 
 # Where a secret that is found fails a module: in what a gateway logs, prints, starts and counts, or with
 # GATEWAY_TEST_SECRETS anywhere.

@@ -41,7 +41,7 @@ async def updates(client: httpx.AsyncClient, gateway: Gateway, count: int, **hea
     """The first `count` updates, as type and data."""
     await gateway.services.events.write()
     params = {"cursor": "0", "limit": str(count)}
-    answer = await client.get("/v1/updates/stream", params=params, headers=headers, timeout=10)
+    answer = await client.get("/v1/updates/stream", params=params, headers=headers, timeout=60)
     lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if line.startswith("data: ")]
     received = [httpx.Response(200, text=line).json() for line in lines]
     return [(update["type"], update["data"]) for update in received]
@@ -271,13 +271,13 @@ async def test_a_stream_of_updates_begins_now_and_resumes_where_it_was(
     await make_space(client, name="before")
     await gateway.services.events.write()
     for path in ("/v1/updates", "/v1/updates/stream"):
-        waiting = asyncio.create_task(client.get(path, params={"limit": "1"}, timeout=10))
+        waiting = asyncio.create_task(client.get(path, params={"limit": "1"}, timeout=60))
         await until(lambda: gateway.services.event_streams.followed == 1, "it follows")
         await make_space(client, name="after")
         assert '"name":"after"' in (await waiting).text
     last_id = (await waiting).text.split("id: ")[1].split("\n")[0]
     await make_space(client, name="while away")
-    answer = await client.get("/v1/updates", params={"limit": "1"}, headers={"Last-Event-ID": last_id}, timeout=10)
+    answer = await client.get("/v1/updates", params={"limit": "1"}, headers={"Last-Event-ID": last_id}, timeout=60)
     assert '"name":"while away"' in answer.text
 
 

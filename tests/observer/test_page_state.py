@@ -51,9 +51,22 @@ class Reading:
     async def open(self, url: str) -> Tab:
         target = (await self.client.send("Target.createTarget", url=url))["targetId"]
         session = await self.client.session(target)
-        await self.client.evaluate(
-            "new Promise(done => document.readyState === 'complete' ? done() : onload = done)", session
-        )
+
+        async def is_loaded() -> bool:
+            # In a world of its own, since pages replace functions; a new one each time, since a navigation ends it.
+            try:
+                world = await self.client.send("Page.createIsolatedWorld", session, frameId=target)
+                found = await self.client.send(
+                    "Runtime.evaluate",
+                    session,
+                    expression="location.href + ' ' + document.readyState",
+                    contextId=world["executionContextId"],
+                )
+            except AssertionError:
+                return False  # The navigation came in between.
+            return bool(found["result"]["value"] == f"{url} complete")
+
+        await until(is_loaded, "the page is loaded")
         return Tab(target, "as discovered", url)
 
     async def read(self, tab: Tab, wanted: WantedState, seconds: float = 30.0) -> PageState:
