@@ -206,7 +206,7 @@ async def build(
         outbound,
     )
     attachments = Attachments()
-    access = Access(database, issuer, audit)
+    access = Access(database, issuer, audit, gateway_id)
     disk = DiskSpace(settings.data_dir.absolute(), settings.disk_reserve_bytes)
     events = Events(
         database,

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, insert, select, text, update
+from sqlalchemy import Double, bindparam, cast, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.errors import Conflict
@@ -60,7 +60,7 @@ class ApiKey:
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
     """Values by which an API key is checked. `usable` is false once it has expired or was revoked, or its subaccount is
-    archived. `suspended`: whether its organization is."""
+    archived. `suspended`: whether its organization is. `expires_in`: seconds by the database's clock, if it expires."""
 
     id: UUID
     organization_id: UUID
@@ -68,6 +68,7 @@ class KeyRecord:
     digest: bytes
     usable: bool
     suspended: bool
+    expires_in: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +142,7 @@ _KEY_BY_PREFIX = (
             & func.coalesce(subaccounts.c.status == "active", api_keys.c.subaccount_id.is_(None))
         ).label("usable"),
         organizations.c.suspended_at.is_not(None).label("suspended"),
+        cast(func.extract("epoch", api_keys.c.expires_at - func.now()), Double).label("expires_in"),
     )
     .select_from(
         api_keys.join(organizations, organizations.c.id == api_keys.c.organization_id).outerjoin(

@@ -34,5 +34,18 @@ async def url(connection: AsyncConnection, gateway_id: UUID, silent_seconds: int
     ).scalar()
 
 
+async def has_others(connection: AsyncConnection, gateway_id: UUID | None, silent_seconds: int) -> bool:
+    """Whether there is another gateway that had a heartbeat within this time."""
+    return bool(
+        await connection.scalar(
+            text(
+                "SELECT EXISTS (SELECT FROM gateways WHERE id IS DISTINCT FROM CAST(:id AS uuid)"
+                " AND heartbeat_at >= now() - :silent * interval '1 second')"
+            ),
+            {"id": gateway_id, "silent": silent_seconds},
+        )
+    )
+
+
 async def forget(connection: AsyncConnection, gateway_id: UUID) -> None:
     await connection.execute(gateways.delete().where(gateways.c.id == gateway_id))

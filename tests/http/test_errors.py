@@ -50,6 +50,7 @@ from tests.support.api import (
 from tests.support.invocations import make_invocation
 from tests.support.launchers import WorkingLauncher
 from tests.support.tools import TOOL
+from tests.support.waiting import until
 
 EVERY_METHOD = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 TOKEN = "0123456789abTheRestOfATokenThatNobodyMayReadInAnError01"
@@ -577,6 +578,11 @@ async def test_without_a_database_everything_is_503_until_it_is_back(settings: S
 
 async def _everything_is_503(client: httpx.AsyncClient, runtime: Json) -> None:
     space = f"/v1/spaces/{runtime['spaceId']}"
+
+    async def key_is_not_known() -> bool:
+        return (await client.get("/v1/auth/whoami")).status_code == 503
+
+    await until(key_is_not_known)
     for method, path, body in (
         ("GET", "/v1/auth/whoami", None),
         ("GET", "/v1/runs", None),

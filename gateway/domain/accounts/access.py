@@ -15,6 +15,7 @@ from gateway.core.scope import Scope
 from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.crypto.tokens import TokenIssuer, api_key_prefix
 from gateway.domain import audit
+from gateway.domain.accounts.known_keys import KnownKeys, forgotten_elsewhere
 from gateway.domain.audit import Action, Audit
 from gateway.store import accounts
 from gateway.store.accounts import ApiKey, NewKey, NewSubaccount, Subaccount, SubaccountChanges
@@ -36,10 +37,20 @@ class Principal:
 
 
 class Access:
-    def __init__(self, database: Database, issuer: TokenIssuer, audit: Audit) -> None:
+    def __init__(
+        self,
+        database: Database,
+        issuer: TokenIssuer,
+        audit: Audit,
+        gateway_id: UUID | None = None,
+        known: KnownKeys | None = None,
+    ) -> None:
+        """`gateway_id` is None for a command, which authenticates nothing."""
         self._database = database
         self._issuer = issuer
         self._audit = audit
+        self._gateway_id = gateway_id
+        self._known = KnownKeys() if known is None else known
         self._used: set[UUID] = set()
 
     async def authenticate(self, authorization: str | None) -> Principal:
@@ -62,14 +73,20 @@ class Access:
             )
         if prefix is None:
             raise Unauthorized("The Authorization header must be `Bearer <api-key>` with a key of this gateway.")
-        async with self._database.connect() as connection:
-            key = await accounts.key_by_prefix(connection, prefix)
+        key = self._known.get(prefix)
+        reading = None
+        if key is None:
+            reading = self._known.reading()
+            async with self._database.connect() as connection:
+                key = await accounts.key_by_prefix(connection, prefix)
         # Without a row a digest is compared too, so that timing does not reveal which prefixes exist.
         matches = self._issuer.matches(secret, key.digest if key else bytes(32))
         if key is None or not matches or not key.usable:
             raise Unauthorized("The API key is unknown, expired or revoked.")
         if key.suspended:
             raise OrganizationSuspended("The organization of this API key is suspended; ask the gateway's operator.")
+        if reading is not None:
+            self._known.keep(prefix, key, reading)
         self._used.add(key.id)
         return Principal(key.id, Scope(key.organization_id, key.subaccount_id))
 
@@ -99,6 +116,7 @@ class Access:
                 return await accounts.keys(connection, scope, part)
 
     async def revoke_key(self, scope: Scope, key: UUID | str) -> ApiKey:
+        """Returns once no gateway accepts the key. Raises NotFound."""
         with self._audit.noting(Action.API_KEY_REVOKED, key if isinstance(key, UUID) else None) as noting:
             async with self._database.connect() as connection:
                 revoked = await accounts.revoke_key(connection, scope, key)
@@ -106,7 +124,13 @@ class Access:
                 raise not_found("api_key", key)
             noting.object_id = revoked.id
             noting.details["prefix"] = revoked.prefix
+        await self._forgotten()
         return revoked
+
+    async def _forgotten(self) -> None:
+        """Return once no gateway accepts a key that is refused by the rows."""
+        self._known.forget()
+        await forgotten_elsewhere(self._database, self._gateway_id)
 
     async def create_subaccount(
         self,
@@ -151,12 +175,15 @@ class Access:
             return _found(found, subaccount_id)
 
     async def archive_subaccount(self, principal: Principal, subaccount_id: UUID) -> Subaccount:
-        """Refuse a subaccount's keys; its resources stay readable by its organization. Raises NotFound, Forbidden."""
+        """Refuse a subaccount's keys; its resources stay readable by its organization. Returns once no gateway accepts
+        them. Raises NotFound, Forbidden."""
         _require_organization(principal, subaccount_id)
         with self._audit.noting(Action.SUBACCOUNT_ARCHIVED, subaccount_id):
             async with self._database.connect() as connection:
                 found = await accounts.archive_subaccount(connection, principal.scope, subaccount_id)
-            return _found(found, subaccount_id)
+            archived = _found(found, subaccount_id)
+        await self._forgotten()
+        return archived
 
     async def owner(self, principal: Principal, subaccount_id: UUID | None) -> Scope:
         """The owner of a new resource: the caller, or the subaccount that it names. Raises NotFound for one outside the

@@ -7,6 +7,7 @@ from uuid import UUID
 from gateway.core.errors import NotFound, RequestInvalid
 from gateway.core.ids import new_id
 from gateway.core.scope import Scope
+from gateway.domain.accounts.known_keys import forgotten_elsewhere
 from gateway.domain.audit import Action, Audit
 from gateway.store import accounts
 from gateway.store.accounts import Organization
@@ -54,8 +55,11 @@ class Organizations:
         raise NotFound(f"There is no organization {given!r}.", "organization.not_found")
 
     async def suspend(self, organization_id: UUID) -> Organization:
-        """Refuse the organization's keys at once; its runtimes, and so its leases, end within seconds. Idempotent."""
-        return await self._set(Action.ORGANIZATION_SUSPENDED, organization_id, suspended=True)
+        """Refuse the organization's keys; its runtimes, and so its leases, end within seconds. Returns once no gateway
+        accepts them. Idempotent."""
+        suspended = await self._set(Action.ORGANIZATION_SUSPENDED, organization_id, suspended=True)
+        await forgotten_elsewhere(self._database, None)
+        return suspended
 
     async def resume(self, organization_id: UUID) -> Organization:
         """Accept the organization's keys again. What has ended stays ended. Idempotent."""
