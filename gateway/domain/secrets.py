@@ -95,8 +95,10 @@ class SecretStore:
     async def open(self, connection: Connection, owner: SecretOwner) -> str | None:
         """The owner's secret, or None when it has none; raises DecryptionFailed when the row is not the owner's."""
         found = await secrets.get(connection, owner.row_id)
-        if found is None:
-            return None
+        return None if found is None else self.opened(found, owner)
+
+    def opened(self, found: tuple[SecretOwner, SealedSecret], owner: SecretOwner) -> str:
+        """As `open`, of a row that was read already, with the owner that it states."""
         return self._open(*found, owner).decode()
 
     async def remove(self, connection: Connection, row_id: UUID) -> None:

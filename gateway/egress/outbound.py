@@ -1,7 +1,7 @@
 """Requests of the gateway itself to addresses that callers gave, under the rules that hold for pages.
 
 Each address that the host resolves to is checked, and a checked one is connected to; nothing resolves a name a second
-time. Redirects are answers. No connection serves two requests, but for those of one client of `transport`.
+time. Redirects are answers. No connection serves two requests, but for those of one `pool`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,11 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import httpcore
-import httpx
 
 from gateway.core.hosts import Address, Host, Refusal, parse_host
 from gateway.core.upstream_proxy import UpstreamProxy
@@ -116,16 +115,17 @@ class Outbound:
             found = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}
             yield Streaming(response.status, found, response.aiter_stream())
 
-    def transport(self, connections: int, tls: ssl.SSLContext) -> httpx.AsyncBaseTransport:
-        """What an httpx client reaches callers' addresses by. It keeps up to `connections` open between requests: each
-        goes to an address that was checked when it was opened.
+    def pool(self, connections: int, tls: ssl.SSLContext, kept_seconds: float) -> httpcore.AsyncConnectionPool:
+        """Connections to callers' addresses. It keeps up to `connections` open between requests: each goes to an
+        address that was checked when it was opened.
 
-        Beside httpx's own errors, requests raise Refusal, NameNotFound, Unreachable, and httpcore's errors.
+        Requests raise Refusal, NameNotFound, Unreachable, and httpcore's errors.
         """
-        return _Transport(
-            httpcore.AsyncConnectionPool(
-                ssl_context=self._tls or tls, max_connections=connections, network_backend=_Network(self, None)
-            )
+        return httpcore.AsyncConnectionPool(
+            ssl_context=self._tls or tls,
+            max_connections=connections,
+            keepalive_expiry=kept_seconds,
+            network_backend=_Network(self, None),
         )
 
     async def open(self, host: str, port: int, through: UpstreamProxy | None) -> httpcore.AsyncNetworkStream:
@@ -197,42 +197,6 @@ class _Network(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         return await self._outbound.open(host, port, self._through)
-
-
-class _Transport(httpx.AsyncBaseTransport):
-    """httpcore's requests and answers as httpx has them."""
-
-    def __init__(self, pool: httpcore.AsyncConnectionPool) -> None:
-        self._pool = pool
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        url = httpcore.URL(
-            scheme=request.url.raw_scheme,
-            host=request.url.raw_host,
-            port=request.url.port,
-            target=request.url.raw_path,
-        )
-        assert isinstance(request.stream, httpx.AsyncByteStream)
-        answer = await self._pool.handle_async_request(
-            httpcore.Request(request.method, url, headers=request.headers.raw, content=request.stream)
-        )
-        assert isinstance(answer.stream, AsyncIterable)
-        return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer.stream))
-
-    async def aclose(self) -> None:
-        await self._pool.aclose()
-
-
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, stream: AsyncIterable[bytes]) -> None:
-        self._stream = stream
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        async for chunk in self._stream:
-            yield chunk
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()  # type: ignore[attr-defined]
 
 
 class _Stream(httpcore.AsyncNetworkStream):

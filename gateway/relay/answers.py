@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import httpx
 from uvicorn._types import ASGISendCallable
 
 from gateway.core.ai_providers import ProviderName
 from gateway.relay.masking import KeyMask
 from gateway.relay.refusals import NO_RETRY, Refused, error_body, error_event
+from gateway.relay.upstream import ProviderAnswer
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -19,12 +19,12 @@ _PASSED = frozenset(
 _PASSED_BEGINNINGS = (b"x-ratelimit-", b"anthropic-ratelimit-")
 
 
-def passed_headers(response: httpx.Response, mask: KeyMask) -> list[tuple[bytes, bytes]]:
+def passed_headers(response: ProviderAnswer, mask: KeyMask) -> list[tuple[bytes, bytes]]:
     """Those of a provider's headers that its client libraries read."""
     return [
-        (lower, mask.bytes(value))
-        for name, value in response.headers.raw
-        if (lower := name.lower()) in _PASSED or lower.startswith(_PASSED_BEGINNINGS)
+        (name, mask.bytes(value))
+        for name, value in response.raw_headers
+        if name in _PASSED or name.startswith(_PASSED_BEGINNINGS)
     ]
 
 

@@ -7,11 +7,10 @@ import contextlib
 import hmac
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import httpx
 import orjson
 import structlog
 import uvicorn
@@ -25,12 +24,12 @@ from gateway.egress.outbound import Outbound
 from gateway.egress.proxy import LOOPBACK, UidOf
 from gateway.relay import requests, usage
 from gateway.relay.answers import Answer, passed_headers
-from gateway.relay.event_streams import EventStream
+from gateway.relay.event_streams import EventStream, gathered
 from gateway.relay.masking import KeyMask
 from gateway.relay.refusals import Refused, error_body
 from gateway.relay.requests import Prepared
 from gateway.relay.server import RelayProtocol
-from gateway.relay.upstream import NO_ANSWER, Target, Upstream
+from gateway.relay.upstream import NO_ANSWER, ProviderAnswer, Target, Upstream
 from gateway.relay.usage import Reader, Tokens
 from gateway.settings import RelaySettings
 from gateway.telemetry import metrics
@@ -42,6 +41,7 @@ _BACKLOG = 32
 # What is longer is no error that anybody reads, and is replaced.
 _ERROR_BYTES = 16 * 1024
 _QUOTED = 300
+_READ_AHEAD_BYTES = 64 * 1024
 
 
 class Keys(Protocol):
@@ -260,11 +260,11 @@ class Endpoint:
             **dict(prepared.headers),
         }
         async with self._sent(prepared, headers) as response:
-            if response.status_code >= 400:
+            if response.status >= 400:
                 await self._pass_error(response, mask, answer)
                 return "provider_error"
-            if response.status_code != 200:
-                message = f"{self.target.title} answered {response.status_code}, which is not followed."
+            if response.status != 200:
+                message = f"{self.target.title} answered {response.status}, which is not followed."
                 raise Refused(502, "relay.answer_invalid", message)
             await self._pass(response, prepared, mask, answer)
             return "answered"
@@ -280,14 +280,14 @@ class Endpoint:
         return key
 
     @contextlib.asynccontextmanager
-    async def _sent(self, prepared: Prepared, headers: dict[str, str]) -> AsyncIterator[httpx.Response]:
+    async def _sent(self, prepared: Prepared, headers: dict[str, str]) -> AsyncIterator[ProviderAnswer]:
         response = await self._upstream.send(prepared.path, headers, prepared.body)
         try:
             yield response
         finally:
             await response.aclose()
 
-    async def _pass(self, response: httpx.Response, prepared: Prepared, mask: KeyMask, answer: Answer) -> None:
+    async def _pass(self, response: ProviderAnswer, prepared: Prepared, mask: KeyMask, answer: Answer) -> None:
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         encoding = response.headers.get("content-encoding", "identity")
         if kind not in ("application/json", "text/event-stream") or encoding != "identity":
@@ -313,7 +313,7 @@ class Endpoint:
 
     async def _pass_events(
         self,
-        response: httpx.Response,
+        response: ProviderAnswer,
         prepared: Prepared,
         mask: KeyMask,
         answer: Answer,
@@ -322,16 +322,17 @@ class Endpoint:
     ) -> None:
         stream = EventStream()
         await answer.begin(passed_headers(response, mask))
-        async for chunk in self._chunks(response, received):
-            if events := stream.feed(chunk):
-                await answer.more(usage.read_events(reader, mask.bytes(events), strip=prepared.strip_usage))
+        async with contextlib.aclosing(gathered(self._chunks(response, received), _READ_AHEAD_BYTES)) as pieces:
+            async for piece in pieces:
+                if events := stream.feed(piece):
+                    await answer.more(usage.read_events(reader, mask.bytes(events), strip=prepared.strip_usage))
         if rest := stream.rest():
             await answer.more(usage.read_events(reader, mask.bytes(rest), strip=prepared.strip_usage))
 
-    async def _chunks(self, response: httpx.Response, received: _Received) -> AsyncIterator[bytes]:
+    async def _chunks(self, response: ProviderAnswer, received: _Received) -> AsyncGenerator[bytes]:
         """The answer's body as it comes; raises Refused where it is too large, or ends too early."""
         try:
-            async for chunk in response.aiter_raw():
+            async for chunk in response.chunks():
                 received.add(chunk)
                 yield chunk
         except NO_ANSWER as error:
@@ -349,9 +350,9 @@ class Endpoint:
         metrics.relay_tokens.labels(self.target.provider, "read").inc(tokens.read)
         metrics.relay_tokens.labels(self.target.provider, "written").inc(tokens.written)
 
-    async def _pass_error(self, response: httpx.Response, mask: KeyMask, answer: Answer) -> None:
+    async def _pass_error(self, response: ProviderAnswer, mask: KeyMask, answer: Answer) -> None:
         """A provider's error as it is, without the key; what is none in its shape is put into it."""
-        title, status = self.target.title, response.status_code
+        title, status = self.target.title, response.status
         document = await self._error_document(response, mask)
         words = mask.text(error_message(document)[:_QUOTED])
         quoted = f": {words}" if words else "."
@@ -362,11 +363,11 @@ class Endpoint:
             body = error_body(self.target.provider, status, "relay.provider_error", f"{title} answered {status}.")
         await answer.whole(status, passed_headers(response, mask), body, is_final=True)
 
-    async def _error_document(self, response: httpx.Response, mask: KeyMask) -> Any:
+    async def _error_document(self, response: ProviderAnswer, mask: KeyMask) -> Any:
         """None for what is not JSON, or too large."""
         body = bytearray()
         try:
-            async for chunk in response.aiter_raw():
+            async for chunk in response.chunks():
                 body += chunk
                 if len(body) > _ERROR_BYTES:
                     return None

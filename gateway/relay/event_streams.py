@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
 _ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _LONGEST_END = 4
 
@@ -32,3 +36,38 @@ class EventStream:
         rest = bytes(self._held)
         self._held.clear()
         return rest
+
+
+async def gathered(chunks: AsyncGenerator[bytes], most: int) -> AsyncGenerator[bytes]:
+    """The pieces of a stream as they come, in one where several are there at a moment; each costs a write to the
+    client. It reads on while they are passed on, until `most` bytes wait."""
+    held = bytearray()
+    some, room = asyncio.Event(), asyncio.Event()
+
+    async def read() -> None:
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                held.extend(chunk)
+                some.set()
+                if len(held) >= most:
+                    room.clear()
+                    await room.wait()
+
+    reading = asyncio.create_task(read())
+    reading.add_done_callback(lambda _: some.set())
+    try:
+        while True:
+            await some.wait()
+            some.clear()
+            if held:
+                piece = bytes(held)
+                held.clear()
+                room.set()
+                yield piece
+            if reading.done() and not held:
+                break
+        # What it failed by comes behind what it had read.
+        await reading
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)

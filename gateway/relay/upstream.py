@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http.cookiejar import CookieJar, DefaultCookiePolicy
+from urllib.request import getproxies, proxy_bypass
 
 import httpcore
 import httpx
@@ -27,7 +27,13 @@ _RETRIED = frozenset((429, 500, 502, 503, 504, 529))
 _FIRST_WAIT_SECONDS = 0.5
 # So that agents that were refused together do not come back together.
 _JITTER = 0.25
-NO_ANSWER = (httpx.HTTPError, httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, Unreachable)
+NO_ANSWER = (
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.TimeoutException,
+    Unreachable,
+)
 _CONNECTIONS_KEPT_SECONDS = 60
 
 
@@ -43,6 +49,24 @@ class Target:
     @property
     def title(self) -> str:
         return PROTOCOLS[self.provider].title
+
+
+class ProviderAnswer:
+    """An answer whose body is still to be read. Names of `headers` are in lower case; `raw_headers` are as they came,
+    but for that."""
+
+    def __init__(self, answer: httpcore.Response) -> None:
+        self._answer = answer
+        self.status = answer.status
+        self.raw_headers = [(name.lower(), value) for name, value in answer.headers]
+        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.raw_headers}
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises NO_ANSWER."""
+        return self._answer.aiter_stream()
+
+    async def aclose(self) -> None:
+        await self._answer.aclose()
 
 
 class Upstream:
@@ -62,23 +86,23 @@ class Upstream:
         self._retries = retries
         self._longest_wait = longest_wait
         self._pause = pause
-        self._client = httpx.AsyncClient(
-            transport=outbound.transport(connections, tls) if target.guarded else None,
-            verify=tls,
-            limits=httpx.Limits(
+        self._base_url = httpx.URL(target.base_url)
+        # Of a whole call the caller has the bound.
+        self._pool = (
+            outbound.pool(connections, tls, _CONNECTIONS_KEPT_SECONDS)
+            if target.guarded
+            else httpcore.AsyncConnectionPool(
+                ssl_context=tls,
+                proxy=_operators_proxy(self._base_url),
                 max_connections=connections,
-                max_keepalive_connections=connections,
                 keepalive_expiry=_CONNECTIONS_KEPT_SECONDS,
-            ),
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
-            follow_redirects=False,
-            timeout=None,  # noqa: S113 - the bound is on the whole call
+            )
         )
 
     async def aclose(self) -> None:
-        await self._client.aclose()
+        await self._pool.aclose()
 
-    async def send(self, path: str, headers: Mapping[str, str], body: bytes) -> httpx.Response:
+    async def send(self, path: str, headers: Mapping[str, str], body: bytes) -> ProviderAnswer:
         """The head of the answer; the caller reads and closes it. Raises Refused where there is none."""
         attempt = 0
         while True:
@@ -93,12 +117,11 @@ class Upstream:
             await self._pause(wait)
             attempt += 1
 
-    async def _attempt(self, path: str, headers: Mapping[str, str], body: bytes) -> tuple[httpx.Response | None, str]:
+    async def _attempt(self, path: str, headers: Mapping[str, str], body: bytes) -> tuple[ProviderAnswer | None, str]:
         """The answer, or None and why there is none. Raises Refused where another attempt would not help."""
         title = self._target.title
-        request = self._client.build_request("POST", self._target.base_url + path, headers=dict(headers), content=body)
         try:
-            return await self._client.send(request, stream=True), ""
+            return ProviderAnswer(await self._pool.handle_async_request(self._request(path, headers, body))), ""
         except Refusal as error:
             raise Refused(403, error.rule, f"{title} may not be reached. {error.message}") from None
         except NameNotFound:
@@ -107,18 +130,39 @@ class Upstream:
             # Without its text, which may quote what the server sent.
             return None, f" ({type(error).__name__})"
 
-    def _wait_before(self, attempt: int, answer: httpx.Response | None) -> float | None:
+    def _request(self, path: str, headers: Mapping[str, str], body: bytes) -> httpcore.Request:
+        base = self._base_url
+        url = httpcore.URL(
+            scheme=base.raw_scheme,
+            host=base.raw_host,
+            port=base.port,
+            target=base.raw_path.rstrip(b"/") + path.encode("ascii"),
+        )
+        own = {"Host": base.netloc.decode(), "Connection": "keep-alive", "Content-Length": str(len(body))}
+        return httpcore.Request("POST", url, headers=[*(own | dict(headers)).items()], content=body)
+
+    def _wait_before(self, attempt: int, answer: ProviderAnswer | None) -> float | None:
         """Seconds before a further attempt, the first of which is 1; None if there is none."""
         if attempt > self._retries:
             return None
         asked: float | None = None
         if answer is not None:
-            if answer.status_code not in _RETRIED or answer.headers.get("x-should-retry") == "false":
+            if answer.status not in _RETRIED or answer.headers.get("x-should-retry") == "false":
                 return None
             asked = retry_after(answer.headers)
         if asked is None:
             asked = min(_FIRST_WAIT_SECONDS * 2 ** (attempt - 1), self._longest_wait)
         return asked * (1 + random.random() * _JITTER) if asked <= self._longest_wait else None  # noqa: S311
+
+
+def _operators_proxy(url: httpx.URL) -> httpcore.Proxy | None:
+    """The proxy for an address of the operator's, from HTTPS_PROXY and the like; NO_PROXY lists exceptions."""
+    proxies = getproxies()
+    address = proxies.get(url.scheme) or proxies.get("all")
+    if address is None or proxy_bypass(url.host):
+        return None
+    proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
+    return httpcore.Proxy(str(proxy.url), proxy.raw_auth)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

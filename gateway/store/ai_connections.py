@@ -6,15 +6,32 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, String, and_, cast, delete, exists, func, insert, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    String,
+    and_,
+    bindparam,
+    cast,
+    delete,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.scope import Scope
+from gateway.core.sealed import SealedSecret, SecretOwner
 from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.store.scope import owner_columns, within
+from gateway.store.secrets import COLUMNS as SEALED
+from gateway.store.secrets import read as sealed_secret
 from gateway.store.slices import sliced
 from gateway.store.tables import ai_connections, secrets
 
@@ -78,6 +95,12 @@ _OWN = (
 )
 _HAS_STORED_KEY = exists().where(secrets.c.id == ai_connections.c.id).correlate(ai_connections).label("has_stored_key")
 _COLUMNS = (*_OWN, _HAS_STORED_KEY)
+# Made once, since it is part of each call of an agent to its model.
+_WITH_KEY = (
+    select(*_OWN, *SEALED)
+    .outerjoin_from(ai_connections, secrets, secrets.c.id == ai_connections.c.id)
+    .where(ai_connections.c.id == bindparam("id"), ai_connections.c.organization_id == bindparam("organization"))
+)
 
 
 async def add(connection: AsyncConnection, scope: Scope, new: NewAiConnection, *, has_stored_key: bool) -> AiConnection:
@@ -105,6 +128,21 @@ async def get(
     )
     row = (await connection.execute(query.with_for_update() if lock else query)).mappings().first()
     return AiConnection(**row) if row else None
+
+
+async def with_key(
+    connection: AsyncConnection, scope: Scope, connection_id: UUID
+) -> tuple[AiConnection, tuple[SecretOwner, SealedSecret] | None] | None:
+    """A connection, and its key as it is stored, if it has one, with the owner that the key's row states."""
+    values = {"id": connection_id, "organization": scope.organization_id}
+    row = (await connection.execute(_WITH_KEY, values)).first()
+    if row is None:
+        return None
+    read: list[Any] = list(row)
+    own, sealed = read[: len(_OWN)], read[len(_OWN) :]
+    key = None if sealed[0] is None else sealed_secret(sealed)
+    found = AiConnection(*[*own, key is not None])
+    return (found, key) if scope.subaccount_id in (None, found.subaccount_id) else None
 
 
 async def ids_of_slug(connection: AsyncConnection, scope: Scope, slug: str) -> list[tuple[UUID, UUID | None]]:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, delete, func, select, text
+from sqlalchemy import delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.core.sealed import SealedSecret, SecretOwner
 from gateway.store.tables import secrets
+
+COLUMNS = (
+    secrets.c.purpose,
+    secrets.c.organization_id,
+    secrets.c.subaccount_id,
+    secrets.c.id,
+    secrets.c.master_key_id,
+    secrets.c.wrapped_key,
+    secrets.c.ciphertext,
+)
 
 
 async def put(connection: AsyncConnection, owner: SecretOwner, sealed: SealedSecret, *, keep: bool = False) -> None:
@@ -30,8 +40,8 @@ async def put(connection: AsyncConnection, owner: SecretOwner, sealed: SealedSec
 
 async def get(connection: AsyncConnection, secret_id: UUID) -> tuple[SecretOwner, SealedSecret] | None:
     """The secret with the owner that its row states, which decryption then checks."""
-    row = (await connection.execute(_rows().where(secrets.c.id == secret_id))).first()
-    return _read(row) if row else None
+    row = (await connection.execute(select(*COLUMNS).where(secrets.c.id == secret_id))).first()
+    return read(row) if row else None
 
 
 async def remove(connection: AsyncConnection, secret_id: UUID) -> None:
@@ -44,12 +54,12 @@ async def to_rewrap(
     """Up to `limit` secrets under another key, locked for this transaction; those another one holds are skipped,
     and those of the ids `without`."""
     rows = await connection.execute(
-        _rows()
+        select(*COLUMNS)
         .where(secrets.c.master_key_id != writing_id, secrets.c.id.not_in(without))
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    return [_read(row) for row in rows]
+    return [read(row) for row in rows]
 
 
 _REWRAP = text(
@@ -78,19 +88,8 @@ async def count_by_master_key(connection: AsyncConnection) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
-def _rows() -> Select[Any]:
-    return select(
-        secrets.c.purpose,
-        secrets.c.organization_id,
-        secrets.c.subaccount_id,
-        secrets.c.id,
-        secrets.c.master_key_id,
-        secrets.c.wrapped_key,
-        secrets.c.ciphertext,
-    )
-
-
-def _read(row: Row[Any]) -> tuple[SecretOwner, SealedSecret]:
+def read(row: Sequence[Any]) -> tuple[SecretOwner, SealedSecret]:
+    """A secret from the values of COLUMNS."""
     purpose, organization_id, subaccount_id, row_id, master_key_id, wrapped_key, ciphertext = tuple(row)
     return SecretOwner(purpose, organization_id, subaccount_id, row_id), SealedSecret(
         master_key_id, wrapped_key, ciphertext

@@ -262,3 +262,21 @@ async def test_a_large_stream_waits_for_a_slow_client(models: ModelServer) -> No
             received += len(chunk)
         assert sent == 400
         assert received > 300 * len(event)
+
+
+async def test_an_address_of_the_operator_is_reached_by_the_operators_proxy(
+    models: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # To a proxy the whole address is sent; this one serves its path itself.
+    monkeypatch.setenv("http_proxy", f"http://us%40er:secret-of-the-proxy@127.0.0.1:{models.port}")
+    async with relayed(models, base_url="http://models.invalid:81/openai") as used:
+        assert (await used.call()).status_code == 200
+    assert models.seen[-1].headers["host"] == "models.invalid:81"
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    async with relayed(models) as used:
+        assert (await used.call()).status_code == 200
+    # An address of a caller's is reached by no proxy of the operator.
+    monkeypatch.delenv("no_proxy")
+    async with relayed(models, COMPATIBLE, guarded=True, egress_allow=("127.0.0.1",)) as used:
+        assert (await used.call()).status_code == 200

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, cast
 from uuid import UUID
 
-from gateway.core.ai_providers import PROVIDERS, ProviderName, unsendable
+from gateway.core.ai_providers import ProviderName, unsendable
 from gateway.core.errors import Conflict, Forbidden, NotFound, NotSupported, RequestInvalid, Unavailable, invalid_field
 from gateway.core.ids import not_found
 from gateway.core.mounts import AiDefault, AiMount, Mounts, effective
@@ -194,19 +194,18 @@ class ChosenKey:
         assert connection_id is not None
         assert owner is not None
         async with self._database.connect() as connection:
-            found = await ai_connections.get(connection, owner, connection_id, PROVIDERS)
-            if found is None:
-                raise NotFound("The AI connection of this agent was deleted.", "ai_connection.deleted")
-            _check_usable(found, has_key=found.has_stored_key)
-            # A key that was given for another server since goes to that one alone.
-            base_url = None if found.base_url is None else found.base_url.rstrip("/")
-            if found.provider != target.provider or (target.guarded and base_url != target.base_url):
-                message = "The AI connection of this agent is one to another server now."
-                raise Conflict(message, "ai_connection.changed")
-            key = await self._secrets.open(connection, key_owner(owner, connection_id))
-        if key is None:
-            _check_usable(found, has_key=False)
-        return cast(str, key)
+            row = await ai_connections.with_key(connection, owner, connection_id)
+        if row is None:
+            raise NotFound("The AI connection of this agent was deleted.", "ai_connection.deleted")
+        found, sealed = row
+        _check_usable(found, has_key=sealed is not None)
+        assert sealed is not None
+        # A key that was given for another server since goes to that one alone.
+        base_url = None if found.base_url is None else found.base_url.rstrip("/")
+        if found.provider != target.provider or (target.guarded and base_url != target.base_url):
+            message = "The AI connection of this agent is one to another server now."
+            raise Conflict(message, "ai_connection.changed")
+        return self._secrets.opened(sealed, key_owner(owner, connection_id))
 
 
 class _Named:
