@@ -12,6 +12,7 @@ import os
 import zoneinfo
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -94,6 +95,11 @@ def operations(document: Json) -> Iterator[Operation]:
             yield operation
 
 
+def collection_of(operation: Operation) -> str:
+    """What its path begins with: `spaces` of `/v1/spaces/{id}/runtimes`."""
+    return str(operation.path.split("/")[2])
+
+
 def operation_fields(operation: Operation) -> set[str]:
     """Names of the fields of its JSON body."""
     return {name for body in operation.body for name in body.definition["schema"].get("properties", {})}
@@ -122,7 +128,7 @@ def play(operation: Operation, base_url: str, headers: dict[str, str], known: di
     """Send valid requests; raises what a check finds, for the smallest request that has it."""
 
     # `/v1/spaces/{id}/...`: the first id is one of what the path begins with.
-    collection = operation.path.split("/")[2]
+    collection = collection_of(operation)
     actual = {"id": known[collection], **known} if collection in known else known
     actual = {each.name: actual[each.name] for each in operation.path_parameters if each.name in actual}
 
@@ -155,19 +161,33 @@ def play(operation: Operation, base_url: str, headers: dict[str, str], known: di
     send()
 
 
-async def made(gateway: Gateway, client: httpx.AsyncClient) -> dict[str, str]:
+async def made_of_the_organization(client: httpx.AsyncClient) -> dict[str, str]:
     """Ids of things that there are, by the names that paths have for them, or for their collections."""
+    subaccount, _ = await make_subaccount(client)
+    key = await ok(client.post(f"/v1/subaccounts/{subaccount}/keys", json={"name": "key"}))
+    provider = await ok(client.post("/v1/ai-connections", json=PROVIDER))
+    profile = await ok(client.post("/v1/browser-profiles", json={"name": f"profile {uuid4()}"}))
+    extension = await ok(client.post("/v1/browser-extensions/upload", files={"file": ("a.zip", working())}))
+    proxy = await ok(client.post("/v1/proxies", json={"name": f"proxy {uuid4()}", "url": "http://192.0.9.9:3128"}))
+    return {
+        "proxies": proxy["id"],
+        "extensionId": extension["id"],
+        "browser-extensions": extension["id"],
+        "browser-profiles": profile["id"],
+        "subaccounts": subaccount,
+        "ai-connections": provider["id"],
+        "ai-credentials": provider["id"],
+        "keyId": key["apiKey"]["id"],
+    }
+
+
+async def made_in_a_space(gateway: Gateway, client: httpx.AsyncClient) -> dict[str, str]:
+    """The same of what is in a space, and of the space."""
     space = await make_space(client)
     runtime = await make_runtime(client, space)
     lease = await ok(client.post(f"/v1/spaces/{space}/runtimes/{runtime['id']}/connections", json={"protocol": "cdp"}))
     file = await ok(client.post(f"/v1/spaces/{space}/storage/files", files={"file": ("a.txt", b"a")}))
-    subaccount, _ = await make_subaccount(client)
-    key = await ok(client.post(f"/v1/subaccounts/{subaccount}/keys", json={"name": "key"}))
-    provider = await ok(client.post("/v1/ai-connections", json=PROVIDER))
     invocation = await make_invocation(gateway, client, runtime)
-    profile = await ok(client.post("/v1/browser-profiles", json={"name": f"profile {space}"}))
-    extension = await ok(client.post("/v1/browser-extensions/upload", files={"file": ("a.zip", working())}))
-    proxy = await ok(client.post("/v1/proxies", json={"name": f"proxy {space}", "url": "http://192.0.9.9:3128"}))
     tool = await ok(client.post(f"/v1/spaces/{space}/tools", json=TOOL))
     toolset = await ok(client.post(f"/v1/spaces/{space}/toolsets", json={"name": "own"}))
     tested = await ok(client.post(f"/v1/spaces/{space}/tools/{tool['id']}/test", json={"input": []}))
@@ -175,15 +195,9 @@ async def made(gateway: Gateway, client: httpx.AsyncClient) -> dict[str, str]:
         "toolId": tool["id"],
         "toolsetId": toolset["id"],
         "callId": tested["toolCallId"],
-        "proxies": proxy["id"],
-        "extensionId": extension["id"],
-        "browser-profiles": profile["id"],
         "spaces": space,
         "workspaces": space,
         "runs": runtime["activeRunId"],
-        "subaccounts": subaccount,
-        "ai-connections": provider["id"],
-        "ai-credentials": provider["id"],
         "invocations": invocation,
         "operations": invocation,
         "storage": file["id"],
@@ -192,7 +206,6 @@ async def made(gateway: Gateway, client: httpx.AsyncClient) -> dict[str, str]:
         "alias": runtime["id"],
         "connectionId": lease["id"],
         "fileId": file["id"],
-        "keyId": key["apiKey"]["id"],
     }
 
 
@@ -213,13 +226,20 @@ async def test_every_answer_to_a_valid_request_is_as_documented(
     wrong: dict[str, str] = {}
     await ok(client.post("/v1/proxies", json=PROXY))
     async with serving(gateway, settings) as port:
-        for operation in operations(document):
-            # Again, since the previous operation may have ended or deleted it.
-            known = await made(gateway, client)
+        of_the_organization = await made_of_the_organization(client)
+        in_a_space = await made_in_a_space(gateway, client)
+        # Those that change nothing come first, since all of them may use the same things.
+        for operation in sorted(operations(document), key=lambda operation: operation.method != "get"):
+            known = of_the_organization | in_a_space
             try:
                 await asyncio.to_thread(play, operation, f"http://127.0.0.1:{port}", headers, known)
             except Exception as error:
                 wrong[operation.label] = str(error)[:2000]
-            # So that the places for runtimes last; it may be gone already.
-            await client.delete(f"/v1/spaces/{known['spaces']}")
+            # Again, since the operation may have ended or deleted them.
+            if operation.method != "get" and collection_of(operation) in of_the_organization:
+                of_the_organization = await made_of_the_organization(client)
+            elif operation.method != "get":
+                # So that the places for runtimes last; it may be gone already.
+                await client.delete(f"/v1/spaces/{in_a_space['spaces']}")
+                in_a_space = await made_in_a_space(gateway, client)
     assert wrong == {}
