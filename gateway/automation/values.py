@@ -47,7 +47,8 @@ _EVALUATE = r"""async (...given) => {
     return text;
   };
   const bytes = (view) => {
-    const most = Math.max(0, Math.floor(left * 3 / 4));
+    // Whole groups of base64, in whose letters the beginning of a secret is that of the whole.
+    const most = Math.max(0, Math.floor(left / 4) * 3);
     const shown = view.subarray(0, most);
     if (view.length > most) truncated = true;
     left -= Math.ceil(shown.length * 4 / 3);
@@ -219,7 +220,8 @@ class _Writing:
         return text
 
     def _bytes(self, value: bytes) -> str:
-        most = max(0, self.left * 3 // 4)
+        # Whole groups of base64, in whose letters the beginning of a secret is that of the whole.
+        most = max(0, self.left // 4 * 3)
         if len(value) > most:
             self.truncated = True
         written = base64.b64encode(value[:most]).decode()

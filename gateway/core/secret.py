@@ -5,7 +5,9 @@
 
 The mark is metadata of the annotation, which `gateway.http.models` reads. The values that a request's models mark are
 remembered while the request is served, and `masked` replaces them in what is logged and recorded meanwhile. So are
-those that steps type into pages. A page may return them in another form; the usual ones are replaced too.
+those that steps type into pages. A page may return them in another form; the usual ones are replaced too. Texts of
+pages are often cut before they come here, and a page may place a secret across the cut: `masked_cut` replaces what a
+text ends in of a secret, too.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ MASK: Final = "***"
 
 # A shorter text may be part of another one by accident, so it is masked only where it stands alone.
 SHORTEST_PART: Final = 5
+# What stands at the end of a text that was cut, in some places.
+CUT_MARK: Final = "…"
 # A request may have any number of values in the place of a secret; looking for all of them would take seconds.
 _MOST = 1000
 # Of them, the first ones are looked for in the usual encodings too: some 70 texts each.
@@ -52,12 +56,14 @@ _LEFT_ALONE = ("", "/", "!'()*", ";,/?:@&=+$!*'()#", "*", "!$%&()*+,/:;=?@[]^`{|
 class Secrets:
     """Secrets of one request, one run or one process. `parts` are what to look for inside texts, the longest first."""
 
-    __slots__ = ("_parts", "_texts", "_texts_of_parts")
+    __slots__ = ("_heads", "_parts", "_texts", "_texts_of_parts")
 
     def __init__(self) -> None:
         # In the order of their coming.
         self._texts: dict[str, None] = {}
         self._parts: list[str] = []
+        # Parts by their first SHORTEST_PART characters.
+        self._heads: dict[str, list[str]] = {}
         self._texts_of_parts = 0
 
     def __bool__(self) -> bool:
@@ -76,20 +82,22 @@ class Secrets:
                 self.add(password)
                 self.add(unquote(password))
 
-    def masked(self, value: Any, depth: int = 0) -> Any:
-        """The value with MASK for each of them."""
+    def masked(self, value: Any, depth: int = 0, *, is_cut: bool = False) -> Any:
+        """The value with MASK for each of them. `is_cut`: texts may have been cut, and end in a part of one."""
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
-            return self._masked_text(value)
+            return self._without_beginning(self._masked_text(value)) if is_cut else self._masked_text(value)
         if isinstance(value, (int, float)):
             return MASK if str(value) in self._texts else value
         if depth < _DEEPEST:
             if isinstance(value, dict):
-                items = value.items()
-                return {self.masked(name, depth + 1): self.masked(item, depth + 1) for name, item in items}
+                return {
+                    self.masked(name, depth + 1, is_cut=is_cut): self.masked(item, depth + 1, is_cut=is_cut)
+                    for name, item in value.items()
+                }
             if isinstance(value, (list, tuple, set, frozenset)):
-                return [self.masked(item, depth + 1) for item in value]
+                return [self.masked(item, depth + 1, is_cut=is_cut) for item in value]
         # As a renderer writes it.
         for text in (str(value), repr(value)):
             if (clean := self._masked_text(text)) != text:
@@ -104,13 +112,36 @@ class Secrets:
                 text = text.replace(part, MASK)
         return text
 
+    def _without_beginning(self, text: str) -> str:
+        """The text with MASK for the beginning of a secret that it ends in, of SHORTEST_PART characters or more."""
+        found = self._found_in_texts()
+        if not found:
+            return text
+        whole = text.rstrip(CUT_MARK)
+        first = max(0, len(whole) - len(found[0]) + 1)
+        end = whole[first:]
+        masked_from = len(end)
+        for head, parts in self._heads.items():
+            at = end.find(head, 0, masked_from + len(head) - 1)
+            while at >= 0:
+                if any(part.startswith(end[at:]) for part in parts):
+                    masked_from = at
+                    break
+                at = end.find(head, at + 1, masked_from + len(head) - 1)
+        if masked_from == len(end):
+            return text
+        return f"{whole[: first + masked_from]}{MASK}{text[len(whole) :]}"
+
     def _found_in_texts(self) -> list[str]:
         """Made when the first line is logged after a secret came, which most requests never do."""
         if self._texts_of_parts != len(self._texts):
             texts = [text for text in self._texts if len(text) >= SHORTEST_PART]
             parts = {part for text in texts for part in spellings(text)}
-            parts |= {part for text in texts[:_MOST_ENCODED] for part in _encodings(text)}
+            parts |= {part for text in texts[:_MOST_ENCODED] for part in encodings(text)}
             self._parts = sorted(parts, key=len, reverse=True)
+            self._heads = {}
+            for part in self._parts:
+                self._heads.setdefault(part[:SHORTEST_PART], []).append(part)
             self._texts_of_parts = len(self._texts)
         return self._parts
 
@@ -139,6 +170,12 @@ def masked(value: Any) -> Any:
     """The value, a JSON object or what a log line has, without the secrets of the current request."""
     remembered = _remembered.get()
     return remembered.masked(value) if remembered else value
+
+
+def masked_cut(value: Any) -> Any:
+    """As `masked`, of texts that may have been cut before, and end in the beginning of a secret."""
+    remembered = _remembered.get()
+    return remembered.masked(value, is_cut=True) if remembered else value
 
 
 def texts_in(value: Any, *, names: bool = True) -> Iterator[str]:
@@ -175,7 +212,7 @@ def spellings(text: str) -> set[str]:
     return plain | {repr(each)[1:-1] for each in plain}
 
 
-def _encodings(text: str) -> set[str]:
+def encodings(text: str) -> set[str]:
     """The text as a page or a library may have encoded it, also as a part of a longer text that was encoded."""
     as_bytes = text.encode(errors="surrogatepass")
     little, big = (text.encode(f"utf-16-{order}", "surrogatepass") for order in ("le", "be"))

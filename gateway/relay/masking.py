@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from typing import Any
 
 from gateway.core.ai_providers import MASK, without_key
-from gateway.core.secret import spellings
+from gateway.core.secret import encodings, spellings
 
 # A shorter one is a word that local servers take for a key, and may be part of any answer.
 _SHORTEST = 8
@@ -24,10 +23,8 @@ class KeyMask:
         self._forms: tuple[bytes, ...] = ()
         self._pattern: re.Pattern[bytes] | None = None
         if key is not None and len(key) >= _SHORTEST:
-            forms = {form.encode() for form in spellings(key)}
-            forms |= {form.replace(b"/", b"\\/") for form in forms}
-            # Also what follows `user:` or `:` in it, whose beginning is that of a group of three bytes or not.
-            forms |= {base64.b64encode(b" " * shift + key.encode())[-(-shift * 4 // 3) : -4] for shift in range(3)}
+            forms = {form.encode() for form in spellings(key) | encodings(key)}
+            # A part of base64 that is shorter may stand for anything.
             self._forms = tuple({form.lower() for form in forms if len(form) >= _SHORTEST})
 
     def bytes(self, data: bytes) -> bytes:

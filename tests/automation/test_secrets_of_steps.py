@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from gateway.core.secret import MASK
 from tests.support.execution import Executing, filled, step
 from tests.support.gateway_process import GatewayProcess
 from tests.support.pages import PageServer
@@ -124,6 +126,44 @@ async def test_its_usual_forms_are_masked_as_it_is(login: Executing, gateway: Ga
 
     await until(is_recorded, "what the page logged is recorded")
     assert "7f3a" not in gateway.log
+
+
+async def test_its_beginning_is_masked_where_texts_are_cut(login: Executing) -> None:
+    """A page knows where, and may place it across the cut."""
+    # One of two places, 13 characters apart, is within the secret.
+    steps = []
+    for before in (0, 13):
+        read = (
+            "const it = document.querySelector('#password').value; "
+            f"const many = (each, times = 1e5) => 'x'.repeat({before}) + each.repeat(times); "
+        )
+        steps += [
+            step("page.evaluate", f"{read} many(it)"),
+            step("page.evaluate", f"{read} many(btoa(it + '.'))"),
+            step("page.evaluate", f"{read} new TextEncoder().encode(many(it + '.'))"),
+            step("page.evaluate", f"{read} document.body.title = many(it); document.body"),
+            step(
+                "page.evaluate",
+                f"{read} console.log(many(it, 1000)), console.log(many(btoa(it), 1000))",
+                options={"logs": "capture"},
+            ),
+        ]
+    results = await login.run(OPEN, step("page.fill", "#password", REFERENCE), *steps)
+    for before in (0, 13):
+        read = f"'x'.repeat({before}) + document.querySelector('#password').value.repeat(1e5)"
+        results += await login.run(step("page.evaluate", f"() => {{ throw new Error({read}); }}"))
+    encoded = [base64.b64encode(bytes(shift) + PASSWORD.encode()).decode()[2 + shift : 8 + shift] for shift in range(3)]
+    for text in (PASSWORD[:6], *encoded):
+        assert text not in str(results)
+    run = (await login.remote.get(login.path))["activeRunId"]
+
+    async def is_recorded() -> bool:
+        kept = await login.remote.get(f"/v1/runs/{run}/events?limit=200&type=console.message")
+        texts = [each["data"]["text"] for each in kept["events"] if each["data"]["text"].count(MASK) > 2]
+        assert PASSWORD[:6] not in str(texts)
+        return len(texts) >= 4
+
+    await until(is_recorded, "what the page logged is recorded")
 
 
 async def test_a_code_is_typed(login: Executing) -> None:

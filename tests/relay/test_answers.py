@@ -278,6 +278,10 @@ FORMS = [
     quote(KEY, safe=""),
     base64.b64encode(KEY.encode()).decode(),
     base64.b64encode(f"user:{KEY}".encode()).decode(),
+    KEY.encode().hex(),
+    "".join(f"%{byte:02X}" for byte in KEY.encode()),
+    "".join(f"&#x{ord(character):x};" for character in KEY),
+    base64.b64encode(KEY.encode("utf-16-le")).decode(),
 ]
 
 

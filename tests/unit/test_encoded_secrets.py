@@ -10,7 +10,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from gateway.core.secret import MASK, Secrets
+from gateway.core.secret import MASK, SHORTEST_PART, Secrets
 
 PLAIN = "correct-horse-battery-7f3a"
 ODD = "pa&ss <w\N{LATIN SMALL LETTER O WITH DIAERESIS}rd> \"7f3a\"/'x'+y~100%"
@@ -85,6 +85,36 @@ def test_a_secret_within_a_text_in_base64_is_masked(before: bytes, after: bytes)
                 decoded = base64.b64decode(kept[: len(kept) // 4 * 4], altchars=b"-_")
                 assert secret.encode()[:3] not in decoded
                 assert secret.encode()[-3:] not in decoded
+
+
+@pytest.mark.parametrize("secret", [PLAIN, ODD, BEYOND], ids=["plain", "odd", "beyond"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("mark", ["", "\N{HORIZONTAL ELLIPSIS}"])
+def test_the_beginning_of_a_form_is_masked_at_the_end_of_a_cut_text(form: str, secret: str, mark: str) -> None:
+    written, secrets = FORMS[form](secret).strip("\0"), masking(secret)
+    for before in ('"{\\"it\\": \\"', '"\\"', '"', "'"):
+        written = written.removeprefix(before)
+    for length in range(SHORTEST_PART, len(written)):
+        shown = secrets.masked([{"it": f"before {written[:length]}{mark}"}], is_cut=True)[0]["it"]
+        assert shown.startswith(f"before {MASK}"), (length, shown)
+        # Quotes and the like after it.
+        assert len(shown) <= len(f"before {MASK}{mark}") + 6, (length, shown)
+
+
+def test_the_end_of_a_text_stays_where_it_is_no_beginning_or_a_short_one() -> None:
+    secrets = masking(PLAIN, "7f3a")
+    for text in (
+        f"before {PLAIN[: SHORTEST_PART - 1]}",
+        f"before {PLAIN[1:]}",
+        f"{PLAIN[:9]} after",
+        "corr",
+        "",
+        "7f3",
+    ):
+        assert secrets.masked(text, is_cut=True) == text
+    assert secrets.masked(f"before {PLAIN[:9]}") == f"before {PLAIN[:9]}"
+    assert secrets.masked(f"before {PLAIN} {PLAIN[:9]}", is_cut=True) == f"before {MASK} {MASK}"
+    assert masking().masked("corre", is_cut=True) == "corre"
 
 
 def test_a_page_writes_it_by_its_own_functions() -> None:

@@ -204,7 +204,8 @@ class Events:
         """
         kind = TYPES[type_]
         if self._secrets and (secrets := self._secrets.get(stream_id)) is not None:
-            data = secrets.masked(data)
+            # Its texts were cut where the page was observed.
+            data = secrets.masked(data, is_cut=True)
         waiting = self._waiting
         if (self._dropped or len(waiting) >= self._common_room) and not self._has_room(stream_id, kind):
             return

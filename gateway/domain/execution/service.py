@@ -24,7 +24,7 @@ from gateway.core.errors import Conflict, GatewayError, RequestInvalid
 from gateway.core.observation import Observed
 from gateway.core.runtime_ref import RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
-from gateway.core.secret import masked, remember
+from gateway.core.secret import masked_cut, remember
 from gateway.core.secret_entry import SecretEntry
 from gateway.domain.audit import OK, Action, Audit
 from gateway.domain.events.run_commands import Commands
@@ -320,7 +320,7 @@ class Executions:
 
         async def on_step(place: int, result: dict[str, Any], content: bytes) -> None:
             kept = await keep(self._artifacts, observed, result, content) if content else None
-            executed.steps.append(StepResult(masked(result), kept))
+            executed.steps.append(StepResult(masked_cut(result), kept))
             if execution.invocation is not None:
                 self._invocations.progress(execution.invocation.id, _progress(execution))
 
