@@ -12,6 +12,7 @@ import structlog
 from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp
 
+from gateway.agents.processes import Agents
 from gateway.attach import discovery, downloads
 from gateway.attach import socket as connect
 from gateway.automation.workers import Workers
@@ -30,6 +31,12 @@ from gateway.crypto.tokens import TokenIssuer
 from gateway.crypto.viewer_tokens import ViewerTokens
 from gateway.domain.accounts.access import Access
 from gateway.domain.accounts.rate_limits import RateLimits
+from gateway.domain.agents.runs import AgentRuns
+from gateway.domain.agents.secrets import PageSecrets
+from gateway.domain.agents.service import AgentInvocations, Workplace
+from gateway.domain.agents.steps import AgentSteps
+from gateway.domain.agents.tools import AgentToolsets
+from gateway.domain.ai.choice import AiChoices
 from gateway.domain.ai.connections import AiConnections
 from gateway.domain.ai.providers import ProviderClient
 from gateway.domain.attachments import Attachments
@@ -39,7 +46,7 @@ from gateway.domain.disk_watch import DiskWatch
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.events.service import Events
 from gateway.domain.events.streams import EventStreams
-from gateway.domain.execution.service import Executions
+from gateway.domain.execution.service import Executions, StepHelp
 from gateway.domain.execution.step_secrets import StepSecrets
 from gateway.domain.extensions.service import Extensions
 from gateway.domain.files.artifacts import Artifacts
@@ -115,9 +122,15 @@ class Gateway:
     disk_watch: DiskWatch
     id: UUID
 
+    def reached_at(self, url: str) -> None:
+        """Set the URL at which processes of this machine reach this gateway: those of executions and of agents."""
+        self.services.executions.reached_at(url)
+        self.services.agents.runs.reached_at = url
+
     async def drain(self) -> None:
         """Take nothing new, close sockets, end browsers, write it down; within the grace, or as far as it goes."""
         self.services.event_streams.close()
+        self.services.agents.stop_soon()
         self.services.invocations.close()
         try:
             async with asyncio.timeout(self.services.settings.shutdown_grace_seconds * _DRAIN_SHARE):
@@ -139,6 +152,7 @@ class Gateway:
         ):
             await self.services.extensions.open()
             await self.services.profiles.saves.release_left()
+            await self.services.agents.runs.agents.start()
             await self.supervisor.start()
             # Once the runs of an earlier process have ended.
             self.services.recordings.start()
@@ -146,6 +160,8 @@ class Gateway:
                 yield
             finally:
                 await self.drain()
+                await self.services.agents.close()
+                await self.services.agents.runs.agents.stop()
                 await self.relay.aclose()
                 await self.services.executions.close()
                 await self.observers.close()
@@ -285,6 +301,28 @@ async def build(
         dead_seconds=SILENT_SECONDS,
         locked=settings.controller_lock,
     )
+    relay = Relay(settings, outbound)
+    choices = AiChoices(database, secrets, outbound, settings)
+    runtime_files = RuntimeFiles(living, files, run_artifacts, settings, audit, commands, disk)
+    runtime_states = RuntimeStates(living, observers, audit, settings.state_timeout_seconds)
+    step_secrets = StepSecrets(vault, observers)
+    agents = Agents(settings, settings.own_dir.absolute() / "agents", settings.uid_base)
+    agent_runs = AgentRuns(agents, leases, relay, choices, run_artifacts, living)
+    agent_toolsets = AgentToolsets(
+        database, tool_calls, files, runtime_files, PageSecrets(step_secrets, observers, runtime_states, commands)
+    )
+    agent_invocations = AgentInvocations(
+        database,
+        Workplace(living, runtime_files, runtime_states, observers, controllers),
+        invocations,
+        choices,
+        agent_runs,
+        agent_toolsets,
+        schemas,
+        settings,
+        audit,
+        commands,
+    )
     services = Services(
         settings=settings,
         audit=audit,
@@ -309,9 +347,9 @@ async def build(
         profiles=profiles,
         extensions=extensions,
         artifacts=run_artifacts,
-        runtime_files=RuntimeFiles(living, files, run_artifacts, settings, audit, commands, disk),
+        runtime_files=runtime_files,
         vault=vault,
-        runtime_states=RuntimeStates(living, observers, audit, settings.state_timeout_seconds),
+        runtime_states=runtime_states,
         proxies=proxies,
         tools=Tools(
             database,
@@ -336,8 +374,9 @@ async def build(
             commands,
             invocations,
             vault,
-            StepSecrets(vault, observers),
+            StepHelp(step_secrets, AgentSteps(agent_invocations)),
         ),
+        agents=agent_invocations,
         idempotency=Idempotency(
             database,
             keys,
@@ -371,7 +410,7 @@ async def build(
         supervisor,
         providers,
         outbound,
-        Relay(settings, outbound),
+        relay,
         audit,
         observers,
         DiskWatch(disks),

@@ -147,14 +147,14 @@ async def serve(
         launcher.egress.reserve_port(_port(server))
         if worker is None:
             gateway.supervisor.reached_at(internal_url(settings, _port(server)))
-            gateway.services.executions.reached_at(address_of(host_of_workers(settings), _port(server)))
+            gateway.reached_at(address_of(host_of_workers(settings), _port(server)))
         else:
             host, port, announced = place_for_workers(settings, worker.index)
             internal = Server(configuration_of(settings.model_copy(update={"host": host, "port": port}), gateway))
             await servers.enter_async_context(_serving(internal))
             launcher.egress.reserve_port(_port(internal))
             gateway.supervisor.reached_at(announced and announced.replace("{port}", str(_port(internal))))
-            gateway.services.executions.reached_at(address_of(host_of_workers(settings), _port(internal)))
+            gateway.reached_at(address_of(host_of_workers(settings), _port(internal)))
             worker.board.serves(gateway.id, _port(internal))
             worker.begin(
                 Running(
@@ -201,6 +201,7 @@ async def running(
             )
             gateway.outbound.rules = launcher.egress
             gateway.services.executions.workers.users = launcher.users
+            gateway.services.agents.runs.agents.users = launcher.users
             gateway.supervisor.earlier_end = GATEWAY_CRASHED if crashed else GATEWAY_STOPPED
             async with gateway.running():
                 yield gateway, launcher

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, WithJsonSchema, create_model
 from pydantic.alias_generators import to_camel
@@ -167,6 +167,13 @@ class Parameter:
     kind: ArgumentKind | None
 
 
+class AgentCall(NamedTuple):
+    """An agent that the gateway asks on behalf of a step, and what it is asked (gateway/agents/jobs.py)."""
+
+    library: Literal["stagehand", "browser-use"]
+    method: Literal["act", "observe", "extract", "agent"]
+
+
 @dataclass(frozen=True)
 class Call:
     """`on` is the kind of object that the step is about, and `binds` the type of the binding that it makes.
@@ -180,8 +187,8 @@ class Call:
     binds: BindingType | None
     binds_with_alias: bool
     example: Example
-    # Of a call that only a later part of the gateway serves: the code of its error.
-    unavailable: str | None = None
+    # Of a call that an agent carries out: which one, and its method.
+    agent: AgentCall | None = None
 
     @cached_property
     def summary(self) -> str:
@@ -314,7 +321,7 @@ class Vocabulary:
         before: Sequence[Mapping[str, Any]] = (),
         value: Any = ANY,
         error: str | None = None,
-        unavailable: str | None = None,
+        agent: AgentCall | None = None,
     ) -> Callable[[Function], Function]:
         """Declare a call; `on` is by default what its name begins with, `may_bind` binds for a step with `as` only."""
 
@@ -327,7 +334,7 @@ class Vocabulary:
                     binds or may_bind,
                     binds is None,
                     Example(args, ref, before, value, error),
-                    unavailable,
+                    agent,
                 )
             )
             return function

@@ -163,9 +163,7 @@ class Session:
                         stack.enter_context(_captured(page, logs))
                     arguments = self._arguments(call, step["arguments"], place)
                     self._limit(call, arguments, step["timeoutMs"], page)
-                    if call.unavailable is not None:
-                        raise StepError(call.unavailable, f"{call.name} is not available: no agent is configured.")
-                    work = call.function(on, **arguments)
+                    work = self._asked_agent(place, page) if call.agent else call.function(on, **arguments)
                     if self._alerts is not None:
                         work = self._alerts.carry_out(call, work, await self.current_page())
                     returned = await self._in_time(work, step["timeoutMs"], page)
@@ -178,6 +176,11 @@ class Session:
             result["logs"] = logs
         result["durationMs"] = round((time.monotonic() - began) * 1000, 1)
         return result, content
+
+    async def _asked_agent(self, place: int, page: Page | None) -> Any:
+        """What an agent that the gateway runs has made of a step on a page; the gateway has the step's arguments."""
+        assert page is not None
+        return await self.gateway.agent(place, (await self._guard(page)).target_id)
 
     # What a step is about
 
@@ -520,8 +523,15 @@ class Gateway:
         if "error" in answer:
             raise StepError(answer["error"]["code"], answer["error"]["message"])
 
+    async def agent(self, place: int, page_id: str) -> Any:
+        """What an agent answers to the step of this place. Raises StepError."""
+        answer = await self.ask({"type": "agent", "index": place, "page": page_id})
+        if "error" in answer:
+            raise StepError(answer["error"]["code"], answer["error"]["message"], **answer["error"]["details"])
+        return answer["value"]
+
     async def ask(self, message: dict[str, Any]) -> dict[str, Any]:
-        """The answer to a message of the type `secret`."""
+        """The answer to a message of the type `secret` or `agent`."""
         self._asked = asyncio.get_running_loop().create_future()
         await self.send(message)
         return await self._asked
@@ -534,7 +544,7 @@ class Gateway:
             match message["type"]:
                 case "run":
                     running = asyncio.create_task(session.run(message))
-                case "secret" if self._asked is not None and not self._asked.done():
+                case "secret" | "agent" if self._asked is not None and not self._asked.done():
                     self._asked.set_result(message)
                 case "cancel":
                     if running is not None:

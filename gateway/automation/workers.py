@@ -34,6 +34,7 @@ _log = structlog.get_logger("gateway.automation")
 _START_SECONDS = 30.0
 _CONNECT_SECONDS = 15.0
 _END_SECONDS = 5.0
+_PAGE_ID_CHARACTERS = 100
 _CANCEL_SECONDS = 0.8
 _OUTPUT_BYTES = 8192
 # For a step beyond its time: to end its script, to take a picture of the page.
@@ -46,6 +47,8 @@ class WorkerLost(Exception):
 
 # Of a step: its place, its result, and the bytes of its file.
 OnStep = Callable[[int, dict[str, Any], bytes], Awaitable[None]]
+# Asked for an agent, with the place of its step and a page's id. Returns `{"value"}`, or `{"error"}` with its details.
+OnAgent = Callable[[int, str], Awaitable[dict[str, Any]]]
 # Asked to type a secret. Returns `{}`, or `{"error": {"code", "message"}}`.
 OnSecret = Callable[[SecretEntry], Awaitable[dict[str, Any]]]
 
@@ -82,7 +85,9 @@ class Worker:
         stdin.write(f"{lease_url}\n".encode())
         await self._expect("connected", _CONNECT_SECONDS)
 
-    async def run(self, message: dict[str, Any], seconds: float, on_step: OnStep, on_secret: OnSecret) -> None:
+    async def run(
+        self, message: dict[str, Any], seconds: float, on_step: OnStep, on_secret: OnSecret, on_agent: OnAgent
+    ) -> None:
         """Carry out steps, each of at most its time, all together `seconds`. Raises WorkerLost."""
         await self._send({**message, "type": "run"})
         deadline = asyncio.get_running_loop().time() + seconds + _STEP_GRACE_SECONDS
@@ -102,6 +107,11 @@ class Worker:
                     except ValueError as error:
                         raise WorkerLost(str(error)) from None
                     await self._send({**await on_secret(entry), "type": "secret"})
+                case "agent":
+                    place, page_id = answer.get("index"), answer.get("page")
+                    if type(place) is not int or not isinstance(page_id, str) or len(page_id) > _PAGE_ID_CHARACTERS:
+                        raise WorkerLost("what a step asks of an agent is not described as it should be")
+                    await self._send({**await on_agent(place, page_id), "type": "agent"})
                 case "done":
                     self.bindings = answer["bindings"]
                     return

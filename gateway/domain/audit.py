@@ -110,6 +110,7 @@ class Action(StrEnum):
     RUNTIME_CREATED = "runtime.created"
     RUNTIME_READ = "runtime.read"
     RUNTIME_EXECUTED = "runtime.executed"
+    RUNTIME_INVOKED = "runtime.invoked"
     RUNTIME_STOP_WANTED = "runtime.stop_wanted"
     RUNTIME_STOPPED = "runtime.stopped"
     RUNTIME_FAILED = "runtime.failed"

@@ -10,6 +10,7 @@ from gateway.core.shares import OneEach, Turns
 from gateway.crypto.hops import HopSigner
 from gateway.domain.accounts.access import Access
 from gateway.domain.accounts.rate_limits import RateLimits
+from gateway.domain.agents.service import AgentInvocations
 from gateway.domain.ai.connections import AiConnections
 from gateway.domain.audit import Audit
 from gateway.domain.events.run_commands import Commands
@@ -81,6 +82,7 @@ class Services:
     viewers: Viewers
     recordings: Recordings
     executions: Executions
+    agents: AgentInvocations
     idempotency: Idempotency
     invocations: Invocations
     readiness: Readiness

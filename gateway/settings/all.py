@@ -11,6 +11,7 @@ from gateway.settings.events import EventSettings
 from gateway.settings.execution import ExecutionSettings
 from gateway.settings.extensions import ExtensionSettings
 from gateway.settings.files import FileSettings
+from gateway.settings.invocations import InvocationSettings
 from gateway.settings.leases import LeaseSettings
 from gateway.settings.listening import ListeningSettings
 from gateway.settings.operations import OperationSettings
@@ -44,6 +45,7 @@ class Settings(
     OperationSettings,
     VaultSettings,
     ToolSettings,
+    InvocationSettings,
     ProcessSettings,
 ):
     """Every option. Groups that others include (data, browsers, events, shares) are part of those."""
@@ -68,6 +70,7 @@ GROUPS: dict[str, type[Group]] = {
     "Viewers": ViewerSettings,
     "Executions": ExecutionSettings,
     "Agents": AgentSettings,
+    "Invocations of agents": InvocationSettings,
     "Files": FileSettings,
     "Browser profiles": ProfileSettings,
     "Browser extensions": ExtensionSettings,

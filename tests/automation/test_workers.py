@@ -62,6 +62,10 @@ async def no_secret(*_: Any) -> dict[str, Any]:
     raise AssertionError("no step refers to one")
 
 
+async def no_agent(_place: int, _page_id: str) -> dict[str, Any]:
+    raise AssertionError("no step asks for an agent")
+
+
 async def test_the_first_processes_may_start_at_once(workers: Workers) -> None:
     async def no_lease() -> str:
         raise LookupError("no lease")
@@ -88,7 +92,7 @@ async def test_answers_of_an_execution_that_broke_off_are_not_those_of_the_next(
 
     with pytest.raises(LookupError):
         async with workers.using(runtime_id, lease) as worker:
-            await worker.run(MESSAGE, 10, breaks, no_secret)
+            await worker.run(MESSAGE, 10, breaks, no_secret, no_agent)
     assert workers.of(runtime_id) is None
     places: list[int] = []
 
@@ -97,7 +101,7 @@ async def test_answers_of_an_execution_that_broke_off_are_not_those_of_the_next(
         places.append(place)
 
     async with workers.using(runtime_id, lease) as further:
-        await further.run(MESSAGE, 10, notes, no_secret)
+        await further.run(MESSAGE, 10, notes, no_secret, no_agent)
     assert places == [0, 1]
 
 
@@ -117,7 +121,7 @@ async def test_a_process_answers_for_the_steps_it_was_given_only(places: list[in
             noted.append(place)
 
         with pytest.raises(WorkerLost, match="not asked"):
-            await worker.run(MESSAGE, 10, notes, no_secret)
+            await worker.run(MESSAGE, 10, notes, no_secret, no_agent)
         assert noted == places[:-1]
         await worker.kill()
 

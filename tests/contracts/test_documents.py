@@ -31,7 +31,7 @@ from schemathesis.specs.openapi.checks import (
 
 from gateway.app import CONTRACTS, Gateway
 from gateway.settings import Settings as GatewaySettings
-from tests.support.api import Json, make_runtime, make_space, make_subaccount, ok
+from tests.support.api import Json, make_runtime, make_space, make_subaccount, ok, success
 from tests.support.artifacts import make_artifact
 from tests.support.extension_packages import working
 from tests.support.fake_providers import KEYS
@@ -90,7 +90,7 @@ def operations(document: Json) -> Iterator[Operation]:
     """Every operation that ends its answer, and that a fake browser does, for any body of its schema."""
     for result in schemathesis.openapi.from_dict(document).get_all_operations():
         operation: Operation = result.ok()  # type: ignore[union-attr]  # the gateway's documents are valid
-        answers = operation.definition.raw["responses"]["200"].get("content", {})
+        answers = success(operation.definition.raw).get("content", {})
         if STREAM not in answers and operation.definition.raw["operationId"] not in NEED_A_BROWSER | NEED_A_PACKAGE:
             yield operation
 

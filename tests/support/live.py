@@ -74,7 +74,7 @@ async def live_gateway(
     async with running(settings, database, keys, found) as (gateway, _), serving(gateway, settings) as port:
         base_url = f"http://127.0.0.1:{port}"
         gateway.supervisor.reached_at(base_url)
-        gateway.services.executions.reached_at(base_url)
+        gateway.reached_at(base_url)
         yield LiveGateway(gateway, base_url, api_key)
 
 

@@ -3,6 +3,7 @@
 from gateway.contracts.shared import browser_extensions, proxies, vault
 from gateway.contracts.spaces import (
     activity,
+    agent_context,
     ai_connections,
     artifacts,
     connections,
@@ -27,6 +28,7 @@ from gateway.http.contract import Contract
 _RESOURCES = (
     ai_connections,
     spaces,
+    agent_context,
     storage,
     runtimes,
     connections,

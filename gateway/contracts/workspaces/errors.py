@@ -14,12 +14,21 @@ _CODES = {
     "space.not_found": "workspace.not_found",
     "space.closed": "workspace.closed",
     "invocation.not_found": "operation.not_found",
-    "ai_connection.not_found": "ai_credential.not_found",
 }
 
 
+def own_code(code: str) -> str:
+    """A code of the domain as this contract has it."""
+    return _own(code) or code
+
+
+def _own(code: str) -> str | None:
+    noun, _, reason = code.partition(".")
+    return f"ai_credential.{reason}" if noun == "ai_connection" else _CODES.get(code)
+
+
 def _encode(error: GatewayError, request_id: str) -> dict[str, Any]:
-    code = _CODES.get(error.code)
+    code = _own(error.code)
     message = error.message
     if code is not None:
         # Such a message has the noun, and ids, but nothing that a caller made up.

@@ -10,6 +10,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from gateway.contracts.shared.spelling import domain
+from gateway.contracts.workspaces.errors import own_code
 from gateway.contracts.workspaces.example_values import ALIAS as RUNTIME_ALIAS
 from gateway.contracts.workspaces.mounts import WorkspaceMounts, narrowing_fields
 from gateway.contracts.workspaces.operations import Operation
@@ -206,6 +207,8 @@ class ExecutedStep(Answer):
         }
         if "dryRun" in result:
             more["dry_run"] = result["dryRun"]
+        if "error" in more:
+            more["error"] = {**more["error"], "code": own_code(more["error"]["code"])}
         if step.file is not None:
             more["artifact"] = Artifact.of(step.file)
         return cls(ok=step.ok, call=result["call"], duration_ms=result["durationMs"], **more)

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
+from gateway.contracts.workspaces.errors import own_code
 from gateway.core.errors import Conflict
 from gateway.domain.invocations import Invocation, InvocationFilter
 from gateway.http.cursors import Listing, PageQuery, paged
@@ -223,4 +224,5 @@ def _error(record: Invocation) -> OperationError | None:
     if record.error_code is None and record.error_message is None:
         return None
     details = {} if record.error_details is None else {"details": record.error_details}
-    return OperationError(code=record.error_code or "internal.error", message=record.error_message or "", **details)
+    code = own_code(record.error_code or "internal.error")
+    return OperationError(code=code, message=record.error_message or "", **details)

@@ -40,7 +40,7 @@ class DescribedCall(Answer):
     step: dict[str, Any]
     """An example of a step with this call."""
     unavailable: str | None
-    """Code of the error that it fails with here; null if it can be called."""
+    """Null: every call is served."""
 
     @classmethod
     def of(cls, call: CallHelp) -> DescribedCall:
@@ -51,7 +51,7 @@ class DescribedCall(Answer):
             arguments=call.arguments,
             binds=call.binds,
             step=call.example,
-            unavailable=call.unavailable,
+            unavailable=None,
         )
 
 

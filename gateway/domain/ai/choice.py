@@ -86,14 +86,14 @@ class AiChoices:
 
     async def _inline(self, request: AiRequest) -> AiChoice:
         if request.api_key is None:
-            raise invalid_field("api_key", "It is missing", code="missing")
+            raise invalid_field("api_key", "It is missing", code="field.missing")
         remember((request.api_key,))
         if request.connection is not None or request.source not in (None, "inline"):
             raise invalid_field("api_key", "It excludes a saved connection and the operator's own key")
         if (reason := unsendable(request.api_key)) is not None:
             raise invalid_field("api_key", reason.removesuffix("."))
         if request.provider is None:
-            raise invalid_field("provider", "It is missing: whose key is this", code="missing")
+            raise invalid_field("provider", "It is missing: whose key is this", code="field.missing")
         if (wrong := mismatch(request.provider, request.base_url)) is not None:
             raise invalid_field("base_url", wrong, request.base_url)
         await check_allowed(self._outbound, request.base_url)
@@ -252,7 +252,7 @@ def _default(mount: AiMount, tool: str, request: AiRequest) -> AiDefault | None:
 
 def _model(model: str | None) -> str:
     if model is None:
-        raise invalid_field("model", "It is missing, and the AI connection has no default model", code="missing")
+        raise invalid_field("model", "It is missing, and the AI connection has no default model", code="field.missing")
     return model
 
 

@@ -95,6 +95,7 @@ _DONE = {
     "connections.renew": "A connection was renewed.",
     "connections.revoke": "A connection was revoked.",
     "execute": "Steps were executed.",
+    "invocations.create": "An agent has ended its work.",
     "files.stage": "A file was staged for the browser.",
     "files.collect": "Files of the browser were collected.",
     "runtimes.stop": "The runtime was stopped.",
@@ -121,6 +122,12 @@ def _command(data: dict[str, Any]) -> str:
     outcome = "failed" if data.get("status") == "failed" else "succeeded"
     reason = f": {data['error'].get('message')}" if "error" in data else "."
     return f"The command {data.get('name')} {outcome}{reason}"
+
+
+def _step(data: dict[str, Any]) -> str:
+    number = f"{data['step']} of {data['totalSteps']}" if data.get("totalSteps") else data.get("step")
+    said = data.get("text") or data.get("action")
+    return f"The agent's step {number}: {said}" if said else f"The agent's step {number}."
 
 
 def _dropped(data: dict[str, Any]) -> str:
@@ -158,6 +165,7 @@ _SENTENCES: Mapping[str, Callable[[dict[str, Any]], str]] = {
     "network.response": _failed,
     "artifact.created": _about("Saved a file", "name"),
     "tool.command": _command,
+    "agent.step": _step,
     "viewer.opened": lambda _: "A viewer connected.",
     "viewer.input": _action("A viewer"),
     "viewer.closed": lambda _: "A viewer disconnected.",

@@ -78,6 +78,7 @@ TYPES: Mapping[str, Kind] = {
     "network.refused": Kind("network", Level.OFF, True),
     "artifact.created": Kind("artifact", Level.LIFECYCLE, True),
     "tool.command": Kind("tool", Level.LIFECYCLE, True),
+    "agent.step": Kind("tool", Level.STANDARD, True),
     "viewer.opened": Kind("runtime", Level.LIFECYCLE, True),
     "viewer.input": Kind("runtime", Level.STANDARD, True),
     "viewer.closed": Kind("runtime", Level.LIFECYCLE, True),

@@ -18,7 +18,7 @@ BindingType = Literal["page", "context", "handle", "subscription"]
 class CallHelp:
     """A call. `arguments` is a JSON Schema of them by name, in the order in which they may be given by position.
 
-    `on` is the kind of object that it is about; `example` a step; `unavailable` the code of why it can't be called.
+    `on` is the kind of object that it is about; `example` a step.
     """
 
     name: str
@@ -27,7 +27,6 @@ class CallHelp:
     arguments: dict[str, Any]
     binds: BindingType | None
     example: dict[str, Any]
-    unavailable: str | None
 
 
 async def calls_of(driver: str | None, beginning: str = "") -> list[CallHelp]:
@@ -50,4 +49,4 @@ def _help(call: Call) -> CallHelp:
     example: dict[str, Any] = {"call": call.name, **({"args": args} if args else {})}
     if call.example.ref is not None:
         example["ref"] = call.example.ref
-    return CallHelp(call.name, call.on, call.summary, call.schema(), call.binds, example, call.unavailable)
+    return CallHelp(call.name, call.on, call.summary, call.schema(), call.binds, example)

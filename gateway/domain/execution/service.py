@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
+from gateway.agents.messages import Step
 from gateway.automation.calls import CheckedStep, Vocabulary, WrongArguments, checked
 from gateway.automation.vocabularies import DEFAULT_DRIVER, VOCABULARIES
 from gateway.automation.workers import WorkerLost, Workers
@@ -28,6 +29,7 @@ from gateway.core.secret import masked_cut, remember
 from gateway.core.secret_entry import SecretEntry
 from gateway.domain.audit import OK, Action, Audit
 from gateway.domain.events.run_commands import Commands
+from gateway.domain.execution.agent_steps import AgentCallOf, AgentSteps
 from gateway.domain.execution.mounts import check as check_mounts
 from gateway.domain.execution.process_leases import ProcessLeases
 from gateway.domain.execution.request import ExecutionRequest
@@ -38,7 +40,7 @@ from gateway.domain.invocations import Begun, Invocation, InvocationRequest, Inv
 from gateway.domain.leases.service import Leases
 from gateway.domain.runtimes.service import Runtime, Runtimes, not_active
 from gateway.domain.vault import Vault
-from gateway.settings import ExecutionSettings
+from gateway.settings import Settings
 from gateway.telemetry import metrics
 
 _log = structlog.get_logger("gateway.executions")
@@ -82,6 +84,14 @@ class _Execution:
             self.task.cancel()
 
 
+@dataclass(frozen=True, slots=True)
+class StepHelp:
+    """What the process of steps asks the gateway for."""
+
+    secrets: StepSecrets
+    agents: AgentSteps
+
+
 class Executions:
     def __init__(
         self,
@@ -89,12 +99,12 @@ class Executions:
         leases: Leases,
         artifacts: Artifacts,
         workers: Workers,
-        settings: ExecutionSettings,
+        settings: Settings,
         audit: Audit,
         commands: Commands,
         invocations: Invocations,
         vault: Vault,
-        step_secrets: StepSecrets,
+        help_of_steps: StepHelp,
     ) -> None:
         self._runtimes = runtimes
         self._process_leases = ProcessLeases(leases, COMMAND)
@@ -104,7 +114,8 @@ class Executions:
         self._commands = commands
         self._invocations = invocations
         self._vault = vault
-        self._step_secrets = step_secrets
+        self._step_secrets = help_of_steps.secrets
+        self._agent_steps = help_of_steps.agents
         self.workers = workers
         self._tasks: set[asyncio.Task[Executed | Invocation]] = set()
         # What of the vault was typed into a runtime's pages, to be masked in what comes back.
@@ -275,12 +286,13 @@ class Executions:
 
     def _checked(self, vocabulary: Vocabulary, request: ExecutionRequest) -> list[CheckedStep]:
         """Raises RequestInvalid, which names every wrong field."""
-        most_steps, most_ms = self._settings.execute_max_steps, self._settings.execute_max_timeout_ms
+        most_steps = self._settings.execute_max_steps
         errors = []
         if len(request.steps) > most_steps:
             message = f"An execution may have {most_steps} steps, and this one has {len(request.steps)}"
             errors.append({"field": "steps", "message": message, "code": "too_long"})
         for place, step in enumerate(request.steps):
+            most_ms = self._most_ms(vocabulary, step.call)
             if step.timeout_ms is not None and step.timeout_ms > most_ms:
                 field_name = f"steps.{place}.options.timeoutMs"
                 message = f"This gateway allows {most_ms} ms at most"
@@ -294,6 +306,12 @@ class Executions:
             shown = "; ".join(f"{error['field']}: {error['message']}" for error in errors[:5])
             raise RequestInvalid(f"The request is not valid: {shown}.", details={"errors": errors[:100]})
         return found
+
+    def _most_ms(self, vocabulary: Vocabulary, name: str) -> int:
+        call = vocabulary.get(name)
+        if call is None or call.agent is None:
+            return self._settings.execute_max_timeout_ms
+        return round(self._settings.agents_max_timeout_seconds * 1000)
 
     @contextlib.asynccontextmanager
     async def _turn(self, runtime_id: UUID) -> AsyncIterator[None]:
@@ -325,22 +343,10 @@ class Executions:
                 self._invocations.progress(execution.invocation.id, _progress(execution))
 
         async def on_secret(entry: SecretEntry) -> dict[str, Any]:
-            if entry.step != len(executed.steps) or not _refers(wanted[entry.step], entry.key, entry.field):
-                return {"error": {"code": "execute.internal", "message": "The step refers to no such secret."}}
+            return await self._enter(execution, entry, message)
 
-            def conceal(value: str) -> None:
-                if entry.field in ("password", "value") and value not in used:
-                    used.append(value)
-                    self._commands.conceal(observed.run_id, value)
-
-            seconds = message["steps"][entry.step]["timeoutMs"] / 1000
-            try:
-                await self._step_secrets.enter(
-                    observed, execution.runtime, execution.request.mounts, entry, seconds, conceal
-                )
-            except (GatewayError, NotEntered) as error:
-                return {"error": {"code": error.code, "message": error.message}}
-            return {}
+        async def on_agent(place: int, page_id: str) -> dict[str, Any]:
+            return await self._ask_agent(execution, place, page_id, message)
 
         if execution.invocation is not None:
             self._invocations.progress(execution.invocation.id, _progress(execution))
@@ -348,7 +354,7 @@ class Executions:
         seconds = sum(step["timeoutMs"] for step in message["steps"]) / 1000
         try:
             async with self.workers.using(observed.runtime_id, lambda: self._lease_url(observed)) as worker:
-                await worker.run(message, seconds, on_step, on_secret)
+                await worker.run(message, seconds, on_step, on_secret, on_agent)
         except WorkerLost as lost:
             place = len(executed.steps)
             if place == len(wanted):
@@ -362,8 +368,53 @@ class Executions:
             result = {"ok": False, "call": wanted[place].call.name, "error": error, "durationMs": 0}
             executed.steps.append(StepResult(result))
 
+    async def _enter(self, execution: _Execution, entry: SecretEntry, message: dict[str, Any]) -> dict[str, Any]:
+        """Type a secret for the step that is carried out; an error where it may not be."""
+        observed, used = execution.observed, self._secrets.setdefault(execution.observed.runtime_id, [])
+        if entry.step != len(execution.executed.steps) or not _refers(
+            execution.wanted[entry.step], entry.key, entry.field
+        ):
+            return {"error": {"code": "execute.internal", "message": "The step refers to no such secret."}}
+
+        def conceal(value: str) -> None:
+            if entry.field in ("password", "value") and value not in used:
+                used.append(value)
+                self._commands.conceal(observed.run_id, value)
+
+        seconds = message["steps"][entry.step]["timeoutMs"] / 1000
+        try:
+            await self._step_secrets.enter(
+                observed, execution.runtime, execution.request.mounts, entry, seconds, conceal
+            )
+        except (GatewayError, NotEntered) as error:
+            return {"error": {"code": error.code, "message": error.message}}
+        return {}
+
+    async def _ask_agent(
+        self, execution: _Execution, place: int, page_id: str, message: dict[str, Any]
+    ) -> dict[str, Any]:
+        """What an agent makes of the step that is carried out. Raises WorkerLost for another one."""
+        wanted, observed, invocation = execution.wanted, execution.observed, execution.invocation
+        if place != len(execution.executed.steps) or place >= len(wanted) or wanted[place].call.agent is None:
+            raise WorkerLost("the process asked for an agent that no step asks for")
+
+        async def on_progress(step: Step) -> None:
+            self._runtimes.note_activity(observed.runtime_id)
+            # An execution that takes long has its invocation meanwhile.
+            if execution.invocation is not None:
+                self._invocations.progress(execution.invocation.id, _progress(execution, step))
+
+        return await self._agent_steps.carry_out(
+            execution.runtime,
+            execution.request.mounts,
+            AgentCallOf(wanted[place], page_id, message["steps"][place]["timeoutMs"] / 1000),
+            None if invocation is None else invocation.id,
+            on_progress,
+        )
+
     def _message(self, vocabulary: Vocabulary, wanted: list[CheckedStep]) -> dict[str, Any]:
         default = self._settings.execute_step_timeout_ms
+        agents_default = round(self._settings.agents_timeout_seconds * 1000)
         return {
             "vocabulary": vocabulary.name,
             "valueCharacters": self._settings.execute_value_characters,
@@ -373,7 +424,7 @@ class Executions:
                     "arguments": each.arguments,
                     "ref": each.step.ref,
                     "as": each.step.alias,
-                    "timeoutMs": each.step.timeout_ms or default,
+                    "timeoutMs": each.step.timeout_ms or (default if each.call.agent is None else agents_default),
                     "logs": each.step.logs,
                     "dryRun": each.step.dry_run,
                     "screenshotOnFailure": each.step.screenshot_on_failure,
@@ -410,10 +461,13 @@ class Executions:
             ending.cancel()
 
 
-def _progress(execution: _Execution) -> Progress:
+def _progress(execution: _Execution, agents: Step | None = None) -> Progress:
+    """`agents`: the step of the agent that carries out the current one."""
     done, wanted = len(execution.executed.steps), execution.wanted
     current = wanted[done].call.name if done < len(wanted) else None
-    return Progress(step=min(done + 1, len(wanted)), total_steps=len(wanted), current_call=current)
+    message = None if agents is None else f"Step {agents.number} of the agent: {agents.reason or agents.action}"[:1000]
+    event = None if agents is None else "agent.step"
+    return Progress(min(done + 1, len(wanted)), len(wanted), current, message, event)
 
 
 def _refers(step: CheckedStep, key: str, field_name: str) -> bool:

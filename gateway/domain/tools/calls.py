@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -37,6 +37,7 @@ __all__ = ["Caller", "ToolCall", "ToolCallFilter", "ToolCalls", "ToolResult"]
 _log = structlog.get_logger("gateway.tools")
 
 _MESSAGE_CHARACTERS = 2000
+_WRONG_INPUT = "The input does not fit the tool's input schema"
 _REMOVED_AT_ONCE = 1000
 _REMOVE_SECONDS = 600.0
 
@@ -72,6 +73,16 @@ class _Ended:
     output: Any = None
     failure: ToolFailed | None = None
     finished_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """Of which tool a row is."""
+
+    space_id: UUID
+    tool_id: UUID | None
+    name: str
+    execution_type: str
 
 
 class ToolCalls:
@@ -112,17 +123,43 @@ class ToolCalls:
             noting.details |= {"callId": str(call_id), "actor": caller.actor}
             ended = await self._ended(tool, given, caller, call_id)
             noting.details["ok"] = ended.failure is None
-            record = self._record(call_id, tool, given, caller, began, ended)
+            about = _About(tool.space_id, tool.id, tool.name, tool.execution["type"])
+            record = self._record(call_id, about, given, caller, began, ended)
             async with self._database.connect() as connection:
                 kept = await store.add(connection, tool.owner, record)
+        return ToolResult(kept, ended.output, ended.failure)
+
+    async def call_builtin(
+        self,
+        owner: Scope,
+        space_id: UUID,
+        name: str,
+        input_schema: dict[str, Any],
+        given: Any,
+        caller: Caller,
+        work: Callable[[Any], Awaitable[Any]],
+    ) -> ToolResult:
+        """Call a tool of the gateway's own: `work`, which raises ToolFailed. The row has no tool's id."""
+        call_id, began = new_id(), datetime.now(UTC)
+        with self._audit.noting(Action.TOOL_CALLED) as noting:
+            noting.details |= {"callId": str(call_id), "actor": caller.actor, "tool": name}
+            try:
+                await self._check(input_schema, given, caller, "tool.input_invalid", _WRONG_INPUT)
+                ended = _Ended(masked(await work(given)))
+            except ToolFailed as failure:
+                ended = _Ended(failure=failure)
+            noting.details["ok"] = ended.failure is None
+            about = _About(space_id, None, name, "builtin")
+            record = self._record(call_id, about, given, caller, began, ended)
+            async with self._database.connect() as connection:
+                kept = await store.add(connection, owner, record)
         return ToolResult(kept, ended.output, ended.failure)
 
     async def _ended(self, tool: Tool, given: Any, caller: Caller, call_id: UUID) -> _Ended:
         try:
             if not tool.enabled:
                 raise ToolFailed("tool.disabled", f"The tool {tool.name!r} is disabled.")
-            wrong = "The input does not fit the tool's input schema"
-            await self._check(tool.input_schema, given, caller, "tool.input_invalid", wrong)
+            await self._check(tool.input_schema, given, caller, "tool.input_invalid", _WRONG_INPUT)
             body = {
                 "callId": str(call_id),
                 "tool": {"id": str(tool.id), "name": tool.name},
@@ -156,15 +193,15 @@ class ToolCalls:
             raise ToolFailed(code, f"{wrong}: {where}{first.message}.", {"errors": errors})
 
     def _record(
-        self, call_id: UUID, tool: Tool, given: Any, caller: Caller, began: datetime, ended: _Ended
+        self, call_id: UUID, about: _About, given: Any, caller: Caller, began: datetime, ended: _Ended
     ) -> NewToolCall:
         failure = ended.failure
         return NewToolCall(
             id=call_id,
-            space_id=tool.space_id,
-            tool_id=tool.id,
-            tool_name=tool.name,
-            execution_type=tool.execution["type"],
+            space_id=about.space_id,
+            tool_id=about.tool_id,
+            tool_name=about.name,
+            execution_type=about.execution_type,
             actor=caller.actor,
             status="succeeded" if failure is None else "failed",
             run_id=caller.run_id,

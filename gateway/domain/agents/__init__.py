@@ -1,0 +1,1 @@
+"""Work of agents: invocations of Stagehand and browser-use."""

@@ -1,0 +1,423 @@
+"""Invocations of agents from create to their end, with a toy in the place of a library: its program is the instruction.
+
+One gateway without browsers serves all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import psutil
+import pytest
+import pytest_asyncio
+from sqlalchemy import text
+
+from gateway.agents.processes import AgentProcess, Agents
+from gateway.agents.programs import Command
+from gateway.app import Gateway, build
+from gateway.core.shares import Taker
+from gateway.crypto.keyring import create_key_file
+from gateway.domain.accounts.first_start import write_first_key
+from gateway.domain.agents.queue import AgentQueue
+from gateway.domain.secrets import KeySource, SecretStore
+from gateway.settings import Settings
+from gateway.store.database import Database
+from tests.support import toy_agent
+from tests.support.api import Json, checked, make_runtime, ok, refused
+from tests.support.databases import fresh_database
+from tests.support.fake_providers import KEYS
+from tests.support.launchers import WorkingLauncher
+from tests.support.model_server import Failure, ModelServer, Text
+from tests.support.waiting import until
+
+TOY = Path(toy_agent.__file__).read_text()
+PNG = "iVBORw0KGgo="
+# A call to the model, as a library makes it.
+ASK = """
+import urllib.request
+def ask(content):
+    model = job["model"]
+    body = json.dumps({"model": model["name"], "messages": [{"role": "user", "content": content}]}).encode()
+    headers = {"Authorization": "Bearer " + model["token"], "Content-Type": "application/json"}
+    request = urllib.request.Request(model["address"] + "/v1/chat/completions", body, headers)
+    with urllib.request.urlopen(request) as response:
+        return json.loads(response.read())["choices"][0]["message"]["content"]
+"""
+DONE = 'result({"success": True, "completed": True, "message": "done", "output": None})'
+WAITS = "step()"
+
+
+class House:
+    """The gateway, and processes that it has started."""
+
+    def __init__(self, gateway: Gateway, client: httpx.AsyncClient, database: Database, models: ModelServer) -> None:
+        self.gateway, self.client, self.database, self.models = gateway, client, database, models
+        self.processes: list[AgentProcess] = []
+
+    async def create(self, runtime: Json, code: str, **body: Any) -> Json:
+        answer = await self.post(runtime, code, **body)
+        assert answer.status_code == 202, answer.text
+        created: Json = answer.json()
+        return created
+
+    async def post(self, runtime: Json, code: str, **body: Any) -> httpx.Response:
+        given = {
+            "provider": "stagehand",
+            "method": "agent",
+            "ai": {"source": "inline", "provider": "openai", "model": "gpt-5", "apiKey": KEYS["openai"]},
+            "input": {"instruction": code},
+            **body,
+        }
+        return await self.client.post(
+            f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}/invocations", json=given
+        )
+
+    async def ended(self, invocation: Json) -> Json:
+        waited = await ok(self.client.post(f"/v1/invocations/{invocation['id']}/wait", json={"timeoutMs": 60_000}))
+        assert not waited["timedOut"]
+        found: Json = waited["invocation"]
+        return found
+
+    async def run(self, runtime: Json, code: str, **body: Any) -> Json:
+        return await self.ended(await self.create(runtime, code, **body))
+
+    async def until_step(self, invocation: Json) -> None:
+        """Return once the agent works."""
+
+        async def works() -> bool:
+            found = await ok(self.client.get(f"/v1/invocations/{invocation['id']}"))
+            return bool(found["status"] == "running" and self.processes and await self.events(found["runId"]))
+
+        await until(works, "the agent works")
+
+    async def events(self, run: str) -> list[Json]:
+        found = await ok(self.client.get(f"/v1/runs/{run}/events", params={"type": "agent.step", "limit": 1000}))
+        events: list[Json] = found["events"]
+        return events
+
+    async def has_nothing(self, runtime: Json) -> None:
+        """No process, lease or lock is left: a client's lease is minted."""
+        await until(lambda: not any(psutil.pid_exists(process.pid) for process in self.processes), "processes ended")
+        await until(lambda: not any(process.directory.exists() for process in self.processes), "scratch removed")
+        path = f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}/connections"
+        assert {each["status"] for each in (await ok(self.client.get(path)))["connections"]} <= {"revoked", "closed"}
+        minted = await ok(self.client.post(path, json={"protocol": "cdp"}))
+        await ok(self.client.delete(f"{path}/{minted['id']}"))
+
+
+@pytest.fixture(scope="module")
+def models() -> Iterator[ModelServer]:
+    with ModelServer() as server:
+        server.rules = [lambda asked: Text(f"You wrote: {asked.text}")]
+        yield server
+
+
+@pytest_asyncio.fixture(scope="module")
+async def house(
+    template_url: str, tmp_path_factory: pytest.TempPathFactory, models: ModelServer
+) -> AsyncIterator[House]:
+    directory = tmp_path_factory.mktemp("house")
+    settings = Settings(
+        data_dir=directory,
+        shutdown_grace_seconds=5,
+        openai_base_url=models.base_url("openai"),
+        agents_at_once=2,
+        relay_retries=0,
+    )
+    create_key_file(directory / "master-keys")
+    keys = KeySource((directory / "master-keys").read_text, directory / "master-keys")
+    async with fresh_database(template_url) as url:
+        database = Database(url, 10)
+        api_key = await write_first_key(database, SecretStore(keys), directory / "api-key")
+        gateway = await build(settings, database, keys, WorkingLauncher(directory / "runtimes"), uuid4(), ())
+        command = [sys.executable, "-I", "-S", "-c", TOY]
+        toys = Agents(settings, directory / "toys", settings.uid_base, {"stagehand": Command(lambda: command)})
+        gateway.services.agents.runs.agents = toys
+        gateway.reached_at("http://127.0.0.1:9")
+        transport = httpx.ASGITransport(gateway.app)
+        headers = {"Authorization": f"Bearer {api_key}"}
+        async with (
+            gateway.running(),
+            httpx.AsyncClient(transport=transport, base_url="http://localhost:8787", headers=headers) as client,
+        ):
+            made = House(gateway, checked(client), database, models)
+            prepare = toys.prepare
+
+            async def noted(library: Any) -> AgentProcess:
+                process = await prepare(library)
+                made.processes.append(process)
+                return process
+
+            toys.prepare = noted  # type: ignore[method-assign]
+            yield made
+        await database.close()
+
+
+@pytest_asyncio.fixture
+async def runtime(house: House) -> Json:
+    house.processes.clear()
+    house.models.forget()
+    house.models.rules = [lambda asked: Text(f"You wrote: {asked.text}")]
+    return await make_runtime(house.client)
+
+
+async def test_an_agent_works_and_all_of_it_is_recorded(house: House, runtime: Json) -> None:
+    code = f"""{ASK}
+step(1, total=4, action="click", reason="because of " + job["model"]["token"], url="https://example.com/")
+step(2, action="read", reason="", screenshot="{PNG}")
+result({{"success": True, "completed": True, "message": ask("hello"), "output": {{"price": 3}}}})
+"""
+    schema = {"type": "object", "properties": {"price": {"type": "number"}}, "required": ["price"]}
+    created = await house.create(runtime, code, outputSchema=schema, screenshots=True)
+    assert (created["provider"], created["method"], created["executionMode"]) == ("stagehand", "agent", "durable")
+    assert (created["status"], created["runId"]) == ("queued", runtime["activeRunId"])
+    ended = await house.ended(created)
+    assert (ended["status"], ended["error"]) == ("succeeded", None)
+    assert ended["result"]["output"] == {"price": 3}
+    assert ended["result"]["message"] == "You wrote: hello"
+    assert ended["usage"]["calls"] == 1
+    assert ended["usage"]["inputTokens"] > 0
+    await house.gateway.services.events.write()
+    first, second = [event["data"] for event in await house.events(created["runId"])]
+    assert first == {
+        "invocationId": created["id"],
+        "step": 1,
+        "totalSteps": 4,
+        "action": "click",
+        "text": "because of ***",
+        "tokens": 0,
+        "url": "https://example.com/",
+    }
+    artifacts = (await ok(house.client.get(f"/v1/runs/{created['runId']}/artifacts")))["artifacts"]
+    assert [each["id"] for each in artifacts] == [second["artifactId"]]
+    timeline = (await ok(house.client.get(f"/v1/runs/{created['runId']}/activity")))["items"]
+    assert "The agent's step 1 of 4: because of ***" in [item["message"] for item in timeline]
+    async with house.database.connect() as connection:
+        row = (await connection.execute(text("SELECT ai, usage FROM invocations WHERE id = :id"), created)).one()
+        assert row.ai == {"source": "inline", "provider": "openai", "model": "gpt-5", "connectionId": None}
+        assert row.usage == ended["usage"]
+    await house.has_nothing(runtime)
+
+
+async def test_what_is_wrong_is_refused_before_there_is_a_row(house: House, runtime: Json) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"method": "act", "outputSchema": {"type": "object"}}, "outputSchema"),
+        ({"provider": "browser-use", "method": "act"}, "method"),
+        ({"input": {"instruction": DONE, "selector": "h1"}}, "input.selector"),
+        ({"input": {"instruction": DONE, "maxSteps": 101}}, "input.maxSteps"),
+        ({"timeoutMs": 3_600_001}, "timeoutMs"),
+        ({"maxTokens": 2_000_001}, "maxTokens"),
+        ({"toolset": "nothing"}, "toolset"),
+        ({"ai": {"source": "inline", "provider": "openai", "model": "gpt-5"}}, "ai.apiKey"),
+        ({"method": None}, "method"),
+        ({"operation": "agent.execute"}, ""),
+    ]
+    for changes, field in cases:
+        body = await refused(house.post(runtime, DONE, **changes), 400, "request.invalid")
+        assert body["details"]["errors"][0]["field"] == field, body
+    schema = await refused(
+        house.post(runtime, DONE, outputSchema={"type": "nothing"}), 400, "invocation.output_schema_invalid"
+    )
+    assert schema["details"]["errors"][0]["field"] == "outputSchema"
+    await refused(house.post(runtime, DONE, ai={}), 400, "ai_connection.required")
+    await refused(house.post(runtime, DONE, ai={"source": "platform"}), 501, "ai_connection.platform_off")
+    await refused(house.post({**runtime, "id": str(uuid4())}, DONE), 404, "runtime.not_found")
+    async with house.database.connect() as connection:
+        rows = await connection.execute(text("SELECT count(*) FROM invocations WHERE runtime_id = :id"), runtime)
+        assert rows.scalar_one() == 0
+    assert house.processes == []
+
+
+async def test_at_the_limits_a_request_is_accepted(house: House, runtime: Json) -> None:
+    most = {"timeoutMs": 3_600_000, "maxTokens": 2_000_000, "input": {"instruction": DONE, "maxSteps": 100}}
+    assert (await house.run(runtime, "", **most))["status"] == "succeeded"
+    operation = {"method": None, "operation": "agent.execute"}
+    given = {name: value for name, value in operation.items() if value is not None}
+    answer = await house.client.post(
+        f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}/invocations",
+        json={
+            "provider": "stagehand",
+            "ai": {"provider": "openai", "model": "gpt-5", "apiKey": KEYS["openai"]},
+            "input": {"instruction": DONE},
+            **given,
+        },
+    )
+    assert answer.status_code == 202, answer.text
+    assert (await house.ended(answer.json()))["method"] == "agent"
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "expected"),
+    [
+        ('result({"success": True, "completed": True, "output": {"price": "3"}})', {}, "invocation.output_invalid"),
+        ('result({"success": False, "message": "I could not"})', {}, "invocation.not_completed"),
+        ("result(7)", {}, "invocation.agent_failed"),
+        ('say({"type": "failed", "kind": "steps", "message": "no more"})', {}, "invocation.max_steps"),
+        ("sys.exit(3)", {}, "invocation.agent_failed"),
+        (WAITS, {"timeoutMs": 500}, "invocation.timeout"),
+        (f'{ASK}\ntry:\n    ask("hello")\nexcept Exception as error:\n    '
+         'say({"type": "failed", "kind": "failed", "message": "no"})', {}, "invocation.model_failed"),
+    ],
+)  # fmt: skip
+async def test_how_it_failed_has_a_code(
+    house: House, runtime: Json, code: str, body: dict[str, Any], expected: str
+) -> None:
+    house.models.next(Failure(500))
+    schema = {"type": "object", "properties": {"price": {"type": "number"}}}
+    ended = await house.run(runtime, code, outputSchema=schema, **body)
+    assert (ended["status"], ended["error"]["code"]) == ("failed", expected), ended
+    if expected == "invocation.output_invalid":
+        assert ended["result"]["output"] == {"price": "3"}
+        assert ended["error"]["details"]["errors"][0]["field"] == "price"
+    if expected == "invocation.model_failed":
+        assert ended["error"]["details"]["httpStatus"] == 500
+    await house.has_nothing(runtime)
+
+
+async def test_a_cancelled_one_is_cancelled_at_whichever_moment(house: House, runtime: Json) -> None:
+    chance = random.Random(14)
+    for _ in range(12):
+        created = await house.create(runtime, WAITS)
+        await asyncio.sleep(chance.uniform(0, 0.2))
+        cancelled = await ok(house.client.post(f"/v1/invocations/{created['id']}/cancel"))
+        assert cancelled["status"] in ("cancelling", "cancelled")
+        ended = await house.ended(created)
+        assert (ended["status"], ended["error"]) == ("cancelled", None)
+    await house.has_nothing(runtime)
+
+
+async def test_the_end_of_the_runtime_and_of_the_lease_are_causes(house: House, runtime: Json) -> None:
+    working = 'step()\nwhile not os.path.exists(os.path.join(os.environ["HOME"], "go")): pass\n'
+    created = await house.create(runtime, working + 'say({"type": "failed", "kind": "page", "message": "gone"})')
+    await house.until_step(created)
+    path = f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}"
+    (lease,) = (await ok(house.client.get(f"{path}/connections")))["connections"]
+    await ok(house.client.delete(f"{path}/connections/{lease['id']}"))
+    (house.processes[-1].directory / "go").touch()
+    assert (await house.ended(created))["error"]["code"] == "invocation.lease_ended"
+    created = await house.create(runtime, WAITS)
+    await house.until_step(created)
+    await ok(house.client.post(f"{path}/stop"))
+    ended = await house.ended(created)
+    assert (ended["status"], ended["error"]["code"]) == ("failed", "invocation.runtime_ended")
+    await until(lambda: not any(psutil.pid_exists(process.pid) for process in house.processes), "processes ended")
+
+
+async def test_an_invocation_has_its_runtime_alone(house: House, runtime: Json) -> None:
+    path = f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}/connections"
+    created = await house.create(runtime, WAITS)
+    for busy in (house.post(runtime, DONE), house.client.post(path, json={"protocol": "cdp"})):
+        body = await refused(busy, 409, "runtime.controller_busy")
+        assert body["details"]["heldBy"] == {"type": "invocation", "id": created["id"]}
+    await ok(house.client.post(f"/v1/invocations/{created['id']}/cancel"))
+    await house.ended(created)
+    lease = await ok(house.client.post(path, json={"protocol": "cdp"}))
+    body = await refused(house.post(runtime, DONE), 409, "runtime.controller_busy")
+    assert body["details"]["heldBy"] == {"type": "connection", "id": lease["id"]}
+
+
+async def test_further_ones_are_queued_and_can_be_cancelled_there(house: House) -> None:
+    runtimes = [await make_runtime(house.client) for _ in range(4)]
+    created = [await house.create(runtime, WAITS) for runtime in runtimes[:2]]
+    for each in created:
+        await house.until_step(each)
+    waiting = [await house.create(runtime, DONE) for runtime in runtimes[2:]]
+    assert [(await ok(house.client.get(f"/v1/invocations/{each['id']}")))["status"] for each in waiting] == [
+        "queued"
+    ] * 2
+    await ok(house.client.post(f"/v1/invocations/{waiting[0]['id']}/cancel"))
+    assert (await house.ended(waiting[0]))["status"] == "cancelled"
+    for each in created:
+        await ok(house.client.post(f"/v1/invocations/{each['id']}/cancel"))
+    assert (await house.ended(waiting[1]))["status"] == "succeeded"
+
+
+async def test_tenants_get_places_in_turn_and_each_in_its_order() -> None:
+    queue = AgentQueue(2, 1)
+    taken: list[str] = []
+    leaving = {name: asyncio.Event() for name in ("a1", "a2", "a3", "b1", "b2", "c1")}
+
+    async def work(name: str) -> None:
+        async with queue.place(Taker(name, name[0])):
+            taken.append(name)
+            await leaving[name].wait()
+
+    tasks = []
+    for name in leaving:
+        tasks.append(asyncio.create_task(work(name)))
+        await asyncio.sleep(0)
+    await until(lambda: taken == ["a1", "b1"], "one of each tenant")
+    for name, then in (("a1", "c1"), ("b1", "a2"), ("a2", "b2"), ("c1", "a3")):
+        leaving[name].set()
+        await until(lambda then=then: taken[-1] == then, f"{then} has a place")  # type: ignore[misc]
+    for event in leaving.values():
+        event.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_tools_of_a_toolset_are_given_and_no_others(house: House, runtime: Json) -> None:
+    space = runtime["spaceId"]
+    made = await ok(
+        house.client.post(f"/v1/spaces/{space}/toolsets", json={"name": "mine", "builtin": {"files": True}})
+    )
+    content = {"file": ("june.csv", b"a,b", "text/csv")}
+    await ok(house.client.post(f"/v1/spaces/{space}/storage/files", files=content, data={"path": "reports/june.csv"}))
+    code = """
+answers = []
+for number, (tool, given) in enumerate([
+    ("files_list", {}), ("files_stage", {"path": "reports/june.csv"}), ("files_stage", {"path": "none"}),
+    ("files_collect", {"path": "../../etc/passwd"}), ("vault_type", {"key": "k", "field": "password"}),
+    ("files_list", {"nothing": 1}),
+]):
+    say({"type": "call", "id": str(number), "tool": tool, "input": given})
+    answers.append(hear())
+result({"success": True, "message": [each["name"] for each in job["tools"]], "output": answers})
+"""
+    ended = await house.run(runtime, code, toolset="mine")
+    assert ended["status"] == "succeeded", ended
+    assert ended["result"]["message"] == ["files_list", "files_stage", "files_collect"]
+    listed, staged, none, outside, vault, wrong = ended["result"]["output"]
+    assert listed["output"] == {"files": [{"path": "reports/june.csv", "sizeBytes": 3}]}
+    assert staged["output"]["path"].endswith("june.csv")
+    assert none["error"].startswith("file.not_found: ")
+    assert outside["error"].startswith("runtime_file.path_invalid: ")
+    assert vault["error"] == "There is no tool 'vault_type'."
+    assert wrong["error"].startswith("tool.input_invalid: ")
+    calls = await ok(house.client.get(f"/v1/spaces/{space}/tool-calls", params={"invocationId": ended["id"]}))
+    rows = [(each["tool"]["name"], each["status"], each["toolsetId"]) for each in calls["toolCalls"]]
+    assert rows == [
+        ("files_list", "failed", made["id"]),
+        ("files_collect", "failed", made["id"]),
+        ("files_stage", "failed", made["id"]),
+        ("files_stage", "succeeded", made["id"]),
+        ("files_list", "succeeded", made["id"]),
+    ]
+
+
+async def test_files_are_staged_before_the_agent_begins(house: House, runtime: Json) -> None:
+    content = {"file": ("may.csv", b"a,b,c", "text/csv")}
+    files = f"/v1/spaces/{runtime['spaceId']}/storage/files"
+    stored = await ok(house.client.post(files, files=content, data={"path": "reports/may.csv"}))
+    code = 'result({"success": True, "message": open(job["instruction"].splitlines()[-1]).read()})\n"""'
+    ended = await house.run(runtime, code + '"""\n#', files=[{"fileId": stored["id"]}])
+    assert ended["error"] is None or ended["error"]["code"] == "invocation.agent_failed"
+    ended = await house.run(runtime, DONE, files=[{"path": "reports/none.csv"}])
+    assert (ended["status"], ended["error"]["code"]) == ("failed", "file.not_found")
+
+
+async def test_an_agent_that_is_not_installed_says_what_to_run(house: House, runtime: Json) -> None:
+    agents = house.gateway.services.agents.runs.agents
+    missing = agents.missing
+    try:
+        agents.missing = lambda library: f"{library} is not installed. Run make agents."  # type: ignore[method-assign]
+        body = await refused(house.post(runtime, DONE), 501, "agents.not_installed")
+    finally:
+        agents.missing = missing  # type: ignore[method-assign]
+    assert "make agents" in body["error"]
