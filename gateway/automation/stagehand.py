@@ -12,8 +12,8 @@ from gateway.automation.playwright import calls as playwright
 calls = Vocabulary("stagehand", extends=playwright)
 call = calls.call
 
-# Without a default in the mounts, and without a key of the operator's.
-_NO_MODEL = "ai_connection.required"
+# In the words of the contract that has these calls: no default in the mounts, and no key of the operator's.
+_NO_MODEL = "ai_credential.required"
 
 
 class Act(o.Timeout, total=False):
