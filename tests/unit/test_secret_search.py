@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -181,6 +182,12 @@ def test_in_a_line_of_a_log(search: Search) -> None:
     assert only_find(search) == "a line of the logger gateway.planted.detail"
 
 
+def test_what_a_client_of_tests_alone_logs_is_passed_over(search: Search) -> None:
+    for name in ("urllib3.connectionpool", "urllib4"):
+        logging.getLogger(name).warning("GET /%s", PLAIN)
+    assert only_find(search).startswith("a line of the logger urllib4")
+
+
 @pytest.mark.parametrize(
     ("statement", "value", "place"),
     [
@@ -286,6 +293,8 @@ async def test_in_a_message_of_a_live_view(search: Search) -> None:
 
     socket = WebSocket({"type": "websocket"}, receive, send)
     await socket.accept()
+    await socket.send_text(json.dumps({"type": "hello", "activityStream": f"https://gateway.example/{PLAIN}"}))
+    assert search.found() == []
     await socket.send_text(json.dumps({"type": "notice", "text": PLAIN}))
     assert only_find(search) == "a message of a live view.text"
 
@@ -363,6 +372,15 @@ async def test_what_is_made_is_noted(database: Database, keys: KeySource, tmp_pa
         before = len(search.found())
         search.take("nowhere", f"{stored['username']} {key[:18]} {lease[:12]} {page[:40]} {link[:40]}")
         assert len(search.found()) == before
+
+
+def test_a_value_that_is_open_elsewhere_is_not_searched_for(search: Search) -> None:
+    for value in noting.OPEN_VALUES:
+        noting.note_value("a planted secret", value)
+        noting.note_value("a planted secret", f"http://user:{PLAIN}@{value}")
+    search.take("a text", f"{PLAIN} {' '.join(noting.OPEN_VALUES)}")
+    (found,) = search.found()
+    assert found.endswith(f"in a text: *** {' '.join(noting.OPEN_VALUES)}")
 
 
 def test_secret_options_are_noted(tmp_path: Path) -> None:

@@ -32,6 +32,10 @@ from tests.support.secret_search.search import Search, current
 SERVED = Contracts(CONTRACTS, "spaces")
 # Files of a data directory that hold secrets, for their owner alone.
 KEPT_SECRETS = ("api-key", "master-keys")
+# Values that are secret in one place and open in another, and why. Give a test another value rather than one of these.
+OPEN_VALUES = {
+    "proxy.example": "host of proxies: a refused `config.proxy` is masked as a whole, and a right one is shown",
+}
 # Of a viewer's or download's token the signature; what is before it is not secret.
 _SIGNATURE = 42
 _TOKENS = re.compile(
@@ -50,7 +54,8 @@ def documented() -> frozenset[str]:
 def note_value(name: str, text: str) -> None:
     """A secret that a test chose; of a URL its password."""
     for part in _parts_of(text):
-        current().note(name, part)
+        if part not in OPEN_VALUES:
+            current().note(name, part)
 
 
 def note_first(search: Search) -> None:

@@ -36,6 +36,8 @@ from tests.support.secret_search.search import current
 MOST_BYTES = 4 * 1024 * 1024
 # Printed once at the first start, and not logged.
 FIRST_KEY = re.compile(r"^First API key, shown this once .*$", re.MULTILINE)
+# Of clients that only tests have, which log the addresses they request, and these are credentials.
+CLIENTS_LOGGERS = ("urllib3.",)
 # A database is searched by its rows, and browsers have what their pages were given.
 NOT_FILES = ("postgres", "runtimes", "profiles")
 
@@ -171,7 +173,8 @@ _hooked: list[bool] = []
 
 class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        take_log(f"a line of the logger {record.name}", self.format(record))
+        if not record.name.startswith(CLIENTS_LOGGERS):
+            take_log(f"a line of the logger {record.name}", self.format(record))
 
 
 def listen(patch: pytest.MonkeyPatch) -> None:
