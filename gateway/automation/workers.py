@@ -25,6 +25,7 @@ from gateway.automation import framing
 from gateway.core import background
 from gateway.core.contained import Contained, Containment, Users
 from gateway.core.errors import GatewayError, LimitReached, Unavailable
+from gateway.core.helper_process import bare_environment
 from gateway.core.secret_entry import SecretEntry
 from gateway.settings import ExecutionSettings
 from gateway.telemetry import metrics
@@ -406,9 +407,8 @@ def _needed() -> Iterator[Path]:
 
 def _environment(contained: Contained, memory: int) -> dict[str, str]:
     """Nothing of the gateway's environment but the path of programs and modules."""
-    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     heap = max(64, memory // 2 // 1024**2)
-    return {**kept, **contained.environment(), "NODE_OPTIONS": f"--max-old-space-size={heap}"}
+    return {**bare_environment(), **contained.environment(), "NODE_OPTIONS": f"--max-old-space-size={heap}"}
 
 
 async def _read(process: asyncio.subprocess.Process) -> str:

@@ -25,6 +25,7 @@ import structlog
 
 from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace
 from gateway.core.errors import GatewayError, NotFound, Unavailable
+from gateway.core.helper_process import bare_environment
 from gateway.core.ids import not_found
 from gateway.core.observation import Level
 from gateway.core.scope import Scope
@@ -42,7 +43,7 @@ from gateway.store.database import Database
 from gateway.store.files import File
 from gateway.store.recordings import Recording, Unfinished
 from gateway.telemetry import metrics
-from gateway.video import NO_FRAMES, encoder_command, encoder_environment
+from gateway.video import NO_FRAMES, encoder_command
 from gateway.video.reel import FRAME, Reel, ReelWriter
 from gateway.video.writer import Disk
 
@@ -349,7 +350,7 @@ class Recordings:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=_LONGEST_LINE,
-            env=encoder_environment(),
+            env=bare_environment(),
             start_new_session=True,
         )
         assert encoder.stdout is not None

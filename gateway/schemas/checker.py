@@ -10,9 +10,6 @@ time of a check counts: on a busy machine a short check, or the start of the pro
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +17,7 @@ import orjson
 import structlog
 
 from gateway.core import json_text
+from gateway.core.helper_process import HelperProcess
 from gateway.core.shares import Taker, Turns
 from gateway.schemas import worker
 from gateway.schemas.worker import LENGTH
@@ -56,7 +54,7 @@ class SchemaChecker:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._turns = Turns()
-        self._process: asyncio.subprocess.Process | None = None
+        self._process = HelperProcess(worker.__name__, str(seconds))
 
     async def check(self, schema: dict[str, Any], taker: Taker) -> None:
         """Raises InvalidSchema, CheckTooSlow."""
@@ -73,48 +71,22 @@ class SchemaChecker:
         text = json_text.dumps(request)
         async with self._turns.turn(taker):
             try:
-                async with asyncio.timeout(_START_SECONDS + self._seconds * _BUSY_TIMES):
-                    answer = await self._ask(text)
-            except BaseException as error:
-                # An unread response must not be taken for that of the next request.
-                await self.close()
-                if not isinstance(error, (TimeoutError, OSError, asyncio.IncompleteReadError)):
-                    raise
+                async with (
+                    asyncio.timeout(_START_SECONDS + self._seconds * _BUSY_TIMES),
+                    self._process.exchange() as (requests, responses),
+                ):
+                    requests.write(LENGTH.pack(len(text)) + text)
+                    await requests.drain()
+                    (length,) = LENGTH.unpack(await responses.readexactly(LENGTH.size))
+                    if length > _RESPONSE_BYTES:
+                        raise OSError("the response is too long")
+                    answer: dict[str, Any] = orjson.loads(await responses.readexactly(length))
+            except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
                 _log.warning("a JSON Schema could not be checked in time", bytes=len(text), why=type(error).__name__)
                 raise CheckTooSlow from None
         if "invalid" in answer:
             raise InvalidSchema(answer["invalid"])
         return [Problem(*each) for each in answer["problems"]]
 
-    async def _ask(self, text: bytes) -> dict[str, Any]:
-        process = self._process
-        if process is None or process.returncode is not None:
-            process = self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                worker.__name__,
-                str(self._seconds),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                # It needs no setting or secret of the gateway's, only the places of programs and modules.
-                env={name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
-                start_new_session=True,
-            )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(LENGTH.pack(len(text)) + text)
-        await process.stdin.drain()
-        (length,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
-        if length > _RESPONSE_BYTES:
-            raise OSError("the response is too long")
-        answer: dict[str, Any] = orjson.loads(await process.stdout.readexactly(length))
-        return answer
-
     async def close(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        # Without a limit: it was killed, and on a busy machine its end may take seconds.
-        await process.wait()
+        await self._process.end()

@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 import structlog
 
 from gateway.core import json_text
+from gateway.core.helper_process import HelperProcess
 from gateway.core.shares import Owner, Shares, Taker, Turns
 from gateway.tunnel.cdp_messages import Action, InvalidText, Note, Policy, review
 
@@ -164,10 +165,9 @@ class _Reviewer:
     """One process, with one command at a time."""
 
     def __init__(self, max_values: int, *, keeps_process: bool) -> None:
-        self._max_values = max_values
         self._keeps_process = keeps_process
         self._turns = Turns()
-        self._process: asyncio.subprocess.Process | None = None
+        self._process = HelperProcess(__name__, str(max_values))
 
     async def review(
         self, payload: bytes | bytearray, policy: Policy | None, note: Note | None, taker: Taker, seconds: float
@@ -175,60 +175,34 @@ class _Reviewer:
         async with self._turns.turn(taker):
             try:
                 async with asyncio.timeout(seconds):
-                    reviewed = await self._ask(payload, pickle.dumps(policy), note)
-            except (InvalidText, TooManyValues):
-                raise
-            except BaseException as error:
-                # An unread response must not be taken for that of the next request.
-                await self.end()
-                if not isinstance(error, (TimeoutError, OSError, asyncio.IncompleteReadError, Overloaded)):
-                    raise
+                    kind, noted, text = await self._ask(payload, pickle.dumps(policy))
+            except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
                 _log.error("a large command could not be reviewed", bytes=len(payload), why=type(error).__name__)
                 raise Overloaded from None
+            if kind == _INVALID_TEXT:
+                raise InvalidText
+            if kind == _TOO_MANY_VALUES:
+                raise TooManyValues
+            if kind == _NO_MEMORY:
+                await self.end()
+                _log.error("a large command could not be reviewed", bytes=len(payload), why="MemoryError")
+                raise Overloaded
+            if noted and note is not None:
+                note(*json_text.loads(noted))
             if not self._keeps_process and not self._turns.is_wanted:
                 await self.end()
-            return reviewed
+            return _ACTIONS[kind], text
 
-    async def _ask(self, payload: bytes | bytearray, policy: bytes, note: Note | None) -> tuple[Action, bytes]:
-        process = self._process
-        if process is None or process.returncode is not None:
-            process = self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                __name__,
-                str(self._max_values),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                # It needs no setting or secret of the gateway's, only the places of programs and modules.
-                env={name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
-                start_new_session=True,
-            )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(_REQUEST.pack(len(policy), len(payload)) + policy)
-        process.stdin.write(payload)
-        await process.stdin.drain()
-        kind, noted, length = _RESPONSE.unpack(await process.stdout.readexactly(_RESPONSE.size))
-        noted_command = await process.stdout.readexactly(noted)
-        text = await process.stdout.readexactly(length)
-        if kind == _INVALID_TEXT:
-            raise InvalidText
-        if kind == _TOO_MANY_VALUES:
-            raise TooManyValues
-        if kind == _NO_MEMORY:
-            raise Overloaded
-        if noted_command and note is not None:
-            note(*json_text.loads(noted_command))
-        return _ACTIONS[kind], text
+    async def _ask(self, payload: bytes | bytearray, policy: bytes) -> tuple[int, bytes, bytes]:
+        async with self._process.exchange() as (requests, responses):
+            requests.write(_REQUEST.pack(len(policy), len(payload)) + policy)
+            requests.write(payload)
+            await requests.drain()
+            kind, noted, length = _RESPONSE.unpack(await responses.readexactly(_RESPONSE.size))
+            return kind, await responses.readexactly(noted), await responses.readexactly(length)
 
     async def end(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        # Without a limit: it was killed, and on a busy machine its end may take seconds.
-        await process.wait()
+        await self._process.end()
 
 
 class PendingReview:

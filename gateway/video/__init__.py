@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -14,8 +13,3 @@ LEFT_ALONE = 4
 def encoder_command(reel: Path, video: str, user_id: int) -> list[str]:
     """The command that makes the file `video` in a reel's directory. It ends when its standard input is closed."""
     return [sys.executable, "-m", "gateway.video.encoder", str(reel), video, str(user_id)]
-
-
-def encoder_environment() -> dict[str, str]:
-    """Nothing of the gateway's environment but the path of modules."""
-    return {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}

@@ -13,8 +13,9 @@ from gateway.cli.doctor.findings import Finding, Level
 from gateway.cli.doctor.scratch import scratch
 from gateway.cli.doctor.storage import extra
 from gateway.core import extras
+from gateway.core.helper_process import bare_environment
 from gateway.settings import Settings
-from gateway.video import encoder_command, encoder_environment
+from gateway.video import encoder_command
 from gateway.video.reel import ReelWriter
 
 _SUBJECT = "recordings"
@@ -55,7 +56,7 @@ def _made(reel: Path, user_id: int) -> str | None:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            env=encoder_environment(),
+            env=bare_environment(),
             start_new_session=True,
         ) as encoder,
         contextlib.ExitStack() as ending,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict, Unpack
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from gateway.core.scope import Scope
 from gateway.core.shares import Taker
 from gateway.core.slices import WHOLE_LIST, Slice
 from gateway.domain.audit import Action, Audit
-from gateway.domain.spaces import Space, find_space
+from gateway.domain.spaces import find_space
 from gateway.domain.tools.execution import Webhook
 from gateway.egress.outbound import Outbound
 from gateway.schemas.checker import CheckTooSlow, InvalidSchema, SchemaChecker
@@ -102,10 +103,8 @@ class Tools:
                 request.output_schema,
                 request.metadata,
             )
-            async with self._database.begin() as connection:
-                space = await self._space(connection, scope, space_id, "tool")
-                with constraint_as(_name_taken("tool", request.name)):
-                    return await store.add_tool(connection, space.owner, new)
+            async with self._adding(scope, space_id, "tool", request.name) as (connection, owner):
+                return await store.add_tool(connection, owner, new)
 
     async def listed(self, scope: Scope, space_id: UUID, part: Slice = WHOLE_LIST) -> list[Tool]:
         """Oldest first. Raises NotFound (the space)."""
@@ -159,11 +158,9 @@ class Tools:
         toolset_id = new_id()
         with self._audit.noting(Action.TOOLSET_CREATED, toolset_id):
             new = NewToolset(toolset_id, space_id, name, builtin, list(tool_ids), metadata)
-            async with self._database.begin() as connection:
-                space = await self._space(connection, scope, space_id, "toolset")
+            async with self._adding(scope, space_id, "toolset", name) as (connection, owner):
                 await _check_tools(connection, space_id, tool_ids)
-                with constraint_as(_name_taken("toolset", name)):
-                    return await store.add_toolset(connection, space.owner, new)
+                return await store.add_toolset(connection, owner, new)
 
     async def toolsets(self, scope: Scope, space_id: UUID, part: Slice = WHOLE_LIST) -> list[Toolset]:
         """Oldest first. Raises NotFound (the space)."""
@@ -194,18 +191,21 @@ class Tools:
                 await _toolset(connection, scope, space_id, toolset_id, lock=True)
                 await store.remove_toolset(connection, toolset_id)
 
-    async def _space(
-        self, connection: Connection, scope: Scope, space_id: UUID, noun: Literal["tool", "toolset"]
-    ) -> Space:
-        """The space, locked, with room for one more."""
-        space = await find_space(connection, scope, space_id, lock=True)
-        if await store.count(connection, noun, space_id) >= self._max_tools:
-            raise Conflict(
-                f"The space has its maximum of {self._max_tools} {noun}s; delete some.",
-                _LIMIT_REACHED[noun],
-                details={"limit": self._max_tools},
-            )
-        return space
+    @contextlib.asynccontextmanager
+    async def _adding(
+        self, scope: Scope, space_id: UUID, noun: Literal["tool", "toolset"], name: str
+    ) -> AsyncIterator[tuple[Connection, Scope]]:
+        """A transaction that has locked the space, which has room for one more, and the space's owner."""
+        async with self._database.begin() as connection:
+            space = await find_space(connection, scope, space_id, lock=True)
+            if await store.count(connection, noun, space_id) >= self._max_tools:
+                raise Conflict(
+                    f"The space has its maximum of {self._max_tools} {noun}s; delete some.",
+                    _LIMIT_REACHED[noun],
+                    details={"limit": self._max_tools},
+                )
+            with constraint_as(_name_taken(noun, name)):
+                yield connection, space.owner
 
     async def _check_execution(self, webhook: Webhook) -> None:
         most = round(self._max_timeout_seconds * 1000)
