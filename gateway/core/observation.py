@@ -238,6 +238,9 @@ class Client(Protocol):
     def handles_dialogs_of(self, page_id: str) -> bool:
         """Whether a dialog of the page waits for this client."""
 
+    def record_counts(self, connection_id: UUID) -> None:
+        """Record what was counted so far, if the socket is one of this connection."""
+
     def close(self) -> None:
         """The client's socket, or the run, has ended: record what is not recorded yet, and nothing more."""
 
@@ -255,6 +258,11 @@ class Clients(set[Client]):
     def handle_dialogs_of(self, page_id: str) -> bool:
         """Whether a dialog of the page waits for any client; if not, the browser dismisses it at once."""
         return any(client.handles_dialogs_of(page_id) for client in self)
+
+    def record_counts(self, connection_id: UUID) -> None:
+        """Record what was counted so far on sockets of this connection."""
+        for client in self:
+            client.record_counts(connection_id)
 
     def close(self) -> None:
         for client in list(self):

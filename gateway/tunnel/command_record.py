@@ -159,6 +159,11 @@ class SocketRecord:
         self._is_recorded = level >= Level.STANDARD
         observed.clients.add(self)
 
+    def record_counts(self, connection_id: UUID) -> None:
+        """Record what was counted so far, if the socket is one of this connection."""
+        if self._counts is not None and connection_id == self._connection_id:
+            self._counts.flush()
+
     def close(self) -> None:
         """Record what was counted; nothing is recorded after it."""
         self._clients.discard(self)

@@ -97,6 +97,45 @@ async def test_an_execution_may_be_answered_at_once(executing: Executing) -> Non
     assert (failed["status"], failed["error"]["code"]) == ("failed", "execute.timeout")
 
 
+async def test_events_name_the_operation_that_caused_them(executing: Executing) -> None:
+    path = executing.url.replace("/execute", f"/runtimes/{executing.id}/events")
+    await open_page(executing)
+    await executing.value(step("page.title"))
+    answer = await executing.answer(step("page.title"), step("page.screenshot"), prefer="async")
+    operation_id = answer["operation"]["id"]
+    ended = await operation(executing, operation_id)
+    await executing.value(step("page.evaluate", "1"))
+
+    async def seen() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await executing.remote.get(path))["events"]
+        return found
+
+    async def has_all() -> bool:
+        """Also of the last execution, whose commands are counted for a second."""
+        last = (await seen())[-1]
+        return last["eventType"] == "connection.command.forwarded" and last["operationId"] is None
+
+    await until(has_all, "the commands of the last execution are recorded")
+    events = await seen()
+    caused = [event for event in events if event["operationId"] == operation_id]
+    assert sorted(event["eventType"] for event in caused if event["eventType"] != "connection.command.forwarded") == [
+        "artifact.created",
+        "tool.command",
+    ]
+    by_type = {event["eventType"]: event["eventData"] for event in caused}
+    assert by_type["artifact.created"]["artifactId"] == ended["result"]["steps"][1]["artifact"]["id"]
+    assert "Page.captureScreenshot" in by_type["connection.command.forwarded"]["methods"]
+    # The executions around it were none, and what they sent was counted apart.
+    others = [event for event in events if event not in caused]
+    assert not any("Page.captureScreenshot" in event["eventData"].get("methods", {}) for event in others)
+    assert {event["eventType"] for event in others} >= {"tool.command", "connection.command.forwarded"}
+    assert all("operationId" not in event["eventData"] for event in events)
+    run = (await executing.remote.get(executing.path))["activeRunId"]
+    spelled = (await executing.remote.get(f"/v1/runs/{run}/events"))["events"]
+    assert {event["type"] for event in spelled} >= set(by_type)
+    assert all("operationId" not in event["data"] for event in spelled)
+
+
 async def test_the_header_prefers_it_as_well(executing: Executing) -> None:
     body = {"runtime": executing.id, "steps": [step("page.title")]}
     headers = {"Prefer": "respond-async"}

@@ -139,9 +139,8 @@ class RunEvent(Answer):
 
 
 def event_data(record: Record) -> dict[str, Any]:
-    """As this contract has it, which has no browser contexts."""
-    data = record.data
-    return {name: data[name] for name in data if name != "contextId"} if "contextId" in data else data
+    """As this contract has it, which has neither browser contexts nor operations."""
+    return {name: value for name, value in record.data.items() if name not in ("contextId", "operationId")}
 
 
 class EventList(Answer):

@@ -108,9 +108,10 @@ class RuntimeEvent(Answer):
 
     @classmethod
     def of(cls, runtime: Runtime, record: Record) -> RuntimeEvent:
-        data = record.data
+        data = dict(record.data)
+        operation_id = data.pop("operationId", None)
         if record.page_id is not None:
-            data = {**data, "pageId": record.page_id}
+            data["pageId"] = record.page_id
         return cls(
             id=record.id,
             workspace_id=runtime.space_id,
@@ -118,7 +119,7 @@ class RuntimeEvent(Answer):
             runtime_kind="browser",
             event_type=_SPELLED.get(record.type, record.type),
             event_data=data,
-            operation_id=None,
+            operation_id=operation_id,
             created_at=record.time,
         )
 

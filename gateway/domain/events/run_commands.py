@@ -18,7 +18,7 @@ from gateway.core.errors import GatewayError
 from gateway.core.ids import new_id
 from gateway.core.secret import masked
 from gateway.domain import audit
-from gateway.domain.events.service import COMMAND, Events
+from gateway.domain.events.service import COMMAND, Events, caused_by
 from gateway.store import run_commands as store
 from gateway.store.database import Database
 from gateway.store.run_commands import Command, Page
@@ -29,7 +29,7 @@ __all__ = ["Command", "CommandScope", "Commands", "Page"]
 class CommandScope:
     """A `with` block that is noted at its end as a command, if its run is known by then."""
 
-    __slots__ = ("_began", "_events", "_name", "_noted", "_shown", "input", "run_id")
+    __slots__ = ("_began", "_events", "_name", "_noted", "_shown", "input", "operation_id", "run_id")
 
     def __init__(self, events: Events, run_id: UUID | None, name: str, given: dict[str, Any], *, shown: bool) -> None:
         self._events = events
@@ -37,6 +37,8 @@ class CommandScope:
         self._noted = False
         self._shown = shown
         self.run_id = run_id
+        # The operation that it is, if it is one.
+        self.operation_id: UUID | None = None
         self.input = given
 
     def __enter__(self) -> CommandScope:
@@ -67,7 +69,7 @@ class CommandScope:
         }
         if error is not None:
             data["error"] = masked(_error(error))
-        self._events.note(self.run_id, COMMAND, data, shown=self._shown)
+        self._events.note(self.run_id, COMMAND, caused_by(self.operation_id, data), shown=self._shown)
 
 
 class Commands:
@@ -81,6 +83,13 @@ class Commands:
         Values that the request's models mark as secret are masked in `given`.
         """
         return CommandScope(self._events, run_id, name, given, shown=shown)
+
+    def begin_operation(self, connection_id: UUID, operation_id: UUID) -> None:
+        """Events of this connection are caused by an operation, until `end_operation`."""
+        self._events.begin_operation(connection_id, operation_id)
+
+    def end_operation(self, connection_id: UUID) -> None:
+        self._events.end_operation(connection_id)
 
     def conceal(self, run_id: UUID, text: str) -> None:
         """Mask a secret in what is recorded of a run from now on."""

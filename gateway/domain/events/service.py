@@ -169,6 +169,8 @@ class Events:
         self._dropped: dict[UUID, tuple[int, str]] = {}
         # Of runs in whose pages secrets were typed, which their pages may log.
         self._secrets: dict[UUID, Secrets] = {}
+        # Connection -> the operation that it is used for now.
+        self._operations: dict[UUID, UUID] = {}
         # One event after a pause is written at once, since a client may follow the stream.
         self._writer = BatchWriter(
             "events",
@@ -204,6 +206,8 @@ class Events:
         `shown`: whether it is in the activity, if its type may be.
         """
         kind = TYPES[type_]
+        if self._operations and connection_id in self._operations:
+            data = caused_by(self._operations[connection_id], data)
         if self._secrets and (secrets := self._secrets.get(stream_id)) is not None:
             # Its texts were cut where the page was observed.
             data = secrets.masked(data, is_cut=True)
@@ -214,6 +218,13 @@ class Events:
             Noted(stream_id, type_, kind, time.time(), page_id, connection_id, subaccount_id, data, record, shown)
         )
         self._writer.added(len(waiting))
+
+    def begin_operation(self, connection_id: UUID, operation_id: UUID) -> None:
+        """From now on, events of this connection are caused by an operation, until `end_operation`."""
+        self._operations[connection_id] = operation_id
+
+    def end_operation(self, connection_id: UUID) -> None:
+        self._operations.pop(connection_id, None)
 
     def conceal(self, run_id: UUID, text: str) -> None:
         """Mask a secret in all further events of a run, which its pages may show it in."""
@@ -406,6 +417,11 @@ def about_run(space_id: UUID, runtime_id: UUID, run_id: UUID, alias: str | None 
     """The members of an update that name its run; `alias` is that of the runtime, if it has one."""
     about = {"spaceId": str(space_id), "runtimeId": str(runtime_id), "runId": str(run_id)}
     return about if alias is None else {**about, "alias": alias}
+
+
+def caused_by(operation_id: UUID | None, data: dict[str, Any]) -> dict[str, Any]:
+    """The data of an event that names the operation which caused it, if there is one."""
+    return data if operation_id is None else {**data, "operationId": str(operation_id)}
 
 
 class RunRecord:

@@ -40,6 +40,11 @@ class ProcessLeases:
         self._minted[observed.runtime_id] = _Lease(observed.owner, ref, lease.id, token)
         return f"{self.reached_at.replace('http', 'ws', 1)}/v1/connect/{token}"
 
+    def of(self, runtime_id: UUID) -> UUID | None:
+        """Id of the lease of a runtime's process, if it has one."""
+        minted = self._minted.get(runtime_id)
+        return None if minted is None else minted.lease_id
+
     async def end(self, runtime_id: UUID) -> None:
         """Revoke the lease of a process that has ended."""
         minted = self._minted.pop(runtime_id, None)

@@ -64,8 +64,12 @@ class Executed:
         return {"mode": self.mode, "steps": [step.to_json() for step in self.steps]}
 
 
-async def keep(artifacts: Artifacts, observed: Observed, result: dict[str, Any], content: bytes) -> KeptFile | None:
-    """Keep the bytes of a step as an artifact; a step whose file can't be kept has failed."""
+async def keep(
+    artifacts: Artifacts, observed: Observed, result: dict[str, Any], content: bytes, operation_id: UUID | None
+) -> KeptFile | None:
+    """Keep the bytes of a step, if it has any, as an artifact; a step whose file can't be kept has failed."""
+    if not content:
+        return None
     about = result.pop("file", {"kind": "screenshot", "name": "failure.png", "contentType": "image/png"})
     stem, _, extension = about["name"].rpartition(".")
     name = f"{stem}-{new_id().hex[-8:]}.{extension}"
@@ -81,6 +85,7 @@ async def keep(artifacts: Artifacts, observed: Observed, result: dict[str, Any],
             name=name,
             path=f"{about['kind']}s/{name}",
             content_type=about["contentType"],
+            operation_id=operation_id,
         )
     except GatewayError as error:
         if result["ok"]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -61,6 +61,8 @@ class _Execution:
     request: ExecutionRequest
     executed: Executed = field(default_factory=Executed)
     invocation: Invocation | None = None
+    # That of the process, while it carries out the steps.
+    lease_id: UUID | None = None
     error: GatewayError | None = None
     is_cancelled: bool = False
     task: asyncio.Task[Executed | Invocation] | None = None
@@ -74,6 +76,10 @@ class _Execution:
             return self.error.code
         failed = self.executed.failed
         return OK if failed is None else str(failed.result["error"]["code"])
+
+    @property
+    def operation_id(self) -> UUID | None:
+        return None if self.invocation is None else self.invocation.id
 
     def running(self, invocations: Invocations, invocation_id: UUID) -> None:
         """Let a cancellation of the invocation reach the task."""
@@ -189,6 +195,7 @@ class Executions:
             execution.invocation = begun.invocation
             if not task.done():
                 execution.running(self._invocations, begun.invocation.id)
+                self._begin_operation(execution)
             else:
                 with self._invocations.running(begun.invocation.id, lambda: None):
                     await self._finish(execution)
@@ -255,6 +262,7 @@ class Executions:
                 execution.error = error
             self._runtimes.note_activity(runtime_id)
             noting.details["outcome"] = command.input["outcome"] = execution.outcome
+            command.operation_id = execution.operation_id
             finished = None if execution.invocation is None else await self._finish(execution)
             metrics.executions.labels("ok" if execution.outcome == OK else "failed").inc()
             if execution.error is not None and not execution.request.is_async:
@@ -337,7 +345,7 @@ class Executions:
         remember(used)
 
         async def on_step(place: int, result: dict[str, Any], content: bytes) -> None:
-            kept = await keep(self._artifacts, observed, result, content) if content else None
+            kept = await keep(self._artifacts, observed, result, content, execution.operation_id)
             executed.steps.append(StepResult(masked_cut(result), kept))
             if execution.invocation is not None:
                 self._invocations.progress(execution.invocation.id, _progress(execution))
@@ -354,7 +362,8 @@ class Executions:
         seconds = sum(step["timeoutMs"] for step in message["steps"]) / 1000
         try:
             async with self.workers.using(observed.runtime_id, lambda: self._lease_url(observed)) as worker:
-                await worker.run(message, seconds, on_step, on_secret, on_agent)
+                with self._causing(execution):
+                    await worker.run(message, seconds, on_step, on_secret, on_agent)
         except WorkerLost as lost:
             place = len(executed.steps)
             if place == len(wanted):
@@ -411,6 +420,33 @@ class Executions:
             None if invocation is None else invocation.id,
             on_progress,
         )
+
+    @contextlib.contextmanager
+    def _causing(self, execution: _Execution) -> Iterator[None]:
+        """Within the block, events of the process's connection name the operation of the execution, if it is one."""
+        observed = execution.observed
+        lease_id = self._process_leases.of(observed.runtime_id)
+        if lease_id is None:
+            yield
+            return
+        execution.lease_id = lease_id
+        if execution.invocation is not None:
+            # Of earlier executions.
+            observed.clients.record_counts(lease_id)
+            self._begin_operation(execution)
+        try:
+            yield
+        finally:
+            execution.lease_id = None
+            if execution.invocation is not None:
+                observed.clients.record_counts(lease_id)
+                self._commands.end_operation(lease_id)
+
+    def _begin_operation(self, execution: _Execution) -> None:
+        """Also of one that takes long, and so became an operation while it is carried out."""
+        lease_id = execution.lease_id
+        if lease_id is not None and execution.invocation is not None:
+            self._commands.begin_operation(lease_id, execution.invocation.id)
 
     def _message(self, vocabulary: Vocabulary, wanted: list[CheckedStep]) -> dict[str, Any]:
         default = self._settings.execute_step_timeout_ms

@@ -10,6 +10,7 @@ from gateway.core.ids import not_found
 from gateway.core.observation import Observed, Record
 from gateway.core.scope import Scope
 from gateway.domain.audit import Action, Audit
+from gateway.domain.events.service import caused_by
 from gateway.domain.files.service import Files, NewArtifact, NewFile
 from gateway.domain.spaces import find_space
 from gateway.store import artifacts, runs
@@ -23,8 +24,10 @@ __all__ = ["DOWNLOAD", "Artifact", "Artifacts", "File", "Page", "note_created"]
 DOWNLOAD = "download"
 
 
-def note_created(record: Record, file: File, artifact: Artifact, page_id: str | None = None) -> None:
-    """Note a new artifact in its run's record."""
+def note_created(
+    record: Record, file: File, artifact: Artifact, page_id: str | None = None, operation_id: UUID | None = None
+) -> None:
+    """Note a new artifact in its run's record; `operation_id` is the operation that made it, if one did."""
     data = {
         "artifactId": str(artifact.id),
         "fileId": str(file.id),
@@ -34,7 +37,7 @@ def note_created(record: Record, file: File, artifact: Artifact, page_id: str | 
         "contentType": file.content_type,
         "sizeBytes": file.size_bytes,
     }
-    record.note("artifact.created", data, page_id=page_id)
+    record.note("artifact.created", caused_by(operation_id, data), page_id=page_id)
 
 
 class Artifacts:
@@ -55,6 +58,7 @@ class Artifacts:
         page_id: str | None = None,
         metadata: dict[str, Any] | None = None,
         rename_on_conflict: bool = True,
+        operation_id: UUID | None = None,
     ) -> tuple[File, Artifact]:
         """Store an artifact and note it in the run's record (`artifact.created`).
 
@@ -72,7 +76,7 @@ class Artifacts:
         )
         file, artifact = await self._files.keep(observed.owner, observed.space_id, chunks, described)
         assert artifact is not None
-        note_created(observed.record, file, artifact, page_id)
+        note_created(observed.record, file, artifact, page_id, operation_id)
         return file, artifact
 
     async def of_run(self, scope: Scope, run_id: UUID, page: Page) -> list[Artifact]:
