@@ -12,7 +12,7 @@ WORKERS ?= 4
 
 # What single tests need beside the packages, as program:package. Where root can't install it, they are skipped aloud;
 # with GATEWAY_TEST_ALL set they fail.
-TEST_PROGRAMS := git:git gpg:gnupg ip:iproute2 nginx:nginx-light npm:npm ssh-keygen:openssh-client
+TEST_PROGRAMS := git:git gpg:gnupg ip:iproute2 nginx:nginx-light npm:npm ssh-keygen:openssh-client strace:strace
 
 # The developer's own places of packages, and options of programs, are not those of what is installed here.
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_VIRTUALENV PYTHONHOME PYTHONPATH VIRTUAL_ENV NODE_OPTIONS NODE_PATH
@@ -42,7 +42,7 @@ JUDGED := { $(BIN)/coverage combine --quiet --data-file=.measured/coverage && \
 	$(BIN)/python -m tools.coverage_gate .measured/coverage.json; }
 
 .DELETE_ON_ERROR:
-.PHONY: docs up test test-unprivileged mutants lint format lock bench smoke audit release clean test-programs
+.PHONY: docs up agents test test-unprivileged mutants lint format lock bench smoke audit release clean test-programs
 
 # Options go into ARGS: make up ARGS="--port 9000"
 up: .venv/installed
@@ -51,6 +51,7 @@ up: .venv/installed
 # make test ARGS="-k lease"; the coverage is measured and judged where all tests run.
 test: .venv/installed-dev test-programs
 	@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(NODE)/node_modules/installed
+	@! command -v npm >/dev/null || $(BIN)/python -m gateway.agents.install
 	@$(BIN)/python -m gateway.launchers.local.browsers
 	@$(if $(ARGS),,$(MEASURED)) $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile \
 		--no-loadscope-reorder $(ARGS); status=$$?; $(if $(ARGS),,$(JUDGED) || status=1;) exit $$status
@@ -60,6 +61,11 @@ test-unprivileged: .venv/installed-dev
 	@$(BIN)/python -m gateway.launchers.local.browsers
 	@$(BIN)/python -m tools.unprivileged $(BIN)/python -m pytest -m unprivileged -p no:cacheprovider \
 		--numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(ARGS)
+
+# Stagehand, from the lock in gateway/agents, into .venv-agents (or GATEWAY_AGENTS_DIR).
+agents: .venv/installed
+	@command -v npm >/dev/null || { $(call apt,npm,npm is needed); }
+	@$(BIN)/python -m gateway.agents.install $(ARGS)
 
 # Some minutes; what survived is listed at the end, and explained in tests/MUTANTS.md.
 mutants: .venv/installed-dev
@@ -133,7 +139,7 @@ release: .venv-tools/installed
 
 # Everything that was made here but data: that is in var/.
 clean:
-	rm -rf .venv .venv-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis .measured mutants build dist *.egg-info
+	rm -rf .venv .venv-agents .venv-tools .mypy_cache .pytest_cache .ruff_cache .hypothesis .measured mutants build dist *.egg-info
 	rm -rf $(NODE)/node_modules $(BENCH_NODE)/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

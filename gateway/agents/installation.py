@@ -1,8 +1,8 @@
-"""Where Stagehand and browser-use are installed, and what is to be run where one is not.
+"""Where Stagehand is installed, and what is to be run where it is not.
 
-Both have dependencies that clash with the gateway's, so each has an environment of its own, below one directory:
-`stagehand/worker.mjs` (Stagehand and the gateway's worker in one file) and `browser-use/` (a virtual environment).
-`make agents`, or `python -m gateway.agents.install`, makes them from the locks beside this module.
+Its dependencies are apart from the gateway's, below a directory of its own: `stagehand/worker.mjs` is Stagehand and the
+gateway's worker in one file. `make agents`, or `python -m gateway.agents.install`, makes it from the lock beside this
+module.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ class _Lock(NamedTuple):
     sources: tuple[Path, ...]
 
 
-_STAGEHAND: Final = ROOM / "stagehand"
+_STAGEHAND: Final = ("package.json", "package-lock.json", "worker.mjs")
 LOCKS: Final[dict[Library, _Lock]] = {
-    "stagehand": _Lock("3.7.3", tuple(_STAGEHAND / name for name in ("package.json", "package-lock.json"))),
-    "browser-use": _Lock("0.13.14", (ROOM / "browser_use" / "requirements.txt",)),
+    "stagehand": _Lock("3.7.3", tuple(ROOM / "stagehand" / name for name in _STAGEHAND)),
 }
 
 
@@ -46,6 +45,8 @@ class Installation:
 
     def missing(self, library: Library) -> str | None:
         """Why a library can't be used, with the command to run; None where it can."""
+        if library not in LOCKS:
+            return f"This version of the gateway does not run {library}."
         try:
             found = (self.place(library) / _STAMP).read_text()
         except (FileNotFoundError, NotADirectoryError):
@@ -69,11 +70,6 @@ class Installation:
     def bundle(self) -> Path:
         """Stagehand and the worker, in one file."""
         return self.place("stagehand") / "worker.mjs"
-
-    @property
-    def python(self) -> Path:
-        """The Python of browser-use's environment."""
-        return self.place("browser-use") / "bin" / "python"
 
 
 def fingerprint(library: Library) -> str:

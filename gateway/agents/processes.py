@@ -251,7 +251,9 @@ class Agents:
         self._settings = settings
         self._containment = Containment(directory, group, self._needed)
         self._is_given = programs is not None
-        self._programs: Mapping[Library, Program] = programs or {"stagehand": Command(self._stagehand)}
+        self._programs: Mapping[Library, Program] = programs or {
+            "stagehand": Command(lambda: stagehand_command(self.installation, settings))
+        }
         self._processes: set[AgentProcess] = set()
         self._is_stopped = False
 
@@ -274,12 +276,6 @@ class Agents:
     def _needed(self) -> Iterator[Path]:
         yield self.installation.directory
         yield node()
-
-    def _stagehand(self) -> list[str]:
-        bundle = self.installation.bundle
-        heap = max(64, self._settings.agents_memory_bytes // 2 // 1024**2)
-        permissions = ["--permission", "--allow-net", f"--allow-fs-read={bundle}"]
-        return [str(node()), *permissions, f"--max-old-space-size={heap}", str(bundle)]
 
     async def start(self) -> None:
         """Remove what an earlier gateway left."""
@@ -335,6 +331,17 @@ class Agents:
             failed.pop_all()
         ended = self._processes.discard
         return AgentProcess(library, contained, self._containment, running, ours, reading, self._settings, ended)
+
+
+def stagehand_command(installation: Installation, settings: AgentSettings) -> list[str]:
+    """Node.js that may read its program alone, write nothing and start nothing.
+
+    Its heap is limited, and not its address space, without much of which it can't make requests.
+    """
+    bundle = installation.bundle
+    heap = max(64, settings.agents_memory_bytes // 2 // 1024**2)
+    permissions = ["--permission", "--allow-net", f"--allow-fs-read={bundle}", "--disable-warning=ExperimentalWarning"]
+    return [str(node()), *permissions, f"--max-old-space-size={heap}", str(bundle)]
 
 
 async def _discard(starting: asyncio.Task[AgentProcess]) -> None:

@@ -14,7 +14,7 @@ class AgentSettings(BrowserSettings):
 
     agents_dir: Path | None = Field(
         None,
-        description="Where `make agents` installs Stagehand and browser-use; by default .venv-agents in the checkout.",
+        description="Where `make agents` installs Stagehand; by default .venv-agents in the checkout.",
     )
     agents_start_seconds: float = Field(
         20.0, ge=0.1, le=600, description="Seconds within which an agent's process must have loaded its library."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from gateway.cli.doctor.agents import agents
 from gateway.cli.doctor.browser import browser
 from gateway.cli.doctor.database import database, master_keys
 from gateway.cli.doctor.findings import Finding, Level
@@ -41,6 +42,7 @@ def run(settings: Settings, embedded: bool) -> list[Finding]:
         ("shared memory", lambda: shared_memory(settings)),
         ("database", lambda: database(settings, embedded)),
         ("recordings", lambda: recordings(settings)),
+        ("agents", lambda: agents(settings)),
         ("API docs", lambda: extra("API docs", extras.DOCS, needed=False)),
         ("master keys", lambda: master_keys(settings, embedded)),
         ("port", lambda: port(settings.host, settings.port)),
