@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
 
 from gateway.relay.event_streams import EventStream, gathered
+from tests.support.waiting import for_a_while
 
 
 @pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r"])
@@ -37,7 +37,7 @@ class Source:
                 for chunk in group:
                     self.taken += 1
                     yield chunk
-                await asyncio.sleep(0.001)
+                await for_a_while(0.001)
             if self._error is not None:
                 raise self._error
         finally:

@@ -25,6 +25,8 @@ from types import TracebackType
 
 import psutil
 
+from tests.support.prepared_database import prepare_database
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_SECONDS = 60.0
 STOP_SECONDS = 40.0
@@ -32,6 +34,9 @@ STOP_SECONDS = 40.0
 # Add it to the environment of a gateway whose coverage counts. Measuring takes a third of a start's time, so that other
 # gateways are not measured: what they do is covered by tests within the process, or by those that are.
 MEASURED = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+
+# Options with which a gateway uses another database, or runs its own as another user.
+_OTHER_DATABASE = {"GATEWAY_DATABASE_URL", "GATEWAY_UID_BASE"}
 
 _LISTENING = re.compile(r"Listening on (https?://\S+)")
 _PR_SET_PDEATHSIG = 1
@@ -69,6 +74,8 @@ class GatewayProcess:
     def start_checkout(cls, checkout: Path, data_dir: Path, *flags: str, **env: str) -> GatewayProcess:
         """As `start`, with the code of another checkout and the environment that is installed there."""
         python = sys.executable if checkout == ROOT else str(checkout / ".venv/bin/python")
+        if checkout == ROOT and not env.keys() & _OTHER_DATABASE:
+            prepare_database(data_dir)
         command = [python, "-m", cls.program, "up", "--port", "0", "--data-dir", str(data_dir), *flags]
         process = subprocess.Popen(
             command,
