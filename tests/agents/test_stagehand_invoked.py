@@ -1,0 +1,259 @@
+"""Stagehand from a request to its result: invocations and steps of executions, with a stand-in for the model.
+
+One gateway and one browser serve all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from gateway.agents.installation import Installation
+from gateway.core.ai_providers import COMPATIBLE, PROVIDERS, ProviderName
+from gateway.crypto.keyring import create_key_file
+from gateway.domain.accounts.first_start import write_first_key
+from gateway.domain.secrets import KeySource, SecretStore
+from gateway.settings import Settings
+from gateway.store.database import Database
+from tests.support.api import Json
+from tests.support.databases import fresh_database
+from tests.support.execution import Executing, step
+from tests.support.fake_providers import KEYS
+from tests.support.live import LiveGateway, adopts_orphans_no_longer, live_gateway
+from tests.support.missing import refuse
+from tests.support.model_server import Asked, ModelServer, Reply, ToolCall
+from tests.support.pages import PageServer
+from tests.support.relay import ALL_KEYS
+from tests.support.stagehand_model import ANSWER, agent, elements, extracted
+from tests.support.waiting import for_a_while, until
+
+PASSWORD = "correct-horse-battery-83fb"
+CANCELS = int(os.environ.get("GATEWAY_TEST_CANCELS", "3"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _installed() -> Iterator[None]:
+    if (why := Installation(Settings()).missing("stagehand")) is not None:
+        refuse(why)
+    yield
+    adopts_orphans_no_longer()
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[PageServer]:
+    with PageServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def running_models() -> Iterator[ModelServer]:
+    with ModelServer() as server:
+        yield server
+
+
+@pytest.fixture
+def models(running_models: ModelServer) -> ModelServer:
+    running_models.forget()
+    running_models.rules = [elements, extracted, agent]
+    return running_models
+
+
+@pytest_asyncio.fixture(scope="module")
+async def live(
+    template_url: str, tmp_path_factory: pytest.TempPathFactory, running_models: ModelServer
+) -> AsyncIterator[LiveGateway]:
+    directory = tmp_path_factory.mktemp("live")
+    create_key_file(directory / "master-keys")
+    keys = KeySource((directory / "master-keys").read_text, directory / "master-keys")
+    urls = {f"{name}_base_url": running_models.base_url(name) for name in PROVIDERS if name != COMPATIBLE}
+    options: dict[str, Any] = {"execute_spare_process": False, **urls}
+    async with fresh_database(template_url) as url:
+        database = Database(url, 10)
+        api_key = await write_first_key(database, SecretStore(keys), directory / "api-key")
+        assert api_key is not None
+        async with live_gateway(directory, database, keys, api_key, **options) as gateway, gateway.visit():
+            yield gateway
+        await database.close()
+
+
+@pytest_asyncio.fixture(scope="module")
+async def executing(live: LiveGateway, pages: PageServer) -> Executing:
+    """A runtime of the driver `stagehand`, whose workspace has a default for agents, and a secret of these pages."""
+    credential = {"id": "own", "label": "own", "provider": "openai", "apiKey": KEYS["openai"], "defaultModel": "gpt-5"}
+    made: Json = await live.remote.post("/v1/ai-credentials", credential)
+    mounts = {"vault": {"allow": ["site"]}, "ai": {"allow": [made["id"]], "defaults": {"openai": made["id"]}}}
+    workspace: Json = await live.remote.post("/v1/workspaces", {"name": "agents", "mounts": mounts})
+    body = {"kind": "browser", "alias": "main", "driver": "stagehand"}
+    runtime: Json = await live.remote.post(f"/v1/workspaces/{workspace['id']}/runtimes", body)
+    secret = {"username": "ada", "password": PASSWORD, "origins": [pages.base_url]}
+    (await live.remote.api.put("/v1/vault/site/login", json=secret)).raise_for_status()
+    return Executing(live.remote, f"/v1/spaces/{workspace['id']}/runtimes/{runtime['id']}", pages.base_url)
+
+
+async def created(executing: Executing, **body: Any) -> Json:
+    given = {"provider": "stagehand", "method": "agent", "input": {"instruction": "greet", "maxSteps": 5}, **body}
+    answer = await executing.remote.api.post(f"{executing.path}/invocations", json=given)
+    assert answer.status_code == 202, answer.text
+    found: Json = answer.json()
+    return found
+
+
+async def ended(executing: Executing, invocation: Json) -> Json:
+    waited = await executing.remote.post(f"/v1/invocations/{invocation['id']}/wait", {"timeoutMs": 60_000})
+    assert not waited["timedOut"]
+    found: Json = waited["invocation"]
+    return found
+
+
+async def active(executing: Executing) -> set[str]:
+    connections = (await executing.remote.get(f"{executing.path}/connections"))["connections"]
+    return {each["id"] for each in connections if each["status"] == "active"}
+
+
+async def shown(executing: Executing) -> Any:
+    return await executing.value(step("page.textContent", "#result"))
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_an_agent_is_invoked_with_each_provider(
+    executing: Executing, models: ModelServer, provider: ProviderName
+) -> None:
+    await executing.run(step("page.goto", "{pages}/playground"))
+    ai = {"source": "inline", "provider": provider, "model": "a-model", "apiKey": ALL_KEYS[provider]}
+    if provider == COMPATIBLE:
+        ai["baseUrl"] = models.base_url(provider)
+    found = await ended(executing, await created(executing, ai=ai, outputSchema=ANSWER, screenshots=True))
+    assert found["status"] == "succeeded", found
+    assert found["result"]["output"] == {"count": 3}
+    assert await shown(executing) == "Hello "
+    assert {asked.key for asked in models.seen} == {ALL_KEYS[provider]}
+    assert found["usage"]["calls"] == len(models.seen)
+    events = (await executing.remote.get(f"/v1/runs/{found['runId']}/events?type=agent.step&limit=1000"))["events"]
+    own = [event["data"] for event in events if event["data"]["invocationId"] == found["id"]]
+    assert [each["step"] for each in own] == list(range(1, len(own) + 1))
+    assert any("act" in each["action"] for each in own)
+    assert all(each["artifactId"] for each in own)
+    assert ALL_KEYS[provider] not in str(events) + str(found)
+
+
+async def test_each_method_is_invoked(executing: Executing, models: ModelServer) -> None:
+    await executing.run(step("page.goto", "{pages}/playground"))
+
+    async def result(method: str, instruction: str, **body: Any) -> Any:
+        given = {"method": method, "input": {"instruction": instruction}, **body}
+        found = await ended(executing, await created(executing, **given))
+        assert found["status"] == "succeeded", found
+        return found["result"]
+
+    (button,) = await result("observe", "the greeting")
+    assert button["method"] == "click"
+    assert (await result("act", "press Greet"))["success"]
+    assert await shown(executing) == "Hello "
+    assert await result("extract", "count the items", outputSchema=ANSWER) == {"count": 3}
+    assert {asked.key for asked in models.seen} == {KEYS["openai"]}
+
+
+@pytest.mark.usefixtures("models")
+async def test_each_method_is_a_step_of_an_execution(executing: Executing) -> None:
+    results = await executing.run(
+        step("page.goto", "{pages}/playground"),
+        step("page.observe", "the greeting"),
+        step("page.act", "press Greet"),
+        step("page.textContent", "#result"),
+        step("page.extract", "count the items", ANSWER),
+        step("agent.execute", "greet", None, {"maxSteps": 5}),
+    )
+    assert [result["ok"] for result in results] == [True] * 6, results
+    values = [result.get("value") for result in results]
+    assert values[1][0]["method"] == "click"
+    assert values[2]["success"]
+    assert values[3:5] == ["Hello ", {"count": 3}]
+    assert values[5]["completed"]
+
+
+async def test_a_login_with_a_secret_that_the_model_never_gets(executing: Executing, models: ModelServer) -> None:
+    """The page repeats what is typed, so the model would see it."""
+    space = executing.path.split("/")[3]
+    await executing.remote.post(f"/v1/spaces/{space}/toolsets", {"name": "login", "builtin": {"vault": True}})
+
+    def login(asked: Asked) -> Reply | None:
+        if "vault_type" in asked.tools and '"typed"' not in asked.text:
+            return ToolCall("vault_type", {"key": "site/login", "field": "password", "selector": "#password"})
+        return None
+
+    models.rules = [login, elements, agent]
+    await executing.run(step("page.goto", "{pages}/playground"))
+    found = await ended(executing, await created(executing, toolset="login"))
+    assert found["status"] == "succeeded", found
+    typed = step("page.evaluate", "document.querySelector('#password').value.length")
+    assert await executing.value(typed) == len(PASSWORD)
+    assert any("vault_type" in asked.tools for asked in models.seen)
+    assert PASSWORD.encode() not in models.everything_seen()
+
+
+async def test_a_page_that_steers_the_agent_gets_nothing(
+    executing: Executing, models: ModelServer, live: LiveGateway
+) -> None:
+    """The model does all that a page may talk it into."""
+    reached: list[str] = []
+
+    def steered(asked: Asked) -> Reply | None:
+        wanted = [
+            "http://169.254.169.254/latest/meta-data",
+            "file:///etc/passwd",
+            f"{live.remote.api.base_url}/healthz",
+        ]
+        if "goto" in asked.tools and len(reached) < len(wanted):
+            reached.append(wanted[len(reached)])
+            return ToolCall("goto", {"reasoning": "The page says so.", "url": reached[-1]})
+        return None
+
+    models.rules = [steered, agent]
+    await executing.run(step("page.goto", "{pages}/playground"))
+    await ended(executing, await created(executing))
+    assert len(reached) == 3
+    seen = models.everything_seen()
+    for secret in (b"root:x:0", b"ami-id", PASSWORD.encode()):
+        assert secret not in seen
+    text = await executing.value(step("page.evaluate", "document.body.innerText + location.href"))
+    assert "root:" not in text
+    assert "/etc/passwd" not in text
+
+
+async def test_a_cancelled_one_leaves_nothing(
+    executing: Executing, models: ModelServer, live: LiveGateway, record_property: Any
+) -> None:
+    models.rules = [lambda asked: ToolCall("think", {"reasoning": "on"}) if "think" in asked.tools else None]
+    dice = random.Random(14)
+    scratch = live.gateway.services.settings.own_dir / "agents"
+    # That of the process of executions.
+    held = await active(executing)
+    took: list[float] = []
+    for _ in range(CANCELS):
+        before = {process.pid for process in psutil.process_iter()}
+        invocation = await created(executing, input={"instruction": "think", "maxSteps": 100})
+        await for_a_while(dice.uniform(0, 3))
+        began = time.monotonic()
+        await executing.remote.post(f"/v1/invocations/{invocation['id']}/cancel", {})
+        found = await ended(executing, invocation)
+        took.append(time.monotonic() - began)
+        assert found["status"] == "cancelled", found
+
+        def is_over(before: set[int] = before) -> bool:
+            left = [each for each in psutil.process_iter(["name", "cmdline"]) if each.pid not in before]
+            return not any("worker.mjs" in " ".join(each.info["cmdline"] or ()) for each in left)
+
+        await until(is_over, "the process is gone")
+        await until(lambda: not any(scratch.iterdir()), "its directory is gone")
+        assert await active(executing) == held
+        minted = await executing.remote.post(f"{executing.path}/connections", {"protocol": "cdp"})
+        (await executing.remote.api.delete(f"{executing.path}/connections/{minted['id']}")).raise_for_status()
+    record_property("cancelled within seconds", sorted(took))
+    print("cancelled within seconds:", sorted(round(each, 3) for each in took))
