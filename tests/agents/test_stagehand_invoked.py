@@ -5,10 +5,13 @@ One gateway and one browser serve all of them.
 
 from __future__ import annotations
 
+import json
 import os
 import random
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -28,12 +31,13 @@ from tests.support.execution import Executing, step
 from tests.support.fake_providers import KEYS
 from tests.support.live import LiveGateway, adopts_orphans_no_longer, live_gateway
 from tests.support.missing import refuse
-from tests.support.model_server import Asked, ModelServer, Reply, ToolCall
+from tests.support.model_server import Asked, ModelServer, Reply, Text, ToolCall
 from tests.support.pages import PageServer
 from tests.support.relay import ALL_KEYS
 from tests.support.stagehand_model import ANSWER, agent, elements, extracted
 from tests.support.waiting import for_a_while, until
 
+PAGE = Path(__file__).parent.parent.parent / "docs/agents.md"
 PASSWORD = "correct-horse-battery-83fb"
 CANCELS = int(os.environ.get("GATEWAY_TEST_CANCELS", "3"))
 
@@ -141,6 +145,21 @@ async def test_an_agent_is_invoked_with_each_provider(
     assert any("act" in each["action"] for each in own)
     assert all(each["artifactId"] for each in own)
     assert ALL_KEYS[provider] not in str(events) + str(found)
+
+
+async def test_the_sample_of_the_page_about_agents_works(executing: Executing, models: ModelServer) -> None:
+    sample = re.search(r"^    POST (\S+)\n((?:    .*\n)+)", PAGE.read_text(), re.MULTILINE)
+    assert sample is not None
+    assert sample[1].endswith("/invocations")
+
+    def shopping(asked: Asked) -> Reply | None:
+        if "done" in asked.tools and "red shoe" in asked.text:
+            return ToolCall("done", {"reasoning": "Found.", "taskComplete": True, "output": {"price": 19.5}})
+        return Text("It is found.") if asked.tools else None
+
+    models.rules = [shopping]
+    found = await ended(executing, await created(executing, **json.loads(sample[2])))
+    assert (found["status"], found["result"]["output"]) == ("succeeded", {"price": 19.5}), found
 
 
 async def test_each_method_is_invoked(executing: Executing, models: ModelServer) -> None:
