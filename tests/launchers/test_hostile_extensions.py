@@ -309,6 +309,53 @@ async def test_rules_of_an_extension_lead_no_page_to_files_or_past_the_proxy(hos
         await until(is_an_error, f"a redirect to {address} ends in an error")
 
 
+async def test_an_offscreen_document_reaches_no_more_than_a_page(hostile: Hostile) -> None:
+    wanted = "{url: 'inner.html', reasons: ['DOM_PARSER'], justification: 'attack'}"
+    assert await hostile.try_(f"chrome.offscreen.createDocument({wanted})") == "null"
+    address = f"chrome-extension://{hostile.extension.id}/inner.html"
+    # Targets of its kind are left out by default, and it has one as a tab beside.
+    infos = (await hostile.client.send("Target.getTargets", filter=[{}]))["targetInfos"]
+    found = {info["type"]: info["targetId"] for info in infos if info["url"] == address}
+    document = found["background_page"]
+    session = await hostile.client.session(document)
+    for attempt in (
+        f"fetch('{FILE}')",
+        fetched("http://169.254.169.254/latest/"),
+        f"chrome.tabs.create({{url: '{FILE}'}})",
+        "chrome.runtime.connectNative('x')",
+    ):
+        tried = f"(async () => String(await ({attempt})))().catch(error => `refused: ${{error}}`)"
+        assert (await hostile.client.evaluate(tried, session)).startswith("refused: "), attempt
+    assert await hostile.try_("chrome.offscreen.closeDocument()") == "null"
+
+
+async def test_it_has_no_scripts_of_a_user(hostile: Hostile) -> None:
+    """Which would be outside of the policies of pages; a person has to allow them in a page of the browser."""
+    script = "[{id: 'x', matches: ['<all_urls>'], js: [{code: '0'}]}]"
+    for attempt in (f"chrome.userScripts.register({script})", "chrome.userScripts.getScripts()"):
+        for in_page in (False, True):
+            assert (await hostile.try_(attempt, in_page=in_page)).startswith("refused: "), attempt
+
+
+async def test_it_reads_the_cookies_of_its_own_runtime_alone(launcher: LocalLauncher, hostile: Hostile) -> None:
+    cookie = {"url": "https://bank.test/", "name": "session", "httpOnly": True, "secure": True}
+    victim = await launcher.launch(LaunchSpec(uuid4(), "headless-shell"))
+    try:
+        async with DevTools.attach(victim) as other:
+            await other.send("Storage.setCookies", cookies=[{**cookie, "value": "of-the-victim"}])
+            await hostile.client.send("Storage.setCookies", cookies=[{**cookie, "value": "own"}])
+            found = json.loads(await hostile.try_("chrome.cookies.getAll({})"))
+            assert [each["value"] for each in found] == ["own"]
+            stores = json.loads(await hostile.try_("chrome.cookies.getAllCookieStores()"))
+            assert [store["id"] for store in stores] == ["0"]
+            changed = "chrome.cookies.set({url: 'https://bank.test/', name: 'session', value: 'changed'})"
+            assert json.loads(await hostile.try_(changed))["value"] == "changed"
+            (kept,) = (await other.send("Storage.getCookies"))["cookies"]
+            assert kept["value"] == "of-the-victim"
+    finally:
+        await victim.stop()
+
+
 async def test_it_sees_no_extension_but_those_of_its_runtime(hostile: Hostile) -> None:
     listed = json.loads(await hostile.try_("chrome.management.getAll().then(all => all.map(each => each.id))"))
     assert listed == [hostile.extension.id]
