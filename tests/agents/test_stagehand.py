@@ -17,12 +17,12 @@ from gateway.agents.messages import ToolCall as Called
 from gateway.agents.processes import stagehand_command
 from gateway.core.ai_providers import PROVIDERS, ProviderName
 from gateway.settings import Settings
-from tests.agents.conftest import Browsing, Working, working
 from tests.support.model_server import Failure, ModelServer, Slow, ToolCall
 from tests.support.relay import ALL_KEYS
 from tests.support.stagehand_model import ANSWER, agent, elements, extracted
 from tests.support.strangers import Traced, forwarding, seen
 from tests.support.waiting import until
+from tests.support.working_agents import Browsing, Working, working
 
 LOOKUP = Tool("lookup", "Looks a name up", {"type": "object", "properties": {"name": {"type": "string"}}})
 

@@ -98,7 +98,7 @@ async def test_an_execution_may_be_answered_at_once(executing: Executing) -> Non
 
 
 async def test_events_name_the_operation_that_caused_them(executing: Executing) -> None:
-    path = executing.url.replace("/execute", f"/runtimes/{executing.id}/events")
+    path = executing.url.replace("/execute", f"/runtimes/{executing.id}/events?limit=1000")
     await open_page(executing)
     await executing.value(step("page.title"))
     answer = await executing.answer(step("page.title"), step("page.screenshot"), prefer="async")
@@ -131,7 +131,7 @@ async def test_events_name_the_operation_that_caused_them(executing: Executing) 
     assert {event["eventType"] for event in others} >= {"tool.command", "connection.command.forwarded"}
     assert all("operationId" not in event["eventData"] for event in events)
     run = (await executing.remote.get(executing.path))["activeRunId"]
-    spelled = (await executing.remote.get(f"/v1/runs/{run}/events"))["events"]
+    spelled = (await executing.remote.get(f"/v1/runs/{run}/events?limit=1000"))["events"]
     assert {event["type"] for event in spelled} >= set(by_type)
     assert all("operationId" not in event["data"] for event in spelled)
 

@@ -115,6 +115,11 @@ def fit(body: Json, fields: set[str]) -> None:
         body["expiresAt"] = "2999-12-31T23:59:59Z"
     # What is a JSON Schema, and which address and which ways to it go together.
     body |= {name: {"type": "object"} for name in {"inputSchema", "outputSchema"} & body.keys()}
+    if "outputSchema" in fields:
+        # Which model it has depends on mounts; nothing is started for a library that is not installed.
+        body["provider"] = "browser-use"
+        body["method"] = "agent"
+        body["ai"] = {"source": "inline", "provider": "openai", "model": "a-model", "apiKey": KEYS["openai"]}
     if "execution" in body:
         body["execution"] = TOOL["execution"]
     if "customToolIds" in body:

@@ -111,7 +111,7 @@ async def test_the_model_is_that_of_the_request_the_default_or_the_connection(te
     assert (await tenant.choose(AiRequest(), mounts)).target.model == "of-the-default"
     assert (await tenant.choose(AiRequest(connection="main"), mounts)).target.model == MODEL
     await tenant.connected(label="bare", default_model=None)
-    assert await tenant.refused(AiRequest(connection="bare")) == "model: missing"
+    assert await tenant.refused(AiRequest(connection="bare")) == "model: field.missing"
 
 
 async def test_defaults_are_those_of_the_tool_or_of_a_provider(tenant: Tenant) -> None:
@@ -226,13 +226,13 @@ async def test_a_key_in_the_request(tenant: Tenant) -> None:
 @pytest.mark.parametrize(
     ("changes", "refusal"),
     [
-        ({"api_key": None}, "api_key: missing"),
+        ({"api_key": None}, "api_key: field.missing"),
         ({"api_key": "two words"}, "api_key: field.invalid"),
         ({"api_key": ""}, "api_key: field.invalid"),
         ({"connection": "main"}, "api_key: field.invalid"),
         ({"source": "platform"}, "api_key: field.invalid"),
-        ({"provider": None}, "provider: missing"),
-        ({"model": None}, "model: missing"),
+        ({"provider": None}, "provider: field.missing"),
+        ({"model": None}, "model: field.missing"),
         ({"base_url": "https://models.example"}, "base_url: field.invalid"),
         ({"provider": "openai-compatible"}, "base_url: field.invalid"),
         ({"provider": "openai-compatible", "base_url": "http://10.0.0.1/v1"}, "base_url: egress.private_address"),

@@ -239,6 +239,11 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
     await ok(client.delete(toolset))
     await ok(client.delete(tool))
 
+    # No agent is installed that it could be carried out by.
+    asked = {"provider": "browser-use", "method": "agent", "input": {"instruction": "x"}}
+    asked["ai"] = {"source": "inline", "provider": "openai", "model": "m", "apiKey": KEYS["openai"]}
+    await client.post(f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}/invocations", json=asked)
+
     # Operations and the vault
     operation = f"/v1/operations/{await make_invocation(gateway, client, runtime)}"
     await ok(client.get(operation))

@@ -208,6 +208,10 @@ def test_what_is_remembered_is_masked(value: Any, expected: Any) -> None:
 
 # Fields whose names sound like a secret's, and why they are none.
 NOT_SECRET = {
+    "CreateInvocation.max_tokens": "a number of them",
+    "InvocationUsage.input_tokens": "a number of them",
+    "InvocationUsage.output_tokens": "a number of them",
+    "InvocationUsage.cached_tokens": "a number of them",
     "Execute.idempotency_key": "a name that the caller chooses",
     "AiConnection.has_stored_key": "whether there is one",
     "AiCredentialList.credentials": "their rows",

@@ -63,6 +63,7 @@ BODIES: dict[str, Json] = {
     "browser-extensions-update": {"name": "taken over"},
     "spaces-create": {},
     "tools-create": TOOL,
+    "runtimes-invocations-create": {"provider": "stagehand", "method": "act", "input": {"instruction": "x"}},
     "tools-update": {"enabled": False},
     "tools-test": {},
     "toolsets-create": {"name": "x"},
@@ -406,7 +407,8 @@ async def test_every_key_lists_all_that_it_sees(anonymous: httpx.AsyncClient, wo
             ("/v1/subaccounts", "subaccounts", "subaccount"),
         ):
             listed = (await ok(anonymous.get(path, headers=world[caller].headers)))[field]
-            assert {row["id"] for row in listed} == {world[name].ids[kind] for name in seen}
+            # The ids of credentials are those of AI connections, with a word before.
+            assert {row["id"].removeprefix("ai-") for row in listed} == {world[name].ids[kind] for name in seen}
 
 
 async def test_a_subaccounts_key_manages_no_account(anonymous: httpx.AsyncClient, world: World) -> None:

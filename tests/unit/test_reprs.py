@@ -19,6 +19,11 @@ SOUNDS_SECRET = re.compile(
 
 # Fields whose names sound like a secret's, and why they are none.
 NOT_SECRET = {
+    "AgentRequest.max_tokens": "a number of them",
+    "AgentTask.max_tokens": "a number of them",
+    "NewLease.api_key_id": "an id",
+    "Step.url": "of a page",
+    "StepHelp.secrets": "names of arguments that are secrets",
     "Auth.secret": "the name of a secret",
     "BrowserAnswer.body": "of a browser's own endpoint for discovery",
     "Call.headers": "of an answer, without cookies",
