@@ -305,7 +305,7 @@ async def build(
     choices = AiChoices(database, secrets, outbound, settings)
     runtime_files = RuntimeFiles(living, files, run_artifacts, settings, audit, commands, disk)
     runtime_states = RuntimeStates(living, observers, audit, settings.state_timeout_seconds)
-    step_secrets = StepSecrets(vault, observers)
+    step_secrets = StepSecrets(vault, observers, commands)
     agents = Agents(settings, settings.own_dir.absolute() / "agents", settings.uid_base)
     agent_runs = AgentRuns(agents, leases, relay, choices, run_artifacts, living)
     agent_toolsets = AgentToolsets(

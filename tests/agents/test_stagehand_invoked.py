@@ -20,16 +20,12 @@ import pytest_asyncio
 
 from gateway.agents.installation import Installation
 from gateway.core.ai_providers import COMPATIBLE, PROVIDERS, ProviderName
-from gateway.crypto.keyring import create_key_file
-from gateway.domain.accounts.first_start import write_first_key
-from gateway.domain.secrets import KeySource, SecretStore
 from gateway.settings import Settings
-from gateway.store.database import Database
+from tests.support.agent_gateway import gateway_of_agents, runtime_of_agents
 from tests.support.api import Json
-from tests.support.databases import fresh_database
 from tests.support.execution import Executing, step
 from tests.support.fake_providers import KEYS
-from tests.support.live import LiveGateway, adopts_orphans_no_longer, live_gateway
+from tests.support.live import LiveGateway, adopts_orphans_no_longer
 from tests.support.missing import refuse
 from tests.support.model_server import Asked, ModelServer, Reply, Text, ToolCall
 from tests.support.pages import PageServer
@@ -73,32 +69,14 @@ def models(running_models: ModelServer) -> ModelServer:
 async def live(
     template_url: str, tmp_path_factory: pytest.TempPathFactory, running_models: ModelServer
 ) -> AsyncIterator[LiveGateway]:
-    directory = tmp_path_factory.mktemp("live")
-    create_key_file(directory / "master-keys")
-    keys = KeySource((directory / "master-keys").read_text, directory / "master-keys")
     urls = {f"{name}_base_url": running_models.base_url(name) for name in PROVIDERS if name != COMPATIBLE}
-    options: dict[str, Any] = {"execute_spare_process": False, **urls}
-    async with fresh_database(template_url) as url:
-        database = Database(url, 10)
-        api_key = await write_first_key(database, SecretStore(keys), directory / "api-key")
-        assert api_key is not None
-        async with live_gateway(directory, database, keys, api_key, **options) as gateway, gateway.visit():
-            yield gateway
-        await database.close()
+    async with gateway_of_agents(template_url, tmp_path_factory.mktemp("live"), **urls) as gateway, gateway.visit():
+        yield gateway
 
 
 @pytest_asyncio.fixture(scope="module")
 async def executing(live: LiveGateway, pages: PageServer) -> Executing:
-    """A runtime of the driver `stagehand`, whose workspace has a default for agents, and a secret of these pages."""
-    credential = {"id": "own", "label": "own", "provider": "openai", "apiKey": KEYS["openai"], "defaultModel": "gpt-5"}
-    made: Json = await live.remote.post("/v1/ai-credentials", credential)
-    mounts = {"vault": {"allow": ["site"]}, "ai": {"allow": [made["id"]], "defaults": {"openai": made["id"]}}}
-    workspace: Json = await live.remote.post("/v1/workspaces", {"name": "agents", "mounts": mounts})
-    body = {"kind": "browser", "alias": "main", "driver": "stagehand"}
-    runtime: Json = await live.remote.post(f"/v1/workspaces/{workspace['id']}/runtimes", body)
-    secret = {"username": "ada", "password": PASSWORD, "origins": [pages.base_url]}
-    (await live.remote.api.put("/v1/vault/site/login", json=secret)).raise_for_status()
-    return Executing(live.remote, f"/v1/spaces/{workspace['id']}/runtimes/{runtime['id']}", pages.base_url)
+    return await runtime_of_agents(live, pages, PASSWORD)
 
 
 async def created(executing: Executing, **body: Any) -> Json:
@@ -190,7 +168,7 @@ async def test_each_method_is_a_step_of_an_execution(executing: Executing) -> No
         step("agent.execute", "greet", None, {"maxSteps": 5}),
     )
     assert [result["ok"] for result in results] == [True] * 6, results
-    values = [result.get("value") for result in results]
+    values: list[Any] = [result.get("value") for result in results]
     assert values[1][0]["method"] == "click"
     assert values[2]["success"]
     assert values[3:5] == ["Hello ", {"count": 3}]

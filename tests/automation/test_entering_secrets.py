@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
-from playwright.async_api import Frame, Page, Route, async_playwright
+from playwright.async_api import Frame, Page, Route
 from playwright.async_api import TimeoutError as PlaywrightTimeout
 
 from gateway.automation import puppeteer, selenium
 from gateway.automation.outcomes import Secret
 from gateway.automation.playwright import handles, keyboard, locator, page_actions
 from gateway.core.secret_entry import MARK
-from gateway.launchers.local import browsers
 from gateway.observer.devtools import DevTools, DevToolsError
 from gateway.observer.entering import EnteringError, marked_element
+from tests.support.chromium import launched_chromium
 from tests.support.waiting import until
 
 SECRET = "correct horse 42"
@@ -103,22 +100,14 @@ async def entering() -> AsyncIterator[Entering]:
         url = route.request.url
         await route.fulfill(content_type="text/html", body=BODIES[url], headers=HEADERS.get(url))
 
-    named = os.environ.get("GATEWAY_CHROMIUM")
-    found = browsers.find(Path(named) if named else None)
-    assert found is not None
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    async with async_playwright() as library:
-        arguments = [f"--remote-debugging-port={port}"]
-        browser = await library.chromium.launch(executable_path=found.get(None).path, args=arguments)
+    async with launched_chromium() as (browser, url):
         async with httpx.AsyncClient() as client:
-            about = (await client.get(f"http://127.0.0.1:{port}/json/version")).json()
+            about = (await client.get(f"{url}/json/version")).json()
         devtools = await DevTools.connect(about["webSocketDebuggerUrl"])
         page = await browser.new_page()
         await page.context.route("**", answered)
         yield Entering(page, devtools)
         await devtools.close()
-        await browser.close()
 
 
 @pytest.fixture

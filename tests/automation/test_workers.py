@@ -14,15 +14,14 @@ from uuid import UUID
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import async_playwright
 
 from gateway.automation import framing
 from gateway.automation.workers import Worker, WorkerLost, Workers
 from gateway.core.contained import Contained
 from gateway.core.ids import new_id
-from gateway.launchers.local import browsers
 from gateway.launchers.local.user_ids import UserIds
 from gateway.settings import Settings
+from tests.support.chromium import launched_chromium
 from tests.support.waiting import until
 
 T = TypeVar("T")
@@ -46,16 +45,8 @@ async def workers(tmp_path: Path) -> AsyncIterator[Workers]:
 
 @pytest_asyncio.fixture(scope="module")
 async def browser_url() -> AsyncIterator[str]:
-    named = os.environ.get("GATEWAY_CHROMIUM")
-    found = browsers.find(Path(named) if named else None)
-    assert found is not None
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    async with async_playwright() as library:
-        arguments = [f"--remote-debugging-port={port}"]
-        launched = await library.chromium.launch(executable_path=found.get(None).path, args=arguments)
-        yield f"http://127.0.0.1:{port}"
-        await launched.close()
+    async with launched_chromium() as (_, url):
+        yield url
 
 
 async def no_secret(*_: Any) -> dict[str, Any]:

@@ -124,8 +124,6 @@ class Executions:
         self._agent_steps = help_of_steps.agents
         self.workers = workers
         self._tasks: set[asyncio.Task[Executed | Invocation]] = set()
-        # What of the vault was typed into a runtime's pages, to be masked in what comes back.
-        self._secrets: dict[UUID, list[str]] = {}
         self._turns: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._endings: set[asyncio.Task[None]] = set()
         workers.on_ended(self._process_leases.end)
@@ -340,9 +338,8 @@ class Executions:
 
     async def _execute(self, execution: _Execution) -> None:
         observed, wanted, executed = execution.observed, execution.wanted, execution.executed
-        used = self._secrets.setdefault(observed.runtime_id, [])
         # What was typed into its pages before can be read from them.
-        remember(used)
+        remember(self._step_secrets.typed(observed.runtime_id))
 
         async def on_step(place: int, result: dict[str, Any], content: bytes) -> None:
             kept = await keep(self._artifacts, observed, result, content, execution.operation_id)
@@ -379,21 +376,15 @@ class Executions:
 
     async def _enter(self, execution: _Execution, entry: SecretEntry, message: dict[str, Any]) -> dict[str, Any]:
         """Type a secret for the step that is carried out; an error where it may not be."""
-        observed, used = execution.observed, self._secrets.setdefault(execution.observed.runtime_id, [])
         if entry.step != len(execution.executed.steps) or not _refers(
             execution.wanted[entry.step], entry.key, entry.field
         ):
             return {"error": {"code": "execute.internal", "message": "The step refers to no such secret."}}
 
-        def conceal(value: str) -> None:
-            if entry.field in ("password", "value") and value not in used:
-                used.append(value)
-                self._commands.conceal(observed.run_id, value)
-
         seconds = message["steps"][entry.step]["timeoutMs"] / 1000
         try:
             await self._step_secrets.enter(
-                observed, execution.runtime, execution.request.mounts, entry, seconds, conceal
+                execution.observed, execution.runtime, execution.request.mounts, entry, seconds
             )
         except (GatewayError, NotEntered) as error:
             return {"error": {"code": error.code, "message": error.message}}
@@ -476,7 +467,6 @@ class Executions:
         return url
 
     def _browser_ended(self, observed: Observed) -> None:
-        self._secrets.pop(observed.runtime_id, None)
         ending = background.start(self._end_worker(observed))
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)

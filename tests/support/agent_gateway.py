@@ -1,0 +1,46 @@
+"""A gateway with browsers whose agents ask stand-ins for models, and a workspace of it that agents may use."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from gateway.crypto.keyring import create_key_file
+from gateway.domain.accounts.first_start import write_first_key
+from gateway.domain.secrets import KeySource, SecretStore
+from gateway.store.database import Database
+from tests.support.api import Json
+from tests.support.databases import fresh_database
+from tests.support.execution import Executing
+from tests.support.fake_providers import KEYS
+from tests.support.live import LiveGateway, live_gateway
+from tests.support.pages import PageServer
+
+
+@asynccontextmanager
+async def gateway_of_agents(template_url: str, directory: Path, **options: Any) -> AsyncIterator[LiveGateway]:
+    create_key_file(directory / "master-keys")
+    keys = KeySource((directory / "master-keys").read_text, directory / "master-keys")
+    async with fresh_database(template_url) as url:
+        database = Database(url, 10)
+        api_key = await write_first_key(database, SecretStore(keys), directory / "api-key")
+        assert api_key is not None
+        options = {"execute_spare_process": False, **options}
+        async with live_gateway(directory, database, keys, api_key, **options) as gateway:
+            yield gateway
+        await database.close()
+
+
+async def runtime_of_agents(live: LiveGateway, pages: PageServer, password: str) -> Executing:
+    """A runtime of the driver `stagehand`, whose workspace has a default for agents, and a secret of these pages."""
+    credential = {"id": "own", "label": "own", "provider": "openai", "apiKey": KEYS["openai"], "defaultModel": "gpt-5"}
+    made: Json = await live.remote.post("/v1/ai-credentials", credential)
+    mounts = {"vault": {"allow": ["site"]}, "ai": {"allow": [made["id"]], "defaults": {"openai": made["id"]}}}
+    workspace: Json = await live.remote.post("/v1/workspaces", {"name": "agents", "mounts": mounts})
+    body = {"kind": "browser", "alias": "main", "driver": "stagehand"}
+    runtime: Json = await live.remote.post(f"/v1/workspaces/{workspace['id']}/runtimes", body)
+    secret = {"username": "ada", "password": password, "origins": [pages.base_url]}
+    (await live.remote.api.put("/v1/vault/site/login", json=secret)).raise_for_status()
+    return Executing(live.remote, f"/v1/spaces/{workspace['id']}/runtimes/{runtime['id']}", pages.base_url)
