@@ -114,9 +114,7 @@ async def test_a_stream_has_only_the_wanted_events_and_heartbeats(
         note(gateway, run, 2, type_="network.request", page_id="A")
         note(gateway, run, 3, type_="console.message", page_id="A")
         assert numbers([await stream.next()]) == [3]
-        with pytest.raises(TimeoutError):
-            await stream.next(1.2)
-        assert stream.comments >= 2
+        await stream.heartbeats(2)
 
 
 async def test_every_gateway_streams_the_same_to_clients_that_reconnect_while_several_write(
@@ -172,7 +170,7 @@ async def test_an_event_whose_notification_was_lost_is_streamed_within_seconds(
         )
         await connection.execute("UPDATE event_counters SET last = 2 WHERE stream_id = $1", UUID(run))
         await connection.close()
-        assert numbers([await stream.next(5)]) == [1]
+        assert numbers([await stream.next()]) == [1]
 
 
 async def test_a_wait_ends_with_the_first_event_that_fits(
@@ -380,4 +378,4 @@ async def test_a_stream_resumes_when_the_databases_connections_were_lost(
             note(gateway, run, n)
             await until(lost, "it has connected again, and lost that")
         await connection.close()
-        assert numbers([await stream.next(20) for _ in range(10)]) == list(range(10))
+        assert numbers([await stream.next() for _ in range(10)]) == list(range(10))

@@ -173,10 +173,12 @@ async def test_the_rate_is_limited_and_the_last_change_is_delivered(launcher: Lo
         frames = await seen.look(tab)
         await shows(frames, RED)
         frames.clear()
+        begun = asyncio.get_running_loop().time()
         await seen.client.evaluate(animation, session)
         await shows(frames, GREEN)
-        assert len(frames) <= 3 + 0.7 * 5 + 2, "three at once, then five a second, and the one after the silence"
-        assert seen.commands.count("Page.stopScreencast") == 1
+        seconds = asyncio.get_running_loop().time() - begun
+        assert len(frames) <= 3 + seconds * 5 + 2, "three at once, then five a second, and the one after the silence"
+        assert seen.commands.count("Page.stopScreencast") >= 1
         still = len(frames)
         # Frames are sent in order: after a further command's answer none of an unchanged page can be on its way.
         twice = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"

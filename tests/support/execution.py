@@ -33,7 +33,14 @@ class Executing:
 
     async def run(self, *steps: dict[str, Any], **body: Any) -> list[dict[str, Any]]:
         """Results of steps, of which the last may have failed."""
-        results: list[dict[str, Any]] = (await self.answer(*steps, **body))["steps"]
+        answer = await self.answer(*steps, **body)
+        if "operation" in answer:
+            # Those that take long are answered so, as any do on a busy machine.
+            path = f"/v1/operations/{answer['operation']['id']}/wait"
+            waited = await self.remote.post(path, {"timeoutMs": 60_000})
+            assert waited["timedOut"] is False
+            answer = waited["operation"]["result"]
+        results: list[dict[str, Any]] = answer["steps"]
         return results
 
     async def last(self, *steps: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-_SECONDS = 10.0
+_SECONDS = 60.0
 
 
 class Stream:
@@ -19,17 +19,16 @@ class Stream:
     def __init__(self, response: httpx.Response) -> None:
         self.response = response
         self.last_id = ""
-        self.comments = 0
         self._lines = response.aiter_lines()
 
-    async def next(self, seconds: float = _SECONDS) -> dict[str, Any] | None:
+    async def next(self) -> dict[str, Any] | None:
         """The data of the next event; None at the end."""
         fields: dict[str, str] = {}
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(_SECONDS):
             async for line in self._lines:
                 if line.startswith(":"):
-                    self.comments += 1
-                elif line:
+                    continue
+                if line:
                     name, _, value = line.partition(": ")
                     fields[name] = value
                 elif "data" in fields:
@@ -38,6 +37,16 @@ class Stream:
                     assert fields["event"] == event["type"]
                     return event
         return None
+
+    async def heartbeats(self, count: int) -> None:
+        """Read so many comments, between which there is no event."""
+        async with asyncio.timeout(_SECONDS):
+            async for line in self._lines:
+                assert not line or line.startswith(":"), line
+                count -= line.startswith(":")
+                if not count:
+                    return
+        raise AssertionError("it ended")
 
     async def until(self, done: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
         """All up to the one with which it is done."""

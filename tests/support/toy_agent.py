@@ -6,7 +6,7 @@ processes that do not begin as they must.
 
 import base64  # noqa: F401 - for the code
 import json
-import os  # noqa: F401
+import os  # noqa: F401 - for the code
 import signal
 import socket
 import sys

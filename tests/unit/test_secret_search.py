@@ -291,7 +291,7 @@ async def test_in_a_message_of_a_live_view(search: Search) -> None:
     async def receive() -> Any:
         return {"type": "websocket.connect"}
 
-    socket = WebSocket({"type": "websocket"}, receive, send)
+    socket = WebSocket({"type": "websocket", "path": "/v1/viewers/0/live"}, receive, send)
     await socket.accept()
     await socket.send_text(json.dumps({"type": "hello", "activityStream": f"https://gateway.example/{PLAIN}"}))
     assert search.found() == []

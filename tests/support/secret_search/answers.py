@@ -110,7 +110,7 @@ def listen(patch: pytest.MonkeyPatch) -> None:
             body.end()
 
     async def taken_message(self: WebSocket, message: Message) -> None:
-        if (text := message.get("text")) is not None:
+        if (text := message.get("text")) is not None and self.scope["path"].startswith("/v1/viewers/"):
             current().take("a message of a live view", _without_own_stream(text))
         await websocket_send(self, message)
 
