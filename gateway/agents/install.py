@@ -33,7 +33,7 @@ _BUNDLE: Final = (
 
 
 class InstallFailed(Exception):
-    """Raised with a sentence for whoever installs."""
+    """Raised where an installation fails; its message says why."""
 
 
 def install(library: Library, installation: Installation) -> None:

@@ -95,5 +95,5 @@ class Job:
         }
 
     def secrets(self) -> tuple[str, ...]:
-        """What its process holds and nobody else may read."""
+        """What its process alone may read."""
         return (self.model.token, self.lease_url)

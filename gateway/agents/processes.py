@@ -345,7 +345,7 @@ def stagehand_command(installation: Installation, settings: AgentSettings) -> li
 
 
 async def _discard(starting: asyncio.Task[AgentProcess]) -> None:
-    """Close a process that nobody waits for any more."""
+    """Close a process that is no longer wanted."""
     await asyncio.wait({starting})
     if not starting.cancelled() and starting.exception() is None:
         await starting.result().close()

@@ -32,7 +32,7 @@ def upgrade() -> None:
         ["runtime_id"],
         postgresql_where=sa.text("holds_until IS NOT NULL AND status IN ('pending', 'running')"),
     )
-    # Whoever writes a lease or an invocation that controls a runtime asks this first, in the same statement: those of
+    # A statement that writes a lease or an invocation which controls a runtime asks this first: those of
     # one runtime wait for each other, and the query sees what was committed meanwhile, since a volatile function has a
     # snapshot for each of its statements. `api_key_id` is that of a new lease, and null for a new invocation.
     op.execute(

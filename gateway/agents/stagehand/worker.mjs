@@ -209,7 +209,7 @@ try {
     // For the steps, the schema and the tools of an agent.
     experimental: true,
     disablePino: true,
-    // A failed action is not tried again in another way, which nobody asked for.
+    // A failed action is not tried again in another way than was asked for.
     selfHeal: false,
     verbose: 0,
     logger: (line) => console.error(cut(line.message)),

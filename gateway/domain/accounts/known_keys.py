@@ -1,8 +1,8 @@
 """API keys that the database has just called valid, so that not each request of a busy caller asks it again.
 
-A key is known for a second, counted from before its statement was sent. So whoever takes a key away is answered once
-no gateway knows it: at once where there is one gateway, which forgets it, and a second later where there are several.
-Nothing depends on a message between gateways, which might be lost.
+A key is known for a second, counted from before its statement was sent. So a request that takes a key away is answered
+once no gateway knows it: at once where there is one gateway, which forgets it, and a second later where there are
+several. Nothing depends on a message between gateways, which might be lost.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class AgentTools:
     offered: tuple[OfferedTool, ...] = ()
 
     async def call(self, name: str, given: Any) -> dict[str, Any]:
-        """The answer for the agent; one that calls what it was not given is told so."""
+        """The answer for the agent; a call of a tool that it was not given is an error."""
         tool = next((each for each in self.offered if each.name == name), None)
         if tool is None:
             return {"error": f"There is no tool {name[:100]!r}."}
