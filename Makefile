@@ -112,6 +112,7 @@ bench: .venv/installed-dev $(BENCH_NODE)/node_modules/installed
 	@$(BIN)/python -m bench.scale
 	@$(BIN)/python -m bench.execute
 	@$(BIN)/python -m bench.relay
+	@$(BIN)/python -m bench.agents
 	@$(BIN)/python -m bench.compare
 
 # Keeps the versions that still fit; make lock ARGS=--upgrade takes the newest. The project itself is built by the

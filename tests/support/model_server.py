@@ -32,9 +32,7 @@ from tests.support.fake_providers import ERRORS, KEYS, Name, served
 from tests.support.model_shapes import Api, Asked, Reply, Text, ToolCall, asked, events, whole
 from tests.support.waiting import for_a_while
 
-__all__ = ["Asked", "Cut", "Failure", "ModelServer", "Raw", "Reply", "Slow", "Text", "ToolCall", "element_id"]
-
-Rule = Callable[[Asked], Reply | None]
+__all__ = ["Asked", "Cut", "Failure", "Held", "ModelServer", "Raw", "Reply", "Slow", "Text", "ToolCall", "element_id"]
 
 COMPATIBLE_KEY = "sk-local-fakeC0mpatible0123456789"
 _APIS: dict[Api, Name] = {"chat": "openai", "responses": "openai", "messages": "anthropic", "google": "google"}
@@ -72,6 +70,17 @@ class Slow:
 
 
 Behaviour = Failure | Raw | Cut | Slow
+
+
+@dataclass(frozen=True)
+class Held:
+    """A rule's reply that is sent once `until` is set."""
+
+    reply: Reply
+    until: threading.Event
+
+
+Rule = Callable[[Asked], Reply | Held | None]
 
 
 class ModelServer:
@@ -127,17 +136,20 @@ class ModelServer:
                 found.model, found.stream = str(found.body.get("model")), found.body.get("stream") is True
             self.seen.append(found)
             if self._next:
-                return self._behave(self._next.popleft(), found)
+                return await self._behave(self._next.popleft(), found)
             if found.key not in self.keys:
                 return _failure(found, Failure(401))
             if api == "messages" and "anthropic-version" not in found.headers:
                 return _invalid("anthropic-version: header is required")
-            return self._reply(found)
+            return await self._reply(found)
 
         return endpoint
 
-    def _reply(self, found: Asked, until: Callable[[int], Any] | None = None) -> Response:
+    async def _reply(self, found: Asked, until: Callable[[int], Any] | None = None) -> Response:
         reply = next((reply for rule in self.rules if (reply := rule(found)) is not None), None)
+        if isinstance(reply, Held):
+            await _is_set(reply.until)
+            reply = reply.reply
         if reply is None:
             return _invalid(f"no rule of the test is about this request: {found.text[-300:]!r}")
         if isinstance(reply, ToolCall) and reply.name not in found.tools:
@@ -157,7 +169,7 @@ class ModelServer:
         finally:
             self.left += not is_over
 
-    def _behave(self, behaviour: Behaviour, found: Asked) -> Response:
+    async def _behave(self, behaviour: Behaviour, found: Asked) -> Response:
         match behaviour:
             case Failure():
                 return _failure(found, behaviour)
@@ -169,14 +181,16 @@ class ModelServer:
                     if at == behaviour.after:
                         raise ConnectionAbortedError("the stream is cut, as the test wants it")
 
-                return self._reply(found, cut)
+                return await self._reply(found, cut)
             case Slow():
 
                 async def wait(at: int) -> None:
-                    while at and not behaviour.until.is_set():
-                        await for_a_while(0.005)
+                    if at:
+                        await _is_set(behaviour.until)
 
-                return self._reply(found, wait)
+                if not found.stream:
+                    await _is_set(behaviour.until)
+                return await self._reply(found, wait)
 
     async def _raw(self, raw: Raw, found: Asked) -> AsyncIterator[bytes]:
         is_over = False
@@ -186,11 +200,15 @@ class ModelServer:
                     yield chunk
                     await asyncio.sleep(0)  # once the client is gone, sending never waits, so it would stay unnoticed
                 else:
-                    while not chunk.is_set():
-                        await for_a_while(0.005)
+                    await _is_set(chunk)
             is_over = True
         finally:
             self.left += not is_over
+
+
+async def _is_set(event: threading.Event) -> None:
+    while not event.is_set():
+        await for_a_while(0.005)
 
 
 def _failure(found: Asked, failure: Failure) -> Response:
