@@ -21,7 +21,7 @@ from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.node import SCRIPTS, run_node
 
 PACKAGE = "generated_client"
-GENERATOR_SECONDS = 60.0
+GENERATOR_SECONDS = 300.0
 
 
 @pytest.fixture(scope="module")

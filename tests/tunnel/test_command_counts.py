@@ -219,3 +219,20 @@ async def test_a_session_that_no_browser_would_name_so_is_not_repeated() -> None
         (None, 1, False),
         ("page", 1, False),
     ]
+
+
+async def test_what_was_counted_of_one_connection_is_recorded_on_request() -> None:
+    record = Record()
+    socket = SocketRecord(observed(record), LEASE, None)
+    sent(socket, "Runtime.evaluate")
+    socket.record_counts(UUID(int=2))
+    assert record.counted == []
+    socket.record_counts(LEASE)
+    assert [each["methods"] for each in record.counted] == [{"Runtime.evaluate": 1}]
+    socket.close()
+    assert len(record.counted) == 1
+    # A level that counts nothing has nothing to record.
+    full = Record()
+    full.level = Level.FULL
+    SocketRecord(observed(full), LEASE, None).record_counts(LEASE)
+    assert full.events == []
