@@ -61,6 +61,9 @@ SwaggerUIBundle({
   url: "openapi.json" + (contract === null ? "" : "?contract=" + encodeURIComponent(contract)),
   dom_id: "#ui",
   deepLinking: true,
+  // To draw all operations and schemas at once takes a browser seconds.
+  docExpansion: "none",
+  defaultModelsExpandDepth: 0,
   persistAuthorization: true,
   validatorUrl: null,
   requestInterceptor: prepared,
