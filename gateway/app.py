@@ -309,7 +309,7 @@ async def build(
     agents = Agents(settings, settings.own_dir.absolute() / "agents", settings.uid_base)
     agent_runs = AgentRuns(agents, leases, relay, choices, run_artifacts, living)
     agent_toolsets = AgentToolsets(
-        database, tool_calls, files, runtime_files, PageSecrets(step_secrets, observers, runtime_states, commands)
+        database, tool_calls, files, runtime_files, PageSecrets(step_secrets, observers, runtime_states)
     )
     agent_invocations = AgentInvocations(
         database,

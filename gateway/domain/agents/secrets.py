@@ -13,9 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from gateway.core.observation import Observed
-from gateway.core.secret import remember
 from gateway.core.secret_entry import MARK, SecretEntry
-from gateway.domain.events.run_commands import Commands
 from gateway.domain.execution.step_secrets import NotEntered, StepSecrets
 from gateway.domain.runtimes.service import Runtime
 from gateway.domain.runtimes.state import RuntimeStates
@@ -59,13 +57,10 @@ _MARKED = """((selector, mark, value) => {
 
 
 class PageSecrets:
-    def __init__(
-        self, entering: StepSecrets, observers: BrowserObservers, states: RuntimeStates, commands: Commands
-    ) -> None:
+    def __init__(self, entering: StepSecrets, observers: BrowserObservers, states: RuntimeStates) -> None:
         self._entering = entering
         self._observers = observers
         self._states = states
-        self._commands = commands
 
     async def enter(self, observed: Observed, runtime: Runtime, key: str, field: str, selector: str | None) -> None:
         """Type a field of a secret into the page that clients work in.
@@ -87,14 +82,9 @@ class PageSecrets:
             )
             raise ToolFailed("vault.no_element", f"{message}.")
 
-        def conceal(value: str) -> None:
-            # In what is recorded of the run, and in what the agent and its tools say from now on.
-            self._commands.conceal(observed.run_id, value)
-            remember((value,))
-
         entry = SecretEntry(key, field, 0, page[1], mark, replaces=True)
         try:
-            await self._entering.enter(observed, runtime, None, entry, _SECONDS, conceal)
+            await self._entering.enter(observed, runtime, None, entry, _SECONDS, for_agent=True)
         except NotEntered as error:
             raise ToolFailed("vault.not_entered", error.message) from None
 

@@ -46,7 +46,6 @@ from gateway.telemetry import metrics
 _log = structlog.get_logger("gateway.executions")
 
 COMMAND = "execute"
-_CONCEALED_SECONDS = 30.0
 
 
 @dataclass(slots=True)
@@ -339,7 +338,7 @@ class Executions:
     async def _execute(self, execution: _Execution) -> None:
         observed, wanted, executed = execution.observed, execution.wanted, execution.executed
         # What was typed into its pages before can be read from them.
-        remember(self._step_secrets.typed(observed.runtime_id))
+        remember(self._step_secrets.typed(observed.run_id))
 
         async def on_step(place: int, result: dict[str, Any], content: bytes) -> None:
             kept = await keep(self._artifacts, observed, result, content, execution.operation_id)
@@ -467,15 +466,9 @@ class Executions:
         return url
 
     def _browser_ended(self, observed: Observed) -> None:
-        ending = background.start(self._end_worker(observed))
+        ending = background.start(self.workers.end(observed.runtime_id))
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
-
-    async def _end_worker(self, observed: Observed) -> None:
-        await self.workers.end(observed.runtime_id)
-        # What its pages have reported is noted by now, or within this time.
-        await asyncio.sleep(_CONCEALED_SECONDS)
-        self._commands.end_concealing(observed.run_id)
 
     async def close(self) -> None:
         """Cut off what runs, and end all processes."""

@@ -7,11 +7,12 @@ never has the secret: the gateway finds the element, learns the origins around i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from typing import Final
 from uuid import UUID
 
 from gateway.core.mounts import Mounts
 from gateway.core.observation import Observed
+from gateway.core.secret import remember
 from gateway.core.secret_entry import SecretEntry
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.execution.mounts import usable
@@ -20,6 +21,9 @@ from gateway.domain.vault import Vault
 from gateway.observer.devtools import DevToolsError
 from gateway.observer.entering import EnteringError, marked_element
 from gateway.observer.observers import BrowserObservers
+
+# What the pages of a browser that has ended reported is noted by then.
+_CONCEALED_SECONDS: Final = 30.0
 
 
 class NotEntered(Exception):
@@ -38,9 +42,9 @@ class StepSecrets:
         self._commands = commands
         self._typed: dict[UUID, list[str]] = {}
 
-    def typed(self, runtime_id: UUID) -> list[str]:
-        """Secrets that were typed into a runtime's pages, by steps or for agents: they can be read from these."""
-        return self._typed.get(runtime_id, [])
+    def typed(self, run_id: UUID) -> list[str]:
+        """Secrets that were typed into a run's pages, by steps or for agents: they can be read from these."""
+        return self._typed.get(run_id, [])
 
     async def enter(
         self,
@@ -49,10 +53,11 @@ class StepSecrets:
         mounts: Mounts | None,
         entry: SecretEntry,
         seconds: float,
-        conceal: Callable[[str], None] | None = None,
+        *,
+        for_agent: bool = False,
     ) -> None:
-        """Type a secret into a page within so many seconds; `conceal` gets its value before the page does. `mounts`
-        are those of the execution. A password or value is masked in what is recorded of the run from then on.
+        """Type a secret into a page within so many seconds. `mounts` are those of the execution. From then on a
+        password or value, and all that is typed for an agent, is masked in what is recorded of the run.
 
         Raises NotEntered; NotFound, Forbidden, RequestInvalid of the vault.
         """
@@ -65,9 +70,7 @@ class StepSecrets:
                 marked_element(observation.devtools, entry.page_id, entry.mark) as element,
             ):
                 value = await self._value(observed, runtime, mounts, entry, element.origins)
-                self._note(observed, entry, value)
-                if conceal is not None:
-                    conceal(value)
+                self._conceal(observed, entry, value, for_agent)
                 await element.enter(value, replaces=entry.replaces)
         except EnteringError as error:
             raise NotEntered(str(error), "execute.failed") from None
@@ -76,16 +79,24 @@ class StepSecrets:
         except TimeoutError:
             raise NotEntered("The page did not take the secret in time.", "execute.timeout") from None
 
-    def _note(self, observed: Observed, entry: SecretEntry, value: str) -> None:
-        if entry.field not in ("password", "value"):
+    def _conceal(self, observed: Observed, entry: SecretEntry, value: str, for_agent: bool) -> None:
+        can_be_read = entry.field in ("password", "value")
+        if for_agent:
+            # In what the agent and its tools say.
+            remember((value,))
+        elif not can_be_read:
             return
-        runtime_id = observed.runtime_id
-        if runtime_id not in self._typed:
-            self._typed[runtime_id] = []
-            observed.browser.ended.add_done_callback(lambda _: self._typed.pop(runtime_id, None))
-        if value not in self._typed[runtime_id]:
-            self._typed[runtime_id].append(value)
-            self._commands.conceal(observed.run_id, value)
+        run_id = observed.run_id
+        if run_id not in self._typed:
+            self._typed[run_id] = []
+            observed.browser.ended.add_done_callback(lambda _: self._run_ended(run_id))
+        if can_be_read and value not in self._typed[run_id]:
+            self._typed[run_id].append(value)
+        self._commands.conceal(run_id, value)
+
+    def _run_ended(self, run_id: UUID) -> None:
+        del self._typed[run_id]
+        asyncio.get_running_loop().call_later(_CONCEALED_SECONDS, self._commands.end_concealing, run_id)
 
     async def _value(
         self, observed: Observed, runtime: Runtime, mounts: Mounts | None, entry: SecretEntry, origins: list[str]
