@@ -21,7 +21,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import psutil
@@ -289,18 +288,15 @@ def report(one: Figures) -> str:
     count = len(one.at_once)
     cells = [f"{percentile(one.at_once, percent):.2f}" for percent in (50, 99)]
     rows.append([f"{count} at once to the first call, s", *cells, "", "", "", ""])
-    memory = [("private memory of a process, MiB", one.private_mib, verdict(_typical(one.private_mib), kind.goal_mib))]
-    memory.append(("its share of all memory (PSS), MiB", one.proportional_mib, ""))
-    for name, values, goal in memory:
-        rows.append([name, f"{_typical(values):.0f}", f"{max(values, default=0):.0f}", "", "", "", goal])
+    for name, values, goal in (
+        ("private memory of a process, MiB", one.private_mib, verdict(percentile(one.private_mib, 50), kind.goal_mib)),
+        ("its share of all memory (PSS), MiB", one.proportional_mib, ""),
+    ):
+        rows.append([name, f"{percentile(values, 50):.0f}", f"{percentile(values, 100):.0f}", "", "", "", goal])
     header = (one.library, "invoked p50", "p99", "process alone p50", "p99", "p50 of alone", "goal")
     lines = [table(header, rows), f"\nFailures at once: {len(one.failures)}", *one.failures]
     goals = f"Goals: {kind.goal_seconds:g} s to the first call, {kind.goal_mib:g} MiB of private memory, no failure\n"
     return "\n".join([*lines, goals])
-
-
-def _typical(values: list[float]) -> float:
-    return median(values) if values else 0.0
 
 
 def main() -> int:
