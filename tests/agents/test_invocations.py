@@ -23,18 +23,15 @@ from gateway.agents.processes import AgentProcess, Agents
 from gateway.agents.programs import Command
 from gateway.app import Gateway, build
 from gateway.core.shares import Taker
-from gateway.crypto.keyring import create_key_file
-from gateway.domain.accounts.first_start import write_first_key
 from gateway.domain.agents.queue import AgentQueue
-from gateway.domain.secrets import KeySource, SecretStore
 from gateway.settings import Settings
 from gateway.store.database import Database
 from tests.support import toy_agent
 from tests.support.api import Json, checked, make_runtime, ok, refused
-from tests.support.databases import fresh_database
 from tests.support.fake_providers import KEYS
 from tests.support.launchers import WorkingLauncher
 from tests.support.model_server import Failure, ModelServer, Text
+from tests.support.own_database import own_database
 from tests.support.waiting import until
 
 TOY = Path(toy_agent.__file__).read_text()
@@ -131,23 +128,19 @@ async def house(
         agents_at_once=2,
         relay_retries=0,
     )
-    create_key_file(directory / "master-keys")
-    keys = KeySource((directory / "master-keys").read_text, directory / "master-keys")
-    async with fresh_database(template_url) as url:
-        database = Database(url, 10)
-        api_key = await write_first_key(database, SecretStore(keys), directory / "api-key")
-        gateway = await build(settings, database, keys, WorkingLauncher(directory / "runtimes"), uuid4(), ())
+    async with own_database(template_url, directory) as own:
+        gateway = await build(settings, own.database, own.keys, WorkingLauncher(directory / "runtimes"), uuid4(), ())
         command = [sys.executable, "-I", "-S", "-c", TOY]
         toys = Agents(settings, directory / "toys", settings.uid_base, {"stagehand": Command(lambda: command)})
         gateway.services.agents.runs.agents = toys
         gateway.reached_at("http://127.0.0.1:9")
         transport = httpx.ASGITransport(gateway.app)
-        headers = {"Authorization": f"Bearer {api_key}"}
+        headers = {"Authorization": f"Bearer {own.api_key}"}
         async with (
             gateway.running(),
             httpx.AsyncClient(transport=transport, base_url="http://localhost:8787", headers=headers) as client,
         ):
-            made = House(gateway, checked(client), database, models)
+            made = House(gateway, checked(client), own.database, models)
             prepare = toys.prepare
 
             async def noted(library: Any) -> AgentProcess:
@@ -157,7 +150,6 @@ async def house(
 
             toys.prepare = noted  # type: ignore[method-assign]
             yield made
-        await database.close()
 
 
 @pytest_asyncio.fixture

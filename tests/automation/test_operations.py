@@ -33,28 +33,13 @@ def gateway() -> Iterator[GatewayProcess]:
         yield started
 
 
-async def operation(executing: Executing, operation_id: str) -> dict[str, Any]:
-    """The operation once it has ended."""
-    waited = await executing.remote.post(f"/v1/operations/{operation_id}/wait", {"timeoutMs": 30000})
-    assert waited["timedOut"] is False
-    ended: dict[str, Any] = waited["operation"]
-    return ended
-
-
-async def open_page(executing: Executing) -> None:
-    """The first execution of a runtime may take long, and is then an operation."""
-    answer = await executing.answer(OPEN)
-    if "operation" in answer:
-        assert (await operation(executing, answer["operation"]["id"]))["status"] == "completed"
-
-
 async def cancelled(executing: Executing, operation_id: str) -> dict[str, Any]:
     await executing.remote.api.post(f"/v1/operations/{operation_id}/cancel")
-    return await operation(executing, operation_id)
+    return await executing.operation(operation_id)
 
 
 async def test_a_key_runs_once(executing: Executing) -> None:
-    await open_page(executing)
+    assert (await executing.last(OPEN))["ok"]
     first = await executing.answer(COUNT, step("page.title"), idempotencyKey="once")
     assert [each["value"] for each in first["steps"]] == [1, "Playground"]
     again = await executing.answer(COUNT, step("page.title"), idempotencyKey="once")
@@ -73,7 +58,7 @@ async def test_a_key_whose_steps_failed_is_answered_as_it_was(executing: Executi
 
 
 async def test_requests_with_one_key_at_once_run_once(executing: Executing) -> None:
-    await open_page(executing)
+    assert (await executing.last(OPEN))["ok"]
     answers = await asyncio.gather(
         *(executing.remote.api.post(
             executing.url,
@@ -88,22 +73,22 @@ async def test_an_execution_may_be_answered_at_once(executing: Executing) -> Non
     answer = await executing.answer(OPEN, step("page.title"), prefer="async")
     assert set(answer) == {"operation"}
     assert answer["operation"]["status"] in ("pending", "running")
-    ended = await operation(executing, answer["operation"]["id"])
+    ended = await executing.operation(answer["operation"]["id"])
     assert (ended["status"], ended["method"], ended["provider"]) == ("completed", "execute", "playwright")
     assert ended["result"]["steps"][1]["value"] == "Playground"
     assert ended["progress"]["totalSteps"] == 2
     failing = await executing.answer(step("page.click", "#missing", options={"timeoutMs": 100}), prefer="async")
-    failed = await operation(executing, failing["operation"]["id"])
+    failed = await executing.operation(failing["operation"]["id"])
     assert (failed["status"], failed["error"]["code"]) == ("failed", "execute.timeout")
 
 
 async def test_events_name_the_operation_that_caused_them(executing: Executing) -> None:
     path = executing.url.replace("/execute", f"/runtimes/{executing.id}/events?limit=1000")
-    await open_page(executing)
+    assert (await executing.last(OPEN))["ok"]
     await executing.value(step("page.title"))
     answer = await executing.answer(step("page.title"), step("page.screenshot"), prefer="async")
     operation_id = answer["operation"]["id"]
-    ended = await operation(executing, operation_id)
+    ended = await executing.operation(operation_id)
     await executing.value(step("page.evaluate", "1"))
 
     async def seen() -> list[dict[str, Any]]:
@@ -140,13 +125,13 @@ async def test_the_header_prefers_it_as_well(executing: Executing) -> None:
     body = {"runtime": executing.id, "steps": [step("page.title")]}
     headers = {"Prefer": "respond-async"}
     answer = (await executing.remote.api.post(executing.url, json=body, headers=headers)).json()
-    assert (await operation(executing, answer["operation"]["id"]))["status"] == "completed"
+    assert (await executing.operation(answer["operation"]["id"]))["status"] == "completed"
 
 
 async def test_a_long_execution_is_answered_with_its_operation(executing: Executing) -> None:
     answer = await executing.answer(OPEN, step("page.waitForTimeout", 4500), step("page.title"))
     assert answer["operation"]["status"] == "running"
-    ended = await operation(executing, answer["operation"]["id"])
+    ended = await executing.operation(answer["operation"]["id"])
     assert ended["status"] == "completed"
     assert [each["call"] for each in ended["result"]["steps"]] == ["page.goto", "page.waitForTimeout", "page.title"]
 
@@ -186,6 +171,6 @@ async def test_the_second_of_two_at_once_fails_as_busy(executing: Executing) -> 
 
     await until(runs, "the first runs")
     second = await executing.answer(step("page.title"), prefer="async")
-    ended = await operation(executing, second["operation"]["id"])
+    ended = await executing.operation(second["operation"]["id"])
     assert (ended["status"], ended["error"]["code"]) == ("failed", "runtime.busy")
     assert (await cancelled(executing, first["operation"]["id"]))["status"] == "cancelled"

@@ -229,8 +229,7 @@ async def test_an_execution_may_use_less_than_its_runtime(login: Executing, pref
         body = {"runtime": login.id, "steps": typing, "mounts": {"vault": vault}, "prefer": prefer}
         answer = await login.remote.post(login.url, body)
         if prefer == "async":
-            waited = await login.remote.post(f"/v1/operations/{answer['operation']['id']}/wait", {})
-            answer = waited["operation"]["result"]
+            answer = (await login.operation(answer["operation"]["id"]))["result"]
         error: dict[str, Any] | None = answer["steps"][-1].get("error")
         return error
 

@@ -30,15 +30,13 @@ from hypothesis.stateful import (
 
 from gateway.core.endings import Ending
 from gateway.core.errors import GatewayError
-from gateway.crypto.keyring import create_key_file
-from gateway.domain.accounts.first_start import write_first_key
 from gateway.domain.leases.service import Grant
-from gateway.domain.secrets import KeySource, SecretStore
+from gateway.domain.secrets import KeySource
 from gateway.settings import Settings
 from gateway.store.database import Database
-from tests.support.databases import fresh_database
 from tests.support.launchers import WorkingLauncher
 from tests.support.nodes import ENDED, Minted, Node, joined
+from tests.support.own_database import own_database
 from tests.support.waiting import until
 
 EXAMPLES = int(os.environ.get("GATEWAY_TEST_EXAMPLES", "8"))
@@ -137,16 +135,10 @@ class Machine(RuleBasedStateMachine):
         return self._runner.run(bounded())
 
     async def _open(self) -> House:
-        url = await self._stack.enter_async_context(fresh_database(self.template_url))
         directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-        database = Database(url, 10)
-        self._stack.push_async_callback(database.close)
-        create_key_file(directory / "master-keys")
-        keys = KeySource((directory / "master-keys").read_text, directory / "master-keys")
-        key = await write_first_key(database, SecretStore(keys), directory / "api-key")
-        assert key is not None
+        own = await self._stack.enter_async_context(own_database(self.template_url, directory))
         configured = Settings(data_dir=directory, max_runtimes=MAX_RUNTIMES, max_sockets_per_lease=MAX_SOCKETS)
-        house = House(database, configured, keys, key, self._stack)
+        house = House(own.database, configured, own.keys, own.api_key, self._stack)
         await house.join()
         await house.join()
         return house

@@ -35,13 +35,6 @@ class Two:
     host: Executing
     other: Executing
 
-    async def operation(self, operation_id: str) -> dict[str, Any]:
-        """The operation once it has ended, as the other gateway has it."""
-        waited = await self.other.remote.post(f"/v1/operations/{operation_id}/wait", {"timeoutMs": 60_000})
-        assert waited["timedOut"] is False
-        ended: dict[str, Any] = waited["operation"]
-        return ended
-
     async def begun(self, **body: Any) -> str:
         """The id of an operation that the other gateway was asked for, once its endless step runs on the host."""
         answer = await self.other.answer(OPEN, ENDLESS, prefer="async", **body)
@@ -100,7 +93,7 @@ async def test_a_key_runs_once_whichever_gateway_is_asked(two: Two) -> None:
 async def test_it_is_cancelled_by_the_gateway_that_does_not_run_it(two: Two) -> None:
     operation_id = await two.begun()
     (await two.other.remote.api.post(f"/v1/operations/{operation_id}/cancel")).raise_for_status()
-    ended = await two.operation(operation_id)
+    ended = await two.other.operation(operation_id)
     assert (ended["status"], ended["error"]) == ("cancelled", None)
     assert [each["call"] for each in ended["result"]["steps"]] == ["page.goto"]
     assert await two.other.value(OPEN, step("page.title")) == "Playground"
@@ -110,7 +103,7 @@ async def test_one_whose_gateway_is_killed_has_failed_and_runs_never_again(two: 
     """The last test, since it ends the host."""
     operation_id = await two.begun(idempotencyKey="killed")
     two.host.remote.gateway.kill()
-    ended = await two.operation(operation_id)
+    ended = await two.other.operation(operation_id)
     assert (ended["status"], ended["error"]["code"]) == ("failed", "gateway.lost")
     # With its key it is answered as it ended, though nothing could carry it out now.
     body = {"runtime": two.other.id, "steps": [step("page.title")], "idempotencyKey": "killed"}

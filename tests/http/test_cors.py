@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import httpx
 import pytest
-from playwright.async_api import async_playwright
 
 from gateway.app import Gateway, create_app
 from gateway.http.cors import Cors
-from gateway.launchers.local import browsers
 from gateway.settings import Settings
+from tests.support.chromium import launched_chromium
 from tests.support.pages import PageServer
 from tests.support.serving import serving
 
@@ -120,18 +117,13 @@ CALL = """async ([address, key]) => {
 async def test_a_browser_lets_a_listed_page_call_and_read_and_no_other(
     gateway: Gateway, settings: Settings, api_key: str
 ) -> None:
-    named = os.environ.get("GATEWAY_CHROMIUM")
-    found = browsers.find(Path(named) if named else None)
-    assert found is not None
     with PageServer() as site:
         listed = settings.model_copy(update={"cors_origins": (site.base_url,)})
         app = create_app(replace(gateway.services, settings=listed), gateway.contracts)
-        async with serving(replace(gateway, app=app), listed) as port, async_playwright() as playwright:
-            browser = await playwright.chromium.launch(executable_path=found.get(None).path)
+        async with serving(replace(gateway, app=app), listed) as port, launched_chromium() as (browser, _):
             page = await browser.new_page()
             seen = []
             for origin in (site.base_url, site.base_url.replace("127.0.0.1", "localhost")):
                 await page.goto(f"{origin}/form")
                 seen.append(await page.evaluate(CALL, [f"http://127.0.0.1:{port}/v1/spaces", api_key]))
-            await browser.close()
     assert seen == [[200, "string", True], "TypeError"]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, Response, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, Response
 
-from gateway.launchers.local import browsers
 from tests.support.api import ENDPOINTS, make_space
+from tests.support.chromium import launched_chromium
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.waiting import until
 
@@ -30,13 +28,8 @@ def gateway() -> Iterator[GatewayProcess]:
 
 @pytest.fixture(scope="module")
 async def browser() -> AsyncIterator[Browser]:
-    named = os.environ.get("GATEWAY_CHROMIUM")
-    found = browsers.find(Path(named) if named else None)
-    assert found is not None
-    async with async_playwright() as playwright:
-        launched = await playwright.chromium.launch(executable_path=found.get(None).path, args=[OFFLINE])
+    async with launched_chromium(OFFLINE) as (launched, _):
         yield launched
-        await launched.close()
 
 
 class Watch:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -23,9 +23,7 @@ from websockets.typing import Origin
 
 from gateway.app import Gateway
 from gateway.core.closes import ViewerClose
-from gateway.crypto.keyring import create_key_file
 from gateway.crypto.viewer_tokens import Kind, Viewer, ViewerTokens
-from gateway.domain.accounts.first_start import write_first_key
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.launchers.local import browsers
 from gateway.settings import Settings
@@ -33,9 +31,9 @@ from gateway.store.database import Database
 from gateway.viewers import live_view
 from gateway.viewers.pages import page_headers
 from tests.support.api import NEVER, make_runtime, moment, ok, refused
-from tests.support.databases import fresh_database
 from tests.support.gateway_process import temporary_data_dir
 from tests.support.live import LiveGateway, Person, adopts_orphans_no_longer, live_gateway
+from tests.support.own_database import OwnDatabase, own_database
 from tests.support.pages import PageServer
 from tests.support.remote import closed
 from tests.support.samples import sample
@@ -89,30 +87,14 @@ async def people(playwright: Playwright) -> AsyncIterator[Browser]:
     await launched.close()
 
 
-@dataclass(frozen=True)
-class Shared:
-    """What gateways of one database share."""
-
-    database: Database
-    keys: KeySource
-    api_key: str
+@pytest_asyncio.fixture(scope="module")
+async def shared(template_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[OwnDatabase]:
+    async with own_database(template_url, tmp_path_factory.mktemp("keys")) as own:
+        yield own
 
 
 @pytest_asyncio.fixture(scope="module")
-async def shared(template_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shared]:
-    async with fresh_database(template_url) as url:
-        directory = tmp_path_factory.mktemp("keys")
-        create_key_file(directory / "master-keys")
-        keys = KeySource((directory / "master-keys").read_text, directory / "master-keys")
-        database = Database(url, 10)
-        api_key = await write_first_key(database, SecretStore(keys), directory / "api-key")
-        assert api_key is not None
-        yield Shared(database, keys, api_key)
-        await database.close()
-
-
-@pytest_asyncio.fixture(scope="module")
-async def gateway_with_browsers(shared: Shared) -> AsyncIterator[LiveGateway]:
+async def gateway_with_browsers(shared: OwnDatabase) -> AsyncIterator[LiveGateway]:
     with temporary_data_dir() as data_dir:
         async with live_gateway(data_dir, shared.database, shared.keys, shared.api_key) as live:
             yield live
@@ -439,7 +421,7 @@ async def test_every_end_has_a_close_code(live: LiveGateway, people: Browser, pa
 
 
 async def test_another_gateway_shows_the_same(
-    live: LiveGateway, shared: Shared, playwright: Playwright, people: Browser, pages: PageServer
+    live: LiveGateway, shared: OwnDatabase, playwright: Playwright, people: Browser, pages: PageServer
 ) -> None:
     runtime = await live.remote.runtime()
     with temporary_data_dir() as data_dir:
@@ -611,7 +593,7 @@ async def test_pages_of_other_origins_open_no_live_view(live: LiveGateway) -> No
         assert refusal.value.response.status_code == status
 
 
-async def test_live_views_of_a_run_and_of_a_gateway_are_limited(shared: Shared) -> None:
+async def test_live_views_of_a_run_and_of_a_gateway_are_limited(shared: OwnDatabase) -> None:
     limits = {"max_viewers": 4, "max_viewers_per_run": 2, "viewer_messages_per_second": 50}
     with temporary_data_dir() as data_dir:
         async with (

@@ -7,30 +7,22 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from gateway.crypto.keyring import create_key_file
-from gateway.domain.accounts.first_start import write_first_key
-from gateway.domain.secrets import KeySource, SecretStore
-from gateway.store.database import Database
 from tests.support.api import Json
-from tests.support.databases import fresh_database
 from tests.support.execution import Executing
 from tests.support.fake_providers import KEYS
 from tests.support.live import LiveGateway, live_gateway
+from tests.support.own_database import own_database
 from tests.support.pages import PageServer
 
 
 @asynccontextmanager
 async def gateway_of_agents(template_url: str, directory: Path, **options: Any) -> AsyncIterator[LiveGateway]:
-    create_key_file(directory / "master-keys")
-    keys = KeySource((directory / "master-keys").read_text, directory / "master-keys")
-    async with fresh_database(template_url) as url:
-        database = Database(url, 10)
-        api_key = await write_first_key(database, SecretStore(keys), directory / "api-key")
-        assert api_key is not None
-        options = {"execute_spare_process": False, **options}
-        async with live_gateway(directory, database, keys, api_key, **options) as gateway:
-            yield gateway
-        await database.close()
+    options = {"execute_spare_process": False, **options}
+    async with (
+        own_database(template_url, directory) as own,
+        live_gateway(directory, own.database, own.keys, own.api_key, **options) as gateway,
+    ):
+        yield gateway
 
 
 async def runtime_of_agents(live: LiveGateway, pages: PageServer, password: str) -> Executing:

@@ -14,15 +14,15 @@ from gateway.launchers.local import browsers
 
 
 @asynccontextmanager
-async def launched_chromium() -> AsyncIterator[tuple[Browser, str]]:
-    """The browser as Playwright launched it, and the address of its DevTools."""
+async def launched_chromium(*options: str) -> AsyncIterator[tuple[Browser, str]]:
+    """The browser as Playwright launched it with options of the command line, and the address of its DevTools."""
     named = os.environ.get("GATEWAY_CHROMIUM")
     found = browsers.find(Path(named) if named else None)
     assert found is not None
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     async with async_playwright() as library:
-        arguments = [f"--remote-debugging-port={port}"]
+        arguments = [f"--remote-debugging-port={port}", *options]
         browser = await library.chromium.launch(executable_path=found.get(None).path, args=arguments)
         yield browser, f"http://127.0.0.1:{port}"
         await browser.close()

@@ -36,12 +36,16 @@ class Executing:
         answer = await self.answer(*steps, **body)
         if "operation" in answer:
             # Those that take long are answered so, as any do on a busy machine.
-            path = f"/v1/operations/{answer['operation']['id']}/wait"
-            waited = await self.remote.post(path, {"timeoutMs": 60_000})
-            assert waited["timedOut"] is False
-            answer = waited["operation"]["result"]
+            answer = (await self.operation(answer["operation"]["id"]))["result"]
         results: list[dict[str, Any]] = answer["steps"]
         return results
+
+    async def operation(self, operation_id: str) -> dict[str, Any]:
+        """The operation once it has ended."""
+        waited = await self.remote.post(f"/v1/operations/{operation_id}/wait", {"timeoutMs": 60_000})
+        assert waited["timedOut"] is False
+        ended: dict[str, Any] = waited["operation"]
+        return ended
 
     async def last(self, *steps: dict[str, Any]) -> dict[str, Any]:
         """The result of the last step, before which none fails."""
