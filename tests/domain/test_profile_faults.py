@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -529,6 +530,22 @@ async def test_what_follows_a_stop_at_once_waits_for_the_save(bot: Bot) -> None:
             assert bot.read(answer) == b"1"
             await bot.stop(answer)
     await refused(bot.client.get(f"{PATH}/{bot.id}"), 404, "browser_profile.not_found")
+
+
+async def test_a_stop_waits_for_a_slow_database_and_not_for_the_browser(bot: Bot, database: Away) -> None:
+    runtime = await bot.launch()
+    bot.launcher.may_close.clear()
+    async with database.begin() as holding:
+        await holding.execute(text("SELECT FROM runtimes FOR UPDATE"))
+        stopping = asyncio.ensure_future(bot.stop(runtime))
+        # A slow database does not let a browser live on.
+        await bot.launcher.was_asked.wait()
+        assert not stopping.done()
+    stopped = await stopping
+    has_closed = bot.launcher.browsers[UUID(runtime["id"])].ended.done()
+    bot.launcher.may_close.set()
+    assert (stopped["status"], has_closed) == ("stopped", False)
+    assert (await bot.free())["saveError"] is None
 
 
 @pytest.mark.parametrize("settings", [{"profile_wait_seconds": 0.0}], indirect=True)

@@ -28,7 +28,8 @@ CRASHED = Ending("browser.crashed", "The browser crashed (SIGSEGV).")
 class ClosingLauncher(WorkingLauncher):
     """`restored` has the session cookies that each browser began with, by runtime, and `profiles` its directory.
 
-    A close of a browser waits for `may_close`. What a browser has at its end is what was in its directory.
+    A close of a browser sets `was_asked` and waits for `may_close`. What a browser has at its end is what was in its
+    directory.
     """
 
     def __init__(self, root: Path) -> None:
@@ -39,6 +40,7 @@ class ClosingLauncher(WorkingLauncher):
         self.url = ""
         # What a hostile browser answers in place of its cookies.
         self.cookies: dict[str, Any] = {}
+        self.was_asked = asyncio.Event()
         self.may_close = asyncio.Event()
         self.may_close.set()
 
@@ -74,6 +76,7 @@ class ClosingLauncher(WorkingLauncher):
                 case "Target.getTargets":
                     result = {"targetInfos": []}
                 case "Browser.close":
+                    self.was_asked.set()
                     await self.may_close.wait()
                     browser.files.settled.set()
                     browser.end(Ending("browser.exited", "The browser exited by itself with status 0."))

@@ -703,8 +703,10 @@ class Runtimes:
         if hosted.profile is not None and hosted.profile.is_to_be_saved(was_live):
             # It closes in order, and then its profile is saved, behind the answer.
             self._profiles.saves.close_browser(hosted.profile, hosted.browser)
-            if hosted.ended is not None and not self._observers.owes(hosted.observed):
-                return
+            if hosted.writing is not None and not self._observers.owes(hosted.observed):
+                await asyncio.wait({hosted.writing})
+                if hosted.ended is not None:
+                    return
         else:
             await hosted.browser.stop()
         steps.done("end browser")
