@@ -42,19 +42,26 @@ JUDGED := { $(BIN)/coverage combine --quiet --data-file=.measured/coverage && \
 	$(BIN)/python -m tools.coverage_gate .measured/coverage.json; }
 
 .DELETE_ON_ERROR:
-.PHONY: docs up agents test test-unprivileged mutants lint format lock bench smoke audit release clean test-programs
+.PHONY: docs up agents test test-all test-unprivileged mutants lint format lock bench smoke audit release clean test-programs test-requirements
 
 # Options go into ARGS: make up ARGS="--port 9000"
 up: .venv/installed
 	@exec $(BIN)/gateway up $(ARGS)
 
-# make test ARGS="-k lease"; the coverage is measured and judged where all tests run.
-test: .venv/installed-dev test-programs
+PYTEST := $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder
+
+# All but those that are marked `thorough`: make test ARGS="-k lease"
+test: test-requirements
+	@$(PYTEST) -m "not thorough" $(ARGS)
+
+# All of them, also races more often, and the branch coverage. About twice as long.
+test-all: test-requirements
+	@$(MEASURED) GATEWAY_TEST_RACES=80 GATEWAY_TEST_KILLS=10 $(PYTEST); status=$$?; $(JUDGED) || status=1; exit $$status
+
+test-requirements: .venv/installed-dev test-programs
 	@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(NODE)/node_modules/installed
 	@! command -v npm >/dev/null || $(BIN)/python -m gateway.agents.install
 	@$(BIN)/python -m gateway.launchers.local.browsers
-	@$(if $(ARGS),,$(MEASURED)) $(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=loadfile \
-		--no-loadscope-reorder $(ARGS); status=$$?; $(if $(ARGS),,$(JUDGED) || status=1;) exit $$status
 
 # What an ordinary user's gateway does otherwise than root's; root runs it as user `nobody`.
 test-unprivileged: .venv/installed-dev

@@ -1,4 +1,4 @@
-"""Judges the branch coverage that `make test` measured: `python -m tools.coverage_gate .measured/coverage.json`.
+"""Judges the branch coverage that `make test-all` measured: `python -m tools.coverage_gate .measured/coverage.json`.
 
 Prints what is missed most. Exits with 1 when the whole is below WHOLE, when a file of COMPLETE misses a line or a
 branch, or when a module was never imported.

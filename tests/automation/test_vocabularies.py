@@ -11,6 +11,7 @@ from tests.support.execution import EVERY_CALL, Drivers, example, filled
 LEAST = {"playwright": 60, "puppeteer": 40, "selenium": 30}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("driver", "name"), EVERY_CALL, ids=lambda part: part)
 async def test_the_example_of_a_call_works(drivers: Drivers, driver: str, name: str) -> None:
     executing = await drivers.of(driver)

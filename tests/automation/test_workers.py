@@ -207,6 +207,7 @@ async def cancel_a_start(place: int, directory: Path, browser_url: str, *, begun
     return was_cancelled, left
 
 
+@pytest.mark.thorough
 async def test_a_start_that_is_cancelled_at_any_wait_leaves_nothing(tmp_path: Path, browser_url: str) -> None:
     for place in itertools.count():
         was_cancelled, left = await cancel_a_start(place, tmp_path, browser_url, begun=False)

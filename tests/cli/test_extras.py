@@ -80,6 +80,7 @@ def test_doctor_names_each_that_is_missing(without: dict[str, str], tmp_path: Pa
     assert [extra.name for extra in EXTRAS if extra.advice not in printed] == []
 
 
+@pytest.mark.thorough
 def test_the_page_of_docs_is_not_implemented_and_its_document_is_served(gateway: GatewayProcess) -> None:
     refused = httpx.get(f"{gateway.base_url}/docs")
     assert (refused.status_code, refused.json()["code"]) == (501, "docs.not_installed")

@@ -23,12 +23,11 @@ from selenium.common import WebDriverException
 
 from gateway.launchers.base import BrowserName
 from tests.support import node
+from tests.support.browser_kinds import EACH_KIND
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.pages import DOWNLOAD_BODY, DOWNLOAD_NAME, PageServer
 from tests.support.selenium_session import ANSWER_SECONDS, SeleniumSession, devtools
 from tests.support.watched import WatchedLease
-
-KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
 
 DRAGGED = """
 <div id="from" draggable="true" style="width: 50px; height: 50px; background: red">from</div>
@@ -57,7 +56,7 @@ def gateway() -> Iterator[GatewayProcess]:
         yield gateway
 
 
-@pytest_asyncio.fixture(scope="module", params=KINDS)
+@pytest_asyncio.fixture(scope="module", params=EACH_KIND)
 async def runtime(request: pytest.FixtureRequest, gateway: GatewayProcess) -> AsyncIterator[Runtime]:
     """One of each kind of browser, for all tests: each of them opens a context of its own."""
     async with httpx.AsyncClient(

@@ -222,6 +222,7 @@ def settings(settings: GatewaySettings) -> GatewaySettings:
     return settings.model_copy(update={"max_lifetime_seconds": 2592000, "egress_allow": allowed})
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("contract", [contract.name for contract in CONTRACTS])
 async def test_every_answer_to_a_valid_request_is_as_documented(

@@ -48,6 +48,7 @@ def objects(data_dir: Path) -> list[Path]:
     return [path for path in (data_dir / "files").rglob("*") if path.is_file()]
 
 
+@pytest.mark.thorough
 async def test_a_gateway_that_is_killed_during_transfers_leaves_nothing_incomplete() -> None:
     options = {"GATEWAY_EGRESS_ALLOW": "127.0.0.1", "GATEWAY_WARM_BROWSERS": "0"}
     served = Attachments()

@@ -23,6 +23,7 @@ from gateway.store.objects import Objects
 from tests.support.api import make_space, make_subaccount, ok, refused
 from tests.support.closing_browsers import COOKIE, CRASHED, Bot, ClosingLauncher
 from tests.support.launchers import WorkingLauncher
+from tests.support.tiers import first_of
 from tests.support.waiting import until
 
 PATH = "/v1/browser-profiles"
@@ -206,7 +207,7 @@ def large(byte: int) -> bytes:
     return random.Random(byte).randbytes(3_500_000)
 
 
-@pytest.mark.parametrize("chunks", [0, 1, 3, 4])
+@pytest.mark.parametrize("chunks", first_of([3, 0, 1, 4]))
 async def test_a_storage_that_stops_leaves_the_last_state(
     bot: Bot, gateway: Gateway, monkeypatch: pytest.MonkeyPatch, chunks: int
 ) -> None:

@@ -29,11 +29,11 @@ from gateway.launchers.local.control_groups import ControlGroup, ControlGroups
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.settings import Settings
+from tests.support.browser_kinds import EACH_KIND, KINDS
 from tests.support.devtools import DevTools
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.waiting import until, wait_until
 
-KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
 MIB = 1024 * 1024
 FILE_BYTES = 16 * MIB
 # The kernel counts by user, and other tests on this machine may have browsers of the usual ones.
@@ -116,7 +116,7 @@ def threads_of(uid: int) -> int:
 # Limits of the kernel
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_limits_hold_for_the_browser_and_all_that_it_starts(found: Browsers, name: BrowserName) -> None:
     options = {"runtime_max_processes": 3000, "runtime_max_files": 4000, "runtime_max_file_bytes": 64 * MIB}
     async with opened(found, **options) as launcher:
@@ -273,7 +273,7 @@ def largest_below(directory: Path) -> int:
     return max(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_a_download_past_the_limit_fails_and_ends_nothing_else(found: Browsers, name: BrowserName) -> None:
     async with opened(found, runtime_max_file_bytes=FILE_BYTES) as launcher, Downloads() as server:
         browser = await launcher.launch(LaunchSpec(uuid4(), name))

@@ -30,13 +30,13 @@ from gateway.launchers.local.launcher import LocalLauncher
 from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.settings import Settings
 from tests.support import own_network
+from tests.support.browser_kinds import EACH_KIND
 from tests.support.devtools import DevTools
 from tests.support.egress import serving
 from tests.support.gateway_process import temporary_data_dir
 from tests.support.own_network import Outside, Packet, run_in_own_network
 from tests.support.waiting import until
 
-KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
 SPELLINGS = (
     "127.0.0.1",
     "localhost",
@@ -182,7 +182,7 @@ def port_of(browser: LocalBrowser) -> int:
     return port
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_another_runtimes_devtools_port_is_unreachable(
     launcher: LocalLauncher, victim: LocalBrowser, name: BrowserName
 ) -> None:
@@ -268,7 +268,7 @@ async def test_metadata_services_are_unreachable(launcher: LocalLauncher, url: s
         assert "egress.metadata" in await one.visit(url)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_a_context_without_the_proxy_reaches_nothing(launcher: LocalLauncher, name: BrowserName) -> None:
     async with serving(page) as port, attacker(launcher, name) as one:
         for proxy in ("direct://", f"http://127.0.0.1:{port}"):
@@ -281,7 +281,7 @@ async def test_a_context_without_the_proxy_reaches_nothing(launcher: LocalLaunch
                 assert answer["errorText"] in ("net::ERR_NAME_NOT_RESOLVED", "net::ERR_PROXY_CONNECTION_FAILED")
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_by_default_loopback_and_private_networks_are_unreachable(name: BrowserName) -> None:
     connections = 0
 
@@ -332,7 +332,7 @@ async def test_websockets_and_big_bodies_pass_and_are_counted(launcher: LocalLau
         assert BIG <= usage.sent - before < BIG + 10_000
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_an_upload_that_is_answered_early_arrives_whole_and_once(
     launcher: LocalLauncher, name: BrowserName
 ) -> None:
@@ -446,7 +446,7 @@ async def says_that_no_name_was_found(client: DevTools, session: str) -> bool:
 
 
 @own_network.needed
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 def test_no_datagram_leaves_a_browser(name: BrowserName) -> None:
     async def attempts(outside: Outside) -> None:
         async with serving(page) as port, opened("localhost", "127.0.0.1") as guarded, attacker(guarded, name) as one:
@@ -466,7 +466,7 @@ def test_no_datagram_leaves_a_browser(name: BrowserName) -> None:
 
 
 @own_network.needed
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 def test_datagrams_leave_a_browser_without_the_guard(name: BrowserName) -> None:
     """So the attempts above are real ones."""
 

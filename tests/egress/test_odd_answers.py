@@ -10,6 +10,8 @@ import os
 import time
 from dataclasses import replace
 
+import pytest
+
 from tests.support.odd_answers import Answer, Case, case_of, compare
 
 CASES = int(os.environ.get("GATEWAY_TEST_ANSWERS", "24"))
@@ -38,6 +40,7 @@ CLOSED = [
 ]
 
 
+@pytest.mark.thorough
 async def test_odd_answers_are_to_a_page_what_they_are_without_the_proxy() -> None:
     answers = [*map(Answer.of, KEPT), *(Answer.of(raw, "close") for raw in CLOSED)]
     answers.append(Answer.of(b"HTTP/1.1 200 OK\r\n\r\nendless", "reset"))

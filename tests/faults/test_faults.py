@@ -49,6 +49,7 @@ from tests.support.faults import (
 from tests.support.gateway_process import MEASURED, GatewayProcess, temporary_data_dir
 from tests.support.raw import BINARY, CLOSE, PING, PONG, TEXT, Gone, RawBrowser, RawClient, echo, framed, raw_browser
 from tests.support.remote import Lease, Remote, ask, closed
+from tests.support.tiers import first_of
 from tests.support.waiting import for_a_while, until
 
 MIB = 1024 * 1024
@@ -195,6 +196,7 @@ async def test_a_browser_killed_within_a_message_closes_with_4404(
 # 2. A frozen browser
 
 
+@pytest.mark.thorough
 async def test_a_paused_browser_loses_no_message_and_no_client(pinging: GatewayProcess) -> None:
     async with at(pinging) as remote:
         runtime = await remote.runtime()
@@ -242,7 +244,7 @@ async def ask_often(client: ClientConnection, times: int) -> list[int]:
 # 3. A client that is gone without a word
 
 
-@pytest.mark.parametrize("pushed", [False, True], ids=["idle", "in the midst of a push"])
+@pytest.mark.parametrize("pushed", first_of([True, False]), ids=["in the midst of a push", "idle"])
 async def test_a_client_that_vanishes_is_detected(pinging: GatewayProcess, pushed: bool) -> None:
     async def talk(browser: RawBrowser) -> None:
         while pushed:
@@ -279,6 +281,7 @@ def cable() -> Iterator[Cable]:
         pytest.skip(f"no network of our own can be made here: {error}")
 
 
+@pytest.mark.thorough
 async def test_a_client_whose_packets_are_lost_is_detected(cable: Cable) -> None:
     env = {
         "GATEWAY_HOST": cable.here,
@@ -455,6 +458,7 @@ async def test_messages_sent_byte_by_byte_pass_both_ways(remote: Remote) -> None
 # 8. Very many sockets
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(600)
 async def test_very_many_sockets_are_served_and_each_gets_its_own_close() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -521,7 +525,7 @@ async def closes_normally(client: RawClient) -> tuple[int, str]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("how", ["is frozen", "is gone"])
+@pytest.mark.parametrize("how", first_of(["is gone", "is frozen"]))
 async def test_without_its_database_a_gateway_keeps_open_sockets(how: str) -> None:
     with temporary_data_dir() as data_dir, temporary_data_dir() as directory:
         database = EmbeddedPostgres(directory, 870000)
@@ -655,7 +659,7 @@ datetime.datetime = datetime_
 """
 
 
-@pytest.mark.parametrize("hours", [1, -1])
+@pytest.mark.parametrize("hours", first_of([1, -1]))
 async def test_a_clock_that_jumps_by_an_hour_moves_no_deadline(hours: int) -> None:
     with temporary_data_dir() as data_dir, temporary_data_dir() as patch:
         (patch / "sitecustomize.py").write_text(JUMPING_CLOCK)
@@ -867,7 +871,7 @@ async def test_a_browser_that_never_reads_keeps_no_memory_of_an_ended_socket(
 # 14. Clients that flood
 
 
-@pytest.mark.parametrize("what", ["pings", "junk", "answers"])
+@pytest.mark.parametrize("what", first_of(["pings", "junk", "answers"]))
 async def test_a_client_that_floods_and_never_reads_costs_bounded_memory(
     gateway: GatewayProcess, remote: Remote, what: str
 ) -> None:
@@ -925,6 +929,7 @@ async def test_a_client_that_floods_and_reads_gets_all_answers(remote: Remote) -
 # 5. A request that comes byte by byte
 
 
+@pytest.mark.thorough
 async def test_an_upgrade_that_comes_byte_by_byte_is_cut_off_in_time() -> None:
     with temporary_data_dir() as data_dir, started(data_dir, GATEWAY_REQUEST_HEADER_SECONDS="2") as gateway:
         async with at(gateway) as remote, raw_browser(echo) as url:

@@ -8,6 +8,7 @@ import pytest
 from bench.footprint import settled
 from bench.leaks import Cycles
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
+from tests.support.tiers import first_of
 
 WARM_UP = 2
 CYCLES = 6
@@ -17,7 +18,7 @@ def client(gateway: GatewayProcess) -> httpx.Client:
     return httpx.Client(base_url=gateway.base_url, headers=gateway.headers, timeout=60, trust_env=False)
 
 
-@pytest.mark.parametrize("warm", [0, 1])
+@pytest.mark.parametrize("warm", first_of([1, 0]))
 def test_launch_attach_and_stop_leave_no_process_descriptor_or_directory(warm: int) -> None:
     with (
         temporary_data_dir() as data_dir,

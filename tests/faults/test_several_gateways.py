@@ -275,6 +275,7 @@ async def test_a_draining_host_closes_with_1001(mortal: Two) -> None:
     assert await refusal(mortal.other.gateway, lease) == Refusal(410, "runtime.gone", {}, {})
 
 
+@pytest.mark.thorough
 async def test_a_draining_forwarder_closes_with_1001_and_leaves_the_runtime(mortal: Two) -> None:
     lease = await mortal.host.lease(await mortal.host.runtime())
     async with mortal.attached(lease) as socket:
@@ -335,6 +336,7 @@ async def test_an_operation_of_a_killed_gateway_fails_long_before_its_runtime_do
     assert (await mortal.other.get(runtime))["status"] == "active"
 
 
+@pytest.mark.thorough
 async def test_a_hanging_host_is_unavailable(mortal: Two) -> None:
     lease = await mortal.host.lease(await mortal.host.runtime())
     mortal.host.gateway.signal(signal.SIGSTOP)

@@ -34,6 +34,7 @@ from tests.support.gateway_process import (
 )
 from tests.support.launchers import SlowLauncher, WorkingLauncher
 from tests.support.remote import Remote, closed, stall
+from tests.support.tiers import first_of
 from tests.support.waiting import until, wait_until
 
 GRACE = 10
@@ -222,7 +223,7 @@ async def stopped_by(stop: Callable[[GatewayProcess], None], data_dir: Path) -> 
         assert_nothing_left(gateway)
 
 
-@pytest.mark.parametrize("stop", [signal_group, close_terminal])
+@pytest.mark.parametrize("stop", first_of([signal_group, close_terminal]))
 async def test_a_stop_from_a_terminal_leaves_nothing(
     used_data_dir: Path, stop: Callable[[GatewayProcess], None]
 ) -> None:
@@ -234,6 +235,7 @@ async def test_a_stop_from_a_terminal_leaves_nothing(
         await asyncio.to_thread(database.stop)
 
 
+@pytest.mark.thorough
 async def test_a_stop_of_gateway_and_database_leaves_nothing_and_does_not_crash(used_data_dir: Path) -> None:
     await stopped_by(signal_tree, used_data_dir)
     # The database may have stopped before the row was written; the next start finds that the gateway stopped.
@@ -245,6 +247,7 @@ async def test_a_stop_of_gateway_and_database_leaves_nothing_and_does_not_crash(
                     assert (runtime["status"], runtime["summary"]["endReason"]["code"]) == STOPPED_RUNTIME
 
 
+@pytest.mark.thorough
 async def test_further_signals_during_a_slow_stop_leave_no_orphans(used_data_dir: Path) -> None:
     with started(used_data_dir) as gateway:
         async with Remote(gateway) as remote:

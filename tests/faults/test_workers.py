@@ -78,6 +78,7 @@ def metric(gateway: GatewayProcess, name: str) -> float:
     return sum(float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if re.match(rf"{name}[{{ ]", line))
 
 
+@pytest.mark.thorough
 async def test_each_worker_answers_for_all_of_them(gateway: GatewayProcess, remote: Remote) -> None:
     before = metric(gateway, "gateway_request_seconds_count")
     runtimes = [await remote.runtime() for _ in range(2)]
@@ -271,6 +272,7 @@ async def test_nothing_is_left_of_a_supervising_process_that_is_killed() -> None
         wait_until(only_the_database_is_left, "all but the database ended")
 
 
+@pytest.mark.thorough
 def test_a_worker_that_cannot_start_ends_the_start() -> None:
     with temporary_data_dir() as data_dir:
         # Its directory can't be made.

@@ -105,6 +105,7 @@ async def executed(page: Page, operation: str, **path: str) -> Any:
     return await response.json()
 
 
+@pytest.mark.thorough
 async def test_what_execute_sends_is_accepted_as_it_is(page: Page, gateway: GatewayProcess) -> None:
     watch = Watch(page)
     await authorize(page, gateway, gateway.api_key)
@@ -118,6 +119,7 @@ async def test_what_execute_sends_is_accepted_as_it_is(page: Page, gateway: Gate
     assert watch.wrong == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("before", ["", "Bearer "], ids=["the key", "the key after Bearer"])
 async def test_with_a_key_an_operation_can_be_tried_out(page: Page, gateway: GatewayProcess, before: str) -> None:
     async with httpx.AsyncClient(base_url=gateway.base_url, headers=gateway.headers, trust_env=False) as api:
@@ -131,6 +133,7 @@ async def test_with_a_key_an_operation_can_be_tried_out(page: Page, gateway: Gat
     assert watch.wrong == []
 
 
+@pytest.mark.thorough
 async def test_it_is_dark_where_the_reader_prefers_that(page: Page, gateway: GatewayProcess) -> None:
     async def background() -> list[int]:
         color: str = await page.evaluate("getComputedStyle(document.documentElement).backgroundColor")

@@ -25,6 +25,7 @@ from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.nginx import documented, free_port, nginx
 from tests.support.pages import BIG_SCREENSHOT_BYTES, PageServer
 from tests.support.serving import serving
+from tests.support.tiers import first_of
 
 READ_SECONDS = 2
 FILE_BYTES = 4 * 1024 * 1024
@@ -105,7 +106,7 @@ async def test_leases_and_what_is_discovered_below_them_name_the_public_address(
 
 
 @pytest.mark.parametrize("name", DISCOVERING)
-@pytest.mark.parametrize("scheme", ["https", "wss"])
+@pytest.mark.parametrize("scheme", first_of(["wss", "https"]))
 async def test_clients_drive_a_page_through_tls_and_a_path(
     proxied: Proxied,
     endpoint: str,

@@ -332,6 +332,7 @@ def apt(machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return note
 
 
+@pytest.mark.thorough
 @with_fakes
 def test_playwright_downloads_one_when_there_is_none(machine: Path, apt: Path, playwright_host: list[str]) -> None:
     lines = Lines()

@@ -20,6 +20,7 @@ from gateway.launchers.local.disk_usage import used_bytes
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.settings import Settings
+from tests.support.browser_kinds import EACH_KIND
 from tests.support.devtools import DevTools
 from tests.support.disk import FullDisk
 from tests.support.gateway_process import temporary_data_dir
@@ -64,7 +65,7 @@ async def launcher(found: Browsers) -> AsyncIterator[LocalLauncher]:
         await launcher.close()
 
 
-@pytest.mark.parametrize("name", ["headless-shell", "chromium"])
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_a_page_that_stores_too_much_is_refused_and_its_runtime_lives(
     launcher: LocalLauncher, name: BrowserName
 ) -> None:

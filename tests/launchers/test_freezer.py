@@ -23,6 +23,7 @@ from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local.freezer import Freezable, Freezer
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.launchers.local.local_browser import LocalBrowser
+from tests.support.browser_kinds import EACH_KIND
 from tests.support.devtools import DevTools
 from tests.support.launchers import local_launcher
 from tests.support.waiting import until
@@ -59,7 +60,7 @@ def stopped(browser: LocalBrowser) -> set[str]:
     return {kind for process, kind in kinds(browser).items() if process.status() == psutil.STATUS_STOPPED}
 
 
-@pytest.mark.parametrize("name", ["headless-shell", "chromium"])
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_pages_that_nothing_uses_stop_and_continue_at_the_next_use(
     launcher: LocalLauncher, name: BrowserName
 ) -> None:

@@ -33,6 +33,7 @@ from gateway.launchers.local.browsers import Binary, Browsers
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.settings import Settings
+from tests.support.browser_kinds import EACH_KIND, KINDS
 from tests.support.devtools import DevTools
 from tests.support.gateway_process import ROOT, temporary_data_dir
 from tests.support.live import adopts_orphans_no_longer
@@ -46,7 +47,6 @@ PDF = (
     b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj 2 0 obj<</Type/Pages/Kids[]/Count 0>>endobj\n"
     b"trailer<</Root 1 0 R>>"
 )
-KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
 NOBODY = 65534
 
 # So few ids are of this process's tests alone: other gateways of the machine share those that are the default.
@@ -172,7 +172,7 @@ def renderers(browser: LocalBrowser) -> list[psutil.Process]:
 # What browsers are launched with
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_a_client_finds_a_blank_page_at_once(shared: LocalLauncher, name: BrowserName) -> None:
     async with launched(shared, name) as browser, DevTools.attach(browser) as client:
         assert [page["url"] for page in await client.pages()] == ["about:blank"]
@@ -180,7 +180,7 @@ async def test_a_client_finds_a_blank_page_at_once(shared: LocalLauncher, name: 
         assert browser.version in (await client.send("Browser.getVersion"))["product"]
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_options_apply_to_every_context(shared: LocalLauncher, found: Browsers, name: BrowserName) -> None:
     browser = await shared.launch(customized_spec(name))
     # `de` where the machine has the language files.
@@ -236,7 +236,7 @@ async def until_sized(client: DevTools, session: str, width: int, height: int) -
     await until(sized)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_by_default_a_browser_looks_like_an_ordinary_chromium(shared: LocalLauncher, name: BrowserName) -> None:
     async with (
         launched(shared, name) as browser,
@@ -259,7 +259,7 @@ async def test_by_default_a_browser_looks_like_an_ordinary_chromium(shared: Loca
         assert browser.warning is None
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_the_screen_follows_the_viewport(shared: LocalLauncher, name: BrowserName) -> None:
     for width, height in ((813, 607), (390, 844)):
         browser = await shared.launch(LaunchSpec(uuid4(), name, (width, height)))
@@ -289,7 +289,7 @@ async def test_the_operator_chooses_the_viewport_and_what_browsers_say_they_are(
         assert sent["user-agent"].replace("Headless", "") == user_agent.ordinary(browser.version)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_the_hints_of_a_user_agent_that_a_client_chose_do_not_contradict_it(
     shared: LocalLauncher, name: BrowserName
 ) -> None:
@@ -340,7 +340,7 @@ async def test_two_concurrent_launches_share_nothing(shared: LocalLauncher) -> N
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the network service has a sandbox")
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_the_network_service_is_a_part_of_the_browsers_process(shared: LocalLauncher, name: BrowserName) -> None:
     browser = await shared.launch(LaunchSpec(uuid4(), name))
     lines = command_lines(browser)
@@ -349,7 +349,7 @@ async def test_the_network_service_is_a_part_of_the_browsers_process(shared: Loc
     assert not any("--utility-sub-type=network" in line for line in lines)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_the_sandbox_is_on(shared: LocalLauncher, name: BrowserName) -> None:
     async with launched(shared, name) as browser, DevTools.attach(browser) as client:
         await client.evaluate("1", await client.first_page())
@@ -416,7 +416,7 @@ async def test_a_strict_umask_does_not_break_browsers(found: Browsers) -> None:
         os.umask(before)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_a_long_data_directory_does_not_matter(found: Browsers, name: BrowserName) -> None:
     with temporary_data_dir() as place:
         data_dir = place / ("a-directory-with-a-long-name-" * 4)

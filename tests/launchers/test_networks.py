@@ -24,6 +24,7 @@ from gateway.launchers.local import networks
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.launchers.local.networks import Networks
+from tests.support.browser_kinds import EACH_KIND
 from tests.support.devtools import DevTools
 from tests.support.egress import serving
 from tests.support.gateway_process import temporary_data_dir
@@ -124,7 +125,7 @@ def machine() -> Iterator[list[Address]]:
 
 
 @needs_networks
-@pytest.mark.parametrize("name", ["headless-shell", "chromium"])
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_a_process_in_a_runtimes_network_reaches_nothing_but_its_exit(
     launcher: LocalLauncher, machine: list[Address], name: BrowserName
 ) -> None:
@@ -179,7 +180,7 @@ async def test_a_network_has_loopback_and_one_device_that_leads_nowhere(launcher
 
 
 @needs_networks
-@pytest.mark.parametrize("name", ["headless-shell", "chromium"])
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_a_page_is_online_and_reaches_what_is_allowed(launcher: LocalLauncher, name: BrowserName) -> None:
     async def page(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

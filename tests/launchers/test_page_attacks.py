@@ -21,13 +21,13 @@ from gateway.launchers.local.command_line import NO_PROGRAMS
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.settings import Settings
+from tests.support.browser_kinds import EACH_KIND
 from tests.support.devtools import DevTools
 from tests.support.gateway_process import temporary_data_dir
 from tests.support.launchers import local_launcher
 from tests.support.pages import PageServer
 from tests.support.waiting import until
 
-KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
 # Far less than what the pages below send, far more than two small connections need.
 MOST_GROWTH = 64 * 1024 * 1024
 
@@ -83,9 +83,10 @@ async def assert_works(browser: LocalBrowser) -> None:
 @pytest.mark.parametrize(
     ("name", "attack"),
     [
-        *(("headless-shell", attack) for attack in ATTACKS),
+        ("headless-shell", "170 lines of 3.9 MB"),
+        *(pytest.param("headless-shell", attack, marks=pytest.mark.thorough) for attack in tuple(ATTACKS)[:2]),
         # It prints no console messages.
-        ("chromium", "the name of a shared worker"),
+        pytest.param("chromium", "the name of a shared worker", marks=pytest.mark.thorough),
     ],
 )
 async def test_nothing_that_a_page_says_reaches_what_runtimes_share(
@@ -119,7 +120,7 @@ async def test_nothing_that_a_page_says_reaches_what_runtimes_share(
             await assert_works(other)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_what_a_browser_prints_after_its_start_is_read_by_no_process(
     launcher: LocalLauncher, name: BrowserName
 ) -> None:
@@ -157,7 +158,11 @@ def open_files(pid: int) -> dict[int, str]:
 
 @pytest.mark.parametrize(
     ("name", "trapped"),
-    [("chromium", True), ("chromium", False), ("headless-shell", False)],
+    [
+        pytest.param("chromium", True, marks=pytest.mark.thorough),
+        ("chromium", False),
+        pytest.param("headless-shell", False, marks=pytest.mark.thorough),
+    ],
     ids=["chromium-a PATH of traps", "chromium-the PATH of browsers", "headless-shell-the PATH of browsers"],
 )
 async def test_a_page_starts_no_program(name: BrowserName, trapped: bool) -> None:

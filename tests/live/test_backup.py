@@ -87,6 +87,7 @@ def kept(here: Path) -> Kept:
     return kept
 
 
+@pytest.mark.thorough
 def test_a_copy_of_the_running_database_is_restored(kept: Kept, here: Path) -> None:
     run(OF_RUNNING, here)
     if os.geteuid() == 0:

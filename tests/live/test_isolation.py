@@ -42,11 +42,11 @@ from tests.support.attacker import (
     interface_addresses,
     try_commands,
 )
+from tests.support.browser_kinds import EACH_KIND, KINDS
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.remote import Remote
 from tests.support.waiting import until
 
-KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
 T = TypeVar("T")
 HOLE = "webSocketDebuggerUrl"
 FILE = "file:///etc/passwd"
@@ -171,7 +171,7 @@ async def allowing() -> AsyncIterator[Place]:
         yield made
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=EACH_KIND)
 def pair_kind(request: pytest.FixtureRequest) -> BrowserName:
     kind: BrowserName = request.param
     return kind
@@ -298,7 +298,7 @@ async def test_no_command_reaches_internal_services(
     assert await victim.addresses() == before
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH_KIND)
 async def test_the_same_requests_reach_allowed_targets_only(allowing: Place, kind: BrowserName) -> None:
     """The control of all above; and that to allow one port opens no other, be it by a redirect."""
     allowed, canary = allowing.allowed, allowing.canary
@@ -352,7 +352,7 @@ async def reaches(page: Page, name: str, url: str) -> bool:
     return REACHED in await COMMANDS[name](page, url)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH_KIND)
 async def test_a_service_worker_reaches_no_further(allowing: Place, kind: BrowserName) -> None:
     allowed, canary = allowing.allowed, allowing.canary
     assert allowed is not None
@@ -409,7 +409,7 @@ async def test_no_command_opens_a_file_or_a_page_of_the_browsers_own(
     assert not any(url.startswith(("file:", "chrome:", "devtools:", "view-source:file:")) for url in shown), shown
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH_KIND)
 async def test_the_commands_open_files_without_the_guard(default: Place, kind: BrowserName) -> None:
     async with Holder.of(default.remote, browser=kind) as attacker, attacker.unguarded() as commands:
         page = await attacker.page(commands)

@@ -24,6 +24,7 @@ from tests.support.live import LiveGateway, adopts_orphans_no_longer, live_gatew
 from tests.support.pages import PageServer
 from tests.support.profiles import FILL, NOTHING, Visitor, launch, log_in, logged_in, seen, stop, until_saved
 from tests.support.remote import Remote
+from tests.support.tiers import first_of
 from tests.support.waiting import until
 
 PATH = "/v1/browser-profiles"
@@ -70,7 +71,7 @@ def installed() -> list[str]:
 
 
 @pytest.mark.timeout(60 + 30 * MOVES)
-@pytest.mark.parametrize("browser", installed())
+@pytest.mark.parametrize("browser", first_of(installed()))
 async def test_a_login_survives_on_another_gateway(
     gateways: tuple[LiveGateway, LiveGateway], url: str, browser: str
 ) -> None:
@@ -96,6 +97,7 @@ async def test_a_login_survives_on_another_gateway(
     assert (await until_saved(first.remote, profile))["generation"] == MOVES
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(120 + 60 * KILLS)
 async def test_a_gateway_that_is_killed_leaves_a_whole_state(url: str, database_url: str, tmp_path: Path) -> None:
     """At points all over a save: until the row is committed the last state is that of before, then the new one; and of

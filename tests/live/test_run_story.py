@@ -120,6 +120,7 @@ class Script:
         return "dialog", f"sure {number}"
 
 
+@pytest.mark.thorough
 async def test_the_records_of_a_run_are_consistent(
     tmp_path: Path, database: Database, keys: KeySource, api_key: str, browser: Browser
 ) -> None:

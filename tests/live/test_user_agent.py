@@ -13,11 +13,10 @@ from playwright.async_api import Page, async_playwright
 
 from gateway.launchers.base import BrowserName
 from gateway.launchers.local import user_agent
+from tests.support.browser_kinds import EACH_KIND
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.remote import Remote, ask
 from tests.support.waiting import until
-
-KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
 
 PAGES = {
     "/": "<a id=popup href=/popup target=_blank rel=opener>x</a><iframe src=/frame></iframe><div id=other></div>",
@@ -108,7 +107,7 @@ def site() -> Iterator[Site]:
     site.close()
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_sites_see_an_ordinary_chromium_everywhere(remote: Remote, site: Site, name: BrowserName) -> None:
     runtime = await remote.runtime(browser=name)
     version = (await remote.get(runtime))["summary"]["browserVersion"]
@@ -153,7 +152,7 @@ async def popup_and_download(page: Page, site: Site) -> None:
         await page.evaluate("location = '/file'")
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_what_a_client_emulates_holds(remote: Remote, site: Site, name: BrowserName) -> None:
     runtime = await remote.runtime(browser=name)
     async with async_playwright() as playwright:

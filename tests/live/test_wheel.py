@@ -11,6 +11,7 @@ from tools.smoke import ROOT
 
 
 # It downloads what is pinned, where pip's cache does not have it.
+@pytest.mark.thorough
 @pytest.mark.timeout(600)
 def test_the_wheel_installs_migrates_starts_and_serves_a_lease() -> None:
     done = subprocess.run([sys.executable, "-m", "tools.smoke"], cwd=ROOT, capture_output=True, text=True, check=False)

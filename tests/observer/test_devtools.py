@@ -71,6 +71,7 @@ def test_a_message_above_the_maximum_is_refused_as_soon_as_its_length_is_known(l
 LARGE = MessageCollector.LARGE
 
 
+@pytest.mark.thorough
 @given(
     messages=st.lists(
         st.tuples(st.sampled_from([0, 200, LARGE, LARGE + 1, LARGE + 70_000]), st.booleans()), max_size=5

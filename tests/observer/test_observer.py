@@ -30,6 +30,7 @@ from gateway.observer.observers import BrowserObservers, Observation
 from gateway.observer.pages import Pages
 from gateway.tunnel.command_record import ACTING, SocketRecord
 from gateway.tunnel.known_commands import KNOWN
+from tests.support.browser_kinds import EACH_KIND
 from tests.support.devtools import DevTools
 from tests.support.egress import serving
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
@@ -41,7 +42,6 @@ from tests.support.waiting import for_a_while, until
 
 SECRET = "Sesame-1234567890"
 SESSION = "0123456789ABCDEF0123456789ABCDEF"
-KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
 
 
 class Kept(RunRecord):
@@ -257,7 +257,7 @@ async def test_console_messages_are_recorded_and_bounded(browser: LocalBrowser, 
         assert SECRET not in texts(record)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_half_a_surrogate_pair_is_recorded_as_a_replacement_character(
     launcher: LocalLauncher, pages: PageServer, name: BrowserName
 ) -> None:
@@ -298,7 +298,7 @@ async def test_half_a_surrogate_pair_is_recorded_as_a_replacement_character(
     await browser.stop()
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_the_first_requests_of_popups_are_recorded(launcher: LocalLauncher, name: BrowserName) -> None:
     """Also those that a browser sends before it reports the popup. Their responses come once the gateway listens."""
     with PageServer() as pages:
@@ -429,7 +429,7 @@ async def test_events_that_are_too_large_are_counted_and_stall_no_page(
     await browser.stop()
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 @pytest.mark.parametrize("level", [Level.STANDARD, Level.FULL])
 async def test_what_a_page_logs_and_throws_is_released(
     launcher: LocalLauncher, pages: PageServer, name: BrowserName, level: Level

@@ -24,13 +24,13 @@ from gateway.settings import Settings
 from gateway.websocket.browser_socket import BrowserSocket, open_browser_socket
 from gateway.websocket.frames import MessageReader
 from tests.support import devtools
+from tests.support.browser_kinds import EACH_KIND
 from tests.support.launchers import local_launcher
 from tests.support.live import adopts_orphans_no_longer
 from tests.support.pictures import Colour, colour
 from tests.support.waiting import until
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
-KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
 
 
 def page(background: str, title: str = "page") -> str:
@@ -188,7 +188,7 @@ async def test_the_rate_is_limited_and_the_last_change_is_delivered(launcher: Lo
         assert len(frames) == still
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", EACH_KIND)
 async def test_the_active_tab_is_followed_without_effect_on_tabs(launcher: LocalLauncher, name: BrowserName) -> None:
     state = "[document.visibilityState, document.hasFocus(), innerWidth, innerHeight].join()"
     async with watched(launcher, name) as seen:

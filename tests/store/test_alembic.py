@@ -54,6 +54,7 @@ async def alembic(checkout: Path, url: str | None, *arguments: str) -> subproces
     )
 
 
+@pytest.mark.thorough
 async def test_a_developer_upgrades_checks_and_generates_a_migration(empty_url: str, checkout: Path) -> None:
     upgraded = await alembic(checkout, empty_url, "upgrade", "head")
     assert upgraded.returncode == 0, upgraded.stderr

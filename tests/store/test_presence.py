@@ -91,6 +91,7 @@ def on_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"postgresql://postgres@/gateway?host={data}&port=5432"
 
 
+@pytest.mark.thorough
 @needs_networks
 async def test_the_lock_of_a_gateway_without_its_network_is_free_after_seconds(on_network: str) -> None:
     judge = await _connected(on_network)

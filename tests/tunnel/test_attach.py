@@ -61,8 +61,8 @@ PAINTED = """new Promise(done => {
     look();
 })"""
 NOBODYS_TOKEN = TokenIssuer(bytes(32)).lease_token().secret
-# Once from each distance; more often by GATEWAY_TEST_RACES.
-RACES = int(os.environ.get("GATEWAY_TEST_RACES", "40"))
+# More often, and from more distances, by GATEWAY_TEST_RACES.
+RACES = int(os.environ.get("GATEWAY_TEST_RACES", "20"))
 
 
 class Elsewhere(WorkingLauncher):
@@ -787,7 +787,7 @@ async def test_after_a_revoke_is_answered_no_socket_is_open(served: Served, real
         lease = await served.lease(runtime)
         attaching = asyncio.create_task(attach(lease))
         # From long before the check of the token to long after the socket is open.
-        await asyncio.sleep(race % 40 / 20 * seconds)
+        await asyncio.sleep(2 * race / RACES * seconds)
         (await served.api.delete(lease.path)).raise_for_status()
         outcome = await attaching
         if isinstance(outcome, InvalidStatus):

@@ -37,7 +37,7 @@ from tests.support.samples import sample
 from tests.support.waiting import until, until_locked
 
 # `GATEWAY_TEST_RACES=10000` for the whole of what is promised.
-RACES = int(os.environ.get("GATEWAY_TEST_RACES", "80"))
+RACES = int(os.environ.get("GATEWAY_TEST_RACES", "25"))
 
 
 Another = Callable[..., Awaitable[Node]]

@@ -23,6 +23,7 @@ from gateway.launchers.local.launcher import LocalLauncher
 from gateway.settings import Settings
 from gateway.tunnel.known_commands import KNOWN
 from gateway.tunnel.policy import CHECKED, MAX_QUOTA_BYTES, REFUSED, StandardPolicy
+from tests.support.browser_kinds import EACH_KIND
 from tests.support.devtools import DevTools
 from tests.support.gateway_process import temporary_data_dir
 from tests.support.pages import DOWNLOAD_BODY, DOWNLOAD_NAME, PageServer
@@ -31,7 +32,6 @@ from tests.support.waiting import until
 
 FILES = "/data/runtimes/one/home/downloads"
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "devtools-policy.md"
-KINDS: tuple[BrowserName, ...] = ("headless-shell", "chromium")
 SECRET_FILE = "/etc/passwd"
 SECRET_URL = f"file://{SECRET_FILE}"
 EVENT_SECONDS = 30
@@ -619,7 +619,7 @@ class Runtime:
     policed: PolicedBrowser
 
 
-@pytest_asyncio.fixture(scope="module", params=KINDS)
+@pytest_asyncio.fixture(scope="module", params=EACH_KIND)
 async def runtime(request: pytest.FixtureRequest) -> AsyncIterator[Runtime]:
     """A browser as a lease's holder meets it: behind the policy."""
     found = browsers.find(None)

@@ -1,4 +1,4 @@
-"""Measures the coverage of each Python process that `make test` starts, when this directory is on PYTHONPATH.
+"""Measures the coverage of each Python process that `make test-all` starts, when this directory is on PYTHONPATH.
 
 By PYTHONPATH and not by a variable of coverage's own, since the encoder of videos and the reviewer of large commands
 are given no other variable. All data go to one directory, to which a process that gave up its rights may write too.
