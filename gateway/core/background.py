@@ -1,8 +1,9 @@
-"""Work that outlives the request which happened to begin it."""
+"""Work that outlives the request which happened to begin it, and chores that are run at intervals."""
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Coroutine
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
@@ -10,6 +11,17 @@ from typing import Any, TypeVar
 import structlog
 
 T = TypeVar("T")
+
+_LONGEST_FIRST_SECONDS = 60.0
+
+
+def first_interval(seconds: float) -> float:
+    """Seconds from a start to the first round of a chore that runs every `seconds`: a random part, at most a minute.
+
+    A start is not delayed by it, and gateways that start together do not run it together. Without an upper bound, one
+    that restarts often would hardly ever run a chore of a long interval.
+    """
+    return random.uniform(0, min(seconds, _LONGEST_FIRST_SECONDS))  # noqa: S311
 
 
 def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

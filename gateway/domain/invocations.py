@@ -461,13 +461,13 @@ class Invocations:
         loop = asyncio.get_running_loop()
         self._unsure_until = loop.time() + self._unsure_seconds
         while True:
+            await asyncio.sleep(self._round_seconds)
             try:
                 await self.round()
             except Unavailable:
                 self._unsure_until = loop.time() + self._unsure_seconds
             except Exception:
                 _log.exception("looking after invocations failed")
-            await asyncio.sleep(self._round_seconds)
 
     async def round(self) -> None:
         """Write ends and progress, deliver cancellations, fail what was lost, wake waits. Raises Unavailable."""

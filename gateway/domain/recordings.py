@@ -23,6 +23,7 @@ from uuid import UUID
 
 import structlog
 
+from gateway.core import background
 from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace
 from gateway.core.errors import GatewayError, NotFound, Unavailable
 from gateway.core.helper_process import bare_environment
@@ -238,8 +239,13 @@ class Recordings:
 
     async def _repeat(self, work: Any, woken: asyncio.Event) -> None:
         reachable = True
+        pause = background.first_interval(_ROUND_SECONDS)
         while not self._closing:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await woken.wait()
             woken.clear()
+            pause = _ROUND_SECONDS
             try:
                 await work()
                 reachable = True
@@ -250,9 +256,6 @@ class Recordings:
             except Exception:
                 # A failed round must not end all of them; the next one starts from scratch.
                 _log.exception("a round of recordings failed")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_ROUND_SECONDS):
-                    await woken.wait()
 
     def encode_soon(self) -> None:
         """Look at once for recordings that wait to be encoded."""

@@ -92,7 +92,7 @@ class Supervisor:
             INVOCATION_ENDED: invocations.on_ended,
             CANCEL_WANTED: invocations.on_cancel_wanted,
         }
-        self.notifications = Notifications(database.url, handlers, self._on_connected, gateway_id)
+        self.notifications = Notifications(database.url, handlers, self._on_reconnected, gateway_id)
 
     def reached_at(self, internal_url: str | None) -> None:
         """Set the URL at which other gateways reach this one, which is known once it listens."""
@@ -148,8 +148,13 @@ class Supervisor:
             _log.error("the supervisor can't deregister this gateway", **self._database.why(error))
 
     async def _run(self) -> None:
+        """The first round follows the start by an interval, as the start did what can't wait."""
         reachable = True
         while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.pace.round_seconds):
+                    await self._woken.wait()
+            self._woken.clear()
             try:
                 await self.round()
                 if not reachable:
@@ -164,10 +169,6 @@ class Supervisor:
             except Exception:
                 # One bad round must not end supervision; the next one checks everything again.
                 _log.exception("a round of the supervisor failed")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self.pace.round_seconds):
-                    await self._woken.wait()
-            self._woken.clear()
 
     async def round(self) -> None:
         await self._leases.renew_used()
@@ -217,7 +218,7 @@ class Supervisor:
         for ended in await store.end(connection, runtime_ids, ending):
             self._runtimes.ended_for_peer(ended, ending)
 
-    def _on_connected(self) -> None:
+    def _on_reconnected(self) -> None:
         self.wake()
         self._event_streams.wake()
 

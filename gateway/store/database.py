@@ -79,6 +79,8 @@ class Database:
             async_creator=connection,
             pool_size=pool_size,
             max_overflow=0,
+            # The connection that was used last has prepared most of what is asked, and the rest may stay unopened.
+            pool_use_lifo=True,
             pool_timeout=_POOL_SECONDS,
             hide_parameters=True,
         )

@@ -42,17 +42,18 @@ _LONGEST_RETRY_SECONDS = 5.0
 class Notifications:
     """One connection that listens, and says that this gateway is there (store/presence.py).
 
-    `handlers` get each payload of their channel; `connected` is called after each connect, because earlier
-    notifications are lost.
+    `handlers` get each payload of their channel; `reconnected` is called after each connect but the first, because
+    notifications in between are lost.
     """
 
     def __init__(
-        self, url: str, handlers: dict[str, Callable[[str], None]], connected: Callable[[], None], gateway_id: UUID
+        self, url: str, handlers: dict[str, Callable[[str], None]], reconnected: Callable[[], None], gateway_id: UUID
     ) -> None:
         self._url = url
         self._gateway_id = gateway_id
         self._handlers = handlers
-        self._connected = connected
+        self._reconnected = reconnected
+        self._connected_before = False
         # Before the first new connect; each further attempt waits twice as long, up to 5 seconds.
         self.retry_seconds = _RETRY_SECONDS
         self._attempts = 0
@@ -89,7 +90,9 @@ class Notifications:
             await presence.hold(connection, self._gateway_id)
             for channel in self._handlers:
                 await connection.add_listener(channel, self._on_notification)
-            self._connected()
+            if self._connected_before:
+                self._reconnected()
+            self._connected_before = True
             self.listening.set()
             self._attempts = 0
             if self._logged:

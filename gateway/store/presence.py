@@ -27,6 +27,5 @@ def lock_of(column: str) -> str:
 
 async def hold(connection: asyncpg.Connection, gateway_id: UUID) -> None:
     """Take the gateway's lock until the connection ends. Processes of one gateway that overlap share it."""
-    for name, value in _KEEPALIVE.items():
-        await connection.execute("SELECT set_config($1, $2, false)", name, value)
-    await connection.execute(f"SELECT pg_advisory_lock_shared({lock_of('$1::uuid')})", gateway_id)
+    settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _KEEPALIVE.items())
+    await connection.execute(f"SELECT {settings}, pg_advisory_lock_shared({lock_of('$1::uuid')})", gateway_id)

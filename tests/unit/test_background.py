@@ -1,4 +1,4 @@
-"""Work that outlives a request does not have the request's context."""
+"""Work that outlives a request does not have the request's context, and chores do not begin with the start."""
 
 from __future__ import annotations
 
@@ -30,6 +30,12 @@ async def test_a_task_on_behalf_of_a_caller_keeps_the_actor_and_has_no_request_i
     with structlog.contextvars.bound_contextvars(request_id="of the request"), audit.acting(audit.OPERATOR):
         assert await background.start_on_behalf(seen()) == ({}, audit.OPERATOR.actor)
         assert await context() == {"request_id": "of the request"}
+
+
+def test_a_chore_runs_first_after_a_random_part_of_its_interval_and_a_minute_at_most() -> None:
+    short, long = ([background.first_interval(seconds) for _ in range(200)] for seconds in (5.0, 86400.0))
+    assert 0 <= min(short) < 2.5 < max(short) <= 5
+    assert 0 <= min(long) < 30 < max(long) <= 60
 
 
 async def test_a_refused_request_of_a_page_has_the_id_of_no_request_to_the_gateway() -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import structlog
 
+from gateway.core import background
 from gateway.core.errors import Unavailable
 from gateway.core.shares import Places, Shares, Taker, Turns
 from gateway.store import events as store
@@ -94,6 +95,7 @@ class EventStreams:
 
     async def remove_old(self) -> None:
         """Remove old events, a batch at a time; never returns."""
+        await asyncio.sleep(background.first_interval(_REMOVE_SECONDS))
         while True:
             try:
                 removed = await self.remove_some(_REMOVED_AT_ONCE)

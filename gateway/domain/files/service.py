@@ -15,6 +15,7 @@ from uuid import UUID
 
 import structlog
 
+from gateway.core import background
 from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace, Use
 from gateway.core.errors import Conflict, PayloadTooLarge, RequestTimeout, Unavailable, invalid_field
 from gateway.core.ids import new_id, not_found
@@ -147,7 +148,7 @@ class Files:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Sweeps periodically; at the start also what an earlier process left incomplete."""
+        """Sweeps periodically; removes at the start what an earlier process left incomplete."""
         if self._settings.files_url is None:
             await self._objects.clear_unfinished(0)
         sweeping = asyncio.create_task(self._sweep_periodically())
@@ -158,6 +159,7 @@ class Files:
             await asyncio.wait({sweeping})
 
     async def _sweep_periodically(self) -> None:
+        await asyncio.sleep(background.first_interval(self._settings.file_sweep_seconds))
         while True:
             try:
                 await self.sweep()

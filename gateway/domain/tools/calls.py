@@ -13,6 +13,7 @@ from uuid import UUID
 import orjson
 import structlog
 
+from gateway.core import background
 from gateway.core.errors import Unavailable
 from gateway.core.ids import new_id, not_found
 from gateway.core.json_text import storable_json, storable_text
@@ -253,6 +254,7 @@ class ToolCalls:
 
     async def _remove_old(self) -> None:
         """Remove old records, a batch at a time; never returns."""
+        await asyncio.sleep(background.first_interval(_REMOVE_SECONDS))
         while True:
             removed = 0
             try:
