@@ -7,15 +7,15 @@ from uuid import UUID
 
 from gateway.cli.commands import Commands
 from gateway.cli.output import accept_json, say, say_json
-from gateway.cli.own_database import require_schema, with_database
 from gateway.cli.values import head, time
+from gateway.cli.with_database import require_schema, with_database
 from gateway.domain import audit_reading
 from gateway.settings import Settings
 from gateway.store.database import Database
 
 
 def add_to(commands: Commands) -> None:
-    group = commands.group("audit", "The audit log.")
+    group = commands.group("audit")
     verification = commands.add(
         "verify", "Verify that the audit log is unchanged, and print its head.", verify, to=group
     )

@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from gateway import __version__, settings
 from gateway.cli.output import flush
+from gateway.core.importing import import_module
 from gateway.settings import Settings
 
 # The help of a command shows its own options, and no other.
@@ -21,9 +23,22 @@ _OWN = re.compile(r"(?<![\w-])--[\w-]+")
 
 Run = Callable[[Settings, argparse.Namespace], int]
 
+# Each command with its line in the help. The module of the same name adds it, and is imported only to run it.
+COMMANDS = {
+    "up": "Install what is missing, and serve: for one machine.",
+    "serve": "Serve with a given database and given master keys: for production.",
+    "migrate": "Bring the database's schema up to date.",
+    "doctor": "Check browser, sandbox, database, keys and ports, and give advice.",
+    "orgs": "Organizations, which see nothing of each other.",
+    "keys": "API keys of organizations and their subaccounts.",
+    "secrets": "Stored secrets.",
+    "audit": "The audit log.",
+    "options": "List every option of the gateway: its flag, its environment variable, its meaning.",
+}
+
 
 class Commands:
-    """The commands of `gateway`. Each module of gateway/cli adds its own."""
+    """The commands of `gateway`: the names of all, and the options of the one that is run, which its module adds."""
 
     def __init__(self) -> None:
         self.parser = argparse.ArgumentParser(
@@ -33,9 +48,18 @@ class Commands:
         self._top = self.parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
         self._options = _options()
 
-    def add(self, name: str, text: str, run: Run, *, to: Any = None) -> argparse.ArgumentParser:
-        """A command that `run` carries out and returns the exit code of; `to` is the group that it belongs to."""
-        made: argparse.ArgumentParser = (to or self._top).add_parser(
+    def command(self, name: str, run: Run) -> argparse.ArgumentParser:
+        """The command, which `run` carries out and returns the exit code of."""
+        return self.add(name, COMMANDS[name], run, to=self._top)
+
+    def group(self, name: str) -> Any:
+        """A command that has commands, such as `gateway keys`."""
+        parser = self._top.add_parser(name, help=COMMANDS[name])
+        return parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(self, name: str, text: str, run: Run, *, to: Any) -> argparse.ArgumentParser:
+        """A command of the group `to`, as `command` makes them."""
+        made: argparse.ArgumentParser = to.add_parser(
             # Without abbreviations: --master-keys would be one of --master-keys-file, and be taken with the keys.
             name,
             help=text,
@@ -49,6 +73,13 @@ class Commands:
 
     def parse(self, arguments: list[str] | None) -> argparse.Namespace:
         """The command with its arguments. Exits with 2 for wrong usage, and never repeats a value."""
+        arguments = sys.argv[1:] if arguments is None else arguments
+        chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
+        for name, text in COMMANDS.items():
+            if name == chosen:
+                import_module(f"gateway.cli.{name}").add_to(self)
+            else:
+                self._top.add_parser(name, help=text)
         try:
             parsed, unknown = self.parser.parse_known_args(arguments)
         except SystemExit:
@@ -58,11 +89,6 @@ class Commands:
         for argument in unknown:
             self.parser.error(_unknown(argument, _OWN.findall(parsed.parser.format_help())))
         return parsed
-
-    def group(self, name: str, text: str) -> Any:
-        """A command that has commands, such as `gateway keys`."""
-        parser = self._top.add_parser(name, help=text)
-        return parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
 
 def _options() -> argparse.ArgumentParser:

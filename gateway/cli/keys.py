@@ -13,9 +13,9 @@ from uuid import UUID
 from gateway.cli.auditing import audited
 from gateway.cli.commands import Commands
 from gateway.cli.output import accept_json, say, say_json
-from gateway.cli.own_database import require_schema, with_database
 from gateway.cli.own_keys import with_own_keys
 from gateway.cli.values import future_time
+from gateway.cli.with_database import require_schema, with_database
 from gateway.core.scope import Scope
 from gateway.domain.accounts.access import Access
 from gateway.domain.accounts.first_start import ensure_organization
@@ -28,7 +28,7 @@ from gateway.store.database import Database
 
 
 def add_to(commands: Commands) -> None:
-    group = commands.group("keys", "API keys of organizations and their subaccounts.")
+    group = commands.group("keys")
     creation = commands.add("create", "Make an API key and show it once.", create, to=group)
     creation.add_argument("--name", help="a name for lists")
     creation.add_argument("--subaccount", type=UUID, help="id of the subaccount that it is for")

@@ -11,7 +11,6 @@ import threading
 import structlog
 
 from gateway import settings
-from gateway.cli import audit, doctor, keys, migrate, options, orgs, secrets, serving
 from gateway.cli.commands import Commands
 from gateway.cli.output import OutputClosed, say
 from gateway.core import inherited
@@ -28,11 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         # A test runs commands in other threads, where signals can't be set.
         inherited.normalize()
-    commands = Commands()
-    for module in (serving, migrate, doctor, orgs, keys, secrets, audit, options):
-        module.add_to(commands)
     try:
-        parsed = commands.parse(arguments)
+        parsed = Commands().parse(arguments)
         flags = {name: value for name in settings.options() if (value := getattr(parsed, name, None)) is not None}
         loaded, warnings = settings.load(os.environ, flags)
         settings.forget_secrets()

@@ -6,14 +6,14 @@ import argparse
 
 from gateway.cli.commands import Commands
 from gateway.cli.output import say
-from gateway.cli.own_database import with_database
+from gateway.cli.with_database import with_database
 from gateway.settings import Settings
 from gateway.store import schema
 from gateway.store.database import Database
 
 
 def add_to(commands: Commands) -> None:
-    commands.add("migrate", "Bring the database's schema up to date.", migrate)
+    commands.command("migrate", migrate)
 
 
 def migrate(loaded: Settings, _: argparse.Namespace) -> int:

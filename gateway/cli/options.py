@@ -14,7 +14,7 @@ _WIDTH = 100
 
 
 def add_to(commands: Commands) -> None:
-    commands.add("options", "List every option of the gateway: its flag, its environment variable, its meaning.", show)
+    commands.command("options", show)
 
 
 def show(_: Settings, __: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from gateway.cli.auditing import audited
 from gateway.cli.commands import Commands
 from gateway.cli.output import accept_json, say, say_json
-from gateway.cli.own_database import require_schema, with_database
+from gateway.cli.with_database import require_schema, with_database
 from gateway.domain.accounts.first_start import ensure_organization
 from gateway.domain.accounts.organizations import Organization, Organizations
 from gateway.settings import Settings
@@ -17,7 +17,7 @@ from gateway.store.database import Database
 
 
 def add_to(commands: Commands) -> None:
-    group = commands.group("orgs", "Organizations, which see nothing of each other.")
+    group = commands.group("orgs")
     creation = commands.add("create", "Make an organization and show its id.", create, to=group)
     creation.add_argument("name", help="a name for lists")
     accept_json(commands.add("list", "List organizations.", list_organizations, to=group))

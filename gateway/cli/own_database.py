@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Awaitable, Callable, Iterator
-
-import uvloop
+from collections.abc import Iterator
 
 from gateway.core import inherited
 from gateway.core.errors import ConfigurationError
 from gateway.settings import Settings
-from gateway.store import schema
-from gateway.store.database import Database
 from gateway.store.embedded import EmbeddedPostgres
 
 # Of the 100 connections that the gateway's own PostgreSQL takes, the rest is for other commands.
@@ -53,23 +49,3 @@ def _leave(number: int, _: object) -> None:
     """Exit by an exception, so that everything started is stopped. If one is lost, `run` finds the recorded signal."""
     received.append(number)
     raise SystemExit(128 + number)
-
-
-def with_database(loaded: Settings, work: Callable[[Database], Awaitable[int]]) -> int:
-    with database_of(loaded) as (url, _):
-
-        async def run() -> int:
-            database = Database(url, 2)
-            try:
-                await database.check()
-                return await work(database)
-            finally:
-                await database.close()
-
-        return uvloop.run(run())
-
-
-async def require_schema(database: Database) -> None:
-    state = await schema.state(database)
-    if state.behind:
-        raise ConfigurationError(state.sentence())

@@ -8,14 +8,13 @@ from collections.abc import Awaitable, Callable
 
 import uvloop
 
+from gateway import server
 from gateway.cli.own_database import received
 
 
 def run(serve: Callable[[], Awaitable[int | None]]) -> int:
     """Run until it has stopped, and return its exit status, 0 by default; a signal before it serves gives the start
     up."""
-    from gateway import server
-
     status = 0
 
     async def run() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from gateway.cli.auditing import audited
 from gateway.cli.commands import Commands
 from gateway.cli.output import say
-from gateway.cli.own_database import require_schema, with_database
 from gateway.cli.own_keys import with_own_keys
+from gateway.cli.with_database import require_schema, with_database
 from gateway.core.errors import ConfigurationError, GatewayError
 from gateway.core.scope import Scope
 from gateway.crypto.keyring import create_key_file
@@ -24,7 +24,7 @@ from gateway.store.database import Database
 
 
 def add_to(commands: Commands) -> None:
-    group = commands.group("secrets", "Stored secrets.")
+    group = commands.group("secrets")
     rotation = commands.add(
         "rotate", "Re-wrap every stored secret under the first master key, while serving.", rotate_secrets, to=group
     )

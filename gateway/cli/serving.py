@@ -1,110 +1,84 @@
-"""Commands that serve: `up` and `serve`."""
+"""What `up` and `serve` do once there are a database, keys and a browser: bring the schema up to date or check it, and
+serve until it has stopped."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 import structlog
 
-from gateway.cli.commands import Commands
-from gateway.cli.data_dir import make_data_dir
+from gateway import server
 from gateway.cli.output import say
-from gateway.cli.own_database import OWN_POOL_SIZE, database_of
-from gateway.cli.own_keys import with_own_keys
+from gateway.cli.own_database import OWN_POOL_SIZE
 from gateway.cli.running import run
+from gateway.cli.workers.parent import Parent
 from gateway.core.errors import ConfigurationError
 from gateway.domain.accounts.first_start import ensure_organization, write_first_key
 from gateway.domain.secrets import KeySource, SecretStore
+from gateway.launchers.local.browsers import Browsers
 from gateway.settings import Settings
-from gateway.settings.listening import metrics_place
 from gateway.settings.workers import number_of_workers
 from gateway.store import schema
 from gateway.store.database import Database, clocks_differ
 
-if TYPE_CHECKING:
-    from gateway.launchers.local.browsers import Browsers
-
 _log = structlog.get_logger("gateway.cli")
 
 
-def add_to(commands: Commands) -> None:
-    commands.add("up", "Install what is missing, and serve: for one machine.", up)
-    commands.add("serve", "Serve with a given database and given master keys: for production.", serve)
+def up(loaded: Settings, database_url: str, database_text: str, found: Browsers) -> int:
+    """Serve with this database, of which `database_text` says which one it is. Returns the exit status."""
+
+    async def serve(database: Database) -> int:
+        await schema.upgrade(database)
+        keys = KeySource.of(loaded)
+        first_key = await write_first_key(database, SecretStore(keys), loaded.data_dir / "api-key")
+
+        def started(address: str) -> None:
+            _announce(loaded, address, str(found.default), database_text, first_key)
+
+        return await _served(loaded, database, keys, found, started)
+
+    return _with_database(loaded, database_url, serve)
 
 
-def up(loaded: Settings, _: argparse.Namespace) -> int:
-    # Imported where it is used: the other commands do not need browsers and a server.
-    from gateway.launchers.local import browsers
+def serve(loaded: Settings, database_url: str, keys: KeySource, found: Browsers) -> int:
+    """Serve with a given database, whose schema must be up to date. Returns the exit status."""
 
-    make_data_dir(loaded.data_dir)
-    loaded = _with_metrics(with_own_keys(loaded, make=True), production=False)
-    with database_of(loaded) as (database_url, database_text):
-        found = browsers.get(loaded.chromium, say)
+    async def serve(database: Database) -> int:
+        state = await schema.state(database)
+        if state.behind:
+            raise ConfigurationError(state.sentence())
+        await ensure_organization(database)
 
-        async def serve() -> int:
-            database = Database(database_url, loaded.database_pool_size)
-            try:
-                await _checked(database)
-                await schema.upgrade(database)
-                keys = KeySource.of(loaded)
-                first_key = await write_first_key(database, SecretStore(keys), loaded.data_dir / "api-key")
+        def started(address: str) -> None:
+            _announce(loaded, address, str(found.default), "the one given", None)
 
-                def started(address: str) -> None:
-                    _announce(loaded, address, str(found.default), database_text, first_key)
+        return await _served(loaded, database, keys, found, started)
 
-                return await _served(loaded, database, keys, found, started)
-            finally:
-                await database.close()
-
-        return run(serve)
+    return _with_database(loaded, database_url, serve)
 
 
-def serve(loaded: Settings, _: argparse.Namespace) -> int:
-    from gateway.launchers.local import browsers
-
-    loaded = _with_metrics(loaded, production=True)
-    if loaded.database_url is None:
-        raise ConfigurationError("`gateway serve` needs GATEWAY_DATABASE_URL; `gateway up` brings its own database.")
-    keys = KeySource.of(loaded)
-    make_data_dir(loaded.data_dir, 0o777)
-    found = browsers.find(loaded.chromium)
-    if found is None:
-        raise ConfigurationError("There is no browser; `gateway doctor` says what to do.")
-    database_url = loaded.database_url
-
-    async def serve() -> int:
-        database = Database(database_url, loaded.database_pool_size)
+def _with_database(loaded: Settings, url: str, serve: Callable[[Database], Awaitable[int]]) -> int:
+    async def checked() -> int:
+        database = Database(url, loaded.database_pool_size)
         try:
-            await _checked(database)
-            state = await schema.state(database)
-            if state.behind:
-                raise ConfigurationError(state.sentence())
-            await ensure_organization(database)
-
-            def started(address: str) -> None:
-                _announce(loaded, address, str(found.default), "the one given", None)
-
-            return await _served(loaded, database, keys, found, started)
+            await database.check()
+            if (differing := clocks_differ(database.ahead)) is not None:
+                _log.warning("clocks differ", detail=differing, seconds=round(database.ahead, 1))
+            return await serve(database)
         finally:
             await database.close()
 
-    return run(serve)
+    return run(checked)
 
 
 async def _served(
     loaded: Settings, database: Database, keys: KeySource, browsers: Browsers, started: Callable[[str], None]
 ) -> int:
     """Serve in this process, or by several, until a signal; returns the exit status."""
-    from gateway import server
-
     workers = number_of_workers(loaded)
     if workers == 1:
         await server.serve(loaded, database, keys, browsers, started)
         return 0
-    from gateway.cli.workers.parent import Parent
-
     # Each has connections of its own.
     await database.close()
     return await Parent(_with_pool(loaded, workers), database.url, workers).serve(started)
@@ -116,16 +90,6 @@ def _with_pool(loaded: Settings, workers: int) -> Settings:
         return loaded
     size = max(2, min(loaded.database_pool_size, OWN_POOL_SIZE // workers))
     return loaded.model_copy(update={"database_pool_size": size})
-
-
-def _with_metrics(loaded: Settings, *, production: bool) -> Settings:
-    return loaded.model_copy(update={"metrics": metrics_place(loaded, production=production)})
-
-
-async def _checked(database: Database) -> None:
-    await database.check()
-    if (differing := clocks_differ(database.ahead)) is not None:
-        _log.warning("clocks differ", detail=differing, seconds=round(database.ahead, 1))
 
 
 def _announce(loaded: Settings, address: str, browser: str, database: str, first_key: str | None) -> None:

@@ -15,7 +15,7 @@ __all__ = ["Finding", "Level", "add_to", "exit_code", "render", "run"]
 
 
 def add_to(commands: Commands) -> None:
-    accept_json(commands.add("doctor", "Check browser, sandbox, database, keys and ports, and give advice.", _doctor))
+    accept_json(commands.command("doctor", _doctor))
 
 
 def _doctor(loaded: Settings, parsed: argparse.Namespace) -> int:
