@@ -66,7 +66,7 @@ test-requirements: .venv/installed-dev test-programs
 # What an ordinary user's gateway does otherwise than root's; root runs it as user `nobody`.
 test-unprivileged: .venv/installed-dev
 	@$(BIN)/python -m gateway.launchers.local.browsers
-	@$(BIN)/python -m tools.unprivileged $(BIN)/python -m pytest -m unprivileged -p no:cacheprovider \
+	@$(BIN)/python -m tools.unprivileged $(BIN)/python -m pytest -m "unprivileged and not thorough" -p no:cacheprovider \
 		--numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 # Stagehand, from the lock in gateway/agents, into .venv-agents (or GATEWAY_AGENTS_DIR).

@@ -29,6 +29,7 @@ from gateway.launchers.local.control_groups import ControlGroup, ControlGroups
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.settings import Settings
+from tests.support import servers
 from tests.support.browser_kinds import EACH_KIND, KINDS
 from tests.support.devtools import DevTools
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
@@ -236,7 +237,7 @@ class Downloads:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
+        await servers.close(self._server)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):

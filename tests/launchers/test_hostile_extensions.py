@@ -25,6 +25,7 @@ from gateway.launchers.local.launch_process import CommandRefused
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.tunnel.policy import StandardPolicy
+from tests.support import servers
 from tests.support.devtools import DevTools
 from tests.support.extensions import unpacked, worker_of
 from tests.support.launchers import local_launcher
@@ -289,7 +290,7 @@ async def test_it_reaches_nothing_past_the_egress_proxy(
         assert not victim.ended.done()
     finally:
         udp.close()
-        server.close()
+        await servers.close(server)
         await victim.stop()
 
 

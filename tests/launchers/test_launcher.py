@@ -33,6 +33,7 @@ from gateway.launchers.local.browsers import Binary, Browsers
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.launchers.local.local_browser import LocalBrowser
 from gateway.settings import Settings
+from tests.support import servers
 from tests.support.browser_kinds import EACH_KIND, KINDS
 from tests.support.devtools import DevTools
 from tests.support.gateway_process import ROOT, temporary_data_dir
@@ -856,7 +857,7 @@ class _Headers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
+        await servers.close(self._server)
 
     async def next(self) -> dict[str, str]:
         return await asyncio.wait_for(self._seen.get(), 10)

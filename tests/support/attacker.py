@@ -17,7 +17,7 @@ import httpx
 import psutil
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.support import networks
+from tests.support import networks, servers
 from tests.support.egress import serving
 from tests.support.remote import LARGEST_MESSAGE, Remote
 from tests.support.waiting import until
@@ -135,7 +135,7 @@ class Canary:
             async with contextlib.AsyncExitStack() as stack:
                 # What listens on the other family's loopback is reached by other spellings.
                 with contextlib.suppress(OSError):
-                    stack.push_async_callback(_closed, await asyncio.start_server(self._serve, "::1", port))
+                    stack.push_async_callback(servers.close, await asyncio.start_server(self._serve, "::1", port))
                 yield self
 
     @property
@@ -160,10 +160,6 @@ class Canary:
             )
             await writer.drain()
         writer.close()
-
-
-async def _closed(server: asyncio.Server) -> None:
-    server.close()
 
 
 class Refusal(Exception):

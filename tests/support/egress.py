@@ -18,6 +18,7 @@ from gateway.egress.resolver import CACHE_SECONDS, Lookup
 from gateway.egress.tcp_splice import HALF_CLOSED_SECONDS
 from gateway.egress.turns import Turns
 from gateway.settings import Settings
+from tests.support import servers
 
 T = TypeVar("T")
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -93,7 +94,7 @@ async def serving(handler: Handler) -> AsyncIterator[int]:
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        server.close()
+        await servers.close(server)
 
 
 class Client:

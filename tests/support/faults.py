@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import psutil
 
+from tests.support import servers
 from tests.support.gateway_process import GatewayProcess
 from tests.support.remote import Lease, Remote
 from tests.support.waiting import for_a_while, until
@@ -159,7 +160,7 @@ class Unplugged:
         try:
             yield way, url.replace(parts.netloc, f"127.0.0.1:{server.sockets[0].getsockname()[1]}", 1)
         finally:
-            server.close()
+            await servers.close(server)
             for task in way._tasks:
                 task.cancel()
             await asyncio.gather(*way._tasks, return_exceptions=True)

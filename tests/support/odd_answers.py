@@ -34,6 +34,7 @@ from gateway.launchers.local import browsers
 from gateway.launchers.local.command_line import base_arguments
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.settings import Settings
+from tests.support import servers
 from tests.support.devtools import DevTools
 from tests.support.egress import no_lookup
 from tests.support.gateway_process import temporary_data_dir
@@ -343,7 +344,7 @@ class OddServer:
         try:
             yield self
         finally:
-            server.close()
+            await servers.close(server)
 
     def begin(self, host: str, case: Case) -> None:
         self._cases[host] = case

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 from websockets.utils import accept_key, apply_mask
 
+from tests.support import servers
+
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 _READ = 256 * 1024
 
@@ -244,7 +246,7 @@ async def raw_browser(talk: Callable[[RawBrowser], Awaitable[None]]) -> AsyncIte
     try:
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     finally:
-        server.close()
+        await servers.close(server)
         left = list(serving)
         for task in left:
             task.cancel()

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from gateway.agents.programs import Ends, Running, kill_group
 from gateway.core.contained import Contained, Containment
+from tests.support import servers
 from tests.support.missing import program
 
 _CONNECT = re.compile(r"connect\(\d+, \{sa_family=(AF_\w+), (.*?)\}, \d+\)")
@@ -118,7 +119,7 @@ class Forwarding:
 
     async def close(self) -> None:
         assert self._server is not None
-        self._server.close()
+        await servers.close(self._server)
         self.cut()
         await self._server.wait_closed()
 

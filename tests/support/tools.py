@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support import servers
+
 # No server has its address, and the egress rules allow it.
 TOOL: dict[str, Any] = {
     "name": "find_order",
@@ -68,4 +70,4 @@ async def serving_tool() -> AsyncIterator[ToolServer]:
     try:
         yield tool
     finally:
-        server.close()
+        await servers.close(server)
