@@ -35,8 +35,8 @@ from tests.support.faults import (
     Cable,
     Memory,
     Unplugged,
+    attached_near_its_end,
     descriptors,
-    expire_in,
     how_ended,
     id_of,
     leaders,
@@ -559,8 +559,10 @@ async def without_database(
     runtime = await remote.runtime()
     await point_at(gateway, runtime, browser, url)
     expiring, leaving, staying = [await remote.lease(runtime) for _ in range(3)]
-    expires = await expire_in(gateway, expiring, STOPPED_SECONDS / 2, url)
-    async with connect(expiring.url, proxy=None) as one, connect(staying.url, proxy=None) as other:
+    async with (
+        attached_near_its_end(gateway, expiring, STOPPED_SECONDS / 2, url) as (one, expires),
+        connect(staying.url, proxy=None) as other,
+    ):
         ending = asyncio.create_task(end_of(one))
         async with connect(leaving.url, proxy=None):
             await echoes(other)
@@ -672,8 +674,10 @@ async def test_a_clock_that_jumps_by_an_hour_moves_no_deadline(hours: int) -> No
                 await point_at(gateway, runtime, url)
                 unused = await remote.runtime(idleTimeoutSeconds=600, maxLifetimeSeconds=3000)
                 short, long = await remote.lease(runtime), await remote.lease(runtime)
-                expires = await expire_in(gateway, short, 3)
-                async with connect(short.url, proxy=None) as one, connect(long.url, proxy=None) as other:
+                async with (
+                    attached_near_its_end(gateway, short, 3) as (one, expires),
+                    connect(long.url, proxy=None) as other,
+                ):
                     ending = asyncio.create_task(end_of(one))
                     before = await clock_of(remote)
                     jump.write_text(str(hours * 3600))
@@ -691,9 +695,7 @@ async def test_a_clock_that_jumps_by_an_hour_moves_no_deadline(hours: int) -> No
                         assert await remote.end_of(each) == ("active", None)
                     # And what is minted now has its time by the database's clock as well.
                     fresh = await remote.lease(runtime)
-                    expires = await expire_in(gateway, fresh, 1.5)
-                    async with connect(fresh.url, proxy=None) as late:
-                        await echoes(late)
+                    async with attached_near_its_end(gateway, fresh, 1.5) as (late, expires):
                         close, ended = await end_of(late)
                         assert close == EXPIRED
                         assert ended >= expires
@@ -783,8 +785,7 @@ async def test_leases_end_at_their_time_and_never_before(gateway: GatewayProcess
     late: list[float] = []
 
     async def expires(lease: Lease, seconds: float) -> None:
-        at_most = await expire_in(gateway, lease, seconds)
-        async with connect(lease.url, proxy=None) as client:
+        async with attached_near_its_end(gateway, lease, seconds) as (client, at_most):
             close, ended = await end_of(client)
             assert close == EXPIRED
             # The gateway's own database has the clock of this machine.

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import psutil
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
 
 from tests.support import servers
 from tests.support.gateway_process import GatewayProcess
@@ -71,6 +73,28 @@ async def expire_in(gateway: GatewayProcess, lease: Lease, seconds: float, datab
             id_of(lease),
         )
         return expires
+
+
+@contextlib.asynccontextmanager
+async def attached_near_its_end(
+    gateway: GatewayProcess, lease: Lease, seconds: float, database_url: str | None = None
+) -> AsyncIterator[tuple[ClientConnection, float]]:
+    """A socket of a lease that ends after these seconds, or later where the machine takes longer to attach.
+
+    With its end, as `expire_in` has it.
+    """
+    while True:
+        expires = await expire_in(gateway, lease, seconds, database_url)
+        try:
+            socket = await connect(lease.url, proxy=None)
+        except InvalidStatus as refusal:
+            if refusal.response.status_code != 410:
+                raise
+            seconds *= 2
+        else:
+            break
+    async with socket:
+        yield socket, expires
 
 
 async def how_ended(
