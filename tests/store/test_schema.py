@@ -93,6 +93,11 @@ async def test_an_upgrade_returns_the_state_before_and_is_idempotent(empty: Empt
     assert await schema.state(database) == SchemaState(schema.head(), schema.head())
 
 
+def test_the_names_of_files_are_the_revisions_in_their_order() -> None:
+    scripts = ScriptDirectory.from_config(schema.configuration()).walk_revisions()
+    assert schema.revisions() == tuple(script.revision for script in scripts)[::-1]
+
+
 async def test_of_several_upgrades_at_once_one_migrates(empty: Empty) -> None:
     database = await empty()
     found = await asyncio.gather(*(schema.upgrade(database) for _ in range(4)))
