@@ -134,7 +134,9 @@ _PIECES = ("before_hash", "before_sequence", "before_time", "behind")
 _ARRAYS = {"ages": "float8", **dict.fromkeys(_PIECES, "bytea"), **_TYPES}
 # The database gives the rows their numbers and times, and hashes them one after the other (migrations/): all other
 # gateways wait meanwhile, so nothing under the lock waits for this process.
-_GIVEN = ", ".join(f"CAST(:{name} AS {type_}[])" for name, type_ in _ARRAYS.items())
+# Given as text[], the one array that asyncpg knows: for each other one it asks the catalogs first, by a query on each
+# connection that takes longer than the append.
+_GIVEN = ", ".join(f"CAST(CAST(:{name} AS text[]) AS {type_}[])" for name, type_ in _ARRAYS.items())
 _APPEND = text(f"SELECT audit_events_append(:lock, :start, {_GIVEN})")
 
 
@@ -161,8 +163,9 @@ async def append(
     )
     columns["details"] = [json.dumps(details) for details in columns["details"]]
     pieces = zip(*(added.pieces for added in additions), strict=True)
-    columns |= dict(zip(_PIECES, map(list, pieces), strict=True))
-    await connection.execute(_APPEND, {**columns, "ages": list(ages), "lock": _LOCK, "start": start})
+    columns |= dict(zip(_PIECES, pieces, strict=True))
+    arrays = {name: [_element(value) for value in values] for name, values in (columns | {"ages": ages}).items()}
+    await connection.execute(_APPEND, {**arrays, "lock": _LOCK, "start": start})
 
 
 async def page(
@@ -180,6 +183,13 @@ async def page(
     if organization_id is not None:
         query = query.where(audit_events.c.organization_id == organization_id)
     return [Record(Entry(*row[:-1]), row[-1]) for row in await connection.execute(query)]
+
+
+def _element(value: Any) -> str | None:
+    """A value as the text of it that PostgreSQL reads."""
+    if value is None:
+        return None
+    return f"\\x{value.hex()}" if isinstance(value, bytes) else str(value)
 
 
 def _text(value: UUID | None) -> str | None:
