@@ -60,7 +60,7 @@ test-all: test-requirements
 
 test-requirements: .venv/installed-dev test-programs
 	@! command -v npm >/dev/null || $(MAKE) --no-print-directory $(NODE)/node_modules/installed
-	@! command -v npm >/dev/null || $(BIN)/python -m gateway.agents.install
+	@$(BIN)/python -m gateway.agents.install $$(command -v npm >/dev/null || echo browser-use)
 	@$(BIN)/python -m gateway.launchers.local.browsers
 
 # What an ordinary user's gateway does otherwise than root's; root runs it as user `nobody`.
@@ -69,9 +69,10 @@ test-unprivileged: .venv/installed-dev
 	@$(BIN)/python -m tools.unprivileged $(BIN)/python -m pytest -m "unprivileged and not thorough" -p no:cacheprovider \
 		--numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(ARGS)
 
-# Stagehand, from the lock in gateway/agents, into .venv-agents (or GATEWAY_AGENTS_DIR).
+# Stagehand and browser-use, from the locks in gateway/agents, into .venv-agents (or GATEWAY_AGENTS_DIR). One of them:
+# make agents ARGS=browser-use
 agents: .venv/installed
-	@command -v npm >/dev/null || { $(call apt,npm,npm is needed); }
+	@test "$(ARGS)" = browser-use || command -v npm >/dev/null || { $(call apt,npm,npm is needed); }
 	@$(BIN)/python -m gateway.agents.install $(ARGS)
 
 # Some minutes; what survived is listed at the end, and explained in tests/MUTANTS.md.
@@ -130,6 +131,8 @@ lock: $(BIN)/pip
 	@echo 'setuptools>=80' | $(COMPILE) $(ARGS) pyproject.toml - --extra all --extra dev --constraint requirements.txt \
 		--output-file requirements-dev.txt >/dev/null
 	@$(COMPILE) $(ARGS) --group tools --output-file requirements-tools.txt >/dev/null
+	@$(COMPILE) $(ARGS) gateway/agents/browser_use/requirements.in \
+		--output-file gateway/agents/browser_use/requirements.txt >/dev/null
 
 # The wheel of this checkout, installed in a fresh environment with what is pinned, serves a lease.
 smoke: .venv-tools/installed

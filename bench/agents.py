@@ -1,6 +1,6 @@
 """What an agent takes: from its invocation to the first call of its model, and the memory of its process.
 
-    python -m bench.agents [--library stagehand] [--count 20] [--at-once 10] [--json]
+    python -m bench.agents [--library stagehand | browser-use] [--count 20] [--at-once 10] [--json]
 
 Beside it, in turns, the same process on a browser and a model that it reaches directly: without the API, a row, a
 lease, the relay. The model is a stand-in on this machine that takes no time. Then agents at once, on a runtime each;
@@ -30,10 +30,11 @@ from bench.figures import percentile, ratio, table, verdict
 from gateway.agents.installation import Installation
 from gateway.agents.jobs import Job, Library, ModelAccess
 from gateway.settings import Settings
+from tests.support.browser_use_model import acts, offered
 from tests.support.chromium import launched_chromium
 from tests.support.fake_providers import KEYS
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
-from tests.support.model_server import Asked, Held, ModelServer, Reply, Rule, Text, ToolCall
+from tests.support.model_server import Asked, Held, ModelServer, Reply, Rule, Text, ToolCall, element_id
 from tests.support.pages import PageServer
 from tests.support.remote import Remote
 from tests.support.stagehand_model import elements
@@ -72,7 +73,21 @@ def _finish_by_stagehand(asked: Asked) -> Reply | None:
     return Text("It is done.") if asked.tools else None
 
 
-KINDS: dict[Library, Kind] = {"stagehand": Kind(_press_by_stagehand, _finish_by_stagehand, 0.8, 160)}
+def _press_by_browser_use(asked: Asked) -> Reply | None:
+    if "click" in offered(asked) and "Clicked button" not in asked.text:
+        return acts(asked, "Press Greet.", {"click": {"index": int(element_id(asked.text, "Greet"))}})
+    return None
+
+
+def _finish_by_browser_use(asked: Asked) -> Reply | None:
+    return acts(asked, "End.", {"done": {"success": True, "text": "It is done."}}) if offered(asked) else None
+
+
+KINDS: dict[Library, Kind] = {
+    "stagehand": Kind(_press_by_stagehand, _finish_by_stagehand, 0.8, 160),
+    # From the fork, once the library is loaded: the uncounted first tasks wait for that.
+    "browser-use": Kind(_press_by_browser_use, _finish_by_browser_use, 0.4, 60),
+}
 
 
 @dataclass(slots=True)
@@ -197,7 +212,7 @@ async def _invoking(
 
 
 def _processes(directory: Path) -> list[psutil.Process]:
-    """Processes that work in a scratch directory below this one."""
+    """Processes that work in a scratch directory below this one; not what they were forked from."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -205,7 +220,8 @@ def _processes(directory: Path) -> list[psutil.Process]:
                 found.append(process)
         except psutil.Error:
             continue
-    return found
+    parents = {process.ppid() for process in found}
+    return [process for process in found if process.pid not in parents]
 
 
 async def _at_once(invoking: Invoking, tasks: Tasks, directory: Path) -> tuple[list[float], list[Any], list[str]]:

@@ -1,10 +1,11 @@
-"""Installs Stagehand from the lock of this package: `python -m gateway.agents.install`.
+"""Installs Stagehand and browser-use from the locks of this package: `python -m gateway.agents.install [LIBRARY ...]`.
 
-Everything is verified by the hashes of the lock, and no script of a package is run. Needs npm.
+Everything is verified by the hashes of the locks, and no script of a package is run. Stagehand needs npm.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from gateway.agents.installation import LOCKS, ROOM, Installation, node
+from gateway.agents.installation import BROWSER_USE_WORKER, LOCKS, ROOM, Installation, node
 from gateway.agents.jobs import Library
 from gateway.settings import load
 
@@ -41,7 +42,7 @@ def install(library: Library, installation: Installation) -> None:
     installation.begins(library)
     # Other users run what is installed.
     os.umask(0o022)
-    _install_stagehand(installation)
+    {"stagehand": _install_stagehand, "browser-use": _install_browser_use}[library](installation)
     installation.has_installed(library)
 
 
@@ -62,9 +63,39 @@ def _install_stagehand(installation: Installation) -> None:
     subprocess.run([node(), "--check", bundled], check=True)
 
 
+def _install_browser_use(installation: Installation) -> None:
+    place, python = installation.place("browser-use"), installation.python
+    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", place], check=True)
+    locked = [
+        "--require-hashes",
+        "--no-deps",
+        "--only-binary",
+        ":all:",
+        "-r",
+        str(ROOM / "browser_use" / "requirements.txt"),
+    ]
+    # That of an environment for development: it takes seconds, pip a minute or two.
+    uv = Path(sys.executable).parent / "uv"
+    by_uv = [str(uv), "pip", "install", "-q", "--python", str(python), *locked]
+    if not uv.exists() or subprocess.run(by_uv, check=False).returncode != 0:
+        quiet = ["-q", "--progress-bar=off", "--disable-pip-version-check", "--root-user-action=ignore", "--no-compile"]
+        pip = [sys.executable, "-m", "pip", "--python", str(python)]
+        subprocess.run([*pip, "install", *quiet, *locked], check=True)
+    # It can be imported, and what is imported is compiled.
+    with tempfile.TemporaryDirectory() as scratch:
+        environment = {"HOME": scratch, "TMPDIR": scratch}
+        subprocess.run([python, "-I", BROWSER_USE_WORKER, "--load"], check=True, cwd=scratch, env=environment)
+
+
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("library", nargs="*", metavar="LIBRARY", help=f"{' or '.join(LOCKS)}; all by default")
+    libraries = parser.parse_args().library or list(LOCKS)
+    if unknown := set(libraries) - set(LOCKS):
+        parser.error(f"There is no library {', '.join(sorted(unknown))}, but {', '.join(LOCKS)}.")
     installation = Installation(load(os.environ, {})[0])
-    for library in LOCKS:
+    status = 0
+    for library in libraries:
         if installation.missing(library) is None:
             continue
         print(f"Installing {library} {LOCKS[library].version} in {installation.place(library)}.", flush=True)
@@ -72,8 +103,8 @@ def main() -> int:
             install(library, installation)
         except (InstallFailed, subprocess.CalledProcessError, OSError) as error:
             print(f"{library} could not be installed: {error}", file=sys.stderr)
-            return 1
-    return 0
+            status = 1
+    return status
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Where Stagehand is installed, and what is to be run where it is not.
+"""Where Stagehand and browser-use are installed, and what is to be run where they are not.
 
-Its dependencies are apart from the gateway's, below a directory of its own: `stagehand/worker.mjs` is Stagehand and the
-gateway's worker in one file. `make agents`, or `python -m gateway.agents.install`, makes it from the lock beside this
-module.
+Their dependencies are apart from the gateway's, each below a directory of its own: `stagehand/worker.mjs` is Stagehand
+and the gateway's worker in one file, `browser-use/` a virtual environment. `make agents`, or `python -m
+gateway.agents.install`, makes them from the locks beside this module.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ class _Lock(NamedTuple):
 
 
 _STAGEHAND: Final = ("package.json", "package-lock.json", "worker.mjs")
+# Is run from here, by the Python of browser-use's environment.
+BROWSER_USE_WORKER: Final = ROOM / "browser_use" / "worker.py"
 LOCKS: Final[dict[Library, _Lock]] = {
     "stagehand": _Lock("3.7.3", tuple(ROOM / "stagehand" / name for name in _STAGEHAND)),
+    "browser-use": _Lock("0.13.14", (ROOM / "browser_use" / "requirements.txt",)),
 }
 
 
@@ -45,8 +48,6 @@ class Installation:
 
     def missing(self, library: Library) -> str | None:
         """Why a library can't be used, with the command to run; None where it can."""
-        if library not in LOCKS:
-            return f"This version of the gateway does not run {library}."
         try:
             found = (self.place(library) / _STAMP).read_text()
         except (FileNotFoundError, NotADirectoryError):
@@ -70,6 +71,11 @@ class Installation:
     def bundle(self) -> Path:
         """Stagehand and the worker, in one file."""
         return self.place("stagehand") / "worker.mjs"
+
+    @property
+    def python(self) -> Path:
+        """Of the environment of browser-use."""
+        return self.place("browser-use") / "bin" / "python"
 
 
 def fingerprint(library: Library) -> str:

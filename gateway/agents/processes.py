@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import os
 import resource
 import socket
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
@@ -20,10 +20,11 @@ from typing import Any
 
 import structlog
 
-from gateway.agents.installation import Installation, node
+from gateway.agents.installation import BROWSER_USE_WORKER, Installation, node
 from gateway.agents.jobs import Job, Library
 from gateway.agents.messages import AgentFailed, Message, Ready, Result, Step, ToolCall, parsed
-from gateway.agents.programs import Command, Ends, Program, Running, kill_group
+from gateway.agents.preloaded import Preloaded
+from gateway.agents.programs import Command, Ends, Program, Running, tail
 from gateway.core import background, json_text
 from gateway.core.contained import Contained, Containment, Users
 from gateway.core.errors import NotSupported
@@ -66,7 +67,7 @@ class AgentProcess:
         self._connection = connection
         self._settings = settings
         self._start_by = asyncio.get_running_loop().time() + settings.agents_start_seconds
-        self._output = background.start(_tail(io.FileIO(output), settings.agents_output_bytes))
+        self._output = background.start(tail(output, settings.agents_output_bytes))
         # What a stranger may not repeat: the libraries do, in errors.
         self._secrets = Secrets()
         self._lines: deque[float] = deque(maxlen=settings.agents_lines_per_second)
@@ -107,7 +108,7 @@ class AgentProcess:
                 await self._log_failure(failed)
             raise AgentFailed(failed.kind, self._secrets.masked(failed.message)) from None
         finally:
-            kill_group(self.pid)
+            self._running.signal()
 
     async def _log_failure(self, failed: AgentFailed) -> None:
         await self._running.kill()
@@ -223,7 +224,7 @@ class AgentProcess:
         await asyncio.shield(self._ending)
 
     async def _end(self) -> None:
-        kill_group(self.pid)
+        self._running.signal()
         if self._writer is not None:
             self._writer.transport.abort()
         else:
@@ -252,7 +253,8 @@ class Agents:
         self._containment = Containment(directory, group, self._needed)
         self._is_given = programs is not None
         self._programs: Mapping[Library, Program] = programs or {
-            "stagehand": Command(lambda: stagehand_command(self.installation, settings))
+            "stagehand": Command(lambda: stagehand_command(self.installation, settings)),
+            "browser-use": Preloaded(lambda: browser_use_command(self.installation), settings),
         }
         self._processes: set[AgentProcess] = set()
         self._is_stopped = False
@@ -275,7 +277,7 @@ class Agents:
 
     def _needed(self) -> Iterator[Path]:
         yield self.installation.directory
-        yield node()
+        yield from (node(), BROWSER_USE_WORKER, Path(sys.base_prefix))
 
     async def start(self) -> None:
         """Remove what an earlier gateway left."""
@@ -344,26 +346,16 @@ def stagehand_command(installation: Installation, settings: AgentSettings) -> li
     return [str(node()), *permissions, f"--max-old-space-size={heap}", str(bundle)]
 
 
+def browser_use_command(installation: Installation) -> list[str]:
+    """The Python of browser-use's environment, without the user's own packages and variables, writing no caches."""
+    return [str(installation.python), "-I", "-B", str(BROWSER_USE_WORKER)]
+
+
 async def _discard(starting: asyncio.Task[AgentProcess]) -> None:
     """Close a process that is no longer wanted."""
     await asyncio.wait({starting})
     if not starting.cancelled() and starting.exception() is None:
         await starting.result().close()
-
-
-async def _tail(output: io.FileIO, most: int) -> bytes:
-    """The last of what a process prints; reads until all of it has closed its end."""
-    kept = b""
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), output
-    )
-    try:
-        while chunk := await reader.read(most):
-            kept = (kept + chunk)[-most:]
-    finally:
-        transport.close()
-    return kept
 
 
 def _memory(pid: int) -> int | None:

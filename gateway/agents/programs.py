@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import signal
 import socket
@@ -13,9 +14,9 @@ from typing import Protocol
 
 from gateway.core.contained import Contained, Containment
 
-_END_SECONDS = 5.0
+END_SECONDS = 5.0
 # The kernel ends a process with the gateway, also where that is killed.
-_WITH_THE_GATEWAY = ("--pdeathsig", "KILL")
+WITH_THE_GATEWAY = ("--pdeathsig", "KILL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,9 @@ class Running(Protocol):
     @property
     def pid(self) -> int: ...
 
+    def signal(self) -> None:
+        """Kill the whole group, without waiting for its end."""
+
     async def kill(self) -> None:
         """End the whole group. Returns when the process has ended; idempotent."""
 
@@ -40,7 +44,7 @@ class Program(Protocol):
     """What starts the processes of one library."""
 
     async def start(self, contained: Contained, containment: Containment, ends: Ends) -> Running:
-        """Raises OSError."""
+        """Raises OSError, AgentFailed, LaunchFailed."""
 
     async def close(self) -> None: ...
 
@@ -53,7 +57,7 @@ class Command:
 
     async def start(self, contained: Contained, containment: Containment, ends: Ends) -> Running:
         process = await asyncio.create_subprocess_exec(
-            *containment.command(contained, *_WITH_THE_GATEWAY),
+            *containment.command(contained, *WITH_THE_GATEWAY),
             *self._command(),
             stdin=ends.messages.fileno(),
             stdout=ends.output,
@@ -76,13 +80,31 @@ class _Executed:
     def pid(self) -> int:
         return self._process.pid
 
-    async def kill(self) -> None:
+    def signal(self) -> None:
         kill_group(self.pid)
+
+    async def kill(self) -> None:
+        self.signal()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_END_SECONDS):
+            async with asyncio.timeout(END_SECONDS):
                 await self._process.wait()
 
 
 def kill_group(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
+
+
+async def tail(output: int, most: int) -> bytes:
+    """The last of what processes print; reads until all of them have closed their end. `output` is closed then."""
+    kept = b""
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), io.FileIO(output)
+    )
+    try:
+        while chunk := await reader.read(most):
+            kept = (kept + chunk)[-most:]
+    finally:
+        transport.close()
+    return kept

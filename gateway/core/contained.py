@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -87,9 +87,9 @@ class Containment:
             raise
         return contained
 
-    def command(self, contained: Contained, *options: str) -> list[str]:
-        """The prefix of a process's command: as root it drops all privileges."""
-        return [] if contained.uid is None else setpriv(contained.uid, self._group, *options)
+    def command(self, contained: Contained, *options: str, keeps: Sequence[str] = ()) -> list[str]:
+        """The prefix of a process's command: as root it drops all privileges but the capabilities `keeps`."""
+        return [] if contained.uid is None else setpriv(contained.uid, self._group, *options, keeps=keeps)
 
     async def give_back(self, contained: Contained) -> None:
         """End what is left of a process whose group was killed, and remove its directory."""

@@ -11,6 +11,7 @@ import os
 import shutil
 import struct
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
@@ -52,10 +53,12 @@ class _Entry:
     allowed: int
 
 
-def setpriv(uid: int, gid: int, *options: str) -> list[str]:
-    """Prefix of a command that root runs as this user, without any privilege."""
+def setpriv(uid: int, gid: int, *options: str, keeps: Sequence[str] = ()) -> list[str]:
+    """Prefix of a command that root runs as this user, without any privilege but the capabilities `keeps`."""
     user = ["--reuid", str(uid), "--regid", str(gid), "--clear-groups"]
-    return [SETPRIV, *user, "--inh-caps=-all", "--no-new-privs", *options, "--"]
+    kept = ",".join(f"+{each}" for each in keeps)
+    rights = [f"--inh-caps=-all,{kept}", f"--ambient-caps={kept}"] if keeps else ["--inh-caps=-all"]
+    return [SETPRIV, *user, *rights, "--no-new-privs", *options, "--"]
 
 
 def grant_search(path: Path, gid: int) -> None:

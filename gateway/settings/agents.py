@@ -14,10 +14,17 @@ class AgentSettings(BrowserSettings):
 
     agents_dir: Path | None = Field(
         None,
-        description="Where `make agents` installs Stagehand; by default .venv-agents in the checkout.",
+        description="Where `make agents` installs Stagehand and browser-use; by default .venv-agents in the checkout.",
     )
     agents_start_seconds: float = Field(
-        20.0, ge=0.1, le=600, description="Seconds within which an agent's process must have loaded its library."
+        60.0, ge=0.1, le=600, description="Seconds within which an agent's process must have loaded its library."
+    )
+    agents_preloaded_idle_seconds: float = Field(
+        600.0,
+        ge=0.1,
+        le=86_400,
+        description="Seconds without a task of browser-use after which the process ends that has it loaded. The next "
+        "task then waits for a start of some seconds.",
     )
     agents_seconds: float = Field(
         3600.0, ge=0.1, le=86_400, description="Longest time that an agent's process may work on its task, in seconds."

@@ -7,16 +7,18 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 import pytest
 import pytest_asyncio
 
-from gateway.agents.jobs import Job, ModelAccess, Tool
+from gateway.agents.installation import BROWSER_USE_WORKER
+from gateway.agents.jobs import Job, Library, ModelAccess, Tool
 from gateway.agents.messages import AgentFailed, Step, ToolCall
+from gateway.agents.preloaded import Preloaded
 from gateway.agents.processes import AgentProcess, Agents
-from gateway.agents.programs import Command
+from gateway.agents.programs import Command, Program
 from gateway.core.errors import NotSupported
 from gateway.launchers.local.user_ids import UserIds
 from gateway.settings import Settings
@@ -28,6 +30,15 @@ pytestmark = pytest.mark.unprivileged
 # A range of this process's tests alone: others may run beside it.
 BASE = 1_400_000 + os.getpid() % 10_000 * 100
 TOY = Path(toy_agent.__file__)
+# The process that forks, as it is, but for the library.
+FORKING = f"""
+names = {{"__name__": "worker"}}
+exec({BROWSER_USE_WORKER.read_text()!r}, names)
+async def work():
+    exec({TOY.read_text()!r}, {{"__name__": "__main__"}})
+names.update(load=lambda: None, work=work)
+"""
+SERVING = FORKING + "names['serve']()"
 LEASE = "ws://127.0.0.1:9/v1/lease?token=lease-token-1234567890"
 TOKEN = "relay-token-1234567890"
 MIB = 1024**2
@@ -42,14 +53,17 @@ def job(code: str, **given: Any) -> Job:
 class Running:
     """Agents on the toy, and what they have said."""
 
-    def __init__(self, directory: Path, *arguments: str, **settings: Any) -> None:
+    def __init__(self, directory: Path, *arguments: str, forking: str | None = None, **given: Any) -> None:
         self.directory = directory / "agents"
+        settings = Settings(**given)
         self.steps: list[Step] = []
         self.calls: list[ToolCall] = []
         # -S and -I: nothing of this environment's packages, which another user may not read.
-        command = [sys.executable, "-I", "-S", "-c", TOY.read_text(), *arguments]
+        command = [sys.executable, "-I", "-S", "-c", forking or TOY.read_text(), *arguments]
+        self.preloaded = None if forking is None else Preloaded(lambda: command, settings)
+        program: Program = self.preloaded or Command(lambda: command)
         self.users = UserIds(BASE, 90, directory) if os.geteuid() == 0 else None
-        self.agents = Agents(Settings(**settings), self.directory, BASE, {"stagehand": Command(lambda: command)})
+        self.agents = Agents(settings, self.directory, BASE, {"stagehand": program})
         self.agents.users = self.users
 
     async def open(self) -> None:
@@ -82,6 +96,13 @@ class Running:
             await self.run(code, **given)
         return failed.value
 
+    @property
+    def parent(self) -> psutil.Process:
+        """The process that forks."""
+        assert self.preloaded is not None
+        assert self.preloaded.parent_pid is not None
+        return psutil.Process(self.preloaded.parent_pid)
+
     def has_nothing(self, process: AgentProcess) -> None:
         assert not psutil.pid_exists(process.pid)
         assert not process.directory.exists()
@@ -108,6 +129,15 @@ def processes_of(users: set[int]) -> list[psutil.Process]:
 @pytest_asyncio.fixture
 async def running(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Running]:
     made = Running(tmp_path, **getattr(request, "param", {}))
+    await made.open()
+    yield made
+    await made.close()
+    made.is_empty()
+
+
+@pytest_asyncio.fixture
+async def forking(tmp_path: Path) -> AsyncIterator[Running]:
+    made = Running(tmp_path, forking=SERVING)
     await made.open()
     yield made
     await made.close()
@@ -274,6 +304,10 @@ async def test_processes_that_leave_the_group_end_too(running: Running) -> None:
 
 @pytest.mark.parametrize("turns", range(0, 40, 2))
 async def test_nothing_is_left_after_a_cancel_at_any_point(running: Running, turns: int) -> None:
+    await cancelled_after(running, turns)
+
+
+async def cancelled_after(running: Running, turns: int) -> None:
     async def use() -> None:
         process = await running.agents.prepare("stagehand")
         try:
@@ -330,9 +364,121 @@ async def test_what_is_not_installed_is_named_with_the_command(tmp_path: Path) -
     with pytest.raises(NotSupported, match=r"stagehand .* is not installed. Run `make agents`") as refused:
         await agents.prepare("stagehand")
     assert (refused.value.code, refused.value.details) == ("agents.not_installed", {"library": "stagehand"})
-    assert agents.missing("browser-use") == "This version of the gateway does not run browser-use."
-    agents.installation.begins("stagehand")
-    agents.installation.has_installed("stagehand")
-    assert agents.missing("stagehand") is None
-    (tmp_path / "none" / "stagehand" / "installed").write_text("older")
-    assert "another version" in (agents.missing("stagehand") or "")
+    library: Library
+    for library in get_args(Library):
+        assert f"{library} " in (agents.missing(library) or "")
+        agents.installation.begins(library)
+        agents.installation.has_installed(library)
+        assert agents.missing(library) is None
+        (tmp_path / "none" / library / "installed").write_text("older")
+        assert "another version" in (agents.missing(library) or "")
+
+
+async def test_a_forked_process_has_nothing_but_its_place(forking: Running) -> None:
+    seen: list[tuple[int, psutil.Process]] = []
+
+    async def look(call: ToolCall) -> dict[str, Any]:
+        process = psutil.Process(call.input)
+        seen.append((process.num_fds(), forking.parent))
+        return {"output": [process.parent() == forking.parent, process.cwd()]}
+
+    forking.on_call = look  # type: ignore[method-assign]
+    uid, groups, environment, answer, rights, is_leader = await forking.run(
+        """
+say({"type": "call", "id": "a", "tool": "t", "input": os.getpid()})
+result([os.getuid(), os.getgroups(), dict(os.environ), hear(),
+        [line for line in open("/proc/self/status") if line.startswith("Cap") and int(line.split()[1], 16)],
+        os.getsid(0) == os.getpgid(0) == os.getpid()])
+"""
+    )
+    assert is_leader
+    is_child, cwd = answer["output"]
+    assert is_child
+    assert cwd == environment["HOME"] == environment["TMPDIR"]
+    assert not {name for name in environment if "KEY" in name.replace("API_KEY_VERIFICATION", "") or "PATH" in name}
+    # 0 to 2, a duplicate of the socket, and what its event loop waits with.
+    assert seen[0][0] <= 7
+    if os.geteuid() == 0:
+        assert uid in range(BASE + 1, BASE + 90)
+        assert groups == []
+        assert [line for line in rights if not line.startswith("CapBnd")] == []
+        assert uid not in forking.parent.uids()
+        assert 0 not in forking.parent.uids()
+
+
+async def test_forked_processes_share_one_parent_and_end_by_themselves(forking: Running) -> None:
+    assert await forking.run("result(1)") == 1
+    parent = forking.parent
+    processes = await asyncio.gather(*(forking.agents.prepare("stagehand") for _ in range(5)))
+    assert len({process.uid for process in processes}) in (1 if os.geteuid() else 5, 5)
+    assert {each.pid for each in parent.children()} == {process.pid for process in processes}
+    codes = ["result(7)", "sys.exit(3)", "os.kill(os.getpid(), 9)", "raise ValueError", "signal.pause()"]
+    runs = [
+        asyncio.create_task(process.run(job(code), forking.on_step, forking.on_call))
+        for process, code in zip(processes, codes, strict=True)
+    ]
+    await asyncio.wait(runs[:4])
+    assert runs[0].result() == 7
+    assert {type(run.exception()) for run in runs[1:4]} == {AgentFailed}
+    await asyncio.gather(*(process.close() for process in processes))
+    await asyncio.gather(*(process.close() for process in processes))
+    for process in processes:
+        forking.has_nothing(process)
+    await asyncio.wait(runs)
+    assert forking.parent == parent
+    assert parent.children() == []
+
+
+async def test_what_forks_ends_when_it_is_not_needed(tmp_path: Path) -> None:
+    made = Running(tmp_path, forking=SERVING, agents_preloaded_idle_seconds=0.1)
+    await made.open()
+    process = await made.agents.prepare("stagehand")
+    parent = made.parent
+    # Not while one works, however long.
+    steps = asyncio.create_task(process.run(job("time.sleep(0.5); step(); signal.pause()"), made.on_step, made.on_call))
+    await until(lambda: bool(made.steps), "it works")
+    assert parent.is_running()
+    steps.cancel()
+    await process.close()
+    await until(lambda: not parent.is_running(), "what forks has ended")
+    await until(lambda: not any(made.directory.iterdir()), "its directory is gone")
+    assert await made.run("result(2)") == 2
+    await made.close()
+    made.is_empty()
+
+
+async def test_what_forks_is_started_again_where_it_was_killed(forking: Running) -> None:
+    process = await forking.agents.prepare("stagehand")
+    working = asyncio.create_task(process.run(job("step(); signal.pause()"), forking.on_step, forking.on_call))
+    await until(lambda: bool(forking.steps), "it works")
+    killed = forking.parent
+    killed.kill()
+    with pytest.raises(AgentFailed) as failed:
+        await working
+    assert failed.value.kind == "ended"
+    await process.close()
+    assert await forking.run("result(3)") == 3
+    assert forking.parent != killed
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("raise ImportError('no library')", "not at all"),
+        ("names['_become'] = None; names['serve']()", "can't be started"),
+        ("import signal; signal.pause()", "in time"),
+    ],
+)
+async def test_what_can_not_fork_leaves_nothing(tmp_path: Path, code: str, says: str) -> None:
+    made = Running(tmp_path, forking=FORKING + code, agents_start_seconds=0.5 if "pause" in code else 60)
+    await made.open()
+    with pytest.raises(AgentFailed, match=says) as failed:
+        await made.agents.prepare("stagehand")
+    assert failed.value.kind == "start"
+    await made.close()
+    made.is_empty()
+
+
+@pytest.mark.parametrize("turns", range(0, 40, 8))
+async def test_nothing_is_left_of_a_forked_one_after_a_cancel_at_any_point(forking: Running, turns: int) -> None:
+    await cancelled_after(forking, turns)

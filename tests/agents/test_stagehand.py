@@ -15,12 +15,13 @@ from gateway.agents.jobs import Tool
 from gateway.agents.messages import AgentFailed
 from gateway.agents.messages import ToolCall as Called
 from gateway.agents.processes import stagehand_command
+from gateway.agents.programs import Command
 from gateway.core.ai_providers import PROVIDERS, ProviderName
 from gateway.settings import Settings
 from tests.support.model_server import Failure, ModelServer, Slow, ToolCall
 from tests.support.relay import ALL_KEYS
 from tests.support.stagehand_model import ANSWER, agent, elements, extracted
-from tests.support.strangers import Traced, forwarding, seen
+from tests.support.strangers import Traced, forwarding, has_no, seen
 from tests.support.waiting import until
 from tests.support.working_agents import Browsing, Working, working
 
@@ -154,7 +155,9 @@ async def test_the_process_reaches_nothing_else(
     held = threading.Event()
     models.rules = [elements, agent]
     models.next(Slow(held))
-    async with working("stagehand", tmp_path, browsing, models, {"stagehand": Traced(trace, command)}) as work:
+    async with working(
+        "stagehand", tmp_path, browsing, models, {"stagehand": Traced(trace, Command(lambda: command))}
+    ) as work:
         task = asyncio.create_task(work.run("agent", "greet", target, max_steps=5))
         await until(lambda: bool(models.seen), "the model was asked")
         assert work.process is not None
@@ -174,21 +177,3 @@ async def test_the_process_reaches_nothing_else(
     own = {str(installation.bundle), command[0]}
     assert {path for path in found.read if not path.startswith(system)} <= own
     assert {path for path in found.written if not path.startswith(("/dev/", "/proc/self/"))} == set()
-
-
-def has_no(pid: int, secret: str) -> None:
-    """Not in a process's memory, environment or command line."""
-    wanted = secret.encode()
-    for name in ("environ", "cmdline"):
-        assert wanted not in Path(f"/proc/{pid}/{name}").read_bytes()
-    with open(f"/proc/{pid}/mem", "rb", 0) as memory:
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            span, rights, *_ = line.split()
-            if not rights.startswith("r") or "[v" in line:
-                continue
-            begin, end = (int(side, 16) for side in span.split("-"))
-            try:
-                memory.seek(begin)
-                assert wanted not in memory.read(end - begin), line
-            except (OSError, OverflowError):
-                continue

@@ -21,8 +21,7 @@ import pytest_asyncio
 from gateway.agents.installation import Installation
 from gateway.core.ai_providers import COMPATIBLE, PROVIDERS, ProviderName
 from gateway.settings import Settings
-from tests.support.agent_gateway import gateway_of_agents, runtime_of_agents
-from tests.support.api import Json
+from tests.support.agent_gateway import active, created, ended, gateway_of_agents, runtime_of_agents
 from tests.support.execution import Executing, step
 from tests.support.fake_providers import KEYS
 from tests.support.live import LiveGateway, adopts_orphans_no_longer
@@ -77,26 +76,6 @@ async def live(
 @pytest_asyncio.fixture(scope="module")
 async def executing(live: LiveGateway, pages: PageServer) -> Executing:
     return await runtime_of_agents(live, pages, PASSWORD)
-
-
-async def created(executing: Executing, **body: Any) -> Json:
-    given = {"provider": "stagehand", "method": "agent", "input": {"instruction": "greet", "maxSteps": 5}, **body}
-    answer = await executing.remote.api.post(f"{executing.path}/invocations", json=given)
-    assert answer.status_code == 202, answer.text
-    found: Json = answer.json()
-    return found
-
-
-async def ended(executing: Executing, invocation: Json) -> Json:
-    waited = await executing.remote.post(f"/v1/invocations/{invocation['id']}/wait", {"timeoutMs": 60_000})
-    assert not waited["timedOut"]
-    found: Json = waited["invocation"]
-    return found
-
-
-async def active(executing: Executing) -> set[str]:
-    connections = (await executing.remote.get(f"{executing.path}/connections"))["connections"]
-    return {each["id"] for each in connections if each["status"] == "active"}
 
 
 async def shown(executing: Executing) -> Any:

@@ -36,3 +36,26 @@ async def runtime_of_agents(live: LiveGateway, pages: PageServer, password: str)
     secret = {"username": "ada", "password": password, "origins": [pages.base_url]}
     (await live.remote.api.put("/v1/vault/site/login", json=secret)).raise_for_status()
     return Executing(live.remote, f"/v1/spaces/{workspace['id']}/runtimes/{runtime['id']}", pages.base_url)
+
+
+async def created(executing: Executing, **body: Any) -> Json:
+    """An invocation of Stagehand's agent, or of what the body says."""
+    given = {"provider": "stagehand", "method": "agent", "input": {"instruction": "greet", "maxSteps": 5}, **body}
+    answer = await executing.remote.api.post(f"{executing.path}/invocations", json=given)
+    assert answer.status_code == 202, answer.text
+    found: Json = answer.json()
+    return found
+
+
+async def ended(executing: Executing, invocation: Json) -> Json:
+    while True:
+        waited = await executing.remote.post(f"/v1/invocations/{invocation['id']}/wait", {"timeoutMs": 60_000})
+        if not waited["timedOut"]:
+            found: Json = waited["invocation"]
+            return found
+
+
+async def active(executing: Executing) -> set[str]:
+    """Ids of the connections to the runtime that are active."""
+    connections = (await executing.remote.get(f"{executing.path}/connections"))["connections"]
+    return {each["id"] for each in connections if each["status"] == "active"}

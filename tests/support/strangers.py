@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 from asyncio import Server, StreamReader, StreamWriter, gather, open_connection, start_server
@@ -11,10 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gateway.agents.programs import Ends, Running, kill_group
+import pytest
+
+from gateway.agents.programs import Ends, Program, Running
 from gateway.core.contained import Contained, Containment
 from tests.support import servers
-from tests.support.missing import program
+from tests.support.missing import program as found_program
 
 _CONNECT = re.compile(r"connect\(\d+, \{sa_family=(AF_\w+), (.*?)\}, \d+\)")
 _ADDRESS = re.compile(r'sin6?_port=htons\((\d+)\).*?"([^"]+)"')
@@ -33,9 +34,10 @@ class Seen:
 def tracing(output: Path) -> Sequence[str]:
     """The prefix of a command whose processes are followed."""
     return [
-        program("strace", "strace"),
+        found_program("strace", "strace"),
         "-f",
         "-qq",
+        "--seccomp-bpf",
         "-s",
         "4096",
         "-e",
@@ -46,35 +48,22 @@ def tracing(output: Path) -> Sequence[str]:
 
 
 class Traced:
-    """Starts a command as `Command` does, with strace around it."""
+    """A program whose command has strace around it."""
 
-    def __init__(self, output: Path, command: Sequence[str]) -> None:
+    def __init__(self, output: Path, program: Program) -> None:
         self._output = output
-        self._command = command
-        self._process: asyncio.subprocess.Process | None = None
+        self._program = program
 
     async def start(self, contained: Contained, containment: Containment, ends: Ends) -> Running:
-        process = self._process = await asyncio.create_subprocess_exec(
-            *tracing(self._output),
-            *containment.command(contained),
-            *self._command,
-            stdin=ends.messages.fileno(),
-            stdout=ends.output,
-            stderr=ends.output,
-            cwd=contained.directory,
-            env=contained.environment(),
-            start_new_session=True,
-        )
-        self.pid = process.pid
-        return self
-
-    async def kill(self) -> None:
-        assert self._process is not None
-        kill_group(self.pid)
-        await self._process.wait()
+        with pytest.MonkeyPatch.context() as patched:
+            prefix = containment.command
+            patched.setattr(
+                containment, "command", lambda *given, **keeps: [*tracing(self._output), *prefix(*given, **keeps)]
+            )
+            return await self._program.start(contained, containment, ends)
 
     async def close(self) -> None:
-        pass
+        await self._program.close()
 
 
 def seen(output: Path, program: str) -> Seen:
@@ -140,3 +129,21 @@ async def forwarding(url: str) -> AsyncIterator[Forwarding]:
         yield made
     finally:
         await made.close()
+
+
+def has_no(pid: int, secret: str) -> None:
+    """Not in a process's memory, environment or command line."""
+    wanted = secret.encode()
+    for name in ("environ", "cmdline"):
+        assert wanted not in Path(f"/proc/{pid}/{name}").read_bytes()
+    with open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            span, rights, *_ = line.split()
+            if not rights.startswith("r") or "[v" in line:
+                continue
+            begin, end = (int(side, 16) for side in span.split("-"))
+            try:
+                memory.seek(begin)
+                assert wanted not in memory.read(end - begin), line
+            except (OSError, OverflowError):
+                continue

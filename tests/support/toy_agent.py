@@ -10,6 +10,7 @@ import os  # noqa: F401 - for the code
 import signal
 import socket
 import sys
+import time  # noqa: F401 - for the code
 from typing import Any
 
 

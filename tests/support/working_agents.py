@@ -96,7 +96,8 @@ async def working(
     models: ModelServer,
     programs: Mapping[Library, Program] | None = None,
 ) -> AsyncIterator[Working]:
-    settings = Settings()
+    # On a busy machine browser-use takes a minute to load.
+    settings = Settings(agents_start_seconds=300)
     if (why := Installation(settings).missing(library)) is not None:
         refuse(why)
     # One test beside the module has a range of its own.

@@ -1,0 +1,150 @@
+"""browser-use from a request to its result: invocations and steps of executions, with a stand-in for the model.
+
+One gateway, one browser and one load of the library serve all of them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Iterator
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from gateway.agents.installation import Installation
+from gateway.core.ai_providers import COMPATIBLE, PROVIDERS, ProviderName
+from gateway.settings import Settings
+from tests.support.agent_gateway import active, created, ended, gateway_of_agents, runtime_of_agents
+from tests.support.browser_use_model import ANSWER, acts, agent, offered
+from tests.support.execution import Executing, step
+from tests.support.fake_providers import KEYS
+from tests.support.live import LiveGateway, adopts_orphans_no_longer
+from tests.support.missing import refuse
+from tests.support.model_server import Asked, ModelServer, Reply
+from tests.support.pages import PageServer
+from tests.support.relay import ALL_KEYS
+from tests.support.tiers import first_of
+from tests.support.waiting import for_a_while, until
+
+PASSWORD = "correct-horse-battery-51d7"
+CANCELS = 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _installed() -> Iterator[None]:
+    if (why := Installation(Settings()).missing("browser-use")) is not None:
+        refuse(why)
+    yield
+    adopts_orphans_no_longer()
+
+
+@pytest.fixture(scope="module")
+def pages() -> Iterator[PageServer]:
+    with PageServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def running_models() -> Iterator[ModelServer]:
+    with ModelServer() as server:
+        yield server
+
+
+@pytest.fixture
+def models(running_models: ModelServer) -> ModelServer:
+    running_models.forget()
+    running_models.rules = [agent]
+    return running_models
+
+
+@pytest_asyncio.fixture(scope="module")
+async def live(
+    template_url: str, tmp_path_factory: pytest.TempPathFactory, running_models: ModelServer
+) -> AsyncIterator[LiveGateway]:
+    urls = {f"{name}_base_url": running_models.base_url(name) for name in PROVIDERS if name != COMPATIBLE}
+    directory = tmp_path_factory.mktemp("live")
+    async with (
+        gateway_of_agents(template_url, directory, agents_start_seconds=300, **urls) as gateway,
+        gateway.visit(),
+    ):
+        yield gateway
+
+
+@pytest_asyncio.fixture(scope="module")
+async def executing(live: LiveGateway, pages: PageServer) -> Executing:
+    return await runtime_of_agents(live, pages, PASSWORD)
+
+
+@pytest.mark.parametrize("provider", first_of(PROVIDERS))
+async def test_an_agent_is_invoked_that_types_a_secret(
+    executing: Executing, models: ModelServer, provider: ProviderName
+) -> None:
+    space = executing.path.split("/")[3]
+    toolset = await executing.remote.post(
+        f"/v1/spaces/{space}/toolsets", {"name": provider, "builtin": {"vault": True}}
+    )
+
+    def login(asked: Asked) -> Reply | None:
+        if "vault_type" in offered(asked) and '"typed"' not in asked.text:
+            given = {"key": "site/login", "field": "password", "selector": "#password"}
+            return acts(asked, "Log in.", {"vault_type": given})
+        return None
+
+    models.rules = [login, agent]
+    await executing.run(step("page.goto", "{pages}/playground"))
+    ai = {"source": "inline", "provider": provider, "model": "a-model", "apiKey": ALL_KEYS[provider]}
+    if provider == COMPATIBLE:
+        ai["baseUrl"] = models.base_url(provider)
+    wanted = {"provider": "browserUse", "toolset": toolset["id"], "ai": ai, "outputSchema": ANSWER, "screenshots": True}
+    found = await ended(executing, await created(executing, **wanted))
+    assert found["status"] == "succeeded", found
+    assert found["result"]["output"] == {"count": 3}
+    assert await executing.value(step("page.textContent", "#result")) == "Hello "
+    typed = step("page.evaluate", "document.querySelector('#password').value.length")
+    assert await executing.value(typed) == len(PASSWORD)
+    assert PASSWORD.encode() not in models.everything_seen()
+    assert {asked.key for asked in models.seen} == {ALL_KEYS[provider]}
+    assert found["usage"]["calls"] == len(models.seen)
+    events = (await executing.remote.get(f"/v1/runs/{found['runId']}/events?type=agent.step&limit=1000"))["events"]
+    own = [event["data"] for event in events if event["data"]["invocationId"] == found["id"]]
+    assert [(each["step"], each["action"].split()[0]) for each in own] == [(1, "vault_type"), (2, "click"), (3, "done")]
+    assert all(each["artifactId"] for each in own)
+    assert ALL_KEYS[provider] not in str(events) + str(found)
+
+
+@pytest.mark.usefixtures("models")
+async def test_an_agent_is_a_step_of_an_execution(executing: Executing, models: ModelServer) -> None:
+    results = await executing.run(
+        step("page.goto", "{pages}/playground"),
+        step("browserUse.execute", "greet", None, {"maxSteps": 5}),
+        step("page.textContent", "#result"),
+    )
+    assert [result["ok"] for result in results] == [True] * 3, results
+    assert results[1]["value"]["message"] == "It greets Ada."
+    assert results[2]["value"] == "Hello "
+    assert {asked.key for asked in models.seen} == {KEYS["openai"]}
+
+
+async def test_a_cancelled_one_leaves_nothing(executing: Executing, models: ModelServer, live: LiveGateway) -> None:
+    # It loads the library, which stays.
+    await ended(executing, await created(executing, provider="browser-use"))
+    models.rules = [lambda asked: acts(asked, "On.", {"wait": {"seconds": 0}}) if offered(asked) else None]
+    dice = random.Random(14)
+    scratch = live.gateway.services.settings.own_dir / "agents"
+    held = await active(executing)
+    (kept,) = scratch.iterdir()
+    for _ in range(CANCELS):
+        given = {"instruction": "wait", "maxSteps": 100}
+        invocation = await created(executing, provider="browser-use", input=given)
+        await for_a_while(dice.uniform(0, 3))
+        await executing.remote.post(f"/v1/invocations/{invocation['id']}/cancel", {})
+        found = await ended(executing, invocation)
+        assert found["status"] == "cancelled", found
+        await until(lambda: set(scratch.iterdir()) == {kept}, "its directory is gone")
+        left = [each for each in psutil.process_iter(["cwd"]) if str(scratch) in (each.info["cwd"] or "")]
+        assert [each.info["cwd"] for each in left] == [str(kept)]
+        assert left[0].children() == []
+        assert await active(executing) == held
+        minted = await executing.remote.post(f"{executing.path}/connections", {"protocol": "cdp"})
+        (await executing.remote.api.delete(f"{executing.path}/connections/{minted['id']}")).raise_for_status()
