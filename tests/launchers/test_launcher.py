@@ -800,6 +800,10 @@ def gone(group: int) -> bool:
     return not processes.group_exists(group)
 
 
+def has_command_line(pid: int) -> bool:
+    return bool(psutil.Process(pid).cmdline())
+
+
 @contextlib.contextmanager
 def started(commands: dict[str, list[str]]) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
     """Processes, each in a group of its own; ended and reaped at the end."""
@@ -808,6 +812,9 @@ def started(commands: dict[str, list[str]]) -> Iterator[dict[str, subprocess.Pop
         for name, command in commands.items()
     }
     try:
+        # A program that has just been started has no command line for a moment.
+        for process in running.values():
+            wait_until(partial(has_command_line, process.pid), "it has its command line")
         yield running
     finally:
         for process in running.values():
