@@ -63,7 +63,7 @@ _KEYWORDS = ("type", "description", "minimum", "maximum", "minItems", "maxItems"
 
 
 def load() -> None:
-    """Import all that a job needs; a forked process has it then."""
+    """Import and make all that a job needs; a forked process has it then."""
     os.environ.update(_ENVIRONMENT)
     for name in _MODULES:
         importlib.import_module(name)
@@ -79,6 +79,27 @@ def load() -> None:
 
     # It would draw an animation into empty pages, for which they load a picture of the library's vendor.
     AboutBlankWatchdog._show_dvd_screensaver_on_about_blank_tabs = nothing  # noqa: SLF001
+    asyncio.run(_rehearse())
+
+
+async def _rehearse() -> None:
+    """Begin a job without a browser and a model: much is imported, and many classes are made, at first use."""
+    import httpx
+    from browser_use.llm.exceptions import ModelProviderError
+    from browser_use.llm.messages import UserMessage
+
+    refusing = httpx.MockTransport(lambda _: httpx.Response(400))
+    for provider in ("openai", "anthropic"):
+        model = {"provider": provider, "name": "none", "address": "http://127.0.0.1", "token": "none"}
+        job: dict[str, Any] = {"lease": "ws://127.0.0.1", "model": model, "instruction": ""}
+        job |= {"options": {}, "tools": [], "schema": None}
+        work = Work(None, job)
+        async with httpx.AsyncClient(transport=refusing) as client:
+            asked = work.model(http_client=client)
+            agent = work.agent(asked)
+            await work.session.attach_all_watchdogs()
+            with contextlib.suppress(ModelProviderError):
+                await asked.ainvoke([UserMessage(content="")], output_format=agent.AgentOutput)
 
 
 # The process that forks.
@@ -258,10 +279,11 @@ async def work() -> None:
 class Work:
     """One job."""
 
-    def __init__(self, gateway: Gateway, job: dict[str, Any]) -> None:
+    def __init__(self, gateway: Gateway | None, job: dict[str, Any]) -> None:
+        """Without a gateway it is only rehearsed."""
         from browser_use import BrowserSession
 
-        self._gateway = gateway
+        self._gateway: Any = gateway
         self._job = job
         self._steps = 0
         # The last call to the model, where it failed.
@@ -269,7 +291,7 @@ class Work:
         scratch = os.getcwd()
         if not job["lease"]:
             raise Failed("page", "There is no browser.")
-        self._session = BrowserSession(
+        self.session = BrowserSession(
             cdp_url=job["lease"],
             is_local=False,
             # Neither its window nor its rights are changed, and it stays when the agent leaves.
@@ -283,16 +305,14 @@ class Work:
             downloads_path=f"{scratch}/downloads",
         )
 
-    async def result(self) -> dict[str, Any]:
+    def agent(self, model: Any) -> Any:
         from browser_use import Agent
 
-        job, options = self._job, self._job["options"]
-        await self._attach()
-        schema = job["schema"]
-        agent: Any = Agent(
+        job, options, schema = self._job, self._job["options"], self._job["schema"]
+        return Agent(
             task=job["instruction"],
-            llm=self._model(),
-            browser=self._session,
+            llm=model,
+            browser=self.session,
             tools=self._tools(),
             output_model_schema=None if schema is None else _shown_as("Output", schema, is_checked=True),
             extend_system_message=options.get("systemPrompt"),
@@ -307,6 +327,11 @@ class Work:
             calculate_cost=False,
             enable_signal_handler=False,
         )
+
+    async def result(self) -> dict[str, Any]:
+        job, schema = self._job, self._job["schema"]
+        await self._attach()
+        agent = self.agent(self.model())
         history = await agent.run(max_steps=job["maxSteps"], on_step_end=self._after_step)
         if history.is_done():
             answer = history.final_result() or ""
@@ -317,7 +342,7 @@ class Work:
                 "message": answer,
                 "output": output,
             }
-        if not self._session.is_cdp_connected:
+        if not self.session.is_cdp_connected:
             raise Failed("page", "The browser was closed.")
         failure = self._model_failure
         is_used_up = agent.state.n_steps > job["maxSteps"]
@@ -331,23 +356,23 @@ class Work:
         """Work on the page of the job, and on no other that was opened earlier."""
         from browser_use.browser.events import SwitchTabEvent
 
-        await self._session.start()
+        await self.session.start()
         wanted = self._job["targetId"]
         if wanted is None:
             return
-        if all(page.target_id != wanted for page in self._session.session_manager.get_all_page_targets()):
+        if all(page.target_id != wanted for page in self.session.session_manager.get_all_page_targets()):
             raise Failed("page", "The page is not open any more.")
-        event = self._session.event_bus.dispatch(SwitchTabEvent(target_id=wanted))
+        event = self.session.event_bus.dispatch(SwitchTabEvent(target_id=wanted))
         await event
         await event.event_result(raise_if_any=True)
 
-    def _model(self) -> Any:
+    def model(self, **options: Any) -> Any:
         """The model, at the relay's address, with its token."""
         from browser_use import ChatAnthropic, ChatGoogle, ChatOpenAI
 
         access = self._job["model"]
         address = access["address"]
-        given = {"model": access["name"], "api_key": access["token"], "max_retries": 1}
+        given = {"model": access["name"], "api_key": access["token"], "max_retries": 1, **options}
         model: Any
         match access["provider"]:
             case "anthropic":
@@ -411,7 +436,7 @@ class Work:
                     "total": total if number <= total else None,
                     "action": self._gateway.cut("; ".join(actions) or "no action"),
                     "reason": self._gateway.cut(" ".join(filter(None, reasons))),
-                    "url": await self._session.get_current_page_url(),
+                    "url": await self.session.get_current_page_url(),
                     "screenshot": await self._picture() if self._job["screenshots"] else None,
                 }
             )
@@ -422,7 +447,7 @@ class Work:
 
     async def _picture(self) -> str | None:
         try:
-            taken = await self._session.take_screenshot(format="jpeg", quality=60)
+            taken = await self.session.take_screenshot(format="jpeg", quality=60)
         except Exception:
             traceback.print_exc()
             return None
