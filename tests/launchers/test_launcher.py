@@ -442,9 +442,11 @@ from gateway.launchers.base import LaunchSpec
 from gateway.launchers.local import browsers
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.settings import Settings
+from gateway.telemetry import logs
 from tests.support.devtools import DevTools
 
 async def main():
+    logs.configure("info", "console")  # to stderr
     launcher = LocalLauncher(Settings(data_dir=Path(sys.argv[1]), warm_browsers=0), browsers.find(None))
     await launcher.open()
     browser = await launcher.launch(LaunchSpec(uuid4()))

@@ -294,8 +294,10 @@ from gateway.core.errors import ConfigurationError
 from gateway.launchers.local import browsers
 from gateway.launchers.local.launcher import LocalLauncher
 from gateway.settings import Settings
+from gateway.telemetry import logs
 
 async def main():
+    logs.configure("info", "console")  # to stderr: a user id may be logged that other tests use
     settings = Settings(data_dir=Path(sys.argv[1]), warm_browsers=0, browser_network=sys.argv[2])
     launcher = LocalLauncher(settings, browsers.find(None))
     try:
