@@ -40,7 +40,8 @@ class Installation:
     """The agents of one machine. Whether they are there is looked up each time: one may be installed meanwhile."""
 
     def __init__(self, settings: AgentSettings) -> None:
-        self.directory = (settings.agents_dir or default_directory()).absolute()
+        # Node.js may read the real place alone, and would look at each link on the way to it.
+        self.directory = (settings.agents_dir or default_directory()).resolve()
 
     def place(self, library: Library) -> Path:
         """The directory of one library."""

@@ -48,7 +48,7 @@ class AgentSettings(BrowserSettings):
         description="Maximum size of all messages of an agent's process, with their pictures.",
     )
     agents_lines_per_second: int = Field(
-        50, ge=1, le=10_000, description="Messages a second of an agent's process; as many may come at once."
+        50, ge=1, le=10_000, description="Messages that are read of an agent's process in a second; further ones wait."
     )
     agents_text_characters: int = Field(
         4000, ge=100, le=100_000, description="Length to which what an agent says of its steps is cut, in characters."

@@ -135,7 +135,7 @@ async def test_a_cancelled_one_leaves_nothing(executing: Executing, models: Mode
     held = await active(executing)
     (kept,) = scratch.iterdir()
     for _ in range(CANCELS):
-        given = {"instruction": "wait", "maxSteps": 100}
+        given = {"instruction": "wait", "maxSteps": 1000}
         invocation = await created(executing, provider="browser-use", input=given)
         await for_a_while(dice.uniform(0, 3))
         await executing.remote.post(f"/v1/invocations/{invocation['id']}/cancel", {})

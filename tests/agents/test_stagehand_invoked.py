@@ -214,7 +214,7 @@ async def test_a_cancelled_one_leaves_nothing(
     took: list[float] = []
     for _ in range(CANCELS):
         before = {process.pid for process in psutil.process_iter()}
-        invocation = await created(executing, input={"instruction": "think", "maxSteps": 100})
+        invocation = await created(executing, input={"instruction": "think", "maxSteps": 1000})
         await for_a_while(dice.uniform(0, 3))
         began = time.monotonic()
         await executing.remote.post(f"/v1/invocations/{invocation['id']}/cancel", {})

@@ -96,9 +96,13 @@ async def test_events_name_the_operation_that_caused_them(executing: Executing) 
         return found
 
     async def has_all() -> bool:
-        """Also of the last execution, whose commands are counted for a second."""
-        last = (await seen())[-1]
-        return last["eventType"] == "connection.command.forwarded" and last["operationId"] is None
+        """Also of the last execution, whose commands are counted for a second and come after those of the operation."""
+        *earlier, last = await seen()
+        return (
+            last["eventType"] == "connection.command.forwarded"
+            and last["operationId"] is None
+            and any(event["operationId"] == operation_id for event in earlier)
+        )
 
     await until(has_all, "the commands of the last execution are recorded")
     events = await seen()

@@ -17,7 +17,8 @@ from tests.support.pages import PageServer
 
 @asynccontextmanager
 async def gateway_of_agents(template_url: str, directory: Path, **options: Any) -> AsyncIterator[LiveGateway]:
-    options = {"execute_spare_process": False, **options}
+    # An agent that is to be cancelled must not have used its steps before.
+    options = {"execute_spare_process": False, "agents_max_steps": 1000, **options}
     async with (
         own_database(template_url, directory) as own,
         live_gateway(directory, own.database, own.keys, own.api_key, **options) as gateway,

@@ -24,8 +24,12 @@ def namespace_of(pid: int | str) -> str:
 
 
 def connected_ports(pid: int) -> set[int]:
-    """Local ports of the TCP connections (IPv4) in the network of a process."""
-    lines = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    """Local ports of the TCP connections (IPv4) in the network of a process; none of one that has ended."""
+    try:
+        connections = Path(f"/proc/{pid}/net/tcp").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return set()
+    lines = [line.split() for line in connections.splitlines()[1:]]
     return {int(local.rpartition(":")[2], 16) for _, local, _, state, *_ in lines if state == _ESTABLISHED}
 
 
