@@ -123,12 +123,14 @@ class AgentProcess:
         if job.screenshots:
             limit += _length_of_base64(self._settings.agents_screenshot_bytes)
         self._reader, self._writer = await asyncio.open_unix_connection(sock=self._connection, limit=limit)
-        await self._send({**job.document(), "limits": self._limits()})
         try:
             async with asyncio.TaskGroup() as group:
                 watching = group.create_task(self._watch_memory())
                 calls: set[asyncio.Task[None]] = set()
                 try:
+                    await self._ready()
+                    # Not earlier: by now the kernel ends it with the gateway, whatever the job makes of it.
+                    await self._send({**job.document(), "limits": self._limits()})
                     return await self._messages(on_step, on_call, group, calls)
                 finally:
                     watching.cancel()
@@ -148,7 +150,6 @@ class AgentProcess:
     async def _messages(
         self, on_step: OnStep, on_call: OnCall, group: asyncio.TaskGroup, calls: set[asyncio.Task[None]]
     ) -> Any:
-        await self._ready()
         while True:
             match await self._next():
                 case Step() as step:

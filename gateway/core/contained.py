@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from gateway.core import background
 from gateway.core.ids import new_id
-from gateway.core.unprivileged import grant_search, setpriv
+from gateway.core.unprivileged import SETPRIV, grant_search, setpriv
 
 _T = TypeVar("_T")
 
@@ -88,8 +88,11 @@ class Containment:
         return contained
 
     def command(self, contained: Contained, *options: str, keeps: Sequence[str] = ()) -> list[str]:
-        """The prefix of a process's command: as root it drops all privileges but the capabilities `keeps`."""
-        return [] if contained.uid is None else setpriv(contained.uid, self._group, *options, keeps=keeps)
+        """The prefix of a process's command, with `options` of setpriv. As root it drops all privileges but the
+        capabilities `keeps`; else there are none to drop."""
+        if contained.uid is None:
+            return [SETPRIV, "--no-new-privs", *options, "--"] if options else []
+        return setpriv(contained.uid, self._group, *options, keeps=keeps)
 
     async def give_back(self, contained: Contained) -> None:
         """End what is left of a process whose group was killed, and remove its directory."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -24,7 +26,7 @@ from gateway.core.errors import NotSupported
 from gateway.launchers.local.user_ids import UserIds
 from gateway.settings import Settings
 from tests.support import toy_agent
-from tests.support.waiting import until
+from tests.support.waiting import for_a_while, until
 
 pytestmark = pytest.mark.unprivileged
 
@@ -40,9 +42,39 @@ async def work():
 names.update(load=lambda: None, work=work)
 """
 SERVING = FORKING + "names['serve']()"
+# A gateway with one agent, which prints how far it is. Arguments: the program, its kind, a directory, a user id.
+GATEWAY = """
+import asyncio, os, sys
+from pathlib import Path
+from gateway.agents.jobs import Job, ModelAccess
+from gateway.agents.preloaded import Preloaded
+from gateway.agents.processes import Agents
+from gateway.agents.programs import Command
+from gateway.launchers.local.user_ids import UserIds
+from gateway.settings import Settings
+program, forks, directory, base = sys.argv[1], sys.argv[2] == "forked", Path(sys.argv[3]), int(sys.argv[4])
+async def main():
+    command = [sys.executable, "-I", "-S", "-c", program]
+    settings = Settings()
+    started = Preloaded(lambda: command, settings) if forks else Command(lambda: command)
+    agents = Agents(settings, directory / "agents", base, {"stagehand": started})
+    if os.geteuid() == 0:
+        agents.users = UserIds(base, 90, directory)
+        await agents.users.open()
+    await agents.start()
+    async def works(step):
+        print("it works", flush=True)
+    print("it begins", flush=True)
+    process = await agents.prepare("stagehand")
+    # Deaf: it never reads that the gateway is gone.
+    job = Job("stagehand", "agent", "", ModelAccess("openai", "gpt", "", ""), "step(); signal.pause()")
+    await process.run(job, works, works)
+asyncio.run(main())
+"""
 LEASE = "ws://127.0.0.1:9/v1/lease?token=lease-token-1234567890"
 TOKEN = "relay-token-1234567890"
 MIB = 1024**2
+KILLS = int(os.environ.get("GATEWAY_TEST_KILLS", "10"))
 PNG = "iVBORw0KGgo="
 
 
@@ -294,10 +326,67 @@ def test_a_directory_that_is_reached_by_a_link_is_named_by_its_real_path(tmp_pat
 async def test_a_process_must_begin(tmp_path: Path, argument: str, kind: str) -> None:
     made = Running(tmp_path, argument, agents_start_seconds=0.5)
     await made.open()
-    failed = await made.fails("signal.pause()")
+    # A job would have its step as the first message.
+    failed = await made.fails("step(); signal.pause()")
     assert failed.kind == kind
     await made.close()
     made.is_empty()
+
+
+class Killed:
+    """A gateway with one agent, in a process of its own that the test kills."""
+
+    def __init__(self, directory: Path, kind: str) -> None:
+        self.directory = directory
+        program = TOY.read_text() if kind == "executed" else SERVING
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", GATEWAY, program, kind, str(directory), str(BASE)],
+            cwd=Path(__file__).parent.parent.parent,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def hears(self, line: str) -> None:
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == f"{line}\n"
+
+    def agents(self) -> list[int]:
+        """Processes of its agents that live, those that have just begun too."""
+        place = str(self.directory / "agents")
+        found = psutil.process_iter(["cwd", "status"])
+        return [
+            each.pid
+            for each in found
+            if (each.info["cwd"] or "").startswith(place) and each.info["status"] != psutil.STATUS_ZOMBIE
+        ]
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+@pytest.mark.parametrize("kind", ["executed", "forked"])
+async def test_a_process_that_hears_nothing_ends_with_its_gateway(tmp_path: Path, kind: str) -> None:
+    gateway = Killed(tmp_path, kind)
+    gateway.hears("it begins")
+    gateway.hears("it works")
+    assert len(gateway.agents()) == (1 if kind == "executed" else 2)
+    gateway.kill()
+    await until(lambda: not gateway.agents(), "no process of an agent is left")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", ["executed", "forked"])
+async def test_nothing_is_left_of_one_whose_gateway_is_killed_at_any_moment(tmp_path: Path, kind: str) -> None:
+    moments = random.Random(14)
+    for _ in range(KILLS):
+        gateway = Killed(tmp_path, kind)
+        gateway.hears("it begins")
+        await for_a_while(moments.uniform(0, 0.3))
+        gateway.kill()
+        await until(lambda gateway=gateway: not gateway.agents(), "no process of an agent is left")  # type: ignore[misc]
 
 
 async def test_processes_that_leave_the_group_end_too(running: Running) -> None:
@@ -362,7 +451,7 @@ async def test_what_a_caller_raises_ends_the_process(running: Running) -> None:
 
 async def test_what_can_not_be_started_leaves_nothing(tmp_path: Path) -> None:
     made = Running(tmp_path)
-    agents = Agents(Settings(), made.directory, BASE, {"stagehand": Command(lambda: ["/nonexistent/program"])})
+    agents = Agents(Settings(), made.directory, BASE, {"stagehand": Command(lambda: ["x" * 200_000])})
     await agents.start()
     with pytest.raises(AgentFailed, match="can't be started"):
         await agents.prepare("stagehand")
