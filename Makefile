@@ -42,7 +42,7 @@ JUDGED := { $(BIN)/coverage combine --quiet --data-file=.measured/coverage && \
 	$(BIN)/python -m tools.coverage_gate .measured/coverage.json; }
 
 .DELETE_ON_ERROR:
-.PHONY: docs up agents test test-all test-unprivileged mutants lint format lock bench smoke audit release clean test-programs test-requirements
+.PHONY: docs up agents test test-all test-unprivileged mutants lint lint-types lint-rest format lock bench smoke audit release clean test-programs test-requirements
 
 # Options go into ARGS: make up ARGS="--port 9000"
 up: .venv/installed
@@ -81,10 +81,16 @@ mutants: .venv/installed-dev
 	@$(BIN)/mutmut run --max-children $(WORKERS)
 	@$(BIN)/mutmut results
 
+# Side by side, each with its output in one piece.
 lint: .venv/installed-dev
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target lint-types lint-rest
+
+lint-types:
+	@$(BIN)/mypy
+
+lint-rest:
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
-	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
@@ -160,7 +166,8 @@ clean:
 	@touch $@
 
 .venv/installed-dev: requirements-dev.txt requirements.txt pyproject.toml setup.py | $(BIN)/pip
-	@$(call pinned,requirements-dev.txt)
+	@echo "Installing the $$(grep -c '^[^ \#-].*==' requirements-dev.txt) packages of requirements-dev.txt."
+	@PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore $(BIN)/python -m tools.packages requirements-dev.txt
 	@$(CHECKOUT)
 	@touch .venv/installed $@
 

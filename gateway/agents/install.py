@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from gateway.agents import uv
 from gateway.agents.installation import BROWSER_USE_WORKER, LOCKS, ROOM, Installation, node
 from gateway.agents.jobs import Library
 from gateway.settings import load
@@ -75,9 +76,8 @@ def _install_browser_use(installation: Installation) -> None:
         str(ROOM / "browser_use" / "requirements.txt"),
     ]
     # That of an environment for development: it takes seconds, pip a minute or two.
-    uv = Path(sys.executable).parent / "uv"
-    by_uv = [str(uv), "pip", "install", "-q", "--python", str(python), *locked]
-    if not uv.exists() or subprocess.run(by_uv, check=False).returncode != 0:
+    program = Path(sys.executable).parent / "uv"
+    if not program.exists() or not uv.install(python, locked, program):
         quiet = ["-q", "--progress-bar=off", "--disable-pip-version-check", "--root-user-action=ignore", "--no-compile"]
         pip = [sys.executable, "-m", "pip", "--python", str(python)]
         subprocess.run([*pip, "install", *quiet, *locked], check=True)

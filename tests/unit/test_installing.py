@@ -15,19 +15,45 @@ PYTHON = """\
 case "$*" in
 --version) echo Python 3.99.0 ;;
 "-m venv "*) mkdir -p .venv/bin && cp "$0" .venv/bin/python && touch .venv/bin/pip ;;
-"-m pip "*) echo "$*" ;;
+"-m pip "* | "-m tools.packages "*) echo "$*" ;;
 esac
 """
 
 
-def test_make_names_each_step_of_an_installation_and_shows_pips_output(tmp_path: Path) -> None:
-    for name in ("Makefile", "requirements.txt", "pyproject.toml", "setup.py"):
+def _pins(file: str) -> int:
+    return len([line for line in (ROOT / file).read_text().splitlines() if line[:1].isalpha()])
+
+
+@pytest.mark.parametrize(
+    ("made", "printed"),
+    [
+        (
+            "installed",
+            [
+                f"Installing the {_pins('requirements.txt')} packages of requirements.txt; this may take some minutes.",
+                # Neither quiet, nor with bars that a log without a terminal would keep.
+                "-m pip install --progress-bar=off --no-deps --requirement requirements.txt",
+            ],
+        ),
+        (
+            "installed-dev",
+            [
+                f"Installing the {_pins('requirements-dev.txt')} packages of requirements-dev.txt.",
+                "-m tools.packages requirements-dev.txt",
+            ],
+        ),
+    ],
+)
+def test_make_names_each_step_of_an_installation_and_shows_pips_output(
+    tmp_path: Path, made: str, printed: list[str]
+) -> None:
+    for name in ("Makefile", "requirements.txt", "requirements-dev.txt", "pyproject.toml", "setup.py"):
         shutil.copy(ROOT / name, tmp_path)
     python = tmp_path / "python3.99"
     python.write_text(PYTHON)
     python.chmod(0o755)
     done = subprocess.run(
-        ["make", ".venv/installed", f"PYTHON={python}"],
+        ["make", f".venv/{made}", f"PYTHON={python}"],
         cwd=tmp_path,
         # Nothing of a make that runs the tests.
         env={"PATH": os.environ["PATH"]},
@@ -36,12 +62,9 @@ def test_make_names_each_step_of_an_installation_and_shows_pips_output(tmp_path:
         timeout=30,
         check=True,
     )
-    pins = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line[:1].isalpha()]
     assert done.stdout.splitlines() == [
         "Making a virtual environment in .venv (Python 3.99.0).",
-        f"Installing the {len(pins)} packages of requirements.txt; this may take some minutes.",
-        # Neither quiet, nor with bars that a log without a terminal would keep.
-        "-m pip install --progress-bar=off --no-deps --requirement requirements.txt",
+        *printed,
         "Installing this checkout.",
         "-m pip install -qq --no-deps --no-build-isolation --editable .",
     ]
