@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.support.api import Json
+from tests.support.browser_use_model import acts, offered
 from tests.support.execution import Executing
 from tests.support.fake_providers import KEYS
 from tests.support.live import LiveGateway, live_gateway
+from tests.support.model_server import Asked, Reply, ToolCall
 from tests.support.own_database import own_database
 from tests.support.pages import PageServer
+from tests.support.waiting import for_a_while, until
 
 
 @asynccontextmanager
 async def gateway_of_agents(template_url: str, directory: Path, **options: Any) -> AsyncIterator[LiveGateway]:
-    # An agent that is to be cancelled must not have used its steps before.
-    options = {"execute_spare_process": False, "agents_max_steps": 1000, **options}
+    options = {"execute_spare_process": False, **options}
     async with (
         own_database(template_url, directory) as own,
         live_gateway(directory, own.database, own.keys, own.api_key, **options) as gateway,
@@ -60,3 +68,65 @@ async def active(executing: Executing) -> set[str]:
     """Ids of the connections to the runtime that are active."""
     connections = (await executing.remote.get(f"{executing.path}/connections"))["connections"]
     return {each["id"] for each in connections if each["status"] == "active"}
+
+
+def goes_on(asked: Asked) -> Reply | None:
+    """The model's rule for an agent without an end, whichever library asks."""
+    if "wait" in asked.tools:
+        return ToolCall("wait", {"timeMs": 500, "reasoning": "on"})
+    return acts(asked, "On.", {"wait": {"seconds": 1}}) if offered(asked) else None
+
+
+def processes_in(directory: Path) -> set[int]:
+    """Living processes whose working directory is this one or below."""
+    found = set()
+    for each in os.listdir("/proc"):
+        try:
+            if each.isdigit() and os.readlink(f"/proc/{each}/cwd").startswith(str(directory)):
+                found.add(int(each))
+        except OSError:
+            # It has ended by now, or is a zombie.
+            continue
+    return found
+
+
+async def cancel_at_random(live: LiveGateway, executing: Executing, provider: str, times: int) -> str:
+    """Let agents of a library work, cancel each at a random moment, and find nothing of them.
+
+    Returns how long it took from the request until the processes and the rows had ended.
+    """
+    scratch = live.gateway.services.settings.own_dir / "agents"
+    # The lease of the process of executions, and the place of what browser-use is forked from.
+    held, kept, staying = await active(executing), set(scratch.iterdir()), processes_in(scratch)
+    dice = random.Random(14)
+    ended_after: list[float] = []
+    told_after: list[float] = []
+
+    async def is_let_go() -> bool:
+        return await active(executing) == held
+
+    for _ in range(times):
+        given = {"instruction": "go on", "maxSteps": 100}
+        invocation = await created(executing, provider=provider, input=given)
+        await for_a_while(dice.uniform(0, 3))
+        began = time.monotonic()
+
+        async def processes_end(began: float = began) -> None:
+            await until(lambda: processes_in(scratch) == staying, "the processes have ended")
+            ended_after.append(time.monotonic() - began)
+
+        ending = asyncio.create_task(processes_end())
+        await executing.remote.post(f"/v1/invocations/{invocation['id']}/cancel", {})
+        found = await ended(executing, invocation)
+        told_after.append(time.monotonic() - began)
+        assert (found["status"], found["error"]) == ("cancelled", None), found
+        await ending
+        await until(lambda: set(scratch.iterdir()) == kept, "its directory is gone")
+        # Not even a zombie.
+        assert [child for each in staying for child in psutil.Process(each).children()] == []
+        await until(is_let_go, "its lease is revoked")
+        # Nothing holds the runtime.
+        minted = await executing.remote.post(f"{executing.path}/connections", {"protocol": "cdp"})
+        (await executing.remote.api.delete(f"{executing.path}/connections/{minted['id']}")).raise_for_status()
+    figures = (sorted(round(each, 3) for each in given) for given in (ended_after, told_after))
+    return "{} cancelled: processes ended after {} s, rows after {} s".format(provider, *figures)
