@@ -63,11 +63,13 @@ test-requirements: .venv/installed-dev test-programs
 	@$(BIN)/python -m gateway.agents.install $$(command -v npm >/dev/null || echo browser-use)
 	@$(BIN)/python -m gateway.launchers.local.browsers
 
-# What an ordinary user's gateway does otherwise than root's; root runs it as user `nobody`.
+# What an ordinary user's gateway does otherwise than root's; root runs it as user `nobody`, who may keep nothing compiled
+# in the checkout: so only files that have such tests are read.
 test-unprivileged: .venv/installed-dev
 	@$(BIN)/python -m gateway.launchers.local.browsers
 	@$(BIN)/python -m tools.unprivileged $(BIN)/python -m pytest -m "unprivileged and not thorough" -p no:cacheprovider \
-		--numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(ARGS)
+		--numprocesses=$(WORKERS) --dist=loadfile --no-loadscope-reorder $(ARGS) \
+		$$(grep -rl --include='test_*.py' 'pytest.mark.unprivileged' tests)
 
 # Stagehand and browser-use, from the locks in gateway/agents, into .venv-agents (or GATEWAY_AGENTS_DIR). One of them:
 # make agents ARGS=browser-use
