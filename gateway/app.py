@@ -39,6 +39,7 @@ from gateway.domain.agents.tools import AgentToolsets
 from gateway.domain.ai.choice import AiChoices
 from gateway.domain.ai.connections import AiConnections
 from gateway.domain.ai.providers import ProviderClient
+from gateway.domain.ai.usage import ModelUsage
 from gateway.domain.attachments import Attachments
 from gateway.domain.audit import Audit
 from gateway.domain.controllers import Controllers
@@ -149,6 +150,7 @@ class Gateway:
             self.services.events.running(),
             self.services.files.running(),
             self.services.tool_calls.running(),
+            self.services.model_usage.running(),
         ):
             await self.services.extensions.open()
             await self.services.profiles.saves.release_left()
@@ -307,7 +309,8 @@ async def build(
     runtime_states = RuntimeStates(living, observers, audit, settings.state_timeout_seconds)
     step_secrets = StepSecrets(vault, observers, commands)
     agents = Agents(settings, settings.own_dir.absolute() / "agents", settings.uid_base)
-    agent_runs = AgentRuns(agents, leases, relay, choices, run_artifacts, living)
+    model_usage = ModelUsage(database, audit, access, settings.usage_days)
+    agent_runs = AgentRuns(agents, leases, relay, choices, model_usage, run_artifacts, living)
     agent_toolsets = AgentToolsets(
         database, tool_calls, files, runtime_files, PageSecrets(step_secrets, observers, runtime_states)
     )
@@ -360,6 +363,7 @@ async def build(
             max_timeout_seconds=settings.tool_max_timeout_seconds,
         ),
         tool_calls=tool_calls,
+        model_usage=model_usage,
         viewers=Viewers(
             database, ViewerTokens(pepper), living, settings, gateway_id, audit, commands, observers, controllers
         ),

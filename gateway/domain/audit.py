@@ -67,6 +67,7 @@ class Action(StrEnum):
     TOOL_DELETED = "tool.deleted"
     TOOL_CALLED = "tool.called"
     TOOL_CALL_READ = "tool_call.read"
+    USAGE_READ = "usage.read"
     TOOLSET_CREATED = "toolset.created"
     TOOLSET_READ = "toolset.read"
     TOOLSET_CHANGED = "toolset.changed"

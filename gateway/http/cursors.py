@@ -84,7 +84,7 @@ class Listing:
                 raise ValueError(given)
             position = place, UUID(identifier)
         except (ValueError, binascii.Error):
-            raise _invalid(given) from None
+            raise invalid_cursor(given) from None
         if (name, scope) != (self._name, self._scope):
             raise invalid_field("cursor", "This is a cursor of another list", given)
         if filters != self._filters:
@@ -99,7 +99,7 @@ class Listing:
         try:
             return datetime.fromisoformat(place).astimezone(UTC), identifier
         except (ValueError, OverflowError):
-            raise _invalid(given) from None
+            raise invalid_cursor(given) from None
 
     def behind(self, row: _Created) -> str:
         """The cursor of a list that is sorted by times, of what follows the row."""
@@ -134,5 +134,5 @@ def _hash(filters: dict[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(filters, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
-def _invalid(given: str) -> RequestInvalid:
+def invalid_cursor(given: str) -> RequestInvalid:
     return invalid_field("cursor", "This is not a cursor; give the nextCursor of the page before", given)

@@ -12,6 +12,7 @@ from gateway.domain.accounts.access import Access
 from gateway.domain.accounts.rate_limits import RateLimits
 from gateway.domain.agents.service import AgentInvocations
 from gateway.domain.ai.connections import AiConnections
+from gateway.domain.ai.usage import ModelUsage
 from gateway.domain.audit import Audit
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.events.service import Events
@@ -78,6 +79,7 @@ class Services:
     proxies: SavedProxies
     tools: Tools
     tool_calls: ToolCalls
+    model_usage: ModelUsage
     runtime_states: RuntimeStates
     viewers: Viewers
     recordings: Recordings

@@ -78,6 +78,12 @@ class EventSettings(ShareSettings):
         le=3650,
         description="Days after which events and commands of runs, and operations that have ended, are deleted.",
     )
+    usage_days: int = Field(
+        400,
+        ge=1,
+        le=3650,
+        description="Days after which the sums of what agents have used of models are deleted.",
+    )
     max_event_streams: int = Field(
         1000,
         ge=1,

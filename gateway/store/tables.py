@@ -609,6 +609,31 @@ invocations = Table(
     Index(None, "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
 )
 
+# What agents have used of models in an hour. `owner_id` is the subaccount, or the organization for what is its own.
+model_usage = Table(
+    "model_usage",
+    metadata,
+    Column("owner_id", Uuid, primary_key=True),
+    _organization(),
+    _subaccount(),
+    Column("provider", Text(collation="C"), primary_key=True),
+    Column("model", Text(collation="C"), primary_key=True),
+    Column(
+        "key_source",
+        Text(collation="C"),
+        CheckConstraint("key_source IN ('platform', 'saved', 'inline')", name="key_source"),
+        primary_key=True,
+    ),
+    Column("hour", DateTime(timezone=True), primary_key=True),
+    Column("calls", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("estimated_calls", BigInteger, nullable=False),
+    Index(None, "organization_id", "hour"),
+    Index(None, "hour"),
+)
+
 # A file that a run produced, and its origin.
 artifacts = Table(
     "artifacts",

@@ -167,6 +167,7 @@ step(2, action="read", reason="", screenshot="{PNG}")
 result({{"success": True, "completed": True, "message": ask("hello"), "output": {{"price": 3}}}})
 """
     schema = {"type": "object", "properties": {"price": {"type": "number"}}, "required": ["price"]}
+    before = (await ok(house.client.get("/v1/usage")))["total"]
     created = await house.create(runtime, code, outputSchema=schema, screenshots=True)
     assert (created["provider"], created["method"], created["executionMode"]) == ("stagehand", "agent", "durable")
     assert (created["status"], created["runId"]) == ("queued", runtime["activeRunId"])
@@ -176,6 +177,8 @@ result({{"success": True, "completed": True, "message": ask("hello"), "output": 
     assert ended["result"]["message"] == "You wrote: hello"
     assert ended["usage"]["calls"] == 1
     assert ended["usage"]["inputTokens"] > 0
+    after = (await ok(house.client.get("/v1/usage")))["total"]
+    assert {name: after[name] - count for name, count in before.items()} == ended["usage"]
     await house.gateway.services.events.write()
     first, second = [event["data"] for event in await house.events(created["runId"])]
     assert first == {

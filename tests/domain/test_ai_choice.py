@@ -13,7 +13,6 @@ import pytest_asyncio
 from gateway.app import Gateway
 from gateway.core.errors import GatewayError
 from gateway.core.ids import new_id
-from gateway.core.limits import Limits
 from gateway.core.mounts import AiDefault, AiMount, Mounts
 from gateway.core.scope import Scope
 from gateway.domain.ai.choice import AiChoice, AiChoices, AiRequest
@@ -23,12 +22,11 @@ from gateway.egress.outbound import Outbound
 from gateway.egress.proxy import EgressProxy
 from gateway.relay.relay import Relay
 from gateway.settings import Settings
-from gateway.store import accounts
-from gateway.store.accounts import NewSubaccount
 from gateway.store.database import Database
 from tests.support.fake_providers import KEYS
 from tests.support.model_server import COMPATIBLE_KEY, ModelServer, Text
 from tests.support.relay import CALLS, MODEL
+from tests.support.tenants import organization_with_subaccount
 
 OPEN = Mounts(ai=AiMount())
 PLATFORM_KEY = "sk-of-the-operator-0123456789"
@@ -77,18 +75,10 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
     return settings.model_copy(update=options)
 
 
-async def scopes(database: Database) -> tuple[Scope, Scope]:
-    organization, subaccount = new_id(), NewSubaccount(new_id(), "inner", "inner", None, Limits(), None)
-    async with database.begin() as connection:
-        await accounts.add_organization(connection, organization, f"of {organization}")
-        made = await accounts.add_subaccount(connection, organization, subaccount)
-    return Scope(organization), Scope(organization, made.id)
-
-
 @pytest_asyncio.fixture
 async def tenant(gateway: Gateway, database: Database, keys: KeySource, settings: Settings) -> Tenant:
     choices = AiChoices(database, SecretStore(keys), Outbound(EgressProxy(settings)), settings)
-    return Tenant(gateway, choices, *await scopes(database))
+    return Tenant(gateway, choices, *await organization_with_subaccount(database))
 
 
 # Saved ones
@@ -145,7 +135,7 @@ async def test_mounts_decide_which_may_be_used(tenant: Tenant) -> None:
 
 
 async def test_foreign_and_unknown_ones_are_not_found_alike(tenant: Tenant, database: Database) -> None:
-    elsewhere, _ = await scopes(database)
+    elsewhere, _ = await organization_with_subaccount(database)
     foreign = await tenant.connected(elsewhere)
     of_subaccount = await tenant.connected(tenant.subaccount, label="inner")
     for name in (str(foreign.id), str(new_id()), "no such label", str(of_subaccount.id)):

@@ -507,6 +507,7 @@ def test_every_operation_is_in_the_matrix() -> None:
         *OF_STORAGE,
         "subaccounts-create",
         "subaccounts-list",
+        "usage-get",
         "auth-whoami",
         "updates-stream",
         "updates-short-stream",

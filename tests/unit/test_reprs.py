@@ -21,6 +21,9 @@ SOUNDS_SECRET = re.compile(
 NOT_SECRET = {
     "AgentRequest.max_tokens": "a number of them",
     "AgentTask.max_tokens": "a number of them",
+    "Counts.cached_tokens": "a number of them",
+    "Counts.input_tokens": "a number of them",
+    "Counts.output_tokens": "a number of them",
     "NewLease.api_key_id": "an id",
     "Step.url": "of a page",
     "StepHelp.secrets": "names of arguments that are secrets",

@@ -21,6 +21,7 @@ from gateway.contracts.spaces import (
     tool_calls,
     tools,
     toolsets,
+    usage,
 )
 from gateway.http.contract import Contract
 
@@ -48,6 +49,7 @@ _RESOURCES = (
     proxies,
     browser_extensions,
     subaccounts,
+    usage,
 )
 
 CONTRACT = Contract(

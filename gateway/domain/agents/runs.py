@@ -26,6 +26,7 @@ from gateway.core.runtime_ref import ById
 from gateway.core.secret import masked, remember
 from gateway.domain.agents.tools import AgentTools
 from gateway.domain.ai.choice import AiChoice, AiChoices
+from gateway.domain.ai.usage import ModelUsage
 from gateway.domain.files.artifacts import Artifacts
 from gateway.domain.leases.service import Lease, Leases
 from gateway.domain.runtimes.service import Runtimes
@@ -108,7 +109,14 @@ OnStep = Callable[[Step], Awaitable[None]]
 
 class AgentRuns:
     def __init__(
-        self, agents: Agents, leases: Leases, relay: Relay, choices: AiChoices, artifacts: Artifacts, runtimes: Runtimes
+        self,
+        agents: Agents,
+        leases: Leases,
+        relay: Relay,
+        choices: AiChoices,
+        usage: ModelUsage,
+        artifacts: Artifacts,
+        runtimes: Runtimes,
     ) -> None:
         # URL at which processes of this machine reach this gateway; None until it is known.
         self.reached_at: str | None = None
@@ -116,6 +124,7 @@ class AgentRuns:
         self._leases = leases
         self._relay = relay
         self._choices = choices
+        self._usage = usage
         self._artifacts = artifacts
         self._runtimes = runtimes
         self._ending: set[asyncio.Task[None]] = set()
@@ -145,6 +154,7 @@ class AgentRuns:
         preparing = background.start(self.agents.prepare(task.library))
         lease: Lease | None = None
         token = ""
+        counted: Callable[[], None] | None = None
         try:
             lease, token = await self._leases.mint_internal(observed.owner, ref, purpose=PURPOSE)
             try:
@@ -155,6 +165,7 @@ class AgentRuns:
             spent.endpoint = endpoint = await self._relay.open(
                 task.choice.target, self._choices.key(task.choice), limits=limits, uid=process.uid
             )
+            counted = self._usage.begin(observed.owner, task.choice, endpoint.usage)
             url = f"{self.reached_at.replace('http', 'ws', 1)}/v1/connect/{token}"
             remember((token, endpoint.address.token))
             yield process, self._job(task, url, endpoint), lease
@@ -162,6 +173,8 @@ class AgentRuns:
             ending = background.start(self._end(preparing, spent.endpoint, observed, lease, token))
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
+            if counted is not None:
+                ending.add_done_callback(lambda _: counted())
             await asyncio.shield(ending)
 
     def _job(self, task: AgentTask, url: str, endpoint: Endpoint) -> Job:
