@@ -81,13 +81,14 @@ async def _ask(settings: Settings, request: Request, grant: Grant, path: str) ->
     """The browser's answer, 200; raises NotFound (no such target) and Unavailable."""
     seconds = settings.attach_timeout_seconds
     assert grant.devtools_url is not None
+    assert grant.connect is not None
     authority = urlsplit(grant.devtools_url).netloc
     method = "GET" if request.method == "HEAD" else request.method
     query = new_target(request.scope["query_string"]) if path == "/json/new" else request.scope["query_string"]
     target = path + ("?" + quote(query, safe=string.punctuation) if query else "")
     try:
         async with asyncio.timeout(seconds):
-            answer = await ask_browser(method, authority, target, settings.max_discovery_bytes, grant.network)
+            answer = await ask_browser(method, authority, target, settings.max_discovery_bytes, grant.connect)
     except TimeoutError:
         raise _unreachable(f"no answer within {seconds:g} seconds") from None
     except (OSError, BadAnswer) as error:

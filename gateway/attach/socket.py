@@ -184,7 +184,7 @@ async def _attach(socket: WebSocket, services: Services, send: Send) -> _Attach:
             if await handed_over(socket.scope, send, services, grant.host_url):
                 raise _HandedOver
             url, headers = _upstream_address(grant, socket)
-            upstream = await open_browser_socket(url, headers=headers, network=grant.network)
+            upstream = await open_browser_socket(url, headers=headers, connect=grant.connect)
             steps.done("connect to browser")
             # A browser closes a target's socket without a close frame; another gateway never does.
             page_id = url.rpartition("/")[2] if headers is None and "/devtools/page/" in url else None

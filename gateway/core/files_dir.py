@@ -105,6 +105,13 @@ class FilesDir:
                     found.append(Found(entry.name, status.st_size))
         return found
 
+    def changed_at(self) -> int | None:
+        """When an entry of the directory was last made or removed, in nanoseconds; None where that can't be read."""
+        try:
+            return os.lstat(self.path).st_ctime_ns
+        except OSError:
+            return None
+
     @contextlib.contextmanager
     def _directory(self, segments: tuple[str, ...], *, make: bool) -> Iterator[tuple[int, os.stat_result]]:
         """A descriptor of a directory below, and the status of the home directory, whose user owns all of them."""

@@ -13,7 +13,8 @@ from enum import IntEnum
 from typing import Any, ClassVar, Protocol
 from uuid import UUID
 
-from gateway.core.browser_network import BrowserNetwork
+from gateway.core.browser_files import BrowserFiles
+from gateway.core.browser_network import Opened
 from gateway.core.browser_use import BrowserUse
 from gateway.core.scope import Scope
 from gateway.core.usage import Usage
@@ -300,19 +301,6 @@ class SavedDownload:
     size_bytes: int
 
 
-class FilesHold(Protocol):
-    """Keeps a browser's files on disk after its end, for those that still read them."""
-
-    # How much was copied into the browser's directory.
-    staged_bytes: int
-    # Set once the browser has ended and no process of it is left that could write.
-    settled: asyncio.Event
-
-    def hold(self, holder: object) -> None: ...
-
-    def release(self, holder: object) -> None: ...
-
-
 class LiveBrowser(Protocol):
     """A live browser, whichever launcher started it (launchers/base.py). `ended` is done when its process has ended."""
 
@@ -327,10 +315,10 @@ class LiveBrowser(Protocol):
 
     @property
     def files_dir(self) -> str:
-        """Absolute path of the directory for downloads and uploads."""
+        """Absolute path, as the browser sees it, of the directory for downloads and uploads."""
 
     @property
-    def files(self) -> FilesHold: ...
+    def files(self) -> BrowserFiles: ...
 
     @property
     def use(self) -> BrowserUse: ...
@@ -347,15 +335,14 @@ class LiveBrowser(Protocol):
         """Parameters of Emulation.setUserAgentOverride for pages whose client hints are to match the user agent."""
 
     @property
-    def network(self) -> BrowserNetwork | None:
-        """The network in which its DevTools address is; None for the gateway's own."""
-
-    @property
     def extensions(self) -> frozenset[str]:
         """Ids of the extensions that it has loaded."""
 
     @property
     def ended(self) -> asyncio.Future[Any]: ...
+
+    async def connect(self, protocol: Callable[[], Opened], host: str, port: int) -> tuple[asyncio.Transport, Opened]:
+        """A new connection to its DevTools (see core.browser_network.Connect)."""
 
     async def stop(self) -> None:
         """End the browser; returns when its process has ended."""
@@ -397,7 +384,7 @@ class Observers(Protocol):
     async def begin(self, observed: Observed) -> None:
         """Return once everything is observed that happens from now on."""
 
-    def owes(self, observed: Observed) -> bool:
+    async def owes(self, observed: Observed) -> bool:
         """Whether a browser may have left files that are to be saved before its end is answered."""
 
     async def end(self, observed: Observed) -> None:

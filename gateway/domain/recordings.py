@@ -434,7 +434,7 @@ class Recordings:
 async def _chunks(path: Path) -> AsyncIterator[bytes]:
     descriptor = await in_thread(os.open, path, os.O_RDONLY)
     try:
-        async for chunk in bytes_of(descriptor):
+        async for chunk in bytes_of(lambda count: in_thread(os.read, descriptor, count)):
             yield chunk
     finally:
         await in_thread(os.close, descriptor)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Protocol
 
-from gateway.core.browser_network import BrowserNetwork
+from gateway.core.browser_files import BrowserFiles, WritingFile
+from gateway.core.browser_network import Opened
 from gateway.core.browser_use import BrowserUse
 from gateway.core.endings import Ending
 from gateway.core.launch import BrowserName, LaunchedExtension, LaunchProfile, LaunchSpec
@@ -14,19 +16,20 @@ from gateway.core.usage import Usage
 # The public interface for launchers outside this package.
 __all__ = [
     "Browser",
+    "BrowserFiles",
     "BrowserName",
-    "BrowserNetwork",
     "Ending",
     "FilesHold",
     "LaunchProfile",
     "LaunchSpec",
     "LaunchedExtension",
     "Launcher",
+    "WritingFile",
 ]
 
 
 class FilesHold:
-    """Keeps the files of a browser that has ended, while something still reads them.
+    """Keeps the files of a browser that has ended, while something still reads them; each BrowserFiles is one.
 
     `staged_bytes` is how much the gateway copied into the browser's directory, which has a limit of its own.
     `settled` is set by the launcher once the browser has ended and no process of it is left that could write: only
@@ -60,9 +63,9 @@ class Browser(Protocol):
     name: BrowserName
     version: str
     devtools_url: str
-    # Absolute path of the one directory whose files a client may name: for downloads and uploads.
+    # Absolute path, as the browser sees it, of the one directory whose files a client may name: for downloads and
+    # uploads. The gateway reaches what is in it by `files` alone.
     files_dir: str
-    files: FilesHold
     use: BrowserUse
     usage: Usage
     ended: asyncio.Future[Ending]
@@ -70,10 +73,15 @@ class Browser(Protocol):
     warning: str | None
     # For pages whose client hints are to match the user agent: parameters of Emulation.setUserAgentOverride.
     user_agent_override: dict[str, Any] | None
-    # The network that `devtools_url` is an address of; None for the gateway's own.
-    network: BrowserNetwork | None
     # Ids of the extensions that it has loaded.
     extensions: frozenset[str]
+
+    @property
+    def files(self) -> BrowserFiles: ...
+
+    async def connect(self, protocol: Callable[[], Opened], host: str, port: int) -> tuple[asyncio.Transport, Opened]:
+        """Open a connection to its DevTools, at host and port of `devtools_url`; as an event loop's create_connection.
+        Raises OSError."""
 
     async def stop(self) -> None:
         """End the browser and return when it can do no more: its processes are killed, its connections broken.

@@ -45,7 +45,7 @@ async def close_in_order(browser: LiveBrowser, seconds: float) -> list[dict[str,
     browser.use.begin(browser)
     try:
         async with asyncio.timeout(seconds):
-            devtools = await DevTools.connect(browser.devtools_url, network=browser.network)
+            devtools = await DevTools.connect(browser.devtools_url, by=browser.connect)
             try:
                 cookies = _session_cookies(await devtools.call("Storage.getCookies"))
                 # Full Chromium may end by itself with its last window.

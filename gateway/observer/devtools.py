@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from gateway.core import json_text
-from gateway.core.browser_network import BrowserNetwork
+from gateway.core.browser_network import Connect
 from gateway.core.errors import GatewayError
 from gateway.core.fair_reading import FairTransport
 from gateway.websocket.browser_socket import BrowserSocket, open_browser_socket
@@ -102,11 +102,11 @@ class DevTools:
         socket.deliver(self)
 
     @classmethod
-    async def connect(cls, url: str, on_gap: OnGap = _log_each, network: BrowserNetwork | None = None) -> DevTools:
-        """Connect to `ws://host:port/devtools/browser/...`, in the browser's own network; raises DevToolsError."""
+    async def connect(cls, url: str, on_gap: OnGap = _log_each, by: Connect | None = None) -> DevTools:
+        """Connect to `ws://host:port/devtools/browser/...`, by the browser's own `connect`; raises DevToolsError."""
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                return cls(await open_browser_socket(url, network=network), on_gap)
+                return cls(await open_browser_socket(url, connect=by), on_gap)
         except (GatewayError, TimeoutError) as error:
             raise DevToolsError(f"The browser can't be reached: {type(error).__name__}.") from error
 

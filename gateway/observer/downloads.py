@@ -8,7 +8,6 @@ which stays as the client wants it; the browser reports downloads in either case
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,7 +72,7 @@ class Downloads:
     async def begin(self, observation: Observation) -> Watching | None:
         downloads = DownloadsOfRun(observation, self._store, self._masking, self._turns)
         try:
-            await downloads.resume()
+            await downloads.begin()
         except BaseException:
             downloads.close()
             raise
@@ -98,11 +97,15 @@ class DownloadsOfRun:
         self._in_progress: dict[str, _Download] = {}
         self._finished: dict[str, None] = {}
         self._complete: asyncio.Queue[_Download] = asyncio.Queue()
-        # Any process may make a file in the directory, but none can set back its time of change.
-        self._unused = _changed_at(self._observed.browser.files_dir)
+        # Of the directory without a file.
+        self._unused: int | None = None
         observation.owes_files = self._has_files
         self._observed.browser.files.hold(self)
         self._saving = asyncio.create_task(self._save_all())
+
+    async def begin(self) -> None:
+        self._unused = await self._observed.browser.files.changed()
+        await self.resume()
 
     async def resume(self) -> None:
         devtools = self._observation.devtools
@@ -126,9 +129,9 @@ class DownloadsOfRun:
             "Browser.setDownloadBehavior", {**wanted, **place, "eventsEnabled": True}, self._session
         )
 
-    def _has_files(self) -> bool:
+    async def _has_files(self) -> bool:
         """Whether a file is being downloaded, or anything was ever made in the runtime's directory."""
-        changed = _changed_at(self._observed.browser.files_dir)
+        changed = await self._observed.browser.files.changed()
         return bool(self._in_progress) or changed is None or changed != self._unused
 
     # From the browser
@@ -299,14 +302,6 @@ class DownloadsOfRun:
         for name in sizes.keys() - self._finished.keys():
             if _GUID.fullmatch(name):
                 self._completed(_Download(name, name, "", asyncio.create_task(_no_page())))
-
-
-def _changed_at(directory: str) -> int | None:
-    """When an entry of the directory was last made or removed, in nanoseconds; None where that can't be read."""
-    try:
-        return os.lstat(directory).st_ctime_ns
-    except OSError:
-        return None
 
 
 async def _no_page() -> None:

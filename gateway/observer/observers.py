@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -51,7 +51,7 @@ async def _connect(observed: Observed) -> DevTools:
     def on_gap(reason: str, method: str) -> bool:
         return observed.bounded.gap(reason, _RECORDED_AS.get(method))
 
-    return await DevTools.connect(observed.browser.devtools_url, on_gap, observed.browser.network)
+    return await DevTools.connect(observed.browser.devtools_url, on_gap, observed.browser.connect)
 
 
 class Observation:
@@ -62,7 +62,7 @@ class Observation:
         self.devtools = devtools
         self.watching: list[Watching] = []
         # Whether the browser may have left files that an end waits for.
-        self.owes_files: Callable[[], bool] = lambda: False
+        self.owes_files: Callable[[], Awaitable[bool]] | None = None
         # Nothing is watched any more, whether or not the browser lives on.
         self.has_ended = False
 
@@ -159,9 +159,9 @@ class BrowserObservers:
         else:
             observed.record.note("events.dropped", {"reason": "connection"})
 
-    def owes(self, observed: Observed) -> bool:
+    async def owes(self, observed: Observed) -> bool:
         observation = self._live.get(observed.runtime_id)
-        return observation is not None and observation.owes_files()
+        return observation is not None and observation.owes_files is not None and await observation.owes_files()
 
     async def end(self, observed: Observed) -> None:
         observation = self._live.pop(observed.runtime_id, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from gateway.core.browser_network import BrowserNetwork
+from gateway.core.browser_network import Connect
 from gateway.websocket.browser_socket import parsed_head
 
 _MAX_HEAD = 64 * 1024
@@ -21,18 +21,15 @@ class BrowserAnswer:
     body: bytes
 
 
-async def ask_browser(
-    method: str, authority: str, target: str, max_bytes: int, network: BrowserNetwork | None = None
-) -> BrowserAnswer:
+async def ask_browser(method: str, authority: str, target: str, max_bytes: int, connect: Connect) -> BrowserAnswer:
     """The answer of the browser at `authority` (host:port) to `target`, a path with its query.
 
     Has no timeout of its own. Raises OSError without a connection, and BadAnswer.
     """
     host, _, port = authority.rpartition(":")
-    if network is not None:
-        reader, writer = await asyncio.open_connection(sock=await network.connect(host, int(port)), limit=_MAX_HEAD)
-    else:
-        reader, writer = await asyncio.open_connection(host, int(port), limit=_MAX_HEAD)
+    reader = asyncio.StreamReader(_MAX_HEAD)
+    transport, protocol = await connect(lambda: asyncio.StreamReaderProtocol(reader), host, int(port))
+    writer = asyncio.StreamWriter(transport, protocol, reader, asyncio.get_running_loop())
     try:
         # A browser only answers to its own address, which protects it from DNS rebinding.
         lines = [f"{method} {target} HTTP/1.1", f"Host: 127.0.0.1:{port}", "Content-Length: 0", "Connection: close"]

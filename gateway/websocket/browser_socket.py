@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from websockets.utils import accept_key
 
-from gateway.core.browser_network import BrowserNetwork
+from gateway.core.browser_network import Connect
 from gateway.core.errors import GatewayError, NotFound, Unavailable, host_unavailable
 from gateway.websocket.frames import Buffer, close_frame
 from gateway.websocket.straight_writing import straight_writer
@@ -209,10 +209,10 @@ class BrowserSocket(asyncio.BaseProtocol):
 
 
 async def open_browser_socket(
-    url: str, *, headers: dict[str, str] | None = None, network: BrowserNetwork | None = None
+    url: str, *, headers: dict[str, str] | None = None, connect: Connect | None = None
 ) -> BrowserSocket:
-    """Connect to a `ws://` or `wss://` address; with `headers` if it is another gateway's, within `network` if it is of
-    a browser that has one of its own. Has no timeout of its own.
+    """Connect to a `ws://` or `wss://` address; with `headers` if it is another gateway's, by `connect` if it is a
+    browser's. Has no timeout of its own.
 
     Raises Unavailable (503) without a connection, NotFound (404) when the browser has no such target, and Refused with
     the answer of another gateway.
@@ -239,8 +239,8 @@ async def open_browser_socket(
         return BrowserSocket(request, accept_key(key))
 
     try:
-        if network is not None:
-            _, opening = await loop.create_connection(protocol, sock=await network.connect(parts.hostname, port))
+        if connect is not None:
+            _, opening = await connect(protocol, parts.hostname, port)
         else:
             _, opening = await loop.create_connection(protocol, parts.hostname, port, ssl=_tls() if secure else None)
         await opening.opened()

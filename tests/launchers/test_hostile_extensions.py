@@ -380,7 +380,7 @@ async def test_a_client_uses_an_extension_as_playwright_does_and_gains_nothing()
             PolicedBrowser(
                 browser.devtools_url,
                 StandardPolicy(browser.files_dir, extensions=browser.extensions),
-                browser.network,
+                browser.connect,
             ).serving() as policed,
             async_playwright() as playwright,
         ):

@@ -23,9 +23,7 @@ from playwright.async_api import Error as PlaywrightError
 from playwright.async_api import async_playwright
 
 from gateway.core.errors import LaunchFailed
-from gateway.core.hosts import Refusal
 from gateway.core.unprivileged import grant_search
-from gateway.core.upstream_proxy import UpstreamProxy
 from gateway.egress.proxy import LOOPBACK
 from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local import browsers, locales, processes, user_agent
@@ -601,24 +599,6 @@ async def test_the_end_of_a_whole_process_group_is_noticed(shared: LocalLauncher
     await assert_nothing_left(shared)
 
 
-async def test_a_browser_that_is_closed_by_its_client_has_exited(shared: LocalLauncher) -> None:
-    browser = await shared.launch(LaunchSpec(uuid4()))
-    async with DevTools.attach(browser) as client:
-        await client.send("Browser.close")
-    ending = await asyncio.wait_for(browser.ended, SECONDS)
-    assert (ending.code, ending.asked) == ("browser.exited", False)
-    await assert_nothing_left(shared)
-
-
-async def test_a_stop_is_idempotent(shared: LocalLauncher) -> None:
-    browser = await shared.launch(LaunchSpec(uuid4()))
-    await asyncio.gather(browser.stop(), browser.stop())
-    await browser.stop()
-    ending = browser.ended.result()
-    assert (ending.code, ending.asked) == ("runtime.stopped", True)
-    await assert_nothing_left(shared)
-
-
 async def first_byte(port: int) -> bytes:
     """What a new connection is sent at once; raises ConnectionError or IncompleteReadError."""
     reader, writer = await asyncio.open_connection(LOOPBACK, port)
@@ -902,13 +882,3 @@ async def test_full_chromium_has_no_pages_of_its_own_that_a_client_could_use(sha
         targets = (await client.send("Target.getTargets", filter=[{}]))["targetInfos"]
         schemes = {target["url"].split(":")[0] for target in targets}
         assert not schemes & {"chrome", "chrome-extension", "chrome-untrusted", "devtools"}
-
-
-async def test_a_runtimes_proxy_is_checked_by_the_egress_rules(tmp_path: Path) -> None:
-    found = browsers.find(None)
-    assert found is not None
-    launcher = LocalLauncher(Settings(data_dir=tmp_path), found)
-    await launcher.check(LaunchSpec(uuid4()))
-    with pytest.raises(Refusal, match="private network"):
-        await launcher.check(LaunchSpec(uuid4(), upstream=UpstreamProxy("http", "10.0.0.1", 3128)))
-    await launcher.egress.close()

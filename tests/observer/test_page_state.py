@@ -93,7 +93,7 @@ async def reading() -> AsyncIterator[Reading]:
         browser = await launcher.launch(LaunchSpec(uuid4(), "headless-shell"))
         try:
             async with devtools.DevTools.attach(browser) as client:
-                observer = await DevTools.connect(browser.devtools_url, network=browser.network)
+                observer = await DevTools.connect(browser.devtools_url, by=browser.connect)
                 yield Reading(client, observer)
                 await observer.close()
         finally:

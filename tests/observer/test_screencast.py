@@ -118,7 +118,7 @@ async def watched(
     try:
         async with devtools.DevTools.attach(browser) as client:
             commands: list[str] = []
-            socket = ReadSocket(await open_browser_socket(browser.devtools_url, network=browser.network), commands)
+            socket = ReadSocket(await open_browser_socket(browser.devtools_url, connect=browser.connect), commands)
             observed = SimpleNamespace(browser=browser)
             observation = Observation(cast(Any, observed), DevTools(cast(Any, socket)))
             seen = Watched(client, observation, Screencasts(observation, Settings(**options)), commands, browser)
@@ -253,7 +253,7 @@ async def test_a_screencast_recovers_from_a_lost_connection(launcher: LocalLaunc
         await seen.observation.devtools.close()
         await seen.client.send("Target.closeTarget", targetId=closing)
         frames.clear()
-        seen.observation.devtools = await DevTools.connect(seen.browser.devtools_url, network=seen.browser.network)
+        seen.observation.devtools = await DevTools.connect(seen.browser.devtools_url, by=seen.browser.connect)
         await seen.screencasts.resume()
         await shows(frames, RED)
         # The browser answers that it closes a tab before the tab is closed.

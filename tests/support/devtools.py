@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from gateway.core.browser_network import BrowserNetwork
+from gateway.core.browser_network import BrowserNetwork, Connect
 from gateway.core.observation import LiveBrowser
 
 LARGEST_MESSAGE = 64 * 1024 * 1024
@@ -27,6 +27,20 @@ async def connected(url: str, network: BrowserNetwork | None) -> socket.socket |
     return await network.connect(parts.hostname, parts.port)
 
 
+class ConnectBy(connect):
+    """`connect` of websockets, by a browser's own `connect` where one is given."""
+
+    def __init__(self, by: Connect | None, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
+        self._by = by
+
+    async def open_tcp_connection(self) -> ClientConnection:
+        if self._by is None:
+            return await super().open_tcp_connection()
+        _, made = await self._by(lambda: self.factory(self.ws_uri), self.ws_uri.host, self.ws_uri.port)
+        return made
+
+
 class DevTools:
     """One command at a time over one socket; events that come in between are passed over."""
 
@@ -37,10 +51,9 @@ class DevTools:
     @classmethod
     @asynccontextmanager
     async def attach(cls, where: str | LiveBrowser) -> AsyncIterator[DevTools]:
-        """At an address, or at a browser's own, in its network."""
-        url, network = (where, None) if isinstance(where, str) else (where.devtools_url, where.network)
-        made = await connected(url, network)
-        async with connect(url, sock=made, proxy=None, max_size=LARGEST_MESSAGE) as client:
+        """At an address, or at a browser's own."""
+        url, by = (where, None) if isinstance(where, str) else (where.devtools_url, where.connect)
+        async with ConnectBy(by, url, proxy=None, max_size=LARGEST_MESSAGE) as client:
             yield cls(client)
 
     async def send(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:

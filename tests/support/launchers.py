@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from gateway.core.browser_network import BrowserNetwork
+from gateway.core.browser_network import Opened
 from gateway.core.browser_use import BrowserUse
 from gateway.core.endings import Ending
 from gateway.core.errors import LaunchFailed
 from gateway.core.usage import Usage
-from gateway.launchers.base import BrowserName, FilesHold, LaunchSpec
+from gateway.launchers.base import BrowserName, LaunchSpec
 from gateway.launchers.local import browsers
 from gateway.launchers.local.launcher import LocalLauncher
+from gateway.launchers.local.local_files import LocalFiles
 from gateway.settings import Settings
 from tests.support.gateway_process import temporary_data_dir
 
@@ -33,24 +34,26 @@ def own(path: Path) -> None:
 class FakeBrowser:
     """Ends when it is stopped, or when a test ends it by itself."""
 
-    def __init__(self, spec: LaunchSpec) -> None:
+    def __init__(self, spec: LaunchSpec, files_dir: str = "/nonexistent/downloads") -> None:
         self.runtime_id = spec.runtime_id
         self.name: BrowserName = spec.browser or "headless-shell"
         self.version = "1.2.3.4"
         self.devtools_url = "ws://127.0.0.1:9/devtools/browser/none"
-        self.files_dir = "/nonexistent/downloads"
-        self.files = FilesHold()
+        self.files_dir = files_dir
+        self.files = LocalFiles(files_dir)
         self.use = BrowserUse()
         self.usage = Usage()
         self.warning: str | None = None
         self.user_agent_override: dict[str, Any] | None = None
-        self.network: BrowserNetwork | None = None
         self.extensions = frozenset(extension.id for extension in spec.extensions)
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
 
     def end(self, ending: Ending) -> None:
         if not self.ended.done():
             self.ended.set_result(ending)
+
+    async def connect(self, protocol: Callable[[], Opened], host: str, port: int) -> tuple[asyncio.Transport, Opened]:
+        return await asyncio.get_running_loop().create_connection(protocol, host, port)
 
     async def stop(self) -> None:
         self.files.settled.set()
@@ -77,15 +80,16 @@ class WorkingLauncher:
 
     async def launch(self, spec: LaunchSpec) -> FakeBrowser:
         self.specs.append(spec)
-        browser = FakeBrowser(spec)
-        browser.warning = self.warning
-        if self._root is not None:
+        if self._root is None:
+            browser = FakeBrowser(spec)
+        else:
             directory = self._root / str(spec.runtime_id) / "home" / "downloads"
-            browser.files_dir = str(directory)
+            browser = FakeBrowser(spec, str(directory))
             directory.mkdir(parents=True)
             if os.geteuid() == 0:
                 for path in (directory, directory.parent):
                     os.chown(path, BROWSER_USER, BROWSER_USER)
+        browser.warning = self.warning
         self.browsers[spec.runtime_id] = browser
         browser.ended.add_done_callback(lambda _: self.browsers.pop(spec.runtime_id, None))
         return browser

@@ -8,26 +8,26 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from gateway.core.browser_network import BrowserNetwork
+from gateway.core.browser_network import Connect
 from gateway.tunnel.policy import StandardPolicy
-from tests.support.devtools import connected
+from tests.support.devtools import ConnectBy
 
 
 class PolicedBrowser:
     """`url` is where clients attach; `refused` are the sentences that they got, `passed` the methods that went on."""
 
-    def __init__(self, devtools_url: str, policy: StandardPolicy, network: BrowserNetwork | None = None) -> None:
-        """`network` is the one in which the address is."""
+    def __init__(self, devtools_url: str, policy: StandardPolicy, by: Connect | None = None) -> None:
+        """`by` is the `connect` of the browser, if the address is in a network of its own."""
         self.url = ""
         self.refused: list[str] = []
         self.passed: set[str] = set()
         self._devtools_url = devtools_url
         self._policy = policy
-        self._network = network
+        self._by = by
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[PolicedBrowser]:
@@ -37,8 +37,7 @@ class PolicedBrowser:
             yield self
 
     async def _serve(self, client: ServerConnection) -> None:
-        made = await connected(self._devtools_url, self._network)
-        async with connect(self._devtools_url, sock=made, proxy=None, max_size=None, compression=None) as browser:
+        async with ConnectBy(self._by, self._devtools_url, proxy=None, max_size=None, compression=None) as browser:
             back = asyncio.create_task(_pump(browser, client))
             with contextlib.suppress(ConnectionClosed):
                 async for text in client:

@@ -13,7 +13,7 @@ from uuid import UUID
 import structlog
 
 from gateway.core import steps
-from gateway.core.browser_network import BrowserNetwork
+from gateway.core.browser_network import Connect
 from gateway.core.closes import Close, Ended
 from gateway.core.errors import (
     Conflict,
@@ -72,8 +72,8 @@ class Grant:
     socket_id: UUID
     devtools_url: str | None
     host_url: str | None
-    # In which `devtools_url` is an address; None for the gateway's own.
-    network: BrowserNetwork | None
+    # Opens connections to `devtools_url`; None for another gateway's.
+    connect: Connect | None
     # Where the browser is here: the directory whose files may be named, or None where everything may be commanded.
     files_dir: str | None
     # Ids of the extensions that a browser here has.
@@ -581,7 +581,7 @@ class Leases:
             socket_id=new_id(),
             devtools_url=lease.devtools_url if here else None,
             host_url=host_url,
-            network=observed.browser.network if observed is not None else None,
+            connect=observed.browser.connect if observed is not None else None,
             files_dir=self._runtimes.files_dir(lease.runtime_id) if restricted else None,
             extensions=observed.browser.extensions if observed is not None else frozenset(),
             origin=_acting(lease),

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from gateway.core.browser_files import FilesHold
 from gateway.core.endings import Ending
 from gateway.core.errors import Unavailable
-from gateway.core.observation import FilesHold, LiveBrowser
+from gateway.core.observation import LiveBrowser
 from gateway.domain.profiles.packing import MOST_ENTRIES, Packing, PackLimits, Unpacking
 from gateway.domain.profiles.states import ProfileStates, State
 from gateway.observer.closing import NotClosed, close_in_order

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from gateway.core.errors import NotFound
-from gateway.core.files_dir import FilesDir, NotAFile
+from gateway.core.files_dir import NotAFile
 from gateway.core.observation import Observed, SavedDownload
-from gateway.core.threads import in_thread
 from gateway.domain.files.artifacts import DOWNLOAD, Artifacts
 from gateway.domain.files.names import guessed_type, safe_name
-from gateway.domain.runtimes.files import bytes_of, reading
+from gateway.domain.runtimes.files import bytes_of
 
 _FOLDER = "downloads"
 
@@ -26,22 +25,22 @@ class DownloadStore:
     async def sizes(self, observed: Observed) -> dict[str, int]:
         """Bytes of each file in the runtime's directory, by name; empty where the directory can't be read."""
         try:
-            found = await in_thread(FilesDir(observed.browser.files_dir).files)
+            found = await observed.browser.files.found()
         except NotAFile:
             return {}
         return {file.name: file.size for file in found}
 
     async def save(self, observed: Observed, path: str, name: str, page_id: str | None) -> SavedDownload:
         """Save the file at `path` in the runtime's directory. Raises NotFound, and what Artifacts.add raises."""
-        directory = FilesDir(observed.browser.files_dir)
+        directory = observed.browser.files
         segments = directory.relative(path)
         if segments is None:
             raise _unreadable("it lies outside of the runtime's directory")
         try:
-            async with reading(directory, segments) as descriptor:
+            async with directory.reading(segments) as read:
                 file, artifact = await self._artifacts.add(
                     observed,
-                    bytes_of(descriptor),
+                    bytes_of(read),
                     kind=DOWNLOAD,
                     name=name,
                     path=f"{_FOLDER}/{name}",

@@ -1,26 +1,25 @@
 """Files that go into a runtime and come out of it (contract: spaces.md, 2.6 and 4.7).
 
 A path in storage means nothing to a browser: `stage` copies the file to a place that the browser may open, `collect` is
-the way back. Both see nothing but the runtime's own directory (core/files_dir.py).
+the way back. Both see nothing but the runtime's own directory (core/browser_files.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from gateway.core.browser_files import BrowserFiles
 from gateway.core.disk_space import ALWAYS_ROOM, DiskSpace
 from gateway.core.errors import Conflict, GatewayError, NotFound, RequestInvalid, Unavailable
-from gateway.core.files_dir import FilesDir, NotAFile, NotThere, Taken, Writing
+from gateway.core.files_dir import NotAFile, NotThere, Taken
 from gateway.core.ids import new_id
 from gateway.core.observation import Observed
 from gateway.core.runtime_ref import RuntimeRef
 from gateway.core.scope import Scope
-from gateway.core.threads import in_thread
 from gateway.domain.audit import Action, Audit
 from gateway.domain.events.run_commands import Commands
 from gateway.domain.files.artifacts import Artifacts
@@ -105,13 +104,13 @@ class RuntimeFiles:
             else:
                 file = await self._files.find_at(scope, space_id, check_path(path or ""))
             command.input["fileId"] = str(file.id)
-            directory = FilesDir(observed.browser.files_dir)
+            directory = observed.browser.files
             if runtime_path is None:
                 segments: tuple[str, ...] | None = (safe_name(name or file.name),)
             else:
                 segments = directory.relative(runtime_path)
             if segments is None:
-                raise _outside("runtimePath", runtime_path or "", directory)
+                raise _outside("runtimePath", runtime_path or "", observed.browser.files_dir)
             with self._room(observed, file.size_bytes), self._problems("runtimePath", runtime_path or segments[-1]):
                 async with self._files.in_time(*_TOO_LATE):
                     place = await self._write(directory, segments, file, rename_on_conflict=runtime_path is None)
@@ -120,19 +119,13 @@ class RuntimeFiles:
             return Staged(new_id(), file, runtime_id, place, expires_at)
 
     async def _write(
-        self, directory: FilesDir, segments: tuple[str, ...], file: File, *, rename_on_conflict: bool
+        self, directory: BrowserFiles, segments: tuple[str, ...], file: File, *, rename_on_conflict: bool
     ) -> str:
-        stack = contextlib.ExitStack()
-        try:
-            writing: Writing = await in_thread(
-                stack.enter_context, directory.writing(segments, rename_on_conflict=rename_on_conflict)
-            )
+        async with directory.writing(segments, rename_on_conflict=rename_on_conflict) as writing:
             async for chunk in self._files.content(file, 0, file.size_bytes):
                 check_disk(self._space)
-                await in_thread(writing.write, chunk)
-            return str(await in_thread(writing.done))
-        finally:
-            await in_thread(stack.close)
+                await writing.write(chunk)
+            return await writing.done()
 
     async def collect(
         self,
@@ -156,10 +149,10 @@ class RuntimeFiles:
             await self._runtimes.find(scope, at)
             observed = self._live(runtime_id)
             command.run_id = observed.run_id
-            directory = FilesDir(observed.browser.files_dir)
+            directory = observed.browser.files
             segments = directory.relative(path)
             if segments is None:
-                raise _outside("path", path, directory)
+                raise _outside("path", path, observed.browser.files_dir)
             name = safe_name(segments[-1])
             to = check_path(storage_path if storage_path is not None else name, "storagePath")
             with self._problems("path", path), self._files.upload_slot():
@@ -172,21 +165,21 @@ class RuntimeFiles:
     async def _read(
         self,
         observed: Observed,
-        directory: FilesDir,
+        directory: BrowserFiles,
         segments: tuple[str, ...],
         name: str,
         to: str,
         artifact: WantedArtifact | None,
     ) -> tuple[File, Artifact | None]:
-        async with reading(directory, segments) as descriptor:
+        async with directory.reading(segments) as read:
             content_type = guessed_type(name)
             if artifact is None:
                 origin = FileOrigin("collected", runtime_id=observed.runtime_id)
                 new = NewFile(name=name, path=to, content_type=content_type, origin=origin)
-                return await self._files.keep(observed.owner, observed.space_id, bytes_of(descriptor), new)
+                return await self._files.keep(observed.owner, observed.space_id, bytes_of(read), new)
             return await self._artifacts.add(
                 observed,
-                bytes_of(descriptor),
+                bytes_of(read),
                 kind=artifact.kind or "collected",
                 name=artifact.name or name,
                 path=to,
@@ -233,28 +226,18 @@ class RuntimeFiles:
             ) from error
 
 
-@contextlib.asynccontextmanager
-async def reading(directory: FilesDir, segments: tuple[str, ...]) -> AsyncIterator[int]:
-    """A descriptor to read a file of a runtime by; raises NotAFile."""
-    stack = contextlib.ExitStack()
-    try:
-        yield await in_thread(stack.enter_context, directory.reading(segments))
-    finally:
-        await in_thread(stack.close)
-
-
-async def bytes_of(descriptor: int) -> AsyncIterator[bytes]:
-    """All of a file of this machine, in chunks."""
-    while chunk := await in_thread(os.read, descriptor, CHUNK_BYTES):
+async def bytes_of(read: Callable[[int], Awaitable[bytes]]) -> AsyncIterator[bytes]:
+    """All of a file of a browser (see BrowserFiles.reading), in chunks."""
+    while chunk := await read(CHUNK_BYTES):
         yield chunk
 
 
-def _outside(field: str, path: str, directory: FilesDir) -> RequestInvalid:
+def _outside(field: str, path: str, directory: str) -> RequestInvalid:
     return RequestInvalid(
-        f"The path {path[:_SHOWN]!r} is not inside of the runtime's directory {str(directory.path)!r}; give one below "
+        f"The path {path[:_SHOWN]!r} is not inside of the runtime's directory {directory!r}; give one below "
         "it, or one relative to it.",
         "runtime_file.path_invalid",
-        details={"field": field, "path": path[:_SHOWN], "directory": str(directory.path)},
+        details={"field": field, "path": path[:_SHOWN], "directory": directory},
     )
 
 

@@ -703,7 +703,7 @@ class Runtimes:
         if hosted.profile is not None and hosted.profile.is_to_be_saved(was_live):
             # It closes in order, and then its profile is saved, behind the answer.
             self._profiles.saves.close_browser(hosted.profile, hosted.browser)
-            if hosted.writing is not None and not self._observers.owes(hosted.observed):
+            if hosted.writing is not None and not await self._observers.owes(hosted.observed):
                 await asyncio.wait({hosted.writing})
                 if hosted.ended is not None:
                     return
@@ -767,7 +767,7 @@ class Runtimes:
             with steps.traced() as taken:
                 await self._write_end(hosted, ending)
                 steps.done("write row")
-                if not self._observers.owes(observed):
+                if not await self._observers.owes(observed):
                     hosted.written.set()
                 await self._observers.end(observed)
                 steps.done("end observer")

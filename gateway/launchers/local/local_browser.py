@@ -7,15 +7,15 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from gateway.core.browser_network import BrowserNetwork
+from gateway.core.browser_network import BrowserNetwork, Opened
 from gateway.core.browser_use import BrowserUse
 from gateway.core.endings import STOPPED, Ending
 from gateway.core.launch import BrowserName
 from gateway.egress.proxy import EgressListener
-from gateway.launchers.base import FilesHold
 from gateway.launchers.local import processes
 from gateway.launchers.local.control_groups import ControlGroup
 from gateway.launchers.local.launch_process import LaunchProcess
+from gateway.launchers.local.local_files import LocalFiles
 from gateway.launchers.local.networks import Network
 
 # What a program does to itself; every other signal was sent to it.
@@ -53,11 +53,12 @@ class LocalBrowser:
         self.version = version
         self.devtools_url = devtools_url
         self.files_dir = files_dir
-        self.files = FilesHold()
+        self.files = LocalFiles(files_dir)
         self.use = BrowserUse()
         self.process = process
         self.group = process.pid
         self.listener = listener
+        # In which `devtools_url` is an address; None for the gateway's own.
         self.network: BrowserNetwork | None = network
         self.usage = listener.usage
         self.ended: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
@@ -68,6 +69,12 @@ class LocalBrowser:
         self._asked = False
         self._cause: Ending | None = None
         self._memory_kills = processes.out_of_memory_kills()
+
+    async def connect(self, protocol: Callable[[], Opened], host: str, port: int) -> tuple[asyncio.Transport, Opened]:
+        loop = asyncio.get_running_loop()
+        if self.network is None:
+            return await loop.create_connection(protocol, host, port)
+        return await loop.create_connection(protocol, sock=await self.network.connect(host, port))
 
     async def stop(self) -> None:
         # Its profile is deleted anyway, so a graceful shutdown would only take time.
