@@ -12,7 +12,8 @@ WORKERS ?= 4
 
 # What single tests need beside the packages, as program:package. Where root can't install it, they are skipped aloud;
 # with GATEWAY_TEST_ALL set they fail.
-TEST_PROGRAMS := git:git gpg:gnupg ip:iproute2 nginx:nginx-light npm:npm ssh-keygen:openssh-client strace:strace
+TEST_PROGRAMS := git:git gpg:gnupg ip:iproute2 nginx:nginx-light npm:npm ssh-keygen:openssh-client strace:strace \
+	systemd-analyze:systemd
 
 # The developer's own places of packages, and options of programs, are not those of what is installed here.
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_VIRTUALENV PYTHONHOME PYTHONPATH VIRTUAL_ENV NODE_OPTIONS NODE_PATH

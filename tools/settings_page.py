@@ -16,7 +16,11 @@ _HEAD = """\
 
 A flag takes precedence over its environment variable, and that over the default. An empty variable counts as not set.
 Options that hold a secret have no flag, because every user of the machine can read a command line; the gateway removes
-them from its environment before it starts any process.
+them from its environment before it starts any process. Each of them may be in a file instead, which the same name with
+`_FILE` names, as `GATEWAY_DATABASE_URL_FILE=/run/secrets/database-url`: a secret of Docker or Kubernetes, or a
+credential of systemd. White space around the value does not count, and having both variables is an error.
+`GATEWAY_MASTER_KEYS_FILE` and `GATEWAY_PLATFORM_AI_API_KEY_FILE` are read again when they change, the others at the
+start.
 
 An unknown `GATEWAY_*` variable is reported with the nearest known name. Variables that Kubernetes sets for a Service
 called `gateway` (`GATEWAY_SERVICE_HOST`, `GATEWAY_PORT=tcp://...` and the like) are ignored.

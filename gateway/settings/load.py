@@ -7,6 +7,7 @@ import inspect
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -18,6 +19,9 @@ from gateway.settings.all import GROUPS, Settings
 from gateway.settings.types import Group
 
 PREFIX = "GATEWAY_"
+
+# Behind the name of a secret option: the file that has its value.
+_FILE = "_FILE"
 
 # What Kubernetes puts into every pod's environment for a Service called "gateway" or "gateway-<something>".
 KUBERNETES_NAME = re.compile(
@@ -48,6 +52,13 @@ def is_secret(field: FieldInfo) -> bool:
     return isinstance(field.json_schema_extra, dict) and bool(field.json_schema_extra.get("secret"))
 
 
+def files_of_secrets() -> list[str]:
+    """Secret options that may come from a file, read once. Of the others `..._file` is an option of its own."""
+    return [
+        name for name, field in options().items() if is_secret(field) and f"{name}_file" not in Settings.model_fields
+    ]
+
+
 def variable(name: str) -> str:
     return PREFIX + name.upper()
 
@@ -59,7 +70,8 @@ def flag(name: str) -> str:
 def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     """Settings from flags, then environment, then defaults; and warnings in words.
 
-    Raises ConfigurationError that lists every option that is wrong. Values that Kubernetes sets are ignored.
+    Reads the files that secret options name. Raises ConfigurationError that lists every option that is wrong. Values
+    that Kubernetes sets are ignored.
     """
     values, warnings = _from_environment(environ)
     values.update(flags)
@@ -77,16 +89,37 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, str], list[
     values: dict[str, str] = {}
     warnings: list[str] = []
     known = {variable(name): name for name in Settings.model_fields}
+    files = {variable(name) + _FILE: name for name in files_of_secrets()}
     for key, value in environ.items():
         if not key.startswith(PREFIX) or _is_kubernetes(key, value, known):
             continue
-        if key not in known:
+        if key in files:
+            if value != "":
+                values[files[key]] = _content(key, value, variable(files[key]), environ)
+        elif key not in known:
             warnings.append(f"{key} is not an option of the gateway; the nearest one is {_nearest(key)}.")
         elif key == "GATEWAY_PORT" and _KUBERNETES_VALUE.match(value):
             warnings.append(f"{key}={value} is what Kubernetes sets for a Service called gateway; it is not used.")
         elif value != "":
             values[known[key]] = value
     return values, warnings
+
+
+def _content(key: str, path: str, of: str, environ: Mapping[str, str]) -> str:
+    """The secret in the file that `key` names, without white space around it; `of` is the option's own variable.
+
+    Raises ConfigurationError.
+    """
+    if environ.get(of):
+        raise ConfigurationError(f"{of} and {key} are both set; unset one of them.")
+    try:
+        text = Path(path).read_text().strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise ConfigurationError(f"{key}: the file {path} can't be read ({reason}).") from None
+    if not text:
+        raise ConfigurationError(f"{key}: the file {path} is empty; it must have the value of {of}.")
+    return text
 
 
 def _is_kubernetes(key: str, value: str, known: Mapping[str, str]) -> bool:

@@ -25,7 +25,7 @@ from gateway.settings import (
     secrets_of,
     variable,
 )
-from gateway.settings.load import KUBERNETES_NAME
+from gateway.settings.load import KUBERNETES_NAME, files_of_secrets
 from tools import settings_page
 
 SECRET = "hunter2-and-a-half"
@@ -40,8 +40,9 @@ def loaded(environ: dict[str, str] | None = None, **flags: Any) -> Settings:
 def refused(environ: dict[str, str], **flags: Any) -> str:
     with pytest.raises(ConfigurationError) as raised:
         load(environ, flags)
+    # Nothing that was given is in what it was caused by, either.
     assert raised.value.__cause__ is None
-    assert raised.value.__suppress_context__
+    assert raised.value.__context__ is None or raised.value.__suppress_context__
     return raised.value.message
 
 
@@ -226,6 +227,44 @@ def test_no_secret_is_in_what_is_printed() -> None:
     with pytest.raises(ValidationError) as raised:
         Settings(database_url=SECRET)
     assert SECRET not in str(raised.value) + repr(raised.value)
+
+
+@pytest.mark.parametrize("name", ["database_url", *(f"files_{part}" for part in ("access_key", "secret_key"))])
+def test_a_secret_may_be_in_a_file(tmp_path: Path, name: str) -> None:
+    value = f"postgresql://me:{SECRET}@host/db"
+    file = tmp_path / "secret"
+    file.write_text(f"  {value}\n\n")
+    both = {"GATEWAY_FILES_ACCESS_KEY": "a", "GATEWAY_FILES_SECRET_KEY": "b"}
+    environ = {key: text for key, text in both.items() if key != variable(name)}
+    found = loaded({**environ, f"{variable(name)}_FILE": str(file)})
+    assert getattr(found, name) == value
+    assert SECRET not in repr(found)
+    assert loaded({f"{variable(name)}_FILE": ""}) == loaded()
+
+
+@pytest.mark.parametrize("name", ["master_keys", "platform_ai_api_key"])
+def test_files_of_options_that_are_read_again_are_options_of_their_own(name: str) -> None:
+    assert name not in files_of_secrets()
+    assert f"{name}_file" in options()
+
+
+def test_a_file_of_a_secret_that_has_none_is_refused_by_variable_and_path(tmp_path: Path) -> None:
+    def complaint(path: Path, **environ: str) -> str:
+        said = refused({"GATEWAY_DATABASE_URL_FILE": str(path), **environ})
+        assert said.startswith("GATEWAY_DATABASE_URL")
+        assert SECRET not in said
+        return said
+
+    file = tmp_path / "secret"
+    assert complaint(file).endswith(f"the file {file} can't be read (No such file or directory).")
+    file.write_text(" \n")
+    assert f"the file {file} is empty" in complaint(file)
+    file.write_bytes(b"\xff" + SECRET.encode())
+    assert complaint(file).endswith("(it is not text in UTF-8).")
+    file.write_text(SECRET)
+    assert complaint(file) == "GATEWAY_DATABASE_URL: must begin with postgresql://"
+    also = complaint(file, GATEWAY_DATABASE_URL=f"postgresql://me:{SECRET}@host/db")
+    assert also == "GATEWAY_DATABASE_URL and GATEWAY_DATABASE_URL_FILE are both set; unset one of them."
 
 
 def test_the_secrets_are_these() -> None:
