@@ -285,10 +285,10 @@ class Invocations:
         finally:
             del self._running[invocation_id]
 
-    async def start(self, invocation_id: UUID) -> None:
-        """Write that a queued one runs now."""
+    async def start(self, invocation_id: UUID) -> bool:
+        """Write that a queued one runs now; False where it may not, since it has ended meanwhile."""
         async with self._database.connect() as connection:
-            await store.start(connection, invocation_id, self._gateway_id)
+            return await store.start(connection, invocation_id, self._gateway_id)
 
     def progress(self, invocation_id: UUID, progress: Progress) -> None:
         """Note how far a running one is; written once a second at most, and with its end."""

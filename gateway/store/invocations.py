@@ -266,9 +266,9 @@ async def by_key(connection: AsyncConnection, space_id: UUID, key: str) -> tuple
     return None if row is None else (Invocation(*row[:-1]), row.fingerprint)
 
 
-async def start(connection: AsyncConnection, invocation_id: UUID, gateway_id: UUID) -> None:
-    """Pending becomes running."""
-    await connection.execute(_START, {"id": invocation_id, "gateway_id": gateway_id})
+async def start(connection: AsyncConnection, invocation_id: UUID, gateway_id: UUID) -> bool:
+    """Pending becomes running; False where it is pending no more."""
+    return bool((await connection.execute(_START, {"id": invocation_id, "gateway_id": gateway_id})).rowcount)
 
 
 async def finish(connection: AsyncConnection, invocation_id: UUID, gateway_id: UUID, end: Finish) -> Invocation | None:

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-import sys
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -19,14 +17,13 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import text
 
-from gateway.agents.processes import AgentProcess, Agents
-from gateway.agents.programs import Command
+from gateway.agents.processes import AgentProcess
 from gateway.app import Gateway, build
 from gateway.core.shares import Taker
 from gateway.domain.agents.queue import AgentQueue
 from gateway.settings import Settings
 from gateway.store.database import Database
-from tests.support import toy_agent
+from tests.support.agent_gateway import ASK, Toys
 from tests.support.api import Json, checked, make_runtime, ok, refused
 from tests.support.fake_providers import KEYS
 from tests.support.launchers import WorkingLauncher
@@ -34,19 +31,7 @@ from tests.support.model_server import Failure, ModelServer, Text
 from tests.support.own_database import own_database
 from tests.support.waiting import until
 
-TOY = Path(toy_agent.__file__).read_text()
 PNG = "iVBORw0KGgo="
-# A call to the model, as a library makes it.
-ASK = """
-import urllib.request
-def ask(content):
-    model = job["model"]
-    body = json.dumps({"model": model["name"], "messages": [{"role": "user", "content": content}]}).encode()
-    headers = {"Authorization": "Bearer " + model["token"], "Content-Type": "application/json"}
-    request = urllib.request.Request(model["address"] + "/v1/chat/completions", body, headers)
-    with urllib.request.urlopen(request) as response:
-        return json.loads(response.read())["choices"][0]["message"]["content"]
-"""
 DONE = 'result({"success": True, "completed": True, "message": "done", "output": None})'
 WAITS = "step()"
 
@@ -130,9 +115,7 @@ async def house(
     )
     async with own_database(template_url, directory) as own:
         gateway = await build(settings, own.database, own.keys, WorkingLauncher(directory / "runtimes"), uuid4(), ())
-        command = [sys.executable, "-I", "-S", "-c", TOY]
-        toys = Agents(settings, directory / "toys", settings.uid_base, {"stagehand": Command(lambda: command)})
-        gateway.services.agents.runs.agents = toys
+        gateway.services.agents.runs.agents = toys = Toys(settings, directory / "toys")
         gateway.reached_at("http://127.0.0.1:9")
         transport = httpx.ASGITransport(gateway.app)
         headers = {"Authorization": f"Bearer {own.api_key}"}
@@ -141,14 +124,7 @@ async def house(
             httpx.AsyncClient(transport=transport, base_url="http://localhost:8787", headers=headers) as client,
         ):
             made = House(gateway, checked(client), own.database, models)
-            prepare = toys.prepare
-
-            async def noted(library: Any) -> AgentProcess:
-                process = await prepare(library)
-                made.processes.append(process)
-                return process
-
-            toys.prepare = noted  # type: ignore[method-assign]
+            made.processes = toys.processes
             yield made
 
 
@@ -332,6 +308,25 @@ async def test_further_ones_are_queued_and_can_be_cancelled_there(house: House) 
     for each in created:
         await ok(house.client.post(f"/v1/invocations/{each['id']}/cancel"))
     assert (await house.ended(waiting[1]))["status"] == "succeeded"
+
+
+async def test_one_that_was_told_to_be_lost_is_not_begun(house: House) -> None:
+    runtimes = [await make_runtime(house.client) for _ in range(3)]
+    house.processes.clear()
+    created = [await house.create(runtime, WAITS) for runtime in runtimes]
+    for each in created[:2]:
+        await house.until_step(each)
+    lost = "UPDATE invocations SET status = 'failed', error_code = 'gateway.lost', finished_at = now() WHERE id = :id"
+    async with house.database.connect() as connection:
+        await connection.execute(text(lost), created[2])
+    for each in created[:2]:
+        await ok(house.client.post(f"/v1/invocations/{each['id']}/cancel"))
+        await house.ended(each)
+    # It has had its turn: its runtime is free again.
+    await house.has_nothing(runtimes[2])
+    ended = await house.ended(created[2])
+    assert (ended["status"], ended["error"]["code"], ended["startedAt"]) == ("failed", "gateway.lost", None)
+    assert len(house.processes) == 2
 
 
 async def test_tenants_get_places_in_turn_and_each_in_its_order() -> None:

@@ -1,8 +1,9 @@
-"""Agents of a gateway that is killed: their invocations have failed, and nothing of them is left."""
+"""Agents of a gateway that ends: their invocations have failed, nothing of them is left, and none runs twice."""
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -64,3 +65,68 @@ async def test_agents_of_a_killed_gateway_have_failed(template_url: str, librari
                     assert (found["status"], found["error"]["code"]) == ("failed", "gateway.lost"), found
                     told.append(time.monotonic() - killed)
                 print(f"{len(made)} agents: processes ended after {ended:.2f} s, told after {max(told):.1f} s")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGKILL, "gateway.lost"), (signal.SIGTERM, "gateway.stopped")],
+    ids=["killed", "stopped"],
+)
+async def test_what_is_queued_ends_with_the_gateway_of_its_browser_alone(
+    template_url: str, number: signal.Signals, code: str
+) -> None:
+    if (why := Installation(Settings()).missing("stagehand")) is not None:
+        refuse(why)
+    async with fresh_database(template_url) as url:
+        with ModelServer() as models, Cluster(url) as cluster:
+            models.rules = [goes_on]
+            env = {
+                "GATEWAY_OPENAI_BASE_URL": models.base_url("openai"),
+                "GATEWAY_AGENTS_START_SECONDS": "300",
+                "GATEWAY_AGENTS_AT_ONCE": "1",
+            }
+            gateways = [await asyncio.to_thread(cluster.add, **env) for _ in range(2)]
+            async with Remote(gateways[0]) as ending, Remote(gateways[1]) as staying:
+
+                async def create(asked: Remote, runtime: str, task: str) -> Json:
+                    given = {"instruction": task, "maxSteps": 100}
+                    body = {"provider": "stagehand", "method": "agent", "input": given, "ai": INLINE}
+                    return await asked.post(f"{runtime}/invocations", body)
+
+                async def works(task: str) -> None:
+                    await until(lambda: task.encode() in models.everything_seen(), f"{task} works", 300)
+
+                async def ended(asked: Remote, invocation: Json) -> Json:
+                    waited = await asked.post(f"/v1/invocations/{invocation['id']}/wait", {"timeoutMs": 60_000})
+                    found: Json = waited["invocation"]
+                    return found
+
+                running = await create(ending, await ending.runtime(), "task that runs")
+                kept = await create(staying, await staying.runtime(), "task that goes on")
+                await works("task that runs")
+                await works("task that goes on")
+                queued = [await create(ending, await ending.runtime(), f"task that waits {each}") for each in range(2)]
+                # Asked of the gateway that ends, for a browser of the other one.
+                other = await create(ending, await staying.runtime(), "task of the other one")
+                for each in (*queued, other):
+                    assert (await staying.get(f"/v1/invocations/{each['id']}"))["status"] == "queued"
+                gateways[0].signal(number)
+                await asyncio.to_thread(gateways[0].wait)
+                told = [await ended(staying, each) for each in (running, *queued)]
+                assert [(each["status"], each["error"]["code"]) for each in told] == [("failed", code)] * 3
+                # A caller sees which of them had not begun, and may ask for those again.
+                assert [each["startedAt"] is None for each in told] == [False, True, True]
+                # The gateway comes back, and nothing is begun again.
+                again = await asyncio.to_thread(cluster.start, gateways[0].data_dir, **env)
+                async with Remote(again) as returned:
+                    for each in told:
+                        assert await returned.get(f"/v1/invocations/{each['id']}") == each
+                    # It has a place for further ones.
+                    await create(returned, await returned.runtime(), "task of the next process")
+                    await works("task of the next process")
+                # What waits for a place of another gateway goes on.
+                assert (await staying.get(f"/v1/invocations/{other['id']}"))["status"] == "queued"
+                await staying.post(f"/v1/invocations/{kept['id']}/cancel", {})
+                await works("task of the other one")
+                assert b"task that waits" not in models.everything_seen()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,11 @@ from typing import Any
 
 import psutil
 
+from gateway.agents.jobs import Library
+from gateway.agents.processes import AgentProcess, Agents
+from gateway.agents.programs import Command
+from gateway.settings import Settings
+from tests.support import toy_agent
 from tests.support.api import Json
 from tests.support.browser_use_model import acts, offered
 from tests.support.execution import Executing
@@ -32,6 +38,33 @@ async def gateway_of_agents(template_url: str, directory: Path, **options: Any) 
         live_gateway(directory, own.database, own.keys, own.api_key, **options) as gateway,
     ):
         yield gateway
+
+
+# For the code of a toy: a call to the model, as a library makes it.
+ASK = """
+import urllib.request
+def ask(content):
+    model = job["model"]
+    body = json.dumps({"model": model["name"], "messages": [{"role": "user", "content": content}]}).encode()
+    headers = {"Authorization": "Bearer " + model["token"], "Content-Type": "application/json"}
+    request = urllib.request.Request(model["address"] + "/v1/chat/completions", body, headers)
+    with urllib.request.urlopen(request) as response:
+        return json.loads(response.read())["choices"][0]["message"]["content"]
+"""
+
+
+class Toys(Agents):
+    """Toys in the place of Stagehand (`toy_agent`), and the processes that were started for them."""
+
+    def __init__(self, settings: Settings, directory: Path) -> None:
+        command = [sys.executable, "-I", "-S", "-c", Path(toy_agent.__file__).read_text()]
+        super().__init__(settings, directory, settings.uid_base, {"stagehand": Command(lambda: command)})
+        self.processes: list[AgentProcess] = []
+
+    async def prepare(self, library: Library) -> AgentProcess:
+        process = await super().prepare(library)
+        self.processes.append(process)
+        return process
 
 
 async def runtime_of_agents(live: LiveGateway, pages: PageServer, password: str) -> Executing:

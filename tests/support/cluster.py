@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+from pathlib import Path
 from types import TracebackType
 
 from tests.support.gateway_process import MEASURED, GatewayProcess, temporary_data_dir
@@ -30,12 +31,15 @@ class Cluster:
 
     def add(self, **env: str) -> GatewayProcess:
         """One more gateway; it is closed with the cluster, if not before."""
-        data_dir = self._stack.enter_context(temporary_data_dir())
-        gateway = self._stack.enter_context(GatewayProcess.start(data_dir, **MEASURED, **self._shared, **env))
+        gateway = self.start(self._stack.enter_context(temporary_data_dir()), **env)
         if self._api_key is None:
             self._api_key = gateway.api_key
-        (data_dir / "api-key").write_text(self._api_key)
+        (gateway.data_dir / "api-key").write_text(self._api_key)
         return gateway
+
+    def start(self, data_dir: Path, **env: str) -> GatewayProcess:
+        """A gateway in a directory; one that has ended there comes back."""
+        return self._stack.enter_context(GatewayProcess.start(data_dir, **MEASURED, **self._shared, **env))
 
     def __enter__(self) -> Cluster:
         return self
