@@ -45,6 +45,8 @@ from gateway.http.server_protocol import ErrorShapeOf, http_protocol
 from gateway.http.services import Handing
 from gateway.launchers.local.browsers import Browsers
 from gateway.launchers.local.launcher import LocalLauncher
+from gateway.launchers.remote.connecting import agents_of
+from gateway.launchers.remote.launcher import RemoteLauncher
 from gateway.settings import Settings, types
 from gateway.store.database import Database
 from gateway.telemetry.exposition import MetricsPage, own_metrics
@@ -188,6 +190,10 @@ async def running(
     board, page, handing = None, own_metrics, None
     if worker is not None:
         board, page, handing = worker.board, worker.metrics_page, worker.handing
+    agents = agents_of(settings)
+    if agents:
+        settings = settings.model_copy(update={"warm_browsers": 0})
+    elsewhere: RemoteLauncher | None = None
     with _exclusive(settings.own_dir) as crashed:
         launcher = LocalLauncher(settings, browsers, EgressProxy(settings, board=board), board=board)
         try:
@@ -196,8 +202,17 @@ async def running(
             await launcher.open()
             _log.info("networks of browsers", own=launcher.no_networks is None, reason=launcher.no_networks)
             gateway_id = _gateway_id(settings.own_dir)
+            if agents:
+                elsewhere = RemoteLauncher(settings, launcher.egress, agents)
             gateway = await build(
-                settings, database, keys, launcher, gateway_id, board=board, metrics_page=page, handing=handing
+                settings,
+                database,
+                keys,
+                elsewhere or launcher,
+                gateway_id,
+                board=board,
+                metrics_page=page,
+                handing=handing,
             )
             gateway.outbound.rules = launcher.egress
             gateway.services.executions.workers.users = launcher.users
@@ -206,6 +221,8 @@ async def running(
             async with gateway.running():
                 yield gateway, launcher
         finally:
+            if elsewhere is not None:
+                await elsewhere.close()
             await launcher.close()
 
 

@@ -108,6 +108,12 @@ class EgressProxy:
         self._listeners.add(opened)
         return opened
 
+    def unbound_listener(self, runtime_id: UUID) -> EgressListener:
+        """One without a port, for a browser elsewhere, whose connections are brought to it."""
+        made = EgressListener(self, runtime_id, None)
+        self._listeners.add(made)
+        return made
+
     def forget(self, closed: EgressListener) -> None:
         self._listeners.discard(closed)
 
@@ -203,6 +209,7 @@ class EgressListener:
         self._uid = uid
         self._network = network
         self._server: asyncio.Server | None = None
+        self._is_closed = False
         self._reserved: list[int] = []
         self._connections: set[BrowserConnection] = set()
         # A page that asks for many slow names must not keep others from having theirs resolved.
@@ -253,11 +260,12 @@ class EgressListener:
 
     async def close(self) -> None:
         """Close the listener and all its connections; idempotent."""
-        if self._server is None:
+        if self._is_closed:
             return
+        self._is_closed = True
         self.shut()
-        self._server.close()
-        self._server = None
+        if self._server is not None:
+            self._server.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

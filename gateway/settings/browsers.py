@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from gateway.settings.data import DataSettings
-from gateway.settings.types import Size
+from gateway.settings.types import Size, split_as_written
+
+_AGENT = re.compile(r"[^@:\s]{1,253}@(\[[0-9a-fA-F:]+\]|[^@:\[\]\s]+):[0-9]{1,5}")
 
 
 class BrowserSettings(DataSettings):
@@ -18,6 +21,19 @@ class BrowserSettings(DataSettings):
     chromium: Path | None = Field(None, description="Browser binary to use instead of one that is found.")
     viewport: Size = Field(
         "1280x720", description="Size of a page in CSS pixels, for runtimes whose config has no viewport."
+    )
+    browser_agents: tuple[str, ...] = Field(
+        (),
+        description="Agents of browsers (`gateway agent`), each as `name@host:port`: every runtime gets the browser of "
+        "one of them, and no browser is started on this machine.",
+    )
+    browser_agents_key_file: Path | None = Field(
+        None, description="File with the key of the gateways for `browser_agents`, 32 bytes or more."
+    )
+    browser_agents_ca_file: Path | None = Field(
+        None,
+        description="File with the authority of the agents' certificates, in PEM. Without it, connections to them are "
+        "not encrypted: only for a network on which nobody else can be.",
     )
     headless_user_agent: bool = Field(
         False, description="Let browsers name `HeadlessChrome` in user agent and client hints, as is their default."
@@ -125,6 +141,16 @@ class BrowserSettings(DataSettings):
         900, ge=10, le=604800, description="A runtime without attached client and API request for this time is stopped."
     )
     max_lifetime_seconds: int = Field(86400, ge=60, le=2592000, description="A runtime is stopped at this age.")
+
+    _split_agents = split_as_written("browser_agents")
+
+    @field_validator("browser_agents")
+    @classmethod
+    def _agents(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            if _AGENT.fullmatch(entry) is None:
+                raise ValueError(f"an agent is `name@host:port` (given: {entry!r})")
+        return value
 
     @property
     def viewport_size(self) -> tuple[int, int]:

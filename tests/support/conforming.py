@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from gateway.launchers.base import Launcher
+from tests.support.browser_agents import agent_for_each
 from tests.support.launchers import local_launcher
 from tests.support.waiting import until
 
@@ -29,4 +30,20 @@ async def _local() -> AsyncIterator[Conforming]:
         yield Conforming(launcher, nothing_left)
 
 
-LAUNCHERS: dict[str, Callable[[], AbstractAsyncContextManager[Conforming]]] = {"local": _local}
+@asynccontextmanager
+async def _remote() -> AsyncIterator[Conforming]:
+    async with agent_for_each(egress_allow=("127.0.0.1",)) as launcher:
+
+        async def nothing_left() -> None:
+            """An agent is the container of its browser: it ends with it."""
+            await until(
+                lambda: all(agent.process.returncode is not None for agent in launcher.started), "the agents have ended"
+            )
+
+        yield Conforming(launcher, nothing_left)
+
+
+LAUNCHERS: dict[str, Callable[[], AbstractAsyncContextManager[Conforming]]] = {
+    "local": _local,
+    "remote": _remote,
+}

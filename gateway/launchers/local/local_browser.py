@@ -103,16 +103,21 @@ class LocalBrowser:
         if group is not None and group.out_of_memory():
             return Ending("browser.out_of_memory", "The kernel ended the browser at its limit of memory.")
         status = processes.exit_status(self.group)
-        if status is None or status < 0:
-            return Ending("browser.killed", "The browser's process group was killed from outside.")
-        if status <= 128:
-            return Ending("browser.exited", f"The browser exited by itself with status {status}.")
-        name = _signal_name(status - 128)
-        if status - 128 in _CRASHES:
-            return Ending("browser.crashed", f"The browser crashed ({name}).")
-        if status - 128 == signal.SIGKILL and processes.out_of_memory_kills() > self._memory_kills:
+        if status == 128 + signal.SIGKILL and processes.out_of_memory_kills() > self._memory_kills:
             return Ending("browser.out_of_memory", "The kernel killed the browser because memory ran out.")
-        return Ending("browser.killed", f"The browser was killed from outside ({name}).")
+        return ending_of(status)
+
+
+def ending_of(status: int | None) -> Ending:
+    """The end of a browser that nobody asked for, by the exit status of its launch script."""
+    if status is None or status < 0:
+        return Ending("browser.killed", "The browser's process group was killed from outside.")
+    if status <= 128:
+        return Ending("browser.exited", f"The browser exited by itself with status {status}.")
+    name = _signal_name(status - 128)
+    if status - 128 in _CRASHES:
+        return Ending("browser.crashed", f"The browser crashed ({name}).")
+    return Ending("browser.killed", f"The browser was killed from outside ({name}).")
 
 
 def _signal_name(number: int) -> str:

@@ -17,7 +17,7 @@ from gateway.settings import BrowserSettings
 
 # For full Chromium; the headless shell has neither. The viewer of PDFs is an extension, where a client could open any
 # file. When a name is not found, the error page asks name servers itself, also Google's, past the resolver rules.
-_PREFERENCES = {"plugins": {"always_open_pdf_externally": True}, "alternate_error_pages": {"enabled": False}}
+PREFERENCES = {"plugins": {"always_open_pdf_externally": True}, "alternate_error_pages": {"enabled": False}}
 # A larger file of preferences is replaced instead of read.
 _MAX_PREFERENCES = 16 * 1024 * 1024
 
@@ -89,7 +89,7 @@ def write_preferences(profile: Path, owner: Owner | None, launched: Sequence[Lau
             preferences = json.loads(path.read_bytes())
     if not isinstance(preferences, dict):
         preferences = {}
-    for name, wanted in _PREFERENCES.items():
+    for name, wanted in PREFERENCES.items():
         kept = preferences.get(name)
         preferences[name] = (kept if isinstance(kept, dict) else {}) | wanted
     if launched:
