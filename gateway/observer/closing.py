@@ -45,7 +45,8 @@ async def close_in_order(browser: LiveBrowser, seconds: float) -> list[dict[str,
     browser.use.begin(browser)
     try:
         async with asyncio.timeout(seconds):
-            devtools = await DevTools.connect(browser.devtools_url, by=browser.connect)
+            # On a busy machine it takes what time there is, rather than that nothing is saved.
+            devtools = await DevTools.connect(browser.devtools_url, by=browser.connect, seconds=seconds)
             try:
                 cookies = _session_cookies(await devtools.call("Storage.getCookies"))
                 # Full Chromium may end by itself with its last window.

@@ -102,10 +102,12 @@ class DevTools:
         socket.deliver(self)
 
     @classmethod
-    async def connect(cls, url: str, on_gap: OnGap = _log_each, by: Connect | None = None) -> DevTools:
+    async def connect(
+        cls, url: str, on_gap: OnGap = _log_each, by: Connect | None = None, seconds: float = _CONNECT_SECONDS
+    ) -> DevTools:
         """Connect to `ws://host:port/devtools/browser/...`, by the browser's own `connect`; raises DevToolsError."""
         try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
+            async with asyncio.timeout(seconds):
                 return cls(await open_browser_socket(url, connect=by), on_gap)
         except (GatewayError, TimeoutError) as error:
             raise DevToolsError(f"The browser can't be reached: {type(error).__name__}.") from error

@@ -399,6 +399,7 @@ async def test_a_socket_is_counted_and_refused_like_any_request(
                 await connect(address, proxy=None, additional_headers=forged)
             refusals.append((refusal.value.response.status_code, json.loads(refusal.value.response.body)["code"]))
         assert refusals == [(401, "lease.unknown")] * 4 + [(429, "limit.auth_failures")]
-        assert refusal.value.response.headers["retry-after"] == "15"
+        # One is forgiven each 15 seconds, and some of them may have passed.
+        assert 1 <= int(refusal.value.response.headers["retry-after"]) <= 15
         async with httpx.AsyncClient(trust_env=False, headers=bearer(api_key)) as api:
             await ok(api.get(f"http://127.0.0.1:{port}/v1/spaces"))

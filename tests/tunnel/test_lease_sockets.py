@@ -463,9 +463,8 @@ async def test_a_socket_closes_at_the_leases_end_despite_a_wrong_host_clock(
         node.leases.leave(grant, None)
 
 
-async def attached_near_its_end(node: Node, lease: Minted) -> Grant:
+async def attached_near_its_end(node: Node, lease: Minted, seconds: float = 0.05) -> Grant:
     """An attach to a lease that ends soon after, however long the machine takes for the attach."""
-    seconds = 0.05
     while True:
         await expire_in(node, lease, seconds)
         try:
@@ -523,9 +522,6 @@ async def test_many_leases_that_end_at_once_are_read_together(
     node = await another(running=False)
     runtime = await node.runtime()
     minted = [await node.lease(runtime) for _ in range(20)]
-    for lease in minted:
-        await expire_in(node, lease, 1.0)
-    grants = [await node.leases.attach(lease.token) for lease in minted]
     asked: list[int] = []
     original = store_leases.seconds_left
 
@@ -534,6 +530,7 @@ async def test_many_leases_that_end_at_once_are_read_together(
         return await original(connection, lease_ids)
 
     monkeypatch.setattr(store_leases, "seconds_left", note)
+    grants = [await attached_near_its_end(node, lease, 1.0) for lease in minted]
     await until(lambda: all(grant.attachment.closing is Close.LEASE_EXPIRED for grant in grants), "all are closed")
     assert sum(asked) == len(minted)
     for grant in grants:
