@@ -71,7 +71,7 @@ class Agent:
         self._files = FilesDir(self._browser.files_dir)
         # The runtime whose browser it is, once there is one.
         self._runtime: str | None = None
-        self._version = ""
+        self._version: asyncio.Task[str]
         self._over = asyncio.Event()
         self._control: asyncio.StreamWriter | None = None
         self._adoption: asyncio.TimerHandle | None = None
@@ -79,14 +79,17 @@ class Agent:
         self._last_asked = 0
         self._asked: dict[int, asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = {}
         self._open = dict.fromkeys(Purpose, 0)
-        self._handshakes = 0
+        # In the order in which they came.
+        self._handshakes: dict[asyncio.StreamWriter, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Serve until no gateway wants the browser any more. Raises OSError."""
         loop = asyncio.get_running_loop()
         self._browser.make_directory()
-        self._version, _ = await asyncio.gather(self._browser.version(), self._until_contained())
+        # A gateway that comes before it is known waits for it.
+        self._version = loop.create_task(self._browser.version())
+        await self._until_contained()
         exits = await asyncio.start_server(self._of_browser, LOOPBACK, 0, limit=_READ)
         self._exit_port = exits.sockets[0].getsockname()[1]
         served = await asyncio.start_server(
@@ -96,6 +99,7 @@ class Agent:
         self._wait_for_control()
         log(f"listening on {self._options.host}:{served.sockets[0].getsockname()[1]}")
         try:
+            await self._version
             await self._over.wait()
         finally:
             served.close()
@@ -137,9 +141,12 @@ class Agent:
 
     async def _proven(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Purpose:
         """What a connection is for, of a gateway. Raises NotProven, TimeoutError, OSError and EOFError."""
-        if self._handshakes >= _MAX_HANDSHAKES:
-            raise NotProven("there are too many at once that have not said who they are")
-        self._handshakes += 1
+        if len(self._handshakes) >= _MAX_HANDSHAKES:
+            # The oldest: a gateway needs one round trip, and whoever holds places must not keep it out.
+            oldest = next(iter(self._handshakes))
+            del self._handshakes[oldest]
+            oldest.transport.abort()
+        self._handshakes[writer] = None
         try:
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
                 side = AgentSide(self._options.verifier, await reader.readexactly(HELLO_BYTES))
@@ -147,7 +154,7 @@ class Agent:
                 side.check(await reader.readexactly(PROOF_BYTES))
                 return side.purpose
         finally:
-            self._handshakes -= 1
+            self._handshakes.pop(writer, None)
 
     async def _serve(self, purpose: Purpose, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         most = {Purpose.FILE: _MAX_FILES, Purpose.DEVTOOLS: _MAX_DEVTOOLS}.get(purpose)
@@ -178,6 +185,7 @@ class Agent:
             self._adoption.cancel()
             self._adoption = None
         try:
+            await asyncio.shield(self._version)
             self._tell(self._state())
             while True:
                 async with asyncio.timeout(self._options.silence):
@@ -207,7 +215,7 @@ class Agent:
         return {
             "is": "state",
             "runtime": self._runtime,
-            "version": self._version,
+            "version": self._version.result(),
             "home": str(browser.home),
             "exitPort": self._exit_port,
             "started": None if started is None else [started.product, started.port, started.path],

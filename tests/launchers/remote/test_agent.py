@@ -33,6 +33,8 @@ from tests.support.waiting import SECONDS, until
 
 pytestmark = pytest.mark.unprivileged
 NAME = "agent"
+# Connections that an agent keeps which have not proved anything.
+MOST_SILENT = 64
 
 
 @asynccontextmanager
@@ -146,6 +148,17 @@ async def test_only_a_gateway_is_heard() -> None:
         assert control.state["runtime"] is None
         control.close()
         assert any("does not speak" in line for line in agent.printed)
+
+
+async def test_whoever_says_nothing_keeps_no_gateway_out() -> None:
+    async with running() as (_, address):
+        silent = [await asyncio.open_connection(address.host, address.port) for _ in range(MOST_SILENT + 1)]
+        assert await asyncio.wait_for(silent[0][0].read(), SECONDS) == b""
+        assert not any(reader.at_eof() for reader, _ in silent[1:])
+        (await Control.open(address)).close()
+        assert await asyncio.wait_for(silent[1][0].read(), SECONDS) == b""
+        for _, writer in silent:
+            writer.close()
 
 
 async def test_devtools_before_a_launch_are_refused() -> None:
