@@ -152,6 +152,7 @@ async def test_every_action_is_in_the_log_once_it_was_done_and_nothing_secret_wi
     await ok(client.patch(ai, json={"apiKey": KEYS["openai"]}))
     await ok(client.post(f"{ai}/test"))
     await ok(client.delete(ai))
+    await ok(client.get("/v1/usage"))
 
     # Spaces, runtimes and runs
     space = await make_space(client)
