@@ -38,7 +38,8 @@ _PAGE_PARTS = ("keyboard", "mouse", "touchscreen")
 class StepError(Exception):
     """Why a step failed, with a stable code (docs/execute.md)."""
 
-    def __init__(self, code: str, message: str, **details: Any) -> None:
+    # By position, since details have names of their own, also `code`.
+    def __init__(self, code: str, message: str, /, **details: Any) -> None:
         super().__init__(message)
         self.code = code
         self.message = message

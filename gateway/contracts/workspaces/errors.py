@@ -22,6 +22,19 @@ def own_code(code: str) -> str:
     return _own(code) or code
 
 
+def own_steps(result: dict[str, Any]) -> dict[str, Any]:
+    """A stored result of an execution, with the codes of its steps as this contract has them."""
+    if not isinstance(steps := result.get("steps"), list):
+        return result
+    return {**result, "steps": [_own_step(step) for step in steps]}
+
+
+def _own_step(step: Any) -> Any:
+    if not isinstance(step, dict) or not isinstance(error := step.get("error"), dict) or "code" not in error:
+        return step
+    return {**step, "error": {**error, "code": own_code(error["code"])}}
+
+
 def _own(code: str) -> str | None:
     noun, _, reason = code.partition(".")
     return f"ai_credential.{reason}" if noun == "ai_connection" else _CODES.get(code)

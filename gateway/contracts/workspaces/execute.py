@@ -10,7 +10,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from gateway.contracts.shared.spelling import domain
-from gateway.contracts.workspaces.errors import own_code
+from gateway.contracts.workspaces.errors import own_code, own_steps
 from gateway.contracts.workspaces.example_values import ALIAS as RUNTIME_ALIAS
 from gateway.contracts.workspaces.mounts import WorkspaceMounts, narrowing_fields
 from gateway.contracts.workspaces.operations import Operation
@@ -250,7 +250,7 @@ class ExecuteResult(Answer):
             return cls(mode=executed.mode, steps=[ExecutedStep.of(step) for step in executed.steps])
         if executed.is_live or not isinstance(executed.result, dict) or executed.status == "cancelled":
             return cls(operation=Operation.of(executed))
-        return cls.model_validate(executed.result)
+        return cls.model_validate(own_steps(executed.result))
 
 
 @endpoints.post(

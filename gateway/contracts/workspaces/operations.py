@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from gateway.contracts.workspaces.errors import own_code
+from gateway.contracts.workspaces.errors import own_code, own_steps
 from gateway.core.errors import Conflict
 from gateway.domain.invocations import Invocation, InvocationFilter
 from gateway.http.cursors import Listing, PageQuery, paged
@@ -136,7 +136,7 @@ class Operation(Answer):
             method=record.method,
             status=record.status,
             progress=None if record.progress is None else OperationProgress.model_validate(record.progress),
-            result=_object(record.result),
+            result=_result(record),
             result_omitted_bytes=record.result_bytes,
             error=_error(record),
             cancel_requested_at=record.cancel_wanted_at,
@@ -216,8 +216,11 @@ def _filter(query: OperationQuery) -> InvocationFilter:
         return InvocationFilter(query.workspace, status=query.status, alias=runtime)
 
 
-def _object(result: Any) -> dict[str, Any] | None:
-    return result if result is None or isinstance(result, dict) else {"value": result}
+def _result(record: Invocation) -> dict[str, Any] | None:
+    result = record.result
+    if not isinstance(result, dict):
+        return None if result is None else {"value": result}
+    return own_steps(result) if record.method == "execute" else result
 
 
 def _error(record: Invocation) -> OperationError | None:

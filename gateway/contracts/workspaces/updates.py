@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import Field
 from starlette.responses import Response
 
+from gateway.contracts.workspaces.errors import own_code
 from gateway.domain.audit import Action
 from gateway.domain.events.streams import Event, Wanted
 from gateway.http.cursors import Sequence
@@ -64,7 +65,8 @@ def _type(type_: str) -> str:
 
 def _data(data: dict[str, Any]) -> dict[str, Any]:
     """With the id of the workspace by its name here; `spaceId` stays, since the stream has always had it."""
-    return {**data, "workspaceId": data["spaceId"]} if "spaceId" in data else data
+    own = {**data, "workspaceId": data["spaceId"]} if "spaceId" in data else data
+    return {**own, "code": own_code(own["code"])} if isinstance(own.get("code"), str) else own
 
 
 async def stream(call: Call, query: UpdateQuery) -> Update | Response:

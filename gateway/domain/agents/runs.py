@@ -279,9 +279,10 @@ class AgentRuns:
         details = _details(task, failed)
         if refused is not None and failed.kind in ("failed", "model", "ended"):
             # Of the choice and the limits of this gateway; else it is the provider's.
-            is_own = refused.code.startswith(("ai_connection.", "relay.max_"))
+            if refused.code.startswith(("ai_connection.", "relay.max_")):
+                return AgentError(refused.message, refused.code, details=details)
             details |= {"code": refused.code, "httpStatus": refused.status}
-            return AgentError(refused.message, refused.code if is_own else "invocation.model_failed", details=details)
+            return AgentError(refused.message, "invocation.model_failed", details=details)
         with contextlib.suppress(GatewayError):
             found = await self._leases.get(observed.owner, ById(observed.runtime_id, observed.space_id), lease.id)
             if found.status != "active":
