@@ -50,10 +50,16 @@ def free_port() -> int:
         return port
 
 
-def documented(port: int, gateway_port: int, *, tls: bool, prefix: str, read_seconds: int | None = None) -> str:
-    """The configuration of the docs, with these ports, with or without TLS, under `prefix` ("/" or "/name/")."""
+def in_the_documentation() -> str:
+    """The configuration of docs/proxies.md."""
     block: str
     (block,) = re.findall(r"```nginx\n(.*?)```", (ROOT / "docs" / "proxies.md").read_text(), re.DOTALL)
+    return block
+
+
+def documented(port: int, gateway_port: int, *, tls: bool, prefix: str, read_seconds: int | None = None) -> str:
+    """The configuration of the docs, with these ports, with or without TLS, under `prefix` ("/" or "/name/")."""
+    block = in_the_documentation()
     changes = {
         r"server 127\.0\.0\.1:8787;": f"server 127.0.0.1:{gateway_port};",
         r"listen 443 ssl;": f"listen 127.0.0.1:{port}{' ssl' if tls else ''};",
