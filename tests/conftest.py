@@ -14,6 +14,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from httpx._config import DEFAULT_TIMEOUT_CONFIG
+from httpx._transports import default as httpx_transport
 from hypothesis import settings as hypothesis_settings
 
 from gateway.app import Gateway, build
@@ -22,6 +23,7 @@ from gateway.domain.accounts.first_start import write_first_key
 from gateway.domain.secrets import KeySource, SecretStore
 from gateway.observer.observers import Watcher
 from gateway.settings import Settings
+from gateway.store import database as of_database
 from gateway.store import schema
 from gateway.store.database import Database
 from gateway.store.embedded import EmbeddedPostgres
@@ -30,6 +32,7 @@ from tests.support import missing, node, scratch, surroundings
 from tests.support.away import Away
 from tests.support.databases import TEMPLATE, execute, fresh_database, named
 from tests.support.launchers import WorkingLauncher
+from tests.support.once import compiling_once, reading_certificates_once
 from tests.support.secret_search import answers, noting, places
 from tests.support.secret_search.search import searching
 
@@ -41,82 +44,87 @@ hypothesis_settings.load_profile("busy")
 for _part in ("connect", "read", "write", "pool"):
     setattr(DEFAULT_TIMEOUT_CONFIG, _part, 60.0)
 
-# What takes a quarter of a minute or more on two busy processors, longest first; a missing name costs a moment at the
+# Each client would read the certificates of the machine anew, and each database compile the same statements, which
+# together take a sixth of the time of tests with a gateway in this process.
+for _module, _name, _once in (
+    (httpx_transport, "create_ssl_context", reading_certificates_once),
+    (of_database, "create_async_engine", compiling_once),
+):
+    setattr(_module, _name, _once(getattr(_module, _name)))
+
+# What takes longest, in processor time and while it waits, longest first; a missing name costs a moment at the
 # end of a run.
 _LONGEST = (
-    "test_faults",
-    "test_wheel",
-    "test_observer",
-    "test_attach",
-    "test_profiles",
-    "test_docs_page",
-    "test_isolation",
-    "test_doctor",
-    "test_discovery",
-    "test_workers",
-    "test_generated_clients",
-    "test_cli",
-    "test_browser_extensions",
-    "test_documents",
-    "test_several_gateways",
-    "test_golden",
-    "test_backup",
-    "test_alembic",
-    "test_policy_clients",
-    "test_shutdown",
-    "test_audit",
-    "test_server_protocol",
-    "test_vocabularies",
     "test_tenancy",
-    "test_leaks",
+    "test_faults",
+    "test_doctor",
+    "test_isolation",
+    "test_attach",
+    "test_discovery",
+    "test_launcher",
+    "test_several_gateways",
+    "test_profile_faults",
+    "test_workers",
+    "test_clients",
+    "test_observer",
+    "test_cli",
     "test_page_attacks",
     "test_lease_sockets",
-    "test_launcher",
-    "test_extensions",
-    "test_errors",
-    "test_readme",
-    "test_executions",
-    "test_proxies",
-    "test_clients",
-    "test_user_agent",
-    "test_large_commands",
-    "test_runtime_limits",
-    "test_storage",
-    "test_recording",
-    "test_openapi",
-    "test_browsers",
-    "test_profile_faults",
-    "test_egress_browser",
-    "test_operations",
-    "test_embedded",
-    "test_lifecycle",
-    "test_live_view",
-    "test_runtimes",
-    "test_runtimes_and_leases",
-    "test_fuzz",
-    "test_executions_across_gateways",
-    "test_state",
-    "test_event_streams",
-    "test_secrets",
     "test_tools",
-    "test_secrets_of_steps",
+    "test_live_view",
+    "test_errors",
+    "test_browser_extensions",
+    "test_storage",
+    "test_policy_clients",
+    "test_openapi",
+    "test_stagehand_invoked",
+    "test_embedded",
+    "test_shutdown",
+    "test_browsers",
+    "test_server_protocol",
+    "test_golden",
+    "test_runtime_limits",
+    "test_lifecycle",
     "test_vault",
-    "test_keep_a_login",
-    "test_presence",
-    "test_odd_answers",
-    "test_page_state",
-    "test_memory_of_executions",
+    "test_recording",
+    "test_event_streams",
+    "test_proxies",
+    "test_secrets",
+    "test_executions",
+    "test_docs_page",
+    "test_stagehand",
+    "test_browser_use_invoked",
+    "test_audit",
+    "test_large_commands",
     "test_processes",
-    "test_invocations",
-    "test_file_faults",
-    "test_extras",
-    "test_downloads",
-    "test_error_codes",
-    "test_connections",
-    "test_network",
+    "test_runtimes",
     "test_supervisor",
+    "test_operations",
+    "test_profiles",
+    "test_connections",
+    "test_egress_browser",
+    "test_saved_proxies_of_launches",
+    "test_readme",
+    "test_invocations",
+    "test_secrets_of_steps",
     "test_workspaces_page",
+    "test_runtimes_and_leases",
+    "test_executions_across_gateways",
+    "test_network",
+    "test_downloads",
     "test_hostile_extensions",
+    "test_extras",
+    "test_alerts",
+    "test_lying_process",
+    "test_profile_races",
+    "test_extensions",
+    "test_events",
+    "test_extension_packages",
+    "test_lists",
+    "test_user_agent",
+    "test_house",
+    "test_backup",
+    "test_networks",
 )
 
 

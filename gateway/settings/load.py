@@ -45,7 +45,8 @@ def options() -> dict[str, FieldInfo]:
 
 def own_options(group: type[Group]) -> dict[str, FieldInfo]:
     """The options that a group declares itself, without those of the groups that it includes."""
-    return {name: field for name, field in group.model_fields.items() if name in inspect.get_annotations(group)}
+    declared = inspect.get_annotations(group)
+    return {name: field for name, field in group.model_fields.items() if name in declared}
 
 
 def is_secret(field: FieldInfo) -> bool:

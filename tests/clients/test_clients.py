@@ -19,6 +19,7 @@ from tests.support import node
 from tests.support.clients import CLIENTS, DISCOVERING, Client, attach_websockets
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.pages import BIG_SCREENSHOT_BYTES, PageServer
+from tests.support.tiers import first_of
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ async def test_drives_a_page_and_finds_it_again_with_the_same_lease(
     assert outcome.state == "Hello Ada, 2"
 
 
-@pytest.mark.parametrize("client", DISCOVERING, indirect=True)
+@pytest.mark.parametrize("client", first_of(DISCOVERING), indirect=True)
 async def test_discovers_the_browser_from_the_root_of_the_lease_over_http(
     client: Client, lease: Lease, pages: PageServer
 ) -> None:

@@ -23,6 +23,9 @@ from tests.support.node import SCRIPTS, run_node
 PACKAGE = "generated_client"
 GENERATOR_SECONDS = 300.0
 
+# To generate a client and to import it takes seconds; tests/http/test_openapi.py checks the document itself.
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(scope="module")
 def gateway() -> Iterator[GatewayProcess]:
@@ -59,7 +62,6 @@ def python_client(document: Path) -> Iterator[ModuleType]:
     sys.path.remove(str(document.parent))
 
 
-@pytest.mark.thorough
 async def test_a_client_of_openapi_python_client_runs_the_first_flow(
     python_client: ModuleType, gateway: GatewayProcess
 ) -> None:
@@ -118,7 +120,6 @@ def test_a_change_that_a_generated_client_sends_has_only_what_was_set(python_cli
     assert models.UpdateSpace(mounts=models.Mounts()).to_dict() == {"mounts": {}}
 
 
-@pytest.mark.thorough
 @pytest.mark.usefixtures("node_modules")
 async def test_a_client_of_openapi_typescript_is_type_checked_and_runs_the_first_flow(
     document: Path, gateway: GatewayProcess

@@ -98,6 +98,7 @@ def site() -> Iterator[int]:
         thread.join()
 
 
+@pytest.mark.thorough
 def test_a_login_is_kept_from_one_runtime_to_the_next(site: int, tmp_path: Path) -> None:
     (sample,) = SAMPLE.findall((ROOT / "docs" / "clients.md").read_text())
     script = tmp_path / "keep.py"

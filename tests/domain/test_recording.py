@@ -378,6 +378,7 @@ async def test_a_recording_that_cannot_be_played_is_explained(
 # The way of a recording
 
 
+@pytest.mark.thorough
 async def test_a_run_is_recorded_and_encoded_although_the_gateway_is_killed_meanwhile(
     pages: PageServer,
 ) -> None:

@@ -340,6 +340,7 @@ async def test_a_client_that_never_reads_costs_bounded_memory_and_slows_no_other
 # 6. Messages of the largest size
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("over", [0, 1], ids=["at the ceiling", "one over"])
 async def test_a_message_of_256_mib_passes_to_the_browser_and_one_more_byte_does_not(remote: Remote, over: int) -> None:
     arrived: list[int] = []
@@ -370,6 +371,7 @@ async def test_a_message_of_256_mib_passes_to_the_browser_and_one_more_byte_does
                 assert arrived == [size]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("over", [0, 1], ids=["at the ceiling", "one over"])
 async def test_a_message_of_256_mib_passes_from_the_browser_and_one_more_byte_does_not(
     remote: Remote, over: int

@@ -266,6 +266,7 @@ async def test_browser_close_ends_the_socket_and_not_the_browser(pair: Two, runt
         pass
 
 
+@pytest.mark.thorough
 async def test_a_draining_host_closes_with_1001(mortal: Two) -> None:
     lease = await mortal.host.lease(await mortal.host.runtime())
     async with mortal.attached(lease) as socket:

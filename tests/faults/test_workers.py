@@ -196,7 +196,7 @@ async def test_a_client_that_disconnects_launches_one_browser_by_one_key(
     # The worker that has it lets the other one launch.
     space = (await remote.runtime()).split("/")[3]
     path = f"/v1/spaces/{space}/runtimes"
-    for number in range(5):
+    for number in range(2):
         # None is warm, so that the launch takes longer than the client waits.
         viewport = {"width": 700 + number, "height": 500}
         key, body = str(uuid4()), {"config": {"browser": "chromium", "viewport": viewport}}
@@ -232,6 +232,7 @@ async def test_a_killed_worker_is_back_and_the_other_one_goes_on(gateway: Gatewa
     assert metric(gateway, "gateway_worker_restarts_total") == 1
 
 
+@pytest.mark.thorough
 async def test_a_worker_that_hangs_is_killed_and_is_back() -> None:
     options = {"GATEWAY_WORKERS": "2", "GATEWAY_WORKER_ANSWER_SECONDS": "6"}
     with temporary_data_dir() as data_dir, GatewayProcess.start(data_dir, **options, **MEASURED) as gateway:

@@ -152,6 +152,7 @@ async def test_it_is_dark_where_the_reader_prefers_that(page: Page, gateway: Gat
     await until(is_light, "the page is light")
 
 
+@pytest.mark.thorough
 async def test_the_watch_itself_sees_what_goes_wrong(page: Page, gateway: GatewayProcess) -> None:
     watch = Watch(page)
     await page.goto(f"{gateway.base_url}/docs")

@@ -213,7 +213,7 @@ def set_traps(directory: Path) -> Path:
 
 
 class Programs:
-    """Which programs a runtime runs besides its browser's own, looked at all the time."""
+    """Which programs a runtime runs besides its browser's own, looked at again and again."""
 
     def __init__(self, browser: LocalBrowser) -> None:
         self.seen: set[str] = set()
@@ -232,7 +232,8 @@ class Programs:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._done.is_set():
+        # What it would see lives longer; a look reads of every process of the machine.
+        while not self._done.wait(0.02):
             for process in self._leader.children(recursive=True):
                 with contextlib.suppress(psutil.Error):
                     program = process.exe()

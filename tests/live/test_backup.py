@@ -104,6 +104,7 @@ def test_a_packed_data_directory_is_restored(kept: Kept, here: Path) -> None:
     shutil.rmtree(here / "var")
 
 
+@pytest.mark.thorough
 def test_a_dump_is_restored_into_an_external_database(kept: Kept, here: Path, postgres_url: str) -> None:
     name = f"restored_{uuid4().hex}"
     asyncio.run(execute(postgres_url, f"CREATE DATABASE {name}"))

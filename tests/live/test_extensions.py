@@ -97,6 +97,7 @@ async def test_a_content_script_and_a_service_worker_work_in_both_generations(re
         assert (await remote.api.delete(f"{PATH}/{used['id']}")).status_code == 200
 
 
+@pytest.mark.thorough
 async def test_an_extension_of_a_profile_keeps_its_data(remote: Remote, url: str) -> None:
     extension = await upload(remote, zip_of(documented_files()))
     body = {"name": "bot", "config": {"extensionIds": [extension["id"]]}}

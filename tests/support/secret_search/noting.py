@@ -73,10 +73,15 @@ def note_option(name: str, value: Any) -> None:
         note_value(f"the option {name}", str(value))
 
 
+@cache
+def secret_options() -> list[str]:
+    return [name for name, field in options().items() if is_secret(field)]
+
+
 def note_options(environment: dict[str, str]) -> None:
     """The secret options that a process is given."""
-    for name, field in options().items():
-        if is_secret(field) and (value := environment.get(variable(name))):
+    for name in secret_options():
+        if value := environment.get(variable(name)):
             note_option(name, value)
 
 
@@ -232,8 +237,8 @@ def _listen_to_options(patch: pytest.MonkeyPatch) -> None:
     settings, copy = Settings.__init__, Settings.model_copy
 
     def note(loaded: Settings) -> None:
-        for name, field in options().items():
-            if is_secret(field) and (value := getattr(loaded, name)):
+        for name in secret_options():
+            if value := getattr(loaded, name):
                 note_option(name, value)
 
     def noted_settings(self: Settings, **values: Any) -> None:
