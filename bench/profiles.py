@@ -61,7 +61,8 @@ async def measure(megabytes: int, count: int, browser: BrowserName) -> tuple[Tim
                     # The first one warms up.
                     for name, milliseconds in taken.items() if number else ():
                         times[name].append(milliseconds)
-    return times, shown["sizeBytes"], memory.growth
+                grown = memory.growth
+    return times, shown["sizeBytes"], grown
 
 
 def _since(began: float) -> float:
