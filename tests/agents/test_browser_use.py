@@ -26,8 +26,9 @@ from gateway.core.ai_providers import PROVIDERS, ProviderName
 from gateway.settings import Settings
 from tests.support.browser_use_model import ANSWER, acts, agent, offered
 from tests.support.model_server import Asked, Failure, ModelServer, Reply, Slow, element_id
+from tests.support.process_search import ProcessSearch
 from tests.support.relay import ALL_KEYS
-from tests.support.strangers import Traced, has_no, seen
+from tests.support.strangers import Traced, seen
 from tests.support.waiting import until
 from tests.support.working_agents import Browsing, Working, working
 
@@ -182,7 +183,7 @@ async def test_the_processes_reach_nothing_else(
         assert work.process is not None
         assert preloaded.parent_pid is not None
         for process in (psutil.Process(work.process.pid), *psutil.Process(preloaded.parent_pid).children()):
-            has_no(process.pid, ALL_KEYS["openai"])
+            assert ProcessSearch({"a key": ALL_KEYS["openai"]}).process(process.pid) == set()
         held.set()
         assert (await task)["success"]
         scratch = str(work.process.directory.parent)

@@ -19,9 +19,10 @@ from gateway.agents.programs import Command
 from gateway.core.ai_providers import PROVIDERS, ProviderName
 from gateway.settings import Settings
 from tests.support.model_server import Failure, ModelServer, Slow, ToolCall
+from tests.support.process_search import ProcessSearch
 from tests.support.relay import ALL_KEYS
 from tests.support.stagehand_model import ANSWER, agent, elements, extracted
-from tests.support.strangers import Traced, forwarding, has_no, seen
+from tests.support.strangers import Traced, forwarding, seen
 from tests.support.waiting import until
 from tests.support.working_agents import Browsing, Working, working
 
@@ -164,7 +165,7 @@ async def test_the_process_reaches_nothing_else(
         if work.process.uid is not None:
             for process in psutil.process_iter(["uids"]):
                 if work.process.uid in (process.info["uids"] or ()):
-                    has_no(process.pid, ALL_KEYS["openai"])
+                    assert ProcessSearch({"a key": ALL_KEYS["openai"]}).process(process.pid) == set()
         held.set()
         assert (await task)["success"]
     await page.close()
