@@ -6,6 +6,7 @@ One gateway, one browser and one load of the library serve all of them.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -20,15 +21,16 @@ from tests.support.agent_gateway import (
     ended,
     gateway_of_agents,
     goes_on,
+    kept,
     runtime_of_agents,
+    stored,
 )
 from tests.support.browser_use_model import ANSWER, acts, agent, offered
 from tests.support.execution import Executing, step
-from tests.support.fake_providers import KEYS
 from tests.support.live import LiveGateway, adopts_orphans_no_longer
 from tests.support.missing import refuse
-from tests.support.model_server import Asked, ModelServer, Reply
-from tests.support.pages import PageServer
+from tests.support.model_server import Asked, ModelServer, Reply, element_id
+from tests.support.pages import DOWNLOAD_BODY, PageServer
 from tests.support.relay import ALL_KEYS
 from tests.support.tiers import first_of
 
@@ -77,8 +79,8 @@ async def live(
 
 
 @pytest_asyncio.fixture(scope="module")
-async def executing(live: LiveGateway, pages: PageServer) -> Executing:
-    return await runtime_of_agents(live, pages, PASSWORD)
+async def executing(live: LiveGateway, pages: PageServer, running_models: ModelServer) -> Executing:
+    return await runtime_of_agents(live, pages, running_models, PASSWORD)
 
 
 @pytest.mark.parametrize("provider", first_of(PROVIDERS))
@@ -118,17 +120,43 @@ async def test_an_agent_is_invoked_that_types_a_secret(
     assert ALL_KEYS[provider] not in str(events) + str(found)
 
 
-@pytest.mark.usefixtures("models")
-async def test_an_agent_is_a_step_of_an_execution(executing: Executing, models: ModelServer) -> None:
+@pytest.mark.parametrize("provider", first_of(PROVIDERS))
+async def test_an_agent_is_a_step_of_an_execution(
+    executing: Executing, models: ModelServer, provider: ProviderName
+) -> None:
     results = await executing.run(
         step("page.goto", "{pages}/playground"),
-        step("browserUse.execute", "greet", None, {"maxSteps": 5}),
+        step("browserUse.execute", "greet", ANSWER, {"maxSteps": 5, "connection": provider}),
         step("page.textContent", "#result"),
     )
     assert [result["ok"] for result in results] == [True] * 3, results
-    assert results[1]["value"]["message"] == "It greets Ada."
+    assert results[1]["value"]["output"] == {"count": 3}
     assert results[2]["value"] == "Hello "
-    assert {asked.key for asked in models.seen} == {KEYS["openai"]}
+    assert {asked.key for asked in models.seen} == {ALL_KEYS[provider]}
+
+
+async def test_a_file_is_staged_and_uploaded_and_one_is_downloaded(executing: Executing, models: ModelServer) -> None:
+    await stored(executing, "reports/june.csv", b"a,b,c")
+    await executing.run(step("page.goto", "{pages}/playground"))
+
+    def works(asked: Asked) -> Reply | None:
+        staged = re.search(r"upload them from:\s+(\S+june\S*\.csv)", asked.text)
+        if "upload_file" not in offered(asked) or staged is None:
+            return None
+        if "Uploaded file" not in asked.text:
+            field = re.findall(r"\[(\d+)\]<input[^>]*type=file", asked.text)[-1]
+            return acts(asked, "Upload it.", {"upload_file": {"index": int(field), "path": staged[1]}})
+        if re.search(r"Clicked .*Download", asked.text) is None:
+            return acts(asked, "Download.", {"click": {"index": int(element_id(asked.text, "Download"))}})
+        return acts(asked, "End.", {"done": {"success": True, "text": "Both are done."}})
+
+    models.rules = [works]
+    given = {"provider": "browser-use", "files": [{"path": "reports/june.csv"}]}
+    found = await ended(executing, await created(executing, **given))
+    assert (found["status"], found["result"] and found["result"]["message"]) == ("succeeded", "Both are done."), found
+    read = step("page.evaluate", "document.querySelector('#file').files[0].text()")
+    assert await executing.value(read) == "a,b,c"
+    assert await kept(executing, found["runId"], "download") == [DOWNLOAD_BODY]
 
 
 @pytest.mark.parametrize("times", first_of([CANCELS, 20]))

@@ -73,8 +73,8 @@ async def live(
 
 
 @pytest_asyncio.fixture(scope="module")
-async def executing(live: LiveGateway, pages: PageServer) -> Executing:
-    return await runtime_of_agents(live, pages, PASSWORD)
+async def executing(live: LiveGateway, pages: PageServer, models: ModelServer) -> Executing:
+    return await runtime_of_agents(live, pages, models, PASSWORD)
 
 
 async def test_steps_of_an_execution_are_carried_out_by_agents(live: LiveGateway, executing: Executing) -> None:

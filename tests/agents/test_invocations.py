@@ -395,9 +395,10 @@ async def test_files_are_staged_before_the_agent_begins(house: House, runtime: J
     content = {"file": ("may.csv", b"a,b,c", "text/csv")}
     files = f"/v1/spaces/{runtime['spaceId']}/storage/files"
     stored = await ok(house.client.post(files, files=content, data={"path": "reports/may.csv"}))
-    code = 'result({"success": True, "message": open(job["instruction"].splitlines()[-1]).read()})\n"""'
-    ended = await house.run(runtime, code + '"""\n#', files=[{"fileId": stored["id"]}])
-    assert ended["error"] is None or ended["error"]["code"] == "invocation.agent_failed"
+    code = 'result({"success": True, "message": open(job["instruction"].splitlines()[-1]).read()})'
+    ended = await house.run(runtime, code, files=[{"fileId": stored["id"]}])
+    assert (ended["status"], ended["error"]) == ("succeeded", None)
+    assert ended["result"]["message"] == "a,b,c"
     ended = await house.run(runtime, DONE, files=[{"path": "reports/none.csv"}])
     assert (ended["status"], ended["error"]["code"]) == ("failed", "file.not_found")
 

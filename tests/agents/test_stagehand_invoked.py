@@ -24,16 +24,17 @@ from tests.support.agent_gateway import (
     ended,
     gateway_of_agents,
     goes_on,
+    kept,
     runtime_of_agents,
+    stored,
 )
 from tests.support.execution import Executing, step
-from tests.support.fake_providers import KEYS
 from tests.support.live import LiveGateway, adopts_orphans_no_longer
 from tests.support.missing import refuse
-from tests.support.model_server import Asked, ModelServer, Reply, Text, ToolCall
-from tests.support.pages import PageServer
+from tests.support.model_server import Asked, ModelServer, Reply, Text, ToolCall, element_id
+from tests.support.pages import DOWNLOAD_BODY, PageServer
 from tests.support.relay import ALL_KEYS
-from tests.support.stagehand_model import ANSWER, agent, elements, extracted
+from tests.support.stagehand_model import ANSWER, agent, elements, extracted, properties, structured
 from tests.support.tiers import first_of
 
 PAGE = Path(__file__).parent.parent.parent / "docs/agents.md"
@@ -78,8 +79,8 @@ async def live(
 
 
 @pytest_asyncio.fixture(scope="module")
-async def executing(live: LiveGateway, pages: PageServer) -> Executing:
-    return await runtime_of_agents(live, pages, PASSWORD)
+async def executing(live: LiveGateway, pages: PageServer, running_models: ModelServer) -> Executing:
+    return await runtime_of_agents(live, pages, running_models, PASSWORD)
 
 
 async def shown(executing: Executing) -> Any:
@@ -123,11 +124,14 @@ async def test_the_sample_of_the_page_about_agents_works(executing: Executing, m
     assert (found["status"], found["result"]["output"]) == ("succeeded", {"price": 19.5}), found
 
 
-async def test_each_method_is_invoked(executing: Executing, models: ModelServer) -> None:
+@pytest.mark.parametrize("provider", first_of(PROVIDERS))
+async def test_each_method_is_invoked(executing: Executing, models: ModelServer, provider: ProviderName) -> None:
+    """That of an agent: above."""
     await executing.run(step("page.goto", "{pages}/playground"))
 
     async def result(method: str, instruction: str, **body: Any) -> Any:
-        given = {"method": method, "input": {"instruction": instruction}, **body}
+        saved = {"source": "saved", "connection": provider}
+        given = {"method": method, "input": {"instruction": instruction}, "ai": saved, **body}
         found = await ended(executing, await created(executing, **given))
         assert found["status"] == "succeeded", found
         return found["result"]
@@ -137,25 +141,58 @@ async def test_each_method_is_invoked(executing: Executing, models: ModelServer)
     assert (await result("act", "press Greet"))["success"]
     assert await shown(executing) == "Hello "
     assert await result("extract", "count the items", outputSchema=ANSWER) == {"count": 3}
-    assert {asked.key for asked in models.seen} == {KEYS["openai"]}
+    assert {asked.key for asked in models.seen} == {ALL_KEYS[provider]}
 
 
-@pytest.mark.usefixtures("models")
-async def test_each_method_is_a_step_of_an_execution(executing: Executing) -> None:
+@pytest.mark.parametrize("provider", first_of(PROVIDERS))
+async def test_each_method_is_a_step_of_an_execution(
+    executing: Executing, models: ModelServer, provider: ProviderName
+) -> None:
+    by = {"connection": provider}
     results = await executing.run(
         step("page.goto", "{pages}/playground"),
-        step("page.observe", "the greeting"),
-        step("page.act", "press Greet"),
+        step("page.observe", "the greeting", by),
+        step("page.act", "press Greet", by),
         step("page.textContent", "#result"),
-        step("page.extract", "count the items", ANSWER),
-        step("agent.execute", "greet", None, {"maxSteps": 5}),
+        step("page.extract", "count the items", ANSWER, by),
+        step("agent.execute", "greet", ANSWER, {"maxSteps": 5, **by}),
     )
     assert [result["ok"] for result in results] == [True] * 6, results
     values: list[Any] = [result.get("value") for result in results]
     assert values[1][0]["method"] == "click"
     assert values[2]["success"]
     assert values[3:5] == ["Hello ", {"count": 3}]
-    assert values[5]["completed"]
+    assert (values[5]["completed"], values[5]["output"]) == (True, {"count": 3})
+    assert {asked.key for asked in models.seen} == {ALL_KEYS[provider]}
+
+
+async def test_a_file_is_staged_and_one_is_downloaded(executing: Executing, models: ModelServer) -> None:
+    """Its agent has no action for a field of files; tools of the gateway find what was staged."""
+    await stored(executing, "reports/june.csv", b"a,b,c")
+    space = executing.path.partition("/runtimes")[0]
+    await executing.remote.post(f"{space}/toolsets", {"name": "files", "builtin": {"files": True}})
+    await executing.run(step("page.goto", "{pages}/playground"))
+
+    def works(asked: Asked) -> Reply | None:
+        if {"action"} <= properties(asked):
+            found = {"elementId": element_id(asked.text, "Download"), "description": "the button Download"}
+            return structured(asked, {"action": {**found, "method": "click", "arguments": []}, "twoStep": False})
+        staged = re.search(r"upload them from:\s+(\S+june\S*\.csv)", asked.text)
+        if staged is None:
+            return None
+        if "files_collect" in asked.tools and "artifactId" not in asked.text:
+            return ToolCall("files_collect", {"path": staged[1]})
+        if "act" in asked.tools and "the button Download" not in asked.text:
+            return ToolCall("act", {"action": "click Download"})
+        if "done" in asked.tools:
+            return ToolCall("done", {"reasoning": "It is there.", "taskComplete": True})
+        return Text("It is there.") if asked.tools else None
+
+    models.rules = [works]
+    found = await ended(executing, await created(executing, files=[{"path": "reports/june.csv"}], toolset="files"))
+    assert found["status"] == "succeeded", found
+    assert await kept(executing, found["runId"], "collected") == [b"a,b,c"]
+    assert await kept(executing, found["runId"], "download") == [DOWNLOAD_BODY]
 
 
 async def test_a_login_with_a_secret_that_the_model_never_gets(executing: Executing, models: ModelServer) -> None:

@@ -17,16 +17,17 @@ import psutil
 from gateway.agents.jobs import Library
 from gateway.agents.processes import AgentProcess, Agents
 from gateway.agents.programs import Command
+from gateway.core.ai_providers import COMPATIBLE, PROVIDERS
 from gateway.settings import Settings
 from tests.support import toy_agent
 from tests.support.api import Json
 from tests.support.browser_use_model import acts, offered
 from tests.support.execution import Executing
-from tests.support.fake_providers import KEYS
 from tests.support.live import LiveGateway, live_gateway
-from tests.support.model_server import Asked, Reply, ToolCall
+from tests.support.model_server import Asked, ModelServer, Reply, ToolCall
 from tests.support.own_database import own_database
 from tests.support.pages import PageServer
+from tests.support.relay import ALL_KEYS
 from tests.support.waiting import for_a_while, until
 
 
@@ -67,11 +68,17 @@ class Toys(Agents):
         return process
 
 
-async def runtime_of_agents(live: LiveGateway, pages: PageServer, password: str) -> Executing:
-    """A runtime of the driver `stagehand`, whose workspace has a default for agents, and a secret of these pages."""
-    credential = {"id": "own", "label": "own", "provider": "openai", "apiKey": KEYS["openai"], "defaultModel": "gpt-5"}
-    made: Json = await live.remote.post("/v1/ai-credentials", credential)
-    mounts = {"vault": {"allow": ["site"]}, "ai": {"allow": [made["id"]], "defaults": {"openai": made["id"]}}}
+async def runtime_of_agents(live: LiveGateway, pages: PageServer, models: ModelServer, password: str) -> Executing:
+    """A runtime of the driver `stagehand`, whose workspace has a saved key of each provider, by the provider's name,
+    one of them the default of agents, and a secret of these pages."""
+    saved = []
+    for provider in PROVIDERS:
+        credential = {"id": provider, "label": provider, "provider": provider, "apiKey": ALL_KEYS[provider]}
+        credential["defaultModel"] = "a-model"
+        if provider == COMPATIBLE:
+            credential["baseUrl"] = models.base_url(provider)
+        saved.append((await live.remote.post("/v1/ai-credentials", credential))["id"])
+    mounts = {"vault": {"allow": ["site"]}, "ai": {"allow": saved, "defaults": {"openai": saved[0]}}}
     workspace: Json = await live.remote.post("/v1/workspaces", {"name": "agents", "mounts": mounts})
     body = {"kind": "browser", "alias": "main", "driver": "stagehand"}
     runtime: Json = await live.remote.post(f"/v1/workspaces/{workspace['id']}/runtimes", body)
@@ -95,6 +102,30 @@ async def ended(executing: Executing, invocation: Json) -> Json:
         if not waited["timedOut"]:
             found: Json = waited["invocation"]
             return found
+
+
+async def stored(executing: Executing, path: str, content: bytes) -> Json:
+    """A file of the space."""
+    url = f"{executing.path.partition('/runtimes')[0]}/storage/files"
+    files = {"file": (path.rpartition("/")[2], content, "text/csv")}
+    answer = await executing.remote.api.post(url, files=files, data={"path": path})
+    made: Json = answer.raise_for_status().json()
+    return made
+
+
+async def kept(executing: Executing, run_id: str, kind: str) -> list[bytes]:
+    """The run's artifacts of a kind; waits for the first one."""
+    found: list[Json] = []
+
+    async def is_kept() -> bool:
+        answer = await executing.remote.get(f"/v1/runs/{run_id}/artifacts?kind={kind}")
+        found[:] = answer["artifacts"]
+        return bool(found)
+
+    await until(is_kept, f"there is an artifact ({kind})")
+    space = executing.path.partition("/runtimes")[0]
+    urls = [f"{space}/storage/files/{each['fileId']}/content" for each in found]
+    return [(await executing.remote.api.get(url)).raise_for_status().content for url in urls]
 
 
 async def active(executing: Executing) -> set[str]:

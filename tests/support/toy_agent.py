@@ -42,6 +42,7 @@ if __name__ == "__main__":
     elif "silent" not in sys.argv:
         say({"type": "ready"})
     job = hear()
-    exec(job["instruction"])
+    # Without what the gateway adds about files.
+    exec(job["instruction"].partition("\n\nFiles")[0])
     # Until it is killed.
     signal.pause()
