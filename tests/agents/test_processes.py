@@ -15,6 +15,7 @@ from typing import Any, get_args
 import psutil
 import pytest
 import pytest_asyncio
+import structlog
 
 from gateway.agents.installation import BROWSER_USE_WORKER, Installation
 from gateway.agents.jobs import Job, Library, ModelAccess, Tool
@@ -301,6 +302,15 @@ async def test_texts_are_cut(running: Running) -> None:
     assert step.action == "a" * 100
     assert step.reason == "b" * 99 + "…"
     assert len(step.url or "") == 2048
+
+
+@limits(agents_output_bytes=1024)
+@pytest.mark.parametrize("length", [1023, 1024, 1025])
+async def test_the_last_of_what_is_printed_is_kept(running: Running, length: int) -> None:
+    with structlog.testing.capture_logs() as logs:
+        await running.fails(f"print('a' + 'b' * {length - 2}, flush=True); os._exit(1)")
+    (output,) = [each["output"] for each in logs if "output" in each]
+    assert (len(output), output.startswith("a")) == (min(length, 1024), length <= 1024)
 
 
 @limits(agents_memory_bytes=128 * MIB)
