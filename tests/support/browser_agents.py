@@ -64,13 +64,20 @@ class AgentProcess:
 
 
 async def start_agent(
-    directory: Path, key: bytes, name: str, *options: str, network: str = "--trusted-network"
+    directory: Path,
+    key: bytes,
+    name: str,
+    *options: str,
+    network: str = "--trusted-network",
+    browser: Path | None = None,
 ) -> AgentProcess:
-    """One that listens on any port of loopback. The caller closes it."""
-    found = browsers.find(None)
-    assert found is not None
+    """One that listens on any port of loopback, and by default has the headless shell. The caller closes it."""
+    if browser is None:
+        found = browsers.find(None)
+        assert found is not None
+        browser = found.get("headless-shell").path
     uid = _made(directory)
-    own = ["--directory", str(directory), "--browser", str(found.get("headless-shell").path), "--port", "0"]
+    own = ["--directory", str(directory), "--browser", str(browser), "--port", "0"]
     user = [] if uid is None else ["--browser-uid", str(uid)]
     environment = {"GATEWAY_AGENT_VERIFIER": verifier(key, name).text, "PATH": os.environ["PATH"]}
     process = await asyncio.create_subprocess_exec(

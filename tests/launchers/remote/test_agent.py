@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import random
 import secrets
 import signal
 import ssl
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -18,9 +20,11 @@ from uuid import UUID, uuid4
 import psutil
 import pytest
 
+from gateway.core.errors import LaunchFailed
 from gateway.egress.proxy import EgressProxy
 from gateway.launchers.base import LaunchSpec
-from gateway.launchers.remote.connecting import AgentAddress, connected
+from gateway.launchers.remote import messages
+from gateway.launchers.remote.connecting import AgentAddress, connected, streams
 from gateway.launchers.remote.launcher import RemoteLauncher
 from gateway.launchers.remote.proofs import HELLO_BYTES, GatewaySide, Purpose
 from gateway.launchers.remote.remote_browser import Control
@@ -39,11 +43,11 @@ MOST_SILENT = 64
 
 @asynccontextmanager
 async def running(
-    *options: str, network: str = "--trusted-network"
+    *options: str, network: str = "--trusted-network", browser: Path | None = None
 ) -> AsyncIterator[tuple[AgentProcess, AgentAddress]]:
     key = secrets.token_bytes(32)
     with temporary_data_dir() as directory:
-        agent = await start_agent(directory / NAME, key, NAME, *options, network=network)
+        agent = await start_agent(directory / NAME, key, NAME, *options, network=network, browser=browser)
         try:
             yield agent, AgentAddress("127.0.0.1", await agent.listening(), NAME, key)
         finally:
@@ -51,8 +55,8 @@ async def running(
 
 
 @asynccontextmanager
-async def launcher_of(address: AgentAddress, directory: Path) -> AsyncIterator[RemoteLauncher]:
-    settings = Settings(data_dir=directory)
+async def launcher_of(address: AgentAddress, directory: Path, **options: float) -> AsyncIterator[RemoteLauncher]:
+    settings = Settings(data_dir=directory, **options)
     egress = EgressProxy(settings)
     launcher = RemoteLauncher(settings, egress, [address])
     yield launcher
@@ -133,6 +137,67 @@ async def test_the_newest_gateway_has_control() -> None:
         second.close()
 
 
+def program(directory: Path, *lines: str) -> Path:
+    """One that says a browser's version, and does this when it is started as one."""
+    path = directory / "program"
+    path.write_text("\n".join(["#!/bin/sh", 'case $1 in --version) echo "Program 1.2.3.4"; exit;; esac', *lines, ""]))
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def programs() -> Iterator[Path]:
+    """A directory whose programs every user may run."""
+    with tempfile.TemporaryDirectory() as made:
+        directory = Path(made)
+        directory.chmod(0o755)
+        yield directory
+
+
+@pytest.mark.parametrize(
+    ("lines", "failure", "words"),
+    [
+        (["echo Out of luck >&2", "exit 3"], "exited", "Out of luck"),
+        (["kill -SEGV $$"], "exited", "SIGSEGV"),
+        (["exec /nonexistent/browser"], "not_found", "binary is not there"),
+        (["exec /bin/sleep 60"], "timeout", "not ready within 2 seconds"),
+    ],
+)
+async def test_a_browser_that_does_not_start_fails_with_its_class(
+    lines: list[str], failure: str, words: str, tmp_path: Path, programs: Path
+) -> None:
+    browser = program(programs, *lines)
+    async with running(browser=browser) as (agent, address):
+        async with launcher_of(address, tmp_path, launch_timeout_seconds=2) as launcher:
+            with pytest.raises(LaunchFailed, match=words) as raised:
+                await launcher.launch(LaunchSpec(uuid4()))
+            assert raised.value.details["class"] == failure
+            with pytest.raises(LaunchFailed, match="None of the 1 agents is free"):
+                await launcher.launch(LaunchSpec(uuid4()))
+        # The agent itself has the directory on its command line.
+        await until(lambda: len(processes_in(agent.directory)) == 1, "no process of the browser is left")
+
+
+async def test_a_browser_that_is_killed_from_outside_has_been_killed(tmp_path: Path) -> None:
+    async with running() as (agent, address), launcher_of(address, tmp_path) as launcher:
+        browser = await launcher.launch(LaunchSpec(uuid4()))
+        (script,) = psutil.Process(agent.process.pid).children()
+        script.children()[0].kill()
+        ending = await asyncio.wait_for(browser.ended, SECONDS)
+        assert (ending.code, ending.asked) == ("browser.killed", False)
+        assert "SIGKILL" in ending.message
+
+
+async def test_a_browser_ends_with_its_agent(tmp_path: Path) -> None:
+    async with running() as (agent, address), launcher_of(address, tmp_path) as launcher:
+        browser = await launcher.launch(LaunchSpec(uuid4()))
+        agent.process.kill()
+        ending = await asyncio.wait_for(browser.ended, SECONDS)
+        assert (ending.code, ending.asked) == ("browser.killed", False)
+        assert "can't be reached" in ending.message
+        await until(lambda: processes_in(agent.directory) == [], "nothing of the browser is left")
+
+
 async def test_only_a_gateway_is_heard() -> None:
     async with running() as (agent, address):
         assert await answered(address, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" + bytes(60)) == b""
@@ -171,6 +236,46 @@ async def test_devtools_before_a_launch_are_refused() -> None:
 
         await connected(address, Purpose.DEVTOOLS, Lost)
         assert await asyncio.wait_for(made, SECONDS)
+
+
+ORDERS: list[messages.Message] = [
+    {},
+    {"do": 1},
+    {"do": "unknown"},
+    {"do": "launch"},
+    {"do": "launch", "arguments": ["x"] * 257, "environment": {}, "preferences": "", "seconds": 1, "runtime": ""},
+    {"do": "launch", "arguments": [], "environment": {"A": "b\0"}, "preferences": "", "seconds": 1, "runtime": ""},
+    {"do": "launch", "arguments": [], "environment": {}, "preferences": "", "seconds": True, "runtime": ""},
+    {"do": "read", "segments": []},
+    {"do": "read", "segments": ["..", "profile"]},
+    {"do": "read", "segments": ["a/b"]},
+    {"do": "write", "segments": ["a"]},
+    {"do": "write", "segments": ["a"], "rename": 1},
+    {"id": 10**30},
+    {"id": -1},
+]
+
+
+async def test_what_an_agent_may_not_be_told_ends_that_connection_alone() -> None:
+    """By a gateway that has proved itself, as if that were broken or taken over: garbage, and wrong orders."""
+    seed = secrets.randbits(32)
+    chance = random.Random(seed)
+    garbage = [chance.randbytes(chance.randrange(1, 200)) for _ in range(20)]
+    async with running() as (agent, address):
+        for purpose in (Purpose.CONTROL, Purpose.FILE, Purpose.EGRESS):
+            for data in [*garbage, *(messages.message(order) for order in ORDERS), messages.chunk(b"x")]:
+                reader, writer = await streams(address, purpose, 64 * 1024)
+                writer.write(data)
+                # What is not whole yet ends with the connection.
+                writer.write_eof()
+                with contextlib.suppress(ConnectionError):
+                    await asyncio.wait_for(reader.read(), SECONDS)
+                writer.close()
+        control = await Control.open(address)
+        assert (control.state["runtime"], control.state["started"]) == (None, None), f"seed {seed}"
+        control.close()
+        assert agent.process.returncode is None
+        assert not any("Traceback" in line for line in agent.printed), agent.printed
 
 
 async def test_with_tls_an_agent_is_who_its_authority_says(tmp_path: Path) -> None:
