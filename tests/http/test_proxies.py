@@ -24,6 +24,7 @@ from tests.support.clients import CLIENTS, DISCOVERING
 from tests.support.gateway_process import GatewayProcess, temporary_data_dir
 from tests.support.nginx import documented, free_port, nginx
 from tests.support.pages import BIG_SCREENSHOT_BYTES, PageServer
+from tests.support.server_sent import following
 from tests.support.serving import serving
 from tests.support.tiers import first_of
 
@@ -161,6 +162,15 @@ async def test_large_uploads_are_streamed_and_limited_by_the_gateway(proxied: Pr
         assert (refused.status_code, refused.json()["code"]) == (413, "storage_file.too_large")
     # nginx reports what it keeps in a file before it forwards it.
     assert "buffered to a temporary file" not in proxied.nginx_log.read_text()
+
+
+async def test_an_event_is_there_at_once_and_not_when_a_buffer_of_the_proxy_is_full(proxied: Proxied) -> None:
+    async with proxied.client() as api:
+        runtime = await make_runtime(api)
+        async with following(api, f"/v1/runs/{runtime['activeRunId']}/events/stream") as stream:
+            await stream.until(lambda event: event["data"].get("status") == "started")
+            await ok(api.post(f"/v1/spaces/{runtime['spaceId']}/runtimes/{runtime['id']}/stop"))
+            assert (await stream.rest())[-1]["data"]["status"] == "stopped"
 
 
 async def test_no_token_is_in_the_gateways_log(proxied: Proxied, endpoint: str) -> None:
