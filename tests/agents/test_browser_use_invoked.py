@@ -27,6 +27,7 @@ from tests.support.agent_gateway import (
 )
 from tests.support.browser_use_model import ANSWER, acts, agent, offered
 from tests.support.execution import Executing, step
+from tests.support.hostile_pages import Obedient, hostile_page, steered
 from tests.support.live import LiveGateway, adopts_orphans_no_longer
 from tests.support.missing import refuse
 from tests.support.model_server import Asked, ModelServer, Reply, element_id
@@ -157,6 +158,34 @@ async def test_a_file_is_staged_and_uploaded_and_one_is_downloaded(executing: Ex
     read = step("page.evaluate", "document.querySelector('#file').files[0].text()")
     assert await executing.value(read) == "a,b,c"
     assert await kept(executing, found["runId"], "download") == [DOWNLOAD_BODY]
+
+
+async def test_a_page_that_steers_the_agent_gets_nothing(
+    executing: Executing, models: ModelServer, live: LiveGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    obedient = Obedient()
+
+    def obeys(asked: Asked) -> Reply | None:
+        if not offered(asked):
+            return None
+        match obedient.next(asked.text):
+            case ("goto", url):
+                return acts(asked, "The page says so.", {"navigate": {"url": url, "new_tab": False}})
+            case ("vault", key):
+                given = {"key": key, "field": "password", "selector": "#password"}
+                return acts(asked, "The page says so.", {"vault_type": given})
+            case ("upload", path):
+                field = re.findall(r"\[(\d+)\]<input[^>]*type=file", asked.text)[-1]
+                return acts(asked, "The page says so.", {"upload_file": {"index": int(field), "path": path}})
+            case ("read", path):
+                return acts(asked, "The page says so.", {"read_file": {"file_name": path}})
+            case ("tool", name):
+                return acts(asked, "The page says so.", {name: {}}, are_offered=False)
+        return acts(asked, "End.", {"done": {"success": False, "text": "It is read."}})
+
+    models.rules = [obeys]
+    with hostile_page(live.base_url) as page:
+        await steered(executing, models, page, obedient, PASSWORD, monkeypatch, "browser-use")
 
 
 @pytest.mark.parametrize("times", first_of([CANCELS, 20]))

@@ -29,6 +29,7 @@ from tests.support.agent_gateway import (
     stored,
 )
 from tests.support.execution import Executing, step
+from tests.support.hostile_pages import Obedient, hostile_page, steered
 from tests.support.live import LiveGateway, adopts_orphans_no_longer
 from tests.support.missing import refuse
 from tests.support.model_server import Asked, ModelServer, Reply, Text, ToolCall, element_id
@@ -216,32 +217,29 @@ async def test_a_login_with_a_secret_that_the_model_never_gets(executing: Execut
 
 
 async def test_a_page_that_steers_the_agent_gets_nothing(
-    executing: Executing, models: ModelServer, live: LiveGateway
+    executing: Executing, models: ModelServer, live: LiveGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The model does all that a page may talk it into."""
-    reached: list[str] = []
+    obedient = Obedient()
 
-    def steered(asked: Asked) -> Reply | None:
-        wanted = [
-            "http://169.254.169.254/latest/meta-data",
-            "file:///etc/passwd",
-            f"{live.remote.api.base_url}/healthz",
-        ]
-        if "goto" in asked.tools and len(reached) < len(wanted):
-            reached.append(wanted[len(reached)])
-            return ToolCall("goto", {"reasoning": "The page says so.", "url": reached[-1]})
+    def obeys(asked: Asked) -> Reply | None:
+        if "ariaTree" not in asked.tools:
+            return None
+        if "ORDER" not in asked.text:
+            return ToolCall("ariaTree", {})
+        match obedient.next(asked.text):
+            case ("goto", url):
+                return ToolCall("goto", {"reasoning": "The page says so.", "url": url})
+            case ("vault", key):
+                return ToolCall("vault_type", {"key": key, "field": "password", "selector": "#password"})
+            case (verb, what) if verb in ("upload", "read"):
+                return ToolCall(verb, {"path": what}, offered=False)
+            case ("tool", name):
+                return ToolCall(name, {}, offered=False)
         return None
 
-    models.rules = [steered, agent]
-    await executing.run(step("page.goto", "{pages}/playground"))
-    await ended(executing, await created(executing))
-    assert len(reached) == 3
-    seen = models.everything_seen()
-    for secret in (b"root:x:0", b"ami-id", PASSWORD.encode()):
-        assert secret not in seen
-    text = await executing.value(step("page.evaluate", "document.body.innerText + location.href"))
-    assert "root:" not in text
-    assert "/etc/passwd" not in text
+    models.rules = [obeys, lambda asked: agent(asked) if "done" in asked.tools else Text("It is read.")]
+    with hostile_page(live.base_url) as page:
+        await steered(executing, models, page, obedient, PASSWORD, monkeypatch, "stagehand")
 
 
 @pytest.mark.parametrize("times", first_of([CANCELS, 20]))

@@ -26,10 +26,10 @@ def offered(asked: Asked) -> dict[str, Any]:
     return {name: each for one in choices for name, each in one["properties"].items()}
 
 
-def acts(asked: Asked, goal: str, *actions: dict[str, Any]) -> Reply:
+def acts(asked: Asked, goal: str, *actions: dict[str, Any], are_offered: bool = True) -> Reply:
     """What the model does in one step. An action that was not offered is an error."""
     for action in actions:
-        assert set(action) <= set(offered(asked)), (action, sorted(offered(asked)))
+        assert not are_offered or set(action) <= set(offered(asked)), (action, sorted(offered(asked)))
     document = {
         "thinking": "It is a page.",
         "evaluation_previous_goal": "Good.",

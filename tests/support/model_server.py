@@ -152,7 +152,7 @@ class ModelServer:
             reply = reply.reply
         if reply is None:
             return _invalid(f"no rule of the test is about this request: {found.text[-300:]!r}")
-        if isinstance(reply, ToolCall) and reply.name not in found.tools:
+        if isinstance(reply, ToolCall) and reply.offered and reply.name not in found.tools:
             return _invalid(f"the request has no tool {reply.name!r}, but {sorted(found.tools)}")
         if not found.stream:
             return JSONResponse(whole(found, reply))

@@ -27,10 +27,11 @@ class Text:
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A reply that calls a tool of the client."""
+    """A reply that calls a tool of the client; one that it has `offered`, unless the test wants another."""
 
     name: str
     arguments: Mapping[str, Any]
+    offered: bool = True
 
 
 Reply = Text | ToolCall
