@@ -20,7 +20,6 @@ from tests.support.fake_providers import KEYS
 from tests.support.live import LiveGateway, adopts_orphans_no_longer
 from tests.support.missing import refuse
 from tests.support.model_server import Asked, ModelServer, Reply, Text, ToolCall
-from tests.support.pages import PageServer
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 PAGE = "https://example.com/"
@@ -75,11 +74,20 @@ async def test_the_sample_of_a_page_works(
     (sample,) = re.findall(r"^```python\n(.*?)^```$", (DOCS / f"{library}.md").read_text(), re.MULTILINE | re.DOTALL)
     (tmp_path / "var").mkdir()
     (tmp_path / "var/api-key").write_text(live.headers["Authorization"].removeprefix("Bearer "))
-    with PageServer() as pages:
+    opened: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened.append(await reader.readline())
+        page = b"<h1>Playground</h1><button>Greet</button>"
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n\r\n" + page)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
         printed = (
             ("http://127.0.0.1:8787", live.base_url),
             ("sk-example", KEYS["openai"]),
-            (PAGE, f"{pages.base_url}/playground"),
+            (PAGE, f"http://127.0.0.1:{port}/playground"),
         )
         for words, own in printed:
             assert sample.count(words) == 1
@@ -95,4 +103,5 @@ async def test_the_sample_of_a_page_works(
         output = (await running.communicate())[0].decode()
     assert running.returncode == 0, output
     assert "succeeded None\nanswer: {'heading': 'Playground'}" in output
+    assert any(b" /playground " in line for line in opened)
     assert {asked.key for asked in models.seen} == {KEYS["openai"]}
