@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from pathlib import Path
@@ -27,7 +28,13 @@ INLINE = {"source": "inline", "provider": "openai", "model": "gpt-5", "apiKey": 
 
 def of_agents(data_dir: Path) -> set[int]:
     """Processes of a gateway's agents that live, and what browser-use's are forked from."""
-    return {pid for pid in processes_in(data_dir) if "/worker." in Path(f"/proc/{pid}/cmdline").read_text()}
+    found = set()
+    for pid in processes_in(data_dir):
+        # It may end while it is looked at.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if "/worker." in Path(f"/proc/{pid}/cmdline").read_text():
+                found.add(pid)
+    return found
 
 
 @pytest.mark.parametrize(
