@@ -67,6 +67,24 @@ async def test_agents_of_a_tenant_at_once(template_url: str, tmp_path: Path, mod
         assert await status(house, made[2]) == "queued"
 
 
+async def test_agents_of_a_subaccount_are_its_own_whichever_key_asks(
+    template_url: str, tmp_path: Path, models: ModelServer
+) -> None:
+    options = {"agents_at_once_per_tenant": 1, "agents_at_once": 3}
+    async with house_of_toys(template_url, tmp_path, models, **options) as house:
+        owners = [{}, *[{"subaccountId": (await make_subaccount(house.client))[0]} for _ in range(2)]]
+        spaces = [(await ok(house.client.post("/v1/spaces", json=owner)))["id"] for owner in owners]
+        made = [await house.create(await make_runtime(house.client, space), WAITS) for space in spaces]
+        for each in made:
+            await house.until_step(each)
+        further = await house.create(await make_runtime(house.client, spaces[1]), WAITS)
+        await cancel(house, made[0])
+        await cancel(house, made[2])
+        assert await status(house, further) == "queued"
+        await cancel(house, made[1])
+        await house.until_step(further)
+
+
 async def test_time_in_the_queue(template_url: str, tmp_path: Path, models: ModelServer) -> None:
     options = {"agents_queue_seconds": 0.5, "agents_at_once": 1}
     async with house_of_toys(template_url, tmp_path, models, **options) as house:

@@ -156,6 +156,8 @@ class AgentInvocations:
         runtime = self._runtimes.live_here(scope, ref)
         if runtime is None:
             runtime = await self._runtimes.find(scope, await self._runtimes.resolve(scope, ref))
+        # A subaccount's agents are its own, also where the organization's key asks for them.
+        taker = Taker(taker.caller, Scope(runtime.organization_id, runtime.subaccount_id))
         with self._audit.noting(Action.RUNTIME_INVOKED, runtime.id, failures_only=True):
             asked = await self._asked(scope, taker, runtime, request)
             self._controllers.check_viewers(runtime.id)
