@@ -591,8 +591,11 @@ async def test_a_stop_waits_for_files_and_for_nothing_else_of_the_record(
         ending.set()
         await ended.wait()
 
+    async def owed(observers: BrowserObservers, observed: Observed) -> bool:
+        return owes
+
     monkeypatch.setattr(BrowserObservers, "end", end)
-    monkeypatch.setattr(BrowserObservers, "owes", lambda observers, observed: owes)
+    monkeypatch.setattr(BrowserObservers, "owes", owed)
     stopping = asyncio.create_task(house.api.post(f"{path}/stop"))
     await ending.wait()
     if owes:
