@@ -36,7 +36,7 @@ from tests.support.faults import (
     Memory,
     Unplugged,
     attached_near_its_end,
-    descriptors,
+    connections_at,
     how_ended,
     id_of,
     leaders,
@@ -254,7 +254,7 @@ async def test_a_client_that_vanishes_is_detected(pinging: GatewayProcess, pushe
     async with at(pinging) as remote, raw_browser(talk) as url:
         runtime = await played(remote, url)
         lease = await remote.lease(runtime)
-        before = descriptors(pinging)
+        before = connections_at(pinging, lease.url, url)
         async with Unplugged.before(lease.url) as (way, near):  # noqa: SIM117  (the second line would be too long)
             async with connect(near, proxy=None, max_queue=None, close_timeout=0.1, ping_interval=None) as client:
                 await until_open(remote, 1)
@@ -265,7 +265,7 @@ async def test_a_client_that_vanishes_is_detected(pinging: GatewayProcess, pushe
                 await until_open(remote, 0, 20)
                 assert await how_ended(pinging, lease) == [(1011, "ping_timeout")]
                 # A vanished client sends no close frame, so the gateway does not wait for it for long.
-                await until(lambda: descriptors(pinging) <= before + 1, "its descriptors are closed", 10)
+                await until(lambda: connections_at(pinging, lease.url, url) <= before + 1, "its sockets are closed", 10)
                 client.transport.abort()
 
 
@@ -293,7 +293,7 @@ async def test_a_client_whose_packets_are_lost_is_detected(cable: Cable) -> None
     with temporary_data_dir() as data_dir, started(data_dir, **env) as gateway:
         async with at(gateway) as remote, raw_browser(echo) as url:
             lease = await remote.lease(await played(remote, url))
-            before = descriptors(gateway)
+            before = connections_at(gateway, lease.url, url)
             port = urlsplit(lease.url).port
             assert port is not None
             async with RawClient.on(await asyncio.to_thread(cable.connected, port), lease.url) as client:
@@ -301,7 +301,7 @@ async def test_a_client_whose_packets_are_lost_is_detected(cable: Cable) -> None
                 cable.cut()
                 await until_open(remote, 0, 10)
                 assert await how_ended(gateway, lease) == [(1011, "ping_timeout")]
-                await until(lambda: descriptors(gateway) <= before + 1, "its descriptors are closed", 10)
+                await until(lambda: connections_at(gateway, lease.url, url) <= before + 1, "its sockets are closed", 10)
 
 
 async def until_open(remote: Remote, count: int, seconds: float = 5) -> None:
@@ -860,14 +860,14 @@ async def test_a_browser_that_never_reads_keeps_no_memory_of_an_ended_socket(
 
     async with raw_browser(never_read) as url:
         lease = await remote.lease(await played(remote, url))
-        before = descriptors(gateway)
+        before = connections_at(gateway, lease.url, url)
         async with RawClient.attached(lease.url) as client:
             with contextlib.suppress(TimeoutError):
                 while True:
                     await asyncio.wait_for(client.command(echoed(x="x" * MIB)), 1)
             (await remote.api.delete(lease.path)).raise_for_status()
             assert await client.end() == ([], *REVOKED)
-        await until(lambda: descriptors(gateway) <= before + 1, "its descriptors are closed", 10)
+        await until(lambda: connections_at(gateway, lease.url, url) <= before + 1, "its sockets are closed", 10)
         left.set()
 
 

@@ -159,16 +159,11 @@ class Memory:
         return max(self._most, rss(self._gateway)) - self._before
 
 
-def descriptors(gateway: GatewayProcess) -> int:
-    """Without those of unix sockets: as many connections to the database are open as were needed at one moment."""
-    process = Path(f"/proc/{gateway.pid}")
-    unix = {f"socket:[{line.split()[6]}]" for line in (process / "net" / "unix").read_text().splitlines()[1:]}
-    found = []
-    for each in (process / "fd").iterdir():
-        # One may be closed while they are listed.
-        with contextlib.suppress(FileNotFoundError):
-            found.append(os.readlink(each))
-    return sum(name not in unix for name in found)
+def connections_at(gateway: GatewayProcess, *urls: str) -> int:
+    """The gateway's TCP connections from or to the ports of these URLs, whichever other descriptors it has."""
+    ports = {urlsplit(url).port for url in urls}
+    found = psutil.Process(gateway.pid).net_connections("tcp")
+    return sum(bool(each.raddr) and bool(ports & {each.laddr.port, each.raddr.port}) for each in found)
 
 
 class Unplugged:
