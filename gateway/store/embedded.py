@@ -99,6 +99,8 @@ class EmbeddedPostgres:
         self._uid = uid if os.geteuid() == 0 else None
         self._lock: int | None = None
         self._child: subprocess.Popen[bytes] | None = None
+        # Of the last launch, which may have failed before its server named it in its own file.
+        self._socket_dir: Path | None = None
 
     def start(self) -> str:
         """URL of the database `gateway`, which exists and answers. Raises ConfigurationError with the reason if not."""
@@ -268,6 +270,7 @@ class EmbeddedPostgres:
         if self._uid is not None:
             os.chown(directory, self._uid, self._uid)
             grant_search(directory, self._uid)
+        self._socket_dir = directory
         return directory
 
     def _clear(self) -> None:
@@ -279,6 +282,8 @@ class EmbeddedPostgres:
         _remove_socket_dir(self._home / "postgres.socket")
         if len(lines) > 4 and Path(lines[4]).name.startswith(_SOCKET_DIR_PREFIX):
             _remove_socket_dir(Path(lines[4]))
+        if self._socket_dir is not None:
+            _remove_socket_dir(self._socket_dir)
         for left in self._home.glob("postgres.new-*"):
             shutil.rmtree(left, ignore_errors=True)
 

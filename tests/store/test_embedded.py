@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -234,6 +235,29 @@ def test_where_a_socket_cannot_be_it_is_in_a_temp_directory(private: Path, temp_
     assert list(temp_dir.iterdir()) != []
     assert sql(postgres.start(), "SELECT 1") == "1"
     postgres.stop()
+
+
+def test_a_start_that_waits_for_a_killed_server_leaves_no_directory(private: Path, temp_dir: Path) -> None:
+    """PostgreSQL refuses to start beside processes of a killed server, and is started again until they are gone."""
+    data_dir = private / "two words"
+    gateway = owner(data_dir)
+    first_line(gateway)
+    (server,) = servers(data_dir)
+    left = server.children()[0]
+    left.suspend()
+    killed(gateway)
+    server.kill()
+    wait_until(lambda: servers(data_dir) == [], "PostgreSQL's first process has ended")
+    postgres = database(data_dir)
+    with ThreadPoolExecutor(1) as thread:
+        starting = thread.submit(postgres.start)
+        wait_until(
+            lambda: (data_dir / "postgres.log").read_text().count("shared memory block") >= 2, "it was refused twice"
+        )
+        left.kill()
+        assert sql(starting.result(), "SELECT 1") == "1"
+    postgres.stop()
+    assert list(temp_dir.iterdir()) == []
 
 
 def test_an_interrupted_first_start_is_done_again(data_dir: Path) -> None:
