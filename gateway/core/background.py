@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
 import structlog
+
+from gateway.core.errors import Unavailable
+
+_log = structlog.get_logger("gateway.background")
 
 T = TypeVar("T")
 
@@ -40,3 +44,24 @@ def start_on_behalf(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     context = copy_context()
     context.run(structlog.contextvars.clear_contextvars)
     return asyncio.get_running_loop().create_task(work, context=context)
+
+
+async def remove_old(
+    remove_some: Callable[[], Awaitable[int]], at_once: int, what: str, *, seconds: float, pause: float = 0.0
+) -> None:
+    """Remove old rows at intervals of `seconds`, a batch of `at_once` at a time with a `pause` between; never returns.
+
+    `remove_some` returns how many it has removed: fewer than `at_once` means that none is left. `what` they are, in
+    the plural, is for the log.
+    """
+    await asyncio.sleep(first_interval(seconds))
+    while True:
+        removed = 0
+        try:
+            removed = await remove_some()
+        except Unavailable as error:
+            _log.warning("old rows can't be removed yet", what=what, error=error.message)
+        except Exception:
+            # One failure must not end the removing.
+            _log.exception("old rows can't be removed", what=what)
+        await asyncio.sleep(seconds if removed < at_once else pause)

@@ -285,10 +285,12 @@ class Invocations:
         finally:
             del self._running[invocation_id]
 
-    async def start(self, invocation_id: UUID) -> bool:
-        """Write that a queued one runs now; False where it may not, since it has ended meanwhile."""
+    async def start(self, invocation_id: UUID) -> None:
+        """Write that a queued one runs now. Raises Unavailable where it may not, since it has ended meanwhile: another
+        gateway has reported it as lost, and the caller may have asked again."""
         async with self._database.connect() as connection:
-            return await store.start(connection, invocation_id, self._gateway_id)
+            if not await store.start(connection, invocation_id, self._gateway_id):
+                raise Unavailable(GATEWAY_LOST.message, GATEWAY_LOST.code)
 
     def progress(self, invocation_id: UUID, progress: Progress) -> None:
         """Note how far a running one is; written once a second at most, and with its end."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from uuid import uuid4
 
+import pytest
 import structlog
 
 from gateway.core import background
+from gateway.core.errors import Unavailable
 from gateway.domain import audit
 from gateway.egress.proxy import EgressProxy
 from gateway.settings import Settings
@@ -50,3 +52,25 @@ async def test_a_refused_request_of_a_page_has_the_id_of_no_request_to_the_gatew
     writer.close()
     await listener.close()
     assert seen == [{}]
+
+
+async def test_old_rows_are_removed_a_batch_at_a_time_also_after_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    results: list[int | Exception] = [Unavailable("The database is away."), RuntimeError("a fault"), 2, 2, 1, 0]
+    all_are_taken = asyncio.Event()
+
+    async def remove_some() -> int:
+        result = results.pop(0)
+        if not results:
+            all_are_taken.set()
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    removing = asyncio.create_task(background.remove_old(remove_some, 2, "rows", seconds=0.001))
+    await all_are_taken.wait()
+    assert not removing.done()
+    removing.cancel()
+    assert [record.levelname for record in caplog.records if "can't be removed" in record.message] == [
+        "WARNING",
+        "ERROR",
+    ]

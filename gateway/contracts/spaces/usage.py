@@ -1,6 +1,6 @@
 """/v1/usage and /v1/subaccounts/{id}/usage: what agents have used of models.
 
-No page of this generation tells of usage; paths and shape are this gateway's.
+The contract of this generation has no page about usage; paths and shape are this gateway's.
 """
 
 from __future__ import annotations

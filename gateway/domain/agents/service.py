@@ -17,7 +17,7 @@ import structlog
 
 from gateway.agents.messages import Step
 from gateway.core import background
-from gateway.core.endings import GATEWAY_LOST, GATEWAY_STOPPED, Ending
+from gateway.core.endings import GATEWAY_STOPPED, Ending
 from gateway.core.errors import GatewayError, NotSupported
 from gateway.core.mounts import Mounts, effective
 from gateway.core.observation import Observed
@@ -291,9 +291,7 @@ class AgentInvocations:
                     # Its place became free by the stop that ends it, too.
                     return _ended_by(work.cause.result(), work.spent)
                 deadline = loop.call_later(asked.seconds, work.end, _TIMEOUT)
-                if not await self._invocations.start(work.invocation.id):
-                    # Another gateway took this one for lost, and told so; the caller may have asked again.
-                    return _ended_by(GATEWAY_LOST, work.spent)
+                await self._invocations.start(work.invocation.id)
                 self._runtimes.note_activity(asked.runtime.id)
                 value = await self._result(work)
                 value = await checked_result(self._schemas, asked.request, value, asked.taker)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import astuple
 from uuid import UUID
 
 import structlog
@@ -46,7 +45,7 @@ class _Counting:
         """What has come since the last time."""
         usage = self._usage
         now = Counts(usage.calls, usage.tokens.read, usage.tokens.written, usage.tokens.cached, usage.estimated)
-        new, self._taken = _difference(now, self._taken), now
+        new, self._taken = now - self._taken, now
         return new
 
 
@@ -75,7 +74,7 @@ class ModelUsage:
     def _take(self, counting: _Counting) -> None:
         new = counting.take()
         if new != Counts():
-            self._new[counting.by] = _sum(self._new.get(counting.by, Counts()), new)
+            self._new[counting.by] = self._new.get(counting.by, Counts()) + new
 
     async def write(self) -> None:
         """Add what is new to the database. Raises Unavailable, and has it still then."""
@@ -88,7 +87,7 @@ class ModelUsage:
             async with self._database.connect() as connection:
                 await store.add(connection, [Used(by, counts) for by, counts in written.items()])
             for by, counts in written.items():
-                left = _difference(self._new.pop(by), counts)
+                left = self._new.pop(by) - counts
                 if left != Counts():
                     self._new[by] = left
 
@@ -114,7 +113,10 @@ class ModelUsage:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """In the block what is new is written each second and what is old removed; at its end the rest is written."""
-        chores = [asyncio.create_task(self._write_each_second()), asyncio.create_task(self._remove_old())]
+        removing = background.remove_old(
+            self.remove_some, _REMOVED_AT_ONCE, "sums of the use of models", seconds=_REMOVE_SECONDS
+        )
+        chores = [asyncio.create_task(self._write_each_second()), asyncio.create_task(removing)]
         try:
             yield
         finally:
@@ -136,28 +138,7 @@ class ModelUsage:
         except Exception:
             _log.exception("what agents have used of models can't be written")
 
-    async def _remove_old(self) -> None:
-        await asyncio.sleep(background.first_interval(_REMOVE_SECONDS))
-        while True:
-            removed = 0
-            try:
-                removed = await self.remove_some()
-            except Unavailable as error:
-                _log.warning("old sums of use can't be removed yet", error=error.message)
-            except Exception:
-                _log.exception("old sums of use can't be removed")
-            if removed < _REMOVED_AT_ONCE:
-                await asyncio.sleep(_REMOVE_SECONDS)
-
     async def remove_some(self) -> int:
         """Remove some old sums; returns how many."""
         async with self._database.connect() as connection:
             return await store.remove_old(connection, self._days, _REMOVED_AT_ONCE)
-
-
-def _sum(one: Counts, other: Counts) -> Counts:
-    return Counts(*(a + b for a, b in zip(astuple(one), astuple(other), strict=True)))
-
-
-def _difference(one: Counts, other: Counts) -> Counts:
-    return Counts(*(a - b for a, b in zip(astuple(one), astuple(other), strict=True)))

@@ -7,8 +7,6 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from uuid import UUID
 
-import structlog
-
 from gateway.core import background
 from gateway.core.errors import Unavailable
 from gateway.core.shares import Places, Shares, Taker, Turns
@@ -18,8 +16,6 @@ from gateway.store.events import ALL, Event, Wanted
 from gateway.telemetry import metrics
 
 __all__ = ["ALL", "Event", "EventStreams", "Over", "Wanted"]
-
-_log = structlog.get_logger("gateway.events")
 
 _PAGE = 200
 # Between polls of all followed streams, in case a notification was lost.
@@ -95,17 +91,13 @@ class EventStreams:
 
     async def remove_old(self) -> None:
         """Remove old events, a batch at a time; never returns."""
-        await asyncio.sleep(background.first_interval(_REMOVE_SECONDS))
-        while True:
-            try:
-                removed = await self.remove_some(_REMOVED_AT_ONCE)
-            except Unavailable as error:
-                _log.warning("old events can't be removed yet", error=error.message)
-                removed = 0
-            except Exception:
-                _log.exception("old events can't be removed")
-                removed = 0
-            await asyncio.sleep(_REMOVE_SECONDS if removed < _REMOVED_AT_ONCE else _REMOVE_PAUSE_SECONDS)
+        await background.remove_old(
+            lambda: self.remove_some(_REMOVED_AT_ONCE),
+            _REMOVED_AT_ONCE,
+            "events",
+            seconds=_REMOVE_SECONDS,
+            pause=_REMOVE_PAUSE_SECONDS,
+        )
 
     async def remove_some(self, limit: int) -> int:
         """Remove about `limit` old events; returns how many, 0 also while another gateway removes some."""

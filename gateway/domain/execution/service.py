@@ -21,8 +21,7 @@ from gateway.automation.calls import CheckedStep, Vocabulary, WrongArguments, ch
 from gateway.automation.vocabularies import DEFAULT_DRIVER, VOCABULARIES
 from gateway.automation.workers import WorkerLost, Workers
 from gateway.core import background, steps
-from gateway.core.endings import GATEWAY_LOST
-from gateway.core.errors import Conflict, GatewayError, RequestInvalid, Unavailable
+from gateway.core.errors import Conflict, GatewayError, RequestInvalid
 from gateway.core.observation import Observed
 from gateway.core.runtime_ref import RuntimeAt, RuntimeRef
 from gateway.core.scope import Scope
@@ -240,9 +239,7 @@ class Executions:
             try:
                 async with self._turn(runtime_id):
                     if execution.request.is_async and execution.invocation is not None:
-                        if not await self._invocations.start(execution.invocation.id):
-                            # Another gateway took this one for lost, and told so; the caller may have asked again.
-                            raise Unavailable(GATEWAY_LOST.message, GATEWAY_LOST.code)
+                        await self._invocations.start(execution.invocation.id)
                     elif execution.request.idempotency_key is not None:
                         begun = await self._begin(
                             execution.runtime, execution.observed.run_id, "", execution.request, is_queued=False

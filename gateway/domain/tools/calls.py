@@ -11,10 +11,8 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-import structlog
 
 from gateway.core import background
-from gateway.core.errors import Unavailable
 from gateway.core.ids import new_id, not_found
 from gateway.core.json_text import storable_json, storable_text
 from gateway.core.mounts import Mounts
@@ -34,8 +32,6 @@ from gateway.store.tool_calls import Actor, NewToolCall, ToolCall, ToolCallFilte
 from gateway.store.tools import Tool
 
 __all__ = ["Caller", "ToolCall", "ToolCallFilter", "ToolCalls", "ToolResult"]
-
-_log = structlog.get_logger("gateway.tools")
 
 _MESSAGE_CHARACTERS = 2000
 _WRONG_INPUT = "The input does not fit the tool's input schema"
@@ -244,27 +240,15 @@ class ToolCalls:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """In the block old records are removed; at its end, the process that checks schemas is ended."""
-        removing = asyncio.create_task(self._remove_old())
+        removing = asyncio.create_task(
+            background.remove_old(self.remove_some, _REMOVED_AT_ONCE, "records of calls", seconds=_REMOVE_SECONDS)
+        )
         try:
             yield
         finally:
             removing.cancel()
             await asyncio.gather(removing, return_exceptions=True)
             await self._schemas.close()
-
-    async def _remove_old(self) -> None:
-        """Remove old records, a batch at a time; never returns."""
-        await asyncio.sleep(background.first_interval(_REMOVE_SECONDS))
-        while True:
-            removed = 0
-            try:
-                removed = await self.remove_some()
-            except Unavailable as error:
-                _log.warning("old records of calls can't be removed yet", error=error.message)
-            except Exception:
-                _log.exception("old records of calls can't be removed")
-            if removed < _REMOVED_AT_ONCE:
-                await asyncio.sleep(_REMOVE_SECONDS)
 
     async def remove_some(self) -> int:
         """Remove some old records; returns how many."""
