@@ -5,7 +5,7 @@ Toys in the place of the library, on a real browser; what decides is `tests/doma
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from tests.support.agent_gateway import ASK, Toys, created, ended, gateway_of_ag
 from tests.support.api import Json, refused
 from tests.support.execution import Executing, step
 from tests.support.fake_providers import KEYS
-from tests.support.live import LiveGateway, adopts_orphans_no_longer
+from tests.support.live import LiveGateway
 from tests.support.model_server import ModelServer, Text
 from tests.support.waiting import until
 
@@ -43,20 +43,13 @@ except Exception as error:
 """
 
 
-@pytest.fixture(scope="module")
-def models() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-    adopts_orphans_no_longer()
-
-
 @pytest_asyncio.fixture(scope="module")
 async def live(
-    template_url: str, tmp_path_factory: pytest.TempPathFactory, models: ModelServer
+    template_url: str, tmp_path_factory: pytest.TempPathFactory, running_models: ModelServer
 ) -> AsyncIterator[LiveGateway]:
     directory = tmp_path_factory.mktemp("live")
     options = {
-        "openai_base_url": models.base_url("openai"),
+        "openai_base_url": running_models.base_url("openai"),
         "platform_ai_provider": "openai",
         "platform_ai_models": ("gpt-of-the-operator",),
         "platform_ai_api_key_file": directory / "key",

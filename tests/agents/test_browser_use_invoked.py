@@ -28,7 +28,7 @@ from tests.support.agent_gateway import (
 from tests.support.browser_use_model import ANSWER, acts, agent, offered
 from tests.support.execution import Executing, step
 from tests.support.hostile_pages import Obedient, hostile_page, steered
-from tests.support.live import LiveGateway, adopts_orphans_no_longer
+from tests.support.live import LiveGateway
 from tests.support.missing import refuse
 from tests.support.model_server import Asked, ModelServer, Reply, element_id
 from tests.support.pages import DOWNLOAD_BODY, PageServer
@@ -40,11 +40,9 @@ CANCELS = int(os.environ.get("GATEWAY_TEST_CANCELS", "3"))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _installed() -> Iterator[None]:
+def _installed() -> None:
     if (why := Installation(Settings()).missing("browser-use")) is not None:
         refuse(why)
-    yield
-    adopts_orphans_no_longer()
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from gateway.settings import Settings
 from tests.support.agent_gateway import gateway_of_agents
 from tests.support.browser_use_model import acts, offered
 from tests.support.fake_providers import KEYS
-from tests.support.live import LiveGateway, adopts_orphans_no_longer
+from tests.support.live import LiveGateway
 from tests.support.missing import refuse
 from tests.support.model_server import Asked, ModelServer, Reply, Text, ToolCall
 
@@ -25,18 +25,11 @@ DOCS = Path(__file__).parent.parent.parent / "docs"
 PAGE = "https://example.com/"
 
 
-@pytest.fixture(scope="module")
-def models() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-    adopts_orphans_no_longer()
-
-
 @pytest_asyncio.fixture(scope="module")
 async def live(
-    template_url: str, tmp_path_factory: pytest.TempPathFactory, models: ModelServer
+    template_url: str, tmp_path_factory: pytest.TempPathFactory, running_models: ModelServer
 ) -> AsyncIterator[LiveGateway]:
-    urls = {"openai_base_url": models.base_url("openai"), "agents_start_seconds": 300}
+    urls = {"openai_base_url": running_models.base_url("openai"), "agents_start_seconds": 300}
     async with gateway_of_agents(template_url, tmp_path_factory.mktemp("live"), **urls) as gateway:
         yield gateway
 

@@ -30,7 +30,7 @@ from tests.support.agent_gateway import (
 )
 from tests.support.execution import Executing, step
 from tests.support.hostile_pages import Obedient, hostile_page, steered
-from tests.support.live import LiveGateway, adopts_orphans_no_longer
+from tests.support.live import LiveGateway
 from tests.support.missing import refuse
 from tests.support.model_server import Asked, ModelServer, Reply, Text, ToolCall, element_id
 from tests.support.pages import DOWNLOAD_BODY, PageServer
@@ -44,11 +44,9 @@ CANCELS = int(os.environ.get("GATEWAY_TEST_CANCELS", "3"))
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _installed() -> Iterator[None]:
+def _installed() -> None:
     if (why := Installation(Settings()).missing("stagehand")) is not None:
         refuse(why)
-    yield
-    adopts_orphans_no_longer()
 
 
 @pytest.fixture(scope="module")

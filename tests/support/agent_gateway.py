@@ -23,7 +23,7 @@ from tests.support import toy_agent
 from tests.support.api import Json
 from tests.support.browser_use_model import acts, offered
 from tests.support.execution import Executing
-from tests.support.live import LiveGateway, live_gateway
+from tests.support.live import LiveGateway, adopts_orphans_no_longer, live_gateway
 from tests.support.model_server import Asked, ModelServer, Reply, ToolCall
 from tests.support.own_database import own_database
 from tests.support.pages import PageServer
@@ -39,6 +39,7 @@ async def gateway_of_agents(template_url: str, directory: Path, **options: Any) 
         live_gateway(directory, own.database, own.keys, own.api_key, **options) as gateway,
     ):
         yield gateway
+    adopts_orphans_no_longer()
 
 
 # For the code of a toy: a call to the model, as a library makes it.
