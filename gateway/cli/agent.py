@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
         tls.load_cert_chain(given.tls_certificate, given.tls_key)
     elif not given.trusted_network:
         return _wrong(
-            "it needs --tls-certificate and --tls-key, or --trusted-network where nobody else can be on its network"
+            "it needs --tls-certificate and --tls-key, or --trusted-network on a network without other parties"
         )
     return agent.run(
         agent.Options(
@@ -86,7 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--tls-key", type=Path, help="its key, in PEM")
     parser.add_argument(
-        "--trusted-network", action="store_true", help="without TLS: nobody else reads or changes what is sent"
+        "--trusted-network",
+        action="store_true",
+        help="without TLS: on a network where no other party reads or changes what is sent",
     )
     parser.add_argument(
         "--make-verifier", metavar="NAME", help="print the verifier of an agent, by the gateways' key, and end"

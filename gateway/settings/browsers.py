@@ -33,7 +33,7 @@ class BrowserSettings(DataSettings):
     browser_agents_ca_file: Path | None = Field(
         None,
         description="File with the authority of the agents' certificates, in PEM. Without it, connections to them are "
-        "not encrypted: only for a network on which nobody else can be.",
+        "not encrypted: only for a network without other parties.",
     )
     headless_user_agent: bool = Field(
         False, description="Let browsers name `HeadlessChrome` in user agent and client hints, as is their default."

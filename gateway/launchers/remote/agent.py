@@ -11,7 +11,6 @@ The browser lives on without a gateway for the time that another needs to take i
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import ssl
 import sys
@@ -142,7 +141,7 @@ class Agent:
     async def _proven(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Purpose:
         """What a connection is for, of a gateway. Raises NotProven, TimeoutError, OSError and EOFError."""
         if len(self._handshakes) >= _MAX_HANDSHAKES:
-            # The oldest: a gateway needs one round trip, and whoever holds places must not keep it out.
+            # The oldest: a gateway needs one round trip, and connections that hold places must not keep it out.
             oldest = next(iter(self._handshakes))
             del self._handshakes[oldest]
             oldest.transport.abort()
@@ -230,7 +229,7 @@ class Agent:
             case "launch":
                 self._launch(content)
             case "ping":
-                self._tell({"is": "alive", "memoryBytes": _memory()})
+                self._tell({"is": "alive"})
             case "stop":
                 await self._browser.stop()
                 self._tell({"is": "stopped"})
@@ -337,12 +336,6 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     else:
         # TLS has no end of one direction: what was written goes first.
         writer.close()
-
-
-def _memory() -> int:
-    """Bytes of memory that this process has."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def run(options: Options) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from gateway.core.files_dir import FilesDir, Found, NotAFile, NotThere, Taken
 from gateway.launchers.base import FilesHold
@@ -30,14 +30,14 @@ class RemoteFiles(FilesHold):
 
     async def found(self) -> list[Found]:
         async with self._asking() as ask:
-            answer = await ask.told({"do": "found"}, "found")
+            answer = await ask.request({"do": "found"}, "found")
             with _checked():
                 return [Found(str(name), int(size)) for name, size in messages.taken(answer, "files", list)]
 
     async def changed(self) -> int | None:
         try:
             async with self._asking() as ask:
-                at = (await ask.told({"do": "changed"}, "changed")).get("at")
+                at = (await ask.request({"do": "changed"}, "changed")).get("at")
         except OSError:
             return None
         return at if isinstance(at, int) else None
@@ -45,7 +45,7 @@ class RemoteFiles(FilesHold):
     @asynccontextmanager
     async def reading(self, segments: tuple[str, ...]) -> AsyncIterator[Callable[[int], Awaitable[bytes]]]:
         async with self._asking() as ask:
-            await ask.told({"do": "read", "segments": list(segments)}, "open")
+            await ask.request({"do": "read", "segments": list(segments)}, "open")
 
             async def read(count: int) -> bytes:
                 most = min(count, messages.MAX_CHUNK_BYTES)
@@ -59,7 +59,7 @@ class RemoteFiles(FilesHold):
     @asynccontextmanager
     async def writing(self, segments: tuple[str, ...], *, rename_on_conflict: bool) -> AsyncIterator[RemoteWriting]:
         async with self._asking() as ask:
-            await ask.told({"do": "write", "segments": list(segments), "rename": rename_on_conflict}, "open")
+            await ask.request({"do": "write", "segments": list(segments), "rename": rename_on_conflict}, "open")
             yield RemoteWriting(ask)
 
     @asynccontextmanager
@@ -87,7 +87,7 @@ class RemoteWriting:
             self._ask.expect(await self._ask.sent(messages.chunk(part)), "written")
 
     async def done(self) -> str:
-        answer = await self._ask.told({"do": "done"}, "done")
+        answer = await self._ask.request({"do": "done"}, "done")
         with _checked():
             path: str = messages.taken(answer, "path", str)
             return path
@@ -100,7 +100,7 @@ class _Asking:
         self._reader = reader
         self._writer = writer
 
-    async def told(self, content: Message, expected: str) -> Message:
+    async def request(self, content: Message, expected: str) -> Message:
         return self.expect(await self.sent(messages.message(content)), expected)
 
     async def sent(self, data: bytes) -> Message | bytes:
@@ -128,15 +128,13 @@ class _Asking:
         return OSError(number if isinstance(number, int) else errno.EIO, text)
 
 
-class _checked:
+@contextmanager
+def _checked() -> Iterator[None]:
     """Raises what an agent may not send as OSError."""
-
-    def __enter__(self) -> None:
-        """Nothing to begin."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, (ProtocolError, TypeError, ValueError)):
-            raise _broken(str(error)) from error
+    try:
+        yield
+    except (ProtocolError, TypeError, ValueError) as error:
+        raise _broken(str(error)) from error
 
 
 def _broken(why: str) -> OSError:
