@@ -299,7 +299,7 @@ async def test_followers_that_wake_together_leave_connections_to_the_database_to
 
     monkeypatch.setattr(store, "page", counted)
     following_all = [asyncio.create_task(read_one(number)) for number in range(12)]
-    await until(lambda: reading > 0, "they have begun")
+    await until(lambda: most > 0, "they have begun")
     note(gateway, run, 1)
     assert await asyncio.gather(*following_all) == [[1]] * 12
     # A quarter of ten connections.
