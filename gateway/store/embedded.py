@@ -16,7 +16,9 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -40,6 +42,9 @@ _SOCKET_DIR_PREFIX = "gateway-postgres-"
 
 # How the server is asked to go, one after the other: write all down first, recover at the next start, no asking.
 _ENDINGS = ((signal.SIGINT, 10.0), (signal.SIGQUIT, 3.0), (signal.SIGKILL, 3.0))
+
+# That a caller may have handlers for which raise.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _OPTIONS = {
     "port": str(_PORT),
@@ -205,9 +210,10 @@ class EmbeddedPostgres:
             command += ["-c", f"{name}={value}"]
         log = _open_log(self._log)
         try:
-            self._child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self._apart(self._uid)
-            )
+            with _undisturbed():
+                self._child = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **self._apart(self._uid)
+                )
         finally:
             os.close(log)
 
@@ -304,20 +310,29 @@ class EmbeddedPostgres:
 
     def _run(self, command: list[str | Path], *, script: str = "", user: int | None = None) -> str:
         """The output of a program of PostgreSQL. Raises ConfigurationError with its last lines when it fails."""
-        done = subprocess.run(
-            command,
-            input=script,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            check=False,
-            **self._apart(user or self._uid),
-        )
-        if done.returncode:
+        process: subprocess.Popen[str] | None = None
+        try:
+            with _undisturbed():
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors="replace",
+                    **self._apart(user or self._uid),
+                )
+            output, _ = process.communicate(script)
+        except BaseException:
+            if process is not None:
+                # It closes its pipes and waits for its end.
+                with process:
+                    process.kill()
+            raise
+        if process.returncode:
             name = Path(command[0]).name
-            raise ConfigurationError(f"No database in {self._data}: {name} ended with {_tail(done.stdout)}")
-        return done.stdout
+            raise ConfigurationError(f"No database in {self._data}: {name} ended with {_tail(output)}")
+        return output
 
     def _apart(self, user: int | None) -> _Apart:
         return {
@@ -404,6 +419,26 @@ def _give(directory: Path, uid: int) -> None:
         os.chown(fd, uid, uid)
         for name in (*directories, *files):
             os.chown(name, uid, uid, dir_fd=fd, follow_symlinks=False)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let signals wait whose handlers raise: in the midst of Popen, the process that has begun would be lost."""
+    if threading.current_thread() is not threading.main_thread():
+        # Handlers run in the main thread alone.
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: handler for number in _SIGNALS if callable(handler := signal.getsignal(number))}
+    for each in handlers:
+        signal.signal(each, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def _remove_socket_dir(directory: Path) -> None:

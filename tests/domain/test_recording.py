@@ -520,6 +520,12 @@ async def test_frames_that_another_gateway_has_are_asked_of_it(
             await made.until("ready")
             video = await client.get(f"{url}/video", headers={"Range": "bytes=0-3"})
             assert (video.status_code, video.content) == (206, b"\x1a\x45\xdf\xa3")
+
+            async def is_gone() -> bool:
+                return (await client.get(f"{url}/frames")).status_code != 200
+
+            # It is removed behind the row that says that the video is there.
+            await until(is_gone, "the take is removed")
             await refused(client.get(f"{url}/frames"), 404, "recording.picture_not_found")
 
 

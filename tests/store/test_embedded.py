@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import psutil
@@ -258,6 +260,38 @@ def test_a_start_that_waits_for_a_killed_server_leaves_no_directory(private: Pat
         assert sql(starting.result(), "SELECT 1") == "1"
     postgres.stop()
     assert list(temp_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("program", ["initdb", "postgres"])
+def test_a_signal_in_the_midst_of_a_programs_start_leaves_no_process(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    begin = subprocess.Popen.__init__
+    begun: list[int] = []
+
+    def interrupted(self: subprocess.Popen[Any], command: list[Any], *given: Any, **options: Any) -> None:
+        begin(self, command, *given, **options)
+        if Path(command[0]).name == program and "-D" in map(str, command):
+            begun.append(self.pid)
+            signal.raise_signal(signal.SIGTERM)
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    postgres = database(data_dir)
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess.Popen, "__init__", interrupted)
+            with pytest.raises(SystemExit):
+                postgres.start()
+        assert signal.getsignal(signal.SIGTERM) is leave
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    postgres.stop()
+    assert begun != []
+    assert not any(psutil.pid_exists(pid) for pid in begun)
+    assert servers(data_dir) == []
 
 
 def test_an_interrupted_first_start_is_done_again(data_dir: Path) -> None:
